@@ -1,0 +1,320 @@
+"""Every refusal the service can utter, as one family.
+
+``http/problems.py`` renders them as problem details (RFC 9457); the command line prints
+``title: detail``. The slug is part of the API's contract: clients branch on it.
+
+* CatalogError
+  x MalformedRequest (400, malformed)
+    - InvalidCursor (400, cursor-invalid)
+  x Unauthenticated (401)
+    - WrongCredentials (credentials-wrong)
+    - TokenMissing (token-missing)
+    - TokenInvalid (token-invalid)
+    - TokenExpired (token-expired)
+    - WrongTokenKind (token-wrong-kind)
+    - AccountUnavailable (account-unavailable)
+  x Forbidden (403, forbidden)
+  x NotFound (404, not-found)
+  x MethodNotAllowed (405, method-not-allowed)
+  x NotAcceptable (406, not-acceptable)
+  x RequestTimeout (408, request-timeout)
+  x Conflict (409, conflict)
+    - Taken (409, taken)
+  x BodyTooLarge (413, body-too-large)
+  x UnsupportedMediaType (415, unsupported-media-type)
+  x InvalidRequest (422, invalid)
+  x InternalError (500, internal-error)
+  x Unavailable (503)
+    - DatabaseUnavailable (database-unavailable)
+    - DatabaseBusy (database-busy)
+    - Overloaded (overloaded)
+    - NotReady (not-ready)
+  x OperatorError: never sent over HTTP; the command line prints it
+    - SettingsInvalid
+    - StartFailed
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong with one part of a request.
+
+    Attributes:
+        place: where ``name`` is to be found: a JSON pointer into the body (RFC 6901), a query
+            parameter or a header.
+        name: the pointer, or the parameter's or header's name.
+        message: a sentence for people; never repeats the value, which may be a password.
+    """
+
+    place: Literal["pointer", "parameter", "header"]
+    name: str
+    message: str
+
+
+class CatalogError(Exception):
+    """A refusal with a stable slug; subclasses name one each.
+
+    Args:
+        detail: a sentence about this occurrence, safe to show to anyone.
+        errors: what is wrong field by field.
+        headers: what the answer owes besides its body, such as ``Allow``.
+    """
+
+    slug: ClassVar[str]
+    status: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or f"{self.title}."
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+
+
+class MalformedRequest(CatalogError):
+    """The bytes are not what the request says they are: not UTF-8, not JSON, not a cursor."""
+
+    slug = "malformed"
+    status = 400
+    title = "The request is malformed"
+
+
+class InvalidCursor(MalformedRequest):
+    """The cursor was not made by this service, or belongs to another list, sort or filter."""
+
+    slug = "cursor-invalid"
+    title = "The cursor is not valid here"
+
+
+class Unauthenticated(CatalogError):
+    """Nobody is known to be calling; carries the challenge of RFC 6750, section 3."""
+
+    status = 401
+    #: RFC 6750, section 3.1; empty when the request carried no token at all.
+    challenge_error: ClassVar[str] = "invalid_token"
+
+    def __init__(self, detail: str = "") -> None:
+        error = f', error="{self.challenge_error}"' if self.challenge_error else ""
+        super().__init__(detail, headers={"WWW-Authenticate": f'Bearer realm="catalog"{error}'})
+
+
+class WrongCredentials(Unauthenticated):
+    """The name is unknown or the password is wrong; which of the two is never told."""
+
+    slug = "credentials-wrong"
+    title = "The username or the password is wrong"
+    challenge_error = ""
+
+
+class TokenMissing(Unauthenticated):
+    """The request needs ``Authorization: Bearer`` with a token and has none."""
+
+    slug = "token-missing"
+    title = "A token is needed"
+    challenge_error = ""
+
+
+class TokenInvalid(Unauthenticated):
+    """The token was not issued by this service, or was changed since."""
+
+    slug = "token-invalid"
+    title = "The token is not valid"
+
+
+class TokenExpired(Unauthenticated):
+    """The token was good once; refresh it or sign in again."""
+
+    slug = "token-expired"
+    title = "The token has expired"
+
+
+class WrongTokenKind(Unauthenticated):
+    """A refresh token where an access token belongs, or the other way round."""
+
+    slug = "token-wrong-kind"
+    title = "This is the wrong kind of token"
+
+
+class AccountUnavailable(Unauthenticated):
+    """The token is good, but its account is disabled or gone."""
+
+    slug = "account-unavailable"
+    title = "The account is disabled or gone"
+
+
+class Forbidden(CatalogError):
+    """The caller is known and may not do this."""
+
+    slug = "forbidden"
+    status = 403
+    title = "That is not yours to do"
+
+
+class NotFound(CatalogError):
+    """There is no such resource."""
+
+    slug = "not-found"
+    status = 404
+    title = "There is no such resource"
+
+
+class MethodNotAllowed(CatalogError):
+    """The resource exists but does not know the method; ``Allow`` lists those it does."""
+
+    slug = "method-not-allowed"
+    status = 405
+    title = "The resource does not know this method"
+
+
+class NotAcceptable(CatalogError):
+    """``Accept`` excludes every representation the resource has."""
+
+    slug = "not-acceptable"
+    status = 406
+    title = "No acceptable representation"
+
+
+class RequestTimeout(CatalogError):
+    """The body did not arrive in time."""
+
+    slug = "request-timeout"
+    status = 408
+    title = "The request took too long to arrive"
+
+
+class Conflict(CatalogError):
+    """The request collides with the present state; repeating it may or may not help."""
+
+    slug = "conflict"
+    status = 409
+    title = "The request conflicts with the present state"
+
+
+class Taken(Conflict):
+    """A unique field holds a value that someone else already has."""
+
+    slug = "taken"
+    title = "Someone else has that already"
+
+
+class BodyTooLarge(CatalogError):
+    """The body is larger than the service reads."""
+
+    slug = "body-too-large"
+    status = 413
+    title = "The body is too large"
+
+
+class UnsupportedMediaType(CatalogError):
+    """The body is not in a format that the resource reads."""
+
+    slug = "unsupported-media-type"
+    status = 415
+    title = "The body's media type is not supported"
+
+
+class InvalidRequest(CatalogError):
+    """The request is well-formed, but a field or parameter is not valid; ``errors`` name them."""
+
+    slug = "invalid"
+    status = 422
+    title = "A field is not valid"
+
+
+class InternalError(CatalogError):
+    """A bug. The log has the traceback under the same request id."""
+
+    slug = "internal-error"
+    status = 500
+    title = "Something went wrong on our side"
+
+
+class Unavailable(CatalogError):
+    """A dependency or capacity is missing for now; ``Retry-After`` says when to come back.
+
+    Args:
+        retry_after_seconds: whole seconds (RFC 9110, section 10.2.3).
+    """
+
+    status = 503
+
+    def __init__(self, detail: str = "", *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_seconds)})
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached, is shutting down, or did not answer in time."""
+
+    slug = "database-unavailable"
+    title = "The database is not available"
+
+
+class DatabaseBusy(Unavailable):
+    """The database is there, but no connection or lock came free in time."""
+
+    slug = "database-busy"
+    title = "The database is busy"
+
+
+class Overloaded(Unavailable):
+    """More work is waiting than this process accepts."""
+
+    slug = "overloaded"
+    title = "The service is busy"
+
+
+class NotReady(Unavailable):
+    """The service does not want traffic: it is draining, or its schema is not current."""
+
+    slug = "not-ready"
+    title = "The service is not ready"
+
+
+class OperatorError(CatalogError):
+    """Something the operator must mend; the command line prints it and exits non-zero."""
+
+    slug = "operator-error"
+    status = 500
+    title = "The service cannot run"
+
+
+class SettingsInvalid(OperatorError):
+    """Settings are missing or wrong.
+
+    Attributes:
+        faults: a line each, naming the variable and never its value when that is a secret.
+    """
+
+    title = "The settings are not valid"
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class StartFailed(OperatorError):
+    """The service cannot start: its database refuses it, its port is taken, its schema is newer."""
+
+    title = "The service cannot start"
+
+
+def public_errors() -> Iterator[type[CatalogError]]:
+    """Every error that a client may meet, once each, in the order of their definition."""
+    pending: list[type[CatalogError]] = [CatalogError]
+    while pending:
+        kind = pending.pop(0)
+        if issubclass(kind, OperatorError):
+            continue
+        if "slug" in vars(kind):
+            yield kind
+        pending.extend(kind.__subclasses__())
