@@ -55,7 +55,13 @@ KNOWN_SECRETS = frozenset(
     }
 )
 
-_MYSQL_SCHEMES = {"mysql", "mysql+pymysql", "mysql+aiomysql", "mariadb", "mariadb+aiomysql"}
+_MYSQL_SCHEMES = {
+    "mysql",
+    "mysql+pymysql",
+    "mysql+aiomysql",
+    "mariadb",
+    "mariadb+aiomysql",
+}
 _SQLITE_SCHEMES = {"sqlite", "sqlite+aiosqlite"}
 
 
@@ -369,13 +375,21 @@ class _SecretFiles(PydanticBaseSettingsSource):
         if not path or field_name not in SECRET_FIELDS:
             return None, field_name, False
         if os.environ.get(name):
-            return _Unreadable(f"is set, and so is {name}_FILE: keep one"), field_name, False
+            return (
+                _Unreadable(f"is set, and so is {name}_FILE: keep one"),
+                field_name,
+                False,
+            )
         try:
             # Editors and `echo` end files with a newline that is not part of the secret.
             value = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
-            return _Unreadable(f"cannot be read from {name}_FILE: {reason}"), field_name, False
+            return (
+                _Unreadable(f"cannot be read from {name}_FILE: {reason}"),
+                field_name,
+                False,
+            )
         return value or None, field_name, False
 
     def __call__(self) -> dict[str, Any]:

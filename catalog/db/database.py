@@ -1,0 +1,142 @@
+"""The two ways into the database: ``transaction()`` to write and ``reading()`` to read."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+
+from catalog.db.engines import Purpose, create_engine
+from catalog.db.failures import translated, worth_a_retry
+from catalog.settings import Settings
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+MAX_ATTEMPTS = 4
+"""How often a transaction is tried that keeps losing to deadlocks or lock waits."""
+
+
+class Database:
+    """The running service's connections; one per process, closed at its end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._deadline = settings.database_timeout
+        self._read_engine = create_engine(settings, Purpose.READING)
+        self._write_engine = create_engine(settings, Purpose.WRITING)
+        # A connection of its own, so that a busy pool does not make the service look dead.
+        self._probe_engine = create_engine(settings, Purpose.READING)
+        self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
+        self._unfinished: set[asyncio.Task[Any]] = set()
+
+    async def transaction(
+        self,
+        work: Callable[Concatenate[AsyncSession, P], Awaitable[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run ``work(session, ...)`` in a transaction and commit it.
+
+        A deadlock or a lock wait that times out rolls everything back and runs ``work`` again,
+        so it must leave nothing behind but what it does through the session. A caller who is
+        cancelled, because the client hung up, does not take the transaction along: it would be
+        undefined whether a COMMIT under way took effect.
+
+        Raises:
+            Conflict: a unique or foreign key refused it, and ``work`` did not say which.
+            DatabaseBusy: no connection, or no lock, came free in time.
+            DatabaseUnavailable: the database is away or did not answer within the deadline; in
+                the second case the transaction may have been committed.
+        """
+        task = asyncio.create_task(self._attempts(partial(_call, work, args, kwargs)))
+        self._unfinished.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._unfinished.discard(task)
+        if not task.cancelled():
+            task.exception()  # Seen, should nobody be waiting any more.
+
+    async def _attempts(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(self._deadline):
+                for attempt in range(1, MAX_ATTEMPTS):
+                    try:
+                        return await self._attempt(work)
+                    except DBAPIError as error:
+                        if not worth_a_retry(error):
+                            raise
+                    # Jitter, so that those who collided do not collide again.
+                    await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
+                return await self._attempt(work)
+        except (DBAPIError, PoolTimeout, TimeoutError) as error:
+            raise translated(error) from error
+
+    async def _attempt(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        async with self._writes.begin() as session:
+            return await work(session)
+
+    async def reading(
+        self,
+        work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run ``work(connection, ...)``, which only reads; each statement sees the latest commit.
+
+        It gets a connection and not a session because pages are made of rows, not of entities.
+
+        Raises:
+            DatabaseBusy: no connection came free in time.
+            DatabaseUnavailable: the database is away or did not answer within the deadline.
+        """
+        try:
+            async with (
+                asyncio.timeout(self._deadline),
+                self._read_engine.connect() as connection,
+            ):
+                return await work(connection, *args, **kwargs)
+        except (DBAPIError, PoolTimeout, TimeoutError) as error:
+            raise translated(error) from error
+
+    async def probe(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
+        """Run a health check beside the pools.
+
+        Args:
+            work: what to ask.
+            within: seconds it may take, a new connection included.
+
+        Raises:
+            DatabaseUnavailable, DatabaseBusy: as ``reading``.
+        """
+        try:
+            async with (
+                asyncio.timeout(within),
+                self._probe_engine.connect() as connection,
+            ):
+                return await work(connection)
+        except (DBAPIError, PoolTimeout, TimeoutError) as error:
+            raise translated(error) from error
+
+    async def close(self) -> None:
+        """Let transactions under way finish, then close every connection."""
+        if self._unfinished:
+            await asyncio.wait(self._unfinished, timeout=self._deadline)
+        for engine in (self._read_engine, self._write_engine, self._probe_engine):
+            await engine.dispose()
+
+
+async def _call(
+    work: Callable[..., Awaitable[T]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    session: AsyncSession,
+) -> T:
+    return await work(session, *args, **kwargs)

@@ -1,0 +1,155 @@
+"""Engines whose connections are fit for one purpose, on SQLite, MySQL and MariaDB."""
+
+import asyncio
+import ssl
+from enum import Enum
+from functools import partial
+from typing import Any
+
+import aiomysql
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from catalog.settings import Settings
+
+
+class Purpose(Enum):
+    """What an engine's connections are for."""
+
+    READING = "reading"
+    WRITING = "writing"
+    MIGRATING = "migrating"
+
+
+def create_engine(settings: Settings, purpose: Purpose) -> AsyncEngine:
+    """Make an engine whose connections are fit for one purpose; nothing is opened yet.
+
+    Reading connections commit by themselves and cannot write: one statement costs one round trip
+    and a write that strays there fails. Writing ones run at READ COMMITTED on the servers, where
+    single statements decide without the gap locks that make writers deadlock.
+    """
+    options: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 1800}
+    if purpose is Purpose.READING:
+        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+    if purpose is Purpose.MIGRATING:
+        options = {"poolclass": NullPool}
+    else:
+        options |= {
+            "pool_size": settings.database_pool_size,
+            "max_overflow": 0,
+            "pool_timeout": settings.database_pool_timeout,
+        }
+    if settings.embedded:
+        return _sqlite_engine(settings, purpose, options)
+    return _mysql_engine(settings, purpose, options)
+
+
+def _sqlite_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]) -> AsyncEngine:
+    if purpose is Purpose.WRITING:
+        # SQLite has one writer at a time. Waiting for a pool of one is fair and wakes at once;
+        # waiting for the file's lock means sleeping and trying again.
+        options |= {"pool_size": 1}
+    engine = create_async_engine(
+        settings.database_url,
+        # The driver's own transactions begin late and as readers, which fails when two of them
+        # turn into writers; with None it leaves BEGIN to us.
+        connect_args={"isolation_level": None},
+        **options,
+    )
+    # The wait for a lock happens in a thread that cannot be cancelled, so it ends before the
+    # deadline does. Migrations of several instances queue up instead.
+    patience = 60.0 if purpose is Purpose.MIGRATING else settings.database_timeout * 0.8
+    pragmas = [
+        f"PRAGMA busy_timeout = {int(patience * 1000)}",
+        "PRAGMA journal_mode = WAL",
+        # FULL, because an acknowledged write survives a power cut too, not only a crash.
+        "PRAGMA synchronous = FULL",
+        "PRAGMA foreign_keys = ON",
+    ]
+    if purpose is Purpose.READING:
+        pragmas.append("PRAGMA query_only = ON")
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare_connection(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+
+    if purpose is not Purpose.READING:
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def _begin_as_writer(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _mysql_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]) -> AsyncEngine:
+    connect_args: dict[str, Any] = {"async_creator_fn": partial(_connect_mysql, settings, purpose)}
+    if settings.database_tls != "off":
+        connect_args["ssl"] = tls_context(settings)
+    return create_async_engine(settings.database_url, connect_args=connect_args, **options)
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext:
+    """TLS as the settings ask for it; TLS 1.2 or newer.
+
+    ``require`` encrypts but believes any certificate, so it stops listeners, not impostors.
+    """
+    context = ssl.create_default_context(cafile=settings.database_tls_ca)
+    if settings.database_tls == "require":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def _connect_mysql(settings: Settings, purpose: Purpose, **kwargs: Any) -> Any:
+    """Open one connection and set its session, all of it within the connect time-out.
+
+    The driver's own time-out ends with the TCP connection; a server that accepts and then stays
+    silent would hold the caller for ever.
+    """
+    deadline = settings.database_connect_timeout
+    try:
+        async with asyncio.timeout(deadline):
+            connection = await aiomysql.connect(**kwargs)
+            try:
+                await _set_session(connection, settings, purpose)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+    except TimeoutError:
+        raise aiomysql.OperationalError(2003, f"no connection within {deadline} s") from None
+
+
+async def _set_session(connection: Any, settings: Settings, purpose: Purpose) -> None:
+    is_mariadb = "mariadb" in connection.get_server_info().lower()
+    limit = settings.database_timeout
+    variables = {
+        "time_zone": "'+00:00'",
+        # Refuses what does not fit instead of cutting it off; also rules out the modes under
+        # which the driver's quoting of strings would be wrong.
+        "sql_mode": "'STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
+        "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+    }
+    if purpose is not Purpose.MIGRATING:
+        # Less than the deadline, so that the server gives up its locks before we give up on it.
+        variables["innodb_lock_wait_timeout"] = str(max(1, int(limit * 0.5)))
+        if is_mariadb:
+            variables["max_statement_time"] = str(limit)
+        else:
+            variables["max_execution_time"] = str(int(limit * 1000))
+    access = "READ ONLY" if purpose is Purpose.READING else "READ WRITE"
+    async with connection.cursor() as cursor:
+        if settings.database_tls != "off":
+            # The driver goes on in clear text when the server, or someone between, offers no TLS.
+            await cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+            row = await cursor.fetchone()
+            if not row or not row[1]:
+                raise aiomysql.OperationalError(2026, "the server offers no TLS")
+        assignments = ", ".join(f"{name} = {value}" for name, value in variables.items())
+        await cursor.execute(f"SET SESSION {assignments}")
+        await cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}")

@@ -1,0 +1,1 @@
+"""Conventions of the wire that all blueprints share; knows no feature."""
