@@ -1,0 +1,110 @@
+"""Fixtures that all tests share: databases on every engine, and settings for them.
+
+A test that asks for a database runs once on each engine.
+"""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from catalog.settings import Settings
+from tests import engines
+from tests.engines import Engine, EngineMissing, settings_for
+
+FOUND = pytest.StashKey[dict[str, str]]()
+MISSING = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        action="append",
+        choices=engines.NAMES,
+        help="run database tests only on this engine (may be repeated)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FOUND] = {}
+    config.stash[MISSING] = {}
+    # Who stops pytest by SIGTERM, as CI systems do, gets the same tidying up as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = config.getoption("--engine") or engines.NAMES
+    unwanted = [item for item in items if _engine_of(item) not in {None, *chosen}]
+    config.hook.pytest_deselected(items=unwanted)
+    items[:] = [item for item in items if item not in set(unwanted)]
+
+
+def _engine_of(item: pytest.Item) -> object:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("engine") if callspec else None
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    found, missing = config.stash[FOUND], config.stash[MISSING]
+    if not found and not missing:
+        return
+    terminalreporter.section("database engines")
+    for name in engines.NAMES:
+        if name in found:
+            terminalreporter.line(f"{name}: {found[name]}")
+        if name in missing:
+            terminalreporter.line(f"{name}: SKIPPED. {missing[name]}", yellow=True, bold=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """Keep what a developer has exported out of the settings under test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            ours = name.startswith(("CATALOG_", "DATABASE_URL", "JWT_SECRET_KEY", "ADMIN_"))
+            if ours and not name.startswith("CATALOG_TEST_"):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", params=engines.NAMES)
+async def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Engine]:
+    """A running engine; a test that asks for it runs on each of them."""
+    name: str = request.param
+    stash = request.config.stash
+    try:
+        async with engines.running(name, tmp_path_factory.mktemp(name)) as engine:
+            stash[FOUND][name] = engine.version
+            yield engine
+    except EngineMissing as missing:
+        stash[MISSING][name] = str(missing)
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing), pytrace=False)
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+async def empty_database_url(engine: Engine, tmp_path: Path) -> AsyncIterator[URL]:
+    """A new database without any tables."""
+    url = await engine.create_database(tmp_path)
+    yield url
+    await engine.drop_database(url)
+
+
+@pytest.fixture
+async def database_url(engine: Engine, tmp_path: Path) -> URL:
+    """A database as the migrations leave it, where ids begin at 1."""
+    return await engine.migrated_database(tmp_path)
+
+
+@pytest.fixture
+def settings(database_url: URL) -> Settings:
+    """Settings for that database, otherwise the defaults."""
+    return settings_for(database_url)

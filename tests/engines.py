@@ -1,0 +1,291 @@
+"""The database engines that tests run on: SQLite, a MariaDB of their own, a MySQL they are given.
+
+Each gives out databases: empty ones, and ones as the migrations leave them.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import socket
+import sqlite3
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiomysql
+from pydantic import SecretStr
+from sqlalchemy import URL
+
+from catalog.migrations import exclusive, upgrade
+from catalog.settings import Settings, parse_database_url
+
+NAMES = ("sqlite", "mariadb", "mysql")
+SECRET = SecretStr(secrets.token_hex(32))
+START_PATIENCE_SECONDS = 60.0
+
+
+class EngineMissing(Exception):
+    """An engine cannot be had here; the message says why and how to get it."""
+
+
+def settings_for(url: URL, **overrides: Any) -> Settings:
+    """Settings for a database; the environment has no say in what is given here."""
+    return Settings(**{"database_url": url, "jwt_secret_key": SECRET, **overrides})
+
+
+async def migrate(url: URL) -> None:
+    """Bring a database to the newest revision."""
+    async with exclusive(settings_for(url)) as connection:
+        await upgrade(connection)
+
+
+class Engine(ABC):
+    """A running database engine."""
+
+    name: str
+    version: str
+
+    @abstractmethod
+    async def create_database(self, folder: Path) -> URL:
+        """Make an empty database; where it is a file, it is made in the folder."""
+
+    @abstractmethod
+    async def drop_database(self, url: URL) -> None:
+        """Take back what ``create_database`` gave."""
+
+    @abstractmethod
+    async def migrated_database(self, folder: Path) -> URL:
+        """Give a database as the migrations leave it; on a server it is the same one each time."""
+
+
+class SQLite(Engine):
+    """Files; a migrated one is the copy of a template."""
+
+    def __init__(self, template_folder: Path) -> None:
+        self.name = "sqlite"
+        self.version = f"SQLite {sqlite3.sqlite_version}"
+        self._template_folder = template_folder
+        self._template: Path | None = None
+
+    async def create_database(self, folder: Path) -> URL:
+        path = folder / f"catalog-{secrets.token_hex(4)}.db"
+        return URL.create("sqlite+aiosqlite", database=str(path))
+
+    async def drop_database(self, url: URL) -> None:
+        path = Path(str(url.database))
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+
+    async def migrated_database(self, folder: Path) -> URL:
+        if self._template is None:
+            template = await self.create_database(self._template_folder)
+            await migrate(template)
+            self._template = Path(str(template.database))
+        url = await self.create_database(folder)
+        # The migration closed its only connection, which moved its write-ahead log into the file.
+        shutil.copyfile(self._template, str(url.database))
+        return url
+
+
+class Server(Engine):
+    """MariaDB or MySQL; all tests share one migrated database, restored in between."""
+
+    def __init__(self, name: str, version: str, url: URL) -> None:
+        self.name = name
+        self.version = version
+        self._url = url
+        self._template: URL | None = None
+        self._shared: URL | None = None
+
+    async def create_database(self, folder: Path) -> URL:  # noqa: ARG002 (for engines with files)
+        url = self._url.set(database=f"catalog_test_{secrets.token_hex(6)}")
+        async with connected(self._url) as cursor:
+            await cursor.execute(f"CREATE DATABASE {url.database} CHARACTER SET utf8mb4")
+        return url
+
+    async def drop_database(self, url: URL) -> None:
+        async with connected(self._url) as cursor:
+            await cursor.execute(f"DROP DATABASE {url.database}")
+
+    async def migrated_database(self, folder: Path) -> URL:
+        if self._template is None or self._shared is None:
+            self._template = await self.create_database(folder)
+            self._shared = await self.create_database(folder)
+            await migrate(self._template)
+            await migrate(self._shared)
+        else:
+            await self._restore(self._shared, self._template)
+        return self._shared
+
+    async def _restore(self, shared: URL, template: URL) -> None:
+        """Put the template's rows in the place of all rows, and let ids begin at 1 again."""
+        async with connected(shared) as cursor:
+            # A test that left a transaction open shows by this, and not only after 50 seconds.
+            await cursor.execute("SET innodb_lock_wait_timeout = 5, lock_wait_timeout = 5")
+            await cursor.execute("SET foreign_key_checks = 0")
+            if self.name == "mysql":
+                # It would go on showing for a day how far the tables had counted before.
+                await cursor.execute("SET information_schema_stats_expiry = 0")
+            tables = await _tables(cursor, template)
+            for table in tables:
+                await cursor.execute(f"DELETE FROM {table}")  # noqa: S608 (a name from the schema)
+            for table in await _tables(cursor, shared, "auto_increment > 1"):
+                await cursor.execute(f"ALTER TABLE {table} AUTO_INCREMENT = 1")
+            for table in tables:
+                rows = f"SELECT * FROM {template.database}.{table}"  # noqa: S608 (the same)
+                await cursor.execute(f"INSERT INTO {table} {rows}")
+
+    async def close(self) -> None:
+        """Drop what the tests shared."""
+        for url in (self._template, self._shared):
+            if url is not None:
+                await self.drop_database(url)
+
+
+async def _tables(cursor: Any, url: URL, condition: str = "TRUE") -> list[str]:
+    await cursor.execute(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = %s"  # noqa: S608 (conditions from above)
+        f" AND table_type = 'BASE TABLE' AND table_name != 'alembic_version' AND {condition}",
+        (url.database,),
+    )
+    return [name for (name,) in await cursor.fetchall()]
+
+
+@asynccontextmanager
+async def connected(url: URL) -> AsyncIterator[Any]:
+    """Give a cursor on a server; each statement commits by itself."""
+    connection = await aiomysql.connect(
+        host=url.host,
+        port=url.port or 3306,
+        user=url.username,
+        password=url.password or "",
+        db=url.database,
+        autocommit=True,
+    )
+    try:
+        async with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        await connection.ensure_closed()
+
+
+@asynccontextmanager
+async def running(name: str, folder: Path) -> AsyncIterator[Engine]:
+    """Run one of the ``NAMES`` for as long as the block lasts.
+
+    Raises:
+        EngineMissing: it cannot be had here.
+    """
+    if name == "sqlite":
+        yield SQLite(folder)
+        return
+    if name == "mysql":
+        async with _server(name, _given_mysql()) as server:
+            yield server
+        return
+    with _mariadb() as (process, url):
+        await _answering(process, url)
+        async with _server(name, url) as server:
+            yield server
+
+
+@asynccontextmanager
+async def _server(name: str, url: URL) -> AsyncIterator[Server]:
+    async with connected(url) as cursor:
+        await cursor.execute("SELECT VERSION()")
+        (version,) = await cursor.fetchone()
+    product = "MariaDB" if "MariaDB" in version else "MySQL"
+    if product.lower() != name:
+        raise EngineMissing(f"CATALOG_TEST_MYSQL_URL leads to {product} {version}, not to MySQL.")
+    server = Server(name, f"{product} {version}", url)
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+def _given_mysql() -> URL:
+    given = os.environ.get("CATALOG_TEST_MYSQL_URL")
+    if not given:
+        raise EngineMissing(
+            "CATALOG_TEST_MYSQL_URL is not set. Set it to the URL of any database on a MySQL"
+            " server where databases may be created: mysql://root:password@127.0.0.1:3306/mysql"
+        )
+    return parse_database_url(given)
+
+
+@contextmanager
+def _mariadb() -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
+    """Run a private MariaDB on a free loopback port; its data goes when it stops."""
+    # Servers live where a user's PATH need not lead.
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+    install = shutil.which("mariadb-install-db", path=path)
+    serve = shutil.which("mariadbd", path=path)
+    if not install or not serve:
+        raise EngineMissing(
+            "There is no mariadbd. Get it by: apt-get install mariadb-server-core"
+            " mariadb-client-core (./build.sh test does, where it may)"
+        )
+    # A short name, because the path of a unix socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="catalog-", ignore_cleanup_errors=True) as folder:
+        data = Path(folder)
+        as_user = ["--user=root"] if os.geteuid() == 0 else []
+        common = ["--no-defaults", f"--datadir={data}", *as_user]
+        subprocess.run(
+            [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+            check=True,
+            capture_output=True,
+        )
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = [
+            "--bind-address=127.0.0.1",
+            f"--port={port}",
+            f"--socket={data}/socket",
+            f"--pid-file={data}/pid",
+            "--max-connections=500",
+            # A crash of the machine may lose a second of test data.
+            "--innodb-flush-log-at-trx-commit=2",
+        ]
+        with (data / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*_tied_to_us(), serve, *common, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for pytest, which then stops the server.
+            )
+        try:
+            yield process, URL.create("mysql+aiomysql", "root", "", "127.0.0.1", port, "mysql")
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _tied_to_us() -> list[str]:
+    """Let the server stop also when pytest is killed, where util-linux is at hand."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+
+
+async def _answering(process: subprocess.Popen[bytes], url: URL) -> None:
+    deadline = time.monotonic() + START_PATIENCE_SECONDS
+    while True:
+        try:
+            async with connected(url):
+                return
+        except aiomysql.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
