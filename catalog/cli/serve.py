@@ -1,0 +1,22 @@
+"""``catalog serve``."""
+
+import sys
+
+import click
+
+from catalog.observability.logs import configure_logging
+from catalog.server.supervisor import supervise
+from catalog.settings import load_settings
+
+
+@click.command()
+@click.option("--bind", help="host:port, [address]:port or unix:/path, instead of CATALOG_BIND.")
+@click.option("--workers", type=int, help="Worker processes, instead of CATALOG_WORKERS.")
+def serve(bind: str | None, workers: int | None) -> None:
+    """Serve HTTP until told to stop.
+
+    SIGTERM drains and stops, SIGHUP replaces the workers without refusing a request.
+    """
+    settings = load_settings(bind=bind, workers=workers)
+    configure_logging(settings)
+    sys.exit(supervise(settings))

@@ -1,0 +1,247 @@
+"""``catalog serve``: keeps workers alive, replaces them on SIGHUP, stops them on SIGTERM.
+
+hypercorn's own multi-process mode stops the service when one worker dies, cuts requests when it
+is told to stop, and leaves orphans when it is killed.
+"""
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+
+from catalog.errors import StartFailed
+from catalog.observability.logs import logger
+from catalog.server.process import WorkerProcess
+from catalog.server.sockets import Listeners, open_listeners
+from catalog.server.status import LEAVING, READY, start_limit, stop_limit
+from catalog.settings import Settings
+
+log = logger("catalog.server")
+
+# A worker that dies younger than this, counted from when it was ready, died of what it is.
+PROOF_SECONDS = 2.0
+# Early deaths in a row until the service is given up, and what each adds to the pause before the
+# next attempt: 0, 0.1, 0.2 … seconds, so ten take 4.5 s and ten starts.
+MAX_CRASHES = 10
+PAUSE_STEP_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
+# Somebody else's doing, the out-of-memory killer's included: no reason to give up, however often.
+KILLED_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
+
+
+def supervise(settings: Settings) -> int:
+    """Serve until told to stop; returns the exit status, 1 when requests had to be cut.
+
+    Raises:
+        StartFailed: it could not begin, or its workers kept dying.
+    """
+    with open_listeners(settings.bind, settings.workers) as listeners:
+        return asyncio.run(Supervisor(settings, listeners).run())
+
+
+class Supervisor:
+    """Holds the sockets and the lifelines, and nothing that could fail with a request.
+
+    Each slot has one current worker. Retired ones still finish their requests; a worker that
+    ends while it is current is replaced at once.
+    """
+
+    def __init__(self, settings: Settings, listeners: Listeners) -> None:
+        self._settings = settings
+        self._listeners = listeners
+        self._current: list[WorkerProcess | None] = [None] * len(listeners.sockets)
+        self._alive: set[WorkerProcess] = set()
+        self._tasks = asyncio.TaskGroup()
+        self._stop = asyncio.Event()
+        self._stop_signals = 0
+        self._announced = False
+        self._reloading = False
+        self._reload_wanted = False
+        self._crashes = 0
+        self._failure: StartFailed | None = None
+        self._exit_status = 0
+
+    async def run(self) -> int:
+        """Start the workers, keep them, stop them; returns the exit status.
+
+        Raises:
+            StartFailed: a worker of the first generation cannot serve, or all keep dying.
+        """
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGINT, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon)
+        async with self._tasks:
+            for slot in range(len(self._current)):
+                self._tasks.create_task(self._fill(slot))
+            await self._stop.wait()
+            for worker in self._alive:
+                worker.terminate()
+            # Theirs are the last copies now: once they stop accepting, clients are refused, and
+            # not left waiting in a queue that nobody serves.
+            self._listeners.close()
+            loop.call_later(stop_limit(self._settings), self._kill_stragglers)
+            # Leaving the task group waits for the last worker's exit.
+        if self._failure is not None:
+            raise self._failure
+        log.info("stopped", exit_status=self._exit_status)
+        return self._exit_status
+
+    # Workers, from their start to their exit.
+
+    async def _start(self, slot: int, *, prepare: bool) -> WorkerProcess | None:
+        """Start a worker and watch it; None, logged, when the system has no room for it."""
+        try:
+            worker = await WorkerProcess.start(slot, self._listeners.sockets[slot], prepare=prepare)
+        except OSError as error:
+            log.error("worker_not_started", slot=slot, reason=error.strerror)
+            return None
+        self._alive.add(worker)
+        log.info("worker_started", slot=slot, worker=worker.pid)
+        self._tasks.create_task(self._watch(worker))
+        if self._stop.is_set():
+            worker.terminate()
+        return worker
+
+    async def _fill(self, slot: int, *, pause: float = 0) -> None:
+        """Give a slot its next worker."""
+        while not await self._stopped_within(pause):
+            worker = await self._start(slot, prepare=not self._announced)
+            if worker is not None:
+                self._make_current(worker)
+                return
+            pause = MAX_PAUSE_SECONDS
+
+    def _make_current(self, worker: WorkerProcess) -> None:
+        retired, self._current[worker.slot] = self._current[worker.slot], worker
+        if retired is not None:
+            retired.let_go()
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Follow one worker until it is gone."""
+        limit = asyncio.get_running_loop().call_later(start_limit(self._settings), worker.kill)
+        async for word in worker.words():
+            if word == READY:
+                limit.cancel()
+                self._on_ready(worker)
+            elif word == LEAVING:
+                # Most likely told by someone other than us; its queue must not wait for its exit.
+                worker.leaving = True
+                self._replace(worker)
+            else:
+                worker.failure = word
+        code = await worker.exit_code()
+        limit.cancel()
+        self._alive.discard(worker)
+        self._on_exit(worker, code)
+
+    def _on_ready(self, worker: WorkerProcess) -> None:
+        worker.ready = True
+        worker.came_up.set_result(True)
+        log.info("worker_ready", slot=worker.slot, worker=worker.pid)
+        asyncio.get_running_loop().call_later(PROOF_SECONDS, self._on_proven, worker)
+        everyone = all(current is not None and current.ready for current in self._current)
+        if everyone and not self._announced and not self._stop.is_set():
+            self._announced = True
+            url = self._listeners.bind.url
+            log.info("serving", url=url, workers=len(self._current), pid=os.getpid())
+            if self._reload_wanted:
+                self._reload_soon()
+
+    def _on_proven(self, worker: WorkerProcess) -> None:
+        if worker in self._alive:
+            worker.proven = True
+            self._crashes = 0
+
+    def _on_exit(self, worker: WorkerProcess, code: int) -> None:
+        cause = {"signal": signal.strsignal(-code)} if code < 0 else {"exit_code": code}
+        if worker.leaving:
+            log.info("worker_stopped", slot=worker.slot, worker=worker.pid, **cause)
+        else:
+            reason = worker.failure or None
+            log.error("worker_died", slot=worker.slot, worker=worker.pid, reason=reason, **cause)
+        if self._stop.is_set() or worker is not self._current[worker.slot]:
+            return
+        if worker.failure and not self._announced:
+            self._give_up(worker.failure)
+        elif worker.proven or code in KILLED_FROM_OUTSIDE:
+            self._replace(worker)
+        else:
+            self._replace(worker, pause=min(MAX_PAUSE_SECONDS, PAUSE_STEP_SECONDS * self._crashes))
+            self._crashes += 1
+            # While others serve, half a service is better than none: keep trying.
+            if self._crashes >= MAX_CRASHES and not any(other.proven for other in self._alive):
+                why = f": {worker.failure}" if worker.failure else "; the log above says why."
+                self._give_up(f"{self._crashes} workers in a row died as they started{why}")
+
+    def _replace(self, worker: WorkerProcess, *, pause: float = 0) -> None:
+        """Fill the slot of a worker that is gone or going; nothing to do if that was done."""
+        if worker is self._current[worker.slot] and not self._stop.is_set():
+            self._current[worker.slot] = None
+            self._tasks.create_task(self._fill(worker.slot, pause=pause))
+
+    # Reload: SIGHUP.
+
+    def _reload_soon(self) -> None:
+        """Signals that come during a reload, or before there is anything to reload, become one."""
+        self._reload_wanted = True
+        if self._announced and not self._reloading and not self._stop.is_set():
+            self._reloading = True
+            self._tasks.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        while self._reload_wanted and not self._stop.is_set():
+            self._reload_wanted = False
+            log.info("reload_started")
+            if await self._renew_all():
+                log.info("reload_done")
+        self._reloading = False
+
+    async def _renew_all(self) -> bool:
+        """Give each slot a new worker, one after the other; at the first failure leave the rest."""
+        for slot in range(len(self._current)):
+            worker = await self._start(slot, prepare=True)
+            if worker is None or not await worker.came_up:
+                if not self._stop.is_set():
+                    log.error("reload_failed", slot=slot, reason=worker and worker.failure)
+                return False
+            self._make_current(worker)
+        return True
+
+    # The end.
+
+    def _on_stop_signal(self) -> None:
+        """First: stop gently. Second: skip the delay. Third: kill."""
+        self._stop_signals += 1
+        if self._stop_signals == 1:
+            log.info("stopping")
+            self._stop.set()
+        elif self._stop_signals == 2:
+            # Not yet a kill: wrappers often pass on a Ctrl-C that the terminal had sent already.
+            log.info("stopping_now")
+            self._let_go_of_all()
+        else:
+            self._kill_stragglers()
+
+    def _give_up(self, detail: str) -> None:
+        if self._failure is None:
+            self._failure = StartFailed(detail)
+            self._stop.set()
+            self._let_go_of_all()
+
+    def _let_go_of_all(self) -> None:
+        for worker in self._alive:
+            worker.let_go()
+
+    def _kill_stragglers(self) -> None:
+        if self._alive:
+            log.error("workers_killed", workers=[worker.pid for worker in self._alive])
+            self._exit_status = 1
+        for worker in self._alive:
+            worker.kill()
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
+        return self._stop.is_set()

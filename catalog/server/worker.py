@@ -1,0 +1,179 @@
+"""One worker: ``python -m catalog.server.worker``, started by the supervisor and by nobody else.
+
+It inherits the listening socket and two pipes. Into the status pipe it says what ``status.py``
+lists. The lifeline carries nothing: it ends when the supervisor lets go of it or is gone, even
+killed, and so no worker outlives its supervisor for longer than its requests take.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from argparse import ArgumentParser, Namespace
+from contextlib import suppress
+from typing import Any
+
+import uvloop
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from catalog.app import begin_drain, create_app, prepare
+from catalog.errors import OperatorError, StartFailed
+from catalog.observability.logs import configure_logging, logger
+from catalog.server import http1
+from catalog.server.sockets import BACKLOG
+from catalog.server.status import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY
+from catalog.settings import Settings, load_settings
+
+log = logger("catalog.server")
+
+# Longer than the 60 s for which nginx and most load balancers keep idle connections, so that they
+# never send a request into one that is just being closed. hypercorn bounds the arrival of a
+# request's head by the same timer; a shorter one would keep out nobody, since holding a
+# connection idle costs an attacker no more than trickling a head into it.
+KEEP_ALIVE_SECONDS = 75
+# Even after a long drain: for connections that the kernel had accepted just before the end.
+SETTLE_SECONDS = 0.1
+
+
+class ServingLoop(uvloop.Loop):
+    """An event loop that can stop accepting while its connections go on.
+
+    hypercorn keeps its listening servers to itself. It closes them in one step with all idle
+    connections, and what was on its way into those is lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listening: list[asyncio.AbstractServer] = []
+
+    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
+        """As the parent; ``Any``, because twenty parameters are only passed on."""
+        server = await super().create_server(*args, **kwargs)
+        self._listening.append(server)
+        return server
+
+    def stop_accepting(self) -> None:
+        """Close this process's copies of the listening sockets. Idempotent."""
+        for server in self._listening:
+            server.close()
+
+
+class Worker:
+    """Serves until told to stop, and loses no request when it stops.
+
+    Told by SIGTERM, it goes on accepting for ``drain_delay``, so that load balancers see it
+    unready before they see it gone. Let go by the supervisor, because another worker has taken
+    its place or the supervisor is dead, it stops accepting at once.
+    """
+
+    def __init__(self, options: Namespace, settings: Settings) -> None:
+        self._options = options
+        self._settings = settings
+        self._app = create_app(settings)
+        self._serving = False
+        self._told = asyncio.Event()
+        self._let_go = asyncio.Event()
+
+    async def run(self, loop: ServingLoop) -> None:
+        """Prepare if asked to, serve, drain.
+
+        Raises:
+            OperatorError: the preparation failed.
+            asyncio.CancelledError: told to stop before it served.
+        """
+        starting = asyncio.current_task()
+
+        def stop() -> None:
+            self._told.set()
+            if not self._serving and starting is not None:
+                starting.cancel()
+
+        def end_of_lifeline() -> None:
+            loop.remove_reader(self._options.lifeline_fd)
+            self._let_go.set()
+            stop()
+
+        loop.set_exception_handler(report_loop_error)
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        loop.add_signal_handler(signal.SIGINT, stop)
+        # Sent to all processes of the service, it asks the supervisor to reload, not us to die.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        loop.add_reader(self._options.lifeline_fd, end_of_lifeline)
+
+        if self._options.prepare:
+            await prepare(self._settings)
+        await serve(self._app, self._config(), shutdown_trigger=lambda: self._drained(loop))
+
+    async def _drained(self, loop: ServingLoop) -> None:
+        """Return when the connections may be closed; called as soon as they are accepted."""
+        self._serving = True
+        say(self._options.status_fd, READY)
+        await self._told.wait()
+
+        begin_drain(self._app)
+        say(self._options.status_fd, LEAVING)
+        drain_began = loop.time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_delay):
+                await self._let_go.wait()
+        loop.stop_accepting()
+        drained = loop.time() - drain_began
+        await asyncio.sleep(max(SETTLE_SECONDS, GOODBYE_SECONDS - drained))
+
+    def _config(self) -> Config:
+        config = Config()
+        config.bind = [f"fd://{self._options.listener_fd}"]
+        config.backlog = BACKLOG
+        config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+        config.graceful_timeout = self._settings.graceful_timeout
+        config.shutdown_timeout = LAST_STEPS_SECONDS
+        config.include_server_header = False
+        # One that hypercorn makes itself would write past our handlers.
+        config.errorlog = logging.getLogger("hypercorn.error")
+        return config
+
+
+def report_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what nobody awaited, except for clients that hung up: that is not news."""
+    error = context.get("exception")
+    if isinstance(error, BaseExceptionGroup):
+        error = error.split(OSError)[1]
+        if error is None:
+            return
+    if not isinstance(error, OSError):
+        log.error("event_loop_error", message=context.get("message"), exc_info=error)
+
+
+def say(status_fd: int, text: str) -> None:
+    """Tell the supervisor, if there still is one."""
+    with suppress(BrokenPipeError):
+        os.write(status_fd, json.dumps(text).encode() + b"\n")
+
+
+def main() -> None:
+    """Serve; exit 1 when it could not even begin."""
+    parser = ArgumentParser()
+    for pipe in ("--listener-fd", "--status-fd", "--lifeline-fd"):
+        parser.add_argument(pipe, type=int, required=True)
+    parser.add_argument("--prepare", action="store_true")
+    options = parser.parse_args()
+
+    try:
+        settings = load_settings()
+        configure_logging(settings)
+        http1.install()
+        loop = ServingLoop()
+        with asyncio.Runner(loop_factory=lambda: loop) as runner, suppress(asyncio.CancelledError):
+            runner.run(Worker(options, settings).run(loop))
+    except OperatorError as error:
+        # Not printed here: every worker of a generation has the same to say.
+        known = isinstance(error, StartFailed)
+        say(options.status_fd, error.detail if known else f"{error.title}: {error.detail}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
