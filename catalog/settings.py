@@ -327,7 +327,7 @@ class Settings(BaseSettings):
     @classmethod
     def _strong_secret(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, _Unreadable):
-            raise ValueError(value.message)  # noqa: TRY004 (validators report by ValueError)
+            raise ValueError(value.message)
         if value is None:
             if info.data.get("env") == "production":
                 raise ValueError("is required in production; make one with: openssl rand -hex 32")
@@ -343,7 +343,7 @@ class Settings(BaseSettings):
     @classmethod
     def _readable_password(cls, value: object) -> object:
         if isinstance(value, _Unreadable):
-            raise ValueError(value.message)  # noqa: TRY004 (validators report by ValueError)
+            raise ValueError(value.message)
         return value
 
     @field_validator("database_tls_ca")

@@ -1,0 +1,59 @@
+"""What the running app holds, typed, for whoever handles a request."""
+
+from dataclasses import dataclass
+
+from quart import Quart, current_app, request
+
+from catalog.db.database import Database
+from catalog.http.pagination import Cursors
+from catalog.settings import Settings
+
+_EXTENSION = "catalog"
+
+
+@dataclass(slots=True)
+class Running:
+    """One app and what it runs on.
+
+    Attributes:
+        schema_revisions: every revision of the schema that this release knows, and its newest.
+        draining: whether the process is about to stop and wants no new clients.
+    """
+
+    settings: Settings
+    database: Database
+    cursors: Cursors
+    known_revisions: frozenset[str]
+    head_revision: str
+    draining: bool = False
+
+
+def hold(app: Quart, running: Running) -> None:
+    """Attach what an app runs on; once, when it is made."""
+    app.extensions[_EXTENSION] = running
+
+
+def running(app: Quart | None = None) -> Running:
+    """What an app runs on: the given one, or the one handling this request."""
+    held: Running = (app or current_app).extensions[_EXTENSION]
+    return held
+
+
+def database() -> Database:
+    """The database of the app handling this request."""
+    return running().database
+
+
+def settings() -> Settings:
+    """The settings of the app handling this request."""
+    return running().settings
+
+
+def cursors() -> Cursors:
+    """The maker and reader of this service's cursors."""
+    return running().cursors
+
+
+def request_id() -> str:
+    """The id under which this request is answered and logged."""
+    return str(request.scope.get("catalog.request_id", ""))

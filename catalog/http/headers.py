@@ -1,0 +1,166 @@
+"""What every response carries, whoever made it: ASGI middleware around the framework.
+
+A request gets its id here, its answer the security headers, and the log its line.
+"""
+
+import re
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPScope,
+    Scope,
+)
+
+from catalog.errors import CatalogError
+from catalog.http.problems import MEDIA_TYPE, body_of
+from catalog.observability.logs import logger
+from catalog.settings import Settings
+
+_log = logger("catalog.access")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+# The API renders nothing and is never framed; pages bring a policy of their own.
+API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+Header = tuple[bytes, bytes]
+
+
+class Envelope:
+    """ASGI middleware: request id, security headers, ``Connection: close`` and the access log.
+
+    Args:
+        app: what answers.
+        settings: which requests are logged.
+        is_draining: whether the process is about to stop, so that clients are to go elsewhere.
+    """
+
+    def __init__(
+        self, app: ASGIFramework, settings: Settings, is_draining: Callable[[], bool]
+    ) -> None:
+        self._app = app
+        self._is_draining = is_draining
+        self._log_from_status = {"all": 0, "errors": 400, "off": 1000}[settings.access_log]
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one request."""
+        if scope["type"] == "websocket":
+            # There are none here; 403 is what a server makes of this.
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id, has_token = _read(scope)
+        annotate(scope, request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        status = 0
+
+        async def send_enveloped(message: ASGISendEvent) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = self._enveloped(list(message["headers"]), request_id, has_token)
+                await send({**message, "headers": headers})
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, send_enveloped)
+        finally:
+            if status >= self._log_from_status:
+                _log_request(scope, status, time.perf_counter() - started)
+
+    def _enveloped(self, headers: list[Header], request_id: str, has_token: bool) -> list[Header]:
+        present = {name for name, _ in headers}
+        headers.append((b"x-request-id", request_id.encode()))
+        headers.extend(_ALWAYS)
+        if b"content-security-policy" not in present:
+            headers.append((b"content-security-policy", API_POLICY))
+        if has_token:
+            # Even a public page, when asked for with a token, is for the asker alone.
+            headers = [header for header in headers if header[0] != b"cache-control"]
+            headers.append((b"cache-control", b"no-store"))
+        elif b"cache-control" not in present:
+            headers.append((b"cache-control", b"no-store"))
+        if self._is_draining():
+            headers.append((b"connection", b"close"))
+        return headers
+
+
+def _read(scope: HTTPScope) -> tuple[str, bool]:
+    """The request's id, the client's own if it is one, and whether it carries a token."""
+    request_id, has_token = "", False
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            request_id = value.decode("ascii")
+        elif name == b"authorization":
+            has_token = True
+    return request_id or uuid4().hex, has_token
+
+
+def annotate(scope: Any, **values: str) -> None:
+    """Leave a value on the request's scope for whoever handles it further in or out."""
+    for name, value in values.items():
+        scope[f"catalog.{name}"] = value
+
+
+def _log_request(scope: Any, status: int, seconds: float) -> None:
+    client = scope.get("client")
+    _log.info(
+        "request",
+        method=scope["method"],
+        route=scope.get("catalog.route", "other"),
+        path=scope["path"][:200],
+        status=status,
+        duration_ms=round(seconds * 1000, 2),
+        client=client[0] if client else None,
+    )
+
+
+async def refuse(
+    scope: Any,
+    send: ASGISendCallable,
+    error: CatalogError,
+    *,
+    close: bool = False,
+    before_end: Coroutine[Any, Any, None] | None = None,
+) -> None:
+    """Answer with an error from outside the framework.
+
+    Args:
+        scope: the request's.
+        send: where the answer goes.
+        error: what to answer.
+        close: whether the connection is of no more use, as when part of a body is unread.
+        before_end: what to do when the answer is out and its end is not yet.
+    """
+    body = body_of(error, scope.get("catalog.request_id", ""))
+    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    headers += [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if before_end is not None:
+        await before_end
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,201 @@
+"""The OpenAPI 3.1 document: what quart-schema gathers, made whole.
+
+The library documents successes only. Here every operation gets the errors it can answer with,
+the headers that every answer carries, and names that stay the same from build to build.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from inspect import cleandoc
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field
+from quart import Quart
+from quart_schema import Info, OpenAPIProvider, QuartSchema, Tag
+from quart_schema.openapi import HttpSecurityScheme
+from quart_schema.typing import Model
+from werkzeug.routing import BaseConverter, Rule
+
+from catalog import __version__, errors
+from catalog.db.columns import MAX_ID
+from catalog.errors import CatalogError
+from catalog.http.problems import MEDIA_TYPE
+from catalog.http.routing import IdConverter
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_REFUSES_ATTRIBUTE = "catalog_refuses"
+
+_DESCRIPTION = """
+Users and products over HTTP, with JWT sign-in.
+
+Bodies are JSON in UTF-8. Every error is `application/problem+json` (RFC 9457) with a stable
+`code`. Clients must ignore fields that they do not know.
+"""
+
+
+class Problem(BaseModel):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str = Field(description="A relative URI that explains the kind of problem.")
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="A stable slug to branch on.")
+    request_id: str = Field(description="Under which the service's log knows the request.")
+    errors: list[dict[str, str]] = Field(
+        default=[],
+        description="What is wrong part by part: a `message`, and the `pointer` (RFC 6901), "
+        "`parameter` or `header` that it is about.",
+    )
+
+
+def refuses(*kinds: type[CatalogError]) -> Callable[[F], F]:
+    """Document the refusals that are a handler's own; those every handler shares are implied."""
+
+    def decorator(view: F) -> F:
+        setattr(view, _REFUSES_ATTRIBUTE, kinds)
+        return view
+
+    return decorator
+
+
+class Provider(OpenAPIProvider):
+    """quart-schema's collector, corrected where its document is incomplete or not valid."""
+
+    def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:  # noqa: ARG002 (the library's signature)
+        """A handler's own name; handlers are verb and noun already."""
+        return func.__name__
+
+    def generate_rules(self) -> Iterable[Rule]:
+        """Rules in an order that does not depend on imports."""
+        return sorted(super().generate_rules(), key=lambda rule: (rule.rule, rule.endpoint))
+
+    def generate_methods(self, rule: Rule) -> Iterable[str]:
+        """Methods in a stable order."""
+        return sorted(super().generate_methods(rule))
+
+    def build_path_parameter(self, name: str, converter: BaseConverter) -> dict[str, Any]:
+        """A path's parameter, with the range of an id."""
+        parameter: dict[str, Any] = super().build_path_parameter(name, converter)
+        if isinstance(converter, IdConverter):
+            parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
+        return parameter
+
+    def build_response_object(
+        self, model: type[Model], headers_model: type[Model] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A success, its headers where the specification wants them."""
+        response, definitions = super().build_response_object(model, headers_model)
+        headers = response["content"].pop("headers", {})
+        response["headers"] = {_title(name): value for name, value in headers.items()}
+        return response, definitions
+
+    def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An operation with everything it can answer."""
+        paths, components = super().build_paths(rule)
+        view = self._app.view_functions[rule.endpoint]
+        for operations in paths.values():
+            for method, operation in operations.items():
+                operations[method] = _completed(operation, getattr(view, _REFUSES_ATTRIBUTE, ()))
+        return paths, components
+
+    def schema(self) -> dict[str, Any]:
+        """The whole document."""
+        document: dict[str, Any] = super().schema()
+        document["paths"] = dict(document["paths"])
+        components = document["components"]
+        components["schemas"]["Problem"] = Problem.model_json_schema()
+        components["headers"] = {
+            "RequestId": {
+                "description": "The request's id: the client's own, if it sent a usable one.",
+                "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+            }
+        }
+        return document
+
+
+def _completed(operation: dict[str, Any], own: Iterable[type[CatalogError]]) -> dict[str, Any]:
+    """An operation with its refusals, its body required and its tags sorted."""
+    operation = {**operation, "tags": sorted(operation.get("tags", []))}
+    if "requestBody" in operation:
+        operation["requestBody"] = {**operation["requestBody"], "required": True}
+    responses = {str(status): dict(each) for status, each in operation["responses"].items()}
+    for status, kinds in _by_status([*own, *_implied(operation)]).items():
+        responses.setdefault(str(status), _problem_response(status, kinds))
+    for response in responses.values():
+        shared = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
+        response["headers"] = {**response.get("headers", {}), **shared}
+    operation["responses"] = dict(sorted(responses.items()))
+    return operation
+
+
+def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
+    """The refusals that follow from what an operation takes."""
+    yield from (errors.NotAcceptable, errors.InternalError)
+    yield from (errors.DatabaseUnavailable, errors.DatabaseBusy)
+    # Any request may come with a body, wanted or not, and it is bounded before the handler.
+    yield from (errors.MalformedRequest, errors.RequestTimeout, errors.BodyTooLarge)
+    if operation.get("security"):
+        yield from (errors.TokenMissing, errors.TokenInvalid)
+        yield from (errors.TokenExpired, errors.WrongTokenKind)
+    if "requestBody" in operation:
+        yield from (errors.UnsupportedMediaType, errors.InvalidRequest)
+    places = {parameter["in"] for parameter in operation["parameters"]}
+    if "query" in places:
+        yield from (errors.InvalidRequest, errors.InvalidCursor)
+    if "path" in places:
+        yield errors.NotFound
+
+
+def _by_status(kinds: Iterable[type[CatalogError]]) -> dict[int, list[type[CatalogError]]]:
+    found: dict[int, list[type[CatalogError]]] = {}
+    for kind in dict.fromkeys(kinds):
+        found.setdefault(kind.status, []).append(kind)
+    return found
+
+
+# What an answer of a status owes besides its body.
+_OWED = {401: "WWW-Authenticate", 405: "Allow", 503: "Retry-After"}
+
+
+def _problem_response(status: int, kinds: Iterable[type[CatalogError]]) -> dict[str, Any]:
+    lines = [f"- `{kind.slug}`: {cleandoc(kind.__doc__ or '').splitlines()[0]}" for kind in kinds]
+    headers = {_OWED[status]: {"schema": {"type": "string"}}} if status in _OWED else {}
+    return {
+        "description": "\n".join([f"{HTTPStatus(status).phrase}.", "", *lines]),
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "headers": headers,
+    }
+
+
+def _title(name: str) -> str:
+    return {"etag": "ETag"}.get(name.lower(), name.title())
+
+
+def configure_openapi(app: Quart, *, tags: Iterable[Tag], bearer: str) -> None:
+    """Gather the app's operations; the routes that serve the document are ours.
+
+    Args:
+        app: the app, before its routes are added.
+        tags: the groups of operations, in the order in which to show them.
+        bearer: the name under which guards refer to the security scheme.
+    """
+    QuartSchema(
+        app,
+        openapi_path=None,
+        info=Info(title="catalog", version=__version__, description=cleandoc(_DESCRIPTION)),
+        tags=list(tags),
+        security_schemes={bearer: HttpSecurityScheme(scheme="bearer", bearer_format="JWT")},
+        openapi_provider_class=Provider,
+        conversion_preference="pydantic",
+    )
+
+
+def document_of(app: Quart) -> dict[str, Any]:
+    """An app's OpenAPI document, built at the first call: it takes milliseconds each time."""
+    built: dict[str, Any] | None = app.extensions.get("catalog.openapi")
+    if built is None:
+        built = app.extensions["QUART_SCHEMA"].openapi_provider.schema()
+        app.extensions["catalog.openapi"] = built
+    return built

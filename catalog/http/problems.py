@@ -1,0 +1,131 @@
+"""Every error as problem details (RFC 9457), whoever raised it: the one door refusals leave by."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+from quart import Quart, Response, request
+from quart_schema import RequestSchemaValidationError
+from quart_schema.validation import QuerystringValidationError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from catalog import errors
+from catalog.errors import CatalogError, FieldError, InvalidRequest
+from catalog.http.context import request_id
+from catalog.observability.logs import logger
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = logger(__name__)
+
+# What the framework raises by itself; anything else of its kind is refused as malformed.
+_BY_STATUS: Mapping[int, type[CatalogError]] = {
+    kind.status: kind
+    for kind in (
+        errors.MalformedRequest,
+        errors.NotFound,
+        errors.MethodNotAllowed,
+        errors.NotAcceptable,
+        errors.RequestTimeout,
+        errors.BodyTooLarge,
+        errors.UnsupportedMediaType,
+        errors.InternalError,
+    )
+}
+
+
+def problem(error: CatalogError, identifier: str) -> dict[str, Any]:
+    """The members of an error's problem details (RFC 9457, section 3.1, and our extensions)."""
+    members: dict[str, Any] = {
+        "type": f"/problems/{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.slug,
+        "request_id": identifier,
+    }
+    if error.errors:
+        members["errors"] = [{e.place: e.name, "message": e.message} for e in error.errors]
+    return members
+
+
+def body_of(error: CatalogError, identifier: str) -> bytes:
+    """An error's problem details as they go over the wire."""
+    return orjson.dumps(problem(error, identifier))
+
+
+def answer(error: CatalogError) -> Response:
+    """The response that tells a client of an error."""
+    return Response(
+        body_of(error, request_id()),
+        status=error.status,
+        headers=error.headers,
+        content_type=MEDIA_TYPE,
+    )
+
+
+def handle_errors(app: Quart) -> None:
+    """Give the app a handler for everything that can be raised while it handles a request."""
+    app.register_error_handler(CatalogError, _refuse)
+    app.register_error_handler(RequestSchemaValidationError, _refuse_schema)
+    app.register_error_handler(HTTPException, _refuse_http)
+    app.register_error_handler(Exception, _refuse_unforeseen)
+
+
+async def _refuse(error: CatalogError) -> Response:
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        cause = error.__cause__
+        _log.warning("request_refused", code=error.slug, cause=repr(cause) if cause else None)
+    return answer(error)
+
+
+async def _refuse_schema(error: RequestSchemaValidationError) -> Response:
+    in_query = isinstance(error, QuerystringValidationError)
+    cause = error.validation_error
+    if not isinstance(cause, ValidationError):
+        return answer(InvalidRequest())
+    return answer(InvalidRequest(errors=field_errors(cause, in_query=in_query)))
+
+
+async def _refuse_http(error: HTTPException) -> Response:
+    if isinstance(error, MethodNotAllowed):
+        return _refuse_method(error)
+    kind = _BY_STATUS.get(error.code or 500, errors.MalformedRequest)
+    return answer(kind())
+
+
+def _refuse_method(error: MethodNotAllowed) -> Response:
+    allowed = {*(error.valid_methods or ()), "OPTIONS"}
+    headers = {"Allow": ", ".join(sorted(allowed))}
+    if request.method == "OPTIONS":
+        # RFC 9110, section 9.3.7: no view needs to know the method for this answer.
+        return Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
+    return answer(errors.MethodNotAllowed(headers=headers))
+
+
+async def _refuse_unforeseen(error: Exception) -> Response:
+    _log.error("request_failed", exc_info=error)
+    return answer(errors.InternalError())
+
+
+def field_errors(error: ValidationError, *, in_query: bool = False) -> Sequence[FieldError]:
+    """What pydantic found, without the values it found it in: one of them may be a password."""
+    found = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        if fault["type"] == "extra_forbidden":
+            message = "This field is not known here."
+        else:
+            message = fault["msg"].removeprefix("Value error, ").rstrip(".") + "."
+        if in_query:
+            name = str(fault["loc"][0]) if fault["loc"] else ""
+            found.append(FieldError("parameter", name[:200], message))
+        else:
+            found.append(FieldError("pointer", json_pointer(fault["loc"])[:200], message))
+    return found
+
+
+def json_pointer(location: Sequence[int | str]) -> str:
+    """A place in a JSON document as RFC 6901 writes it."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in location)

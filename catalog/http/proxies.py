@@ -1,0 +1,67 @@
+"""Who is calling, when a proxy calls on a client's behalf."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
+
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
+
+
+class TrustedProxies:
+    """ASGI middleware: believes ``X-Forwarded-For`` and ``-Proto`` from known proxies only.
+
+    The list is read from its right end, where the nearest proxy wrote, up to the first address
+    that is not a trusted proxy's: that is the client. What stands further left anyone may have
+    written. A unix socket has no peer address and is trusted: only what may open it can connect.
+
+    Args:
+        app: what to call.
+        networks: where the trusted proxies are.
+    """
+
+    def __init__(self, app: ASGIFramework, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+        self._app = app
+        self._networks = tuple(networks)
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            client = scope["client"]
+            peer = client[0] if client else None
+            if peer is None or self._is_trusted(peer):
+                scope = self._seen_through(scope)
+        await self._app(scope, receive, send)
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            # Hypercorn's name for the peer of a unix socket is no address.
+            return address == "<local>"
+        if parsed.version == 6 and parsed.ipv4_mapped is not None:
+            parsed = parsed.ipv4_mapped
+        return any(parsed in network for network in self._networks)
+
+    def _seen_through(self, scope: Any) -> Any:
+        forwarded: list[str] = []
+        scheme = None
+        for name, value in scope["headers"]:
+            if name == b"x-forwarded-for":
+                forwarded += value.decode("latin-1").split(",")
+            elif name == b"x-forwarded-proto":
+                scheme = value.decode("latin-1").strip().lower()
+        changes: dict[str, Any] = {}
+        for hop in reversed(forwarded):
+            address = hop.strip()
+            try:
+                ip_address(address)
+            except ValueError:
+                break
+            changes["client"] = (address, 0)
+            if not self._is_trusted(address):
+                break
+        if scheme in {"http", "https"}:
+            changes["scheme"] = scheme
+        return {**scope, **changes} if changes else scope

@@ -1,0 +1,58 @@
+"""What a path may hold in an id's place, and which answers a client accepts."""
+
+from quart import Quart, request
+from werkzeug.routing import IntegerConverter, ValidationError
+
+from catalog.db.columns import MAX_ID
+from catalog.errors import NotAcceptable
+from catalog.http.headers import annotate
+
+
+class IdConverter(IntegerConverter):
+    """A positive 64-bit integer written the one usual way; anything else matches no route.
+
+    The stock converter also takes leading zeros and the digits of other scripts, so that one
+    product would have many URLs, and numbers that no column holds.
+    """
+
+    regex = "[1-9][0-9]{0,18}"
+
+    def to_python(self, value: str) -> int:
+        """Turn the path's text into the id."""
+        number = int(value)
+        if number > MAX_ID:
+            raise ValidationError
+        return number
+
+
+def configure_routing(app: Quart) -> None:
+    """Set up path matching before any route is added."""
+    app.url_map.converters["id"] = IdConverter
+    # A trailing slash answers like the path without it, and no path answers with a redirect.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    # OPTIONS is answered where unknown methods are, in http/problems.py.
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.before_request(_only_what_is_accepted)
+    app.before_request(_remember_route)
+
+
+def _accepts_json(accept: str) -> bool:
+    return not accept or "*/*" in accept or "application/json" in accept
+
+
+async def _only_what_is_accepted() -> None:
+    """Refuse a client that cannot read JSON before doing its work (RFC 9110, section 15.5.7)."""
+    if request.blueprint is None or not request.path.startswith("/api/"):
+        return
+    accept = request.headers.get("Accept", "")
+    if _accepts_json(accept) and ";" not in accept:
+        return
+    if not request.accept_mimetypes.best_match(["application/json"]):
+        raise NotAcceptable("This resource is application/json.")
+
+
+async def _remember_route() -> None:
+    """Leave the matched route where the access log finds it, outside the framework."""
+    if request.url_rule is not None:
+        annotate(request.scope, route=request.url_rule.rule)

@@ -1,0 +1,50 @@
+"""What all JSON shapes have in common: strict types, no unknown fields, no NUL."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from catalog.db.columns import MAX_ID
+
+
+class RequestBody(BaseModel):
+    """A body that a client sends; what it does not know is refused by name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class QueryParameters(BaseModel):
+    """The query string of a request; everything in it arrives as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ResponseBody(BaseModel):
+    """A body that the service sends; clients must ignore fields that they do not know."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("Text must not hold NUL")
+    return text
+
+
+def _digits(value: object) -> object:
+    """Only plain digits count as a number in a URL: no sign, space, underscore or other script."""
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit() and len(value) <= 19):
+            raise ValueError("Input should be a whole number")
+        return int(value)
+    return value
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+"""Text as JSON has it, but for NUL, which not every engine and client can hold."""
+
+Digits = BeforeValidator(_digits)
+"""Marks a whole number in a query string."""
+
+Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+"""A resource's number."""

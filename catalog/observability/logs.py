@@ -1,0 +1,81 @@
+"""Logs on standard output: one JSON object a line, or coloured text for people.
+
+Events are ``snake_case`` with fields; the libraries' own records take the same form. Nothing that
+is secret is logged: no header, no body, no query string.
+"""
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
+
+from catalog.settings import Settings
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every event of this process to standard output in the form that the settings ask for.
+
+    Calling it again replaces what the last call set up.
+    """
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="timestamp"),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(settings),
+            ],
+        )
+    )
+    handler.addFilter(_no_cancelled_resets)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # Its INFO lines repeat what the supervisor says; its errors do not.
+    logging.getLogger("hypercorn.error").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _rendering(settings: Settings) -> list[Processor]:
+    if settings.log_format == "console":
+        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(serializer=_to_json),
+    ]
+
+
+def _to_json(event: EventDict, **_: Any) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+def _no_cancelled_resets(record: logging.LogRecord) -> bool:
+    """Drop the pool's tracebacks about connections that a client's hanging up has cancelled.
+
+    The pool throws such a connection away and makes a new one: nothing is wrong.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    cancelled = isinstance(error, asyncio.CancelledError)
+    return not (record.name.startswith("sqlalchemy.pool") and cancelled)
+
+
+def logger(name: str) -> FilteringBoundLogger:
+    """The logger of a module; what it logs carries the request's id."""
+    bound: FilteringBoundLogger = structlog.get_logger(name)
+    return bound
