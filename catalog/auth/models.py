@@ -10,6 +10,8 @@ from catalog.db.columns import Base, ExactString, ExactText, Id, Timestamp, now
 
 MAX_USERNAME = 80
 MAX_EMAIL = 120
+MAX_PASSWORD = 128
+"""Characters of a password, which only its hash outlives; bounds what a stranger can make us do."""
 
 
 class Role(StrEnum):
