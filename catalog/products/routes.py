@@ -1,0 +1,103 @@
+"""``/api/products``: list, create, delete."""
+
+import orjson
+from quart import Blueprint, Response
+from quart_schema import document_response, tag_blueprint, validate_querystring, validate_request
+
+from catalog.auth.guards import caller_id, public, signed_in
+from catalog.errors import AccountUnavailable, Forbidden
+from catalog.http.conditional import etag_of
+from catalog.http.context import cursors, database
+from catalog.http.openapi import refuses
+from catalog.http.pagination import link_to_next, next_page
+from catalog.http.rendering import json_response
+from catalog.products import service
+from catalog.products.schemas import (
+    DEFAULT_LIMIT,
+    CreatedHeaders,
+    ListQuery,
+    PageHeaders,
+    ProductCreate,
+    ProductDeleted,
+    ProductPage,
+    ProductRead,
+)
+
+PATH = "/api/products"
+
+blueprint = Blueprint("products", __name__, url_prefix=PATH)
+tag_blueprint(blueprint, ["products"])
+
+
+@blueprint.get("")
+@public
+@validate_querystring(ListQuery)
+@document_response(ProductPage, 200, PageHeaders)
+async def list_products(query_args: ListQuery) -> Response:
+    """List everyone's products, newest first."""
+    return await _page(PATH, query_args, owner_id=None)
+
+
+@blueprint.get("/my")
+@signed_in
+@validate_querystring(ListQuery)
+@document_response(ProductPage, 200, PageHeaders)
+async def list_my_products(query_args: ListQuery) -> Response:
+    """List your own products, newest first."""
+    return await _page(f"{PATH}/my", query_args, owner_id=caller_id())
+
+
+async def _page(path: str, query: ListQuery, *, owner_id: int | None) -> Response:
+    # The order is part of what a cursor is bound to, so that it means nothing in another one.
+    bound_to = f"{path}?sort=-id"
+    before_id = None
+    if query.cursor is not None:
+        before_id = int(cursors().decode(query.cursor, bound_to=bound_to)[0])
+    page = await database().reading(
+        service.list_products, limit=query.limit, before_id=before_id, owner_id=owner_id
+    )
+    next_url = None
+    if page.last_id is not None:
+        cursor = cursors().encode([page.last_id], bound_to=bound_to)
+        limit = query.limit if query.limit != DEFAULT_LIMIT else None
+        next_url = next_page(path, cursor, limit=limit)
+    headers = {"Cache-Control": "no-cache"}
+    if next_url is not None:
+        headers["Link"] = link_to_next(next_url)
+    body = orjson.dumps({"products": page.products, "next": next_url})
+    return json_response(body, headers=headers)
+
+
+@blueprint.post("")
+@signed_in
+@refuses(AccountUnavailable)
+@validate_request(ProductCreate)
+@document_response(ProductRead, 201, CreatedHeaders)
+async def create_product(data: ProductCreate) -> Response:
+    """Offer a product."""
+    product = await database().transaction(
+        service.create_product,
+        name=data.name,
+        price=data.price,
+        description=data.description,
+        caller_id=caller_id(),
+    )
+    body = orjson.dumps(product)
+    headers = {
+        "Location": f"{PATH}/{product['id']}",
+        "ETag": etag_of(body, version=product["version"]),
+    }
+    return json_response(body, status=201, headers=headers)
+
+
+@blueprint.delete("/<id:product_id>")
+@signed_in
+@refuses(AccountUnavailable, Forbidden)
+@document_response(ProductDeleted)
+async def delete_product(product_id: int) -> Response:
+    """Withdraw one of your products; an administrator may withdraw any."""
+    await database().transaction(
+        service.delete_product, product_id=product_id, caller_id=caller_id()
+    )
+    deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
+    return json_response(deleted)

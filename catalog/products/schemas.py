@@ -1,0 +1,97 @@
+"""JSON shapes of ``/api/products``."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from catalog.http.pagination import MAX_CURSOR_LENGTH
+from catalog.http.schemas import (
+    Digits,
+    Id,
+    QueryParameters,
+    RequestBody,
+    ResponseBody,
+    Text,
+)
+from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+
+def _not_blank(name: str) -> str:
+    if not name.strip():
+        raise ValueError("must not be blank")
+    return name
+
+
+def _positive_zero(price: float) -> float:
+    # -0.0 + 0.0 is 0.0: the sign of nothing would come back as "-0.0".
+    return price + 0.0
+
+
+Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_not_blank)]
+Description = Annotated[Text, Field(max_length=MAX_DESCRIPTION)]
+Price = Annotated[
+    float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False), AfterValidator(_positive_zero)
+]
+
+
+class ProductCreate(RequestBody):
+    """A new product."""
+
+    name: Name = Field(description="Not blank; kept as it is.", examples=["Desk lamp"])
+    price: Price = Field(description="Comes back as the same double.", examples=[24.9])
+    description: Description | None = Field(default=None, examples=["Warm light, oak foot."])
+
+
+class ProductRead(ResponseBody):
+    """A product."""
+
+    id: Id
+    name: str
+    description: str | None
+    price: float
+    user_id: Id = Field(description="Its owner.")
+    version: int = Field(ge=1, description="Counts its changes from 1.")
+    created_at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
+    updated_at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
+
+
+class ProductPage(ResponseBody):
+    """Products, newest first, and where they go on."""
+
+    products: list[ProductRead]
+    next: str | None = Field(description="The relative URL of the next page, or null at the end.")
+
+
+class ProductDeleted(ResponseBody):
+    """What was deleted."""
+
+    message: str = Field(examples=["Product 7 deleted."])
+    id: Id
+
+
+class ListQuery(QueryParameters):
+    """Which page of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
+        default=DEFAULT_LIMIT, description="Products on a page."
+    )
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR_LENGTH)] | None = Field(
+        default=None, description="From `next` of the page before; opaque."
+    )
+
+
+class PageHeaders(ResponseBody):
+    """Headers of a page."""
+
+    link: str | None = Field(default=None, description='The next page, as `rel="next"`.')
+
+
+class CreatedHeaders(ResponseBody):
+    """Headers of a new product."""
+
+    location: str
+    etag: str
