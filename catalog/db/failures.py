@@ -71,9 +71,10 @@ def translated(error: Exception) -> Exception:
     return error if refusal is None else refusal()
 
 
-def is_missing_database(error: DBAPIError) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether waiting will not help: the server is there and refuses the user or the database."""
-    return _code(error) in {1044, 1045, 1049, 1130, 1698}
+    refusals = {1044, 1045, 1049, 1130, 1698, 3118}
+    return isinstance(error, DBAPIError) and _code(error) in refusals
 
 
 def worth_a_retry(error: DBAPIError) -> bool:

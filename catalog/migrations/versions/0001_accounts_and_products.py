@@ -4,6 +4,8 @@ The servers commit after each statement, so a migration that is killed half-way 
 run again: tables are made only when they are missing.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import context, op
 
@@ -14,7 +16,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-TABLE_OPTIONS = {
+TABLE_OPTIONS: dict[str, Any] = {
     "sqlite_autoincrement": True,
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",

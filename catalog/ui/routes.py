@@ -1,0 +1,70 @@
+"""``/`` and ``/docs``: pages that need neither internet nor inline scripts."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from quart import Blueprint, Response, render_template, send_from_directory
+from quart_schema import hide
+
+from catalog import __version__
+from catalog.auth.guards import public
+from catalog.errors import NotFound
+
+blueprint = Blueprint("ui", __name__, template_folder="templates")
+
+# Swagger UI comes in a package that brings its files along; its own Flask routes are not used.
+_SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
+_OURS = Path(__file__).parent / "static"
+_ASSETS = {
+    "docs.js": _OURS,
+    "page.css": _OURS,
+    "swagger-ui-bundle.js": _SWAGGER_UI,
+    "swagger-ui.css": _SWAGGER_UI,
+    "favicon-32x32.png": _SWAGGER_UI,
+}
+
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+# Swagger UI sets style attributes and has its icons in data: URLs.
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+@blueprint.get("/")
+@public
+@hide
+async def show_home() -> Response:
+    """A page that says what this is and where to go on."""
+    return await _page("home.html", policy=_PAGE_POLICY)
+
+
+@blueprint.get("/docs")
+@public
+@hide
+async def show_docs() -> Response:
+    """The API's documentation, to read and to try out (Swagger UI)."""
+    return await _page("docs.html", policy=_DOCS_POLICY)
+
+
+@blueprint.get("/docs/<name>")
+@public
+@hide
+async def read_asset(name: str) -> Response:
+    """A script, style sheet or image of the pages."""
+    if name not in _ASSETS:
+        raise NotFound
+    response = await send_from_directory(_ASSETS[name], name)
+    response.headers["Cache-Control"] = "public, max-age=3600"
+    return response
+
+
+async def _page(template: str, *, policy: str) -> Response:
+    response = Response(await render_template(template, version=__version__))
+    response.headers["Content-Security-Policy"] = policy
+    response.headers["Cache-Control"] = "no-cache"
+    return response
