@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from functools import partial
 from secrets import token_urlsafe
 
 from quart import Quart
@@ -71,7 +72,7 @@ def create_app(settings: Settings) -> Quart:
     handle_errors(app)
     for room in (auth_routes, products_routes, operations, ui_routes):
         app.register_blueprint(room.blueprint)
-    app.after_serving(lambda: _close(app))
+    app.after_serving(partial(_close, app))
     _wrap(app, settings)
     return app
 

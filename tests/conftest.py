@@ -9,11 +9,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
+from quart import Quart
+from sqlalchemy import URL, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalog.app import create_app
+from catalog.auth.models import Role, User
+from catalog.db.database import Database
+from catalog.http.context import running
 from catalog.settings import Settings
 from tests import engines
 from tests.engines import Engine, EngineMissing, settings_for
+from tests.support import Caller
 
 FOUND = pytest.StashKey[dict[str, str]]()
 MISSING = pytest.StashKey[dict[str, str]]()
@@ -108,3 +115,47 @@ async def database_url(engine: Engine, tmp_path: Path) -> URL:
 def settings(database_url: URL) -> Settings:
     """Settings for that database, otherwise the defaults."""
     return settings_for(database_url)
+
+
+@pytest.fixture
+async def app(settings: Settings) -> AsyncIterator[Quart]:
+    """The service on an empty database, started; its responses come without a server between."""
+    app = create_app(settings)
+    async with app.test_app():
+        yield app
+
+
+@pytest.fixture
+def database(app: Quart) -> Database:
+    """The app's database, to look behind the scenes."""
+    return running(app).database
+
+
+@pytest.fixture
+def anyone(app: Quart) -> Caller:
+    """Someone without an account."""
+    return Caller(app)
+
+
+@pytest.fixture
+async def ada(app: Quart) -> Caller:
+    """Someone with an account."""
+    return await Caller.signed_up(app, "ada")
+
+
+@pytest.fixture
+async def bob(app: Quart) -> Caller:
+    """Someone else with an account."""
+    return await Caller.signed_up(app, "bob")
+
+
+@pytest.fixture
+async def admin(app: Quart, database: Database) -> Caller:
+    """Someone who may do anything."""
+    admin = await Caller.signed_up(app, "grace")
+
+    async def promote(session: AsyncSession) -> None:
+        await session.execute(update(User).where(User.id == admin.user_id).values(role=Role.ADMIN))
+
+    await database.transaction(promote)
+    return admin

@@ -28,7 +28,7 @@ class TrustedProxies:
     ) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            client = scope["client"]
+            client = scope.get("client")
             peer = client[0] if client else None
             if peer is None or self._is_trusted(peer):
                 scope = self._seen_through(scope)

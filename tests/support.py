@@ -1,0 +1,111 @@
+"""What tests say about the service: callers with verbs, and problems as they are compared."""
+
+from typing import Any, Self
+
+from quart import Quart
+from quart.typing import TestClientProtocol
+
+PASSWORD = "correct horse battery staple"
+
+
+class Response:
+    """An answer as a test looks at it; its body is read already."""
+
+    def __init__(self, status_code: int, headers: Any, body: bytes, parsed: Any) -> None:
+        self.status_code = status_code
+        self.headers = headers
+        self.body = body
+        self._parsed = parsed
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON, whatever its JSON media type."""
+        assert self._parsed is not None, f"not JSON: {self.body[:200]!r}"
+        return self._parsed
+
+
+class Caller:
+    """A client of the app: anyone, or someone with tokens."""
+
+    def __init__(self, app: Quart, tokens: dict[str, Any] | None = None) -> None:
+        self.app = app
+        self._client: TestClientProtocol = app.test_client()
+        tokens = tokens or {}
+        self.access_token: str | None = tokens.get("access_token")
+        self.refresh_token: str | None = tokens.get("refresh_token")
+        self.user_id: int | None = tokens.get("id") or tokens.get("user", {}).get("id")
+
+    async def send(
+        self, method: str, path: str, *, token: str | None = None, **options: Any
+    ) -> Response:
+        """Send a request; with the access token unless another, or none as "", is given."""
+        headers = {**options.pop("headers", {})}
+        bearer = self.access_token if token is None else token
+        if bearer:
+            headers.setdefault("Authorization", f"Bearer {bearer}")
+        answer = await self._client.open(path, method=method, headers=headers, **options)
+        body = await answer.get_data(as_text=False)
+        is_json = "json" in (answer.mimetype or "") and body
+        parsed = await answer.get_json(force=True) if is_json else None
+        return Response(answer.status_code, answer.headers, body, parsed)
+
+    async def get(self, path: str, **options: Any) -> Response:
+        return await self.send("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Response:
+        return await self.send("POST", path, **options)
+
+    async def sign_up(self, username: str, **fields: Any) -> Response:
+        """Ask for an account under that name."""
+        fields = {"email": f"{username}@example.com", "password": PASSWORD, **fields}
+        return await self.post("/api/auth/signup", json={"username": username, **fields})
+
+    async def log_in(self, username: str, password: str = PASSWORD) -> Response:
+        """Ask for tokens."""
+        return await self.post("/api/auth/login", json={"username": username, "password": password})
+
+    async def offer(self, name: str, price: float = 9.5, **fields: Any) -> Response:
+        """Create a product."""
+        return await self.post("/api/products", json={"name": name, "price": price, **fields})
+
+    async def delete(self, product_id: int) -> Response:
+        """Withdraw a product."""
+        return await self.send("DELETE", f"/api/products/{product_id}")
+
+    @classmethod
+    async def signed_up(cls, app: Quart, username: str) -> Self:
+        """A new account's owner."""
+        answer = await cls(app).sign_up(username)
+        assert answer.status_code == 201, answer.body
+        return cls(app, answer.json)
+
+    @classmethod
+    async def logged_in(cls, app: Quart, username: str, password: str = PASSWORD) -> Self:
+        """An existing account's owner."""
+        answer = await cls(app).log_in(username, password)
+        assert answer.status_code == 200, answer.body
+        return cls(app, answer.json)
+
+
+def problem_of(answer: Response) -> tuple[int, str]:
+    """An error's status and code, after a look at what every problem has."""
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = answer.json
+    assert problem["status"] == answer.status_code
+    assert problem["type"] == f"/problems/{problem['code']}"
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["request_id"] == answer.headers["X-Request-ID"]
+    if answer.status_code == 401:
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    if answer.status_code == 503:
+        assert int(answer.headers["Retry-After"]) >= 1
+    return answer.status_code, problem["code"]
+
+
+def fields_of(answer: Response) -> list[str]:
+    """Where an error says that something is wrong: pointers, parameters or headers."""
+    return [
+        next(error[place] for place in ("pointer", "parameter", "header") if place in error)
+        for error in answer.json.get("errors", [])
+    ]
