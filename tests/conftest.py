@@ -22,6 +22,9 @@ from tests import engines
 from tests.engines import Engine, EngineMissing, settings_for
 from tests.support import Caller
 
+# What a developer may do without, CI may not.
+REQUIRED = os.environ.get("CI") == "true"
+
 FOUND = pytest.StashKey[dict[str, str]]()
 MISSING = pytest.StashKey[dict[str, str]]()
 
@@ -65,7 +68,8 @@ def pytest_terminal_summary(
         if name in found:
             terminalreporter.line(f"{name}: {found[name]}")
         if name in missing:
-            terminalreporter.line(f"{name}: SKIPPED. {missing[name]}", yellow=True, bold=True)
+            outcome = "FAILED" if REQUIRED else "SKIPPED"
+            terminalreporter.line(f"{name}: {outcome}. {missing[name]}", yellow=True, bold=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -86,15 +90,17 @@ async def engine(
     """A running engine; a test that asks for it runs on each of them."""
     name: str = request.param
     stash = request.config.stash
+    reason = None
     try:
         async with engines.running(name, tmp_path_factory.mktemp(name)) as engine:
             stash[FOUND][name] = engine.version
             yield engine
     except EngineMissing as missing:
-        stash[MISSING][name] = str(missing)
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing), pytrace=False)
-        pytest.skip(str(missing))
+        reason = stash[MISSING][name] = str(missing)
+    if reason and REQUIRED:
+        pytest.fail(reason, pytrace=False)
+    if reason:
+        pytest.skip(reason)
 
 
 @pytest.fixture

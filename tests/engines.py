@@ -10,7 +10,6 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
@@ -189,7 +188,7 @@ async def running(name: str, folder: Path) -> AsyncIterator[Engine]:
         async with _server(name, _given_mysql()) as server:
             yield server
         return
-    with _mariadb() as (process, url):
+    with _mariadb(folder) as (process, url):
         await _answering(process, url)
         async with _server(name, url) as server:
             yield server
@@ -221,7 +220,7 @@ def _given_mysql() -> URL:
 
 
 @contextmanager
-def _mariadb() -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
+def _mariadb(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
     """Run a private MariaDB on a free loopback port; its data goes when it stops."""
     # Servers live where a user's PATH need not lead.
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
@@ -232,45 +231,45 @@ def _mariadb() -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
             "There is no mariadbd. Get it by: apt-get install mariadb-server-core"
             " mariadb-client-core (./build.sh test does, where it may)"
         )
-    # A short name, because the path of a unix socket has at most 107 characters.
-    with tempfile.TemporaryDirectory(prefix="catalog-", ignore_cleanup_errors=True) as folder:
-        data = Path(folder)
-        as_user = ["--user=root"] if os.geteuid() == 0 else []
-        common = ["--no-defaults", f"--datadir={data}", *as_user]
-        subprocess.run(
-            [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
-            check=True,
-            capture_output=True,
+    data = folder / "data"
+    common = ["--no-defaults", f"--datadir={data}"]
+    if os.geteuid() == 0:
+        common.append("--user=root")
+    subprocess.run(
+        [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+        check=True,
+        capture_output=True,
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = [
+        "--bind-address=127.0.0.1",
+        f"--port={port}",
+        "--socket=socket",  # In the data; the whole path might exceed the 107 characters allowed.
+        "--pid-file=pid",
+        "--max-connections=500",
+        # Commits are not synced one by one: test data need not survive a power cut.
+        "--innodb-flush-log-at-trx-commit=2",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*_tied_to_us(), serve, *common, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for pytest, which then stops the server.
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        options = [
-            "--bind-address=127.0.0.1",
-            f"--port={port}",
-            f"--socket={data}/socket",
-            f"--pid-file={data}/pid",
-            "--max-connections=500",
-            # A crash of the machine may lose a second of test data.
-            "--innodb-flush-log-at-trx-commit=2",
-        ]
-        with (data / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [*_tied_to_us(), serve, *common, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for pytest, which then stops the server.
-            )
+    try:
+        yield process, URL.create("mysql+aiomysql", "root", "", "127.0.0.1", port, "mysql")
+    finally:
+        process.terminate()
         try:
-            yield process, URL.create("mysql+aiomysql", "root", "", "127.0.0.1", port, "mysql")
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(data)
 
 
 def _tied_to_us() -> list[str]:
