@@ -149,15 +149,15 @@ def _sqlite_url(url: URL) -> URL:
 
 
 def _mysql_url(url: URL) -> URL:
-    tls = sorted(name for name in url.query if name.lower().startswith(("ssl", "tls")))
-    if tls:
+    # Options are not repeated: behind an @ and a ? in a password that was not encoded, the rest of
+    # the password passes for their names.
+    if any(name.lower().startswith(("ssl", "tls")) for name in url.query):
         raise ValueError(
-            f"has the option {tls[0]}; set CATALOG_DATABASE_TLS=verify (or require) and, for a "
+            "has an option for TLS; set CATALOG_DATABASE_TLS=verify (or require) and, for a "
             "private authority, CATALOG_DATABASE_TLS_CA=/path/ca.pem instead"
         )
-    unknown = sorted(set(url.query) - {"charset", "unix_socket"})
-    if unknown:
-        raise ValueError(f"has the unknown option {unknown[0]}")
+    if set(url.query) - {"charset", "unix_socket"}:
+        raise ValueError("has an option that is not known; charset and unix_socket are")
     if url.query.get("charset", "utf8mb4") != "utf8mb4":
         raise ValueError("must use charset=utf8mb4, or leave it out")
     if not url.database:
@@ -321,7 +321,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the library's signature)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _SecretFiles(settings_cls)
+        # Files before variables: whoever sets both is to hear of it, which a variable would hide.
+        return init_settings, _SecretFiles(settings_cls), env_settings
 
     @field_validator("jwt_secret_key", mode="before")
     @classmethod

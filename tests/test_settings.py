@@ -1,0 +1,474 @@
+"""What can be set, from where, and what is refused at start."""
+
+import os
+import re
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from catalog.errors import SettingsInvalid
+from catalog.settings import (
+    KNOWN_SECRETS,
+    Bind,
+    Settings,
+    load_settings,
+    parse_database_url,
+    unknown_variables,
+    variable_names,
+)
+
+STRONG = "Vd8Kq2ZrT5wXy7NbJm3LcPf9GhQs4AeU"
+MYSQL = "mysql://catalog:pAssw0rd@db.example:3306/catalog"
+
+
+class Load(Protocol):
+    """Reads settings from an environment that holds these variables and no others of ours."""
+
+    def __call__(self, **environment: str) -> Settings: ...
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    def load(**environment: str) -> Settings:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return load_settings()
+
+    return load
+
+
+def faults_of(load: Load, **environment: str) -> tuple[str, ...]:
+    with pytest.raises(SettingsInvalid) as refused:
+        load(**environment)
+    return refused.value.faults
+
+
+def fault_of(load: Load, **environment: str) -> str:
+    (fault,) = faults_of(load, **environment)
+    return fault
+
+
+class TestDefaults:
+    def test_development_needs_nothing(self, load: Load) -> None:
+        settings = load()
+
+        assert settings.env == "development"
+        assert settings.embedded
+        assert settings.jwt_secret_key is None
+        assert settings.bind == Bind("127.0.0.1", 8000)
+
+    def test_an_empty_variable_counts_as_absent(self, load: Load) -> None:
+        settings = load(DATABASE_URL="", JWT_SECRET_KEY="", CATALOG_WORKERS="", CATALOG_BIND="")
+
+        assert settings == load_settings()
+        assert settings.embedded
+
+    def test_there_is_a_worker_for_each_core_that_may_be_used(self, load: Load) -> None:
+        assert load().workers == len(os.sched_getaffinity(0))
+
+    def test_they_cannot_be_changed_afterwards(self, load: Load) -> None:
+        settings = load()
+
+        with pytest.raises(ValueError, match="frozen"):
+            settings.workers = 3  # type: ignore[misc]  # what is tested
+
+    def test_every_setting_has_a_variable_and_a_description(self) -> None:
+        for field, variable in variable_names().items():
+            assert re.fullmatch(r"(DATABASE_URL|JWT_SECRET_KEY|(ADMIN|CATALOG)_[A-Z_]+)", variable)
+            assert Settings.model_fields[field].description, field
+
+
+class TestFaults:
+    def test_all_are_told_at_once_each_by_its_variable(self, load: Load) -> None:
+        faults = faults_of(
+            load,
+            CATALOG_ENV="production",
+            DATABASE_URL="postgresql://db/catalog",
+            CATALOG_BIND="8000",
+            CATALOG_WORKERS="0",
+            CATALOG_LOG_LEVEL="loud",
+            CATALOG_ACCESS_TOKEN_TTL="soon",
+            CATALOG_TRUSTED_PROXIES="everyone",
+        )
+
+        assert {fault.split()[0] for fault in faults} == {
+            "DATABASE_URL",
+            "JWT_SECRET_KEY",
+            "CATALOG_BIND",
+            "CATALOG_WORKERS",
+            "CATALOG_LOG_LEVEL",
+            "CATALOG_ACCESS_TOKEN_TTL",
+            "CATALOG_TRUSTED_PROXIES",
+        }
+
+    def test_what_the_command_line_says_wins_over_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CATALOG_WORKERS", "2")
+        monkeypatch.setenv("CATALOG_BIND", "0.0.0.0:80")
+
+        settings = load_settings(workers=3, bind=None)
+
+        assert settings.workers == 3
+        assert settings.bind == Bind("0.0.0.0", 80)  # noqa: S104 (compared, not bound)
+
+    def test_a_misspelt_variable_is_pointed_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CATALOG_WORKRES", "2")
+        monkeypatch.setenv("CATALOG_WORKERS", "2")
+        monkeypatch.setenv("CATALOG_SERVICE_HOST", "10.0.0.7")  # From Kubernetes.
+        monkeypatch.setenv("CATALOG_PORT_8000_TCP", "tcp://10.0.0.7:8000")  # The same.
+
+        assert unknown_variables() == ["CATALOG_WORKRES"]
+
+
+class TestSecrecy:
+    def test_no_message_repeats_a_secret(self, load: Load) -> None:
+        faults = faults_of(
+            load,
+            DATABASE_URL="mysql://catalog:pAssw0rd@db.example/catalog?sslmode=pAssw0rd",
+            JWT_SECRET_KEY="shortSecret",
+            CATALOG_BIND="nowhere",
+        )
+
+        assert len(faults) == 3
+        assert "pAssw0rd" not in "".join(faults)
+        assert "shortSecret" not in "".join(faults)
+
+    @example(before="p@x?", ssl="", after="=1")
+    @example(before="p@x?", ssl="ssl", after="=1")
+    @given(
+        before=st.text("@:/?#[]&=%+ ;xyz", max_size=6),
+        after=st.text("@:/?#[]&=%+ ;xyz", max_size=6),
+        ssl=st.sampled_from(["", "ssl", "tls"]),
+    )
+    def test_no_message_repeats_a_password_that_was_not_encoded(
+        self, before: str, after: str, ssl: str
+    ) -> None:
+        url = f"mysql://catalog:{before}{ssl}Geheim{after}@db.example/catalog"
+
+        try:
+            parse_database_url(url)
+        except ValueError as error:
+            assert "Geheim" not in str(error)  # noqa: PT017 (most of the URLs are valid)
+
+    def test_printed_settings_show_no_secret(self, load: Load) -> None:
+        settings = load(DATABASE_URL=MYSQL, JWT_SECRET_KEY=STRONG, ADMIN_PASSWORD="Lampe17!")
+
+        for shown in (repr(settings), str(settings), f"{settings:}"):
+            assert "pAssw0rd" not in shown
+            assert STRONG not in shown
+            assert "Lampe17!" not in shown
+
+
+class TestSecretFiles:
+    @pytest.mark.parametrize("ending", ["", "\n", "\r\n"], ids=["bare", "newline", "crlf"])
+    def test_a_secret_comes_from_a_file_without_its_last_newline(
+        self, load: Load, tmp_path: Path, ending: str
+    ) -> None:
+        files = {"DATABASE_URL": MYSQL, "JWT_SECRET_KEY": STRONG, "ADMIN_PASSWORD": " two words "}
+        for name, value in files.items():
+            (tmp_path / name).write_bytes((value + ending).encode())
+
+        settings = load(**{f"{name}_FILE": str(tmp_path / name) for name in files})
+
+        assert settings.database_url.password == "pAssw0rd"
+        assert settings.jwt_secret_key == SecretStr(STRONG)
+        assert settings.admin_password == SecretStr(" two words ")
+
+    @pytest.mark.parametrize("name", ["DATABASE_URL", "JWT_SECRET_KEY", "ADMIN_PASSWORD"])
+    def test_a_file_that_cannot_be_read_is_a_fault(
+        self, load: Load, tmp_path: Path, name: str
+    ) -> None:
+        missing = fault_of(load, **{f"{name}_FILE": str(tmp_path / "missing")})
+        (tmp_path / "binary").write_bytes(b"\xff\xfe")
+        binary = fault_of(load, **{f"{name}_FILE": str(tmp_path / "binary")})
+
+        assert missing == f"{name} cannot be read from {name}_FILE: No such file or directory"
+        assert binary == f"{name} cannot be read from {name}_FILE: not UTF-8"
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("DATABASE_URL", MYSQL), ("JWT_SECRET_KEY", STRONG), ("ADMIN_PASSWORD", "Lampe17!")],
+        ids=["DATABASE_URL", "JWT_SECRET_KEY", "ADMIN_PASSWORD"],
+    )
+    def test_both_ways_at_once_are_a_fault(
+        self, load: Load, tmp_path: Path, name: str, value: str
+    ) -> None:
+        (tmp_path / name).write_text(value)
+
+        fault = fault_of(load, **{name: value, f"{name}_FILE": str(tmp_path / name)})
+
+        assert fault == f"{name} is set, and so is {name}_FILE: keep one"
+
+    def test_what_a_file_holds_is_checked_like_a_variable(self, load: Load, tmp_path: Path) -> None:
+        (tmp_path / "key").write_text("short\n")
+
+        fault = fault_of(load, JWT_SECRET_KEY_FILE=str(tmp_path / "key"))
+
+        assert fault.startswith("JWT_SECRET_KEY must be at least 32 bytes")
+
+    def test_an_empty_file_gives_no_secret(self, load: Load, tmp_path: Path) -> None:
+        (tmp_path / "key").write_text("\n")
+
+        fault = fault_of(load, CATALOG_ENV="production", JWT_SECRET_KEY_FILE=str(tmp_path / "key"))
+
+        assert fault.startswith("JWT_SECRET_KEY is required in production")
+
+
+class TestDatabaseUrl:
+    @pytest.mark.parametrize(
+        "scheme",
+        ["mysql", "mysql+pymysql", "mysql+aiomysql", "mariadb", "mariadb+aiomysql"],
+    )
+    def test_every_name_of_the_servers_leads_to_the_same_driver(
+        self, load: Load, scheme: str
+    ) -> None:
+        url = load(DATABASE_URL=MYSQL.replace("mysql", scheme, 1)).database_url
+
+        assert url.render_as_string(hide_password=False) == (
+            "mysql+aiomysql://catalog:pAssw0rd@db.example:3306/catalog?charset=utf8mb4"
+        )
+
+    @pytest.mark.parametrize("scheme", ["sqlite", "sqlite+aiosqlite"])
+    def test_sqlite_names_a_file(self, load: Load, scheme: str) -> None:
+        settings = load(DATABASE_URL=f"{scheme}:////srv/catalog/data.db")
+
+        assert settings.embedded
+        assert settings.database_url.drivername == "sqlite+aiosqlite"
+        assert settings.data_dir == Path("/srv/catalog")
+
+    @pytest.mark.parametrize(
+        "url",
+        ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite+aiosqlite:///:memory:"],
+    )
+    def test_a_database_in_memory_is_refused(self, load: Load, url: str) -> None:
+        assert "cannot share a SQLite database in memory" in fault_of(load, DATABASE_URL=url)
+
+    @pytest.mark.parametrize(
+        ("url", "complaint"),
+        [
+            ("catalog", "is not a URL"),
+            ("mysql://user@host:port/catalog", "is not a URL"),
+            ("postgresql://db/catalog", "must begin with mysql://"),
+            ("mysql+mysqldb://db/catalog", "must begin with mysql://"),
+            ("mysql://db", "must name a database"),
+            ("mysql://db/", "must name a database"),
+            ("mysql://db/catalog?connect_timeout=5", "option that is not known"),
+            ("mysql://catalog:p%C3%A4ss@db/catalog", "outside ASCII"),
+            ("sqlite:///catalog.db?mode=memory", "takes no options with SQLite"),
+            ("sqlite://relative.db", "has a host"),
+        ],
+        ids=[
+            "no URL",
+            "port in words",
+            "another database",
+            "another driver",
+            "no database",
+            "empty database",
+            "unknown option",
+            "password beyond ASCII",
+            "options with SQLite",
+            "two slashes",
+        ],
+    )
+    def test_what_cannot_work_is_refused_with_a_reason(
+        self, load: Load, url: str, complaint: str
+    ) -> None:
+        fault = fault_of(load, DATABASE_URL=url)
+
+        assert fault.startswith("DATABASE_URL ")
+        assert complaint in fault
+
+    @pytest.mark.parametrize(
+        "option",
+        ["ssl=true", "ssl_ca=/ca.pem", "ssl-mode=REQUIRED", "SSL_VERIFY_CERT=1", "tls=1"],
+    )
+    def test_options_for_tls_are_refused_with_the_settings_to_use(
+        self, load: Load, option: str
+    ) -> None:
+        fault = fault_of(load, DATABASE_URL=f"{MYSQL}?{option}")
+
+        assert "CATALOG_DATABASE_TLS=verify" in fault
+        assert "CATALOG_DATABASE_TLS_CA=" in fault
+
+    def test_text_is_utf8_whatever_the_url_says(self, load: Load) -> None:
+        assert load(DATABASE_URL=MYSQL).database_url.query["charset"] == "utf8mb4"
+        assert load(DATABASE_URL=f"{MYSQL}?charset=utf8mb4").database_url.query["charset"] == (
+            "utf8mb4"
+        )
+        assert "charset=utf8mb4" in fault_of(load, DATABASE_URL=f"{MYSQL}?charset=latin1")
+
+    def test_a_socket_in_the_file_system_is_understood(self, load: Load) -> None:
+        url = load(
+            DATABASE_URL="mysql://catalog@/catalog?unix_socket=/run/mysqld.sock"
+        ).database_url
+
+        assert url.query["unix_socket"] == "/run/mysqld.sock"
+
+
+class TestSigningKey:
+    def test_production_does_not_start_without_one(self, load: Load) -> None:
+        fault = fault_of(load, CATALOG_ENV="production")
+
+        assert fault == (
+            "JWT_SECRET_KEY is required in production; make one with: openssl rand -hex 32"
+        )
+
+    def test_production_starts_with_a_strong_one(self, load: Load) -> None:
+        settings = load(CATALOG_ENV="production", JWT_SECRET_KEY=STRONG)
+
+        assert settings.jwt_secret_key == SecretStr(STRONG)
+
+    @pytest.mark.parametrize("env", ["development", "production"])
+    def test_fewer_than_32_bytes_are_refused(self, load: Load, env: str) -> None:
+        fault = fault_of(load, CATALOG_ENV=env, JWT_SECRET_KEY=STRONG[:31])
+
+        assert fault.startswith("JWT_SECRET_KEY must be at least 32 bytes")
+
+    def test_bytes_count_and_not_characters(self, load: Load) -> None:
+        key = "Ключ-Подписи-0123"
+
+        assert load(JWT_SECRET_KEY=key + "абв").jwt_secret_key == SecretStr(key + "абв")
+
+    @pytest.mark.parametrize("secret", sorted(KNOWN_SECRETS))
+    def test_a_key_from_a_tutorial_is_refused(self, load: Load, secret: str) -> None:
+        fault = fault_of(load, JWT_SECRET_KEY=secret)
+
+        assert fault.startswith("JWT_SECRET_KEY is a known example or too regular")
+
+    @pytest.mark.parametrize("secret", ["x" * 64, "abc" * 20, "0101" * 16, "1234567" * 9])
+    def test_a_pattern_is_refused(self, load: Load, secret: str) -> None:
+        assert "too regular" in fault_of(load, JWT_SECRET_KEY=secret)
+
+
+class TestBind:
+    @pytest.mark.parametrize(
+        ("text", "bind", "url"),
+        [
+            ("127.0.0.1:8000", Bind("127.0.0.1", 8000), "http://127.0.0.1:8000"),
+            ("0.0.0.0:80", Bind("0.0.0.0", 80), "http://127.0.0.1:80"),  # noqa: S104 (compared, not bound)
+            ("localhost:0", Bind("localhost", 0), "http://localhost:0"),
+            ("[::1]:65535", Bind("::1", 65535), "http://[::1]:65535"),
+            ("[::]:8000", Bind("::", 8000), "http://[::1]:8000"),
+            (
+                "unix:/run/catalog.sock",
+                Bind(path=Path("/run/catalog.sock")),
+                "unix:/run/catalog.sock",
+            ),
+        ],
+        ids=["IPv4", "any IPv4", "name", "IPv6", "any IPv6", "socket"],
+    )
+    def test_three_forms_are_understood(self, load: Load, text: str, bind: Bind, url: str) -> None:
+        parsed = load(CATALOG_BIND=text).bind
+
+        assert parsed == bind
+        assert parsed.url == url
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "8000",
+            ":8000",
+            "localhost",
+            "localhost:",
+            "localhost:http",
+            "localhost:-1",
+            "localhost:65536",
+            "localhost:8_000",
+            "localhost:\uff18\uff10",
+            "unix:relative.sock",
+            "unix:",
+        ],
+    )
+    def test_any_other_is_refused(self, load: Load, text: str) -> None:
+        assert fault_of(load, CATALOG_BIND=text).startswith("CATALOG_BIND ")
+
+
+class TestTrustedProxies:
+    def test_networks_and_addresses_are_separated_by_commas(self, load: Load) -> None:
+        settings = load(CATALOG_TRUSTED_PROXIES="10.0.0.0/8, 192.0.2.7,::1")
+
+        assert settings.trusted_proxies == (
+            ip_network("10.0.0.0/8"),
+            ip_network("192.0.2.7/32"),
+            ip_network("::1/128"),
+        )
+
+    def test_nobody_is_trusted_unless_told(self, load: Load) -> None:
+        assert load().trusted_proxies == ()
+
+    @pytest.mark.parametrize("text", ["*", "proxy", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,,::1"])
+    def test_what_is_no_network_is_refused(self, load: Load, text: str) -> None:
+        assert fault_of(load, CATALOG_TRUSTED_PROXIES=text).startswith("CATALOG_TRUSTED_PROXIES ")
+
+
+# Each setting with bounds: the smallest and the largest value, and what lies just beyond.
+BOUNDS = {
+    "workers": ("1", "256", "0", "257"),
+    "graceful_timeout": ("0.001", "3600", "0", "3600.1"),
+    "drain_delay": ("0", "300", "-0.1", "300.1"),
+    "max_body_bytes": ("1024", "67108864", "1023", "67108865"),
+    "body_timeout": ("0.001", "3600", "0", "3600.1"),
+    "response_timeout": ("0.001", "3600", "0", "3600.1"),
+    "database_pool_size": ("1", "256", "0", "257"),
+    "database_pool_timeout": ("0.001", "1", "0", "1.1"),
+    "database_connect_timeout": ("0.001", "3600", "0", "3600.1"),
+    "database_timeout": ("0.001", "3600", "0", "3600.1"),
+    "database_start_timeout": ("0", "3600", "-0.1", "3600.1"),
+    "access_token_ttl": ("1", "31622400", "0.9", "31622401"),
+    "refresh_token_ttl": ("1", "31622400", "0.9", "31622401"),
+    "password_min_length": ("8", "128", "7", "129"),
+    "password_memory_kib": ("19456", "4194304", "19455", "4194305"),
+    "password_passes": ("2", "100", "1", "101"),
+    "password_queue": ("1", "100000", "0", "100001"),
+}
+
+
+def value_of(settings: Settings, field: str) -> float:
+    value: Any = getattr(settings, field)
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+class TestBounds:
+    @pytest.mark.parametrize("field", BOUNDS)
+    def test_the_smallest_and_the_largest_are_taken(self, load: Load, field: str) -> None:
+        for value in BOUNDS[field][:2]:
+            assert value_of(load(**{variable_names()[field]: value}), field) == float(value)
+
+    @pytest.mark.parametrize("field", BOUNDS)
+    def test_what_lies_beyond_is_refused_and_so_is_no_number(self, load: Load, field: str) -> None:
+        variable = variable_names()[field]
+
+        for value in (*BOUNDS[field][2:], "nan", "inf", "-inf", "many", "1e999"):
+            assert fault_of(load, **{variable: value}).startswith(f"{variable} "), value
+
+    def test_every_number_has_bounds(self) -> None:
+        numbers = {
+            name
+            for name, field in Settings.model_fields.items()
+            if field.annotation in {int, float, timedelta}
+        }
+
+        assert numbers == BOUNDS.keys()
+
+    @pytest.mark.parametrize(
+        ("variable", "value"),
+        [
+            ("CATALOG_ENV", "prod"),
+            ("CATALOG_DATABASE_TLS", "yes"),
+            ("CATALOG_DATABASE_TLS_CA", "/nonexistent/ca.pem"),
+            ("CATALOG_LOG_LEVEL", "INFO"),
+            ("CATALOG_LOG_FORMAT", "xml"),
+            ("CATALOG_ACCESS_LOG", "some"),
+        ],
+    )
+    def test_a_choice_is_one_of_those_that_exist(
+        self, load: Load, variable: str, value: str
+    ) -> None:
+        assert fault_of(load, **{variable: value}).startswith(f"{variable} ")
