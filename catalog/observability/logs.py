@@ -1,4 +1,4 @@
-"""Logs on standard output: one JSON object a line, or coloured text for people.
+"""Logs: one JSON object a line, or coloured text for people.
 
 Events are ``snake_case`` with fields; the libraries' own records take the same form. Nothing that
 is secret is logged: no header, no body, no query string.
@@ -7,7 +7,7 @@ is secret is logged: no header, no body, no query string.
 import asyncio
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -16,11 +16,16 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor
 from catalog.settings import Settings
 
 
-def configure_logging(settings: Settings) -> None:
-    """Send every event of this process to standard output in the form that the settings ask for.
+def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
+    """Send every event of this process to a stream in the form that the settings ask for.
 
     Calling it again replaces what the last call set up.
+
+    Args:
+        settings: what to log, and how.
+        stream: standard output unless given; commands whose output is of use write to another.
     """
+    stream = stream or sys.stdout
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -33,13 +38,13 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_rendering(settings),
+                *_rendering(settings, stream),
             ],
         )
     )
@@ -52,9 +57,9 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def _rendering(settings: Settings) -> list[Processor]:
+def _rendering(settings: Settings, stream: TextIO) -> list[Processor]:
     if settings.log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(serializer=_to_json),
