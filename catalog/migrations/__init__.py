@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alembic import command
 from alembic.config import Config
@@ -21,6 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import StartFailed
 from catalog.settings import Settings
+
+Dialect = Literal["sqlite", "mysql", "mariadb"]
 
 LOCK_PATIENCE_SECONDS = 60
 """How long an instance waits for another one's migration before it gives up."""
@@ -41,11 +43,15 @@ def head_revision() -> str:
     return head
 
 
+def history() -> list[str]:
+    """Every revision that this release knows, oldest first."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return [script.revision for script in scripts][::-1]
+
+
 def known_revisions() -> frozenset[str]:
-    """Every revision that this release knows; a database at another one is newer than it."""
-    return frozenset(
-        script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()
-    )
+    """The same as a set; a database at another one is newer than this release."""
+    return frozenset(history())
 
 
 async def current_revision(connection: AsyncConnection) -> str | None:
@@ -133,12 +139,17 @@ async def _run(connection: AsyncConnection, run: Any, revision: str) -> None:
         raise StartFailed(f"{error}.") from None
 
 
-def upgrade_sql(settings: Settings, revision: str = "head") -> str:
+def upgrade_sql(revision: str = "head", *, dialect: Dialect) -> str:
     """The statements that bring an empty database to a revision, for those who run SQL by hand.
 
-    The dialect is that of ``DATABASE_URL``; a server is taken to be MySQL.
+    The dialect must be named, because a URL does not tell MariaDB from MySQL and nothing is asked.
+
+    Raises:
+        StartFailed: there is no such revision.
     """
     output = io.StringIO()
-    dialect = settings.database_url.get_dialect()
-    command.upgrade(_config(output=output, dialect=dialect), revision, sql=True)
+    try:
+        command.upgrade(_config(output=output, dialect=dialect), revision, sql=True)
+    except CommandError as error:
+        raise StartFailed(f"{error}.") from None
     return output.getvalue()

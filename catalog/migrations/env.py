@@ -9,8 +9,11 @@ from catalog.db.columns import Base
 attributes = context.config.attributes
 
 if context.is_offline_mode():
+    on_server = attributes["dialect"] != "sqlite"
     context.configure(
-        dialect_name=attributes["dialect"].name,
+        dialect_name="mysql" if on_server else "sqlite",
+        # Both servers' types are compiled by MySQL's dialect, here as on a connection.
+        dialect_opts={"is_mariadb": attributes["dialect"] == "mariadb"} if on_server else {},
         target_metadata=Base.metadata,
         literal_binds=True,
         output_buffer=context.config.output_buffer,
