@@ -14,6 +14,7 @@ from quart import Quart
 from quart_schema import Info, OpenAPIProvider, QuartSchema, Tag
 from quart_schema.openapi import HttpSecurityScheme
 from quart_schema.typing import Model
+from quart_schema.validation import DataSource
 from werkzeug.routing import BaseConverter, Rule
 
 from catalog import __version__, errors
@@ -82,6 +83,25 @@ class Provider(OpenAPIProvider):
             parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
         return parameter
 
+    def build_querystring_parameters(
+        self, model: type[Model]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Query parameters; one that may be left out is absent then, never null."""
+        parameters, definitions = super().build_querystring_parameters(model)
+        for parameter in parameters:
+            schema = parameter["schema"]
+            choices = [each for each in schema.get("anyOf", []) if each.get("type") != "null"]
+            if len(choices) == 1:
+                parameter["schema"] = choices[0]
+        return parameters, definitions
+
+    def build_request_body(
+        self, model: type[Model], source: DataSource
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A body, which is required here, and whose schema has a name."""
+        body, definitions = super().build_request_body(model, source)
+        return {**body, "required": True}, definitions | _named(body)
+
     def build_response_object(
         self, model: type[Model], headers_model: type[Model] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -89,7 +109,7 @@ class Provider(OpenAPIProvider):
         response, definitions = super().build_response_object(model, headers_model)
         headers = response["content"].pop("headers", {})
         response["headers"] = {_title(name): value for name, value in headers.items()}
-        return response, definitions
+        return response, definitions | _named(response)
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
         """An operation with everything it can answer."""
@@ -97,7 +117,9 @@ class Provider(OpenAPIProvider):
         view = self._app.view_functions[rule.endpoint]
         for operations in paths.values():
             for method, operation in operations.items():
-                operations[method] = _completed(operation, getattr(view, _REFUSES_ATTRIBUTE, ()))
+                own = getattr(view, _REFUSES_ATTRIBUTE, ())
+                negotiated = (errors.NotAcceptable,) if rule.rule.startswith("/api/") else ()
+                operations[method] = _completed(operation, [*own, *negotiated])
         return paths, components
 
     def schema(self) -> dict[str, Any]:
@@ -116,10 +138,8 @@ class Provider(OpenAPIProvider):
 
 
 def _completed(operation: dict[str, Any], own: Iterable[type[CatalogError]]) -> dict[str, Any]:
-    """An operation with its refusals, its body required and its tags sorted."""
+    """An operation with its refusals, and its tags sorted."""
     operation = {**operation, "tags": sorted(operation.get("tags", []))}
-    if "requestBody" in operation:
-        operation["requestBody"] = {**operation["requestBody"], "required": True}
     responses = {str(status): dict(each) for status, each in operation["responses"].items()}
     for status, kinds in _by_status([*own, *_implied(operation)]).items():
         responses.setdefault(str(status), _problem_response(status, kinds))
@@ -132,7 +152,7 @@ def _completed(operation: dict[str, Any], own: Iterable[type[CatalogError]]) -> 
 
 def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
     """The refusals that follow from what an operation takes."""
-    yield from (errors.NotAcceptable, errors.InternalError)
+    yield errors.InternalError
     yield from (errors.DatabaseUnavailable, errors.DatabaseBusy)
     # Any request may come with a body, wanted or not, and it is bounded before the handler.
     yield from (errors.MalformedRequest, errors.RequestTimeout, errors.BodyTooLarge)
@@ -148,6 +168,17 @@ def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
         yield errors.NotFound
 
 
+def _named(holder: dict[str, Any]) -> dict[str, Any]:
+    """Move the schemas of a body among the components, so that generated clients can name them."""
+    moved = {}
+    for media in holder["content"].values():
+        schema = media["schema"]
+        if "title" in schema:
+            moved[schema["title"]] = schema
+            media["schema"] = {"$ref": f"#/components/schemas/{schema['title']}"}
+    return moved
+
+
 def _by_status(kinds: Iterable[type[CatalogError]]) -> dict[int, list[type[CatalogError]]]:
     found: dict[int, list[type[CatalogError]]] = {}
     for kind in dict.fromkeys(kinds):
@@ -160,13 +191,18 @@ _OWED = {401: "WWW-Authenticate", 405: "Allow", 503: "Retry-After"}
 
 
 def _problem_response(status: int, kinds: Iterable[type[CatalogError]]) -> dict[str, Any]:
-    lines = [f"- `{kind.slug}`: {cleandoc(kind.__doc__ or '').splitlines()[0]}" for kind in kinds]
+    lines = [f"- `{kind.slug}`: {_first_line(kind)}" for kind in kinds]
     headers = {_OWED[status]: {"schema": {"type": "string"}}} if status in _OWED else {}
     return {
         "description": "\n".join([f"{HTTPStatus(status).phrase}.", "", *lines]),
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         "headers": headers,
     }
+
+
+def _first_line(kind: type[CatalogError]) -> str:
+    # Docstrings quote code as reStructuredText does, the document as Markdown.
+    return cleandoc(kind.__doc__ or "").splitlines()[0].replace("``", "`")
 
 
 def _title(name: str) -> str:

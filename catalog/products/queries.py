@@ -1,10 +1,11 @@
 """SELECTs on products, built but not run."""
 
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Integer, Select, bindparam, select
 
-from catalog.db.columns import rfc3339
+from catalog.db.columns import Id, rfc3339
 from catalog.products.models import Product
 
 _table = Product.__table__.c
@@ -25,20 +26,22 @@ FIELDS = tuple(column.key for column in COLUMNS)
 """The names of the same, in the same order."""
 
 
-def page(*, limit: int, before_id: int | None, owner_id: int | None) -> Select[Any]:
-    """Products newest first, one more than asked for, which tells whether there is a next page.
+@cache
+def page(*, resumed: bool, owned: bool) -> Select[Any]:
+    """Products newest first; takes ``limit``, and ``before_id`` and ``owner_id`` where asked for.
 
     Seeks to its place by key instead of counting rows from the start, so that a page costs the
-    same at any depth.
+    same at any depth. Built once for each shape, because building it costs a quarter of what
+    running it does.
 
     Args:
-        limit: products on the page.
-        before_id: the last product of the page before; need not exist any more.
-        owner_id: whose; None for everyone's.
+        resumed: whether it goes on before a product, which need not exist any more.
+        owned: whether it holds one owner's products, or everyone's.
     """
-    statement = select(*COLUMNS).order_by(_table.id.desc()).limit(limit + 1)
-    if before_id is not None:
-        statement = statement.where(_table.id < before_id)
-    if owner_id is not None:
-        statement = statement.where(_table.user_id == owner_id)
+    statement = select(*COLUMNS).order_by(_table.id.desc())
+    statement = statement.limit(bindparam("limit", type_=Integer))
+    if resumed:
+        statement = statement.where(_table.id < bindparam("before_id", type_=Id))
+    if owned:
+        statement = statement.where(_table.user_id == bindparam("owner_id", type_=Id))
     return statement

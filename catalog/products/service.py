@@ -26,8 +26,10 @@ async def list_products(
     connection: AsyncConnection, *, limit: int, before_id: int | None, owner_id: int | None = None
 ) -> Page:
     """One page, newest first; of one owner or of all."""
-    statement = queries.page(limit=limit, before_id=before_id, owner_id=owner_id)
-    rows: Sequence[Any] = (await connection.execute(statement)).all()
+    statement = queries.page(resumed=before_id is not None, owned=owner_id is not None)
+    # One row more than asked for tells whether there is a next page.
+    values = {"limit": limit + 1, "before_id": before_id, "owner_id": owner_id}
+    rows: Sequence[Any] = (await connection.execute(statement, values)).all()
     products = [dict(zip(queries.FIELDS, row, strict=True)) for row in rows[:limit]]
     return Page(products, products[-1]["id"] if len(rows) > limit else None)
 
