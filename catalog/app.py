@@ -3,8 +3,10 @@
 import asyncio
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 from secrets import token_urlsafe
+from typing import TypeVar
 
 from quart import Quart
 from quart_schema import Tag
@@ -33,6 +35,8 @@ from catalog.observability.logs import logger
 from catalog.products import routes as products_routes
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
+
+T = TypeVar("T")
 
 _log = logger(__name__)
 
@@ -101,12 +105,29 @@ def begin_drain(app: Quart) -> None:
 async def prepare(settings: Settings) -> None:
     """Bring the schema up to date and make the first administrator, once among all instances.
 
-    Waits for a database that is not there yet, as when everything starts at once. A password
-    that had to be made up goes to standard output, this once and nowhere else.
+    Waits for a database that is not there yet. A password that had to be made up goes to standard
+    output, this once and nowhere else.
 
     Raises:
         StartFailed: the database stays away or refuses us, or its schema is newer.
         OperatorError: the administrator's name, address or password is not acceptable.
+    """
+
+    async def work(connection: AsyncConnection) -> None:
+        await migrations.upgrade(connection)
+        await _ensure_admin(connection, settings)
+
+    await at_schema(settings, work)
+
+
+async def at_schema(settings: Settings, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Do work at the schema, as the only one of all instances.
+
+    Waits for a database that is not there yet, as when everything starts at once; ``work`` may
+    then run again from its start.
+
+    Raises:
+        StartFailed: the database stays away or refuses us.
     """
     if settings.embedded:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -114,9 +135,7 @@ async def prepare(settings: Settings) -> None:
     while True:
         try:
             async with migrations.exclusive(settings) as connection:
-                await migrations.upgrade(connection)
-                await _ensure_admin(connection, settings)
-                return
+                return await work(connection)
         except (DBAPIError, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) else error
             if is_refusal(error) or time.monotonic() > deadline:
