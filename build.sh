@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up, runs and checks the service; CI runs the same commands. See: ./build.sh help
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 venv=${VENV:-.venv}
 
@@ -32,11 +32,11 @@ die() {
   exit 1
 }
 
-# What a command prints is of interest only when it fails.
+# What a command prints is of interest only when it fails, and then not that pip tried again.
 quietly() {
   local output
   output=$("$@" 2>&1) && return
-  tail -n 20 <<<"$output" >&2
+  grep -v '^WARNING: ' <<<"$output" | tail -n 20 >&2
   return 1
 }
 
@@ -89,7 +89,7 @@ usable() {
   "$venv/bin/python" -c 'import pip' 2>/dev/null || return
   # Its scripts hold the path of the folder they were made in.
   [[ ! -f $venv/.home || $(<"$venv/.home") == "$PWD" ]] || return
-  [[ -z ${PYTHON:-} || $("$PYTHON" -V) == $("$venv/bin/python" -V) ]]
+  [[ -z ${PYTHON:-} || $("$PYTHON" -V 2>/dev/null) == $("$venv/bin/python" -V) ]]
 }
 
 make_venv() {
@@ -103,7 +103,7 @@ make_venv() {
 }
 
 pip_install() {
-  quietly "$venv/bin/python" -m pip install --disable-pip-version-check "$@" ||
+  quietly "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" ||
     die "could not install from ${*: -1}. Is there a network?"
 }
 
@@ -135,6 +135,7 @@ setup_tools() {
 serve() {
   setup
   mkdir -p var
+  export CATALOG_LOG_FORMAT=${CATALOG_LOG_FORMAT:-console} # A person is reading.
   say "Starting on ${CATALOG_BIND:-http://127.0.0.1:8000} (Ctrl-C stops it)"
   say "Sign in as ${ADMIN_USERNAME:-admin}: the password is in ADMIN_PASSWORD or, at the first start, printed below"
   exec "$venv/bin/catalog" serve "$@"

@@ -235,11 +235,15 @@ def _mariadb(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
     common = ["--no-defaults", f"--datadir={data}"]
     if os.geteuid() == 0:
         common.append("--user=root")
-    subprocess.run(
-        [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
-        check=True,
-        capture_output=True,
+    installing = subprocess.run(
+        # By force, because it would otherwise refuse a machine that cannot look up its own name.
+        [install, *common, "--force", "--auth-root-authentication-method=normal"],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+    assert installing.returncode == 0, installing.stdout
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
