@@ -51,12 +51,12 @@ async def sign_up(
         password_hash=password_hash,
         role=role,
     )
-    session.add(user)
     try:
-        await session.flush()
+        # A savepoint, because a failed flush ends the transaction that it belongs to.
+        async with session.begin_nested():
+            session.add(user)
     except IntegrityError:
         # The index has decided; now find out for the caller what it objected to.
-        await session.rollback()
         if taken := await _taken_fields(session, username=username, email=email):
             raise Taken(errors=taken) from None
         raise
