@@ -1,0 +1,142 @@
+"""``catalog check``."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.auth.service import has_admin
+from catalog.cli.entry import EXPECTED, lines_of, run, schema_fault, settings_for_command
+from catalog.db.engines import Purpose, create_engine
+from catalog.errors import SettingsInvalid
+from catalog.migrations import current_revision
+from catalog.settings import Settings, unknown_variables
+
+SPARE_CONNECTIONS = 10
+"""What is left to others on a server: administrators, migrations, backups."""
+
+
+class Finding(NamedTuple):
+    """What a look at one thing told; a fault when something must be mended."""
+
+    subject: str
+    message: str
+    is_fault: bool = False
+
+
+@click.command()
+def check() -> None:
+    """Look whether the service can run as it is set up; changes nothing.
+
+    Tells about the settings, the database, its schema and connections, and the administrator: a
+    line each, all faults at once. Exits with 1 when there is a fault, so that a deployment can
+    stop there. Misspelt CATALOG_ variables are only warned of.
+    """
+    for name in unknown_variables():
+        click.echo(f"WARNING settings: {name} means nothing to this release.", err=True)
+    faults = 0
+    for finding in _collect():
+        faults += finding.is_fault
+        label = "FAULT" if finding.is_fault else "OK"
+        click.echo(f"{label} {finding.subject}: {finding.message}", err=finding.is_fault)
+    if faults:
+        raise click.exceptions.Exit(1)
+
+
+def _collect() -> list[Finding]:
+    try:
+        settings = settings_for_command()
+    except SettingsInvalid as error:
+        # Without settings there is no telling which database to look at.
+        return [Finding("settings", f"{fault}.", True) for fault in error.faults]
+    findings = [Finding("settings", f"valid, for {settings.env}.")]
+    if settings.embedded:
+        findings.append(_look_at_folder(settings.data_dir))
+        if not Path(str(settings.database_url.database)).is_file():
+            # To connect would make it.
+            missing = f"There is no file {settings.database_url.database}; run: catalog migrate."
+            return [*findings, Finding("database", missing, True)]
+    return findings + run(_look_inside(settings))
+
+
+async def _look_inside(settings: Settings) -> list[Finding]:
+    findings = []
+    engine = create_engine(settings, Purpose.READING)
+    try:
+        async with engine.connect() as connection:
+            async for finding in _look_at_database(connection, settings):
+                findings.append(finding)  # noqa: PERF401 (a comprehension would lose them at an error)
+    except EXPECTED as error:
+        findings += [Finding("database", f"{line}.", True) for line in lines_of(error)]
+    finally:
+        await engine.dispose()
+    return findings
+
+
+def _look_at_folder(folder: Path) -> Finding:
+    # The first start makes what is missing of it.
+    existing = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return Finding("data folder", f"{folder} can be written to.")
+    except OSError as error:
+        return Finding("data folder", f"{folder} cannot be written to: {error.strerror}.", True)
+
+
+async def _look_at_database(
+    connection: AsyncConnection, settings: Settings
+) -> AsyncIterator[Finding]:
+    url = settings.database_url
+    if settings.embedded:
+        version = await connection.scalar(text("SELECT sqlite_version()"))
+        yield Finding("database", f"SQLite {version} in {url.database}.")
+    else:
+        yield await _describe_server(connection, settings)
+        yield await _count_connections(connection, settings)
+    revision = await current_revision(connection)
+    fault = schema_fault(revision)
+    yield Finding("schema", f"{fault or f'at {revision}, as this release needs'}.", bool(fault))
+    if fault is None:
+        yield await _look_for_admin(connection)
+
+
+async def _describe_server(connection: AsyncConnection, settings: Settings) -> Finding:
+    version = str(await connection.scalar(text("SELECT VERSION()")))
+    product = "MariaDB" if "mariadb" in version.lower() else "MySQL"
+    status = (
+        await connection.execute(text("SHOW SESSION STATUS LIKE 'Ssl_version'"))
+    ).one_or_none()
+    tls = str(status[1]) if status and status[1] else "without TLS"
+    url = settings.database_url
+    place = url.query.get("unix_socket") or f"{url.host or 'localhost'}:{url.port or 3306}"
+    return Finding("database", f"{product} {version} at {place}, {url.database}, {tls}.")
+
+
+async def _count_connections(connection: AsyncConnection, settings: Settings) -> Finding:
+    limit = int(str(await connection.scalar(text("SELECT @@max_connections"))))
+    # Each worker reads and writes from pools of their own and probes the database beside them.
+    needed = settings.workers * (2 * settings.database_pool_size + 1)
+    sums = (
+        f"{settings.workers} workers with CATALOG_DATABASE_POOL_SIZE={settings.database_pool_size} "
+        f"open up to {needed}"
+    )
+    if needed > limit - SPARE_CONNECTIONS:
+        return Finding(
+            "connections",
+            f"{sums}, but max_connections is {limit} and {SPARE_CONNECTIONS} are left to others.",
+            True,
+        )
+    return Finding("connections", f"{sums} of the server's {limit}.")
+
+
+async def _look_for_admin(connection: AsyncConnection) -> Finding:
+    async with AsyncSession(connection) as session:
+        if await has_admin(session):
+            return Finding("administrator", "exists.")
+    return Finding("administrator", "There is none; run: catalog create-admin.", True)

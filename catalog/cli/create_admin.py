@@ -1,0 +1,66 @@
+"""``catalog create-admin``."""
+
+import sys
+from secrets import token_urlsafe
+
+import click
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth.models import Role
+from catalog.auth.passwords import Passwords
+from catalog.auth.service import check_admin, sign_up
+from catalog.cli.entry import encodable, require_schema, run, settings_for_command
+from catalog.db.database import Database
+from catalog.settings import Settings
+
+
+@click.command("create-admin")
+@click.option("--username", callback=encodable, help="Otherwise ADMIN_USERNAME.")
+@click.option("--email", callback=encodable, help="Otherwise ADMIN_EMAIL.")
+@click.option(
+    "--password",
+    callback=encodable,
+    help="Others on this machine can read it in the list of processes; better wait to be asked.",
+)
+def create_admin(username: str | None, email: str | None, password: str | None) -> None:
+    """Make one more administrator.
+
+    Without options it is the one whom ADMIN_USERNAME, ADMIN_EMAIL and ADMIN_PASSWORD describe.
+    With a name or an address of its own, ADMIN_PASSWORD is not used: a password belongs to one
+    account. Where none is given, it is asked for at a terminal, and otherwise a random one is made
+    and printed, this once.
+    """
+    settings = settings_for_command()
+    if password is None and username is None and email is None and settings.admin_password:
+        password = settings.admin_password.get_secret_value()
+    if password is None and sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    username = username or settings.admin_username
+    chosen = password or token_urlsafe(15)
+    run(_create(settings, username, email or settings.admin_email, chosen))
+    click.echo(f"Made the administrator {username!r}.")
+    if password is None:
+        click.echo(f"Password, shown only now: {chosen}")
+
+
+async def _create(settings: Settings, username: str, email: str, password: str) -> None:
+    check_admin(
+        username=username,
+        email=email,
+        password=password,
+        min_length=settings.password_min_length,
+    )
+    passwords = Passwords(settings)
+    database = Database(settings)
+
+    async def work(session: AsyncSession, password_hash: str) -> None:
+        await require_schema(await session.connection())
+        await sign_up(
+            session, username=username, email=email, password_hash=password_hash, role=Role.ADMIN
+        )
+
+    try:
+        await database.transaction(work, await passwords.hash(password))
+    finally:
+        passwords.close()
+        await database.close()

@@ -1,0 +1,83 @@
+"""``catalog migrate``."""
+
+from typing import cast, get_args
+
+import click
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from catalog import migrations
+from catalog.app import at_schema
+from catalog.cli.entry import run, settings_for_command
+from catalog.settings import Settings
+
+EMPTY = "base"
+"""Alembic's word for a database without tables."""
+
+
+@click.command()
+@click.argument("revision", default="head")
+@click.option("--down", is_flag=True, help="Allow going back, which deletes tables and columns.")
+@click.option("--sql", is_flag=True, help="Print the SQL for an empty database; run nothing.")
+@click.option(
+    "--dialect",
+    type=click.Choice(get_args(migrations.Dialect)),
+    help="Whose SQL to print; otherwise that of DATABASE_URL, whose servers are taken for MySQL.",
+)
+def migrate(revision: str, *, down: bool, sql: bool, dialect: str | None) -> None:
+    """Bring the database's tables to REVISION, by default to what this release needs.
+
+    Waits up to CATALOG_DATABASE_START_TIMEOUT seconds for the database, lets no two instances
+    migrate at once, and does nothing where nothing is to be done: safe to run at every start.
+
+    An earlier REVISION, or `base` for no tables at all, is reached with --down. The data that
+    only the later tables and columns hold is lost.
+    """
+    history = migrations.history()
+    target = history[-1] if revision == "head" else revision
+    if target not in {EMPTY, *history}:
+        known = ", ".join([EMPTY, *history])
+        raise click.BadParameter(f"known are {known} and head.", param_hint="REVISION")
+    if sql:
+        if target == EMPTY or down:
+            raise click.UsageError("--sql prints the way up from an empty database only.")
+        click.echo(migrations.upgrade_sql(target, dialect=_dialect(dialect)), nl=False)
+        return
+    if dialect:
+        raise click.UsageError("--dialect goes with --sql; otherwise the database is asked.")
+    before = run(_migrate(settings_for_command(), target, history, down=down))
+    if before == target:
+        click.echo(f"Nothing to do: the database is at {target}.")
+    else:
+        click.echo(f"Migrated the database from {before} to {target}.")
+
+
+def _dialect(given: str | None) -> migrations.Dialect:
+    if given is None:
+        given = "sqlite" if settings_for_command().embedded else "mysql"
+    return cast("migrations.Dialect", given)
+
+
+async def _migrate(settings: Settings, target: str, history: list[str], *, down: bool) -> str:
+    """Migrate, and return the revision from which it went."""
+    order = [EMPTY, *history]
+
+    async def work(connection: AsyncConnection) -> str:
+        before = await migrations.current_revision(connection) or EMPTY
+        # One that this release does not know is newer, which upgrading refuses.
+        position = order.index(before) if before in order else -1
+        if order.index(target) == position:
+            return before
+        if order.index(target) > position:
+            if down:
+                raise click.UsageError(f"The database is at {before}; {target} lies above it.")
+            await migrations.upgrade(connection, target)
+            return before
+        if not down:
+            raise click.UsageError(
+                f"The database is at {before}; going back to {target} deletes data. "
+                "If that is what you want, add --down."
+            )
+        await migrations.downgrade(connection, target)
+        return before
+
+    return await at_schema(settings, work)
