@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
 from catalog.auth.names import MIN_USERNAME, checked_email, checked_username
-from catalog.http.schemas import Id, RequestBody, ResponseBody, Text
+from catalog.http.schemas import Id, RequestBody, ResponseBody, WithoutNul
 
 MAX_LOGIN_NAME = 256
 """Longer than any username or address, so that a name too long is unknown and not invalid."""
@@ -16,7 +16,7 @@ Username = Annotated[
     str, Field(min_length=MIN_USERNAME, max_length=MAX_USERNAME), AfterValidator(checked_username)
 ]
 Email = Annotated[str, Field(max_length=MAX_EMAIL), AfterValidator(checked_email)]
-Password = Annotated[Text, Field(max_length=MAX_PASSWORD)]
+Password = Annotated[str, Field(max_length=MAX_PASSWORD), WithoutNul]
 
 
 class SignUp(RequestBody):
@@ -42,7 +42,7 @@ class SignUp(RequestBody):
 class LogIn(RequestBody):
     """Credentials."""
 
-    username: Annotated[Text, Field(max_length=MAX_LOGIN_NAME)] = Field(
+    username: Annotated[str, Field(max_length=MAX_LOGIN_NAME), WithoutNul] = Field(
         description="The username or the e-mail address.",
         examples=["ada"],
     )

@@ -79,8 +79,11 @@ class Database:
             raise translated(error) from error
 
     async def _attempt(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        async with self._writes.begin() as session:
-            return await work(session)
+        # Not begin(): work may roll back and look why it was refused, before it refuses.
+        async with self._writes() as session:
+            result = await work(session)
+            await session.commit()
+            return result
 
     async def reading(
         self,

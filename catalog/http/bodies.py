@@ -74,20 +74,26 @@ class BoundedBodies:
         except TimeoutError:
             await refuse(scope, send, RequestTimeout(), close=True)
             return
+        except _ClientGone:
+            # What has arrived may look whole, but is not what the client meant to send.
+            return
         if body is None:
             await self._refuse_large(scope, receive, send)
             return
         await self._app(scope, _replaying(body, receive), send)
 
     async def _read(self, receive: ASGIReceiveCallable) -> bytes | None:
-        """The body, or None when it is larger than the limit."""
+        """The body, or None when it is larger than the limit.
+
+        Raises:
+            _ClientGone: it will never be whole.
+        """
         parts: list[bytes] = []
         size = 0
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                # The client is gone; the framework finds that out by itself in a moment.
-                return b"".join(parts)
+                raise _ClientGone
             size += len(message["body"])
             if size > self._max_bytes:
                 return None
@@ -100,6 +106,10 @@ class BoundedBodies:
     ) -> None:
         error = BodyTooLarge(f"A body may have {self._max_bytes} bytes.")
         await refuse(scope, send, error, close=True, before_end=_linger(receive))
+
+
+class _ClientGone(Exception):
+    """The client hung up in the middle of its request."""
 
 
 async def _linger(receive: ASGIReceiveCallable) -> None:
@@ -122,7 +132,8 @@ def _framing(headers: Any) -> tuple[int | None, bool]:
     length, chunked = None, False
     for name, value in headers:
         if name == b"content-length":
-            length = int(value) if value.isdigit() else None
+            # Any number this long is too large, and Python converts no more than 4,300 digits.
+            length = int(value[:20]) if value.isdigit() else None
         elif name == b"transfer-encoding":
             chunked = True
     return length, chunked
@@ -184,7 +195,8 @@ def parse_json(body: bytes) -> Any:
 
     Raises:
         MalformedRequest: not UTF-8, a byte order mark, not JSON, a name twice in one object, a
-            number that is no finite double, or nesting deeper than ``MAX_DEPTH``.
+            number that is no finite double, half a character, or nesting deeper than
+            ``MAX_DEPTH``.
     """
     try:
         text = body.decode("utf-8")
@@ -206,6 +218,9 @@ def parse_json(body: bytes) -> Any:
         raise MalformedRequest("The body holds a number that is too long.") from None
     if _is_deeper(value, MAX_DEPTH):
         raise MalformedRequest(f"The body nests deeper than {MAX_DEPTH} levels.")
+    # Only an escape can smuggle half a character past the decoder.
+    if "\\u" in text and not _is_unicode(value):
+        raise MalformedRequest("The body holds a lone surrogate, which is no character.")
     return value
 
 
@@ -227,15 +242,24 @@ def _finite(text: str) -> float:
     return number
 
 
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_deeper(value: Any, levels: int) -> bool:
     level = [value]
     for _ in range(levels + 1):
+        # Each round goes down one level; an empty container is one too.
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return False
         level = [
             child
             for parent in level
-            if isinstance(parent, dict | list)
             for child in (parent.values() if isinstance(parent, dict) else parent)
         ]
-        if not level:
-            return False
     return True

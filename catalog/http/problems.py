@@ -18,6 +18,9 @@ from catalog.observability.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
 
+MAX_FIELD_ERRORS = 100
+"""Faults named at once; a body of unknown fields would otherwise get an answer ten times its size."""
+
 _log = logger(__name__)
 
 # What the framework raises by itself; anything else of its kind is refused as malformed.
@@ -101,7 +104,9 @@ def _refuse_method(error: MethodNotAllowed) -> Response:
     headers = {"Allow": ", ".join(sorted(allowed))}
     if request.method == "OPTIONS":
         # RFC 9110, section 9.3.7: no view needs to know the method for this answer.
-        return Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
+        response = Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
+        del response.headers["Content-Type"]
+        return response
     return answer(errors.MethodNotAllowed(headers=headers))
 
 
@@ -113,11 +118,13 @@ async def _refuse_unforeseen(error: Exception) -> Response:
 def field_errors(error: ValidationError, *, in_query: bool = False) -> Sequence[FieldError]:
     """What pydantic found, without the values it found it in: one of them may be a password."""
     found = []
-    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    for fault in faults[:MAX_FIELD_ERRORS]:
         if fault["type"] == "extra_forbidden":
             message = "This field is not known here."
         else:
             message = fault["msg"].removeprefix("Value error, ").rstrip(".") + "."
+            message = message[0].upper() + message[1:]
         if in_query:
             name = str(fault["loc"][0]) if fault["loc"] else ""
             found.append(FieldError("parameter", name[:200], message))

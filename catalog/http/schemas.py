@@ -40,8 +40,8 @@ def _digits(value: object) -> object:
     return value
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
-"""Text as JSON has it, but for NUL, which not every engine and client can hold."""
+WithoutNul = AfterValidator(_without_nul)
+"""Marks text that may hold anything but NUL, which not every engine and client can hold."""
 
 Digits = BeforeValidator(_digits)
 """Marks a whole number in a query string."""

@@ -12,7 +12,7 @@ from catalog.http.schemas import (
     QueryParameters,
     RequestBody,
     ResponseBody,
-    Text,
+    WithoutNul,
 )
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
 
@@ -31,8 +31,10 @@ def _positive_zero(price: float) -> float:
     return price + 0.0
 
 
-Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_not_blank)]
-Description = Annotated[Text, Field(max_length=MAX_DESCRIPTION)]
+Name = Annotated[
+    str, Field(min_length=1, max_length=MAX_NAME), WithoutNul, AfterValidator(_not_blank)
+]
+Description = Annotated[str, Field(max_length=MAX_DESCRIPTION), WithoutNul]
 Price = Annotated[
     float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False), AfterValidator(_positive_zero)
 ]

@@ -1,0 +1,152 @@
+"""One long conversation, the same on every engine, byte for byte but for what must differ.
+
+``conversation.txt`` is what it must be: request lines and answers, with times, tokens, cursors,
+entity tags and request ids blanked out. After a change that is meant, write it anew:
+
+    CATALOG_TEST_REWRITE=1 ./build.sh test --engine sqlite -k conversation
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from quart import Quart
+
+from tests.support import Caller, Response
+
+GOLDEN = Path(__file__).with_name("conversation.txt")
+
+BLANKS = (
+    (r"eyJ[\w-]+\.[\w-]+\.[\w-]+", "<token>"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "<time>"),
+    (r"(?<=cursor=)[\w-]+", "<cursor>"),
+    (r'(?<="request_id":")\w+', "<id>"),
+    (r'(?<="\d-)[0-9a-f]{16}(?=")', "<hash>"),
+)
+SHOWN = ("Content-Type", "Location", "ETag", "Link", "Allow", "WWW-Authenticate", "Cache-Control")
+
+ADA = {"username": "Ada", "email": "Ada@Example.com", "password": "correct horse"}
+
+BOB = {"username": "bob", "email": "bob@example.com", "password": "battery staple"}
+
+
+class Transcript:
+    """Sends requests and writes down what was said."""
+
+    def __init__(self, app: Quart) -> None:
+        self._anyone = Caller(app)
+        self._lines: list[str] = []
+
+    async def say(
+        self, method: str, path: str, body: Any = None, *, token: str = "", raw: bytes = b""
+    ) -> Response:
+        """Send one request; a body is a JSON value, or raw bytes said to be JSON."""
+        sent = raw or (b"" if body is None else json.dumps(body, ensure_ascii=False).encode())
+        headers = {"Content-Type": "application/json"} if sent else {}
+        answer = await self._anyone.send(method, path, token=token, data=sent, headers=headers)
+        who = " as somebody" if token else ""
+        self._lines += ["", f"> {method} {path}{who}"]
+        if sent:
+            self._lines.append(f"> {sent.decode(errors='backslashreplace')}")
+        self._lines.append(f"< {answer.status_code}")
+        for name in SHOWN:
+            # The test client gives every answer a Content-Type, also those that come without.
+            if name in answer.headers and not (name == "Content-Type" and not answer.body):
+                self._lines.append(f"< {name}: {answer.headers[name]}")
+        self._lines.append(answer.body.decode())
+        return answer
+
+    @property
+    def text(self) -> str:
+        """All of it so far, without what differs from time to time."""
+        text = "\n".join(self._lines).strip() + "\n"
+        for pattern, blank in BLANKS:
+            text = re.sub(pattern, blank, text)
+        return text
+
+
+async def converse(app: Quart) -> str:
+    """Sign up, log in, refresh, create, list and delete, with the mistakes that people make."""
+    transcript = Transcript(app)
+    say = transcript.say
+
+    signed_up = (await say("POST", "/api/auth/signup", ADA)).json
+    # Before anybody is refused: the servers do not give the number of a refused row again.
+    stranger = (await say("POST", "/api/auth/signup", BOB)).json["access_token"]
+    await say("POST", "/api/auth/signup", {**ADA, "username": "\uff21\uff24\uff21"})
+    await say("POST", "/api/auth/signup", {**ADA, "username": "x", "is_admin": True})
+    await say("POST", "/api/auth/login", {"username": "ada", "password": "wrong horse"})
+    await say("POST", "/api/auth/login", {"username": "nobody", "password": "wrong horse"})
+    await say("POST", "/api/auth/login", {"username": "ADA", "password": "correct horse"})
+    tokens = (
+        await say(
+            "POST", "/api/auth/login", {"username": "ada@example.com", "password": "correct horse"}
+        )
+    ).json
+    access, refresh = tokens["access_token"], tokens["refresh_token"]
+    await say("POST", "/api/auth/refresh", token=refresh)
+    await say("GET", "/api/auth/refresh", token=refresh)
+    await say("POST", "/api/auth/refresh", token=access)
+
+    await say("POST", "/api/products", {"name": "Lamp", "price": 24.9})
+    for name, price, description in (
+        ("Lamp", 24.9, None),
+        ("  Ünïcödé 🪔 lämp ", 0.1 + 0.2, "“quoted” \\ back\tslash\n%s %% _"),
+        ("Schrank", 1e12, ""),
+        ("0", 5e-324, "x" * 64),
+        ("漢字", -0.0, "tail "),
+    ):
+        product = {"name": name, "price": price, "description": description}
+        await say("POST", "/api/products", product, token=access)
+    for refused in (
+        {"name": "", "price": 1},
+        {"name": " \u3000 ", "price": 1},
+        {"name": "x" * 513, "price": 1},
+        {"name": "Lamp", "price": -0.01},
+        {"name": "Lamp", "price": 1e12 + 1},
+        {"name": "Lamp", "price": "24.9"},
+        {"name": "Lamp", "price": True},
+        {"name": "Lamp", "price": 1, "owner": 7},
+        {"name": "nul\0", "price": 1},
+    ):
+        await say("POST", "/api/products", refused, token=access)
+    for raw in (
+        b'{"name": "Lamp", "price": NaN}',
+        b'{"name": "Lamp", "price": 1e400}',
+        b'{"name": "Lamp", "name": "Lamp", "price": 1}',
+        b'{"name": "\\ud800", "price": 1}',
+        b'{"name": "\xff", "price": 1}',
+        b"[" * 5000,
+        b"{",
+    ):
+        await say("POST", "/api/products", raw=raw, token=access)
+
+    await say("GET", "/api/products")
+    page = (await say("GET", "/api/products?limit=2")).json
+    page = (await say("GET", page["next"])).json
+    await say("GET", page["next"])
+    await say("GET", "/api/products/my?limit=1", token=signed_up["access_token"])
+    await say("GET", "/api/products/my")
+    await say("GET", "/api/products?limit=0&offset=3")
+    await say("GET", "/api/products?cursor=forged")
+    await say("DELETE", "/api/products/3", token=access)
+    await say("DELETE", "/api/products/3", token=access)
+    await say("DELETE", "/api/products/9223372036854775808", token=access)
+    await say("DELETE", "/api/products/2", token=stranger)
+    await say("GET", "/api/products/my", token=stranger)
+    await say("PUT", "/api/products", token=access)
+    await say("OPTIONS", "/api/products/2")
+    await say("GET", "/api/products/")
+    await say("GET", "/api/nothing")
+    await say("GET", "/readyz")
+    return transcript.text
+
+
+async def test_conversation_is_the_same_on_every_engine(app: Quart) -> None:
+    said = await converse(app)
+
+    if os.environ.get("CATALOG_TEST_REWRITE"):
+        GOLDEN.write_text(said, encoding="utf-8")
+    assert said.splitlines() == GOLDEN.read_text(encoding="utf-8").splitlines()
