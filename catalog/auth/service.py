@@ -51,12 +51,14 @@ async def sign_up(
         password_hash=password_hash,
         role=role,
     )
+    session.add(user)
     try:
-        # A savepoint, because a failed flush ends the transaction that it belongs to.
-        async with session.begin_nested():
-            session.add(user)
+        # Not in a savepoint: the servers drop it when this loses a deadlock, and the failing
+        # return to it would hide that the transaction is worth another try.
+        await session.flush()
     except IntegrityError:
         # The index has decided; now find out for the caller what it objected to.
+        await session.rollback()
         if taken := await _taken_fields(session, username=username, email=email):
             raise Taken(errors=taken) from None
         raise
