@@ -87,7 +87,7 @@ class WorkerProcess:
     async def exit_code(self) -> int:
         """Wait for the exit; a negative code is the signal that killed it."""
         code = await self._process.wait()
-        self.let_go()
+        self._close_lifeline()
         if not self.came_up.done():
             self.came_up.set_result(False)
         return code
@@ -99,9 +99,7 @@ class WorkerProcess:
     def let_go(self) -> None:
         """Close its lifeline: it stops accepting now and exits when it is done. Idempotent."""
         self.leaving = True
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        self._close_lifeline()
 
     def kill(self) -> None:
         self._signal(signal.SIGKILL)
@@ -110,3 +108,8 @@ class WorkerProcess:
         self.leaving = True
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+    def _close_lifeline(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1

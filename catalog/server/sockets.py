@@ -50,15 +50,14 @@ def open_listeners(bind: Bind, slots: int) -> Iterator[Listeners]:
         StartFailed: the address is taken, not ours or unknown, or we may not listen there.
     """
     listeners = _open_unix(bind, bind.path, slots) if bind.path else _open_tcp(bind, slots)
-    ours = bind.path and bind.path.stat().st_ino
     try:
         yield listeners
     finally:
         listeners.close()
-        # Once nobody answered on it any more, the next instance may have put its own there.
-        with suppress(FileNotFoundError):
-            if bind.path and bind.path.stat().st_ino == ours:
-                bind.path.unlink()
+        if bind.path:
+            # Since nobody answered on it any more, a successor may have put its own there.
+            with suppress(OSError):
+                _remove_stale(bind.path)
 
 
 def _open_tcp(bind: Bind, slots: int) -> Listeners:

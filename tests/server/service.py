@@ -1,0 +1,296 @@
+"""Runs ``catalog serve`` as a process of its own and talks to it over real sockets."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+PATIENCE_SECONDS = 30.0
+"""For what takes a second or two on an idle machine."""
+
+CONNECTION_FAILURES = (OSError, asyncio.IncompleteReadError)
+
+
+async def until(condition: Callable[[], Any], *, within: float = PATIENCE_SECONDS) -> Any:
+    """Wait for something to become true, and return it.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    async with asyncio.timeout(within):
+        while not (result := condition()):
+            await asyncio.sleep(0.02)
+    return result
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def closes(self) -> bool:
+        return self.headers.get("connection", "").lower() == "close"
+
+
+class Connection:
+    """One HTTP/1.1 connection, with requests sent piece by piece."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        if url.startswith("unix:"):
+            return cls(*await asyncio.open_unix_connection(url.removeprefix("unix:")))
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        return cls(*await asyncio.open_connection(host.strip("[]"), int(port)))
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def answer(self) -> Answer:
+        """Read the next response.
+
+        Raises:
+            asyncio.IncompleteReadError: the connection ended before or inside it.
+        """
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        fields = (line.partition(":") for line in head[1:] if line)
+        headers = {name.lower(): value.strip() for name, _, value in fields}
+        body = await self.reader.readexactly(int(headers.get("content-length", "0")))
+        return Answer(int(head[0].split()[1]), headers, body)
+
+    async def get(self, path: str, *fields: str) -> Answer:
+        lines = [f"GET {path} HTTP/1.1", "Host: catalog", *fields, "", ""]
+        await self.send("\r\n".join(lines).encode())
+        return await self.answer()
+
+    async def begin_sign_in(self) -> None:
+        """Leave a request in flight: its head is sent, and half of its body."""
+        await self.send(
+            b"POST /api/auth/login HTTP/1.1\r\nHost: catalog\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 46\r\n\r\n"
+            b'{"username": "admin", '
+        )
+
+    async def finish_sign_in(self) -> Answer:
+        await self.send(b'"password": "not-this"} ')
+        return await self.answer()
+
+    async def close(self) -> None:
+        """Close it; idempotent."""
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+
+class Service:
+    """A running ``catalog serve`` and what it says.
+
+    Attributes:
+        events: what it has logged so far, one object a line.
+        text: all else it has written to its outputs.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.events: list[dict[str, Any]] = []
+        self.text = ""
+        self._connections: list[Connection] = []
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            try:
+                self.events.append(json.loads(line))
+            except ValueError:
+                self.text += line.decode()
+
+    def logged(self, name: str, **fields: Any) -> list[dict[str, Any]]:
+        """Events of that name with those fields, in order."""
+        return [
+            event
+            for event in self.events
+            if event.get("event") == name and fields.items() <= event.items()
+        ]
+
+    async def event(self, name: str, *, count: int = 1, **fields: Any) -> dict[str, Any]:
+        """Wait until an event has been logged that many times, and return the last of them."""
+        found: list[dict[str, Any]] = await until(
+            lambda: len(events := self.logged(name, **fields)) >= count and events
+        )
+        return found[-1]
+
+    async def serving(self) -> Self:
+        """Wait until it serves."""
+        await self.event("serving")
+        return self
+
+    @property
+    def url(self) -> str:
+        url: str = self.logged("serving")[0]["url"]
+        return url
+
+    @property
+    def workers(self) -> set[int]:
+        """Workers that were ever started and still run."""
+        return {pid for pid in self.all_workers if is_running(pid)}
+
+    @property
+    def all_workers(self) -> list[int]:
+        return [event["worker"] for event in self.logged("worker_started")]
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def exit_code(self, *, within: float = PATIENCE_SECONDS) -> int:
+        """Wait for its exit and for the last of its output."""
+        async with asyncio.timeout(within):
+            code = await self.process.wait()
+            await self._reading
+        return code
+
+    async def connect(self) -> Connection:
+        """Open a connection, which ends with the service at the latest."""
+        connection = await Connection.open(self.url)
+        self._connections.append(connection)
+        return connection
+
+    async def get(self, path: str) -> Answer:
+        """Ask once, on a connection of its own."""
+        connection = await self.connect()
+        try:
+            return await connection.get(path)
+        finally:
+            await connection.close()
+
+    async def refuses(self) -> bool:
+        """Whether nobody listens any more."""
+        try:
+            connection = await self.connect()
+        except OSError:
+            return True
+        await connection.close()
+        return False
+
+    async def end(self) -> None:
+        """Kill whatever is left of it."""
+        for connection in self._connections:
+            await connection.close()
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.wait()
+        for pid in self.workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self._reading
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is not a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in {"Z", "X"}
+
+
+class Catalog:
+    """How to start the service: an environment, and a folder for its files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            "DATABASE_URL": f"sqlite:///{folder}/catalog.db",
+            "JWT_SECRET_KEY": "".join(chr(33 + n) for n in range(64)),
+            "ADMIN_PASSWORD": "correct horse battery staple",
+            "CATALOG_BIND": "127.0.0.1:0",
+            "CATALOG_WORKERS": "1",
+            "CATALOG_DRAIN_DELAY": "0",
+            "CATALOG_ACCESS_LOG": "off",
+            # Requests in flight are those whose body is not complete.
+            "CATALOG_BODY_TIMEOUT": "60",
+        }
+
+    @asynccontextmanager
+    async def start(self, *options: str, **environment: str) -> AsyncIterator[Service]:
+        """Start it; kill it, and the workers it has left, at the end."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "catalog", "serve", *options),
+            env={**os.environ, **self.environment, **environment},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        service = Service(process)
+        try:
+            yield service
+        finally:
+            await service.end()
+
+    def break_interpreters(self, code: str) -> None:
+        """Run code in each worker's interpreter before anything else, as a bad installation may."""
+        folder = self.folder / "broken"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(
+            f"import os, signal, sys\nif 'catalog.server.worker' in sys.orig_argv:\n    {code}\n"
+        )
+        self.environment["PYTHONPATH"] = str(folder)
+
+
+class Clients:
+    """Clients that keep their connections and ask again and again, until told to stop.
+
+    Attributes:
+        outcomes: how often each status came, and ``failed`` for no whole answer.
+    """
+
+    def __init__(self, service: Service, count: int) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._service = service
+        self._stopped = False
+        self._tasks = [asyncio.create_task(self._ask()) for _ in range(count)]
+
+    async def _ask(self) -> None:
+        connection = None
+        while not self._stopped:
+            try:
+                connection = connection or await self._service.connect()
+                answer = await connection.get("/livez")
+                self.outcomes[str(answer.status)] += 1
+                closed = answer.closes
+            except CONNECTION_FAILURES:
+                self.outcomes["failed"] += 1
+                closed = True
+            if closed and connection is not None:
+                await connection.close()
+                connection = None
+            # The product is under test here, not the machine: leave it some of the processor.
+            await asyncio.sleep(0.01)
+        if connection is not None:
+            await connection.close()
+
+    async def more(self, count: int) -> None:
+        """Wait for that many more answers."""
+        goal = self.outcomes["200"] + count
+        await until(lambda: self.outcomes["200"] >= goal)
+
+    async def stop(self) -> Counter[str]:
+        self._stopped = True
+        await asyncio.gather(*self._tasks)
+        return self.outcomes

@@ -1,0 +1,267 @@
+"""``catalog serve`` keeps its promises when workers die, when it is told to stop, to reload."""
+
+import os
+import signal
+import time
+
+from tests.server.service import Catalog, Clients, Service, is_running, until
+
+
+class TestDeadWorkers:
+    async def test_one_is_replaced_while_the_others_serve(self, service: Service) -> None:
+        clients = Clients(service, 8)
+        await clients.more(50)
+        victim = service.all_workers[0]
+
+        os.kill(victim, signal.SIGKILL)
+        died = await service.event("worker_died", worker=victim)
+        await service.event("worker_ready", count=3)
+        await clients.more(50)
+        outcomes = await clients.stop()
+
+        assert died["signal"] == "Killed"
+        # Only what was on the dead worker's connections is lost, at most once a client.
+        assert outcomes["failed"] <= 8
+        assert len(service.workers) == 2
+
+    async def test_one_told_to_stop_by_others_is_replaced_before_it_is_done(
+        self, catalog: Catalog
+    ) -> None:
+        async with catalog.start() as service:
+            await service.serving()
+            busy = await service.connect()
+            await busy.begin_sign_in()
+            await service.get("/livez")
+
+            os.kill(service.all_workers[0], signal.SIGTERM)
+            await service.event("worker_ready", count=2)
+
+            assert (await service.get("/livez")).status == 200
+            assert (await busy.finish_sign_in()).status == 401
+
+    async def test_kills_are_no_reason_to_give_up(self, catalog: Catalog) -> None:
+        starts = catalog.folder / "starts"
+        catalog.break_interpreters(
+            f"open({str(starts)!r}, 'a').write('x')\n"
+            f"    if len(open({str(starts)!r}).read()) < 15: os.kill(os.getpid(), signal.SIGKILL)"
+        )
+
+        async with catalog.start() as service:
+            await service.serving()
+
+            assert len(service.logged("worker_died")) == 14
+
+    async def test_workers_that_cannot_live_end_the_service_with_a_reason(
+        self, catalog: Catalog
+    ) -> None:
+        catalog.break_interpreters("os._exit(3)")
+
+        async with catalog.start() as service:
+            code = await service.exit_code()
+
+            assert code == 1
+            assert len(service.logged("worker_died", exit_code=3)) == 10
+            assert "The service cannot start: 10 workers in a row died" in service.text
+            assert "Traceback" not in service.text
+
+    async def test_the_supervisors_own_death_leaves_no_orphans(self, service: Service) -> None:
+        workers = service.workers
+        idle = await service.connect()
+        await idle.get("/livez")
+
+        service.send_signal(signal.SIGKILL)
+
+        assert len(workers) == 2
+        await until(lambda: not any(map(is_running, workers)), within=10)
+        assert await service.refuses()
+
+    async def test_a_supervisor_that_dies_during_the_start_leaves_no_orphans(
+        self, catalog: Catalog
+    ) -> None:
+        async with catalog.start() as service:
+            await service.event("worker_started")
+
+            service.send_signal(signal.SIGKILL)
+
+            await until(lambda: not service.workers, within=10)
+
+
+class TestStop:
+    async def test_requests_in_flight_are_finished_and_new_ones_refused(
+        self, service: Service
+    ) -> None:
+        busy = await service.connect()
+        await busy.begin_sign_in()
+        await service.get("/livez")
+
+        service.send_signal(signal.SIGTERM)
+        await service.event("stopping")
+        while not await service.refuses():
+            assert is_running(service.process.pid)
+        answer = await busy.finish_sign_in()
+
+        assert answer.status == 401
+        assert answer.closes
+        assert await service.exit_code() == 0
+        assert service.text == ""
+
+    async def test_it_is_unready_before_it_is_gone(self, catalog: Catalog) -> None:
+        async with catalog.start(CATALOG_DRAIN_DELAY="300") as service:
+            await service.serving()
+            kept = await service.connect()
+            before = await kept.get("/readyz")
+
+            service.send_signal(signal.SIGTERM)
+            while (new := await service.get("/readyz")).status == 200:
+                assert is_running(service.process.pid)
+            old = await kept.get("/livez")
+
+            assert (before.status, before.closes) == (200, False)
+            assert (new.status, new.closes) == (503, True)
+            assert (old.status, old.closes) == (200, True)
+
+    async def test_a_second_signal_skips_the_delay(self, catalog: Catalog) -> None:
+        async with catalog.start(CATALOG_DRAIN_DELAY="300") as service:
+            await service.serving()
+            busy = await service.connect()
+            await busy.begin_sign_in()
+
+            service.send_signal(signal.SIGINT)
+            await service.event("stopping")
+            service.send_signal(signal.SIGINT)
+
+            assert (await busy.finish_sign_in()).status == 401
+            assert await service.exit_code() == 0
+
+    async def test_a_third_signal_kills_and_the_exit_code_tells(self, catalog: Catalog) -> None:
+        async with catalog.start() as service:
+            await service.serving()
+            busy = await service.connect()
+            await busy.begin_sign_in()
+
+            service.send_signal(signal.SIGINT)
+            await service.event("stopping")
+            service.send_signal(signal.SIGINT)
+            await service.event("stopping_now")
+            service.send_signal(signal.SIGINT)
+
+            assert await service.exit_code() == 1
+            assert service.logged("workers_killed")
+
+    async def test_a_worker_that_does_not_stop_is_killed(self, catalog: Catalog) -> None:
+        async with catalog.start(CATALOG_GRACEFUL_TIMEOUT="0.1") as service:
+            await service.serving()
+            os.kill(service.all_workers[0], signal.SIGSTOP)
+
+            service.send_signal(signal.SIGTERM)
+
+            assert await service.exit_code() == 1
+            assert service.logged("workers_killed", workers=service.all_workers)
+
+    async def test_a_signal_during_the_start_stops_it_too(self, catalog: Catalog) -> None:
+        async with catalog.start() as service:
+            await service.event("worker_started")
+
+            service.send_signal(signal.SIGTERM)
+
+            assert await service.exit_code() == 0
+            assert not service.logged("serving")
+            assert not service.logged("worker_died")
+            assert service.text == ""
+
+
+class TestReload:
+    async def test_no_request_fails_and_every_worker_is_new(self, service: Service) -> None:
+        old = service.workers
+        clients = Clients(service, 16)
+        await clients.more(100)
+
+        service.send_signal(signal.SIGHUP)
+        await service.event("reload_done")
+        await service.event("worker_stopped", count=2)
+        await clients.more(100)
+        outcomes = await clients.stop()
+
+        assert set(outcomes) == {"200"}
+        assert len(service.workers) == 2
+        assert not service.workers & old
+
+    async def test_new_workers_that_cannot_serve_leave_the_old_ones(self, catalog: Catalog) -> None:
+        secret = catalog.folder / "secret"
+        secret.write_text(catalog.environment.pop("JWT_SECRET_KEY"))
+        async with catalog.start("--workers=2", JWT_SECRET_KEY_FILE=str(secret)) as service:
+            await service.serving()
+            old = service.workers
+            secret.write_text("short")
+
+            service.send_signal(signal.SIGHUP)
+            failed = await service.event("reload_failed")
+            answer = await service.get("/livez")
+
+            assert "JWT_SECRET_KEY must be at least 32 bytes" in failed["reason"]
+            assert answer.status == 200
+            assert service.workers == old
+
+    async def test_signals_during_a_reload_become_one_more(self, catalog: Catalog) -> None:
+        async with catalog.start() as service:
+            await service.event("worker_started")
+            service.send_signal(signal.SIGHUP)
+            await service.event("reload_started")
+            for _ in range(5):
+                service.send_signal(signal.SIGHUP)
+
+            await service.event("reload_done", count=2)
+            service.send_signal(signal.SIGTERM)
+
+            assert await service.exit_code() == 0
+            assert len(service.logged("reload_started")) == 2
+
+    async def test_it_can_be_stopped_in_between(self, service: Service) -> None:
+        service.send_signal(signal.SIGHUP)
+        await service.event("worker_started", count=3)
+
+        service.send_signal(signal.SIGTERM)
+
+        assert await service.exit_code() == 0
+        assert not service.logged("reload_failed")
+        assert not service.workers
+
+
+class TestStart:
+    async def test_bad_settings_are_all_named_at_once(self, catalog: Catalog) -> None:
+        began = time.monotonic()
+        async with catalog.start(
+            CATALOG_BIND="nowhere", CATALOG_GRACEFUL_TIMEOUT="soon", JWT_SECRET_KEY="short"
+        ) as service:
+            code = await service.exit_code()
+            elapsed = time.monotonic() - began
+
+            assert code == 1
+            assert "The settings are not valid" in service.text
+            for name in ("CATALOG_BIND", "CATALOG_GRACEFUL_TIMEOUT", "JWT_SECRET_KEY"):
+                assert name in service.text
+            assert "Traceback" not in service.text
+            assert elapsed < 2
+
+    async def test_what_the_preparation_refuses_is_told_once(self, catalog: Catalog) -> None:
+        async with catalog.start("--workers=2", ADMIN_PASSWORD="short") as service:
+            code = await service.exit_code()
+
+            assert code == 1
+            assert service.text.startswith("The service cannot start: ")
+            assert service.text.count("\n") == 1
+            assert len(service.all_workers) == 2
+
+    async def test_a_worker_started_later_does_not_wait_for_the_database(
+        self, catalog: Catalog
+    ) -> None:
+        async with catalog.start() as service:
+            await service.serving()
+            (catalog.folder / "catalog.db").write_text("This is no database. " * 100)
+
+            os.kill(service.all_workers[0], signal.SIGKILL)
+            await service.event("worker_died")
+
+            # Waits in the socket's queue, which outlives workers.
+            assert (await service.get("/livez")).status == 200
+            assert (await service.get("/readyz")).status == 503
