@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
 from catalog.auth.names import MIN_USERNAME, checked_email, checked_username
-from catalog.http.schemas import Id, RequestBody, ResponseBody, WithoutNul
+from catalog.http.schemas import WITHOUT_NUL_PATTERN, Id, RequestBody, ResponseBody, WithoutNul
 
 MAX_LOGIN_NAME = 256
 """Longer than any username or address, so that a name too long is unknown and not invalid."""
@@ -35,7 +35,11 @@ class SignUp(RequestBody):
     password: Password = Field(
         description="At least 8 characters unless the operator asks for more.",
         examples=["correct horse battery staple"],
-        json_schema_extra={"format": "password", "minLength": 8},
+        json_schema_extra={
+            "format": "password",
+            "minLength": 8,
+            "pattern": WITHOUT_NUL_PATTERN,
+        },
     )
 
 
@@ -45,10 +49,11 @@ class LogIn(RequestBody):
     username: Annotated[str, Field(max_length=MAX_LOGIN_NAME), WithoutNul] = Field(
         description="The username or the e-mail address.",
         examples=["ada"],
+        json_schema_extra={"pattern": WITHOUT_NUL_PATTERN},
     )
     password: Password = Field(
         examples=["correct horse battery staple"],
-        json_schema_extra={"format": "password"},
+        json_schema_extra={"format": "password", "pattern": WITHOUT_NUL_PATTERN},
     )
 
 

@@ -40,6 +40,9 @@ def _digits(value: object) -> object:
     return value
 
 
+WITHOUT_NUL_PATTERN = r"^[^\u0000]*$"
+"""What ``WithoutNul`` checks, for readers of the OpenAPI document (ECMA-262)."""
+
 WithoutNul = AfterValidator(_without_nul)
 """Marks text that may hold anything but NUL, which not every engine and client can hold."""
 

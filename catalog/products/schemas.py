@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from catalog.http.pagination import MAX_CURSOR_LENGTH
 from catalog.http.schemas import (
+    WITHOUT_NUL_PATTERN,
     Digits,
     Id,
     QueryParameters,
@@ -18,6 +19,9 @@ from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+
+NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+"""What ``Name`` checks, for readers of the OpenAPI document (ECMA-262)."""
 
 
 def _not_blank(name: str) -> str:
@@ -32,9 +36,16 @@ def _positive_zero(price: float) -> float:
 
 
 Name = Annotated[
-    str, Field(min_length=1, max_length=MAX_NAME), WithoutNul, AfterValidator(_not_blank)
+    str,
+    Field(min_length=1, max_length=MAX_NAME, json_schema_extra={"pattern": NOT_BLANK_PATTERN}),
+    WithoutNul,
+    AfterValidator(_not_blank),
 ]
-Description = Annotated[str, Field(max_length=MAX_DESCRIPTION), WithoutNul]
+Description = Annotated[
+    str,
+    Field(max_length=MAX_DESCRIPTION, json_schema_extra={"pattern": WITHOUT_NUL_PATTERN}),
+    WithoutNul,
+]
 Price = Annotated[
     float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False), AfterValidator(_positive_zero)
 ]
