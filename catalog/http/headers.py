@@ -6,6 +6,7 @@ A request gets its id here, its answer the security headers, and the log its lin
 import re
 import time
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
@@ -35,6 +36,9 @@ _ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+
+# Headers that describe content, and so say nothing where there is none.
+_OF_CONTENT = {b"content-length", b"content-type"}
 
 Header = tuple[bytes, bytes]
 
@@ -76,7 +80,11 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = self._enveloped(list(message["headers"]), request_id, has_token)
+                headers = list(message["headers"])
+                if status == HTTPStatus.NO_CONTENT:
+                    # The framework counts to 0 here too; RFC 9110, section 8.6 forbids it.
+                    headers = [header for header in headers if header[0] not in _OF_CONTENT]
+                headers = self._enveloped(headers, request_id, has_token)
                 await send({**message, "headers": headers})
             else:
                 await send(message)

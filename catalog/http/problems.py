@@ -19,7 +19,7 @@ from catalog.observability.logs import logger
 MEDIA_TYPE = "application/problem+json"
 
 MAX_FIELD_ERRORS = 100
-"""Faults named at once; a body of unknown fields would otherwise get an answer ten times its size."""
+"""Faults named at once; a body of unknown fields would get an answer many times its size."""
 
 _log = logger(__name__)
 

@@ -1,0 +1,38 @@
+"""Fixtures for what is decided before any row is read: an app without a database."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from quart import Quart
+
+from tests.http.documented import hold_to_document
+from tests.http.wire import app_without_database, holder_of_tokens
+from tests.support import Caller
+
+
+@pytest.fixture(scope="package")
+async def bare_app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Quart]:
+    """The service without a database; its answers must be documented ones."""
+    app = app_without_database(tmp_path_factory.mktemp("bare"))
+    hold_to_document(app)
+    async with app.test_app():
+        yield app
+
+
+@pytest.fixture
+def stranger(bare_app: Quart) -> Caller:
+    """Someone without a token."""
+    return Caller(bare_app)
+
+
+@pytest.fixture
+async def holder(bare_app: Quart) -> Caller:
+    """Someone with good tokens, whose account nobody has looked for."""
+    return await holder_of_tokens(bare_app)
+
+
+@pytest.fixture
+def app(app: Quart) -> Quart:
+    """The service on a database; its answers must be documented ones."""
+    hold_to_document(app)
+    return app

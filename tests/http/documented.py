@@ -1,0 +1,84 @@
+"""Holds every answer that a test receives against the OpenAPI document."""
+
+import json
+import re
+from typing import Any
+
+from openapi_schema_validator import OAS31Validator
+from quart import Quart
+from werkzeug.exceptions import HTTPException
+
+from catalog.http.openapi import document_of
+from catalog.http.problems import MEDIA_TYPE
+
+
+def hold_to_document(app: Quart) -> None:
+    """Let a request fail its test when the app answers in a way it does not document."""
+    inner = app.asgi_app
+
+    async def checked(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await inner(scope, receive, send)
+            return
+        start: dict[str, Any] = {}
+        body = b""
+
+        async def noting(message: Any) -> None:
+            nonlocal body
+            if message["type"] == "http.response.start":
+                start.update(message)
+            else:
+                body += message["body"]
+            await send(message)
+
+        await inner(scope, receive, noting)
+        if start:
+            _check(app, scope["method"], scope["path"], start, body)
+
+    app.asgi_app = checked  # type: ignore[method-assign]  # the framework's documented way
+
+
+def _check(app: Quart, method: str, path: str, start: dict[str, Any], body: bytes) -> None:
+    operation = _operation(app, method, path)
+    status = str(start["status"])
+    if operation is None or status == "500":
+        # No operation, or a failure that the test itself has to judge.
+        return
+    asked = f"{method} {path}"
+    headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+    assert status in operation["responses"], f"{asked} may not answer {status}: {body[:300]!r}"
+    response = operation["responses"][status]
+    missing = {name for name in response["headers"] if name.lower() not in headers}
+    assert not missing - {"Link"}, f"{asked}: {status} without {missing}"
+    if method == "HEAD" or not body:
+        assert method == "HEAD" or "content" not in response, f"{asked}: {status} without a body"
+        return
+    media_type = headers["content-type"].partition(";")[0]
+    assert media_type in response["content"], f"{asked}: {status} may not be {media_type}"
+    value = json.loads(body)
+    schema = response["content"][media_type]["schema"]
+    check_value(value, schema, document_of(app))
+    if media_type == MEDIA_TYPE:
+        codes = re.findall(r"^- `([a-z-]+)`:", response["description"], re.MULTILINE)
+        assert value["code"] in codes, f"{asked} does not document {status} {value['code']}"
+
+
+def _operation(app: Quart, method: str, path: str) -> dict[str, Any] | None:
+    """What the document says about a request, unless there is no such route or it is hidden."""
+    matched = "GET" if method == "HEAD" else method
+    try:
+        rule, _ = app.url_map.bind("").match(path, matched, return_rule=True)
+    except HTTPException:
+        return None
+    documented = document_of(app)["paths"].get(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), {})
+    operation: dict[str, Any] | None = documented.get(matched.lower())
+    return operation
+
+
+def check_value(value: object, schema: dict[str, Any], document: dict[str, Any]) -> None:
+    """Assert that a value is what a schema of the document describes."""
+    whole = {**schema, "components": document["components"]}
+    faults = [
+        f"{error.json_path}: {error.message}" for error in OAS31Validator(whole).iter_errors(value)
+    ]
+    assert not faults, faults

@@ -1,0 +1,330 @@
+"""What every answer carries: request id, security headers, caching; HEAD, OPTIONS, draining."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hypercorn.asyncio
+import pytest
+from hypercorn.config import Config
+from quart import Quart
+
+from catalog.app import begin_drain
+from tests.http.wire import JSON, Header, app_without_database, exchange
+from tests.support import Caller, Response, problem_of
+
+TOKEN = (b"authorization", b"Bearer x")
+
+
+class Kind(NamedTuple):
+    """A request, and the status of its answer."""
+
+    status: int
+    method: str
+    path: str
+    headers: tuple[Header, ...] = ()
+    body: bytes = b""
+
+
+KINDS = {
+    "200": Kind(200, "GET", "/livez"),
+    "200-to-head": Kind(200, "HEAD", "/livez"),
+    "204": Kind(204, "OPTIONS", "/api/products"),
+    "400": Kind(400, "POST", "/api/auth/login", (JSON,), b"{"),
+    "400-outside-the-framework": Kind(
+        400, "POST", "/", ((b"transfer-encoding", b"chunked"), (b"content-length", b"0"))
+    ),
+    "401": Kind(401, "POST", "/api/products"),
+    "404": Kind(404, "GET", "/nowhere"),
+    "405": Kind(405, "DELETE", "/livez"),
+    "406": Kind(406, "GET", "/api/products", ((b"accept", b"text/html"),)),
+    "413": Kind(413, "POST", "/api/auth/login", (JSON, (b"content-length", b"999999999"))),
+    "415": Kind(415, "POST", "/api/auth/login", (), b"{}"),
+    "422": Kind(422, "POST", "/api/auth/login", (JSON,), b"{}"),
+    "500": Kind(500, "GET", "/unforeseen"),
+    "503": Kind(503, "GET", "/readyz"),
+    "page": Kind(200, "GET", "/"),
+    "documentation": Kind(200, "GET", "/docs"),
+    "asset": Kind(200, "GET", "/docs/page.css"),
+    "script": Kind(200, "GET", "/docs/swagger-ui-bundle.js"),
+    "openapi": Kind(200, "GET", "/openapi.json"),
+    "problem": Kind(200, "GET", "/problems/not-found"),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
+@pytest.fixture(scope="module")
+def app_that_fails(tmp_path_factory: pytest.TempPathFactory) -> Quart:
+    """An app without a database, and with a route that raises."""
+    app = app_without_database(tmp_path_factory.mktemp("fails"))
+
+    @app.get("/unforeseen")
+    async def unforeseen() -> str:
+        raise RuntimeError
+
+    return app
+
+
+async def ask(app: Quart, kind: Kind, *more: Header) -> Response:
+    answer = await exchange(
+        app, kind.method, kind.path, headers=[*kind.headers, *more], body=[kind.body]
+    )
+    assert answer.status_code == kind.status
+    return answer
+
+
+class TestRequestId:
+    @every_kind
+    async def test_it_is_the_clients_own(self, app_that_fails: Quart, kind: Kind) -> None:
+        answer = await ask(app_that_fails, kind, (b"x-request-id", b"from-Client_1.0"))
+
+        assert answer.headers.getlist("X-Request-ID") == ["from-Client_1.0"]
+        if kind.status >= 400:
+            assert answer.json["request_id"] == "from-Client_1.0"
+
+    @every_kind
+    async def test_without_one_it_is_new(self, app_that_fails: Quart, kind: Kind) -> None:
+        first = await ask(app_that_fails, kind)
+        second = await ask(app_that_fails, kind)
+
+        for answer in (first, second):
+            assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+        assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
+
+    @pytest.mark.parametrize("given", ["a", "0", "-", "A.b_c-9", "x" * 128], ids=len)
+    async def test_what_may_be_one_is_echoed(self, stranger: Caller, given: str) -> None:
+        answer = await stranger.get("/livez", headers={"X-Request-ID": given})
+
+        assert answer.headers["X-Request-ID"] == given
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            b"",
+            b" ",
+            b"x" * 129,
+            b"a b",
+            b"a,b",
+            b"a/b",
+            b'"quoted"',
+            b"<script>",
+            b"caf\xc3\xa9",
+            b"a\tb",
+            b"a\x00",
+            b"\xff",
+        ],
+        ids=repr,
+    )
+    async def test_what_may_not_be_one_is_replaced(self, bare_app: Quart, given: bytes) -> None:
+        answer = await exchange(bare_app, "GET", "/livez", headers=[(b"x-request-id", given)])
+
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+
+
+class TestSecurityHeaders:
+    @every_kind
+    async def test_every_answer_has_them_once(self, app_that_fails: Quart, kind: Kind) -> None:
+        answer = await ask(app_that_fails, kind)
+
+        assert answer.headers.getlist("X-Content-Type-Options") == ["nosniff"]
+        assert answer.headers.getlist("Referrer-Policy") == ["no-referrer"]
+        (policy,) = answer.headers.getlist("Content-Security-Policy")
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+
+    @every_kind
+    async def test_only_pages_may_load_anything(self, app_that_fails: Quart, kind: Kind) -> None:
+        answer = await ask(app_that_fails, kind)
+
+        policy = answer.headers["Content-Security-Policy"]
+        if answer.headers.get("Content-Type", "").startswith("text/html"):
+            assert "script-src 'unsafe-inline'" not in policy
+            assert not re.search(r"https?:|\*", policy)
+        else:
+            assert policy == "default-src 'none'; frame-ancestors 'none'"
+
+    @every_kind
+    async def test_nothing_tells_what_we_run_on(self, app_that_fails: Quart, kind: Kind) -> None:
+        answer = await ask(app_that_fails, kind)
+
+        assert not {"Server", "X-Powered-By", "Set-Cookie"} & set(answer.headers.keys())
+
+
+class TestCacheControl:
+    PUBLIC = ("asset", "script")
+    REVALIDATED = ("page", "documentation", "openapi")
+
+    @every_kind
+    async def test_every_answer_has_one(self, app_that_fails: Quart, kind: Kind) -> None:
+        answer = await ask(app_that_fails, kind)
+
+        (value,) = answer.headers.getlist("Cache-Control")
+        if kind in [KINDS[name] for name in self.PUBLIC]:
+            assert value == "public, max-age=3600"
+        elif kind in [KINDS[name] for name in self.REVALIDATED]:
+            assert value == "no-cache"
+        else:
+            assert value == "no-store"
+
+    @every_kind
+    async def test_nothing_that_follows_a_token_is_stored(
+        self, app_that_fails: Quart, kind: Kind
+    ) -> None:
+        answer = await ask(app_that_fails, kind, TOKEN)
+
+        assert answer.headers.getlist("Cache-Control") == ["no-store"]
+
+    async def test_nothing_that_carries_a_token_is_stored(self, anyone: Caller) -> None:
+        signed_up = await anyone.sign_up("ada")
+        logged_in = await anyone.log_in("ada")
+
+        for answer in (signed_up, logged_in):
+            assert answer.json["access_token"]
+            assert answer.headers.getlist("Cache-Control") == ["no-store"]
+
+    async def test_a_list_is_revalidated_and_ones_own_not_stored(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        created = await ada.offer("Lamp")
+        mine = await ada.get("/api/products/my")
+        everyones = await anyone.get("/api/products")
+        deleted = await ada.delete(created.json["id"])
+
+        assert created.status_code == 201
+        for answer in (created, mine, deleted):
+            assert answer.headers.getlist("Cache-Control") == ["no-store"]
+        assert everyones.headers.getlist("Cache-Control") == ["no-cache"]
+
+
+class TestHead:
+    PATHS = ("/livez", "/readyz", "/", "/docs", "/docs/page.css", "/openapi.json", "/nowhere")
+    GUARDED = ("/api/products/my", "/api/auth/refresh")
+
+    @pytest.mark.parametrize("path", [*PATHS, *GUARDED, "/api/products?limit=x"])
+    async def test_it_has_the_headers_of_get(self, bare_app: Quart, path: str) -> None:
+        own_id = (b"x-request-id", b"same")
+
+        get = await exchange(bare_app, "GET", path, headers=[own_id])
+        head = await exchange(bare_app, "HEAD", path, headers=[own_id])
+
+        assert head.status_code == get.status_code
+        assert comparable(head) == comparable(get)
+        assert int(head.headers["Content-Length"]) == len(get.body)
+
+    @pytest.mark.parametrize("path", PATHS)
+    async def test_it_has_no_body(self, bare_app: Quart, tmp_path: Path, path: str) -> None:
+        async with served(bare_app, tmp_path / "socket") as address:
+            head, body = await talk(address, f"HEAD {path} HTTP/1.1")
+
+        assert b"content-length: " in head.lower()
+        assert body == b""
+
+
+class TestOptions:
+    async def test_it_has_no_body_and_says_so_of_none(
+        self, bare_app: Quart, tmp_path: Path
+    ) -> None:
+        async with served(bare_app, tmp_path / "socket") as address:
+            head, body = await talk(address, "OPTIONS /livez HTTP/1.1")
+
+        assert head.startswith(b"HTTP/1.1 204 ")
+        assert b"\r\nallow: GET, HEAD, OPTIONS" in head
+        # RFC 9110, section 8.6: a 204 has no length, and what is not there has no type.
+        assert b"\r\ncontent-length:" not in head.lower()
+        assert b"\r\ncontent-type:" not in head.lower()
+        assert body == b""
+
+
+class TestDraining:
+    @every_kind
+    async def test_every_answer_sends_the_client_elsewhere(
+        self, tmp_path: Path, kind: Kind
+    ) -> None:
+        if kind.status == 500:
+            pytest.skip("this app has no route that raises")
+        app = app_without_database(tmp_path)
+        begin_drain(app)
+
+        answer = await ask(app, kind)
+
+        assert "close" in answer.headers.getlist("Connection")
+
+    async def test_readiness_says_so(self, tmp_path: Path) -> None:
+        app = app_without_database(tmp_path)
+        begin_drain(app)
+
+        answer = await Caller(app).get("/readyz")
+
+        assert problem_of(answer) == (503, "not-ready")
+        assert "stop" in answer.json["detail"]
+
+    async def test_until_then_connections_stay_open(self, bare_app: Quart) -> None:
+        answer = await ask(bare_app, KINDS["200"])
+
+        assert "Connection" not in answer.headers
+
+
+class TestWebSocket:
+    async def test_it_is_turned_away(self, bare_app: Quart) -> None:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope: Any = {"type": "websocket", "path": "/", "headers": [], "client": None}
+
+        await bare_app.asgi_app(scope, receive, send)
+
+        assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+def comparable(answer: Response) -> list[tuple[str, str]]:
+    """Headers in lower case, without those that tell the time."""
+    headers = [(name.lower(), value) for name, value in answer.headers.items()]
+    return sorted(header for header in headers if header[0] not in {"date", "expires"})
+
+
+@asynccontextmanager
+async def served(app: Quart, socket: Path) -> AsyncIterator[Path]:
+    """Serve an app on a unix socket, because what leaves out a body is the server."""
+    config = Config()
+    config.bind = [f"unix:{socket}"]
+    config.errorlog = None
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        hypercorn.asyncio.serve(without_lifespan(app), config, shutdown_trigger=stop.wait)
+    )
+    while not socket.is_socket() and not serving.done():
+        await asyncio.sleep(0)
+    try:
+        yield socket
+    finally:
+        stop.set()
+        await serving
+
+
+def without_lifespan(app: Quart) -> Any:
+    """The app for one server among others: starting and stopping is not its business."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await app.asgi_app(scope, receive, send)
+
+    return serve
+
+
+async def talk(address: Path, request_line: str) -> tuple[bytes, bytes]:
+    """One request on a connection of its own; the answer's head and body."""
+    reader, writer = await asyncio.open_unix_connection(address)
+    writer.write(f"{request_line}\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read(-1)
+    writer.close()
+    await writer.wait_closed()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head, body

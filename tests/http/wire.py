@@ -1,0 +1,121 @@
+"""Requests as raw ASGI events, for what no well-behaved client sends."""
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from quart import Quart
+from sqlalchemy import URL
+from werkzeug.datastructures import Headers
+
+from catalog.app import create_app
+from catalog.auth.tokens import issue_access_token, issue_refresh_token
+from tests.engines import settings_for
+from tests.support import Caller, Response
+
+JSON = (b"content-type", b"application/json")
+
+Header = tuple[bytes, bytes]
+
+
+class Unanswered(Exception):
+    """The app returned without answering, as it should when the client is gone."""
+
+
+def app_without_database(folder: Path, **overrides: Any) -> Quart:
+    """An app whose database cannot be reached: whoever asks it for a row gets 503.
+
+    Made for tests of what is decided before any row is read.
+    """
+    url = URL.create("sqlite+aiosqlite", database=str(folder / "missing" / "catalog.db"))
+    return create_app(settings_for(url, **{"access_log": "off", **overrides}))
+
+
+async def tokens_of(app: Quart, user_id: int = 1) -> dict[str, Any]:
+    """Good tokens, of an account that need not exist."""
+    async with app.app_context():
+        return {
+            "id": user_id,
+            "access_token": issue_access_token(user_id),
+            "refresh_token": issue_refresh_token(user_id),
+        }
+
+
+async def holder_of_tokens(app: Quart, user_id: int = 1) -> Caller:
+    """A caller with good tokens, of an account that need not exist."""
+    return Caller(app, await tokens_of(app, user_id))
+
+
+async def exchange(
+    app: Quart,
+    method: str,
+    path: str,
+    *,
+    headers: Iterable[Header] = (),
+    body: Sequence[bytes] = (),
+    then: Literal["end", "stalls", "hangs up"] = "end",
+    client: tuple[str, int] | None = ("192.0.2.1", 50000),
+    scheme: str = "http",
+) -> Response:
+    """Send one request just as given, without the headers that a client would add.
+
+    Args:
+        app: who is to answer.
+        method: the method.
+        path: the path, with its query string.
+        headers: names in lower case, and values.
+        body: the body's parts as they arrive.
+        then: what follows them: the request's ``end``, or the client ``stalls`` or ``hangs up``.
+        client: the peer's address.
+        scheme: of the connection to the peer.
+
+    Raises:
+        Unanswered: there was no answer.
+    """
+    path, _, query = path.partition("?")
+    scope: Any = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": scheme,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode("ascii"),
+        "root_path": "",
+        "headers": list(headers),
+        "client": client,
+        "server": ("testserver", 80),
+        "extensions": {},
+    }
+    events: list[Any] = [{"type": "http.request", "body": p, "more_body": True} for p in body]
+    if then == "end":
+        events.append({"type": "http.request", "body": b"", "more_body": False})
+    elif then == "hangs up":
+        events.append({"type": "http.disconnect"})
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if not events:
+            await asyncio.Event().wait()
+        return events.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app.asgi_app(scope, receive, send)
+    if not sent:
+        raise Unanswered
+    return _response(sent)
+
+
+def _response(sent: list[Any]) -> Response:
+    start, *parts = sent
+    assert start["type"] == "http.response.start"
+    assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]
+    headers = Headers([(n.decode("latin-1"), v.decode("latin-1")) for n, v in start["headers"]])
+    body = b"".join(part["body"] for part in parts)
+    is_json = "json" in headers.get("Content-Type", "") and body
+    return Response(start["status"], headers, body, json.loads(body) if is_json else None)
