@@ -64,6 +64,7 @@ class Database:
             task.exception()  # Seen, should nobody be waiting any more.
 
     async def _attempts(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        contention: DBAPIError | None = None
         try:
             async with asyncio.timeout(self._deadline):
                 for attempt in range(1, MAX_ATTEMPTS):
@@ -72,10 +73,14 @@ class Database:
                     except DBAPIError as error:
                         if not worth_a_retry(error):
                             raise
+                        contention = error
                     # Jitter, so that those who collided do not collide again.
                     await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
                 return await self._attempt(work)
-        except (DBAPIError, PoolTimeout, TimeoutError) as error:
+        except TimeoutError as error:
+            # Whoever spent the time waiting for locks found the database busy and not away.
+            raise translated(contention or error) from error
+        except (DBAPIError, PoolTimeout) as error:
             raise translated(error) from error
 
     async def _attempt(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:

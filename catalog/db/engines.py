@@ -1,7 +1,9 @@
 """Engines whose connections are fit for one purpose, on SQLite, MySQL and MariaDB."""
 
 import asyncio
+import sqlite3
 import ssl
+import time
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -45,18 +47,49 @@ def create_engine(settings: Settings, purpose: Purpose) -> AsyncEngine:
     return _mysql_engine(settings, purpose, options)
 
 
+class _SqliteConnection(sqlite3.Connection):
+    """Gives up a statement that takes too long, and every lock when it is closed.
+
+    A statement runs in a thread, where giving up on it does not end it. And what is left of one
+    that nobody waited for would keep a closed connection's locks until it is garbage.
+
+    Args:
+        limit: seconds that one statement may take.
+    """
+
+    def __init__(self, limit: float, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limit = limit
+        self._deadline = float("inf")
+        # The unit is an instruction of SQLite's virtual machine: about every millisecond.
+        self.set_progress_handler(lambda: time.monotonic() > self._deadline, 20_000)
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a cursor; there is one for each statement."""
+        self._deadline = time.monotonic() + self._limit
+        return super().cursor(*args, **kwargs)
+
+    def close(self) -> None:
+        """Roll back and close."""
+        try:
+            self.rollback()
+        finally:
+            super().close()
+
+
 def _sqlite_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]) -> AsyncEngine:
     if purpose is Purpose.WRITING:
         # SQLite has one writer at a time. Waiting for a pool of one is fair and wakes at once;
         # waiting for the file's lock means sleeping and trying again.
         options |= {"pool_size": 1}
-    engine = create_async_engine(
-        settings.database_url,
+    limit = float("inf") if purpose is Purpose.MIGRATING else settings.database_timeout
+    connect_args = {
         # The driver's own transactions begin late and as readers, which fails when two of them
         # turn into writers; with None it leaves BEGIN to us.
-        connect_args={"isolation_level": None},
-        **options,
-    )
+        "isolation_level": None,
+        "factory": partial(_SqliteConnection, limit),
+    }
+    engine = create_async_engine(settings.database_url, connect_args=connect_args, **options)
     # The wait for a lock happens in a thread that cannot be cancelled, so it ends before the
     # deadline does. Migrations of several instances queue up instead.
     patience = 60.0 if purpose is Purpose.MIGRATING else settings.database_timeout * 0.8

@@ -1,0 +1,130 @@
+"""What tests do with a database: rows to work on, other processes, and waiting for what will be."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import pytest
+from sqlalchemy import URL, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.auth.models import User
+from catalog.db.database import Database
+from catalog.products.models import Product
+
+OWNER = 1
+"""The account that owns what these tests put into a database."""
+
+on_servers = pytest.mark.parametrize("engine", ["mariadb", "mysql"], indirect=True, scope="session")
+on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True, scope="session")
+on_mariadb = pytest.mark.parametrize("engine", ["mariadb"], indirect=True, scope="session")
+on_mysql = pytest.mark.parametrize("engine", ["mysql"], indirect=True, scope="session")
+
+
+class Open(Protocol):
+    """Opens the test's database, or another one, with other settings than the defaults."""
+
+    def __call__(self, url: URL | None = None, **overrides: Any) -> Database: ...
+
+
+async def add_owner(session: AsyncSession) -> None:
+    """Make the account that owns products."""
+    names = {"username": "ada", "username_key": "ada"}
+    addresses = {"email": "ada@example.com", "email_key": "ada@example.com"}
+    session.add(User(id=OWNER, password_hash="", **names, **addresses))
+    await session.flush()
+
+
+async def add_product(
+    session: AsyncSession,
+    name: str,
+    *,
+    price: float = 1.0,
+    description: str | None = None,
+    user_id: int = OWNER,
+    product_id: int | None = None,
+) -> int:
+    """Make a product, and return its id."""
+    product = Product(
+        id=product_id, name=name, price=price, description=description, user_id=user_id
+    )
+    session.add(product)
+    await session.flush()
+    return product.id
+
+
+async def count_products(connection: AsyncConnection) -> int:
+    """How many there are."""
+    return await connection.scalar(select(func.count()).select_from(Product)) or 0
+
+
+async def answer(executor: AsyncSession | AsyncConnection) -> int | None:
+    """The least that shows that a database answers."""
+    found: int | None = await executor.scalar(text("SELECT 42"))
+    return found
+
+
+async def assert_whole(database: Database, *, readers: int, writers: int) -> None:
+    """See that all of the pools' connections can be in use at once, which none that is lost can."""
+    everyone = asyncio.Barrier(readers + writers)
+
+    async def meet(executor: AsyncSession | AsyncConnection) -> int | None:
+        found = await answer(executor)
+        await everyone.wait()
+        return found
+
+    reading = [database.reading(meet) for _ in range(readers)]
+    writing = [database.transaction(meet) for _ in range(writers)]
+    assert await asyncio.gather(*reading, *writing) == [42] * (readers + writers)
+
+
+async def until(condition: Callable[[], Awaitable[bool]], *, within: float = 10.0) -> None:
+    """Wait for something to become true.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    async with asyncio.timeout(within):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+class Stopwatch:
+    """How many seconds have passed since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+_HOLD_LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@asynccontextmanager
+async def locked_by_another_process(url: URL) -> AsyncIterator[None]:
+    """Let another process hold SQLite's write lock for as long as the block lasts."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _HOLD_LOCK, str(url.database)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"locked\n"
+        yield
+    finally:
+        process.stdin.close()
+        await process.wait()

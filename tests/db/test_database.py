@@ -1,0 +1,519 @@
+"""The two ways into the database: what is promised when all goes well, and when it does not."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import URL, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+
+from catalog.db.database import Database
+from catalog.db.engines import Purpose, create_engine
+from catalog.db.failures import worth_a_retry
+from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
+from catalog.products.models import Product
+from tests.db.support import (
+    OWNER,
+    Open,
+    Stopwatch,
+    add_owner,
+    add_product,
+    answer,
+    assert_whole,
+    count_products,
+    locked_by_another_process,
+    on_servers,
+    on_sqlite,
+    until,
+)
+from tests.engines import Engine, settings_for
+from tests.relay import relayed
+
+# Seconds that a machine with much else to do may add to what is promised.
+LENIENCE = 1.0
+
+LONG = {
+    # Not SELECT SLEEP, which MySQL ends without an error when its own limit is reached. Short,
+    # because MySQL goes on, holding locks, when nobody is there any more.
+    "mysql": "DO SLEEP(2)",
+    "mariadb": "DO SLEEP(20)",
+    "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 200000000)"
+    " SELECT max(x) FROM n",
+}
+
+Way = Callable[[Database, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+
+
+def reading(database: Database, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
+    return database.reading(work)
+
+
+def transaction(database: Database, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
+    return database.transaction(work)
+
+
+both_ways = pytest.mark.parametrize("way", [reading, transaction])
+
+
+class Spoilt(Exception):
+    """Raised by a test's work."""
+
+
+class TestReading:
+    async def test_it_sees_what_was_committed_a_moment_ago(self, database: Database) -> None:
+        async def count_twice(connection: AsyncConnection) -> tuple[int, int]:
+            before = await count_products(connection)
+            await database.transaction(add_product, "Lamp")
+            return before, await count_products(connection)
+
+        assert await database.reading(count_twice) == (0, 1)
+
+    async def test_it_cannot_write(self, database: Database) -> None:
+        await database.transaction(add_product, "Lamp")
+
+        async def write(connection: AsyncConnection, statement: str) -> None:
+            await connection.execute(text(statement))
+
+        for statement in ("UPDATE products SET price = 2", "DELETE FROM products"):
+            with pytest.raises(DatabaseUnavailable):
+                await database.reading(write, statement)
+
+        assert await database.reading(count_products) == 1
+
+    async def test_its_arguments_reach_the_work(self, database: Database) -> None:
+        async def work(_: AsyncConnection, first: int, *, second: int) -> tuple[int, int]:
+            return first, second
+
+        assert await database.reading(work, 1, second=2) == (1, 2)
+
+
+class TestTransaction:
+    async def test_it_commits_at_its_end(self, database: Database) -> None:
+        await database.transaction(add_product, "Lamp")
+
+        assert await database.reading(count_products) == 1
+
+    async def test_it_rolls_back_when_the_work_fails(self, database: Database) -> None:
+        async def work(session: AsyncSession) -> None:
+            await add_product(session, "Lamp")
+            raise Spoilt
+
+        with pytest.raises(Spoilt):
+            await database.transaction(work)
+
+        assert await database.reading(count_products) == 0
+
+    async def test_a_unique_value_that_is_there_already_is_a_conflict(
+        self, database: Database
+    ) -> None:
+        with pytest.raises(Conflict):
+            await database.transaction(add_owner)
+
+    async def test_an_owner_that_does_not_exist_is_a_conflict(self, database: Database) -> None:
+        with pytest.raises(Conflict):
+            await database.transaction(add_product, "Lamp", user_id=OWNER + 1)
+
+        assert await database.reading(count_products) == 0
+
+    async def test_what_breaks_a_check_is_a_bug_and_stays_one(self, database: Database) -> None:
+        with pytest.raises(DBAPIError):
+            await database.transaction(add_product, "Lamp", price=-1.0)
+
+    async def test_closing_waits_for_those_under_way(
+        self, opened: Open, database: Database
+    ) -> None:
+        closing = opened()
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def work(session: AsyncSession) -> None:
+            await add_product(session, "Lamp")
+            begun.set()
+            await go_on.wait()
+
+        writing = asyncio.create_task(closing.transaction(work))
+        await begun.wait()
+        closed = asyncio.create_task(closing.close())
+        go_on.set()
+        await asyncio.gather(writing, closed)
+
+        assert await database.reading(count_products) == 1
+
+
+class TestDeadline:
+    @both_ways
+    async def test_work_that_waits_for_something_else_is_given_up(
+        self, opened: Open, way: Way
+    ) -> None:
+        database = opened(database_timeout=0.3, database_pool_size=2)
+        stopwatch = Stopwatch()
+
+        async def work(executor: AsyncSession | AsyncConnection) -> None:
+            await answer(executor)
+            await asyncio.Event().wait()
+
+        with pytest.raises(DatabaseUnavailable):
+            await way(database, work)
+
+        assert 0.3 <= stopwatch.seconds < 0.3 + LENIENCE
+        await assert_whole(database, readers=2, writers=1)
+
+    @both_ways
+    async def test_a_statement_that_takes_too_long_is_given_up(
+        self, opened: Open, way: Way, engine: Engine
+    ) -> None:
+        database = opened(database_timeout=0.3, database_pool_size=2)
+        stopwatch = Stopwatch()
+
+        with pytest.raises(DatabaseUnavailable):
+            await way(database, lambda executor: executor.execute(text(LONG[engine.name])))
+
+        assert 0.25 <= stopwatch.seconds < 0.3 + LENIENCE
+        await assert_whole(database, readers=2, writers=1)
+
+    async def test_what_was_written_before_it_is_rolled_back(
+        self, opened: Open, engine: Engine, database: Database
+    ) -> None:
+        impatient = opened(database_timeout=0.3)
+
+        async def work(session: AsyncSession) -> None:
+            await add_product(session, "Lamp")
+            await session.execute(text(LONG[engine.name]))
+
+        with pytest.raises(DatabaseUnavailable) as given_up:
+            await impatient.transaction(work)
+
+        # Held until here, because whoever holds an error holds all that its traceback leads to.
+        assert given_up.value.status == 503
+        await database.transaction(add_product, "Chair")
+        assert await database.reading(count_products) == 1
+
+
+class TestPool:
+    @both_ways
+    async def test_waiting_for_a_connection_ends_after_a_second(
+        self, opened: Open, way: Way
+    ) -> None:
+        database = opened(database_pool_size=1, database_pool_timeout=0.2)
+        taken, give_back = asyncio.Event(), asyncio.Event()
+
+        async def hold(executor: AsyncSession | AsyncConnection) -> int | None:
+            found = await answer(executor)
+            taken.set()
+            await give_back.wait()
+            return found
+
+        holding = asyncio.ensure_future(way(database, hold))
+        await taken.wait()
+        stopwatch = Stopwatch()
+
+        with pytest.raises(DatabaseBusy):
+            await way(database, answer)
+
+        assert 0.2 <= stopwatch.seconds < 0.2 + LENIENCE
+        give_back.set()
+        assert await holding == 42
+        await assert_whole(database, readers=1, writers=1)
+
+    async def test_readers_who_hang_up_leave_it_whole(self, opened: Open) -> None:
+        database = opened(database_pool_size=3)
+        dice = random.Random(7)  # noqa: S311 (not a secret)
+
+        async def hang_up() -> bool:
+            reader = asyncio.create_task(database.reading(count_products))
+            # Not to wait for something, but to strike at any point of the query.
+            await asyncio.sleep(dice.uniform(0, 0.003))
+            reader.cancel()
+            await asyncio.wait([reader])
+            return reader.cancelled()
+
+        for _ in range(20):
+            await asyncio.gather(*(hang_up() for _ in range(3)))
+
+        await assert_whole(database, readers=3, writers=1)
+
+
+class Meeting:
+    """Where two transactions meet once, each with a lock that the other will want."""
+
+    def __init__(self) -> None:
+        self._everyone = asyncio.Barrier(2)
+        self.attempts = 0
+
+    async def hold(self) -> None:
+        self.attempts += 1
+        if self.attempts <= 2:
+            await self._everyone.wait()
+
+
+async def raise_prices(session: AsyncSession, ids: tuple[int, int], meeting: Meeting) -> None:
+    """Raise two products' prices, one after the other."""
+    first, second = ids
+    await session.execute(
+        update(Product).where(Product.id == first).values(price=Product.price + 1)
+    )
+    await meeting.hold()
+    await session.execute(
+        update(Product).where(Product.id == second).values(price=Product.price + 1)
+    )
+
+
+async def prices(connection: AsyncConnection) -> list[float]:
+    return list(await connection.scalars(text("SELECT price FROM products ORDER BY id")))
+
+
+@on_servers
+class TestDeadlock:
+    async def test_the_loser_is_run_again_and_both_are_committed(self, database: Database) -> None:
+        lamp = await database.transaction(add_product, "Lamp")
+        chair = await database.transaction(add_product, "Chair")
+        meeting = Meeting()
+
+        await asyncio.gather(
+            database.transaction(raise_prices, (lamp, chair), meeting),
+            database.transaction(raise_prices, (chair, lamp), meeting),
+        )
+
+        assert meeting.attempts == 3
+        assert await database.reading(prices) == [3, 3]
+
+    async def test_without_being_run_again_one_would_be_lost(
+        self, database: Database, database_url: URL
+    ) -> None:
+        lamp = await database.transaction(add_product, "Lamp")
+        chair = await database.transaction(add_product, "Chair")
+        meeting = Meeting()
+        engine = create_engine(settings_for(database_url), Purpose.WRITING)
+        sessions = async_sessionmaker(engine)
+
+        async def once(ids: tuple[int, int]) -> None:
+            async with sessions.begin() as session:
+                await raise_prices(session, ids, meeting)
+
+        outcomes = await asyncio.gather(
+            once((lamp, chair)), once((chair, lamp)), return_exceptions=True
+        )
+        await engine.dispose()
+
+        (loss,) = [outcome for outcome in outcomes if outcome is not None]
+        assert isinstance(loss, DBAPIError)
+        assert worth_a_retry(loss)
+        assert await database.reading(prices) == [2, 2]
+
+    async def test_a_lock_that_does_not_come_free_in_time_means_busy(
+        self, opened: Open, database: Database
+    ) -> None:
+        lamp = await database.transaction(add_product, "Lamp")
+        patient, impatient = opened(), opened(database_timeout=1.5)
+        locked, give_back = asyncio.Event(), asyncio.Event()
+        change = update(Product).where(Product.id == lamp).values(price=7)
+
+        async def hold(session: AsyncSession) -> None:
+            await session.execute(change)
+            locked.set()
+            await give_back.wait()
+
+        holding = asyncio.create_task(patient.transaction(hold))
+        await locked.wait()
+        stopwatch = Stopwatch()
+
+        with pytest.raises(DatabaseBusy):
+            await impatient.transaction(lambda session: session.execute(change))
+
+        assert stopwatch.seconds < 1.5 + LENIENCE
+        give_back.set()
+        await holding
+
+
+@on_sqlite
+class TestOtherProcesses:
+    async def test_one_that_keeps_the_lock_makes_writers_busy_and_nobody_else(
+        self, opened: Open, database: Database, database_url: URL
+    ) -> None:
+        impatient = opened(database_timeout=0.5)
+
+        async with locked_by_another_process(database_url):
+            stopwatch = Stopwatch()
+            with pytest.raises(DatabaseBusy):
+                await impatient.transaction(add_product, "Lamp")
+            waited = stopwatch.seconds
+            read = await impatient.reading(count_products)
+        await impatient.transaction(add_product, "Lamp")
+
+        assert waited < 0.5 + LENIENCE
+        assert read == 0
+        assert await database.reading(count_products) == 1
+
+    async def test_one_that_gives_it_back_in_time_is_waited_for(
+        self, database: Database, database_url: URL
+    ) -> None:
+        async with locked_by_another_process(database_url):
+            writing = asyncio.create_task(database.transaction(add_product, "Lamp"))
+            await asyncio.sleep(0)
+
+        await writing
+        assert await database.reading(count_products) == 1
+
+
+WRITES = 200
+AT_ONCE = 5
+
+
+async def cancelled_writes(write: Callable[[str], Awaitable[Any]]) -> int:
+    """Begin many writes and cancel each at some point; tell how many were told of it."""
+    dice = random.Random(11)  # noqa: S311 (not a secret)
+
+    async def hang_up(name: str) -> bool:
+        writer = asyncio.ensure_future(write(name))
+        await asyncio.sleep(0)  # Now it has begun.
+        # Not to wait for something, but to strike at any point up to after the commit.
+        await asyncio.sleep(dice.uniform(0, 0.01))
+        writer.cancel()
+        await asyncio.wait([writer])
+        return writer.cancelled()
+
+    told = 0
+    for batch in range(WRITES // AT_ONCE):
+        names = (f"{batch}-{number}" for number in range(AT_ONCE))
+        told += sum(await asyncio.gather(*map(hang_up, names)))
+    return told
+
+
+class TestCancellation:
+    async def test_a_transaction_that_has_begun_is_finished(self, database: Database) -> None:
+        async def write(name: str) -> None:
+            await database.transaction(add_product, name)
+
+        async def all_are_there() -> bool:
+            return await database.reading(count_products) == WRITES
+
+        told = await cancelled_writes(write)
+
+        assert told > WRITES / 20
+        await until(all_are_there)
+        await assert_whole(database, readers=5, writers=1)
+
+    async def test_a_plain_commit_leaves_some_undone(
+        self, database: Database, database_url: URL
+    ) -> None:
+        engine = create_engine(settings_for(database_url), Purpose.WRITING)
+        sessions = async_sessionmaker(engine)
+
+        async def write(name: str) -> None:
+            async with sessions() as session:
+                await add_product(session, name)
+                await session.commit()
+
+        told = await cancelled_writes(write)
+        await engine.dispose()
+
+        assert told > WRITES / 20
+        assert await database.reading(count_products) < WRITES
+
+
+@on_servers
+class TestNetwork:
+    async def test_a_server_that_never_greets_is_given_up(
+        self, opened: Open, database_url: URL
+    ) -> None:
+        async with relayed(database_url) as relay:
+            relay.stall()
+            database = opened(relay.url, database_connect_timeout=0.3)
+            stopwatch = Stopwatch()
+
+            with pytest.raises(DatabaseUnavailable):
+                await database.reading(answer)
+
+            assert 0.3 <= stopwatch.seconds < 0.3 + LENIENCE
+            relay.resume()
+            assert await database.reading(answer) == 42
+
+    @both_ways
+    async def test_one_that_goes_in_the_middle_and_comes_back_needs_no_restart(
+        self, opened: Open, database_url: URL, way: Way
+    ) -> None:
+        async with relayed(database_url) as relay:
+            database = opened(relay.url, database_pool_size=2)
+            asked = asyncio.Event()
+
+            async def work(executor: AsyncSession | AsyncConnection) -> None:
+                await answer(executor)
+                asked.set()
+                await executor.execute(text("DO SLEEP(20)"))
+
+            working = asyncio.ensure_future(way(database, work))
+            await asked.wait()
+            relay.refuse()
+            with pytest.raises(DatabaseUnavailable):
+                await working
+            stopwatch = Stopwatch()
+            with pytest.raises(DatabaseUnavailable):
+                await way(database, answer)
+            assert stopwatch.seconds < LENIENCE
+            await relay.listen()
+
+            await assert_whole(database, readers=2, writers=2)
+
+    @both_ways
+    async def test_connections_that_broke_while_idle_are_replaced(
+        self, opened: Open, database_url: URL, way: Way
+    ) -> None:
+        async with relayed(database_url) as relay:
+            database = opened(relay.url, database_pool_size=2)
+            await assert_whole(database, readers=2, writers=2)
+            relay.cut()
+
+            assert await way(database, answer) == 42
+            await assert_whole(database, readers=2, writers=2)
+
+    @both_ways
+    async def test_one_that_hangs_is_given_up_and_then_forgiven(
+        self, opened: Open, database_url: URL, way: Way
+    ) -> None:
+        async with relayed(database_url) as relay:
+            database = opened(relay.url, database_timeout=0.3, database_pool_size=2)
+            assert await way(database, answer) == 42
+            relay.stall()
+            stopwatch = Stopwatch()
+
+            with pytest.raises(DatabaseUnavailable):
+                await way(database, answer)
+
+            assert stopwatch.seconds < 0.3 + LENIENCE
+            relay.resume()
+            await assert_whole(database, readers=2, writers=2)
+
+
+class TestProbe:
+    async def test_it_answers_when_the_pools_are_exhausted(self, opened: Open) -> None:
+        database = opened(database_pool_size=1)
+        everyone, give_back = asyncio.Barrier(3), asyncio.Event()
+
+        async def hold(executor: AsyncSession | AsyncConnection) -> None:
+            await answer(executor)
+            await everyone.wait()
+            await give_back.wait()
+
+        holding = [
+            asyncio.create_task(database.reading(hold)),
+            asyncio.create_task(database.transaction(hold)),
+        ]
+        await everyone.wait()
+
+        assert await database.probe(answer, within=0.9) == 42
+        give_back.set()
+        await asyncio.gather(*holding)
+
+    @on_servers
+    async def test_it_gives_up_when_told(self, opened: Open, database_url: URL) -> None:
+        async with relayed(database_url) as relay:
+            database = opened(relay.url)
+            relay.stall()
+            stopwatch = Stopwatch()
+
+            with pytest.raises(DatabaseUnavailable):
+                await database.probe(answer, within=0.2)
+
+            assert 0.2 <= stopwatch.seconds < 0.2 + LENIENCE
