@@ -35,8 +35,7 @@ class Cursors:
             bound_to: the list, its sort and filters; a cursor is refused anywhere else.
         """
         payload = orjson.dumps(position)
-        sealed = self._mac(payload, bound_to) + payload
-        return urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
+        return _text_of(self._mac(payload, bound_to) + payload)
 
     def decode(self, cursor: str, *, bound_to: str) -> list[int | float | str]:
         """Read a cursor back.
@@ -45,10 +44,12 @@ class Cursors:
             InvalidCursor: it was not made here, was changed, or belongs to another list.
         """
         try:
-            # A cursor has one spelling: what the decoder would skip over is refused.
             sealed = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        except (NotBase64, UnicodeEncodeError, ValueError):
+        except (NotBase64, UnicodeEncodeError):
             raise InvalidCursor from None
+        # A cursor has one spelling: what the decoder has skipped over is refused.
+        if _text_of(sealed) != cursor:
+            raise InvalidCursor
         mac, payload = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(payload, bound_to)):
             raise InvalidCursor
@@ -57,6 +58,10 @@ class Cursors:
 
     def _mac(self, payload: bytes, bound_to: str) -> bytes:
         return hmac.digest(self._key, bound_to.encode() + b"\0" + payload, sha256)[:_MAC_BYTES]
+
+
+def _text_of(sealed: bytes) -> str:
+    return urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
 
 
 def next_page(path: str, cursor: str, **parameters: object) -> str:

@@ -1,0 +1,233 @@
+"""Cursors: opaque, signed, bound to their list, and spelled in one way only."""
+
+import string
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from urllib.parse import parse_qs, quote, urlsplit
+
+import orjson
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from catalog.errors import InvalidCursor
+from catalog.http.pagination import MAX_CURSOR_LENGTH, Cursors, link_to_next, next_page
+from tests.support import Caller, Response, fields_of, problem_of
+
+CURSORS = Cursors(b"k" * 32)
+LIST = "/api/things?sort=-id"
+ALPHABET = string.ascii_letters + string.digits + "-_"
+
+POSITIONS = st.lists(
+    st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=40),
+    max_size=4,
+)
+
+
+def cursor_of(page: Response) -> str:
+    """The cursor of the next page."""
+    return parse_qs(urlsplit(page.json["next"]).query)["cursor"][0]
+
+
+def is_refused(cursor: str, *, bound_to: str = LIST, by: Cursors = CURSORS) -> bool:
+    try:
+        by.decode(cursor, bound_to=bound_to)
+    except InvalidCursor:
+        return True
+    return False
+
+
+class TestCursors:
+    @given(POSITIONS, st.text())
+    def test_a_position_comes_back(self, position: list[int | float | str], bound_to: str) -> None:
+        cursor = CURSORS.encode(position, bound_to=bound_to)
+
+        assert set(cursor) <= set(ALPHABET)
+        assert CURSORS.decode(cursor, bound_to=bound_to) == position
+
+    def test_the_largest_id_makes_no_long_cursor(self) -> None:
+        assert len(CURSORS.encode([2**63 - 1], bound_to=LIST)) < MAX_CURSOR_LENGTH
+
+    @given(st.text(max_size=80))
+    def test_text_is_no_cursor(self, text: str) -> None:
+        assert is_refused(text)
+
+    @given(st.binary(max_size=80))
+    def test_bytes_in_a_cursors_spelling_are_none(self, sealed: bytes) -> None:
+        assert is_refused(urlsafe_b64encode(sealed).rstrip(b"=").decode())
+
+    @given(st.integers(0, 2**63 - 1), st.data())
+    def test_no_character_may_change(self, position: int, data: st.DataObject) -> None:
+        cursor = CURSORS.encode([position], bound_to=LIST)
+        at = data.draw(st.integers(0, len(cursor) - 1))
+        other = data.draw(st.sampled_from(ALPHABET))
+        assume(cursor[at] != other)
+
+        assert is_refused(cursor[:at] + other + cursor[at + 1 :])
+
+    def test_another_position_needs_another_signature(self) -> None:
+        cursor = CURSORS.encode([7], bound_to=LIST)
+        sealed = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        assert sealed.endswith(b"[7]")
+
+        forged = sealed.removesuffix(b"[7]") + orjson.dumps([8])
+
+        assert is_refused(urlsafe_b64encode(forged).rstrip(b"=").decode())
+
+    @given(st.text(), st.text())
+    def test_it_belongs_to_one_list(self, here: str, there: str) -> None:
+        assume(here != there)
+
+        assert is_refused(CURSORS.encode([7], bound_to=here), bound_to=there)
+
+    def test_it_belongs_to_one_secret(self) -> None:
+        assert is_refused(CURSORS.encode([7], bound_to=LIST), by=Cursors(b"j" * 32))
+
+    def test_where_the_list_ends_and_the_position_begins_is_signed(self) -> None:
+        cursor = CURSORS.encode([7], bound_to="ab")
+
+        assert is_refused(cursor, bound_to="a")
+        assert is_refused(cursor, bound_to="ab\0")
+
+    def test_instances_with_one_secret_read_each_others(self) -> None:
+        cursor = CURSORS.encode([7], bound_to=LIST)
+
+        assert Cursors(b"k" * 32).decode(cursor, bound_to=LIST) == [7]
+
+
+def spellings(cursor: str) -> dict[str, str]:
+    """What a decoder that is not strict would take for the same cursor, and damaged ones."""
+    twin = ALPHABET[(ALPHABET.index(cursor[-1]) + 1) % 64]
+    return {
+        "nothing": "",
+        "truncated": cursor[:-1],
+        "half": cursor[: len(cursor) // 2],
+        "one-character": cursor[:1],
+        "doubled": cursor + cursor,
+        "padded": cursor + "=",
+        "padded-twice": cursor + "==",
+        "padded-four-times": cursor + "====",
+        "space-before": " " + cursor,
+        "space-behind": cursor + " ",
+        "newline-behind": cursor + "\n",
+        "newline-within": cursor[:4] + "\r\n" + cursor[4:],
+        "foreign-character-within": cursor[:4] + "!" + cursor[4:],
+        "foreign-characters-everywhere": "*".join(cursor),
+        "full-stop-behind": cursor + ".",
+        "nul-behind": cursor + "\0",
+        "not-ascii-behind": cursor + "é",
+        "full-width": "".join(chr(ord(each) + 0xFEE0) for each in cursor),
+        "last-character-changed": cursor[:-1] + twin,
+        "first-character-changed": ("B" if cursor[0] != "B" else "C") + cursor[1:],
+        "other-case": cursor.swapcase(),
+        "quoted": f'"{cursor}"',
+    }
+
+
+SPELLINGS = list(spellings("x" * 26))
+
+
+class TestSpelling:
+    @pytest.mark.parametrize("spelling", SPELLINGS)
+    @pytest.mark.parametrize("position", [[7], [70], [700]], ids=["19", "20", "21-bytes"])
+    def test_there_is_one_only(self, position: list[int | float | str], spelling: str) -> None:
+        cursor = CURSORS.encode(position, bound_to=LIST)
+
+        assert is_refused(spellings(cursor)[spelling])
+
+    def test_the_other_alphabet_is_none(self) -> None:
+        for number in range(100):
+            cursor = CURSORS.encode([number], bound_to=LIST)
+            other = cursor.replace("-", "+").replace("_", "/")
+
+            assert is_refused(other) == (other != cursor)
+
+    def test_unused_bits_are_zero(self) -> None:
+        cursor = CURSORS.encode([7], bound_to=LIST)
+        assert len(cursor) % 4 == 2
+
+        twins = [cursor[:-1] + last for last in ALPHABET if not is_refused(cursor[:-1] + last)]
+
+        assert twins == [cursor]
+
+
+class TestLinks:
+    def test_parameters_that_are_none_are_left_out(self) -> None:
+        assert next_page("/api/things", "abc", limit=None, q="a b&c") == (
+            "/api/things?cursor=abc&q=a+b%26c"
+        )
+
+    def test_the_header_names_the_relation(self) -> None:
+        assert link_to_next("/api/things?cursor=abc") == '</api/things?cursor=abc>; rel="next"'
+
+
+class TestListing:
+    """The same over HTTP, on the lists that there are."""
+
+    async def test_a_cursor_leads_on_to_the_end(self, ada: Caller, anyone: Caller) -> None:
+        for number in range(5):
+            await ada.offer(f"Lamp {number}")
+
+        for caller, path in ((anyone, "/api/products"), (ada, "/api/products/my")):
+            names, url = [], f"{path}?limit=2"
+            while url:
+                page = await caller.get(url)
+                assert page.status_code == 200
+                names += [product["name"] for product in page.json["products"]]
+                url = page.json["next"]
+                assert page.headers.get("Link") == (f'<{url}>; rel="next"' if url else None)
+
+            assert names == [f"Lamp {number}" for number in reversed(range(5))]
+
+    async def test_a_cursor_is_good_in_its_list_only(self, ada: Caller, anyone: Caller) -> None:
+        for name in ("Lamp", "Desk"):
+            await ada.offer(name)
+        everyones = cursor_of(await anyone.get("/api/products?limit=1"))
+        mine = cursor_of(await ada.get("/api/products/my?limit=1"))
+
+        swapped = [
+            await ada.get(f"/api/products/my?cursor={everyones}"),
+            await anyone.get(f"/api/products?cursor={mine}"),
+        ]
+
+        assert [problem_of(answer) for answer in swapped] == [(400, "cursor-invalid")] * 2
+
+    async def test_a_cursor_in_any_other_spelling_is_refused(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        for name in ("Lamp", "Desk"):
+            await ada.offer(name)
+        cursor = cursor_of(await anyone.get("/api/products?limit=1"))
+
+        for spelling, text in spellings(cursor).items():
+            answer = await anyone.get(f"/api/products?cursor={quote(text)}")
+
+            assert problem_of(answer) == (400, "cursor-invalid"), spelling
+
+    async def test_a_cursor_may_come_back_percent_encoded(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        for name in ("Lamp", "Desk"):
+            await ada.offer(name)
+        cursor = cursor_of(await anyone.get("/api/products?limit=1"))
+
+        encoded = "".join(f"%{ord(each):02X}" for each in cursor)
+        page = await anyone.get(f"/api/products?cursor={encoded}")
+
+        assert [product["name"] for product in page.json["products"]] == ["Lamp"]
+
+    @pytest.mark.parametrize(
+        "cursor",
+        ["x", "A" * 22, "A" * MAX_CURSOR_LENGTH, "%FF", "%00", "%C3%A9", "%F0%9F%92%A9", "null"],
+    )
+    async def test_what_is_no_cursor_is_refused(self, stranger: Caller, cursor: str) -> None:
+        answer = await stranger.get(f"/api/products?cursor={cursor}")
+
+        assert problem_of(answer) == (400, "cursor-invalid")
+
+    async def test_what_is_longer_than_any_cursor_is_invalid(self, stranger: Caller) -> None:
+        answer = await stranger.get(f"/api/products?cursor={'A' * (MAX_CURSOR_LENGTH + 1)}")
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["cursor"]
