@@ -1,11 +1,16 @@
 """What a path may hold in an id's place, and which answers a client accepts."""
 
+import re
+
 from quart import Quart, request
 from werkzeug.routing import IntegerConverter, ValidationError
 
 from catalog.db.columns import MAX_ID
 from catalog.errors import NotAcceptable
 from catalog.http.headers import annotate
+
+
+_NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
 class IdConverter(IntegerConverter):
@@ -33,22 +38,30 @@ def configure_routing(app: Quart) -> None:
     app.url_map.merge_slashes = False
     # OPTIONS is answered where unknown methods are, in http/problems.py.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.before_request(_only_what_is_accepted)
     app.before_request(_remember_route)
+    app.before_request(_only_what_is_accepted)
 
 
 def _accepts_json(accept: str) -> bool:
-    return not accept or "*/*" in accept or "application/json" in accept
+    """Whether JSON is acceptable; the most specific range decides (RFC 9110, section 12.5.1).
+
+    Parameters other than the weight are ignored, because clients write ``charset=utf-8`` there.
+    """
+    accepted = {}
+    for item in accept.lower().split(","):
+        media_range, *parameters = (part.strip() for part in item.split(";"))
+        accepted[media_range] = not any(_NO_WEIGHT.fullmatch(each) for each in parameters)
+    for media_range in ("application/json", "application/*", "*/*"):
+        if media_range in accepted:
+            return accepted[media_range]
+    return not accept
 
 
 async def _only_what_is_accepted() -> None:
     """Refuse a client that cannot read JSON before doing its work (RFC 9110, section 15.5.7)."""
     if request.blueprint is None or not request.path.startswith("/api/"):
         return
-    accept = request.headers.get("Accept", "")
-    if _accepts_json(accept) and ";" not in accept:
-        return
-    if not request.accept_mimetypes.best_match(["application/json"]):
+    if not _accepts_json(",".join(request.headers.getlist("Accept"))):
         raise NotAcceptable("This resource is application/json.")
 
 

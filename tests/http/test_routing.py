@@ -1,0 +1,266 @@
+"""Which requests find a handler: ids, slashes, methods, parameters, representations."""
+
+import re
+from pathlib import Path
+
+import pytest
+from quart import Quart
+from structlog.testing import capture_logs
+
+from tests.http.wire import app_without_database, exchange
+from tests.support import Caller, Response, fields_of, problem_of
+
+APP = app_without_database(Path("/nonexistent"))
+# Every path of the service, an id or a name in the place of a parameter.
+METHODS: dict[str, set[str]] = {}
+for rule in APP.url_map.iter_rules():
+    path = rule.rule.replace("<slug>", "not-found").replace("<name>", "page.css")
+    path = re.sub(r"<id:\w+>", "7", path)
+    METHODS.setdefault(path, {"OPTIONS"}).update(rule.methods or ())
+
+
+class TestIds:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "0",
+            "-1",
+            "01",
+            "007",
+            "+1",
+            "1.0",
+            "1e2",
+            "1_000",
+            "0x10",
+            "%201",
+            "1%20",
+            "1%00",
+            "1%0A",
+            "null",
+            "1,2",
+            "1;2",
+            str(2**63),
+            str(2**64),
+            "9" * 19,
+            "9" * 400,
+            "9" * 5000,
+            "٣",
+            "%D9%A3",
+            "１",
+            "²",
+            "%2e%2e",
+        ],
+        ids=lambda text: text if len(text) < 30 else f"{len(text)}-nines",
+    )
+    async def test_any_other_text_is_not_found(self, holder: Caller, text: str) -> None:
+        answer = await holder.send("DELETE", f"/api/products/{text}")
+
+        assert problem_of(answer) == (404, "not-found")
+
+    @pytest.mark.parametrize("number", [1, 9, 10, 2**31, 2**63 - 1])
+    async def test_a_positive_64_bit_integer_is_one(self, holder: Caller, number: int) -> None:
+        # It gets as far as the database, which this app does not have.
+        answer = await holder.send("DELETE", f"/api/products/{number}")
+
+        assert problem_of(answer) == (503, "database-unavailable")
+
+    async def test_the_largest_is_looked_for(self, ada: Caller) -> None:
+        for number in (2**53 + 1, 2**63 - 1):
+            assert problem_of(await ada.delete(number)) == (404, "not-found")
+
+
+class TestSlashes:
+    @pytest.mark.parametrize("path", METHODS)
+    async def test_a_trailing_one_answers_as_without(self, holder: Caller, path: str) -> None:
+        for method in sorted(METHODS[path]):
+            headers = {"X-Request-ID": "same"}
+
+            plain = await holder.send(method, path, headers=headers)
+            slashed = await holder.send(method, f"{path.rstrip('/')}/", headers=headers)
+
+            assert slashed.status_code == plain.status_code
+            assert slashed.headers.get("Allow") == plain.headers.get("Allow")
+            # Tokens differ, and nothing that answers without the database has one.
+            assert slashed.body == plain.body
+
+    @pytest.mark.parametrize("path", ["/api//products", "/livez//", "/api/products//"])
+    async def test_two_in_a_row_are_no_path_of_ours(self, bare_app: Quart, path: str) -> None:
+        answer = await exchange(bare_app, "GET", path)
+
+        assert problem_of(answer) == (404, "not-found")
+        assert "Location" not in answer.headers
+
+    @pytest.mark.parametrize("path", ["/LIVEZ", "/Api/products", "/api/products.json", "/api"])
+    async def test_no_path_has_a_second_name(self, bare_app: Quart, path: str) -> None:
+        assert problem_of(await exchange(bare_app, "GET", path)) == (404, "not-found")
+
+
+class TestMethods:
+    @pytest.mark.parametrize("path", METHODS)
+    async def test_options_tells_which_there_are(self, stranger: Caller, path: str) -> None:
+        answer = await stranger.send("OPTIONS", path)
+
+        assert answer.status_code == 204
+        assert answer.body == b""
+        assert allowed_by(answer) == METHODS[path]
+
+    @pytest.mark.parametrize("path", METHODS)
+    async def test_another_is_not_allowed(self, stranger: Caller, path: str) -> None:
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "FROB"} - METHODS[path]:
+            answer = await stranger.send(method, path)
+
+            assert problem_of(answer) == (405, "method-not-allowed")
+            assert allowed_by(answer) == METHODS[path]
+
+    @pytest.mark.parametrize("path", METHODS)
+    async def test_head_is_there_where_get_is(self, path: str) -> None:
+        assert ("HEAD" in METHODS[path]) == ("GET" in METHODS[path])
+
+    @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "GET"])
+    async def test_where_nothing_is_no_method_is(self, stranger: Caller, method: str) -> None:
+        assert problem_of(await stranger.send(method, "/api/nowhere")) == (404, "not-found")
+
+    @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method"])
+    async def test_no_header_changes_it(self, holder: Caller, header: str) -> None:
+        answer = await holder.get("/livez", headers={header: "DELETE"})
+
+        assert answer.status_code == 200
+
+
+class TestQuery:
+    @pytest.mark.parametrize(
+        ("query", "named"),
+        [
+            ("limit=0", "limit"),
+            ("limit=1001", "limit"),
+            ("limit=-1", "limit"),
+            ("limit=%2B5", "limit"),
+            ("limit=5.0", "limit"),
+            ("limit=1e2", "limit"),
+            ("limit=1_0", "limit"),
+            ("limit=%205", "limit"),
+            ("limit=", "limit"),
+            ("limit", "limit"),
+            ("limit=%D9%A3", "limit"),
+            ("limit=%FF", "limit"),
+            ("limit=%00", "limit"),
+            ("limit=" + "9" * 5000, "limit"),
+            ("limit=true", "limit"),
+            ("limit=5&limit=6", "limit"),
+            ("limit=5&limit=5", "limit"),
+            ("cursor=a&cursor=b", "cursor"),
+            ("limit[]=5", "limit"),
+            ("limit[0]=5", "limit[0]"),
+            ("Limit=5", "Limit"),
+            ("page=2", "page"),
+            ("=5", ""),
+            ("%FF=5", "%FF"),
+            ("%00=5", "\0"),
+            ("__class__=5", "__class__"),
+            ("self=5", "self"),
+        ],
+        ids=lambda text: text[:20],
+    )
+    async def test_a_parameter_that_is_not_valid_is_named(
+        self, stranger: Caller, query: str, named: str
+    ) -> None:
+        answer = await stranger.get(f"/api/products?{query}")
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == [named]
+
+    @pytest.mark.parametrize("query", ["", "limit=1", "limit=1000", "limit=007", "&&limit=5&"])
+    async def test_one_that_is_valid_is_taken(self, stranger: Caller, query: str) -> None:
+        # It gets as far as the database, which this app does not have.
+        answer = await stranger.get(f"/api/products?{query}")
+
+        assert problem_of(answer) == (503, "database-unavailable")
+
+    async def test_very_many_are_not_all_named(self, stranger: Caller) -> None:
+        query = "&".join(f"p{number}=1" for number in range(5000))
+
+        answer = await stranger.get(f"/api/products?{query}")
+
+        assert problem_of(answer) == (422, "invalid")
+        assert len(fields_of(answer)) == 100
+
+
+class TestAccept:
+    @pytest.mark.parametrize(
+        "accept",
+        [
+            "text/html",
+            "text/*",
+            "application/xml",
+            "application/json;q=0",
+            "application/json; q=0.0, text/html",
+            "*/*;q=0",
+            "application/jsonp",
+            "application/json-seq",
+            "image/png, text/html;q=0.5",
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/api/products"),
+            ("HEAD", "/api/products"),
+            ("POST", "/api/products"),
+            ("DELETE", "/api/products/7"),
+            ("POST", "/api/auth/login"),
+            ("GET", "/api/auth/refresh"),
+        ],
+    )
+    async def test_without_json_nothing_is_done(
+        self, stranger: Caller, method: str, path: str, accept: str
+    ) -> None:
+        answer = await stranger.send(method, path, headers={"Accept": accept})
+
+        assert problem_of(answer) == (406, "not-acceptable")
+
+    @pytest.mark.parametrize(
+        "accept",
+        [
+            None,
+            "",
+            "*/*",
+            "application/*",
+            "application/json",
+            "APPLICATION/JSON",
+            "application/json; charset=utf-8",
+            "text/html, application/json;q=0.1",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        ],
+    )
+    async def test_with_json_it_is_done(self, stranger: Caller, accept: str | None) -> None:
+        headers = {} if accept is None else {"Accept": accept}
+
+        answer = await stranger.get("/api/products/my", headers=headers)
+
+        assert problem_of(answer) == (401, "token-missing")
+
+    @pytest.mark.parametrize("path", ["/", "/docs", "/livez", "/openapi.json"])
+    async def test_pages_and_health_are_what_they_are(self, stranger: Caller, path: str) -> None:
+        answer = await stranger.get(path, headers={"Accept": "image/png"})
+
+        assert answer.status_code == 200
+
+    async def test_two_headers_are_one_list(self, bare_app: Quart) -> None:
+        headers = [(b"accept", b"text/html"), (b"accept", b"application/json")]
+
+        answer = await exchange(bare_app, "GET", "/api/products/my", headers=headers)
+
+        assert problem_of(answer) == (401, "token-missing")
+
+    async def test_a_refusal_is_logged_under_its_route(self, tmp_path: Path) -> None:
+        app = app_without_database(tmp_path, access_log="all")
+
+        with capture_logs() as logs:
+            await Caller(app).send("DELETE", "/api/products/7", headers={"Accept": "text/html"})
+
+        assert [event["route"] for event in logs] == ["/api/products/<id:product_id>"]
+
+
+def allowed_by(answer: Response) -> set[str]:
+    (allow,) = answer.headers.getlist("Allow")
+    return set(allow.split(", "))
