@@ -8,6 +8,7 @@ from catalog.cli.create_admin import create_admin
 from catalog.cli.entry import Commands
 from catalog.cli.migrate import migrate
 from catalog.cli.openapi import openapi
+from catalog.cli.seed import seed
 from catalog.cli.serve import serve
 
 
@@ -21,5 +22,5 @@ def main() -> None:
     """
 
 
-for command in (serve, migrate, create_admin, check, openapi):
+for command in (serve, migrate, create_admin, seed, check, openapi):
     main.add_command(command)

@@ -1,0 +1,116 @@
+"""``catalog seed``."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import click
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth.models import MAX_PASSWORD
+from catalog.auth.passwords import Passwords
+from catalog.auth.samples import make_accounts
+from catalog.auth.service import check_password
+from catalog.cli.entry import encodable, require_schema, run, settings_for_command
+from catalog.db.database import Database
+from catalog.errors import OperatorError
+from catalog.products.samples import CHUNK_ROWS, insert_samples, make_samples
+from catalog.settings import Settings
+
+MAX_ROWS = 100_000_000
+
+
+@click.command()
+@click.option(
+    "--users",
+    type=click.IntRange(1, MAX_ROWS),
+    default=100,
+    show_default=True,
+    help="How many accounts own the products.",
+)
+@click.option(
+    "--products",
+    type=click.IntRange(0, MAX_ROWS),
+    default=1000,
+    show_default=True,
+    help="How many products to add.",
+)
+@click.option(
+    "--password",
+    callback=encodable,
+    help="The password of all these accounts; without it nobody can sign in to them.",
+)
+@click.option(
+    "--random-seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Other products for another number; the same ones for the same.",
+)
+def seed(users: int, products: int, password: str | None, random_seed: int) -> None:
+    """Fill the database with made-up accounts and products, to try it out or to measure it.
+
+    The accounts are the same each time: those that exist are used again, and keep the password
+    they have. Products are always added, so to run it twice gives twice as many.
+
+    The same numbers and the same --random-seed give the same rows on every database, their times
+    included; only ids are the database's.
+    """
+    settings = settings_for_command()
+    began = time.monotonic()
+    with click.progressbar(
+        length=users + products, label="Seeding", file=sys.stderr, hidden=not sys.stderr.isatty()
+    ) as bar:
+        new_users = run(_seed(settings, users, products, password, random_seed, bar.update))
+    seconds = time.monotonic() - began
+    rate = (new_users + products) / seconds
+    click.echo(
+        f"Added {products:,} products and {new_users:,} of {users:,} users in {seconds:.1f} s: "
+        f"{rate:,.0f} rows/s."
+    )
+
+
+async def _seed(
+    settings: Settings,
+    users: int,
+    products: int,
+    password: str | None,
+    random_seed: int,
+    advance: Callable[[int], None],
+) -> int:
+    """Make the rows, a transaction for each chunk of them; returns how many users are new."""
+    password_hash = await _hash(settings, password) if password else None
+    database = Database(settings)
+    try:
+        await database.transaction(_require_schema)
+        owner_ids: list[int] = []
+        new_users = 0
+        for first in range(1, users + 1, CHUNK_ROWS):
+            numbers = range(first, min(first + CHUNK_ROWS, users + 1))
+            ids, new = await database.transaction(
+                make_accounts, numbers=numbers, password_hash=password_hash
+            )
+            owner_ids += ids
+            new_users += new
+            advance(len(ids))
+        for samples in make_samples(products, owner_ids=owner_ids, seed=random_seed):
+            await database.transaction(insert_samples, samples)
+            advance(len(samples))
+        return new_users
+    finally:
+        await database.close()
+
+
+async def _require_schema(session: AsyncSession) -> None:
+    await require_schema(await session.connection())
+
+
+async def _hash(settings: Settings, password: str) -> str:
+    check_password(password, min_length=settings.password_min_length)
+    if len(password) > MAX_PASSWORD:
+        raise OperatorError(f"A password has at most {MAX_PASSWORD} characters.")
+    passwords = Passwords(settings)
+    try:
+        return await passwords.hash(password)
+    finally:
+        passwords.close()
