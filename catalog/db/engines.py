@@ -156,6 +156,11 @@ async def _connect_mysql(settings: Settings, purpose: Purpose, **kwargs: Any) ->
             return connection
     except TimeoutError:
         raise aiomysql.OperationalError(2003, f"no connection within {deadline} s") from None
+    except aiomysql.OperationalError as error:
+        if isinstance(error.__cause__, ssl.SSLError):
+            # The driver's own text says no more than that there is no connection.
+            raise aiomysql.OperationalError(2026, f"no TLS: {error.__cause__}") from error
+        raise
 
 
 async def _set_session(connection: Any, settings: Settings, purpose: Purpose) -> None:

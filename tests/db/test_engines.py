@@ -1,0 +1,228 @@
+"""Connections: what each is fit for, and what goes over the wire."""
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.db.database import Database
+from catalog.db.engines import Purpose, create_engine
+from catalog.errors import DatabaseUnavailable
+from catalog.settings import Settings
+from tests.db.support import Open, answer, on_mariadb, on_mysql, on_servers, on_sqlite
+from tests.engines import Engine, settings_for
+
+
+async def scalar(settings: Settings, purpose: Purpose, statement: str) -> Any:
+    """Ask on a connection made for a purpose."""
+    engine = create_engine(settings, purpose)
+    try:
+        async with engine.connect() as connection:
+            return await connection.scalar(text(statement))
+    finally:
+        await engine.dispose()
+
+
+@on_sqlite
+class TestSqlite:
+    @pytest.mark.parametrize("purpose", Purpose, ids=lambda purpose: purpose.value)
+    async def test_readers_do_not_wait_for_writers_and_commits_survive_a_power_cut(
+        self, settings: Settings, purpose: Purpose
+    ) -> None:
+        assert await scalar(settings, purpose, "PRAGMA journal_mode") == "wal"
+        assert await scalar(settings, purpose, "PRAGMA synchronous") == 2  # FULL
+        assert await scalar(settings, purpose, "PRAGMA foreign_keys") == 1
+
+    async def test_only_readers_are_kept_from_writing(self, settings: Settings) -> None:
+        assert await scalar(settings, Purpose.READING, "PRAGMA query_only") == 1
+        assert await scalar(settings, Purpose.WRITING, "PRAGMA query_only") == 0
+        assert await scalar(settings, Purpose.MIGRATING, "PRAGMA query_only") == 0
+
+    async def test_waiting_for_a_lock_ends_before_the_deadline(self, database_url: URL) -> None:
+        settings = settings_for(database_url, database_timeout=2)
+
+        assert await scalar(settings, Purpose.READING, "PRAGMA busy_timeout") == 1600
+        assert await scalar(settings, Purpose.WRITING, "PRAGMA busy_timeout") == 1600
+        assert await scalar(settings, Purpose.MIGRATING, "PRAGMA busy_timeout") == 60_000
+
+    async def test_a_writer_takes_the_lock_when_it_begins(
+        self, settings: Settings, database_url: URL
+    ) -> None:
+        engine = create_engine(settings, Purpose.WRITING)
+        other = sqlite3.connect(str(database_url.database), timeout=0, isolation_level=None)
+
+        async with engine.connect() as connection, connection.begin():
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+
+        other.execute("BEGIN IMMEDIATE")
+        other.close()
+        await engine.dispose()
+
+    async def test_a_folder_that_does_not_exist_is_unavailable(
+        self, opened: Open, tmp_path: Path
+    ) -> None:
+        database = opened(URL.create("sqlite", database=str(tmp_path / "missing" / "catalog.db")))
+
+        with pytest.raises(DatabaseUnavailable):
+            await database.reading(answer)
+
+    async def test_a_file_that_is_no_database_is_unavailable(
+        self, opened: Open, tmp_path: Path
+    ) -> None:
+        (tmp_path / "letter").write_text("Dear database, " * 1000)
+        database = opened(URL.create("sqlite", database=str(tmp_path / "letter")))
+
+        with pytest.raises(DatabaseUnavailable):
+            await database.reading(answer)
+
+
+@on_servers
+class TestServer:
+    @pytest.mark.parametrize("purpose", Purpose, ids=lambda purpose: purpose.value)
+    async def test_times_are_utc_and_what_does_not_fit_is_refused(
+        self, settings: Settings, purpose: Purpose
+    ) -> None:
+        modes = (await scalar(settings, purpose, "SELECT @@sql_mode")).split(",")
+
+        assert await scalar(settings, purpose, "SELECT @@time_zone") == "+00:00"
+        assert {"STRICT_TRANS_TABLES", "NO_ZERO_DATE"} <= set(modes)
+        assert not {"NO_BACKSLASH_ESCAPES", "ANSI_QUOTES", "PIPES_AS_CONCAT"} & set(modes)
+
+    @pytest.mark.parametrize("purpose", Purpose, ids=lambda purpose: purpose.value)
+    async def test_text_is_utf8_on_the_wire(self, settings: Settings, purpose: Purpose) -> None:
+        assert await scalar(settings, purpose, "SELECT @@character_set_client") == "utf8mb4"
+        assert await scalar(settings, purpose, "SELECT @@character_set_results") == "utf8mb4"
+
+    async def test_writers_do_not_lock_gaps(self, settings: Settings, engine: Engine) -> None:
+        variable = {"mysql": "transaction_isolation", "mariadb": "tx_isolation"}[engine.name]
+
+        isolation = await scalar(settings, Purpose.WRITING, f"SELECT @@{variable}")
+
+        assert isolation == "READ-COMMITTED"
+
+    async def test_only_readers_are_kept_from_writing(
+        self, settings: Settings, engine: Engine
+    ) -> None:
+        variable = {"mysql": "transaction_read_only", "mariadb": "tx_read_only"}[engine.name]
+
+        assert await scalar(settings, Purpose.READING, f"SELECT @@{variable}") == 1
+        assert await scalar(settings, Purpose.WRITING, f"SELECT @@{variable}") == 0
+        assert await scalar(settings, Purpose.MIGRATING, f"SELECT @@{variable}") == 0
+
+    async def test_locks_and_statements_end_within_the_deadline(
+        self, database_url: URL, engine: Engine
+    ) -> None:
+        settings = settings_for(database_url, database_timeout=4)
+        limit = {
+            "mysql": "SELECT @@max_execution_time / 1000",
+            "mariadb": "SELECT @@max_statement_time",
+        }[engine.name]
+
+        for purpose in (Purpose.READING, Purpose.WRITING):
+            assert await scalar(settings, purpose, "SELECT @@innodb_lock_wait_timeout") == 2
+            assert float(await scalar(settings, purpose, limit)) == 4
+
+    async def test_migrations_may_take_their_time(self, settings: Settings, engine: Engine) -> None:
+        limit = {"mysql": "max_execution_time", "mariadb": "max_statement_time"}[engine.name]
+
+        assert await scalar(settings, Purpose.MIGRATING, f"SELECT @@{limit}") == 0
+
+    async def test_a_wrong_password_is_unavailable_and_told_to_nobody(
+        self, opened: Open, database_url: URL
+    ) -> None:
+        database = opened(database_url.set(username="nobody", password="wrong"))
+
+        with pytest.raises(DatabaseUnavailable) as refused:
+            await database.reading(answer)
+
+        assert "nobody" not in refused.value.detail
+
+    async def test_a_database_that_does_not_exist_is_unavailable(
+        self, opened: Open, database_url: URL
+    ) -> None:
+        database = opened(database_url.set(database="catalog_test_missing"))
+
+        with pytest.raises(DatabaseUnavailable):
+            await database.transaction(answer)
+
+    async def test_one_that_nobody_listens_at_is_unavailable(
+        self, opened: Open, database_url: URL
+    ) -> None:
+        database = opened(database_url.set(port=1))
+
+        with pytest.raises(DatabaseUnavailable):
+            await database.reading(answer)
+
+
+def foreign_authority(folder: Path) -> Path:
+    """A certificate authority that has nothing to do with any server."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Somebody else's authority")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "ca.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+async def cipher(executor: AsyncConnection | AsyncSession) -> str:
+    """What the connection is encrypted with; empty for clear text."""
+    row = (await executor.execute(text("SHOW SESSION STATUS LIKE 'Ssl_cipher'"))).one()
+    return str(row[1])
+
+
+class TestTls:
+    @on_mariadb  # The tests' own offers no TLS.
+    @pytest.mark.parametrize("tls", ["require", "verify"])
+    async def test_a_server_without_it_is_refused_instead_of_spoken_to_in_clear_text(
+        self, opened: Open, tls: str
+    ) -> None:
+        database = opened(database_tls=tls)
+
+        for way in (database.reading, database.transaction):
+            with pytest.raises(DatabaseUnavailable) as refused:
+                await way(answer)
+            assert isinstance(refused.value.__cause__, DBAPIError)
+            assert "offers no TLS" in str(refused.value.__cause__.orig)
+
+    @on_mysql  # It makes a certificate for itself.
+    async def test_require_encrypts_every_connection(self, opened: Open) -> None:
+        database = opened(database_tls="require")
+
+        assert await database.reading(cipher)
+        assert await database.transaction(cipher)
+        assert await database.probe(cipher, within=0.9)
+
+    @on_mysql
+    async def test_off_means_clear_text(self, database: Database) -> None:
+        assert await database.reading(cipher) == ""
+
+    @on_mysql
+    async def test_verify_refuses_a_certificate_that_its_authority_did_not_sign(
+        self, opened: Open, tmp_path: Path
+    ) -> None:
+        for authority in (None, foreign_authority(tmp_path)):
+            database = opened(database_tls="verify", database_tls_ca=authority)
+
+            with pytest.raises(DatabaseUnavailable) as refused:
+                await database.reading(answer)
+            assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.__cause__)

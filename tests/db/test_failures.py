@@ -1,0 +1,227 @@
+"""What the engines' error numbers mean to a caller."""
+
+import sqlite3
+
+import pytest
+from pymysql import err
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from catalog.db.failures import is_refusal, translated, worth_a_retry
+from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable
+
+# The servers' numbers, as mysqld_error.h and errmsg.h name them.
+SERVER_CODES: dict[type[CatalogError], dict[int, str]] = {
+    DatabaseBusy: {
+        1020: "ER_CHECKREAD: record has changed since last read",
+        1205: "ER_LOCK_WAIT_TIMEOUT",
+        1206: "ER_LOCK_TABLE_FULL",
+        1213: "ER_LOCK_DEADLOCK",
+        3572: "ER_LOCK_NOWAIT",
+    },
+    Conflict: {
+        1062: "ER_DUP_ENTRY",
+        1451: "ER_ROW_IS_REFERENCED_2",
+        1452: "ER_NO_REFERENCED_ROW_2",
+        1586: "ER_DUP_ENTRY_WITH_KEY_NAME",
+        1761: "ER_FOREIGN_DUPLICATE_KEY_WITH_CHILD_INFO",
+        1762: "ER_FOREIGN_DUPLICATE_KEY_WITHOUT_CHILD_INFO",
+    },
+    DatabaseUnavailable: {
+        1021: "ER_DISK_FULL",
+        1040: "ER_CON_COUNT_ERROR: too many connections",
+        1041: "ER_OUT_OF_RESOURCES",
+        1044: "ER_DBACCESS_DENIED_ERROR",
+        1045: "ER_ACCESS_DENIED_ERROR",
+        1047: "ER_UNKNOWN_COM_ERROR: WSREP has not yet prepared node",
+        1049: "ER_BAD_DB_ERROR",
+        1053: "ER_SERVER_SHUTDOWN",
+        1077: "ER_NORMAL_SHUTDOWN",
+        1079: "ER_SHUTDOWN_COMPLETE",
+        1080: "ER_FORCING_CLOSE",
+        1114: "ER_RECORD_FILE_FULL",
+        1129: "ER_HOST_IS_BLOCKED",
+        1130: "ER_HOST_NOT_PRIVILEGED",
+        1152: "ER_ABORTING_CONNECTION",
+        1158: "ER_NET_READ_ERROR",
+        1159: "ER_NET_READ_INTERRUPTED",
+        1160: "ER_NET_ERROR_ON_WRITE",
+        1161: "ER_NET_WRITE_INTERRUPTED",
+        1203: "ER_TOO_MANY_USER_CONNECTIONS",
+        1226: "ER_USER_LIMIT_REACHED",
+        1290: "ER_OPTION_PREVENTS_STATEMENT: read-only",
+        1317: "ER_QUERY_INTERRUPTED",
+        1698: "ER_ACCESS_DENIED_NO_PASSWORD_ERROR",
+        1792: "ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION",
+        1836: "ER_READ_ONLY_MODE",
+        1927: "ER_CONNECTION_KILLED",
+        1969: "ER_STATEMENT_TIMEOUT of MariaDB",
+        2000: "CR_UNKNOWN_ERROR",
+        2002: "CR_CONNECTION_ERROR",
+        2003: "CR_CONN_HOST_ERROR",
+        2005: "CR_UNKNOWN_HOST",
+        2006: "CR_SERVER_GONE_ERROR",
+        2012: "CR_SERVER_HANDSHAKE_ERR",
+        2013: "CR_SERVER_LOST",
+        2014: "CR_COMMANDS_OUT_OF_SYNC",
+        2026: "CR_SSL_CONNECTION_ERROR",
+        2027: "CR_MALFORMED_PACKET",
+        2055: "CR_SERVER_LOST_EXTENDED",
+        3024: "ER_QUERY_TIMEOUT of MySQL",
+        3100: "ER_RUN_HOOK_ERROR: group replication",
+        3101: "ER_TRANSACTION_ROLLBACK_DURING_COMMIT: group replication",
+        3118: "ER_ACCOUNT_HAS_BEEN_LOCKED",
+        4031: "ER_CLIENT_INTERACTION_TIMEOUT",
+    },
+}
+
+# SQLite's primary result codes and, where they occur, extended ones.
+SQLITE_CODES: dict[type[CatalogError], tuple[str, ...]] = {
+    DatabaseBusy: (
+        "SQLITE_BUSY",
+        "SQLITE_BUSY_RECOVERY",
+        "SQLITE_BUSY_SNAPSHOT",
+        "SQLITE_LOCKED",
+        "SQLITE_LOCKED_SHAREDCACHE",
+    ),
+    Conflict: (
+        "SQLITE_CONSTRAINT_FOREIGNKEY",
+        "SQLITE_CONSTRAINT_PRIMARYKEY",
+        "SQLITE_CONSTRAINT_UNIQUE",
+    ),
+    DatabaseUnavailable: (
+        "SQLITE_CANTOPEN",
+        "SQLITE_CORRUPT",
+        "SQLITE_FULL",
+        "SQLITE_INTERRUPT",
+        "SQLITE_IOERR",
+        "SQLITE_IOERR_FSYNC",
+        "SQLITE_NOMEM",
+        "SQLITE_NOTADB",
+        "SQLITE_PERM",
+        "SQLITE_READONLY",
+        "SQLITE_READONLY_DBMOVED",
+    ),
+}
+
+BUGS = {
+    1054: "ER_BAD_FIELD_ERROR",
+    1064: "ER_PARSE_ERROR",
+    1146: "ER_NO_SUCH_TABLE",
+    1264: "ER_WARN_DATA_OUT_OF_RANGE",
+    1364: "ER_NO_DEFAULT_FOR_FIELD",
+    1366: "ER_TRUNCATED_WRONG_VALUE_FOR_FIELD",
+    1406: "ER_DATA_TOO_LONG",
+    3819: "ER_CHECK_CONSTRAINT_VIOLATED of MySQL",
+    4025: "ER_CONSTRAINT_FAILED of MariaDB",
+}
+
+SECRET_TEXT = "Access denied for user 'catalog' to column 'password_hash'"
+
+
+def server_error(code: int) -> DBAPIError:
+    return DBAPIError("SELECT 1", {}, err.OperationalError(code, SECRET_TEXT))
+
+
+def sqlite_error(code: int | None) -> DBAPIError:
+    cause = sqlite3.OperationalError(SECRET_TEXT)
+    if code is not None:
+        cause.sqlite_errorcode = code
+    return DBAPIError("SELECT 1", {}, cause)
+
+
+class TestTranslation:
+    @pytest.mark.parametrize(
+        ("code", "refusal"),
+        [(code, refusal) for refusal, codes in SERVER_CODES.items() for code in codes],
+        ids=[f"{code} {name}" for codes in SERVER_CODES.values() for code, name in codes.items()],
+    )
+    def test_a_servers_number_means_the_same_wherever_it_comes_from(
+        self, code: int, refusal: type[CatalogError]
+    ) -> None:
+        wrapped = err.InterfaceError("connection lost")
+        wrapped.__cause__ = err.OperationalError(code, SECRET_TEXT)
+
+        for error in (server_error(code), DBAPIError("SELECT 1", {}, wrapped)):
+            answer = translated(error)
+
+            assert type(answer) is refusal
+            assert SECRET_TEXT not in answer.detail
+
+    @pytest.mark.parametrize(
+        ("name", "refusal"),
+        [(name, refusal) for refusal, names in SQLITE_CODES.items() for name in names],
+    )
+    def test_sqlites_codes_mean_what_the_servers_numbers_do(
+        self, name: str, refusal: type[CatalogError]
+    ) -> None:
+        answer = translated(sqlite_error(getattr(sqlite3, name)))
+
+        assert type(answer) is refusal
+        assert SECRET_TEXT not in answer.detail
+
+    @pytest.mark.parametrize("code", BUGS, ids=BUGS.values())
+    def test_a_bug_of_ours_stays_what_it_is(self, code: int) -> None:
+        error = server_error(code)
+
+        assert translated(error) is error
+
+    @pytest.mark.parametrize(
+        "code",
+        [
+            sqlite3.SQLITE_ERROR,
+            sqlite3.SQLITE_CONSTRAINT_CHECK,
+            sqlite3.SQLITE_CONSTRAINT_NOTNULL,
+            None,
+        ],
+        ids=["SQLITE_ERROR", "SQLITE_CONSTRAINT_CHECK", "SQLITE_CONSTRAINT_NOTNULL", "no code"],
+    )
+    def test_a_bug_of_ours_stays_what_it_is_on_sqlite(self, code: int | None) -> None:
+        error = sqlite_error(code)
+
+        assert translated(error) is error
+
+    def test_a_connection_that_is_lost_is_unavailable_whatever_the_number(self) -> None:
+        error = DBAPIError("SELECT 1", {}, OSError("reset"), connection_invalidated=True)
+
+        assert type(translated(error)) is DatabaseUnavailable
+
+    def test_waiting_in_vain_for_the_pool_is_busy(self) -> None:
+        assert type(translated(PoolTimeout())) is DatabaseBusy
+
+    def test_waiting_in_vain_for_an_answer_is_unavailable(self) -> None:
+        assert type(translated(TimeoutError())) is DatabaseUnavailable
+
+    def test_anything_else_passes_unchanged(self) -> None:
+        error = StatementError("bad parameter", "SELECT 1", {}, ValueError("naive"))
+
+        assert translated(error) is error
+
+    @pytest.mark.parametrize("refusal", [DatabaseBusy, DatabaseUnavailable])
+    def test_who_may_come_back_is_told_when(self, refusal: type[CatalogError]) -> None:
+        (code, *_) = SERVER_CODES[refusal]
+        answer = translated(server_error(code))
+
+        assert isinstance(answer, CatalogError)
+        assert int(answer.headers["Retry-After"]) >= 1
+
+
+class TestRetries:
+    @pytest.mark.parametrize("code", [1020, 1205, 1213])
+    def test_collisions_are_worth_one(self, code: int) -> None:
+        assert worth_a_retry(server_error(code))
+
+    @pytest.mark.parametrize("code", [1062, 1064, 1290, 2003, 2006, 2013])
+    def test_what_would_be_repeated_is_not(self, code: int) -> None:
+        assert not worth_a_retry(server_error(code))
+
+
+class TestRefusal:
+    @pytest.mark.parametrize("code", [1044, 1045, 1049, 1130, 1698, 3118])
+    def test_it_is_known_that_waiting_will_not_help(self, code: int) -> None:
+        assert is_refusal(server_error(code))
+
+    @pytest.mark.parametrize("code", [1040, 1205, 2002, 2003, 2006, 2013])
+    def test_it_is_known_that_waiting_may_help(self, code: int) -> None:
+        assert not is_refusal(server_error(code))
+        assert not is_refusal(OSError("no such file"))
