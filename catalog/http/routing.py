@@ -9,7 +9,6 @@ from catalog.db.columns import MAX_ID
 from catalog.errors import NotAcceptable
 from catalog.http.headers import annotate
 
-
 _NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0*)?")
 
 

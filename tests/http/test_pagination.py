@@ -27,7 +27,8 @@ POSITIONS = st.lists(
 
 def cursor_of(page: Response) -> str:
     """The cursor of the next page."""
-    return parse_qs(urlsplit(page.json["next"]).query)["cursor"][0]
+    (cursor,) = parse_qs(urlsplit(str(page.json["next"])).query)["cursor"]
+    return cursor
 
 
 def is_refused(cursor: str, *, bound_to: str = LIST, by: Cursors = CURSORS) -> bool:

@@ -1,0 +1,244 @@
+"""The OpenAPI document: valid, complete, and the same from build to build."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from quart import Quart
+from quart_schema.openapi import QUART_SCHEMA_HIDDEN_ATTRIBUTE
+
+from catalog.auth.guards import BEARER, audience_of
+from catalog.errors import public_errors
+from catalog.http.openapi import document_of
+from catalog.http.problems import MEDIA_TYPE
+from tests.http.documented import check_value, hold_to_document
+from tests.http.wire import app_without_database
+from tests.support import Caller
+
+APP = app_without_database(Path("/nonexistent"))
+DOCUMENT = document_of(APP)
+OPERATIONS = {
+    operation["operationId"]: operation
+    for operations in DOCUMENT["paths"].values()
+    for operation in operations.values()
+}
+each_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+
+# Operations that do something sensible without the body that they take.
+MAY_LACK_A_BODY = {"refresh_token"}
+
+
+def path_of(rule: str) -> str:
+    """A route as OpenAPI writes it."""
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+
+
+def schemas_of(part: Any) -> Iterator[dict[str, Any]]:
+    """Every schema in the document that has examples, however deep."""
+    if isinstance(part, dict):
+        if isinstance(part.get("examples"), list):
+            yield part
+        for child in part.values():
+            yield from schemas_of(child)
+    elif isinstance(part, list):
+        for child in part:
+            yield from schemas_of(child)
+
+
+class TestDocument:
+    def test_it_is_openapi_3_1(self) -> None:
+        assert DOCUMENT["openapi"].startswith("3.1.")
+        assert list(OpenAPIV31SpecValidator(DOCUMENT).iter_errors()) == []
+
+    def test_every_route_is_in_it_or_hidden_on_purpose(self) -> None:
+        expected = {
+            (path_of(rule.rule), method.lower())
+            for rule in APP.url_map.iter_rules()
+            for method in rule.methods or ()
+            if method not in {"HEAD", "OPTIONS"}
+            and not getattr(APP.view_functions[rule.endpoint], QUART_SCHEMA_HIDDEN_ATTRIBUTE, False)
+        }
+
+        documented = {(path, each) for path, item in DOCUMENT["paths"].items() for each in item}
+
+        assert documented == expected
+
+    def test_nothing_under_api_is_hidden(self) -> None:
+        for rule in APP.url_map.iter_rules():
+            assert not rule.rule.startswith("/api/") or path_of(rule.rule) in DOCUMENT["paths"]
+
+    def test_it_is_built_once(self) -> None:
+        assert document_of(APP) is DOCUMENT
+
+    def test_two_apps_have_the_same(self, tmp_path: Path) -> None:
+        other = document_of(app_without_database(tmp_path))
+
+        assert other is not DOCUMENT
+        assert json.dumps(other) == json.dumps(DOCUMENT)
+
+    def test_it_has_no_references_into_nowhere(self) -> None:
+        for reference in re.findall(r'"\$ref": "([^"]*)"', json.dumps(DOCUMENT)):
+            place: Any = DOCUMENT
+            assert reference.startswith("#/")
+            for name in reference.removeprefix("#/").split("/"):
+                place = place[name]
+
+    def test_every_error_is_documented_somewhere(self) -> None:
+        text = json.dumps(DOCUMENT["paths"])
+        # What no operation answers with: there is none when the path or the method is unknown.
+        without_operation = {"method-not-allowed"}
+        # The family's general form, of which only the particular ones are met.
+        general = {"conflict"}
+
+        for kind in public_errors():
+            is_documented = f"`{kind.slug}`" in text
+            assert is_documented or kind.slug in without_operation | general, kind.slug
+
+    def test_names_are_unique(self) -> None:
+        names = re.findall(r'"operationId": "([^"]*)"', json.dumps(DOCUMENT))
+
+        assert sorted(names) == sorted(set(names))
+
+
+class TestServed:
+    async def test_it_is_what_is_served(self, stranger: Caller) -> None:
+        answer = await stranger.get("/openapi.json")
+
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "application/json"
+        assert answer.json == json.loads(json.dumps(DOCUMENT))
+
+    async def test_who_has_it_already_is_told_so(self, stranger: Caller) -> None:
+        etag = (await stranger.get("/openapi.json")).headers["ETag"]
+
+        again = await stranger.get("/openapi.json", headers={"If-None-Match": etag})
+        other = await stranger.get("/openapi.json", headers={"If-None-Match": '"other"'})
+
+        assert (again.status_code, again.body) == (304, b"")
+        assert again.headers["ETag"] == etag
+        assert other.status_code == 200
+
+
+class TestOperations:
+    @each_operation
+    def test_it_is_explained(self, operation: dict[str, Any]) -> None:
+        assert operation["summary"].endswith(".")
+        assert operation["tags"]
+
+    @each_operation
+    def test_its_body_is_required(self, operation: dict[str, Any]) -> None:
+        if "requestBody" in operation:
+            is_optional = operation["operationId"] in MAY_LACK_A_BODY
+
+            assert operation["requestBody"]["required"] is not is_optional
+            assert operation["requestBody"]["content"]
+
+    @each_operation
+    def test_it_has_a_success_and_each_answer_a_meaning(self, operation: dict[str, Any]) -> None:
+        assert any(status.startswith("2") for status in operation["responses"])
+        for status, response in operation["responses"].items():
+            assert response["description"]
+            assert response["headers"]["X-Request-ID"]
+            assert ("content" in response) == (status not in {"204", "304"})
+
+    @each_operation
+    def test_its_errors_are_problems(self, operation: dict[str, Any]) -> None:
+        errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
+
+        assert {"400", "408", "413", "500", "503"} <= set(errors)
+        for response in errors.values():
+            assert list(response["content"]) == [MEDIA_TYPE]
+            assert re.search(r"^- `[a-z-]+`: ", response["description"], re.MULTILINE)
+
+    @each_operation
+    def test_errors_say_which_headers_come_along(self, operation: dict[str, Any]) -> None:
+        for status, header in (("401", "WWW-Authenticate"), ("503", "Retry-After")):
+            response = operation["responses"].get(status)
+
+            assert response is None or header in response["headers"]
+
+    @each_operation
+    def test_parameters_are_described_by_a_schema(self, operation: dict[str, Any]) -> None:
+        for parameter in operation["parameters"]:
+            assert parameter["schema"]
+            if parameter["in"] == "path":
+                assert parameter["required"] is True
+
+    def test_it_says_who_needs_a_token(self) -> None:
+        for rule in APP.url_map.iter_rules():
+            for method in {"get", "post", "put", "patch", "delete"}:
+                operation = DOCUMENT["paths"].get(path_of(rule.rule), {}).get(method)
+                if operation is None or method.upper() not in (rule.methods or ()):
+                    continue
+                is_public = audience_of(APP.view_functions[rule.endpoint]) == "public"
+
+                assert operation.get("security", []) == ([] if is_public else [{BEARER: []}])
+                assert is_public or "401" in operation["responses"]
+
+
+class TestExamples:
+    def test_there_are_some(self) -> None:
+        assert list(schemas_of(DOCUMENT))
+
+    def test_each_is_what_its_schema_describes(self) -> None:
+        for schema in schemas_of(DOCUMENT):
+            for example in schema["examples"]:
+                check_value(example, schema, DOCUMENT)
+
+    @each_operation
+    def test_a_body_made_of_them_is_valid(self, operation: dict[str, Any]) -> None:
+        content = operation.get("requestBody", {}).get("content", {})
+        schema = content.get("application/json", {}).get("schema", {})
+        name = schema.get("$ref", "").rpartition("/")[2]
+        schema = DOCUMENT["components"]["schemas"].get(name, schema)
+        fields = schema.get("properties", {})
+
+        body = {name: field["examples"][0] for name, field in fields.items() if "examples" in field}
+
+        assert set(schema.get("required", [])) <= set(body)
+        if schema:
+            check_value(body, schema, DOCUMENT)
+
+
+class TestHoldToDocument:
+    """The check that all other tests of this folder run under."""
+
+    @pytest.fixture
+    def app_with_secrets(self, tmp_path: Path) -> Quart:
+        """An app that answers as its document does not say."""
+        app = app_without_database(tmp_path)
+        hold_to_document(app)
+        return app
+
+    @pytest.mark.parametrize(
+        ("status", "body", "media_type"),
+        [
+            (200, b'{"status": 7}', "application/json"),
+            (200, b"{}", "application/json"),
+            (200, b"alive", "text/plain"),
+            (200, b"", "application/json"),
+            (202, b'{"status": "alive"}', "application/json"),
+            (404, b'{"status": "alive"}', "application/json"),
+            (503, b'{"status": "alive"}', "application/json"),
+        ],
+    )
+    async def test_it_sees_what_is_not_documented(
+        self, app_with_secrets: Quart, status: int, body: bytes, media_type: str
+    ) -> None:
+        async def answer() -> tuple[bytes, int, dict[str, str]]:
+            return body, status, {"Content-Type": media_type}
+
+        app_with_secrets.view_functions["operations.check_liveness"] = answer
+
+        with pytest.raises(AssertionError):
+            await Caller(app_with_secrets).get("/livez")
+
+    def test_its_validator_follows_references(self) -> None:
+        schema = {"$ref": "#/components/schemas/Problem", "components": DOCUMENT["components"]}
+
+        assert not OAS31Validator(schema).is_valid({"type": 5})
