@@ -13,6 +13,7 @@ import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
+from socket import socket
 from typing import Any
 
 import uvloop
@@ -47,18 +48,29 @@ class ServingLoop(uvloop.Loop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._listening: list[asyncio.AbstractServer] = []
+        self._listening: list[tuple[asyncio.AbstractServer, socket, Any]] = []
 
-    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
-        """As the parent; ``Any``, because twenty parameters are only passed on."""
-        server = await super().create_server(*args, **kwargs)
-        self._listening.append(server)
+    # ``Any``: twenty parameters that are only passed on.
+    async def create_server(  # type: ignore[override]  # always with a socket
+        self, protocol_factory: Any, *args: Any, sock: socket, **kwargs: Any
+    ) -> Any:
+        """As the parent."""
+        server = await super().create_server(protocol_factory, *args, sock=sock, **kwargs)
+        self._listening.append((server, sock, protocol_factory))
         return server
 
-    def stop_accepting(self) -> None:
-        """Close this process's copies of the listening sockets. Idempotent."""
-        for server in self._listening:
+    async def stop_accepting(self) -> None:
+        """Close this process's copies of the listening sockets."""
+        for server, listener, protocol_factory in self._listening:
+            # The kernel has told these clients that they are connected. Were they closed with
+            # the socket, they could not know whether their request was carried out.
+            waiting = []
+            with suppress(OSError):
+                for _ in range(BACKLOG):
+                    waiting.append(listener.accept()[0])  # noqa: PERF401 (ends by an exception)
             server.close()
+            for connection in waiting:
+                await self.connect_accepted_socket(protocol_factory, connection)
 
 
 class Worker:
@@ -119,7 +131,7 @@ class Worker:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_delay):
                 await self._let_go.wait()
-        loop.stop_accepting()
+        await loop.stop_accepting()
         drained = loop.time() - drain_began
         await asyncio.sleep(max(SETTLE_SECONDS, GOODBYE_SECONDS - drained))
 

@@ -21,8 +21,8 @@ async def service(catalog: Catalog) -> AsyncIterator[Service]:
         yield await service.serving()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 async def shared_service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    """One for all tests of a module that leave it as it was."""
+    """One for all tests that leave it as it was."""
     async with Catalog(tmp_path_factory.mktemp("shared")).start() as service:
         yield await service.serving()

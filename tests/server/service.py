@@ -257,7 +257,8 @@ class Clients:
     """Clients that keep their connections and ask again and again, until told to stop.
 
     Attributes:
-        outcomes: how often each status came, and ``failed`` for no whole answer.
+        outcomes: how often each status came, ``refused`` for no connection and ``failed`` for no
+            whole answer.
     """
 
     def __init__(self, service: Service, count: int) -> None:
@@ -274,6 +275,9 @@ class Clients:
                 answer = await connection.get("/livez")
                 self.outcomes[str(answer.status)] += 1
                 closed = answer.closes
+            except ConnectionRefusedError:
+                self.outcomes["refused"] += 1
+                closed = True
             except CONNECTION_FAILURES:
                 self.outcomes["failed"] += 1
                 closed = True
