@@ -102,7 +102,9 @@ async def _named_lock(connection: AsyncConnection, database: str) -> AsyncIterat
     try:
         yield
     finally:
-        await connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
+        # A connection that was lost has lost the lock with it, and would hide why by failing here.
+        if not connection.invalidated:
+            await connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
 
 
 async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:

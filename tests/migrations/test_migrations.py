@@ -1,0 +1,244 @@
+"""The schema's history: forward, back, half-way, at the same time, and what it must lead to."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+# Imported so that Base.metadata is complete.
+import catalog.products.models  # noqa: F401
+from catalog import migrations
+from catalog.db.columns import Base
+from catalog.db.engines import Purpose, create_engine
+from catalog.errors import StartFailed
+from catalog.migrations import Dialect, downgrade, exclusive, upgrade, upgrade_sql
+from tests.engines import Engine, settings_for
+from tests.relay import relayed
+
+on_servers = pytest.mark.parametrize("engine", ["mariadb", "mysql"], indirect=True, scope="session")
+
+
+@asynccontextmanager
+async def connected(url: URL) -> AsyncIterator[AsyncConnection]:
+    """A connection without the lock."""
+    engine = create_engine(settings_for(url), Purpose.MIGRATING)
+    try:
+        async with engine.connect() as connection:
+            yield connection
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+async def schema_of(url: URL) -> dict[str, list[str]]:
+    """What the engine itself says of each table and index, a line a part."""
+    found: dict[str, str]
+    async with connected(url) as connection:
+        if connection.dialect.name == "sqlite":
+            statement = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+            found = {row.name: row.sql for row in await connection.execute(text(statement))}
+        else:
+            names = list(await connection.scalars(text("SHOW TABLES")))
+            found = {
+                name: (await connection.execute(text(f"SHOW CREATE TABLE {name}"))).one()[1]
+                for name in names
+            }
+    found.pop("alembic_version", None)
+    found.pop("sqlite_sequence", None)
+    return {name: _lines(sql) for name, sql in found.items()}
+
+
+def _lines(sql: str) -> list[str]:
+    sql = re.sub(r" AUTO_INCREMENT=\d+", "", sql)
+    lines = [line.strip().rstrip(",") for line in sql.splitlines()]
+    # Nobody cares in which order the constraints stand behind the columns.
+    is_constraint = re.compile(r"CONSTRAINT|CHECK|UNIQUE|PRIMARY|FOREIGN|KEY").match
+    columns = [line for line in lines if line and not is_constraint(line)]
+    return columns + sorted(line for line in lines if is_constraint(line))
+
+
+async def migrate(url: URL, *steps: tuple[Callable[..., object], str]) -> None:
+    async with exclusive(settings_for(url)) as connection:
+        for step, revision in steps or [(upgrade, "head")]:
+            result = step(connection, revision)
+            assert asyncio.iscoroutine(result)
+            await result
+
+
+def script_for(engine: Engine) -> str:
+    """The SQL that would be printed for those who run it by hand."""
+    return upgrade_sql(dialect=cast("Dialect", engine.name))
+
+
+def statements_of(sql: str) -> list[str]:
+    """The statements of a script, without comments."""
+    sql = re.sub(r"^--.*$", "", sql, flags=re.MULTILINE)
+    return [statement.strip() for statement in sql.split(";\n") if statement.strip()]
+
+
+async def run(url: URL, *statements: str) -> None:
+    async with connected(url) as connection:
+        for statement in statements:
+            await connection.exec_driver_sql(statement.replace("%", "%%"))
+
+
+@pytest.fixture
+async def declared(engine: Engine, tmp_path: Path) -> AsyncIterator[dict[str, list[str]]]:
+    """The schema as the models would make it without any migration."""
+    url = await engine.create_database(tmp_path)
+    async with connected(url) as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield await schema_of(url)
+    await engine.drop_database(url)
+
+
+class TestUpgrade:
+    async def test_it_makes_what_the_models_declare(
+        self, empty_database_url: URL, declared: dict[str, list[str]]
+    ) -> None:
+        await migrate(empty_database_url)
+
+        assert {"users", "products"} <= declared.keys()
+        assert await schema_of(empty_database_url) == declared
+
+    async def test_it_leaves_alone_what_is_there_already(
+        self, empty_database_url: URL, declared: dict[str, list[str]]
+    ) -> None:
+        await migrate(empty_database_url)
+        await run(
+            empty_database_url,
+            "INSERT INTO users VALUES (1, 'a', 'a', 'a', 'a', '', 'user', 0, '2026-01-01')",
+        )
+
+        await migrate(empty_database_url)
+
+        async with connected(empty_database_url) as connection:
+            assert await connection.scalar(text("SELECT username FROM users")) == "a"
+        assert await schema_of(empty_database_url) == declared
+
+    @on_servers  # SQLite's is one transaction: killed half-way, nothing is left of it.
+    async def test_one_that_was_killed_after_any_statement_can_be_run_again(
+        self, engine: Engine, tmp_path: Path, declared: dict[str, list[str]]
+    ) -> None:
+        statements = statements_of(script_for(engine))
+        assert len(statements) >= 5
+
+        for done in range(1, len(statements)):
+            url = await engine.create_database(tmp_path)
+            await run(url, *statements[:done])
+
+            await migrate(url)
+
+            assert await schema_of(url) == declared, statements[done]
+            await engine.drop_database(url)
+
+    async def test_a_newer_database_is_not_touched(self, empty_database_url: URL) -> None:
+        await migrate(empty_database_url)
+        await run(empty_database_url, "UPDATE alembic_version SET version_num = '9999'")
+
+        with pytest.raises(StartFailed, match=r"revision 9999, which is newer"):
+            await migrate(empty_database_url)
+        with pytest.raises(StartFailed, match=r"revision 9999, which is newer"):
+            await migrate(empty_database_url, (downgrade, "base"))
+
+        assert await schema_of(empty_database_url)
+
+    async def test_a_revision_that_does_not_exist_is_refused(self, empty_database_url: URL) -> None:
+        with pytest.raises(StartFailed, match="9999"):
+            await migrate(empty_database_url, (upgrade, "9999"))
+
+
+class TestDowngrade:
+    async def test_up_down_and_up_again_leads_to_the_same(
+        self, empty_database_url: URL, declared: dict[str, list[str]]
+    ) -> None:
+        await migrate(empty_database_url)
+        await migrate(empty_database_url, (downgrade, "base"))
+        emptied = await schema_of(empty_database_url)
+        await migrate(empty_database_url)
+
+        assert emptied == {}
+        assert await schema_of(empty_database_url) == declared
+
+    async def test_each_step_can_be_undone(
+        self, empty_database_url: URL, declared: dict[str, list[str]]
+    ) -> None:
+        for revision in migrations.history():
+            await migrate(empty_database_url, (upgrade, revision))
+            before = await schema_of(empty_database_url)
+            await migrate(empty_database_url, (downgrade, "-1"), (upgrade, "+1"))
+
+            assert await schema_of(empty_database_url) == before
+
+        assert await schema_of(empty_database_url) == declared
+
+
+class TestSql:
+    async def test_what_is_printed_makes_the_same_schema(
+        self, empty_database_url: URL, engine: Engine, declared: dict[str, list[str]]
+    ) -> None:
+        await run(empty_database_url, *statements_of(script_for(engine)))
+
+        assert await schema_of(empty_database_url) == declared
+        async with connected(empty_database_url) as connection:
+            assert await migrations.current_revision(connection) == migrations.head_revision()
+
+
+class TestExclusive:
+    async def test_one_instance_waits_for_the_other(self, empty_database_url: URL) -> None:
+        async def other() -> None:
+            async with exclusive(settings_for(empty_database_url)):
+                pass
+
+        async with exclusive(settings_for(empty_database_url)):
+            waiting = asyncio.create_task(other())
+            done, _ = await asyncio.wait([waiting], timeout=0.3)
+            assert not done
+
+        await asyncio.wait_for(waiting, timeout=10)
+
+    async def test_other_databases_are_not_waited_for(
+        self, empty_database_url: URL, engine: Engine, tmp_path: Path
+    ) -> None:
+        url = await engine.create_database(tmp_path)
+
+        async with asyncio.timeout(10), exclusive(settings_for(empty_database_url)):
+            await migrate(url)
+
+        await engine.drop_database(url)
+
+    async def test_it_is_given_back_when_the_work_fails(self, empty_database_url: URL) -> None:
+        async def fail() -> None:
+            async with exclusive(settings_for(empty_database_url)) as connection:
+                await connection.execute(text("SELECT * FROM nowhere"))
+
+        with pytest.raises(DBAPIError):
+            await fail()
+
+        async with asyncio.timeout(10):
+            await migrate(empty_database_url)
+
+    @on_servers
+    async def test_a_server_that_goes_meanwhile_is_told_as_such(
+        self, empty_database_url: URL
+    ) -> None:
+        async with relayed(empty_database_url) as relay:
+
+            async def be_cut_off() -> None:
+                async with exclusive(settings_for(relay.url)) as connection:
+                    relay.cut()
+                    await connection.execute(text("SELECT 1"))
+
+            with pytest.raises(DBAPIError) as lost:
+                await be_cut_off()
+
+        assert lost.value.connection_invalidated
+        async with asyncio.timeout(10):
+            await migrate(empty_database_url)
