@@ -68,7 +68,7 @@ async def _migrate(settings: Settings, target: str, history: list[str], *, down:
         if order.index(target) == position:
             return before
         if order.index(target) > position:
-            if down:
+            if down and position >= 0:
                 raise click.UsageError(f"The database is at {before}; {target} lies above it.")
             await migrations.upgrade(connection, target)
             return before

@@ -1,0 +1,66 @@
+"""What tests say to the command line."""
+
+import asyncio
+from typing import Any
+
+from click.testing import CliRunner, Result
+from sqlalchemy import URL, text
+
+from catalog.cli import main
+from catalog.db.engines import Purpose, create_engine
+from tests.engines import SECRET, settings_for
+
+
+class CommandLine:
+    """Runs commands in this process, in a thread, where they have an event loop of their own."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self.environment: dict[str, str | None] = {
+            "DATABASE_URL": url.render_as_string(hide_password=False),
+            "JWT_SECRET_KEY": SECRET.get_secret_value(),
+            "CATALOG_DATABASE_START_TIMEOUT": "0",
+        }
+
+    async def run(self, *arguments: str, **environment: str | None) -> Result:
+        """Run a command to its end, which is never a traceback; None unsets a variable."""
+        result = await asyncio.to_thread(
+            CliRunner().invoke,
+            main,
+            arguments,
+            prog_name="catalog",
+            env={**self.environment, **environment},
+        )
+        if not isinstance(result.exception, SystemExit | None):
+            raise result.exception
+        return result
+
+    async def output_of(self, *arguments: str, **environment: str | None) -> str:
+        """What a command prints that goes well and has nothing to complain of."""
+        result = await self.run(*arguments, **environment)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout
+
+    async def faults_of(self, *arguments: str, **environment: str | None) -> list[str]:
+        """The lines of a command that fails."""
+        result = await self.run(*arguments, **environment)
+        assert result.exit_code == 1, result.output
+        return result.stderr.splitlines()
+
+    async def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Look at the database, past the commands."""
+        return await self._execute(sql, Purpose.READING)
+
+    async def change(self, *statements: str) -> None:
+        """Change the database, past the commands."""
+        for sql in statements:
+            await self._execute(sql, Purpose.WRITING)
+
+    async def _execute(self, sql: str, purpose: Purpose) -> list[tuple[Any, ...]]:
+        engine = create_engine(settings_for(self.url), purpose)
+        try:
+            async with engine.begin() as connection:
+                result = await connection.execute(text(sql.replace(":", r"\:")))
+                return [tuple(row) for row in result] if result.returns_rows else []
+        finally:
+            await engine.dispose()

@@ -1,0 +1,43 @@
+"""Fixtures of the commands: a command line for a database, and logs as they were before it."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from sqlalchemy import URL
+
+from tests.cli.commands import CommandLine
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Commands set up logging; give the other tests back what was there."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def catalog(database_url: URL) -> CommandLine:
+    """The command line, where the database is migrated."""
+    return CommandLine(database_url)
+
+
+@pytest.fixture
+def fresh(empty_database_url: URL) -> CommandLine:
+    """The command line, where the database has no tables."""
+    return CommandLine(empty_database_url)
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """The command line in an empty folder, where nothing answers at the database's address."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return CommandLine(URL.create("mysql", "catalog", "s3kr1t-word", "127.0.0.1", 1, "catalog"))

@@ -1,0 +1,189 @@
+"""``catalog check``."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from catalog.migrations import head_revision
+from tests.cli.commands import CommandLine
+from tests.engines import Engine
+from tests.support import Caller
+
+HEAD = head_revision()
+NO_ADMIN = "FAULT administrator: There is none; run: catalog create-admin."
+
+
+class TestAllWell:
+    async def test_each_finding_is_a_line(
+        self, catalog: CommandLine, admin: Caller, engine: Engine
+    ) -> None:
+        lines = (await catalog.output_of("check")).splitlines()
+
+        middle = "data folder" if engine.name == "sqlite" else "connections"
+        subjects = ["settings", "database", middle, "schema", "administrator"]
+        assert sorted(line.partition(":")[0] for line in lines) == sorted(
+            f"OK {subject}" for subject in subjects
+        )
+        (database,) = [line for line in lines if line.startswith("OK database")]
+        assert engine.version in database
+        assert str(catalog.url.database) in database
+        assert f"OK schema: at {HEAD}, as this release needs." in lines
+        assert admin.user_id
+
+    async def test_misspelt_variables_are_only_warned_of(
+        self, catalog: CommandLine, admin: Caller
+    ) -> None:
+        result = await catalog.run("check", CATALOG_WORKER="2", CATALOG_BINDING="x")
+
+        assert admin.user_id
+        assert result.exit_code == 0
+        assert result.stderr.splitlines() == [
+            "WARNING settings: CATALOG_BINDING means nothing to this release.",
+            "WARNING settings: CATALOG_WORKER means nothing to this release.",
+        ]
+
+
+class TestFaults:
+    async def test_a_database_without_tables(self, fresh: CommandLine, engine: Engine) -> None:
+        (fault,) = await fresh.faults_of("check")
+
+        if engine.name == "sqlite":
+            missing = f"There is no file {fresh.url.database}"
+            assert fault == f"FAULT database: {missing}; run: catalog migrate."
+        else:
+            assert fault == "FAULT schema: The database has no tables yet; run: catalog migrate."
+
+    async def test_a_database_that_is_newer(self, fresh: CommandLine) -> None:
+        await fresh.output_of("migrate")
+        await fresh.change("UPDATE alembic_version SET version_num = '9999'")
+
+        newer = "The database is at 9999, which is newer than this release"
+        assert await fresh.faults_of("check") == [f"FAULT schema: {newer} (at {HEAD})."]
+
+    async def test_no_administrator(self, catalog: CommandLine, ada: Caller) -> None:
+        assert ada.user_id
+        assert await catalog.faults_of("check") == [NO_ADMIN]
+
+    async def test_more_connections_than_the_server_has(
+        self, catalog: CommandLine, admin: Caller, engine: Engine
+    ) -> None:
+        if engine.name == "sqlite":
+            pytest.skip("SQLite has no connections to run out of.")
+        assert admin.user_id
+        limit = int((await catalog.query("SELECT @@max_connections"))[0][0])
+        workers = 1 + limit // 500
+        pool = ((limit - 10) // workers - 1) // 2
+        settings = {"CATALOG_WORKERS": str(workers), "CATALOG_DATABASE_POOL_SIZE": str(pool)}
+
+        enough = await catalog.output_of("check", **settings)
+        settings["CATALOG_DATABASE_POOL_SIZE"] = str(pool + 1)
+        (fault,) = await catalog.faults_of("check", **settings)
+
+        assert f"open up to {workers * (2 * pool + 1)} of the server's {limit}." in enough
+        assert fault == (
+            f"FAULT connections: {workers} workers with CATALOG_DATABASE_POOL_SIZE={pool + 1} "
+            f"open up to {workers * (2 * pool + 3)}, but max_connections is {limit} "
+            "and 10 are left to others."
+        )
+
+    async def test_a_data_folder_that_cannot_be_written_to(self, tmp_path: Path) -> None:
+        # Where a file stands, not even root can put a folder.
+        (tmp_path / "file").touch()
+        path = tmp_path / "file" / "catalog.db"
+
+        folder, database = await CommandLine(URL.create("sqlite", database=str(path))).faults_of(
+            "check"
+        )
+
+        assert folder.startswith(f"FAULT data folder: {path.parent} cannot be written to: ")
+        assert database.startswith("FAULT database: There is no file ")
+
+    async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "catalog.db"
+        path.write_bytes(b"no database " * 100)
+
+        faults = await CommandLine(URL.create("sqlite", database=str(path))).faults_of("check")
+
+        assert faults == ["FAULT database: The database is not available: file is not a database."]
+
+    async def test_several_are_told_at_once(self, fresh: CommandLine, engine: Engine) -> None:
+        if engine.name == "sqlite":
+            pytest.skip("Without a file there is nothing more to look at.")
+
+        result = await fresh.run(
+            "check",
+            CATALOG_WORKERS="256",
+            CATALOG_DATABASE_POOL_SIZE="256",
+            CATALOG_WORKER="2",
+        )
+
+        assert result.exit_code == 1
+        labels = [line.partition(":")[0] for line in result.stderr.splitlines()]
+        assert labels == ["WARNING settings", "FAULT connections", "FAULT schema"]
+        assert result.stdout.startswith("OK settings: ")
+
+    async def test_tls_is_told_of_and_missed(self, catalog: CommandLine, engine: Engine) -> None:
+        if engine.name == "sqlite":
+            pytest.skip("SQLite has no wire.")
+
+        without = await catalog.run("check")
+        required = await catalog.run("check", CATALOG_DATABASE_TLS="require")
+
+        assert ", without TLS.\n" in without.stdout
+        offers_none = "FAULT database: The database is not available: the server offers no TLS."
+        assert (", TLSv1." in required.stdout) != (offers_none in required.stderr.splitlines())
+
+    async def test_wrong_settings_are_all_that_is_told(self, nowhere: CommandLine) -> None:
+        faults = await nowhere.faults_of(
+            "check",
+            DATABASE_URL="mssql://sa:pw@host/db",
+            CATALOG_ENV="production",
+            JWT_SECRET_KEY=None,
+            CATALOG_WORKERS="0",
+        )
+
+        assert [fault[: fault.index(" ", 16)] for fault in faults] == [
+            "FAULT settings: DATABASE_URL",
+            "FAULT settings: JWT_SECRET_KEY",
+            "FAULT settings: CATALOG_WORKERS",
+        ]
+
+
+class TestDiscretion:
+    async def test_secrets_are_never_shown(self, nowhere: CommandLine) -> None:
+        word = "s3kr1t-word"
+        unreachable = await nowhere.run("check", ADMIN_PASSWORD=f"{word}-admin")
+        invalid = await nowhere.run(
+            "check",
+            DATABASE_URL=f"mssql://sa:{word}@host/db",
+            JWT_SECRET_KEY=word,
+            ADMIN_PASSWORD=f"{word}-admin",
+        )
+
+        assert "Can't connect" in unreachable.stderr
+        assert "JWT_SECRET_KEY" in invalid.stderr
+        for result in (unreachable, invalid):
+            assert result.exit_code == 1
+            assert word not in result.output
+
+    async def test_a_password_that_the_server_refuses_is_not_shown(
+        self, catalog: CommandLine, engine: Engine
+    ) -> None:
+        if engine.name == "sqlite":
+            pytest.skip("SQLite has no passwords.")
+        url = catalog.url.set(username="nobody", password="s3kr1t-word")
+
+        result = await CommandLine(url).run("check")
+
+        assert result.stderr.startswith("FAULT database: The database is not available: Access")
+        assert "s3kr1t" not in result.output
+
+    async def test_it_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        folder = tmp_path / "data" / "deep"
+        catalog = CommandLine(URL.create("sqlite", database=str(folder / "catalog.db")))
+
+        result = await catalog.run("check", JWT_SECRET_KEY=None)
+
+        assert f"OK data folder: {folder} can be written to." in result.stdout
+        assert list(tmp_path.iterdir()) == []

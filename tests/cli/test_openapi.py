@@ -1,0 +1,47 @@
+"""``catalog openapi``."""
+
+import json
+from pathlib import Path
+
+from tests.cli.commands import CommandLine
+from tests.support import Caller
+
+
+class TestDocument:
+    async def test_it_is_the_one_that_the_service_serves(
+        self, catalog: CommandLine, anyone: Caller
+    ) -> None:
+        printed = json.loads(await catalog.output_of("openapi"))
+
+        assert printed["openapi"].startswith("3.1")
+        assert printed == (await anyone.get("/openapi.json")).json
+
+    async def test_a_file_gets_the_same(self, nowhere: CommandLine, tmp_path: Path) -> None:
+        file = tmp_path / "openapi.json"
+
+        nothing = await nowhere.output_of("openapi", f"--output={file}")
+
+        assert nothing == ""
+        assert file.read_text(encoding="utf-8") == await nowhere.output_of("openapi")
+
+    async def test_a_file_that_cannot_be_written_is_one_line(
+        self, nowhere: CommandLine, tmp_path: Path
+    ) -> None:
+        result = await nowhere.run("openapi", f"--output={tmp_path}/missing/openapi.json")
+
+        assert result.exit_code in {1, 2}
+        assert "No such file or directory" in result.stderr.splitlines()[-1]
+
+
+class TestNeeds:
+    async def test_neither_database_nor_key_and_leaves_nothing_behind(
+        self, nowhere: CommandLine
+    ) -> None:
+        in_development = await nowhere.output_of("openapi", JWT_SECRET_KEY=None)
+        in_production = await nowhere.output_of(
+            "openapi", JWT_SECRET_KEY=None, CATALOG_ENV="production"
+        )
+        embedded = await nowhere.output_of("openapi", JWT_SECRET_KEY=None, DATABASE_URL=None)
+
+        assert in_development == in_production == embedded
+        assert list(Path.cwd().iterdir()) == []

@@ -1,0 +1,222 @@
+"""``catalog seed``, and what it makes."""
+
+import re
+from hashlib import sha256
+from itertools import chain
+from statistics import median
+
+import pytest
+
+from catalog.auth.names import checked_email, checked_username, fold
+from catalog.auth.samples import email_of, username_of
+from catalog.products.models import MAX_PRICE
+from catalog.products.samples import CHUNK_ROWS, Sample, make_samples
+from catalog.products.schemas import ProductCreate
+from tests.cli.commands import CommandLine
+from tests.support import PASSWORD, Caller
+
+PINNED = "95c04baef338eb464da89601c40ff9c0828c9a3f137e5c63ee5dd9b9b4e310ea"
+"""The digest of the first products of seed 7; it changes only when the words or the draws do."""
+
+
+def samples(count: int, *, seed: int = 0, owners: int = 10) -> list[Sample]:
+    """Products as the command makes them, their owners by number."""
+    return list(chain(*make_samples(count, owner_ids=range(1, owners + 1), seed=seed)))
+
+
+async def count_of(catalog: CommandLine, table: str) -> int:
+    ((count,),) = await catalog.query(f"SELECT COUNT(*) FROM {table}")  # noqa: S608 (ours)
+    return int(count)
+
+
+class TestRows:
+    async def test_as_many_are_added_as_asked_for(
+        self, catalog: CommandLine, anyone: Caller
+    ) -> None:
+        products = CHUNK_ROWS + 500
+
+        output = await catalog.output_of("seed", "--users=7", f"--products={products}")
+
+        assert re.fullmatch(
+            rf"Added {products:,} products and 7 of 7 users in [\d.]+ s: [\d,]+ rows/s\.\n", output
+        )
+        assert await count_of(catalog, "products") == products
+        assert await count_of(catalog, "users") == 7
+        page = (await anyone.get("/api/products?limit=1000")).json
+        assert len(page["products"]) == 1000
+        assert {product["version"] for product in page["products"]} == {1}
+
+    async def test_they_are_the_same_on_every_engine(
+        self, catalog: CommandLine, anyone: Caller
+    ) -> None:
+        await catalog.output_of("seed", "--users=10", "--products=300", "--random-seed=7")
+
+        made = samples(300, seed=7)
+        read = (await anyone.get("/api/products?limit=1000")).json["products"][::-1]
+        users = dict(await catalog.query("SELECT id, username FROM users"))
+        assert [
+            (product["name"], product["description"], product["price"]) for product in read
+        ] == [(sample.name, sample.description, sample.price) for sample in made]
+        assert [users[product["user_id"]] for product in read] == [
+            username_of(sample.user_id) for sample in made
+        ]
+        times = [sample.created_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ") for sample in made]
+        assert [product["created_at"] for product in read] == times
+        assert [product["updated_at"] for product in read] == times
+
+    async def test_twice_gives_twice_the_products_of_the_same_users(
+        self, catalog: CommandLine
+    ) -> None:
+        await catalog.output_of("seed", "--users=5", "--products=20")
+        again = await catalog.output_of("seed", "--users=5", "--products=20")
+        more = await catalog.output_of("seed", "--users=8", "--products=0")
+
+        assert again.startswith("Added 20 products and 0 of 5 users in ")
+        assert more.startswith("Added 0 products and 3 of 8 users in ")
+        names = await catalog.query("SELECT username FROM users ORDER BY id")
+        assert names == [(username_of(number),) for number in range(1, 9)]
+        assert await count_of(catalog, "products") == 40
+        assert await count_of(catalog, "(SELECT DISTINCT created_at FROM products) times") == 20
+
+    async def test_more_users_than_fit_in_a_transaction(self, catalog: CommandLine) -> None:
+        users = CHUNK_ROWS + 3
+
+        await catalog.output_of("seed", f"--users={users}", "--products=0")
+
+        assert await count_of(catalog, "users") == users
+
+
+class TestSignIn:
+    @pytest.mark.parametrize("guess", ["", "password", "!", "A" * 43])
+    async def test_without_a_password_nobody_can(
+        self, catalog: CommandLine, anyone: Caller, guess: str
+    ) -> None:
+        await catalog.output_of("seed", "--users=1", "--products=0")
+
+        assert (await anyone.log_in(username_of(1), guess)).status_code == 401
+
+    async def test_with_one_everybody_can(self, catalog: CommandLine, anyone: Caller) -> None:
+        await catalog.output_of("seed", "--users=10", "--products=0", f"--password={PASSWORD}")
+
+        for login in (username_of(1), username_of(10), email_of(10)):
+            answer = await anyone.log_in(login)
+            assert answer.status_code == 200
+            assert answer.json["user"]["role"] == "user"
+
+    async def test_one_that_comes_later_is_for_those_who_have_none(
+        self, catalog: CommandLine, anyone: Caller
+    ) -> None:
+        await catalog.output_of("seed", "--users=1", "--products=0", "--password=the first one")
+        await catalog.output_of("seed", "--users=2", "--products=0")
+        await catalog.output_of("seed", "--users=3", "--products=0", f"--password={PASSWORD}")
+
+        assert (await anyone.log_in(username_of(1), PASSWORD)).status_code == 401
+        assert (await anyone.log_in(username_of(1), "the first one")).status_code == 200
+        assert (await anyone.log_in(username_of(2), PASSWORD)).status_code == 200
+        assert (await anyone.log_in(username_of(3), PASSWORD)).status_code == 200
+
+
+class TestRefusal:
+    async def test_an_account_that_is_no_sample_is_left_alone(
+        self, catalog: CommandLine, anyone: Caller
+    ) -> None:
+        await anyone.sign_up(username_of(2), email="someone@example.com")
+
+        faults = await catalog.faults_of("seed", "--users=3", f"--password={PASSWORD}")
+
+        assert faults == [
+            "The service cannot run: "
+            f"The username {username_of(2)!r} of a sample account is someone else's."
+        ]
+        assert await count_of(catalog, "users") == 1
+        assert await count_of(catalog, "products") == 0
+
+    async def test_an_address_that_is_someone_elses_is_a_conflict(
+        self, catalog: CommandLine, anyone: Caller
+    ) -> None:
+        await anyone.sign_up("someone", email=email_of(2))
+
+        (fault,) = await catalog.faults_of("seed", "--users=3")
+
+        assert fault.startswith("The request conflicts with the present state: ")
+        assert await count_of(catalog, "users") == 1
+
+    async def test_a_database_without_tables_is_told_how_to_get_them(
+        self, fresh: CommandLine
+    ) -> None:
+        assert await fresh.faults_of("seed") == [
+            "The service cannot run: The database has no tables yet; run: catalog migrate."
+        ]
+
+    @pytest.mark.parametrize(
+        ("password", "limit"), [("s3kr1t", "at least 8"), ("s3kr1t" * 30, "at most 128")]
+    )
+    async def test_a_password_that_sign_up_would_refuse(
+        self, nowhere: CommandLine, password: str, limit: str
+    ) -> None:
+        (fault,) = await nowhere.faults_of("seed", f"--password={password}")
+
+        assert fault.endswith(f": A password has {limit} characters.")
+        assert "s3kr1t" not in fault
+
+
+class TestProducts:
+    def test_a_seed_means_the_same_in_every_release(self) -> None:
+        first = repr([tuple(sample) for sample in samples(1000, seed=7)])
+
+        assert sha256(first.encode()).hexdigest() == PINNED
+
+    def test_another_seed_means_others(self) -> None:
+        ours, others = samples(100, seed=1), samples(100, seed=2)
+
+        assert len({sample.name for sample in ours} & {sample.name for sample in others}) < 20
+
+    def test_each_could_have_come_through_the_api(self) -> None:
+        for sample in samples(20_000):
+            ProductCreate(name=sample.name, price=sample.price, description=sample.description)
+
+    def test_they_vary(self) -> None:
+        made = samples(20_000)
+
+        names = [sample.name for sample in made]
+        assert len(set(names)) > 10_000
+        assert sum(not name.isascii() for name in names) > 2_000
+        assert sum(max(name) > "\uffff" for name in names) > 100
+        descriptions = [sample.description for sample in made]
+        assert 0.1 < descriptions.count(None) / len(made) < 0.2
+        assert descriptions.count("") > 100
+        assert len(set(descriptions)) > 5_000
+
+    def test_prices_are_in_cents_and_mostly_small(self) -> None:
+        prices = [sample.price for sample in samples(20_000)]
+
+        assert all(price == round(price, 2) for price in prices)
+        assert 15 < median(prices) < 40
+        assert 0 < min(prices) < 2
+        assert 300 < max(prices) < MAX_PRICE
+
+    def test_some_owners_offer_much_and_all_something(self) -> None:
+        owners = [sample.user_id for sample in samples(5_000, owners=50)]
+
+        counts = sorted(owners.count(owner) for owner in range(1, 51))
+        assert counts[0] > 0
+        assert counts[-1] > 4 * median(counts)
+
+    def test_time_goes_on_with_each(self) -> None:
+        times = [sample.created_at for sample in samples(3_000)]
+
+        assert times == sorted(times)
+        assert (times[0].year, times[-1].year) == (2024, 2025)
+
+
+class TestAccounts:
+    def test_each_could_have_signed_up(self) -> None:
+        for number in range(1, 3_000):
+            checked_username(username_of(number))
+            checked_email(email_of(number))
+
+    def test_no_two_are_one(self) -> None:
+        numbers = range(1, 20_000)
+
+        assert len({fold(username_of(number)) for number in numbers}) == len(numbers)
+        assert len({fold(email_of(number)) for number in numbers}) == len(numbers)
