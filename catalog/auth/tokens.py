@@ -119,10 +119,14 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
             # Not all of what a hostile token can cause is wrapped by the library.
             raise TokenInvalid from None
         claims, header = decoded["payload"], decoded["header"]
-        found = claims["type"]
-        if found not in set(Kind) or header.get("typ") != Kind(found).header_type:
+        try:
+            found = Kind(claims["type"])
+        except ValueError:
+            # Any JSON may stand there, also what no set could look up.
+            raise TokenInvalid from None
+        if header.get("typ") != found.header_type:
             raise TokenInvalid
-        if found != kind:
+        if found is not kind:
             raise WrongTokenKind(f"This needs the {kind} token.")
         if not _is_id(claims["sub"]) or not isinstance(claims["jti"], str):
             raise TokenInvalid

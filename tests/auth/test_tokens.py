@@ -1,0 +1,603 @@
+"""Tokens: what is issued, and that nothing else is taken for it."""
+
+import hmac
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from hashlib import sha256, sha384, sha512
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import SecretStr
+from quart import Quart
+from sqlalchemy import URL
+
+from catalog.auth.tokens import MAX_TOKEN_LENGTH, signing_secret
+from catalog.errors import StartFailed
+from catalog.settings import Settings
+from tests.engines import SECRET
+from tests.http.wire import app_without_database, exchange, holder_of_tokens
+from tests.support import Caller, problem_of
+
+KEY = SECRET.get_secret_value().encode()
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+RSA_PUBLIC = RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+KINDS = ("access", "refresh")
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+GOOD = (503, "database-unavailable")
+"""What a good token earns here: it gets as far as the database, which the app does not have."""
+INVALID = (401, "token-invalid")
+EXPIRED = (401, "token-expired")
+WRONG_KIND = (401, "token-wrong-kind")
+
+ABSENT = object()
+"""Takes a claim or a header out."""
+
+
+def encoded(part: bytes | dict[str, Any]) -> bytes:
+    raw = part if isinstance(part, bytes) else json.dumps(part).encode()
+    return urlsafe_b64encode(raw).rstrip(b"=")
+
+
+def signed(
+    header: bytes | dict[str, Any],
+    payload: bytes | dict[str, Any],
+    *,
+    key: bytes = KEY,
+    digest: Callable[..., Any] = sha256,
+) -> str:
+    """A JWS by hand, for what no library would write."""
+    signing_input = encoded(header) + b"." + encoded(payload)
+    signature = hmac.digest(key, signing_input, digest)
+    return (signing_input + b"." + urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in {**base, **changes}.items() if value is not ABSENT}
+
+
+def header_of(kind: str, **changes: Any) -> dict[str, Any]:
+    """A good header, with changes."""
+    typ = {"access": "at+jwt", "refresh": "rt+jwt"}[kind]
+    return changed({"alg": "HS256", "typ": typ}, changes)
+
+
+def claims_of(kind: str, **changes: Any) -> dict[str, Any]:
+    """Good claims, with changes; numbers added to times are seconds from now."""
+    now = int(time.time())
+    base = {
+        "iss": "catalog",
+        "aud": "catalog",
+        "sub": "1",
+        "jti": uuid4().hex,
+        "type": kind,
+        "iat": now,
+        "nbf": now,
+        "exp": now + 900,
+    }
+    return changed(base, changes)
+
+
+def token_with(kind: str, header: dict[str, Any] | None = None, **claims: Any) -> str:
+    """A token signed with our key, good but for what is given."""
+    return signed(header_of(kind, **(header or {})), claims_of(kind, **claims))
+
+
+def later(seconds: float) -> int:
+    return int(time.time() + seconds)
+
+
+async def verdict(app: Quart, token: str, kind: str) -> tuple[int, str]:
+    """What a token earns where one of that kind is wanted."""
+    path = {"access": "/api/products/my", "refresh": "/api/auth/refresh"}[kind]
+    headers = [(b"authorization", b"Bearer " + token.encode("latin-1"))]
+    return problem_of(await exchange(app, "GET", path, headers=headers))
+
+
+class TestIssued:
+    @pytest.mark.parametrize(
+        ("kind", "typ", "life"),
+        [("access", "at+jwt", timedelta(minutes=15)), ("refresh", "rt+jwt", timedelta(days=30))],
+    )
+    async def test_it_has_every_claim(
+        self, holder: Caller, kind: str, typ: str, life: timedelta
+    ) -> None:
+        token = str(getattr(holder, f"{kind}_token"))
+
+        claims = jwt.decode(token, KEY, algorithms=["HS256"], audience="catalog")
+
+        assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": typ}
+        assert set(claims) == {"iss", "aud", "sub", "jti", "type", "iat", "nbf", "exp"}
+        assert (claims["iss"], claims["aud"], claims["type"]) == ("catalog", "catalog", kind)
+        assert claims["sub"] == "1"
+        assert abs(claims["iat"] - time.time()) < 5
+        assert claims["nbf"] == claims["iat"]
+        assert claims["exp"] - claims["iat"] == life.total_seconds()
+
+    async def test_settings_say_how_long_it_lives(self, tmp_path: Path) -> None:
+        app = app_without_database(
+            tmp_path,
+            access_token_ttl=timedelta(seconds=77),
+            refresh_token_ttl=timedelta(seconds=99),
+        )
+        holder = await holder_of_tokens(app)
+
+        lives = []
+        for token in (holder.access_token, holder.refresh_token):
+            claims = jwt.decode(str(token), KEY, algorithms=["HS256"], audience="catalog")
+            lives.append(claims["exp"] - claims["iat"])
+
+        assert lives == [77, 99]
+
+    async def test_no_two_are_the_same(self, bare_app: Quart) -> None:
+        holders = [await holder_of_tokens(bare_app) for _ in range(20)]
+
+        assert len({holder.access_token for holder in holders}) == 20
+
+    @each_kind
+    async def test_it_is_good(self, bare_app: Quart, holder: Caller, kind: str) -> None:
+        assert await verdict(bare_app, str(getattr(holder, f"{kind}_token")), kind) == GOOD
+
+    @each_kind
+    async def test_it_is_good_at_another_instance_with_the_same_secret(
+        self, tmp_path: Path, holder: Caller, kind: str
+    ) -> None:
+        other = app_without_database(tmp_path)
+
+        assert await verdict(other, str(getattr(holder, f"{kind}_token")), kind) == GOOD
+
+    @each_kind
+    async def test_it_is_nothing_where_the_secret_is_another(
+        self, tmp_path: Path, holder: Caller, kind: str
+    ) -> None:
+        other = app_without_database(tmp_path, jwt_secret_key=SecretStr(uuid4().hex * 2))
+
+        assert await verdict(other, str(getattr(holder, f"{kind}_token")), kind) == INVALID
+
+    @each_kind
+    async def test_the_good_ones_made_here_are_good(self, bare_app: Quart, kind: str) -> None:
+        # Otherwise the forgeries below might be refused for a fault they all share.
+        assert await verdict(bare_app, token_with(kind), kind) == GOOD
+
+
+class TestKind:
+    async def test_a_refresh_token_gives_no_access(self, bare_app: Quart, holder: Caller) -> None:
+        assert await verdict(bare_app, str(holder.refresh_token), "access") == WRONG_KIND
+        assert await verdict(bare_app, token_with("refresh"), "access") == WRONG_KIND
+
+    async def test_an_access_token_refreshes_nothing(self, bare_app: Quart, holder: Caller) -> None:
+        assert await verdict(bare_app, str(holder.access_token), "refresh") == WRONG_KIND
+        assert await verdict(bare_app, token_with("access"), "refresh") == WRONG_KIND
+
+    async def test_header_and_claim_must_agree(self, bare_app: Quart) -> None:
+        for header, claim in (("access", "refresh"), ("refresh", "access")):
+            token = signed(header_of(header), claims_of(claim))
+
+            for kind in KINDS:
+                assert await verdict(bare_app, token, kind) == INVALID
+
+
+class TestTime:
+    @each_kind
+    @pytest.mark.parametrize("seconds", [-28, -1, 0, 1])
+    async def test_an_expiry_may_be_30_seconds_ago(
+        self, bare_app: Quart, kind: str, seconds: int
+    ) -> None:
+        token = token_with(kind, exp=later(seconds))
+
+        assert await verdict(bare_app, token, kind) == GOOD
+
+    @each_kind
+    @pytest.mark.parametrize("seconds", [-32, -3600, -(10**9)])
+    async def test_an_earlier_one_has_passed(
+        self, bare_app: Quart, kind: str, seconds: int
+    ) -> None:
+        token = token_with(kind, exp=later(seconds))
+
+        assert await verdict(bare_app, token, kind) == EXPIRED
+
+    @each_kind
+    @pytest.mark.parametrize("claim", ["nbf", "iat"])
+    async def test_a_beginning_may_be_30_seconds_ahead(
+        self, bare_app: Quart, kind: str, claim: str
+    ) -> None:
+        claims = claims_of(kind, **{claim: later(28)})
+        token = signed(header_of(kind), claims)
+
+        assert await verdict(bare_app, token, kind) == GOOD
+
+    @each_kind
+    @pytest.mark.parametrize("claim", ["nbf", "iat"])
+    async def test_a_later_one_is_not_yet_valid(
+        self, bare_app: Quart, kind: str, claim: str
+    ) -> None:
+        claims = claims_of(kind, **{claim: later(32)})
+        token = signed(header_of(kind), claims)
+
+        assert await verdict(bare_app, token, kind) == INVALID
+
+    async def test_the_wrong_kind_is_not_told_of_an_expired_one(self, bare_app: Quart) -> None:
+        assert await verdict(bare_app, token_with("refresh", exp=0), "access") == EXPIRED
+
+
+# Signed with our key, which only we have: no other JWT of ours may ever pass for these.
+MISMADE: dict[str, dict[str, Any]] = {
+    **{f"{name}-missing": {name: ABSENT} for name in claims_of("access")},
+    **{f"{name}-null": {name: None} for name in claims_of("access")},
+    **{f"{name}-array": {name: []} for name in claims_of("access")},
+    **{f"{name}-array-of-it": {name: [value]} for name, value in claims_of("access").items()},
+    **{f"{name}-object": {name: {}} for name in claims_of("access")},
+    **{f"{name}-empty": {name: ""} for name in claims_of("access") if name != "jti"},
+    "iss-other": {"iss": "catalog2"},
+    "iss-other-case": {"iss": "Catalog"},
+    "iss-number": {"iss": 7},
+    "aud-other": {"aud": "orders"},
+    "aud-longer": {"aud": "catalog "},
+    "aud-list": {"aud": ["catalog", "orders"]},
+    "type-other": {"type": "session"},
+    "type-other-case": {"type": "Access"},
+    "type-number": {"type": 1},
+    "type-true": {"type": True},
+    "sub-zero": {"sub": "0"},
+    "sub-negative": {"sub": "-1"},
+    "sub-plus": {"sub": "+1"},
+    "sub-space": {"sub": " 1"},
+    "sub-newline": {"sub": "1\n"},
+    "sub-nul": {"sub": "1\0"},
+    "sub-decimal": {"sub": "1.0"},
+    "sub-exponent": {"sub": "1e2"},
+    "sub-hexadecimal": {"sub": "0x1"},
+    "sub-underscore": {"sub": "1_0"},
+    "sub-name": {"sub": "ada"},
+    "sub-arabic-digit": {"sub": "٣"},
+    "sub-full-width-digit": {"sub": "\uff11"},
+    "sub-superscript": {"sub": "²"},
+    "sub-beyond-64-bit": {"sub": str(2**63)},
+    "sub-400-digits": {"sub": "9" * 400},
+    "sub-2000-digits": {"sub": "9" * 2000},
+    "sub-sql": {"sub": "1 OR 1=1"},
+    "sub-number": {"sub": 1},
+    "sub-float": {"sub": 1.0},
+    "sub-true": {"sub": True},
+    "jti-number": {"jti": 7},
+    "jti-true": {"jti": True},
+    "exp-text": {"exp": "tomorrow"},
+    "exp-infinite": {"exp": float("inf")},
+    "exp-nan": {"exp": float("nan")},
+    "nbf-text": {"nbf": "yesterday"},
+    "nbf-infinite": {"nbf": float("inf")},
+    "nbf-nan": {"nbf": float("nan")},
+    "nbf-huge": {"nbf": 10**400},
+    "iat-text": {"iat": "yesterday"},
+    "iat-infinite": {"iat": float("inf")},
+    "iat-minus-infinite": {"iat": float("-inf")},
+    "iat-nan": {"iat": float("nan")},
+    "iat-huge": {"iat": 10**400},
+}
+
+# Headers as strangers might write them; signed with our key too, so that nothing else is wrong.
+MISLABELLED: dict[str, dict[str, Any]] = {
+    "typ-missing": {"typ": ABSENT},
+    "typ-null": {"typ": None},
+    "typ-jwt": {"typ": "JWT"},
+    "typ-other-case": {"typ": "AT+JWT"},
+    "typ-long": {"typ": "application/at+jwt"},
+    "typ-array": {"typ": ["at+jwt"]},
+    "typ-object": {"typ": {}},
+    "alg-missing": {"alg": ABSENT},
+    "alg-null": {"alg": None},
+    "alg-empty": {"alg": ""},
+    "alg-array": {"alg": ["HS256"]},
+    "alg-object": {"alg": {}},
+    "alg-number": {"alg": 256},
+    "alg-other-case": {"alg": "hs256"},
+    "alg-space": {"alg": "HS256 "},
+    "alg-none": {"alg": "none"},
+    "alg-none-capital": {"alg": "None"},
+    "alg-hs384": {"alg": "HS384"},
+    "alg-hs512": {"alg": "HS512"},
+    "alg-rs256": {"alg": "RS256"},
+    "alg-es256": {"alg": "ES256"},
+    "alg-dir": {"alg": "dir", "enc": "A256GCM"},
+    "crit": {"crit": ["exp"]},
+    "crit-b64": {"crit": ["b64"], "b64": False},
+    "crit-unknown": {"crit": ["https://example.com/x"], "https://example.com/x": 1},
+    "crit-empty": {"crit": []},
+    "crit-text": {"crit": "exp"},
+    "crit-null": {"crit": None},
+    "kid-number": {"kid": 7},
+    "kid-array": {"kid": []},
+}
+
+
+class TestMismade:
+    @each_kind
+    @pytest.mark.parametrize("changes", MISMADE.values(), ids=MISMADE)
+    async def test_claims_have_one_form(
+        self, bare_app: Quart, kind: str, changes: dict[str, Any]
+    ) -> None:
+        assert await verdict(bare_app, token_with(kind, **changes), kind) == INVALID
+
+    @each_kind
+    @pytest.mark.parametrize("changes", MISLABELLED.values(), ids=MISLABELLED)
+    async def test_the_header_has_one_form(
+        self, bare_app: Quart, kind: str, changes: dict[str, Any]
+    ) -> None:
+        assert await verdict(bare_app, token_with(kind, changes), kind) == INVALID
+
+    async def test_what_else_a_header_says_is_not_followed(self, bare_app: Quart) -> None:
+        for name in ("jku", "x5u"):
+            token = token_with("access", {name: "http://127.0.0.1:9/keys", "kid": "../../x"})
+
+            assert await verdict(bare_app, token, "access") == GOOD
+
+    @pytest.mark.parametrize(
+        "payload",
+        [b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff", b"\xef\xbb\xbf{}", b"[" * 3000],
+        ids=repr,
+    )
+    async def test_claims_are_an_object(self, bare_app: Quart, payload: bytes) -> None:
+        assert await verdict(bare_app, signed(header_of("access"), payload), "access") == INVALID
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            *[b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff", b"\xef\xbb\xbf{}"],
+            *[b"[" * 2600, b'{"a":' * 400],
+            b'{"alg":"HS256","typ":"at+jwt","x":' + b"9" * 2400 + b"}",
+        ],
+        ids=lambda header: repr(header)[:30],
+    )
+    async def test_the_header_is_an_object(self, bare_app: Quart, header: bytes) -> None:
+        token = signed(header, claims_of("access"))
+        assert len(token) < MAX_TOKEN_LENGTH
+
+        expected = GOOD if header.startswith(b'{"alg"') else INVALID
+        assert await verdict(bare_app, token, "access") == expected
+
+
+def unsigned(algorithm: str) -> str:
+    header = header_of("access", alg=algorithm)
+    return f"{encoded(header).decode()}.{encoded(claims_of('access')).decode()}."
+
+
+def by_library(key: Any, algorithm: str) -> str:
+    return jwt.encode(claims_of("access"), key, algorithm, headers={"typ": "at+jwt"})
+
+
+def parts() -> list[str]:
+    return token_with("access").split(".")
+
+
+# What someone without our key can make.
+FORGED: dict[str, Callable[[], str]] = {
+    "alg-none-unsigned": lambda: unsigned("none"),
+    "alg-none-capital-unsigned": lambda: unsigned("None"),
+    "alg-none-upper-unsigned": lambda: unsigned("NONE"),
+    "alg-none-mixed-unsigned": lambda: unsigned("nOnE"),
+    "alg-hs256-unsigned": lambda: unsigned("HS256"),
+    "alg-none-with-a-signature": lambda: unsigned("none") + parts()[2],
+    "alg-none-by-library": lambda: by_library(None, "none"),
+    "hs384": lambda: by_library(KEY, "HS384"),
+    "hs512": lambda: by_library(KEY, "HS512"),
+    "hs384-under-our-name": lambda: signed(header_of("access"), claims_of("access"), digest=sha384),
+    "hs512-under-our-name": lambda: signed(header_of("access"), claims_of("access"), digest=sha512),
+    "rs256": lambda: by_library(RSA, "RS256"),
+    "ps256": lambda: by_library(RSA, "PS256"),
+    "es256": lambda: by_library(ec.generate_private_key(ec.SECP256R1()), "ES256"),
+    "eddsa": lambda: by_library(ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+    "public-key-as-secret": lambda: signed(
+        header_of("access"), claims_of("access"), key=RSA_PUBLIC
+    ),
+    "rs256-with-the-secret": lambda: signed(header_of("access", alg="RS256"), claims_of("access")),
+    "key-sent-along": lambda: signed(
+        header_of("access", jwk={"kty": "oct", "k": encoded(b"k" * 32).decode()}),
+        claims_of("access"),
+        key=b"k" * 32,
+    ),
+    "empty-key": lambda: signed(header_of("access"), claims_of("access"), key=b""),
+    "other-key": lambda: signed(header_of("access"), claims_of("access"), key=b"k" * 32),
+    "our-key-cut-short": lambda: signed(header_of("access"), claims_of("access"), key=KEY[:-1]),
+    "our-key-as-bytes": lambda: signed(
+        header_of("access"), claims_of("access"), key=bytes.fromhex(KEY.decode())
+    ),
+    "cursors-key": lambda: signed(
+        header_of("access"),
+        claims_of("access"),
+        key=hmac.digest(KEY, b"catalog cursor 1", sha256),
+    ),
+    "nothing": lambda: "..",
+    "dot": lambda: ".",
+    "word": lambda: "token",
+    "null": lambda: "null",
+    "undefined": lambda: "undefined",
+    "header-alone": lambda: parts()[0],
+    "header-and-claims": lambda: ".".join(parts()[:2]),
+    "without-signature": lambda: ".".join(parts()[:2]) + ".",
+    "without-header": lambda: "." + ".".join(parts()[1:]),
+    "without-claims": lambda: f"{parts()[0]}..{parts()[2]}",
+    "four-parts": lambda: token_with("access") + ".x",
+    "dot-behind": lambda: token_with("access") + ".",
+    "dot-before": lambda: "." + token_with("access"),
+    "five-parts": lambda: ".".join([*parts(), *parts()[:2]]),
+    "another-tokens-signature": lambda: ".".join([*parts()[:2], parts()[2]]),
+    "another-tokens-claims": lambda: ".".join(
+        [parts()[0], encoded(claims_of("access", sub="2")).decode(), parts()[2]]
+    ),
+    "another-tokens-header": lambda: ".".join(
+        [encoded(header_of("access", kid="x")).decode(), *parts()[1:]]
+    ),
+    "signature-cut-short": lambda: token_with("access")[:-2],
+    "signature-too-long": lambda: token_with("access") + "AAAA",
+    "signature-twice": lambda: token_with("access") + parts()[2],
+    "quoted": lambda: f'"{token_with("access")}"',
+    "in-brackets": lambda: f"<{token_with('access')}>",
+    "trailing-comma": lambda: token_with("access") + ",",
+    "trailing-semicolon": lambda: token_with("access") + ";",
+    "trailing-nul": lambda: token_with("access") + "\0",
+    "percent-encoded": lambda: token_with("access").replace(".", "%2E"),
+    "not-ascii": lambda: token_with("access") + "\xe9",
+    "not-ascii-alone": lambda: "\xff\xfe\xfd",
+    "not-base64": lambda: "!!!.???.***",
+    "one-letter-parts": lambda: "a.b.c",
+    "json": lambda: json.dumps(claims_of("access")).replace(" ", ""),
+    "json-serialisation": lambda: json.dumps({"payload": parts()[1]}).replace(" ", ""),
+    "deep-header": lambda: f"{encoded(b'[' * 2900).decode()}.e30.x",
+    "deep-claims": lambda: f"{parts()[0]}.{encoded(b'[' * 2900).decode()}.x",
+    "long-number-in-header": lambda: f"{encoded(b'9' * 2900).decode()}.e30.x",
+    "too-long-and-good": lambda: token_with("access", padding="x" * MAX_TOKEN_LENGTH),
+    "too-long-by-one": lambda: "x" * (MAX_TOKEN_LENGTH + 1),
+    "a-megabyte": lambda: "x" * 1_000_000,
+    "a-megabyte-of-dots": lambda: "." * 1_000_000,
+}
+
+
+class TestForged:
+    @pytest.mark.parametrize("make", FORGED.values(), ids=FORGED)
+    async def test_it_is_refused(self, bare_app: Quart, make: Callable[[], str]) -> None:
+        assert await verdict(bare_app, make(), "access") == INVALID
+        assert await verdict(bare_app, make(), "refresh") == INVALID
+
+    @each_kind
+    async def test_no_character_may_change(
+        self, bare_app: Quart, holder: Caller, kind: str
+    ) -> None:
+        token = str(getattr(holder, f"{kind}_token"))
+        alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+        for at, character in enumerate(token):
+            # Half the alphabet away, so that no unused bit is all that differs.
+            other = "A" if character == "." else alphabet[alphabet.index(character) ^ 32]
+
+            assert await verdict(bare_app, token[:at] + other + token[at + 1 :], kind) == INVALID
+
+    async def test_no_character_may_be_missing(self, bare_app: Quart, holder: Caller) -> None:
+        token = str(holder.access_token)
+
+        for at in range(len(token)):
+            assert await verdict(bare_app, token[:at] + token[at + 1 :], "access") == INVALID
+
+    async def test_the_reason_is_not_told(self, bare_app: Quart) -> None:
+        token = token_with("access", iss="orders")
+
+        answer = await Caller(bare_app).get("/api/products/my", token=token)
+
+        assert answer.json["detail"] == "The token is not valid."
+
+
+# Children of one process, which wait until the last of them is there.
+EIGHT_AT_ONCE = """
+import os, sys
+from catalog.auth.tokens import signing_secret
+from catalog.settings import Settings
+
+settings = Settings(database_url=sys.argv[1])
+gate, opener = os.pipe()
+for _ in range(8):
+    if os.fork() == 0:
+        os.close(opener)
+        os.read(gate, 1)
+        os.write(1, signing_secret(settings).encode() + b"\\n")
+        os._exit(0)
+os.close(opener)
+for _ in range(8):
+    assert os.wait()[1] == 0
+"""
+
+
+class TestSigningSecret:
+    @staticmethod
+    def settings(folder: Path) -> Settings:
+        url = URL.create("sqlite+aiosqlite", database=str(folder / "catalog.db"))
+        return Settings(database_url=url)
+
+    def test_it_is_the_one_from_the_settings(self, tmp_path: Path) -> None:
+        settings = self.settings(tmp_path).model_copy(update={"jwt_secret_key": SECRET})
+
+        assert signing_secret(settings) == SECRET.get_secret_value()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_it_is_made_once_for_its_owner_alone(self, tmp_path: Path) -> None:
+        settings = self.settings(tmp_path / "var")
+
+        first = signing_secret(settings)
+        second = signing_secret(settings)
+
+        (file,) = (tmp_path / "var").iterdir()
+        assert first == second == file.read_text()
+        assert len(bytes.fromhex(first)) == 32
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    def test_the_umask_has_no_say(self, tmp_path: Path) -> None:
+        before = os.umask(0)
+        try:
+            signing_secret(self.settings(tmp_path))
+        finally:
+            os.umask(before)
+
+        assert stat.S_IMODE((tmp_path / "jwt_secret_key").stat().st_mode) == 0o600
+
+    def test_each_place_has_its_own(self, tmp_path: Path) -> None:
+        secrets = {signing_secret(self.settings(tmp_path / name)) for name in "abc"}
+
+        assert len(secrets) == 3
+
+    @pytest.mark.parametrize("attempt", range(10))
+    def test_threads_that_start_at_once_share_it(self, tmp_path: Path, attempt: int) -> None:
+        settings = self.settings(tmp_path / str(attempt))
+        ready = Barrier(8)
+
+        def start(_: int) -> str:
+            ready.wait()
+            return signing_secret(settings)
+
+        with ThreadPoolExecutor(8) as threads:
+            secrets = set(threads.map(start, range(8)))
+
+        assert len(secrets) == 1
+        assert [file.name for file in (tmp_path / str(attempt)).iterdir()] == ["jwt_secret_key"]
+
+    def test_processes_that_start_at_once_share_it(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-c", EIGHT_AT_ONCE, f"sqlite:///{tmp_path}/catalog.db"]
+
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        assert output.splitlines() == [(tmp_path / "jwt_secret_key").read_text()] * 8
+        assert [file.name for file in tmp_path.iterdir()] == ["jwt_secret_key"]
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"short", b"\xff" * 64, b"\n" * 64],
+        ids=["empty", "short", "binary", "blank"],
+    )
+    def test_a_file_that_is_no_secret_is_not_used(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "jwt_secret_key").write_bytes(content)
+
+        with pytest.raises(StartFailed):
+            signing_secret(self.settings(tmp_path))
+
+    def test_a_place_that_is_no_folder_is_said_to_be_out_of_reach(self, tmp_path: Path) -> None:
+        (tmp_path / "var").write_text("a file")
+
+        with pytest.raises(StartFailed, match="out of reach"):
+            signing_secret(self.settings(tmp_path / "var"))
+
+    def test_a_newline_at_its_end_is_not_part_of_it(self, tmp_path: Path) -> None:
+        (tmp_path / "jwt_secret_key").write_text("k" * 40 + "\n")
+
+        assert signing_secret(self.settings(tmp_path)) == "k" * 40
