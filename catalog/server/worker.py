@@ -38,6 +38,8 @@ KEEP_ALIVE_SECONDS = 75
 # Even after a long drain: for connections that the kernel had accepted just before the end.
 SETTLE_SECONDS = 0.1
 
+HUNG_UP = (ConnectionError, TimeoutError)
+
 
 class ServingLoop(uvloop.Loop):
     """An event loop that can stop accepting while its connections go on.
@@ -152,10 +154,10 @@ def report_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
     """Log what nobody awaited, except for clients that hung up: that is not news."""
     error = context.get("exception")
     if isinstance(error, BaseExceptionGroup):
-        error = error.split(OSError)[1]
+        error = error.split(HUNG_UP)[1]
         if error is None:
             return
-    if not isinstance(error, OSError):
+    if not isinstance(error, HUNG_UP):
         log.error("event_loop_error", message=context.get("message"), exc_info=error)
 
 
