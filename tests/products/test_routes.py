@@ -1,6 +1,418 @@
 """``/api/products`` over HTTP: who may do what, and what comes back."""
 
-from tests.support import Caller, problem_of
+import asyncio
+import json
+import math
+import re
+import struct
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth.models import User
+from catalog.db.columns import MAX_ID
+from catalog.db.database import Database
+from tests.support import Caller, Response, fields_of, problem_of
+
+# One database serves all examples of a test: each example brings products of its own.
+with_one_database = examples(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+# As they are written in JSON, and the doubles that they are.
+PRICES = {
+    "0": 0.0,
+    "-0": 0.0,
+    "-0.0": 0.0,
+    "1e12": 1e12,
+    "1000000000000": 1e12,
+    "5e-324": 5e-324,
+    "9007199254.740993": 9007199254.740993,
+    "1E-7": 1e-7,
+    "0.1000000000000000055511151231257827": 0.1,
+}
+NO_PRICES = (
+    *("-0.01", "-5e-324", "1000000000001", "1000000000000.0002", "1" + "0" * 400),
+    *('"9.5"', "true", "null", "[1]", "{}"),
+)
+BLANK = ("", " ", "\t\n\r", "\u00a0", "\u2003\u2009", "\u3000", "\u2028", "\u1680", "\x1f")
+NO_LIMITS = ("0", "1001", "-1", "%2B5", "1.0", "1e2", "1_0", "%205", "%EF%BC%91", "many", "")
+NO_IDS = ("0", "-1", "01", "1.0", "1e0", "%201", "%D9%A1", str(MAX_ID + 1), "9" * 40, "x")
+
+
+async def post_json(caller: Caller, body: str) -> Response:
+    """Offer what is written exactly so."""
+    headers = {"Content-Type": "application/json"}
+    return await caller.post("/api/products", data=body.encode(), headers=headers)
+
+
+async def offer_some(caller: Caller, count: int) -> list[int]:
+    """Make products and return their ids, newest first."""
+    return [(await caller.offer(f"Lamp {n}")).json["id"] for n in range(count)][::-1]
+
+
+async def pages_of(caller: Caller, path: str) -> list[list[int]]:
+    """The ids on each page from here on, following ``next`` to its end."""
+    pages = []
+    following: str | None = path
+    while following is not None:
+        answer = await caller.get(following)
+        assert answer.status_code == 200, answer.body
+        pages.append(ids_of(answer))
+        following = answer.json["next"]
+    return pages
+
+
+def flat(pages: list[list[int]]) -> list[int]:
+    return [product_id for page in pages for product_id in page]
+
+
+def ids_of(answer: Response) -> list[int]:
+    return [product["id"] for product in answer.json["products"]]
+
+
+async def disable(session: AsyncSession, user_id: int) -> None:
+    await session.execute(update(User).where(User.id == user_id).values(disabled=True))
+
+
+async def remove(session: AsyncSession, user_id: int) -> None:
+    await session.execute(delete(User).where(User.id == user_id))
+
+
+class TestCreateProduct:
+    async def test_it_comes_back_with_all_its_fields(self, ada: Caller) -> None:
+        before = datetime.now(UTC)
+        answer = await ada.offer("Lamp", 24.9, description="Warm light.")
+        after = datetime.now(UTC)
+
+        product = answer.json
+        created_at = product.pop("created_at")
+        assert answer.status_code == 201
+        assert product.pop("updated_at") == created_at
+        assert product == {
+            "id": 1,
+            "name": "Lamp",
+            "description": "Warm light.",
+            "price": 24.9,
+            "user_id": ada.user_id,
+            "version": 1,
+        }
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", created_at)
+        assert before <= datetime.fromisoformat(created_at) <= after + timedelta(seconds=1)
+
+    async def test_the_answer_says_where_it_is_and_which_version(self, ada: Caller) -> None:
+        answer = await ada.offer("Lamp")
+
+        assert answer.headers["Location"] == f"/api/products/{answer.json['id']}"
+        assert re.fullmatch(r'"1-[0-9a-f]{16}"', answer.headers["ETag"])
+        assert answer.headers["Cache-Control"] == "no-store"
+
+    async def test_lists_show_it_exactly_as_it_was_answered(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        created = (await ada.offer("Lamp", 0.1, description=" \t")).json
+
+        assert (await anyone.get("/api/products")).json["products"] == [created]
+        assert (await ada.get("/api/products/my")).json["products"] == [created]
+
+    @pytest.mark.parametrize("rest", ["", ', "description": null'], ids=["absent", "null"])
+    async def test_without_a_description_it_has_none(self, ada: Caller, rest: str) -> None:
+        answer = await post_json(ada, f'{{"name": "Lamp", "price": 1{rest}}}')
+
+        assert answer.status_code == 201
+        assert answer.json["description"] is None
+
+    async def test_an_empty_description_is_not_the_same_as_none(self, ada: Caller) -> None:
+        assert (await ada.offer("Lamp", description="")).json["description"] == ""
+
+    async def test_a_price_comes_back_as_the_double_that_was_written(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        for written, price in PRICES.items():
+            created = await post_json(ada, f'{{"name": "Lamp", "price": {written}}}')
+            listed = await anyone.get("/api/products?limit=1")
+
+            for found in (created.json["price"], listed.json["products"][0]["price"]):
+                assert struct.pack("d", found) == struct.pack("d", price), written
+            assert b'"price":-' not in created.body + listed.body
+
+    @with_one_database
+    @example(price=1e12)
+    @example(price=2.2250738585072014e-308)
+    @given(price=st.floats(0, 1e12))
+    async def test_every_price_comes_back_as_the_same_double(
+        self, ada: Caller, price: float
+    ) -> None:
+        created = await ada.offer("Lamp", price)
+        listed = await ada.get("/api/products?limit=1")
+
+        for found in (created.json["price"], listed.json["products"][0]["price"]):
+            assert struct.pack("d", found) == struct.pack("d", price + 0.0)
+
+    async def test_a_price_out_of_range_or_of_another_type_is_invalid(self, ada: Caller) -> None:
+        for written in NO_PRICES:
+            answer = await post_json(ada, f'{{"name": "Lamp", "price": {written}}}')
+
+            assert problem_of(answer) == (422, "invalid"), written
+            assert fields_of(answer) == ["/price"], written
+
+        assert (await ada.get("/api/products")).json["products"] == []
+
+    async def test_a_price_that_is_no_double_is_malformed(self, ada: Caller) -> None:
+        for written in ("NaN", "Infinity", "-Infinity", "1e309", "1" * 5000):
+            answer = await post_json(ada, f'{{"name": "Lamp", "price": {written}}}')
+
+            assert problem_of(answer) == (400, "malformed"), written
+
+    @pytest.mark.parametrize("letter", ["x", "\u4e00", "\U0001f600"], ids=["1", "3", "4 bytes"])
+    async def test_name_and_description_have_their_lengths_in_characters(
+        self, ada: Caller, letter: str
+    ) -> None:
+        longest = {"name": letter * 512, "description": letter * 16_383}
+
+        created = await ada.offer(longest["name"], description=longest["description"])
+        too_long = await ada.offer(longest["name"] + letter)
+        far_too_long = await ada.offer("Lamp", description=longest["description"] + letter)
+
+        assert {field: created.json[field] for field in longest} == longest
+        assert (problem_of(too_long), fields_of(too_long)) == ((422, "invalid"), ["/name"])
+        assert problem_of(far_too_long) == (422, "invalid")
+        assert fields_of(far_too_long) == ["/description"]
+
+    async def test_a_blank_name_is_invalid(self, ada: Caller) -> None:
+        for name in BLANK:
+            answer = await ada.offer(name)
+
+            assert problem_of(answer) == (422, "invalid"), ascii(name)
+            assert fields_of(answer) == ["/name"], ascii(name)
+
+    async def test_every_fault_is_told_at_once(self, ada: Caller) -> None:
+        answer = await post_json(
+            ada, '{"price": -1, "description": 5, "id": 7, "user_id": 7, "version": 9}'
+        )
+
+        assert problem_of(answer) == (422, "invalid")
+        assert sorted(fields_of(answer)) == [
+            *("/description", "/id", "/name", "/price", "/user_id", "/version"),
+        ]
+
+    @with_one_database
+    @example(name=" Lamp ", description="\n \u00a0")
+    @example(name="100% %s %(name)s", description="\\ \\' \\\" ' \" `; -- :name ?")
+    @example(
+        name="\u202eright to left \u05d0", description="e\u0301\u0300 \U0001f468\u200d\U0001f3a8"
+    )
+    @example(name="\ufeff\ufffe\uffff", description="\x01\x1a\x7f\x85")
+    @given(
+        name=st.text(st.characters(exclude_characters="\0"), max_size=60).filter(str.strip),
+        description=st.text(st.characters(exclude_characters="\0"), max_size=60),
+    )
+    async def test_text_comes_back_byte_for_byte(
+        self, ada: Caller, name: str, description: str
+    ) -> None:
+        sent = {"name": name, "description": description, "price": 1}
+
+        created = await post_json(ada, json.dumps(sent, ensure_ascii=False))
+        listed = await ada.get("/api/products?limit=1")
+
+        for found in (created.json, listed.json["products"][0]):
+            assert found["name"] == name
+            assert found["description"] == description
+
+    async def test_nobody_offers_nothing(self, anyone: Caller) -> None:
+        assert problem_of(await anyone.offer("Lamp")) == (401, "token-missing")
+        assert (await anyone.get("/api/products")).json["products"] == []
+
+    async def test_a_refresh_token_does_not_do(self, ada: Caller) -> None:
+        answer = await ada.post(
+            "/api/products", json={"name": "Lamp", "price": 1}, token=ada.refresh_token
+        )
+
+        assert problem_of(answer) == (401, "token-wrong-kind")
+
+    @pytest.mark.parametrize("change", [disable, remove])
+    async def test_an_account_that_is_no_more_offers_nothing(
+        self, ada: Caller, anyone: Caller, database: Database, change: Any
+    ) -> None:
+        await database.transaction(change, ada.user_id)
+
+        assert problem_of(await ada.offer("Lamp")) == (401, "account-unavailable")
+        assert (await anyone.get("/api/products")).json["products"] == []
+
+    async def test_many_at_once_get_ids_of_their_own(self, ada: Caller, bob: Caller) -> None:
+        answers = await asyncio.gather(
+            *(caller.offer(f"Lamp {n}") for n in range(10) for caller in (ada, bob))
+        )
+
+        assert [answer.status_code for answer in answers] == [201] * 20
+        assert sorted(answer.json["id"] for answer in answers) == list(range(1, 21))
+
+
+class TestListProducts:
+    async def test_there_are_none_at_first(self, anyone: Caller) -> None:
+        answer = await anyone.get("/api/products")
+
+        assert answer.status_code == 200
+        assert answer.json == {"products": [], "next": None}
+        assert "Link" not in answer.headers
+
+    async def test_everyones_are_there_newest_first(
+        self, ada: Caller, bob: Caller, anyone: Caller
+    ) -> None:
+        offered = [(await caller.offer("Lamp")).json["id"] for caller in (ada, bob, ada)]
+
+        assert ids_of(await anyone.get("/api/products")) == offered[::-1]
+
+    async def test_a_page_has_a_hundred_unless_told(self, ada: Caller) -> None:
+        ids = await offer_some(ada, 102)
+
+        first = await ada.get("/api/products")
+        second = await ada.get(first.json["next"])
+
+        assert ids_of(first) == ids[:100]
+        assert ids_of(second) == ids[100:]
+        assert "limit" not in first.json["next"]
+        assert ids_of(await ada.get("/api/products?limit=1000")) == ids
+
+    async def test_every_size_of_page_shows_each_product_once(self, ada: Caller) -> None:
+        ids = await offer_some(ada, 7)
+
+        for size in range(1, 9):
+            pages = await pages_of(ada, f"/api/products?limit={size}")
+
+            assert [len(page) for page in pages[:-1]] == [size] * (math.ceil(7 / size) - 1)
+            assert flat(pages) == ids
+
+    async def test_the_next_page_stands_in_the_body_and_in_link(self, ada: Caller) -> None:
+        await offer_some(ada, 3)
+
+        first = await ada.get("/api/products?limit=2")
+        last = await ada.get(first.json["next"])
+
+        assert first.json["next"].startswith("/api/products?cursor=")
+        assert first.headers["Link"] == f'<{first.json["next"]}>; rel="next"'
+        assert last.json["next"] is None
+        assert "Link" not in last.headers
+
+    async def test_a_last_page_that_is_full_is_known_to_be_the_last(self, ada: Caller) -> None:
+        await offer_some(ada, 4)
+
+        assert len(await pages_of(ada, "/api/products?limit=2")) == 2
+
+    async def test_a_cursor_outlives_its_product(self, ada: Caller) -> None:
+        ids = await offer_some(ada, 5)
+        first = await ada.get("/api/products?limit=2")
+
+        await ada.delete(ids[1])
+        second = await ada.get(first.json["next"])
+
+        assert ids_of(second) == ids[2:4]
+
+    async def test_a_cursor_keeps_its_place_when_all_else_goes(self, ada: Caller) -> None:
+        ids = await offer_some(ada, 3)
+        first = await ada.get("/api/products?limit=1")
+
+        for product_id in ids:
+            await ada.delete(product_id)
+        await ada.offer("Chair")
+
+        assert (await ada.get(first.json["next"])).json == {"products": [], "next": None}
+
+    async def test_a_limit_is_a_whole_number_from_1_to_1000(self, anyone: Caller) -> None:
+        for limit in NO_LIMITS:
+            answer = await anyone.get(f"/api/products?limit={limit}")
+
+            assert problem_of(answer) == (422, "invalid"), limit
+            assert fields_of(answer) == ["limit"], limit
+
+    async def test_a_parameter_that_is_not_known_is_named(self, anyone: Caller) -> None:
+        answer = await anyone.get("/api/products?page=2")
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["page"]
+
+    async def test_a_cursor_that_was_not_made_here_is_refused(self, anyone: Caller) -> None:
+        for cursor in ("", "1", "AAAA", "%F0%9F%98%80", "A" * 300):
+            answer = await anyone.get(f"/api/products?cursor={cursor}")
+
+            assert problem_of(answer) == (400, "cursor-invalid"), cursor
+
+    async def test_a_cursor_means_nothing_in_another_list(self, ada: Caller) -> None:
+        await offer_some(ada, 2)
+        cursor = (await ada.get("/api/products?limit=1")).json["next"].partition("cursor=")[2]
+
+        answer = await ada.get(f"/api/products/my?cursor={cursor}")
+
+        assert problem_of(answer) == (400, "cursor-invalid")
+
+    async def test_walking_shows_what_stays_exactly_once_while_others_write(
+        self, ada: Caller, bob: Caller, anyone: Caller
+    ) -> None:
+        staying, leaving = [], []
+        for n in range(10):
+            staying.append((await ada.offer(f"Lamp {n}")).json["id"])
+            leaving.append((await bob.offer(f"Chair {n}")).json["id"])
+        seen: list[int] = []
+        following: str | None = "/api/products?limit=2"
+
+        while following is not None:
+            # From both ends of the list, so that some go before they are come to, some after.
+            gone = leaving.pop(0 if len(leaving) % 2 else -1) if leaving else MAX_ID
+            answer, *_ = await asyncio.gather(
+                anyone.get(following), bob.offer("Stool"), bob.delete(gone)
+            )
+            seen += ids_of(answer)
+            following = answer.json["next"]
+
+        assert seen == sorted(set(seen), reverse=True)
+        assert set(staying) <= set(seen)
+
+
+class TestListMyProducts:
+    async def test_only_mine_are_there_newest_first(self, ada: Caller, bob: Caller) -> None:
+        mine = []
+        for n in range(3):
+            mine.append((await ada.offer(f"Lamp {n}")).json["id"])
+            await bob.offer(f"Chair {n}")
+
+        answer = await ada.get("/api/products/my")
+
+        assert ids_of(answer) == mine[::-1]
+        assert {product["user_id"] for product in answer.json["products"]} == {ada.user_id}
+        assert answer.headers["Cache-Control"] == "no-store"
+
+    async def test_its_pages_lead_on_in_the_same_list(self, ada: Caller, bob: Caller) -> None:
+        mine = []
+        for n in range(5):
+            mine.append((await ada.offer(f"Lamp {n}")).json["id"])
+            await bob.offer(f"Chair {n}")
+
+        first = await ada.get("/api/products/my?limit=2")
+
+        assert first.json["next"].startswith("/api/products/my?cursor=")
+        assert flat(await pages_of(ada, "/api/products/my?limit=2")) == mine[::-1]
+
+    async def test_a_cursor_of_mine_shows_another_only_theirs(
+        self, ada: Caller, bob: Caller
+    ) -> None:
+        chair = (await bob.offer("Chair")).json["id"]
+        await offer_some(ada, 3)
+        following = (await ada.get("/api/products/my?limit=1")).json["next"]
+
+        assert ids_of(await bob.get(following)) == [chair]
+
+    async def test_nobody_has_none(self, ada: Caller, anyone: Caller) -> None:
+        refreshing = await ada.get("/api/products/my", token=ada.refresh_token)
+
+        assert problem_of(await anyone.get("/api/products/my")) == (401, "token-missing")
+        assert problem_of(refreshing) == (401, "token-wrong-kind")
 
 
 class TestDeleteProduct:
@@ -30,3 +442,47 @@ class TestDeleteProduct:
         lamp = (await ada.offer("Lamp")).json["id"]
 
         assert problem_of(await anyone.delete(lamp)) == (401, "token-missing")
+
+    async def test_of_many_at_once_exactly_one_succeeds(self, ada: Caller, admin: Caller) -> None:
+        lamp = (await ada.offer("Lamp")).json["id"]
+
+        answers = await asyncio.gather(
+            *(who.delete(lamp) for who in (ada, admin) for _ in range(4))
+        )
+
+        statuses = sorted(answer.status_code for answer in answers)
+        assert statuses == [200] + [404] * 7
+
+    async def test_it_is_gone_from_the_lists(self, ada: Caller, anyone: Caller) -> None:
+        ids = await offer_some(ada, 3)
+
+        await ada.delete(ids[1])
+
+        assert ids_of(await anyone.get("/api/products")) == [ids[0], ids[2]]
+        assert ids_of(await ada.get("/api/products/my")) == [ids[0], ids[2]]
+
+    async def test_its_id_is_not_given_to_another(self, ada: Caller) -> None:
+        lamp = (await ada.offer("Lamp")).json["id"]
+        await ada.delete(lamp)
+
+        assert (await ada.offer("Chair")).json["id"] > lamp
+
+    async def test_what_is_no_id_is_no_product(self, ada: Caller) -> None:
+        assert (await ada.offer("Lamp")).json["id"] == 1
+
+        for text in NO_IDS:
+            answer = await ada.send("DELETE", f"/api/products/{text}")
+
+            assert problem_of(answer) == (404, "not-found"), text
+
+    async def test_the_largest_id_is_looked_for(self, ada: Caller) -> None:
+        assert problem_of(await ada.delete(MAX_ID)) == (404, "not-found")
+
+    async def test_an_account_that_is_no_more_withdraws_nothing(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
+        lamp = (await ada.offer("Lamp")).json["id"]
+        await database.transaction(disable, ada.user_id or 0)
+
+        assert problem_of(await ada.delete(lamp)) == (401, "account-unavailable")
+        assert ids_of(await anyone.get("/api/products")) == [lamp]

@@ -1,0 +1,160 @@
+"""The rules of products, without HTTP: what is decided, and what it leaves behind."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth.models import Role, User
+from catalog.db.database import Database
+from catalog.errors import AccountUnavailable, Forbidden, NotFound
+from catalog.products.service import create_product, delete_product, list_products
+
+ADA, BOB, GRACE, NOBODY = 1, 2, 3, 4
+
+
+@pytest.fixture
+async def database(database: Database) -> Database:
+    """The app's database, with two users and an administrator."""
+
+    async def sign_up(session: AsyncSession) -> None:
+        for user_id, name in ((ADA, "ada"), (BOB, "bob"), (GRACE, "grace")):
+            role = Role.ADMIN if name == "grace" else Role.USER
+            texts = dict.fromkeys(("username", "username_key", "email", "email_key"), name)
+            session.add(User(id=user_id, password_hash="", role=role, **texts))
+
+    await database.transaction(sign_up)
+    return database
+
+
+async def offer(database: Database, name: str = "Lamp", caller_id: int = ADA) -> dict[str, Any]:
+    return await database.transaction(
+        create_product, name=name, price=1.0, description=None, caller_id=caller_id
+    )
+
+
+async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
+    await database.transaction(delete_product, product_id=product_id, caller_id=caller_id)
+
+
+async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
+    options = {"limit": 100, "before_id": None, **options}
+    return (await database.reading(list_products, **options)).products
+
+
+async def disable(session: AsyncSession, user_id: int) -> None:
+    await session.execute(update(User).where(User.id == user_id).values(disabled=True))
+
+
+class TestCreateProduct:
+    async def test_what_it_returns_is_what_lists_will_show(self, database: Database) -> None:
+        product = await offer(database)
+
+        assert await listed(database) == [product]
+
+    async def test_nothing_is_left_when_the_transaction_fails(self, database: Database) -> None:
+        async def create_and_fail(session: AsyncSession) -> None:
+            await create_product(session, name="Lamp", price=1, description=None, caller_id=ADA)
+            raise NotFound
+
+        with pytest.raises(NotFound):
+            await database.transaction(create_and_fail)
+
+        assert await listed(database) == []
+
+    async def test_accounts_that_are_disabled_or_gone_are_refused(self, database: Database) -> None:
+        await database.transaction(disable, ADA)
+
+        for caller_id in (ADA, NOBODY):
+            with pytest.raises(AccountUnavailable):
+                await offer(database, caller_id=caller_id)
+
+        assert await listed(database) == []
+
+
+class TestDeleteProduct:
+    @pytest.mark.parametrize("caller_id", [ADA, GRACE], ids=["owner", "administrator"])
+    async def test_owner_and_administrator_may(self, database: Database, caller_id: int) -> None:
+        product = await offer(database)
+
+        await withdraw(database, product["id"], caller_id)
+
+        assert await listed(database) == []
+
+    async def test_anyone_else_may_not_and_it_stays(self, database: Database) -> None:
+        product = await offer(database)
+
+        with pytest.raises(Forbidden):
+            await withdraw(database, product["id"], BOB)
+
+        assert await listed(database) == [product]
+
+    @pytest.mark.parametrize(
+        "caller_id", [ADA, BOB, GRACE], ids=["owner", "other", "administrator"]
+    )
+    async def test_what_is_gone_is_not_found_by_anyone(
+        self, database: Database, caller_id: int
+    ) -> None:
+        product = await offer(database)
+        await withdraw(database, product["id"], ADA)
+
+        with pytest.raises(NotFound):
+            await withdraw(database, product["id"], caller_id)
+
+    async def test_a_disabled_owner_and_a_disabled_administrator_are_refused(
+        self, database: Database
+    ) -> None:
+        product = await offer(database)
+        await database.transaction(disable, ADA)
+        await database.transaction(disable, GRACE)
+
+        for caller_id in (ADA, GRACE):
+            with pytest.raises(AccountUnavailable):
+                await withdraw(database, product["id"], caller_id)
+
+        assert await listed(database) == [product]
+
+    async def test_owner_and_administrator_at_once_delete_it_once(self, database: Database) -> None:
+        for _ in range(5):
+            product = await offer(database)
+
+            outcomes = await asyncio.gather(
+                withdraw(database, product["id"], ADA),
+                withdraw(database, product["id"], GRACE),
+                return_exceptions=True,
+            )
+
+            assert outcomes.count(None) == 1
+            assert [type(each) for each in outcomes if each is not None] == [NotFound]
+
+
+class TestListProducts:
+    async def test_there_is_a_next_page_only_when_something_is_on_it(
+        self, database: Database
+    ) -> None:
+        ids = [(await offer(database))["id"] for _ in range(3)]
+
+        async def last_id(limit: int, before_id: int | None = None) -> int | None:
+            page = await database.reading(list_products, limit=limit, before_id=before_id)
+            return page.last_id
+
+        assert await last_id(2) == ids[1]
+        assert await last_id(3) is None
+        assert await last_id(1, ids[2]) == ids[1]
+        assert await last_id(1, ids[1]) is None
+        assert await last_id(1, ids[0]) is None
+
+    async def test_one_owners_products_are_found_among_all(self, database: Database) -> None:
+        await offer(database, "Lamp", ADA)
+        await offer(database, "Chair", BOB)
+        await offer(database, "Stool", ADA)
+
+        async def names(**options: Any) -> list[str]:
+            return [product["name"] for product in await listed(database, **options)]
+
+        assert await names() == ["Stool", "Chair", "Lamp"]
+        assert await names(owner_id=ADA) == ["Stool", "Lamp"]
+        assert await names(owner_id=ADA, before_id=3) == ["Lamp"]
+        assert await names(owner_id=NOBODY) == []
