@@ -1,0 +1,223 @@
+"""Health, the OpenAPI document, and what each kind of problem means."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from quart import Quart
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.app import begin_drain, create_app
+from catalog.db.database import Database
+from catalog.errors import public_errors
+from catalog.http.context import running
+from catalog.migrations import downgrade, exclusive
+from catalog.settings import Settings
+from tests.db.support import Stopwatch, answer, on_servers, on_sqlite
+from tests.engines import migrate, settings_for
+from tests.relay import relayed
+from tests.support import Caller, problem_of
+
+NOBODY_LISTENS = URL.create("mysql+aiomysql", "catalog", "", "127.0.0.1", 1, "catalog")
+
+# Seconds; what is promised is one, and a machine may have much else to do.
+SOON = 2.0
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Caller]:
+    """Somebody who asks a service with these settings."""
+    app = create_app(settings)
+    async with app.test_app():
+        yield Caller(app)
+
+
+class TestLiveness:
+    async def test_it_looks_at_nothing_else(self) -> None:
+        async with serving(settings_for(NOBODY_LISTENS)) as caller:
+            stopwatch = Stopwatch()
+            answered = await caller.get("/livez")
+
+            assert (answered.status_code, answered.json) == (200, {"status": "alive"})
+            assert stopwatch.seconds < 0.5
+
+    async def test_a_process_that_is_about_to_stop_is_alive(self) -> None:
+        async with serving(settings_for(NOBODY_LISTENS)) as caller:
+            begin_drain(caller.app)
+
+            assert (await caller.get("/livez")).status_code == 200
+
+    @on_servers
+    async def test_a_database_that_hangs_does_not_hang_it(self, database_url: URL) -> None:
+        async with relayed(database_url) as relay, serving(settings_for(relay.url)) as caller:
+            relay.stall()
+            stuck = asyncio.create_task(caller.get("/api/products"))
+            stopwatch = Stopwatch()
+
+            assert (await caller.get("/livez")).status_code == 200
+
+            assert stopwatch.seconds < SOON
+            relay.resume()
+            assert (await stuck).status_code == 200
+
+
+class TestReadiness:
+    async def test_it_is_ready_on_a_current_schema(self, anyone: Caller) -> None:
+        answered = await anyone.get("/readyz")
+
+        assert (answered.status_code, answered.json) == (200, {"status": "ready"})
+        assert answered.headers["Cache-Control"] == "no-store"
+
+    async def test_it_is_not_on_an_empty_database(self, empty_database_url: URL) -> None:
+        async with serving(settings_for(empty_database_url)) as caller:
+            answered = await caller.get("/readyz")
+
+            assert problem_of(answered) == (503, "not-ready")
+            assert "catalog migrate" in answered.json["detail"]
+
+            await migrate(empty_database_url)
+            assert (await caller.get("/readyz")).status_code == 200
+
+    async def test_it_is_not_when_all_migrations_were_undone(self, empty_database_url: URL) -> None:
+        await migrate(empty_database_url)
+        async with exclusive(settings_for(empty_database_url)) as connection:
+            await downgrade(connection, "base")
+
+        async with serving(settings_for(empty_database_url)) as caller:
+            assert problem_of(await caller.get("/readyz")) == (503, "not-ready")
+
+    async def test_it_is_not_on_a_schema_that_is_older(self, app: Quart, anyone: Caller) -> None:
+        # As it will look to a release that has one migration more.
+        state = running(app)
+        state.known_revisions |= {"9999"}
+        state.head_revision = "9999"
+
+        answered = await anyone.get("/readyz")
+
+        assert problem_of(answered) == (503, "not-ready")
+        assert "older" in answered.json["detail"]
+
+    async def test_it_is_on_a_schema_that_is_newer(self, empty_database_url: URL) -> None:
+        await migrate(empty_database_url)
+        async with exclusive(settings_for(empty_database_url)) as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+        async with serving(settings_for(empty_database_url)) as caller:
+            assert (await caller.get("/readyz")).status_code == 200
+
+    async def test_it_is_not_when_the_process_is_about_to_stop(
+        self, app: Quart, anyone: Caller
+    ) -> None:
+        begin_drain(app)
+
+        answered = await anyone.get("/readyz")
+
+        assert problem_of(answered) == (503, "not-ready")
+        assert answered.headers["Connection"] == "close"
+        assert (await anyone.get("/api/products")).status_code == 200
+
+    async def test_it_is_while_all_connections_are_in_use(
+        self, app: Quart, anyone: Caller, database: Database
+    ) -> None:
+        size = running(app).settings.database_pool_size
+        # One writer, because SQLite has no more.
+        everyone, give_back = asyncio.Barrier(size + 2), asyncio.Event()
+
+        async def hold(executor: AsyncSession | AsyncConnection) -> None:
+            await answer(executor)
+            await everyone.wait()
+            await give_back.wait()
+
+        holding = [asyncio.create_task(database.reading(hold)) for _ in range(size)]
+        holding.append(asyncio.create_task(database.transaction(hold)))
+        await everyone.wait()
+
+        assert problem_of(await anyone.get("/api/products")) == (503, "database-busy")
+        assert (await anyone.get("/readyz")).status_code == 200
+
+        give_back.set()
+        await asyncio.gather(*holding)
+        assert (await anyone.get("/api/products")).status_code == 200
+
+    @on_servers
+    async def test_a_database_that_hangs_is_told_within_a_second(self, database_url: URL) -> None:
+        async with relayed(database_url) as relay, serving(settings_for(relay.url)) as caller:
+            assert (await caller.get("/readyz")).status_code == 200
+            relay.stall()
+
+            for _ in range(2):  # With a connection that was good, and without any.
+                stopwatch = Stopwatch()
+                assert problem_of(await caller.get("/readyz")) == (503, "database-unavailable")
+                assert stopwatch.seconds < SOON
+
+            relay.resume()
+            assert (await caller.get("/readyz")).status_code == 200
+
+    @on_servers
+    async def test_a_database_that_is_gone_is_told_and_its_return_too(
+        self, database_url: URL
+    ) -> None:
+        async with relayed(database_url) as relay, serving(settings_for(relay.url)) as caller:
+            assert (await caller.get("/readyz")).status_code == 200
+            relay.refuse()
+
+            for _ in range(2):
+                stopwatch = Stopwatch()
+                assert problem_of(await caller.get("/readyz")) == (503, "database-unavailable")
+                assert stopwatch.seconds < SOON
+
+            await relay.listen()
+            assert (await caller.get("/readyz")).status_code == 200
+
+    @on_servers
+    async def test_many_who_ask_at_once_are_all_told(self, database_url: URL) -> None:
+        async with relayed(database_url) as relay, serving(settings_for(relay.url)) as caller:
+            relay.stall()
+            stopwatch = Stopwatch()
+
+            answers = await asyncio.gather(*(caller.get("/readyz") for _ in range(20)))
+
+            assert {answered.status_code for answered in answers} == {503}
+            assert stopwatch.seconds < SOON
+
+
+@on_sqlite
+class TestOpenapi:
+    async def test_who_has_it_already_gets_304(self, anyone: Caller) -> None:
+        first = await anyone.get("/openapi.json")
+        again = await anyone.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
+        stale = await anyone.get("/openapi.json", headers={"If-None-Match": '"1-0"'})
+
+        assert first.json["openapi"].startswith("3.1")
+        assert first.headers["Cache-Control"] == "no-cache"
+        assert (again.status_code, again.body) == (304, b"")
+        assert again.headers["ETag"] == first.headers["ETag"]
+        assert (stale.status_code, stale.body) == (200, first.body)
+
+    async def test_every_process_describes_it_alike(self, anyone: Caller) -> None:
+        async with serving(settings_for(NOBODY_LISTENS)) as other:
+            first, second = await anyone.get("/openapi.json"), await other.get("/openapi.json")
+
+        assert first.body == second.body
+        assert first.headers["ETag"] == second.headers["ETag"]
+
+
+@on_sqlite
+class TestProblems:
+    @pytest.mark.parametrize("kind", list(public_errors()), ids=lambda kind: kind.slug)
+    async def test_the_type_of_each_explains_it(self, anyone: Caller, kind: Any) -> None:
+        answered = await anyone.get(f"/problems/{kind.slug}")
+
+        assert answered.status_code == 200
+        assert answered.json["type"] == f"/problems/{kind.slug}"
+        assert (answered.json["code"], answered.json["status"]) == (kind.slug, kind.status)
+        assert answered.json["title"] == kind.title
+        assert answered.json["meaning"].endswith(".")
+        assert "Args" not in answered.json["meaning"]
+
+    @pytest.mark.parametrize("slug", ["operator-error", "nonsense", "Not-Found", "not-found%00"])
+    async def test_what_no_client_meets_is_not_there(self, anyone: Caller, slug: str) -> None:
+        assert problem_of(await anyone.get(f"/problems/{slug}")) == (404, "not-found")
