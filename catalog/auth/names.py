@@ -1,4 +1,4 @@
-"""Which names are one name, and which are none: usernames and e-mail addresses.
+"""Which names are one name, and which are none: usernames and e-mail addresses; and passwords.
 
 Uniqueness is decided by a unique index over the folded name, so that it does not depend on what
 an engine's collation takes for equal.
@@ -30,6 +30,14 @@ def fold(name: str) -> str:
     for _ in range(2):
         name = unicodedata.normalize("NFKC", name).casefold()
     return unicodedata.normalize("NFKC", name)
+
+
+def composed(password: str) -> str:
+    """The form in which passwords are compared and counted: NFC (RFC 8265, section 4.2.2).
+
+    The same keys give different code points on different systems.
+    """
+    return unicodedata.normalize("NFC", password)
 
 
 def checked_username(name: str) -> str:

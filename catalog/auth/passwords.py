@@ -1,7 +1,6 @@
 """Passwords: argon2id (RFC 9106), hashed and verified in threads, never on the event loop."""
 
 import asyncio
-import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from secrets import token_hex
@@ -10,6 +9,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from catalog.auth.names import composed
 from catalog.errors import Overloaded
 from catalog.settings import Settings, usable_cores
 
@@ -39,7 +39,7 @@ class Passwords:
         Raises:
             Overloaded: too many passwords are waiting already.
         """
-        return await self._run(partial(self._hasher.hash, normal(password)))
+        return await self._run(partial(self._hasher.hash, composed(password)))
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
         """Whether the password belongs to the hash.
@@ -50,7 +50,7 @@ class Passwords:
         Raises:
             Overloaded: as ``hash``.
         """
-        return await self._run(partial(self._verify, password_hash, normal(password)))
+        return await self._run(partial(self._verify, password_hash, composed(password)))
 
     def _verify(self, password_hash: str | None, password: str) -> bool:
         if self._decoy is None:
@@ -77,11 +77,3 @@ class Passwords:
     def close(self) -> None:
         """Finish what is being hashed and end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-
-
-def normal(password: str) -> str:
-    """The form in which passwords are compared: NFC (RFC 8265, section 4.2.2).
-
-    The same keys give different code points on different systems.
-    """
-    return unicodedata.normalize("NFC", password)

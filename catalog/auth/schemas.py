@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
-from catalog.auth.names import MIN_USERNAME, checked_email, checked_username
+from catalog.auth.names import MIN_USERNAME, checked_email, checked_username, composed
 from catalog.http.schemas import WITHOUT_NUL_PATTERN, Id, RequestBody, ResponseBody, WithoutNul
 
 MAX_LOGIN_NAME = 256
@@ -16,7 +16,14 @@ Username = Annotated[
     str, Field(min_length=MIN_USERNAME, max_length=MAX_USERNAME), AfterValidator(checked_username)
 ]
 Email = Annotated[str, Field(max_length=MAX_EMAIL), AfterValidator(checked_email)]
-Password = Annotated[str, Field(max_length=MAX_PASSWORD), WithoutNul]
+
+
+def _composed(password: object) -> object:
+    # Before anything is counted: what one system sends as é another sends as e and an accent.
+    return composed(password) if isinstance(password, str) else password
+
+
+Password = Annotated[str, BeforeValidator(_composed), Field(max_length=MAX_PASSWORD), WithoutNul]
 
 
 class SignUp(RequestBody):

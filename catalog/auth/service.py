@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import MAX_PASSWORD, Role, User
-from catalog.auth.names import checked_email, checked_username, fold
+from catalog.auth.names import checked_email, checked_username, composed, fold
 from catalog.auth.passwords import Passwords
 from catalog.errors import (
     AccountUnavailable,
@@ -25,7 +25,7 @@ def check_password(password: str, *, min_length: int) -> None:
     Raises:
         InvalidRequest: it has fewer characters than the operator asks for.
     """
-    if len(password) < min_length:
+    if len(composed(password)) < min_length:
         message = f"A password has at least {min_length} characters."
         raise InvalidRequest(errors=[FieldError("pointer", "/password", message)])
 
@@ -144,7 +144,7 @@ def check_admin(*, username: str, email: str, password: str, min_length: int) ->
             check(value)
         except ValueError as error:
             faults.append(f"The administrator's {label} {error}.")
-    if not min_length <= len(password) <= MAX_PASSWORD:
+    if not min_length <= len(composed(password)) <= MAX_PASSWORD:
         limits = f"{min_length} to {MAX_PASSWORD}"
         faults.append(f"The administrator's password must have {limits} characters.")
     if faults:

@@ -1,0 +1,118 @@
+"""The rules of accounts that no request reaches, or not by itself."""
+
+import pytest
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth import service
+from catalog.auth.models import Role, User
+from catalog.db.database import Database
+from catalog.errors import AccountUnavailable, OperatorError, Taken
+from tests.support import Caller
+
+
+async def sign_up(database: Database, username: str, email: str) -> User:
+    return await database.transaction(
+        service.sign_up, username=username, email=email, password_hash="x"
+    )
+
+
+class TestSignUp:
+    async def test_the_transaction_goes_on_after_a_refusal(self, database: Database) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+
+        async def take_another(session: AsyncSession) -> User:
+            with pytest.raises(Taken):
+                await service.sign_up(
+                    session, username="ADA", email="x@example.com", password_hash="x"
+                )
+            return await service.sign_up(
+                session, username="bob", email="x@example.com", password_hash="x"
+            )
+
+        bob = await database.transaction(take_another)
+
+        assert bob.username == "bob"
+        with pytest.raises(Taken):
+            await sign_up(database, "bob", "bob@example.com")
+
+    async def test_a_name_that_is_free_again_can_be_taken(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+
+        async def remove(session: AsyncSession) -> None:
+            await session.execute(delete(User).where(User.id == ada.id))
+
+        await database.transaction(remove)
+
+        assert (await sign_up(database, "ADA", "ada@example.com")).id != ada.id
+
+
+class TestFindAccount:
+    async def test_an_at_decides_which_of_the_two_is_meant(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+
+        found = [
+            await database.reading(service.find_account, login=login)
+            for login in ("ADA", "ada@EXAMPLE.com", "example.com", "@example.com", "bob")
+        ]
+
+        assert [account and account.id for account in found] == [ada.id, ada.id, None, None, None]
+
+
+class TestRequireAccount:
+    async def test_it_tells_the_role(self, ada: Caller, admin: Caller, database: Database) -> None:
+        roles = [
+            await database.transaction(service.require_account, user_id=caller.user_id or 0)
+            for caller in (ada, admin)
+        ]
+
+        assert roles == [Role.USER, Role.ADMIN]
+
+    async def test_without_an_account_there_is_none(self, database: Database) -> None:
+        with pytest.raises(AccountUnavailable):
+            await database.transaction(service.require_account, user_id=1)
+
+
+class TestHasAdmin:
+    async def test_a_user_is_none(self, ada: Caller, database: Database) -> None:
+        assert ada.user_id
+        assert not await database.transaction(service.has_admin)
+
+    async def test_an_administrator_is_one(self, admin: Caller, database: Database) -> None:
+        assert admin.user_id
+        assert await database.transaction(service.has_admin)
+
+
+class TestCheckAdmin:
+    def test_what_sign_up_takes_is_taken(self) -> None:
+        service.check_admin(
+            username="admin", email="admin@example.com", password="x" * 12, min_length=12
+        )
+
+    def test_everything_that_is_wrong_is_said(self) -> None:
+        with pytest.raises(OperatorError) as refusal:
+            service.check_admin(username="a", email="admin", password="short", min_length=8)
+
+        lines = refusal.value.detail.splitlines()
+        assert len(lines) == 3
+        for line, label in zip(lines, ("username", "e-mail address", "password"), strict=True):
+            assert line.startswith(f"The administrator's {label} ")
+            assert line.endswith(".")
+            assert "short" not in line
+
+    @pytest.mark.parametrize("password", ["e\u0301" * 7, "x" * 129])
+    def test_a_password_is_counted_as_at_sign_up(self, password: str) -> None:
+        with pytest.raises(OperatorError, match="8 to 128"):
+            service.check_admin(
+                username="admin", email="admin@example.com", password=password, min_length=8
+            )
+
+
+async def test_rows_hold_the_folded_names(database: Database) -> None:
+    await sign_up(database, "\uff21da", "Ada@Example.com")
+
+    async def read(session: AsyncSession) -> tuple[str, str]:
+        user = (await session.scalars(select(User))).one()
+        return user.username_key, user.email_key
+
+    assert await database.transaction(read) == ("ada", "ada@example.com")
