@@ -16,7 +16,14 @@ from catalog.auth.schemas import (
     UserRead,
 )
 from catalog.auth.tokens import issue_access_token, issue_refresh_token
-from catalog.errors import AccountUnavailable, Overloaded, Taken, WrongCredentials
+from catalog.errors import (
+    AccountUnavailable,
+    InvalidRequest,
+    Overloaded,
+    Taken,
+    UnsupportedMediaType,
+    WrongCredentials,
+)
 from catalog.http.bodies import json_if_any
 from catalog.http.context import database, settings
 from catalog.http.openapi import refuses
@@ -78,7 +85,7 @@ async def log_in(data: LogIn) -> Response:
 
 @blueprint.post("/refresh")
 @refreshing
-@refuses(AccountUnavailable)
+@refuses(AccountUnavailable, UnsupportedMediaType, InvalidRequest)
 @document_response(Refreshed)
 async def refresh_token() -> Response:
     """Get a new access token for a refresh token."""

@@ -1,0 +1,188 @@
+"""Who may call a handler, and how a token is presented."""
+
+import pytest
+from quart import Quart
+
+from catalog.auth.guards import audience_of, caller_id, public, refreshing, signed_in
+from tests.http.wire import app_without_database, exchange, tokens_of
+from tests.support import Caller, problem_of
+
+# What a good token earns here: it gets as far as the database, which the app does not have.
+GOOD = (503, "database-unavailable")
+MISSING = (401, "token-missing")
+INVALID = (401, "token-invalid")
+
+
+class TestAuthorizationHeader:
+    @staticmethod
+    async def ask(app: Quart, *values: bytes) -> tuple[int, str]:
+        headers = [(b"authorization", value) for value in values]
+        return problem_of(await exchange(app, "GET", "/api/products/my", headers=headers))
+
+    @pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER", b"bEaReR"])
+    async def test_the_scheme_is_read_in_any_case(
+        self, bare_app: Quart, holder: Caller, scheme: bytes
+    ) -> None:
+        token = str(holder.access_token).encode()
+
+        assert await self.ask(bare_app, scheme + b" " + token) == GOOD
+
+    @pytest.mark.parametrize("form", [b"Bearer   %s", b"  Bearer %s", b"Bearer %s  "])
+    async def test_spaces_around_do_not_matter(
+        self, bare_app: Quart, holder: Caller, form: bytes
+    ) -> None:
+        assert await self.ask(bare_app, form % str(holder.access_token).encode()) == GOOD
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            b"",
+            b" ",
+            b",",
+            b", ,",
+            b", Bearer %s",
+            b"%s",
+            b"Basic %s",
+            b"Basic YWRhOnNlY3JldA==",
+            b"Digest %s",
+            b"DPoP %s",
+            b"Token %s",
+            b"JWT %s",
+            b"Bearer%s",
+            b"Bearer:%s",
+            b"Bearer=%s",
+            b"Bearer,%s",
+            b"Bearer\t%s",
+            b"Bearers %s",
+            b'"Bearer %s"',
+            b"\xff",
+            b"B\xe9arer %s",
+        ],
+        ids=repr,
+    )
+    async def test_without_the_scheme_there_is_no_token(
+        self, bare_app: Quart, holder: Caller, form: bytes
+    ) -> None:
+        value = form.replace(b"%s", str(holder.access_token).encode())
+
+        assert await self.ask(bare_app, value) == MISSING
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            b"Bearer",
+            b"Bearer ",
+            b"bearer    ",
+            b"Bearer ,",
+            b"Bearer %s,",
+            b"Bearer ,%s",
+            b"Bearer %s, Bearer %s",
+            b"Bearer %s,%s",
+            b"Bearer %s %s",
+            b"Bearer %s x",
+            b"Bearer x %s",
+            b"Bearer Bearer %s",
+            b"Bearer %s; charset=utf-8",
+            b'Bearer "%s"',
+            b"Bearer token=%s",
+            b"Bearer %s\t%s",
+            b"Bearer \xff",
+            b"Bearer %s\xe9",
+            b"Bearer \xc2\xa0%s",
+            b"Bearer \x00%s",
+            b"Bearer null",
+        ],
+        ids=repr,
+    )
+    async def test_behind_the_scheme_is_one_token(
+        self, bare_app: Quart, holder: Caller, form: bytes
+    ) -> None:
+        value = form.replace(b"%s", str(holder.access_token).encode())
+
+        assert await self.ask(bare_app, value) == INVALID
+
+    async def test_two_headers_are_refused(self, bare_app: Quart, holder: Caller) -> None:
+        good = b"Bearer " + str(holder.access_token).encode()
+
+        assert await self.ask(bare_app, good, good) == INVALID
+        assert await self.ask(bare_app, good, b"Bearer x") == INVALID
+        assert await self.ask(bare_app, good, b"") == INVALID
+        assert await self.ask(bare_app, b"Basic x", good) == MISSING
+
+    async def test_a_token_elsewhere_is_none(self, bare_app: Quart, holder: Caller) -> None:
+        token = str(holder.access_token).encode()
+        text = token.decode()
+        path = f"/api/products/my?access_token={text}&jwt={text}&token={text}"
+        headers = [
+            (b"cookie", b"access_token_cookie=" + token + b"; access_token=" + token),
+            (b"x-access-token", token),
+            (b"proxy-authorization", b"Bearer " + token),
+        ]
+
+        assert problem_of(await exchange(bare_app, "GET", path, headers=headers)) == MISSING
+
+
+class TestChallenge:
+    async def test_without_a_token_it_names_no_error(self, stranger: Caller) -> None:
+        answer = await stranger.get("/api/products/my")
+
+        assert answer.headers.getlist("WWW-Authenticate") == ['Bearer realm="catalog"']
+
+    async def test_with_one_it_says_that_it_is_the_token(
+        self, stranger: Caller, holder: Caller
+    ) -> None:
+        for token in ("x", str(holder.refresh_token)):
+            answer = await stranger.get("/api/products/my", token=token)
+
+            challenge = 'Bearer realm="catalog", error="invalid_token"'
+            assert answer.headers.getlist("WWW-Authenticate") == [challenge]
+
+    async def test_it_comes_before_any_other_check(self, stranger: Caller) -> None:
+        answers = [
+            await stranger.post("/api/products", data=b"{", headers={"Content-Type": "x/y"}),
+            await stranger.get("/api/products/my?limit=x"),
+            await stranger.post("/api/auth/refresh", data=b"{"),
+        ]
+
+        assert [problem_of(answer) for answer in answers] == [MISSING] * 3
+
+    async def test_what_is_public_does_not_look_at_a_token(self, stranger: Caller) -> None:
+        assert (await stranger.get("/livez", token="x")).status_code == 200
+        assert problem_of(await stranger.get("/api/products", token="x")) == GOOD
+
+
+class TestDecorators:
+    @pytest.mark.parametrize(
+        ("guard", "audience"),
+        [(public, "public"), (signed_in, "access"), (refreshing, "refresh")],
+        ids=["public", "signed-in", "refreshing"],
+    )
+    async def test_each_states_its_audience(self, guard: object, audience: str) -> None:
+        async def view() -> str:
+            """What it does."""
+            return ""
+
+        guarded = guard(view)  # type: ignore[operator]  # three functions with type variables
+
+        assert audience_of(guarded) == audience
+        assert guarded.__name__ == "view"
+        assert guarded.__doc__ == "What it does."
+
+    def test_a_view_without_one_has_none(self) -> None:
+        assert audience_of(lambda: None) is None
+
+    @pytest.mark.parametrize("user_id", [1, 2**53 + 1, 2**63 - 1])
+    async def test_a_view_learns_who_is_calling(
+        self, tmp_path_factory: pytest.TempPathFactory, user_id: int
+    ) -> None:
+        app = app_without_database(tmp_path_factory.mktemp("callers"))
+
+        @app.get("/caller/<name>")
+        @signed_in
+        async def tell(name: str) -> str:
+            return f"{name} is {caller_id()}"
+
+        token = (await tokens_of(app, user_id))["access_token"]
+        answer = await Caller(app).get("/caller/ada", token=token)
+
+        assert answer.body == f"ada is {user_id}".encode()

@@ -1,0 +1,551 @@
+"""``/api/auth`` over HTTP: signing up, logging in, refreshing."""
+
+import asyncio
+import unicodedata
+from collections import Counter
+from itertools import product
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from quart import Quart
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.auth.models import User
+from catalog.db.database import Database
+from tests.http.wire import holder_of_tokens
+from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
+
+
+async def set_disabled(database: Database, user_id: int | None, disabled: bool) -> None:
+    async def change(session: AsyncSession) -> None:
+        await session.execute(update(User).where(User.id == user_id).values(disabled=disabled))
+
+    await database.transaction(change)
+
+
+async def delete_account(database: Database, user_id: int | None) -> None:
+    async def remove(session: AsyncSession) -> None:
+        await session.execute(delete(User).where(User.id == user_id))
+
+    await database.transaction(remove)
+
+
+async def accounts(database: Database) -> list[tuple[Any, ...]]:
+    async def read(connection: AsyncConnection) -> list[tuple[Any, ...]]:
+        columns = (User.username, User.email, User.role, User.disabled, User.password_hash)
+        return [tuple(row) for row in await connection.execute(select(*columns).order_by(User.id))]
+
+    return await database.reading(read)
+
+
+def without_id(answer: Response) -> dict[str, Any]:
+    """A problem, but for what is different each time."""
+    return {name: value for name, value in answer.json.items() if name != "request_id"}
+
+
+class TestSignUp:
+    async def test_it_answers_with_the_account_and_its_tokens(self, anyone: Caller) -> None:
+        answer = await anyone.sign_up("Ada", email="Ada@Example.com")
+
+        assert answer.status_code == 201
+        assert answer.headers["Content-Type"] == "application/json"
+        tokens = {name: answer.json.pop(name) for name in ("access_token", "refresh_token")}
+        assert all(token.count(".") == 2 for token in tokens.values())
+        assert answer.json == {"id": 1, "username": "Ada", "email": "Ada@Example.com"}
+
+    async def test_the_tokens_are_good(self, anyone: Caller) -> None:
+        signed_up = (await anyone.sign_up("ada")).json
+
+        created = await anyone.post(
+            "/api/products", json={"name": "Lamp", "price": 1}, token=signed_up["access_token"]
+        )
+        refreshed = await anyone.post("/api/auth/refresh", token=signed_up["refresh_token"])
+
+        assert created.status_code == 201
+        assert created.json["user_id"] == signed_up["id"]
+        assert refreshed.status_code == 200
+
+    async def test_what_is_kept_is_a_user_with_a_hash(
+        self, anyone: Caller, database: Database
+    ) -> None:
+        await anyone.sign_up("ada")
+
+        ((username, email, role, disabled, password_hash),) = await accounts(database)
+        assert (username, email, role, disabled) == ("ada", "ada@example.com", "user", False)
+        assert password_hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+    @pytest.mark.parametrize("field", ["role", "is_admin", "id", "disabled", "password_hash"])
+    async def test_nobody_makes_themselves_more(self, stranger: Caller, field: str) -> None:
+        answer = await stranger.sign_up("ada", **{field: "admin"})
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == [f"/{field}"]
+
+    async def test_names_are_kept_as_they_were_sent(self, anyone: Caller) -> None:
+        for username, email in (
+            ("王小明", "wang@example.com"),
+            ("Ærøskøbing 🦊", "Ærø@example.com"),
+            ("x" * 80, "x" * 64 + "@" + "d" * 51 + ".com"),
+        ):
+            answer = await anyone.sign_up(username, email=email)
+
+            assert answer.status_code == 201
+            assert (answer.json["username"], answer.json["email"]) == (username, email)
+            user = (await anyone.log_in(username)).json["user"]
+            assert (user["username"], user["email"]) == (username, email)
+
+    @pytest.mark.parametrize(
+        "username",
+        ["", "ab", "x" * 81, "ada@home", " ada", "ada\u200b", "ada\u202e", "ada\n", "ada\u3164"],
+        ids=ascii,
+    )
+    async def test_a_name_that_is_none_is_refused(self, stranger: Caller, username: str) -> None:
+        answer = await stranger.sign_up(username, email="ada@example.com")
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["/username"]
+
+    @pytest.mark.parametrize(
+        "email",
+        [
+            *["", "ada", "ada@", "@example.com", "ada@localhost", "ada@example.com\n", "a b@x.co"],
+            *["x" * 65 + "@example.com", "ada@" + "d" * 60 + "." + "d" * 60 + ".com"],
+        ],
+        ids=lambda email: ascii(email)[:24],
+    )
+    async def test_an_address_that_is_none_is_refused(self, stranger: Caller, email: str) -> None:
+        answer = await stranger.sign_up("ada", email=email)
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["/email"]
+
+    async def test_everything_that_is_wrong_is_named(self, stranger: Caller) -> None:
+        answer = await stranger.sign_up("ab", email="ada", password="x" * 129)
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["/username", "/email", "/password"]
+
+    async def test_a_taken_name_is_refused_in_any_spelling(self, anyone: Caller) -> None:
+        first = await anyone.sign_up("Fiona Straße", email="fiona@example.com")
+        assert first.status_code == 201
+
+        spellings = ["Fiona Straße", "fiona straße", "FIONA STRASSE", "\ufb01ona Strasse"]
+        for number, username in enumerate([*spellings, "\uff26iona Straße", "Fiona\u00a0Straße"]):
+            answer = await anyone.sign_up(username, email=f"{number}@example.com")
+
+            assert problem_of(answer) == (409, "taken")
+            assert fields_of(answer) == ["/username"]
+
+    async def test_a_taken_address_is_refused_in_any_spelling(self, anyone: Caller) -> None:
+        await anyone.sign_up("ada", email="ada@example.com")
+
+        for number, email in enumerate(
+            ["ada@example.com", "ADA@EXAMPLE.COM", "\uff41da@example.com"]
+        ):
+            answer = await anyone.sign_up(f"ada{number}", email=email)
+
+            assert problem_of(answer) == (409, "taken")
+            assert fields_of(answer) == ["/email"]
+
+    async def test_both_that_are_taken_are_named(self, anyone: Caller) -> None:
+        await anyone.sign_up("ada")
+        await anyone.sign_up("bob")
+
+        same = await anyone.sign_up("ADA", email="Ada@example.com")
+        crossed = await anyone.sign_up("Ada", email="Bob@example.com")
+
+        for answer in (same, crossed):
+            assert problem_of(answer) == (409, "taken")
+            assert fields_of(answer) == ["/username", "/email"]
+
+    async def test_names_that_only_look_alike_are_several(self, anyone: Caller) -> None:
+        cyrillic = "\u0430da"
+        for number, username in enumerate(["ada", cyrillic, "josé", "jose", "fox 😀", "fox 😁"]):
+            answer = await anyone.sign_up(username, email=f"{number}@example.com")
+
+            assert answer.status_code == 201
+
+    async def test_a_refusal_leaves_nothing_behind(
+        self, anyone: Caller, database: Database
+    ) -> None:
+        await anyone.sign_up("ada")
+
+        await anyone.sign_up("ADA", email="other@example.com")
+
+        assert [row[0] for row in await accounts(database)] == ["ada"]
+        assert (await anyone.sign_up("bob", email="other@example.com")).status_code == 201
+
+    async def test_of_fifty_at_once_one_gets_the_name(
+        self, anyone: Caller, database: Database
+    ) -> None:
+        letters = [("f", "F", "\uff46", "\uff26"), ("i", "I", "\uff49", "\u2170"), ("x", "X")]
+        spellings = ["".join(each) for each in product(*letters, ("e", "E", "\uff25"))][:50]
+        assert len({unicodedata.normalize("NFKC", each).casefold() for each in spellings}) == 1
+        assert len(set(spellings)) == 50
+
+        answers = await asyncio.gather(
+            *(
+                anyone.sign_up(username, email=f"{number}@example.com")
+                for number, username in enumerate(spellings)
+            )
+        )
+
+        assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 49}
+        for answer in answers:
+            if answer.status_code == 409:
+                assert problem_of(answer) == (409, "taken")
+                assert fields_of(answer) == ["/username"]
+        assert len(await accounts(database)) == 1
+
+    async def test_of_twenty_at_once_one_gets_the_address(
+        self, anyone: Caller, database: Database
+    ) -> None:
+        addresses = ["ada@example.com", "ADA@example.com", "ada@EXAMPLE.com", "Ada@Example.Com"]
+
+        answers = await asyncio.gather(
+            *(anyone.sign_up(f"ada{number}", email=addresses[number % 4]) for number in range(20))
+        )
+
+        assert Counter(answer.status_code for answer in answers) == {201: 1, 409: 19}
+        assert {tuple(fields_of(a)) for a in answers if a.status_code == 409} == {("/email",)}
+        assert len(await accounts(database)) == 1
+
+    async def test_of_twenty_at_once_all_get_names_of_their_own(self, anyone: Caller) -> None:
+        answers = await asyncio.gather(*(anyone.sign_up(f"user{n}") for n in range(20)))
+
+        assert [answer.status_code for answer in answers] == [201] * 20
+        assert len({answer.json["id"] for answer in answers}) == 20
+
+
+# "é" as one character, and as a letter and an accent.
+COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"
+
+
+class TestPassword:
+    @pytest.mark.parametrize(
+        "password",
+        [
+            *["", "x" * 7, "x" * 129, "x" * 100_000, "🦊" * 7, "🦊" * 129],
+            *[COMPOSED * 7, DECOMPOSED * 7, DECOMPOSED * 129],
+        ],
+        ids=lambda password: f"{password[:1]!a}-{len(password)}",
+    )
+    async def test_one_too_short_or_too_long_is_refused(
+        self, stranger: Caller, password: str
+    ) -> None:
+        answer = await stranger.sign_up("ada", password=password)
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["/password"]
+
+    async def test_what_fits_and_nothing_else_is_asked_of_it(self, anyone: Caller) -> None:
+        passwords = ["x" * 8, "x" * 128, "🦊" * 8, "🦊" * 128, " " * 8, "a\nb\tc\u200bd\u202ee"]
+
+        for number, password in enumerate(passwords):
+            assert (await anyone.sign_up(f"user{number}", password=password)).status_code == 201
+            assert (await anyone.log_in(f"user{number}", password)).status_code == 200
+
+    @pytest.mark.parametrize("length", [8, 128])
+    async def test_its_characters_are_counted_and_compared_composed(
+        self, anyone: Caller, length: int
+    ) -> None:
+        composed, decomposed = COMPOSED * length, DECOMPOSED * length
+        assert (await anyone.sign_up("ada", password=decomposed)).status_code == 201
+        assert (await anyone.sign_up("bob", password=composed)).status_code == 201
+
+        for username in ("ada", "bob"):
+            for password in (composed, decomposed):
+                assert (await anyone.log_in(username, password)).status_code == 200
+
+    async def test_every_character_of_it_counts(self, anyone: Caller) -> None:
+        await anyone.sign_up("ada", password="x" * 127 + "y")
+
+        for wrong in ("x" * 127 + "z", "x" * 127, "X" * 127 + "y", "x" * 72):
+            answer = await anyone.log_in("ada", wrong)
+
+            assert problem_of(answer) == (401, "credentials-wrong")
+
+
+class TestLogIn:
+    async def test_it_answers_with_tokens_and_whose_they_are(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        answer = await anyone.log_in("ada")
+
+        assert answer.status_code == 200
+        assert set(answer.json) == {"access_token", "refresh_token", "user"}
+        assert answer.json["user"] == {
+            "id": ada.user_id,
+            "username": "ada",
+            "email": "ada@example.com",
+            "role": "user",
+        }
+
+    async def test_the_tokens_are_good(self, ada: Caller) -> None:
+        again = await Caller.logged_in(ada.app, "ada")
+
+        assert (await again.offer("Lamp")).json["user_id"] == ada.user_id
+        refreshed = await again.post("/api/auth/refresh", token=again.refresh_token)
+        assert refreshed.status_code == 200
+
+    async def test_an_administrator_is_told_the_role(self, admin: Caller) -> None:
+        answer = await admin.log_in("grace")
+
+        assert answer.json["user"]["role"] == "admin"
+
+    async def test_any_spelling_of_name_or_address_will_do(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        names = ["ada", "ADA", "\uff21\uff24\uff21"]
+        addresses = ["ada@example.com", "Ada@EXAMPLE.com", "\uff41da@example.com"]
+
+        for login in (*names, *addresses, "ada\uff20example.com"):
+            answer = await anyone.log_in(login)
+
+            assert answer.status_code == 200, ascii(login)
+            assert answer.json["user"]["id"] == ada.user_id
+
+    async def test_unknown_and_wrong_are_told_in_the_same_words(
+        self, ada: Caller, anyone: Caller, verifications: list[str]
+    ) -> None:
+        answers = [
+            await anyone.log_in("ada", "wrong password"),
+            await anyone.log_in("ada@example.com", "wrong password"),
+            await anyone.log_in("nobody", "wrong password"),
+            await anyone.log_in("nobody@example.com", "wrong password"),
+        ]
+
+        assert ada.user_id
+        assert [problem_of(answer) for answer in answers] == [(401, "credentials-wrong")] * 4
+        assert all(without_id(answer) == without_id(answers[0]) for answer in answers)
+        names = [{name.lower() for name, _ in answer.headers.items()} for answer in answers]
+        assert all(each == names[0] for each in names)
+        # And at the same price: one verification each.
+        assert verifications == ["wrong password"] * 4
+
+    async def test_a_disabled_account_is_told_the_same(
+        self, ada: Caller, bob: Caller, database: Database, verifications: list[str]
+    ) -> None:
+        await set_disabled(database, ada.user_id, True)
+
+        disabled = await ada.log_in("ada")
+        wrong = await bob.log_in("bob", "wrong password")
+
+        assert problem_of(disabled) == (401, "credentials-wrong")
+        assert without_id(disabled) == without_id(wrong)
+        assert len(verifications) == 2
+
+    async def test_what_could_be_no_name_is_unknown(self, ada: Caller, anyone: Caller) -> None:
+        assert ada.user_id
+        none = ["", " ", "ab", "x" * 256, "@", "@@", "ada ", "ada\u200b", "ad\u0130", "ada\n"]
+        patterns = ["%", "_", "ad_", "ada%", "*", "' OR 1=1 --", "ada\\", "ada/*"]
+
+        for login in (*none, *patterns):
+            answer = await anyone.log_in(login)
+
+            assert problem_of(answer) == (401, "credentials-wrong"), ascii(login)
+
+    async def test_a_password_that_could_be_none_is_wrong(self, ada: Caller) -> None:
+        for password in ("", "short"):
+            assert problem_of(await ada.log_in("ada", password)) == (401, "credentials-wrong")
+
+    @pytest.mark.parametrize(
+        ("username", "password", "pointer"),
+        [("x" * 257, PASSWORD, "/username"), ("ada", "x" * 129, "/password")],
+        ids=["name", "password"],
+    )
+    async def test_what_is_longer_than_any_is_invalid(
+        self, stranger: Caller, username: str, password: str, pointer: str
+    ) -> None:
+        answer = await stranger.log_in(username, password)
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == [pointer]
+
+    async def test_a_token_is_not_looked_at(self, ada: Caller) -> None:
+        answer = await ada.post(
+            "/api/auth/login", json={"username": "ada", "password": PASSWORD}, token="x"
+        )
+
+        assert answer.status_code == 200
+
+    async def test_many_at_once_are_all_served(self, ada: Caller, anyone: Caller) -> None:
+        answers = await asyncio.gather(*(anyone.log_in("ada") for _ in range(20)))
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer.json["user"]["id"] for answer in answers} == {ada.user_id}
+        assert len({answer.json["refresh_token"] for answer in answers}) == 20
+
+
+async def refresh(caller: Caller, method: str, **options: Any) -> Response:
+    token = options.pop("token", caller.refresh_token)
+    return await caller.send(method, "/api/auth/refresh", token=token, **options)
+
+
+each_method = pytest.mark.parametrize("method", ["POST", "GET"])
+
+
+class TestRefresh:
+    @each_method
+    async def test_it_answers_with_an_access_token(self, ada: Caller, method: str) -> None:
+        answer = await refresh(ada, method)
+
+        assert answer.status_code == 200
+        assert list(answer.json) == ["access_token"]
+        assert answer.json["access_token"] != ada.access_token
+
+    @each_method
+    async def test_the_token_is_good(self, ada: Caller, method: str) -> None:
+        ada.access_token = (await refresh(ada, method)).json["access_token"]
+
+        assert (await ada.offer("Lamp")).json["user_id"] == ada.user_id
+
+    @each_method
+    async def test_it_may_be_repeated(self, ada: Caller, method: str) -> None:
+        answers = [await refresh(ada, method) for _ in range(3)]
+        answers += await asyncio.gather(*(refresh(ada, method) for _ in range(10)))
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.json["access_token"] for answer in answers}) == 13
+
+    @each_method
+    async def test_nobody_is_not_somebody(self, stranger: Caller, method: str) -> None:
+        assert problem_of(await refresh(stranger, method)) == (401, "token-missing")
+        assert problem_of(await refresh(stranger, method, token="x")) == (401, "token-invalid")
+
+    @each_method
+    async def test_an_access_token_is_the_wrong_kind(self, holder: Caller, method: str) -> None:
+        answer = await refresh(holder, method, token=holder.access_token)
+
+        assert problem_of(answer) == (401, "token-wrong-kind")
+
+    async def test_a_refresh_token_opens_nothing_else(self, holder: Caller) -> None:
+        answers = [
+            await holder.get("/api/products/my", token=holder.refresh_token),
+            await holder.send("DELETE", "/api/products/1", token=holder.refresh_token),
+            await holder.post("/api/products", json={}, token=holder.refresh_token),
+        ]
+
+        assert [problem_of(answer) for answer in answers] == [(401, "token-wrong-kind")] * 3
+
+    async def test_head_answers_as_get_does(self, ada: Caller) -> None:
+        answer = await refresh(ada, "HEAD")
+
+        assert answer.status_code == 200
+        assert answer.headers.getlist("Cache-Control") == ["no-store"]
+
+    async def test_a_body_is_not_needed(self, ada: Caller) -> None:
+        answers = [
+            await refresh(ada, "POST"),
+            await refresh(ada, "POST", json={}),
+            await refresh(ada, "POST", data=b"", headers={"Content-Type": "text/plain"}),
+        ]
+
+        assert [answer.status_code for answer in answers] == [200] * 3
+
+    async def test_a_field_that_it_does_not_know_is_named(self, holder: Caller) -> None:
+        answer = await refresh(holder, "POST", json={"user_id": 7})
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["/user_id"]
+
+    async def test_a_body_that_is_no_json_is_refused(self, holder: Caller) -> None:
+        form = await refresh(holder, "POST", form={"rotate": "true"})
+        broken = await refresh(
+            holder, "POST", data=b"{", headers={"Content-Type": "application/json"}
+        )
+        nothing = await refresh(holder, "POST", json=None)
+
+        assert problem_of(form) == (415, "unsupported-media-type")
+        assert problem_of(broken) == (400, "malformed")
+        assert problem_of(nothing) == (422, "invalid")
+
+    @each_method
+    async def test_a_disabled_account_cannot_go_on(
+        self, ada: Caller, database: Database, method: str
+    ) -> None:
+        await set_disabled(database, ada.user_id, True)
+        refused = await refresh(ada, method)
+        await set_disabled(database, ada.user_id, False)
+        restored = await refresh(ada, method)
+
+        assert problem_of(refused) == (401, "account-unavailable")
+        assert restored.status_code == 200
+
+    @each_method
+    async def test_a_deleted_account_cannot_go_on(
+        self, ada: Caller, database: Database, method: str
+    ) -> None:
+        await delete_account(database, ada.user_id)
+
+        assert problem_of(await refresh(ada, method)) == (401, "account-unavailable")
+
+    @each_method
+    async def test_an_account_that_never_was_cannot_go_on(
+        self, app: Quart, ada: Caller, method: str
+    ) -> None:
+        from_elsewhere = await holder_of_tokens(app, 2**63 - 1)
+
+        assert ada.user_id
+        answer = await refresh(from_elsewhere, method)
+        assert problem_of(answer) == (401, "account-unavailable")
+
+
+class TestUnavailableAccount:
+    """An access token outlives its account by minutes, and opens nothing in that time."""
+
+    async def test_a_disabled_one_writes_nothing(self, ada: Caller, database: Database) -> None:
+        lamp = (await ada.offer("Lamp")).json["id"]
+        await set_disabled(database, ada.user_id, True)
+
+        created = await ada.offer("Desk")
+        deleted = await ada.delete(lamp)
+        await set_disabled(database, ada.user_id, False)
+
+        assert problem_of(created) == (401, "account-unavailable")
+        assert problem_of(deleted) == (401, "account-unavailable")
+        products = (await ada.get("/api/products/my")).json["products"]
+        assert [product["id"] for product in products] == [lamp]
+
+    async def test_a_deleted_one_writes_nothing(self, ada: Caller, database: Database) -> None:
+        await delete_account(database, ada.user_id)
+
+        created = await ada.offer("Desk")
+        deleted = await ada.delete(1)
+
+        assert problem_of(created) == (401, "account-unavailable")
+        assert problem_of(deleted) == (401, "account-unavailable")
+
+    async def test_a_disabled_administrator_is_none(
+        self, ada: Caller, admin: Caller, database: Database
+    ) -> None:
+        lamp = (await ada.offer("Lamp")).json["id"]
+        await set_disabled(database, admin.user_id, True)
+
+        assert problem_of(await admin.delete(lamp)) == (401, "account-unavailable")
+
+    async def test_its_number_is_not_given_to_another(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
+        await delete_account(database, ada.user_id)
+
+        newcomer = (await anyone.sign_up("newcomer")).json
+
+        assert newcomer["id"] != ada.user_id
+        assert problem_of(await ada.offer("Lamp")) == (401, "account-unavailable")
+
+
+@pytest.fixture
+def verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that argon2 is made to verify, in turn."""
+    passwords: list[str] = []
+    verify = PasswordHasher.verify
+
+    def noting(hasher: PasswordHasher, password_hash: str, password: str) -> Any:
+        passwords.append(password)
+        return verify(hasher, password_hash, password)
+
+    monkeypatch.setattr(PasswordHasher, "verify", noting)
+    return passwords
