@@ -1,0 +1,165 @@
+"""What is documented is there, and what is there is documented."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL
+
+from catalog.app import create_app
+from catalog.cli import main
+from catalog.errors import public_errors
+from catalog.settings import SECRET_FIELDS, load_settings, variable_names
+from tests.engines import settings_for
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+# What tests and scripts read, and the service does not.
+NOT_SETTINGS = {"CATALOG_TEST_MYSQL_URL", "CATALOG_TEST_REWRITE"}
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def read(name: str) -> str:
+    path = ROOT / name
+    assert path.is_file(), f"{name} is missing"
+    return path.read_text(encoding="utf-8")
+
+
+def without_fences(page: Path) -> str:
+    """A page without its blocks of code, which show what other programs are told."""
+    fence = r"^( *)(`{3,}).*?^ *\2`*$"
+    return re.sub(fence, "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+@cache
+def anchors_of(page: Path) -> set[str]:
+    """The fragments that a page's headings are reached by, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#{1,6} (.*)$", without_fences(page), flags=re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        anchor = re.sub(r"[^\w\- ]", "", shown.lower()).strip().replace(" ", "-")
+        repeated = sum(1 for each in found if re.fullmatch(rf"{re.escape(anchor)}(-\d+)?", each))
+        found.add(f"{anchor}-{repeated}" if repeated else anchor)
+    return found
+
+
+def first_cells(text: str) -> list[str]:
+    """What stands as code in the first column of a page's tables."""
+    return re.findall(r"^\| `([^`|]+)` \|", text, flags=re.MULTILINE)
+
+
+def routes() -> set[str]:
+    """Every route of the service as the docs write it: ``DELETE /api/products/<id>``."""
+    nowhere = URL.create("mysql+aiomysql", host="127.0.0.1", port=1, database="catalog")
+    found = set()
+    for rule in create_app(settings_for(nowhere)).url_map.iter_rules():
+        path = re.sub(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>", lambda m: f"<{m[1] or m[2]}>", rule.rule)
+        found |= {f"{method} {path}" for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    return found
+
+
+class TestSettings:
+    @pytest.mark.parametrize("variable", variable_names().values())
+    def test_each_has_its_row_and_its_line(self, variable: str) -> None:
+        rows = first_cells(read("docs/deployment.md"))
+        lines = re.findall(r"^#?([A-Z_]+)=", read(".env.example"), flags=re.MULTILINE)
+
+        assert rows.count(variable) == 1, f"{variable}: a row of the table in docs/deployment.md"
+        assert lines.count(variable) == 1, f"{variable}: a line {variable}= in .env.example"
+
+    def test_nothing_is_documented_that_cannot_be_set(self) -> None:
+        known = {*variable_names().values(), *NOT_SETTINGS}
+        known |= {f"{variable_names()[field]}_FILE" for field in SECRET_FIELDS}
+        texts = {name_of(page): without_fences(page) for page in PAGES}
+        texts[".env.example"] = read(".env.example")
+
+        for name, text in texts.items():
+            named = set(re.findall(r"\b(?:CATALOG|ADMIN)_[A-Z][A-Z_]*[A-Z]\b", text))
+            assert named <= known, name
+
+    def test_the_example_says_what_holds_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        defaults = load_settings()
+
+        for name, value in re.findall(r"^#?([A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE):
+            monkeypatch.setenv(name, value)
+
+        assert load_settings() == defaults
+
+    def test_the_table_says_what_holds_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        defaults = load_settings()
+        row = r"^\| `([A-Z_]+)` \| `([^`|]+)` \|"
+
+        for name, value in re.findall(row, read("docs/deployment.md"), re.MULTILINE):
+            monkeypatch.setenv(name, value)
+
+        assert load_settings() == defaults
+
+
+class TestErrors:
+    def test_each_has_its_row_with_its_status(self) -> None:
+        rows = re.findall(
+            r"^\| `([a-z-]+)` \| (\d{3}) \|", read("docs/api_endpoints.md"), re.MULTILINE
+        )
+
+        assert sorted(rows) == sorted((kind.slug, str(kind.status)) for kind in public_errors())
+
+
+class TestRoutes:
+    def test_each_has_its_row_and_none_is_made_up(self) -> None:
+        rows = {
+            cell
+            for cell in first_cells(read("docs/api_endpoints.md"))
+            if re.match(r"(GET|POST|PUT|PATCH|DELETE) /", cell)
+        }
+
+        assert rows == routes()
+
+    def test_each_is_described_under_a_heading(self) -> None:
+        headings = re.findall(r"^#+ (.*)$", read("docs/api_endpoints.md"), flags=re.MULTILINE)
+        described = set(re.findall(r"`([A-Z]+ /[^`]*)`", "\n".join(headings)))
+
+        assert described == routes()
+
+
+class TestCommands:
+    @pytest.mark.parametrize("command", sorted(main.commands))
+    def test_each_is_mentioned_where_people_read(self, command: str) -> None:
+        mentioned = [name_of(page) for page in PAGES if f"catalog {command}" in page.read_text()]
+
+        assert mentioned, f"`catalog {command}` stands neither in README.md nor in docs/"
+
+    def test_none_is_mentioned_that_does_not_exist(self) -> None:
+        for page in PAGES:
+            mentioned = set(re.findall(r"`catalog ([a-z][a-z-]*)[ `]", page.read_text()))
+            assert mentioned <= main.commands.keys(), name_of(page)
+
+
+class TestLinks:
+    @pytest.mark.parametrize("page", PAGES, ids=name_of)
+    def test_each_leads_somewhere(self, page: Path) -> None:
+        # Spans of code hold no links.
+        text = re.sub(r"`[^`\n]*`", "", without_fences(page))
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:", target):
+                continue
+            path, _, fragment = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.is_relative_to(ROOT), target
+            assert file.exists(), target
+            if fragment:
+                assert fragment in anchors_of(file), target
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("overview", "api_endpoints", "data_model", "deployment", "sequence_flows"),
+            *("contributing", "changelog", "adr/README"),
+        ],
+    )
+    def test_each_page_that_is_promised_is_there(self, name: str) -> None:
+        assert read(f"docs/{name}.md").startswith("# ")
