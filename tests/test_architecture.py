@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from catalog import errors
+from catalog.auth.guards import audience_of
+from catalog.errors import CatalogError, public_errors
+from tests.http.wire import app_to_read
+from tests.support import Caller, problem_of
+
 ROOT = Path(__file__).parent.parent
 LOCK_FILES = ("requirements.lock", "tests/requirements.lock")
 
@@ -66,3 +72,61 @@ class TestLockFiles:
 class TestPackage:
     def test_it_tells_type_checkers_that_it_is_typed(self) -> None:
         assert files("catalog").joinpath("py.typed").is_file()
+
+
+APP = app_to_read()
+ERRORS = list(public_errors())
+each_error = pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.slug)
+
+
+class TestRoutes:
+    @pytest.mark.parametrize("endpoint", sorted(APP.view_functions))
+    def test_each_states_who_may_call_it(self, endpoint: str) -> None:
+        assert audience_of(APP.view_functions[endpoint]) in {"public", "access", "refresh"}
+
+    def test_each_leads_to_a_view(self) -> None:
+        assert {rule.endpoint for rule in APP.url_map.iter_rules()} == set(APP.view_functions)
+
+    def test_what_writes_is_never_public_but_to_sign_in(self) -> None:
+        public_writes = {
+            rule.rule
+            for rule in APP.url_map.iter_rules()
+            if (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}
+            and audience_of(APP.view_functions[rule.endpoint]) == "public"
+        }
+
+        assert public_writes == {"/api/auth/signup", "/api/auth/login"}
+
+
+class TestErrors:
+    def test_each_slug_means_one_thing(self) -> None:
+        slugs = [kind.slug for kind in ERRORS]
+
+        assert sorted(slugs) == sorted(set(slugs))
+
+    @each_error
+    def test_each_is_fit_for_clients_to_branch_on(self, kind: type[CatalogError]) -> None:
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", kind.slug)
+        assert 400 <= kind.status <= 599
+        assert kind.title
+        assert not kind.title.endswith(".")
+
+    @each_error
+    def test_each_stands_in_the_drawing_of_the_family(self, kind: type[CatalogError]) -> None:
+        drawing = errors.__doc__ or ""
+
+        assert re.search(rf"[x-] {kind.__name__} \((\d+, )?{kind.slug}\)", drawing)
+
+    @each_error
+    async def test_each_is_explained_where_its_type_leads(self, kind: type[CatalogError]) -> None:
+        answer = await Caller(APP).get(f"/problems/{kind.slug}")
+
+        assert answer.status_code == 200
+        assert answer.json["type"] == f"/problems/{kind.slug}"
+        assert (answer.json["code"], answer.json["status"]) == (kind.slug, kind.status)
+        assert answer.json["title"] == kind.title
+        assert answer.json["meaning"].endswith(".")
+
+    async def test_no_other_is(self) -> None:
+        for slug in ("nonsense", "operator-error", "Not-Found", "__class__"):
+            assert problem_of(await Caller(APP).get(f"/problems/{slug}")) == (404, "not-found")

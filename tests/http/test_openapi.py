@@ -17,10 +17,10 @@ from catalog.errors import public_errors
 from catalog.http.openapi import document_of
 from catalog.http.problems import MEDIA_TYPE
 from tests.http.documented import check_value, hold_to_document
-from tests.http.wire import app_without_database
+from tests.http.wire import app_to_read, app_without_database
 from tests.support import Caller
 
-APP = app_without_database(Path("/nonexistent"))
+APP = app_to_read()
 DOCUMENT = document_of(APP)
 OPERATIONS = {
     operation["operationId"]: operation

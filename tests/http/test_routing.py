@@ -7,10 +7,10 @@ import pytest
 from quart import Quart
 from structlog.testing import capture_logs
 
-from tests.http.wire import app_without_database, exchange
+from tests.http.wire import app_to_read, app_without_database, exchange
 from tests.support import Caller, Response, fields_of, problem_of
 
-APP = app_without_database(Path("/nonexistent"))
+APP = app_to_read()
 # Every path of the service, an id or a name in the place of a parameter.
 METHODS: dict[str, set[str]] = {}
 for rule in APP.url_map.iter_rules():

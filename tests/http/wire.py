@@ -3,15 +3,18 @@
 import asyncio
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 from quart import Quart
 from sqlalchemy import URL
 from werkzeug.datastructures import Headers
 
 from catalog.app import create_app
 from catalog.auth.tokens import issue_access_token, issue_refresh_token
+from catalog.settings import Settings
 from tests.engines import settings_for
 from tests.support import Caller, Response
 
@@ -31,6 +34,18 @@ def app_without_database(folder: Path, **overrides: Any) -> Quart:
     """
     url = URL.create("sqlite+aiosqlite", database=str(folder / "missing" / "catalog.db"))
     return create_app(settings_for(url, **{"access_log": "off", **overrides}))
+
+
+@cache
+def app_to_read() -> Quart:
+    """An app whose routes and document tests are made from; none of them changes it.
+
+    Tests are collected before the fixture that keeps a developer's settings out.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in Settings.model_fields:
+            patch.delenv(f"CATALOG_{name.upper()}", raising=False)
+        return app_without_database(Path("/nonexistent"))
 
 
 async def tokens_of(app: Quart, user_id: int = 1) -> dict[str, Any]:
