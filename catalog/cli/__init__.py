@@ -3,16 +3,19 @@
 import click
 
 from catalog import __version__
-from catalog.cli.check import check
-from catalog.cli.create_admin import create_admin
 from catalog.cli.entry import Commands
-from catalog.cli.migrate import migrate
-from catalog.cli.openapi import openapi
-from catalog.cli.seed import seed
-from catalog.cli.serve import serve
+
+HOMES = {
+    "serve": "catalog.cli.serve",
+    "migrate": "catalog.cli.migrate",
+    "create-admin": "catalog.cli.create_admin",
+    "seed": "catalog.cli.seed",
+    "check": "catalog.cli.check",
+    "openapi": "catalog.cli.openapi",
+}
 
 
-@click.group(cls=Commands)
+@click.group(cls=Commands, homes=HOMES)
 @click.version_option(__version__, prog_name="catalog")
 def main() -> None:
     """A catalog microservice: users and products over HTTP, with JWT sign-in.
@@ -20,7 +23,3 @@ def main() -> None:
     Settings are read from the environment: DATABASE_URL, JWT_SECRET_KEY, ADMIN_* and CATALOG_*.
     `catalog check` tells whether they will do.
     """
-
-
-for command in (serve, migrate, create_admin, seed, check, openapi):
-    main.add_command(command)

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.service import has_admin
-from catalog.cli.entry import EXPECTED, lines_of, run, schema_fault, settings_for_command
+from catalog.cli.entry import EXPECTED, lines_of, run, settings_for_command
+from catalog.cli.schema import schema_fault
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import SettingsInvalid
 from catalog.migrations import current_revision

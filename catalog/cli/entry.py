@@ -6,17 +6,16 @@ Output goes to standard output, everything said about it to standard error. A fa
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
 import click
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.failures import translated
 from catalog.errors import CatalogError, OperatorError
-from catalog.migrations import current_revision, head_revision, known_revisions
 from catalog.observability.logs import configure_logging
 from catalog.settings import Settings, load_settings
 
@@ -27,7 +26,31 @@ EXPECTED = (CatalogError, DBAPIError, PoolTimeout, OSError)
 
 
 class Commands(click.Group):
-    """A group whose commands fail with a line for each fault, never with a traceback."""
+    """A group whose commands fail with a line for each fault, never with a traceback.
+
+    A command is imported when it is called: the supervisor, which stays for as long as the
+    service, needs half the memory and time of what the others import.
+
+    Args:
+        homes: the module of each command, which has its function's name, in the order of --help.
+    """
+
+    def __init__(self, *args: Any, homes: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._homes = homes
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """The commands' names."""
+        return list(self._homes)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (the same)
+        """Import a command."""
+        home = self._homes.get(cmd_name)
+        if home is None:
+            return None
+        command = getattr(import_module(home), home.rpartition(".")[2])
+        assert isinstance(command, click.Command)  # noqa: S101 (tells mypy)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
@@ -79,28 +102,6 @@ def settings_for_command(**overrides: object) -> Settings:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work in an event loop of its own."""
     return asyncio.run(work)
-
-
-async def require_schema(connection: AsyncConnection) -> None:
-    """Refuse to work on a database whose schema is not this release's.
-
-    Raises:
-        OperatorError: it is older, newer or missing; says what to do.
-    """
-    if fault := schema_fault(await current_revision(connection)):
-        raise OperatorError(f"{fault}.")
-
-
-def schema_fault(revision: str | None) -> str | None:
-    """What is wrong with a database at a revision, if anything is."""
-    head = head_revision()
-    if revision == head:
-        return None
-    if revision is None:
-        return "The database has no tables yet; run: catalog migrate"
-    if revision in known_revisions():
-        return f"The database is at {revision} and this release needs {head}; run: catalog migrate"
-    return f"The database is at {revision}, which is newer than this release (at {head})"
 
 
 def encodable(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

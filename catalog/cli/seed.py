@@ -11,7 +11,8 @@ from catalog.auth.models import MAX_PASSWORD
 from catalog.auth.passwords import Passwords
 from catalog.auth.samples import make_accounts
 from catalog.auth.service import check_password
-from catalog.cli.entry import encodable, require_schema, run, settings_for_command
+from catalog.cli.entry import encodable, run, settings_for_command
+from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.errors import OperatorError
 from catalog.products.samples import CHUNK_ROWS, insert_samples, make_samples

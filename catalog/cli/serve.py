@@ -4,9 +4,11 @@ import sys
 
 import click
 
-from catalog.observability.logs import configure_logging
+from catalog.observability.logs import configure_logging, logger
 from catalog.server.supervisor import supervise
-from catalog.settings import load_settings
+from catalog.settings import load_settings, unknown_variables
+
+log = logger("catalog.cli")
 
 
 @click.command()
@@ -19,4 +21,6 @@ def serve(bind: str | None, workers: int | None) -> None:
     """
     settings = load_settings(bind=bind, workers=workers)
     configure_logging(settings)
+    for name in unknown_variables():
+        log.warning("unknown_setting", variable=name)
     sys.exit(supervise(settings))

@@ -5,7 +5,7 @@ import pytest
 from catalog import __version__
 from tests.cli.commands import CommandLine
 
-COMMANDS = ("check", "create-admin", "migrate", "openapi", "seed", "serve")
+COMMANDS = ("serve", "migrate", "create-admin", "seed", "check", "openapi")
 
 
 class TestHelp:

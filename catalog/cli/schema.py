@@ -1,0 +1,28 @@
+"""Whether the database's tables are those of this release."""
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from catalog.errors import OperatorError
+from catalog.migrations import current_revision, head_revision, known_revisions
+
+
+async def require_schema(connection: AsyncConnection) -> None:
+    """Refuse to work on a database whose schema is not this release's.
+
+    Raises:
+        OperatorError: it is older, newer or missing; says what to do.
+    """
+    if fault := schema_fault(await current_revision(connection)):
+        raise OperatorError(f"{fault}.")
+
+
+def schema_fault(revision: str | None) -> str | None:
+    """What is wrong with a database at a revision, if anything is."""
+    head = head_revision()
+    if revision == head:
+        return None
+    if revision is None:
+        return "The database has no tables yet; run: catalog migrate"
+    if revision in known_revisions():
+        return f"The database is at {revision} and this release needs {head}; run: catalog migrate"
+    return f"The database is at {revision}, which is newer than this release (at {head})"
