@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import ssl
 import time
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -75,6 +76,11 @@ class _SqliteConnection(sqlite3.Connection):
             self.rollback()
         finally:
             super().close()
+
+    def __del__(self) -> None:
+        """Close what the driver has opened for a caller who had hung up by then."""
+        with suppress(sqlite3.Error):
+            self.close()
 
 
 def _sqlite_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]) -> AsyncEngine:

@@ -40,7 +40,7 @@ LONG = {
     # because MySQL goes on, holding locks, when nobody is there any more.
     "mysql": "DO SLEEP(2)",
     "mariadb": "DO SLEEP(20)",
-    "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 200000000)"
+    "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000000)"
     " SELECT max(x) FROM n",
 }
 
