@@ -35,7 +35,7 @@ class WorkerProcess:
         self._lifeline = lifeline
 
     @classmethod
-    async def start(cls, slot: int, listener: socket, *, prepare: bool) -> Self:
+    async def start(cls, slot: int, listener: socket, *, workers: int, prepare: bool) -> Self:
         """Start a fresh interpreter, so that a reload runs the code that is there now.
 
         Raises:
@@ -47,6 +47,8 @@ class WorkerProcess:
         command = [sys.executable, "-m", "catalog.server.worker"]
         for option, fd in zip(("listener", "status", "lifeline"), fds, strict=True):
             command.append(f"--{option}-fd={fd}")
+        # It reads the settings anew, but not the options of the command line.
+        command.append(f"--workers={workers}")
         if prepare:
             command.append("--prepare")
         try:

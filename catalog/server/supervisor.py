@@ -92,9 +92,17 @@ class Supervisor:
     async def _start(self, slot: int, *, prepare: bool) -> WorkerProcess | None:
         """Start a worker and watch it; None, logged, when the system has no room for it."""
         try:
-            worker = await WorkerProcess.start(slot, self._listeners.sockets[slot], prepare=prepare)
+            worker = await WorkerProcess.start(
+                slot,
+                self._listeners.sockets[slot],
+                workers=len(self._listeners.sockets),
+                prepare=prepare,
+            )
         except OSError as error:
             log.error("worker_not_started", slot=slot, reason=error.strerror)
+            if not self._announced:
+                # Nobody would miss a service that has never been there: say so and end.
+                self._give_up(f"A worker could not be started: {error.strerror}.")
             return None
         self._alive.add(worker)
         log.info("worker_started", slot=slot, worker=worker.pid)

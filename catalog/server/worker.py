@@ -21,7 +21,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from catalog.app import begin_drain, create_app, prepare
-from catalog.errors import OperatorError, StartFailed
+from catalog.errors import OperatorError
 from catalog.observability.logs import configure_logging, logger
 from catalog.server import http1
 from catalog.server.sockets import BACKLOG
@@ -172,11 +172,12 @@ def main() -> None:
     parser = ArgumentParser()
     for pipe in ("--listener-fd", "--status-fd", "--lifeline-fd"):
         parser.add_argument(pipe, type=int, required=True)
+    parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--prepare", action="store_true")
     options = parser.parse_args()
 
     try:
-        settings = load_settings()
+        settings = load_settings(workers=options.workers)
         configure_logging(settings)
         http1.install()
         loop = ServingLoop()
@@ -184,8 +185,7 @@ def main() -> None:
             runner.run(Worker(options, settings).run(loop))
     except OperatorError as error:
         # Not printed here: every worker of a generation has the same to say.
-        known = isinstance(error, StartFailed)
-        say(options.status_fd, error.detail if known else f"{error.title}: {error.detail}")
+        say(options.status_fd, error.detail)
         sys.exit(1)
 
 
