@@ -136,6 +136,8 @@ class TestTransaction:
         writing = asyncio.create_task(closing.transaction(work))
         await begun.wait()
         closed = asyncio.create_task(closing.close())
+        done, _ = await asyncio.wait([closed], timeout=0.1)
+        assert not done
         go_on.set()
         await asyncio.gather(writing, closed)
 
