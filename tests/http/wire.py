@@ -111,14 +111,19 @@ async def exchange(
     elif then == "hangs up":
         events.append({"type": "http.disconnect"})
     sent: list[Any] = []
+    answered = asyncio.Event()
 
     async def receive() -> Any:
-        if not events:
-            await asyncio.Event().wait()
-        return events.pop(0)
+        if events:
+            return events.pop(0)
+        # As servers do: Quart 0.23 waits for it before it lets go of the request.
+        await answered.wait()
+        return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            answered.set()
 
     await app.asgi_app(scope, receive, send)
     if not sent:
