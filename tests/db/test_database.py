@@ -219,6 +219,16 @@ class TestPool:
         assert await holding == 42
         await assert_whole(database, readers=1, writers=1)
 
+    @on_sqlite
+    async def test_writers_take_turns_in_the_order_in_which_they_came(
+        self, database: Database
+    ) -> None:
+        ids = await asyncio.gather(
+            *(database.transaction(add_product, f"Lamp {n}") for n in range(30))
+        )
+
+        assert ids == list(range(1, 31))
+
     async def test_readers_who_hang_up_leave_it_whole(self, opened: Open) -> None:
         database = opened(database_pool_size=3)
         dice = random.Random(7)  # noqa: S311 (not a secret)
