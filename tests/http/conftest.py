@@ -2,12 +2,19 @@
 
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 from quart import Quart
 
 from tests.http.documented import hold_to_document
 from tests.http.wire import app_without_database, holder_of_tokens
 from tests.support import Caller
+
+# How fast an example runs says more about the machine than about the code.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="package")
