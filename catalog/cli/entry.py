@@ -14,7 +14,7 @@ import click
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from catalog.db.failures import translated
+from catalog.db.failures import refusal_for
 from catalog.errors import CatalogError, OperatorError
 from catalog.observability.logs import configure_logging
 from catalog.settings import Settings, load_settings
@@ -67,8 +67,8 @@ class Commands(click.Group):
 
 def lines_of(error: Exception) -> Iterator[str]:
     """A failure as ``title: detail``, a line for each fault."""
-    known = translated(error)
-    if not isinstance(known, CatalogError):
+    known = error if isinstance(error, CatalogError) else refusal_for(error)
+    if known is None:
         title = "The database refused" if isinstance(error, DBAPIError) else "The system refused"
         yield f"{title}: {_driver_text(error)}"
         return

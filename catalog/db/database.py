@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
 from catalog.db.engines import Purpose, create_engine
-from catalog.db.failures import translated, worth_a_retry
+from catalog.db.failures import refusals, worth_a_retry
 from catalog.settings import Settings
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ class Database:
         self._read_engine = create_engine(settings, Purpose.READING)
         self._write_engine = create_engine(settings, Purpose.WRITING)
         # A connection of its own, so that a busy pool does not make the service look dead.
-        self._probe_engine = create_engine(settings, Purpose.READING)
+        self._probe_engine = create_engine(settings, Purpose.PROBING)
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._unfinished: set[asyncio.Task[Any]] = set()
 
@@ -65,23 +64,24 @@ class Database:
 
     async def _attempts(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         contention: DBAPIError | None = None
-        try:
-            async with asyncio.timeout(self._deadline):
-                for attempt in range(1, MAX_ATTEMPTS):
-                    try:
-                        return await self._attempt(work)
-                    except DBAPIError as error:
-                        if not worth_a_retry(error):
-                            raise
-                        contention = error
-                    # Jitter, so that those who collided do not collide again.
-                    await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
-                return await self._attempt(work)
-        except TimeoutError as error:
-            # Whoever spent the time waiting for locks found the database busy and not away.
-            raise translated(contention or error) from error
-        except (DBAPIError, PoolTimeout) as error:
-            raise translated(error) from error
+        with refusals():
+            try:
+                async with asyncio.timeout(self._deadline):
+                    for attempt in range(1, MAX_ATTEMPTS):
+                        try:
+                            return await self._attempt(work)
+                        except DBAPIError as error:
+                            if not worth_a_retry(error):
+                                raise
+                            contention = error
+                        # Jitter, so that those who collided do not collide again.
+                        await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
+                    return await self._attempt(work)
+            except TimeoutError:
+                if contention is None:
+                    raise
+                # Whoever spent the time waiting for locks found the database busy and not away.
+                raise contention from None
 
     async def _attempt(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         # Not begin(): work may roll back and look why it was refused, before it refuses.
@@ -105,14 +105,12 @@ class Database:
             DatabaseBusy: no connection came free in time.
             DatabaseUnavailable: the database is away or did not answer within the deadline.
         """
-        try:
+        with refusals():
             async with (
                 asyncio.timeout(self._deadline),
                 self._read_engine.connect() as connection,
             ):
                 return await work(connection, *args, **kwargs)
-        except (DBAPIError, PoolTimeout, TimeoutError) as error:
-            raise translated(error) from error
 
     async def probe(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
         """Run a health check beside the pools.
@@ -124,14 +122,12 @@ class Database:
         Raises:
             DatabaseUnavailable, DatabaseBusy: as ``reading``.
         """
-        try:
+        with refusals():
             async with (
                 asyncio.timeout(within),
                 self._probe_engine.connect() as connection,
             ):
                 return await work(connection)
-        except (DBAPIError, PoolTimeout, TimeoutError) as error:
-            raise translated(error) from error
 
     async def close(self) -> None:
         """Let transactions under way finish, then close every connection."""

@@ -22,7 +22,13 @@ class Purpose(Enum):
 
     READING = "reading"
     WRITING = "writing"
+    PROBING = "probing"
     MIGRATING = "migrating"
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing may be written."""
+        return self in {Purpose.READING, Purpose.PROBING}
 
 
 def create_engine(settings: Settings, purpose: Purpose) -> AsyncEngine:
@@ -32,17 +38,20 @@ def create_engine(settings: Settings, purpose: Purpose) -> AsyncEngine:
     and a write that strays there fails. Writing ones run at READ COMMITTED on the servers, where
     single statements decide without the gap locks that make writers deadlock.
     """
-    options: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 1800}
-    if purpose is Purpose.READING:
-        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
+    # An error's text would hold e-mail addresses and password hashes, and it goes to the log.
+    options: dict[str, Any] = {"hide_parameters": True}
     if purpose is Purpose.MIGRATING:
-        options = {"poolclass": NullPool}
+        options["poolclass"] = NullPool
     else:
         options |= {
-            "pool_size": settings.database_pool_size,
+            "pool_pre_ping": True,
+            "pool_recycle": 1800,
+            "pool_size": 1 if purpose is Purpose.PROBING else settings.database_pool_size,
             "max_overflow": 0,
             "pool_timeout": settings.database_pool_timeout,
         }
+    if purpose.is_read_only:
+        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     if settings.embedded:
         return _sqlite_engine(settings, purpose, options)
     return _mysql_engine(settings, purpose, options)
@@ -106,7 +115,7 @@ def _sqlite_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]
         "PRAGMA synchronous = FULL",
         "PRAGMA foreign_keys = ON",
     ]
-    if purpose is Purpose.READING:
+    if purpose.is_read_only:
         pragmas.append("PRAGMA query_only = ON")
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -116,7 +125,7 @@ def _sqlite_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]
             cursor.execute(pragma)
         cursor.close()
 
-    if purpose is not Purpose.READING:
+    if not purpose.is_read_only:
 
         @event.listens_for(engine.sync_engine, "begin")
         def _begin_as_writer(connection: Any) -> None:
@@ -186,7 +195,7 @@ async def _set_session(connection: Any, settings: Settings, purpose: Purpose) ->
             variables["max_statement_time"] = str(limit)
         else:
             variables["max_execution_time"] = str(int(limit * 1000))
-    access = "READ ONLY" if purpose is Purpose.READING else "READ WRITE"
+    access = "READ ONLY" if purpose.is_read_only else "READ WRITE"
     async with connection.cursor() as cursor:
         if settings.database_tls != "off":
             # The driver goes on in clear text when the server, or someone between, offers no TLS.

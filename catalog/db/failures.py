@@ -1,6 +1,8 @@
 """What the engines' error numbers mean to a caller: try again, conflict, unavailable, or a bug."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -31,6 +33,8 @@ _UNAVAILABLE = {
     -sqlite3.SQLITE_READONLY,
     -sqlite3.SQLITE_INTERRUPT,
 }
+# Wrong user, wrong password, no such database, or no right to make tables in it.
+_PERMANENT = {1044, 1045, 1049, 1130, 1142, 1227, 1698, 3118}
 _CONSTRAINTS_OF_CHECKS = {
     sqlite3.SQLITE_CONSTRAINT_CHECK,
     sqlite3.SQLITE_CONSTRAINT_NOTNULL,
@@ -52,29 +56,45 @@ def _code(error: DBAPIError) -> int | None:
     return None
 
 
-def translated(error: Exception) -> Exception:
-    """The service's own error for a driver's; the driver's when it means a bug of ours."""
+def refusal_for(error: Exception) -> CatalogError | None:
+    """The service's own error for a driver's; None for a bug of ours or anything else."""
     if isinstance(error, PoolTimeout):
         return DatabaseBusy("No database connection came free in time.")
     if isinstance(error, TimeoutError):
         return DatabaseUnavailable("The database did not answer in time.")
     if not isinstance(error, DBAPIError):
-        return error
+        return None
     code = _code(error)
-    refusal: type[CatalogError] | None = None
     if code in _BUSY:
-        refusal = DatabaseBusy
-    elif code in _CONFLICT:
-        refusal = Conflict
-    elif code in _UNAVAILABLE or error.connection_invalidated:
-        refusal = DatabaseUnavailable
-    return error if refusal is None else refusal()
+        return DatabaseBusy()
+    if code in _CONFLICT:
+        return Conflict()
+    if code in _UNAVAILABLE or error.connection_invalidated:
+        return DatabaseUnavailable()
+    return None
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether waiting will not help: the server is there and refuses the user or the database."""
-    refusals = {1044, 1045, 1049, 1130, 1698, 3118}
-    return isinstance(error, DBAPIError) and _code(error) in refusals
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Let a driver's error out as the service's own, and a bug of ours as it is."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, TimeoutError) as error:
+        refusal = refusal_for(error)
+        if refusal is None:
+            raise
+        raise refusal from error
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether waiting will not help: the database is there and will not have us, or is none."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = _code(error)
+    if code is not None and code < 0:
+        # A file does not come and go as a server does; only its lock passes.
+        return code not in _BUSY
+    return code in _PERMANENT
 
 
 def worth_a_retry(error: DBAPIError) -> bool:

@@ -20,9 +20,10 @@ import uvloop
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from catalog.app import begin_drain, create_app, prepare
+from catalog.app import begin_drain, create_app
 from catalog.errors import OperatorError
 from catalog.observability.logs import configure_logging, logger
+from catalog.preparation import prepare
 from catalog.server import http1
 from catalog.server.sockets import BACKLOG
 from catalog.server.status import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY

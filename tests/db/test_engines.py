@@ -1,5 +1,6 @@
 """Connections: what each is fit for, and what goes over the wire."""
 
+import asyncio
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,7 @@ class TestSqlite:
 
     async def test_only_readers_are_kept_from_writing(self, settings: Settings) -> None:
         assert await scalar(settings, Purpose.READING, "PRAGMA query_only") == 1
+        assert await scalar(settings, Purpose.PROBING, "PRAGMA query_only") == 1
         assert await scalar(settings, Purpose.WRITING, "PRAGMA query_only") == 0
         assert await scalar(settings, Purpose.MIGRATING, "PRAGMA query_only") == 0
 
@@ -226,3 +228,31 @@ class TestTls:
             with pytest.raises(DatabaseUnavailable) as refused:
                 await database.reading(answer)
             assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.__cause__)
+
+
+class TestErrors:
+    async def test_their_text_does_not_hold_the_statements_values(self, settings: Settings) -> None:
+        engine = create_engine(settings, Purpose.WRITING)
+        secret = {"hash": "$argon2id$secret"}
+
+        with pytest.raises(DBAPIError) as refused:
+            async with engine.begin() as connection:
+                await connection.execute(text("INSERT INTO nowhere VALUES (:hash)"), secret)
+        await engine.dispose()
+
+        assert secret["hash"] not in str(refused.value)
+
+
+class TestProbes:
+    async def test_they_take_one_connection_however_many_ask(self, settings: Settings) -> None:
+        engine = create_engine(settings, Purpose.PROBING)
+
+        async def ask() -> None:
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+
+        await asyncio.gather(*(ask() for _ in range(10)))
+        opened = engine.pool.checkedin()  # type: ignore[attr-defined]  # what a queue pool has
+        await engine.dispose()
+
+        assert opened == 1

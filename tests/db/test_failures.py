@@ -7,7 +7,7 @@ from pymysql import err
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from catalog.db.failures import is_refusal, translated, worth_a_retry
+from catalog.db.failures import is_permanent, refusal_for, worth_a_retry
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable
 
 # The servers' numbers, as mysqld_error.h and errmsg.h name them.
@@ -143,7 +143,7 @@ class TestTranslation:
         wrapped.__cause__ = err.OperationalError(code, SECRET_TEXT)
 
         for error in (server_error(code), DBAPIError("SELECT 1", {}, wrapped)):
-            answer = translated(error)
+            answer = refusal_for(error)
 
             assert type(answer) is refusal
             assert SECRET_TEXT not in answer.detail
@@ -155,7 +155,7 @@ class TestTranslation:
     def test_sqlites_codes_mean_what_the_servers_numbers_do(
         self, name: str, refusal: type[CatalogError]
     ) -> None:
-        answer = translated(sqlite_error(getattr(sqlite3, name)))
+        answer = refusal_for(sqlite_error(getattr(sqlite3, name)))
 
         assert type(answer) is refusal
         assert SECRET_TEXT not in answer.detail
@@ -164,7 +164,7 @@ class TestTranslation:
     def test_a_bug_of_ours_stays_what_it_is(self, code: int) -> None:
         error = server_error(code)
 
-        assert translated(error) is error
+        assert refusal_for(error) is None
 
     @pytest.mark.parametrize(
         "code",
@@ -179,28 +179,28 @@ class TestTranslation:
     def test_a_bug_of_ours_stays_what_it_is_on_sqlite(self, code: int | None) -> None:
         error = sqlite_error(code)
 
-        assert translated(error) is error
+        assert refusal_for(error) is None
 
     def test_a_connection_that_is_lost_is_unavailable_whatever_the_number(self) -> None:
         error = DBAPIError("SELECT 1", {}, OSError("reset"), connection_invalidated=True)
 
-        assert type(translated(error)) is DatabaseUnavailable
+        assert type(refusal_for(error)) is DatabaseUnavailable
 
     def test_waiting_in_vain_for_the_pool_is_busy(self) -> None:
-        assert type(translated(PoolTimeout())) is DatabaseBusy
+        assert type(refusal_for(PoolTimeout())) is DatabaseBusy
 
     def test_waiting_in_vain_for_an_answer_is_unavailable(self) -> None:
-        assert type(translated(TimeoutError())) is DatabaseUnavailable
+        assert type(refusal_for(TimeoutError())) is DatabaseUnavailable
 
     def test_anything_else_passes_unchanged(self) -> None:
         error = StatementError("bad parameter", "SELECT 1", {}, ValueError("naive"))
 
-        assert translated(error) is error
+        assert refusal_for(error) is None
 
     @pytest.mark.parametrize("refusal", [DatabaseBusy, DatabaseUnavailable])
     def test_who_may_come_back_is_told_when(self, refusal: type[CatalogError]) -> None:
         (code, *_) = SERVER_CODES[refusal]
-        answer = translated(server_error(code))
+        answer = refusal_for(server_error(code))
 
         assert isinstance(answer, CatalogError)
         assert int(answer.headers["Retry-After"]) >= 1
@@ -217,11 +217,11 @@ class TestRetries:
 
 
 class TestRefusal:
-    @pytest.mark.parametrize("code", [1044, 1045, 1049, 1130, 1698, 3118])
+    @pytest.mark.parametrize("code", [1044, 1045, 1049, 1130, 1142, 1227, 1698, 3118])
     def test_it_is_known_that_waiting_will_not_help(self, code: int) -> None:
-        assert is_refusal(server_error(code))
+        assert is_permanent(server_error(code))
 
     @pytest.mark.parametrize("code", [1040, 1205, 2002, 2003, 2006, 2013])
     def test_it_is_known_that_waiting_may_help(self, code: int) -> None:
-        assert not is_refusal(server_error(code))
-        assert not is_refusal(OSError("no such file"))
+        assert not is_permanent(server_error(code))
+        assert not is_permanent(OSError("no such file"))
