@@ -132,11 +132,25 @@ setup_tools() {
 
 # --- commands ---------------------------------------------------------------------------------
 
+# Where `catalog serve` will listen, going by its arguments.
+bind_of() {
+  local bind=${CATALOG_BIND:-127.0.0.1:8000}
+  while [[ $# -gt 0 ]]; do
+    case $1 in
+      --bind=*) bind=${1#--bind=} ;;
+      --bind) bind=${2:-} ;;
+    esac
+    shift
+  done
+  [[ $bind == unix:* ]] || bind=http://$bind
+  printf '%s' "$bind"
+}
+
 serve() {
   setup
   mkdir -p var
   export CATALOG_LOG_FORMAT=${CATALOG_LOG_FORMAT:-console} # A person is reading.
-  say "Starting on ${CATALOG_BIND:-http://127.0.0.1:8000} (Ctrl-C stops it)"
+  say "Starting on $(bind_of "$@") (Ctrl-C stops it)"
   say "Sign in as ${ADMIN_USERNAME:-admin}: the password is in ADMIN_PASSWORD or, at the first start, printed below"
   exec "$venv/bin/catalog" serve "$@"
 }

@@ -262,7 +262,7 @@ class Settings(BaseSettings):
     """Seconds within which a request body must have arrived."""
 
     response_timeout: Seconds = 30.0
-    """Seconds after which a request that is still being worked on is given up."""
+    """Seconds within which a client must have taken its answer."""
 
     database_pool_size: Annotated[int, Field(ge=1, le=256)] = 5
     """Connections of one worker for reading, and as many for writing."""

@@ -23,12 +23,13 @@ _INVISIBLE = {"\u115f", "\u1160", "\u3164", "\uffa0", "\u2800", "\u034f", "\u17b
 
 
 def fold(name: str) -> str:
-    """The form under which names are compared: NFKC and case-folded (Unicode, section 3.13).
+    """The form under which names are compared: a compatibility caseless match.
 
-    Folding can undo the normal form and normalizing can bring capitals back, hence both twice.
+    The Unicode Standard, section 3.13.5, D146, composed at the end to keep it short. Folding can
+    undo the normal form and normalizing can bring capitals back, hence both twice.
     """
-    for _ in range(2):
-        name = unicodedata.normalize("NFKC", name).casefold()
+    for form in ("NFD", "NFKD"):
+        name = unicodedata.normalize(form, name).casefold()
     return unicodedata.normalize("NFKC", name)
 
 

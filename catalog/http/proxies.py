@@ -1,7 +1,7 @@
 """Who is calling, when a proxy calls on a client's behalf."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -36,12 +36,10 @@ class TrustedProxies:
 
     def _is_trusted(self, address: str) -> bool:
         try:
-            parsed = ip_address(address)
+            parsed = _parsed(address)
         except ValueError:
             # Hypercorn's name for the peer of a unix socket is no address.
             return address == "<local>"
-        if parsed.version == 6 and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
         return any(parsed in network for network in self._networks)
 
     def _seen_through(self, scope: Any) -> Any:
@@ -54,9 +52,9 @@ class TrustedProxies:
                 scheme = value.decode("latin-1").strip().lower()
         changes: dict[str, Any] = {}
         for hop in reversed(forwarded):
-            address = hop.strip()
             try:
-                ip_address(address)
+                # One spelling for one client, by which it can be counted.
+                address = str(_parsed(hop.strip()))
             except ValueError:
                 break
             changes["client"] = (address, 0)
@@ -65,3 +63,11 @@ class TrustedProxies:
         if scheme in {"http", "https"}:
             changes["scheme"] = scheme
         return {**scope, **changes} if changes else scope
+
+
+def _parsed(address: str) -> IPv4Address | IPv6Address:
+    """An address; one of IPv4 that comes in IPv6's clothes is one of IPv4."""
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
+        return parsed.ipv4_mapped
+    return parsed

@@ -58,7 +58,8 @@ def _accepts_json(accept: str) -> bool:
 
 async def _only_what_is_accepted() -> None:
     """Refuse a client that cannot read JSON before doing its work (RFC 9110, section 15.5.7)."""
-    if request.blueprint is None or not request.path.startswith("/api/"):
+    # By the rule and not by the path, of which werkzeug drops doubled slashes at its begin.
+    if request.url_rule is None or not request.url_rule.rule.startswith("/api/"):
         return
     if not _accepts_json(",".join(request.headers.getlist("Accept"))):
         raise NotAcceptable("This resource is application/json.")

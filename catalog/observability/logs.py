@@ -59,7 +59,9 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
 
 def _rendering(settings: Settings, stream: TextIO) -> list[Processor]:
     if settings.log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        # The richer formatters print the values of local variables, tokens among them.
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(serializer=_to_json),

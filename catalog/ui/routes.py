@@ -58,9 +58,7 @@ async def read_asset(name: str) -> Response:
     """A script, style sheet or image of the pages."""
     if name not in _ASSETS:
         raise NotFound
-    response = await send_from_directory(_ASSETS[name], name)
-    response.headers["Cache-Control"] = "public, max-age=3600"
-    return response
+    return await send_from_directory(_ASSETS[name], name, cache_timeout=3600)
 
 
 async def _page(template: str, *, policy: str) -> Response:
