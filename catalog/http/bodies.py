@@ -1,11 +1,7 @@
-"""Request bodies: bounded while they are read, and JSON read strictly (RFC 8259, RFC 7493)."""
+"""Request bodies: bounded while they are read, and JSON by ``strict_json.py`` alone."""
 
 import asyncio
-import json
-import math
-import re
-from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from hypercorn.typing import (
     ASGIFramework,
@@ -26,13 +22,7 @@ from catalog.errors import (
 )
 from catalog.http.headers import refuse
 from catalog.http.problems import field_errors
-
-MAX_DEPTH = 32
-"""Levels of arrays and objects inside one another."""
-
-# A string, closed or running to the end of the text, is one token whatever is in it: looked at
-# from each of its quotes, a hostile one would take quadratic time.
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[\[{\]}]', re.DOTALL)
+from catalog.http.strict_json import parse_json
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -193,82 +183,3 @@ async def json_if_any(request: Request, schema: type[M]) -> M:
         return schema.model_validate(data)
     except ValidationError as error:
         raise InvalidRequest(errors=field_errors(error)) from None
-
-
-def parse_json(body: bytes) -> Any:
-    """Read JSON that means the same to every parser (RFC 7493, section 2).
-
-    Raises:
-        MalformedRequest: not UTF-8, a byte order mark, not JSON, a name twice in one object, a
-            number that is no finite double, half a character, or nesting deeper than
-            ``MAX_DEPTH``.
-    """
-    try:
-        text = body.decode("utf-8")
-        if _nests_too_deep(text):
-            raise MalformedRequest(f"The body nests deeper than {MAX_DEPTH} levels.")
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-    except UnicodeDecodeError:
-        raise MalformedRequest("The body is not UTF-8.") from None
-    except ValueError as error:
-        # Covers integers of more digits than Python converts, whose text is about Python.
-        if isinstance(error, json.JSONDecodeError):
-            # Where, but not why: the parser's words differ from release to release.
-            place = f"line {error.lineno}, column {error.colno}"
-            raise MalformedRequest(f"The body is not JSON, from {place} on.") from None
-        raise MalformedRequest("The body holds a number that is too long.") from None
-    # Only an escape can smuggle half a character past the decoder.
-    if "\\u" in text and not _is_unicode(value):
-        raise MalformedRequest("The body holds a lone surrogate, which is no character.")
-    return value
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise MalformedRequest("The body names the same field twice in one object.")
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise MalformedRequest(f"{name} is not JSON.")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise MalformedRequest("The body holds a number beyond the range of a double.")
-    return number
-
-
-def _is_unicode(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _nests_too_deep(text: str) -> bool:
-    """Whether brackets outside strings open more than ``MAX_DEPTH`` levels, JSON or not.
-
-    Looked at before parsing, because Python's releases differ in how deep their parser goes and
-    in how it says that it went too deep.
-    """
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for token in _STRING_OR_BRACKET.finditer(text):
-        first = text[token.start()]
-        if first in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif first in "]}":
-            depth -= 1
-    return False

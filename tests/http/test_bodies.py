@@ -2,17 +2,12 @@
 
 import asyncio
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from quart import Quart
 
-from catalog.errors import MalformedRequest
-from catalog.http.bodies import MAX_DEPTH, parse_json
 from tests.http.wire import (
     JSON,
     Unanswered,
@@ -469,36 +464,3 @@ class TestTime:
                 body=[b"{}"],
                 then="hangs up",
             )
-
-
-JSON_VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
-)
-
-
-class TestParseJson:
-    @given(JSON_VALUES, st.booleans())
-    def test_what_is_json_to_everyone_is_read_as_it_was_meant(
-        self, value: Any, escaped: bool
-    ) -> None:
-        assert parse_json(json.dumps(value, ensure_ascii=escaped).encode()) == value
-
-    @given(st.binary())
-    def test_any_bytes_are_read_or_malformed(self, body: bytes) -> None:
-        with suppress(MalformedRequest):
-            parse_json(body)
-
-    @pytest.mark.parametrize("innermost", [b"", b"1"])
-    def test_the_deepest_nesting_is_read(self, innermost: bytes) -> None:
-        parse_json(nested(MAX_DEPTH, innermost=innermost))
-
-        with pytest.raises(MalformedRequest):
-            parse_json(nested(MAX_DEPTH + 1, innermost=innermost))
-
-    def test_depth_counts_and_not_size(self) -> None:
-        parse_json(b"[" + b"[]," * 50_000 + b"{}]")
