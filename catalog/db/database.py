@@ -2,11 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
 from catalog.db.engines import Purpose, create_engine
@@ -30,6 +32,8 @@ class Database:
         # A connection of its own, so that a busy pool does not make the service look dead.
         self._probe_engine = create_engine(settings, Purpose.PROBING)
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
+        self._read_turns = asyncio.Semaphore(settings.database_pool_size)
+        self._patience = settings.database_pool_timeout
         self._unfinished: set[asyncio.Task[Any]] = set()
 
     async def transaction(
@@ -106,11 +110,32 @@ class Database:
             DatabaseUnavailable: the database is away or did not answer within the deadline.
         """
         with refusals():
-            async with (
-                asyncio.timeout(self._deadline),
-                self._read_engine.connect() as connection,
-            ):
-                return await work(connection, *args, **kwargs)
+            async with asyncio.timeout(self._deadline), self._reading_turn():
+                try:
+                    async with self._read_engine.connect() as connection:
+                        return await work(connection, *args, **kwargs)
+                except DBAPIError as error:
+                    # Lost while it lay in the pool; a read may be done again.
+                    if not error.connection_invalidated:
+                        raise
+                async with self._read_engine.connect() as connection:
+                    return await work(connection, *args, **kwargs)
+
+    @asynccontextmanager
+    async def _reading_turn(self) -> AsyncIterator[None]:
+        """Wait for a connection in the order of arrival.
+
+        The pool itself lets newcomers pass those who wait, some of them until they give up.
+        """
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._read_turns.acquire()
+        except TimeoutError:
+            raise PoolTimeout from None
+        try:
+            yield
+        finally:
+            self._read_turns.release()
 
     async def probe(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
         """Run a health check beside the pools.

@@ -11,10 +11,14 @@ from typing import Any
 
 import aiomysql
 from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from catalog.settings import Settings
+
+FRESH_SECONDS = 1.0
+"""How long after its last use a connection for reading is taken to be still there."""
 
 
 class Purpose(Enum):
@@ -44,7 +48,7 @@ def create_engine(settings: Settings, purpose: Purpose) -> AsyncEngine:
         options["poolclass"] = NullPool
     else:
         options |= {
-            "pool_pre_ping": True,
+            "pool_pre_ping": purpose is not Purpose.READING,
             "pool_recycle": 1800,
             "pool_size": 1 if purpose is Purpose.PROBING else settings.database_pool_size,
             "max_overflow": 0,
@@ -52,9 +56,35 @@ def create_engine(settings: Settings, purpose: Purpose) -> AsyncEngine:
         }
     if purpose.is_read_only:
         options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
-    if settings.embedded:
-        return _sqlite_engine(settings, purpose, options)
-    return _mysql_engine(settings, purpose, options)
+    make = _sqlite_engine if settings.embedded else _mysql_engine
+    engine = make(settings, purpose, options)
+    if purpose is Purpose.READING:
+        _ping_after_idling(engine)
+    return engine
+
+
+def _ping_after_idling(engine: AsyncEngine) -> None:
+    """Ping a connection before its use only when it has been idle for a while.
+
+    A ping at each use is a tenth of what reading a page costs. A connection that was fine a moment
+    ago most likely still is, and ``reading()`` tries once more if it is not.
+    """
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def _remember_use(_connection: object, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def _ping_if_idle(connection: Any, record: Any, _proxy: object) -> None:
+        used_at = record.info.get("used_at")
+        if used_at is None or time.monotonic() - used_at < FRESH_SECONDS:
+            return
+        dialect = engine.sync_engine.dialect
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as error:
+            # The pool makes a new connection then.
+            raise DisconnectionError from error
 
 
 class _SqliteConnection(sqlite3.Connection):
