@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -54,7 +55,14 @@ class Measured:
 @click.option("--connections", default=64, show_default=True)
 @click.option("--seconds", default=8, show_default=True, help="Length of one turn.")
 @click.option("--rounds", default=5, show_default=True)
-def main(url: str, products: int, connections: int, seconds: int, rounds: int) -> None:
+@click.option(
+    "--loop",
+    default="asyncio",
+    show_default=True,
+    type=click.Choice(["asyncio", "uvloop"]),
+    help="The obvious implementation's event loop; asyncio is hypercorn's own choice.",
+)
+def main(url: str, products: int, connections: int, seconds: int, rounds: int, loop: str) -> None:
     """Compare and print a table in Markdown."""
     if shutil.which("wrk") is None:
         raise click.ClickException("wrk is not installed.")
@@ -67,7 +75,7 @@ def main(url: str, products: int, connections: int, seconds: int, rounds: int) -
     with ExitStack() as stack:
         contestants = [
             stack.enter_context(_serving("catalog", _catalog, environment)),
-            stack.enter_context(_serving("obvious", _obvious, environment)),
+            stack.enter_context(_serving("obvious", partial(_obvious, loop), environment)),
         ]
         turns: dict[str, list[Measured]] = {each.name: [] for each in contestants}
         for _ in range(rounds):
@@ -88,9 +96,8 @@ def _catalog(port: int) -> list[str]:
     return [sys.executable, "-m", "catalog", "serve", *bind]
 
 
-def _obvious(port: int) -> list[str]:
-    # uvloop for both, although it is not the stock choice: the loop is not what is compared.
-    options = ["-w", str(WORKERS), "-k", "uvloop", "-b", f"127.0.0.1:{port}"]
+def _obvious(loop: str, port: int) -> list[str]:
+    options = ["-w", str(WORKERS), "-k", loop, "-b", f"127.0.0.1:{port}"]
     hypercorn = str(Path(sys.executable).with_name("hypercorn"))
     return [hypercorn, *options, "tests.load.obvious:app"]
 
