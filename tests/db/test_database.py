@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -228,6 +229,23 @@ class TestPool:
         )
 
         assert ids == list(range(1, 31))
+
+    async def test_readers_take_turns_however_greedy_they_are(self, opened: Open) -> None:
+        database = opened(database_pool_size=5)
+        readers = 32
+        order: list[int] = []
+
+        async def read_again_and_again(reader: int) -> None:
+            for _ in range(30):
+                await database.reading(answer)
+                order.append(reader)
+
+        await asyncio.gather(*(read_again_and_again(reader) for reader in range(readers)))
+
+        # The pool alone lets some wait while others come by eight times.
+        turns = {reader: [n for n, who in enumerate(order) if who == reader] for reader in order}
+        waits = [later - before for each in turns.values() for before, later in pairwise(each)]
+        assert max(waits) < 2 * readers
 
     async def test_readers_who_hang_up_leave_it_whole(self, opened: Open) -> None:
         database = opened(database_pool_size=3)
