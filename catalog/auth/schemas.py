@@ -31,7 +31,7 @@ class SignUp(RequestBody):
 
     username: Username = Field(
         description="Unique without regard to case, width and Unicode form. Neither @ nor "
-        "invisible characters; no space at its ends.",
+        "invisible characters; no space at its ends; letters of one script.",
         examples=["ada"],
     )
     email: Email = Field(

@@ -98,7 +98,10 @@ class TestSignUp:
 
     @pytest.mark.parametrize(
         "username",
-        ["", "ab", "x" * 81, "ada@home", " ada", "ada\u200b", "ada\u202e", "ada\n", "ada\u3164"],
+        [
+            *["", "ab", "x" * 81, "ada@home", " ada", "ada\u200b", "ada\u202e", "ada\n"],
+            *["ada\u3164", "p\u0430yp\u0430l", "ada\u06611"],
+        ],
         ids=ascii,
     )
     async def test_a_name_that_is_none_is_refused(self, stranger: Caller, username: str) -> None:
@@ -161,8 +164,8 @@ class TestSignUp:
             assert fields_of(answer) == ["/username", "/email"]
 
     async def test_names_that_only_look_alike_are_several(self, anyone: Caller) -> None:
-        cyrillic = "\u0430da"
-        for number, username in enumerate(["ada", cyrillic, "josé", "jose", "fox 😀", "fox 😁"]):
+        cyrillic = "\u0430\u0435\u043e"
+        for number, username in enumerate(["aeo", cyrillic, "josé", "jose", "fox 😀", "fox 😁"]):
             answer = await anyone.sign_up(username, email=f"{number}@example.com")
 
             assert answer.status_code == 201
