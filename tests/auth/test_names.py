@@ -1,42 +1,98 @@
 """Which names are one name, and which are none."""
 
+import asyncio
 import sys
 import unicodedata
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice, product
 from typing import Literal
 
 import pytest
 import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth.models import MAX_EMAIL, MAX_USERNAME
+from catalog.auth import service
+from catalog.auth.models import MAX_EMAIL, MAX_USERNAME, Role, User
 from catalog.auth.names import checked_email, checked_username, fold
 from catalog.auth.samples import username_of
+from catalog.db.database import Database
+from catalog.errors import FieldError, Taken
+from tests.support import Caller, fields_of, problem_of
 
+# No two of these groups are one name either, so that all can be tried on one database.
 ONE_NAME = {
     "case": ("ada", "ADA", "Ada", "aDa"),
-    "width": ("ada", "\uff41\uff44\uff41", "\uff21\uff24\uff21", "\uff41Da"),
+    "width": ("bob", "\uff42\uff4f\uff42", "\uff22\uff2f\uff22", "\uff42Ob"),
     "form": ("andré", "andre\u0301", "ANDRE\u0301"),
+    "order-of-accents": ("\u1eadnna", "a\u0323\u0302nna", "a\u0302\u0323nna", "\u1ea1\u0302nna"),
     "ligature": ("fiona", "\ufb01ona", "FIONA"),
+    "ligature-of-three": ("steffi", "ste\ufb03", "\ufb06e\ufb03", "\ufb05e\ufb03"),
+    "digraph": ("d\u017eon", "\u01c6on", "\u01c5on", "\u01c4ON"),
     "sharp-s": ("strasse", "straße", "STRASSE", "STRA\u1e9eE"),
-    "sigma": ("\u03bb\u03cc\u03b3\u03bf\u03c2", "\u039b\u038c\u0393\u039f\u03a3"),
+    "long-s": ("sissi", "\u017fi\u017f\u017fi", "Si\u017fsi"),
     "kelvin": ("kelvin", "\u212aelvin"),
-    "circled": ("abc", "ⓐⓑⓒ", "ⒶⒷⒸ"),
-    "mathematical": ("ada", "\U0001d41a\U0001d41d\U0001d41a"),
-    "superscript": ("h2o", "h\u00b2o"),
+    "angstrom": ("ångström", "\u212bngström", "A\u030aNGSTRO\u0308M"),
+    "dotted-capital-i": ("İzmir", "I\u0307zmir", "i\u0307zmir"),
+    "sigma": ("\u03bb\u03cc\u03b3\u03bf\u03c2", "\u039b\u038c\u0393\u039f\u03a3"),
+    "final-sigma-inside": ("\u03c3\u03bf\u03c6\u03cc\u03c2", "\u03c2\u03bf\u03c6\u03cc\u03c3"),
+    "tonos-and-oxia": ("\u03ac\u03bd\u03bd\u03b1", "\u1f71\u03bd\u03bd\u03b1"),
+    "iota-subscript": ("\u1fb3\u03b4\u03b7\u03c2", "\u1fbc\u0394\u0397\u03a3", "αιδης"),
+    "greek-symbols": ("\u03b8\u03b2\u03c6\u03c0", "\u03d1\u03d0\u03d5\u03d6"),
+    "cyrillic": ("андрей", "АНДРЕЙ", unicodedata.normalize("NFD", "Андрей")),
+    "armenian": (
+        "\u057d\u0565\u0580\u0563\u0565\u0587",
+        "\u054d\u0535\u0550\u0533\u0535\u0535\u0552",
+    ),
+    "georgian": ("გიორგი", "გიორგი".upper()),
+    "cherokee": ("\u13a0\u13c2\u13f4", "\uab70\uab92\u13fc"),
+    "deseret": ("\U00010400\U00010401\U00010402", "\U00010428\U00010429\U0001042a"),
+    "hebrew-presentation": ("\u05e9\u05c1\u05dc\u05d5\u05dd", "\ufb2a\u05dc\u05d5\u05dd"),
+    "arabic-presentation": ("مريم", "\ufee3\ufeae\ufef3\ufee2"),
+    "nukta": ("\u0958\u092e\u0930", "\u0915\u093c\u092e\u0930"),
+    "circled": ("xyz", "ⓧⓨⓩ", "ⓍⓎⓏ"),
+    "mathematical": ("eve", "\U0001d41e\U0001d42f\U0001d41e", "\U0001d5d8\U0001d5e9\U0001d5d8"),
+    "superscript": ("h2o", "h\u00b2o", "H\u2082O"),
+    "roman-numeral": ("henry viii", "Henry \u2167", "henry \u2177"),
+    "trade-mark": ("acmetm", "acme\u2122"),
+    "wide-digits": ("007", "\uff10\uff10\uff17"),
     "half-width-kana": ("カタカナ", "\uff76\uff80\uff76\uff85"),
+    "half-width-voiced": (
+        "ガギパ",
+        "\uff76\uff9e\uff77\uff9e\uff8a\uff9f",
+        "カ\u3099キ\u3099ハ\u309a",
+    ),
+    "squared-kana": ("キロメートル!", "\u3314\u334d!"),
+    "compatibility-ideograph": ("金金金", "\uf90a金\uf90a"),
     "jamo": ("각각각", unicodedata.normalize("NFD", "각각각")),
     "no-break-space": ("ada l", "ada\u00a0l", "ada\u3000l"),
 }
 
 SEVERAL_NAMES = [
-    ("ada", "ada1"),
+    ("eda", "eda1"),
     ("jose", "josé"),
-    ("ada", "аda"),  # noqa: RUF001 (the first letter is Cyrillic, which folding does not touch)
-    ("İzmir", "izmir"),
+    ("aeo", "\u0430\u0435\u043e"),
+    ("İstanbul", "istanbul"),
+    # The dotless i is a letter of its own, whose capital is that of the other.
+    ("Sar\u0131", "SARI"),
+    ("müller", "mueller"),
+    ("øre", "ore"),
+    ("łuk", "luk"),
+    ("æsa", "aesa"),
+    ("a\u0301\u0308xx", "a\u0308\u0301xx"),
+    ("Ελένη", "Ελενη"),
+    ("Пётр", "Петр"),
+    ("さくら", "サクラ"),
+    ("馬英九", "马英九"),
+    ("१०७", "১০৭"),
     ("cafe 😀", "cafe 😁"),
     ("ab c", "abc"),
     ("o'neil", "oneil"),
+    ("o'hara", "o\u2019hara"),
+    ("x-ray", "x\u2010ray"),
 ]
 
 USERNAMES = [
@@ -354,3 +410,111 @@ class TestEmail:
     def test_what_is_no_address_is_none(self, address: str) -> None:
         with pytest.raises(ValueError, match=r"^(must|is not) "):
             checked_email(address)
+
+
+class TestUniqueness:
+    """What the folded keys and their indexes make of all this, on every engine."""
+
+    async def test_of_each_name_one_spelling_can_be_had(self, anyone: Caller) -> None:
+        numbers = iter(range(1000))
+
+        for first, *others in ONE_NAME.values():
+            made = await anyone.sign_up(first, email=f"{next(numbers)}@example.com")
+            assert made.status_code == 201, ascii(first)
+            for other in others:
+                answer = await anyone.sign_up(other, email=f"{next(numbers)}@example.com")
+
+                assert problem_of(answer) == (409, "taken"), ascii(other)
+                assert fields_of(answer) == ["/username"]
+
+    async def test_others_can_be_had_side_by_side(self, anyone: Caller) -> None:
+        for number, name in enumerate(name for pair in SEVERAL_NAMES for name in pair):
+            answer = await anyone.sign_up(name, email=f"{number}@example.com")
+
+            assert answer.status_code == 201, ascii(name)
+
+    async def test_of_a_hundred_spellings_at_once_one_gets_the_name(
+        self, database: Database
+    ) -> None:
+        spellings = hundred_spellings_of("fixe")
+
+        outcomes = await race(
+            database,
+            service.sign_up,
+            [(name, f"{number}@example.com") for number, name in enumerate(spellings)],
+        )
+
+        assert outcomes == {(): 1, ("/username",): 99}
+
+    async def test_of_a_hundred_spellings_at_once_one_gets_the_address(
+        self, database: Database
+    ) -> None:
+        spellings = hundred_spellings_of("fixe")
+
+        outcomes = await race(
+            database,
+            service.sign_up,
+            [(f"user{number}", f"{name}@Example.com") for number, name in enumerate(spellings)],
+        )
+
+        assert outcomes == {(): 1, ("/email",): 99}
+
+    async def test_it_is_the_folding_that_decides(self, database: Database) -> None:
+        """Shows that the races above can be lost: without folding all get in."""
+        spellings = hundred_spellings_of("fixe")
+
+        outcomes = await race(
+            database,
+            sign_up_without_folding,
+            [(name, f"{number}@example.com") for number, name in enumerate(spellings)],
+        )
+
+        assert outcomes == {(): 100}
+
+
+def hundred_spellings_of(word: str) -> list[str]:
+    """A hundred strings that are one name."""
+    wide = {ord(letter): ord(letter) + 0xFEE0 for letter in word + word.upper()}
+    letters = [
+        (letter, letter.upper(), letter.translate(wide), letter.upper().translate(wide))
+        for letter in word
+    ]
+    spellings = ["".join(each) for each in islice(product(*letters), 100)]
+    assert len(set(spellings)) == 100
+    return spellings
+
+
+async def race(
+    database: Database,
+    sign_up: Callable[..., Awaitable[User]],
+    accounts: Sequence[tuple[str, str]],
+) -> Counter[tuple[str, ...]]:
+    """Make accounts at the same time, and count which fields were taken; none for success."""
+
+    async def attempt(username: str, email: str) -> tuple[str, ...]:
+        try:
+            await database.transaction(sign_up, username=username, email=email, password_hash="x")
+        except Taken as refusal:
+            return tuple(error.name for error in refusal.errors)
+        return ()
+
+    return Counter(await asyncio.gather(*(attempt(*account) for account in accounts)))
+
+
+async def sign_up_without_folding(
+    session: AsyncSession, *, username: str, email: str, password_hash: str
+) -> User:
+    """Look whether the name is there, and insert it if not: by the column's collation alone."""
+    if await session.scalar(select(User.id).where(User.username == username)) is not None:
+        raise Taken(errors=[FieldError("pointer", "/username", "This name is taken.")])
+    user = User(
+        username=username,
+        username_key=username,
+        email=email,
+        email_key=email,
+        password_hash=password_hash,
+        role=Role.USER,
+    )
+    session.add(user)
+    await session.flush()
+    return user
