@@ -8,8 +8,9 @@ from quart_schema import Tag
 from catalog import migrations, operations
 from catalog.auth import routes as auth_routes
 from catalog.auth.guards import BEARER
+from catalog.auth.keys import KEYS, KeyRing, signing_secret
 from catalog.auth.passwords import Passwords
-from catalog.auth.tokens import Tokens, signing_secret
+from catalog.auth.tokens import Tokens
 from catalog.db.database import Database
 from catalog.http.bodies import BoundedBodies, StrictRequest
 from catalog.http.context import Running, hold, running
@@ -35,8 +36,9 @@ def create_app(settings: Settings) -> Quart:
 
     Raises:
         StartFailed: there is no signing key and none can be made.
+        SettingsInvalid: a key cannot be used.
     """
-    secret = signing_secret(settings)
+    keys = KeyRing(settings, signing_secret(settings))
     app = Quart("catalog", static_folder=None)
     app.request_class = StrictRequest
     # Bodies are bounded before the framework sees them.
@@ -47,12 +49,13 @@ def create_app(settings: Settings) -> Quart:
         Running(
             settings=settings,
             database=Database(settings),
-            cursors=Cursors(secret.encode()),
+            cursors=Cursors(*keys.secrets),
             known_revisions=migrations.known_revisions(),
             head_revision=migrations.head_revision(),
         ),
     )
-    Tokens(app, secret, settings)
+    app.extensions[KEYS] = keys
+    Tokens(app, keys.secrets[0].decode(), settings)
     app.extensions[auth_routes.PASSWORDS] = Passwords(settings)
     configure_routing(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)

@@ -1,8 +1,10 @@
 """For operators and machines: health, the OpenAPI document, and what each kind of problem means."""
 
 from inspect import cleandoc
+from typing import Literal
 
 import orjson
+from pydantic import Field
 from quart import Blueprint, Response, current_app, request
 from quart_schema import document_response, hide, tag_blueprint
 from sqlalchemy import text
@@ -10,10 +12,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.auth.guards import public
+from catalog.auth.keys import KEYS, KeyRing
 from catalog.errors import NotFound, NotReady, public_errors
 from catalog.http.conditional import etag_of
 from catalog.http.context import running
-from catalog.http.openapi import document_of, refuses
+from catalog.http.openapi import document_of, refuses, revalidates
 from catalog.http.rendering import json_response
 from catalog.http.schemas import ResponseBody
 
@@ -66,6 +69,63 @@ async def _schema_revision(connection: AsyncConnection) -> str | None:
         # There is no such table: nobody has migrated this database.
         return None
     return revision
+
+
+class PublicKey(ResponseBody):
+    """What all public keys have in common (RFC 7517, section 4)."""
+
+    use: Literal["sig"]
+    kid: str = Field(description="Tokens that were signed with it carry the same.")
+
+
+class RsaKey(PublicKey):
+    """An RSA key: modulus and exponent."""
+
+    kty: Literal["RSA"]
+    alg: Literal["RS256"]
+    n: str
+    e: str
+
+
+class EllipticKey(PublicKey):
+    """A point on the curve P-256."""
+
+    kty: Literal["EC"]
+    alg: Literal["ES256"]
+    crv: Literal["P-256"]
+    x: str
+    y: str
+
+
+class EdwardsKey(PublicKey):
+    """An Ed25519 key."""
+
+    kty: Literal["OKP"]
+    alg: Literal["EdDSA"]
+    crv: Literal["Ed25519"]
+    x: str
+
+
+class PublicKeys(ResponseBody):
+    """The keys that access tokens can be verified with, the current one first."""
+
+    keys: list[RsaKey | EllipticKey | EdwardsKey]
+
+
+@blueprint.get("/.well-known/jwks.json")
+@public
+@revalidates
+@document_response(PublicKeys)
+async def list_public_keys() -> Response:
+    """List the public keys of access tokens (RFC 7517); none while a secret signs them."""
+    keys: KeyRing = current_app.extensions[KEYS]
+    # The models decide what goes out, so nothing private can, whatever a key holds.
+    body = PublicKeys.model_validate({"keys": keys.public_keys()}).model_dump_json().encode()
+    headers = {"Cache-Control": "public, max-age=300", "ETag": etag_of(body, version=1)}
+    # Not application/jwk-set+json: some clients refuse it, and none refuses this.
+    response = json_response(body, headers=headers)
+    await response.make_conditional(request)
+    return response
 
 
 @blueprint.get("/openapi.json")

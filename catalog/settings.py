@@ -181,6 +181,43 @@ def _parse_networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(networks)
 
 
+def _check_secret(secret: str) -> None:
+    """Refuse a signing secret that can be guessed.
+
+    Raises:
+        ValueError: it can, or it is a key of another kind.
+    """
+    try:
+        size = len(secret.encode())
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
+    if size < MIN_SECRET_BYTES:
+        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes: openssl rand -hex 32")
+    if secret in KNOWN_SECRETS or len(set(secret)) < 8:
+        raise ValueError("is a known example or too regular; make one: openssl rand -hex 32")
+    # Half of such a key is public, and the JWT library signs with no text that looks like one.
+    if "BEGIN " in secret or secret.startswith(("ssh-", "ecdsa-", "{", "[")):
+        raise ValueError("must be random text: a private key belongs in CATALOG_JWT_PRIVATE_KEY")
+
+
+def _parse_secrets(value: object) -> tuple[SecretStr, ...]:
+    if isinstance(value, _Unreadable):
+        raise ValueError(value.message)
+    if not isinstance(value, str):
+        given = value if isinstance(value, Iterable) else ()
+        secrets = [each if isinstance(each, SecretStr) else SecretStr(str(each)) for each in given]
+    else:
+        # A variable separates by commas; in a file each may have a line of its own.
+        pieces = [piece.strip() for piece in value.replace("\n", ",").split(",")]
+        secrets = [SecretStr(piece) for piece in pieces if piece]
+    for number, secret in enumerate(secrets, start=1):
+        try:
+            _check_secret(secret.get_secret_value())
+        except ValueError as fault:
+            raise ValueError(f"has a key, number {number}, that {fault}") from None
+    return tuple(secrets)
+
+
 def _parse_life(value: object) -> timedelta:
     try:
         life = value if isinstance(value, timedelta) else timedelta(seconds=float(str(value)))
@@ -193,6 +230,7 @@ def _parse_life(value: object) -> timedelta:
 
 Life = Annotated[timedelta, PlainValidator(_parse_life)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Secrets = tuple[SecretStr, ...]
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
@@ -230,6 +268,15 @@ class Settings(BaseSettings):
 
     jwt_secret_key: SecretStr | None = Field(default=None, validation_alias="JWT_SECRET_KEY")
     """Signs tokens and cursors: at least 32 bytes, random. Made and kept in development."""
+
+    jwt_previous_secret_keys: Annotated[Secrets, PlainValidator(_parse_secrets)] = ()
+    """Secrets that signed once and are still accepted, separated by commas."""
+
+    jwt_private_key: SecretStr | None = None
+    """Signs access tokens instead of the secret (PEM): RSA, EC on P-256 or Ed25519."""
+
+    jwt_previous_public_keys: SecretStr | None = None
+    """Public keys (PEM, one after the other) whose access tokens are still accepted."""
 
     admin_username: str = Field(default="admin", validation_alias="ADMIN_USERNAME")
     """The administrator made at the first start."""
@@ -334,15 +381,12 @@ class Settings(BaseSettings):
                 raise ValueError("is required in production; make one with: openssl rand -hex 32")
             return None
         secret = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        if len(secret.encode()) < MIN_SECRET_BYTES:
-            raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes: openssl rand -hex 32")
-        if secret in KNOWN_SECRETS or len(set(secret)) < 8:
-            raise ValueError("is a known example or too regular; make one: openssl rand -hex 32")
+        _check_secret(secret)
         return value
 
-    @field_validator("admin_password", mode="before")
+    @field_validator("admin_password", "jwt_private_key", "jwt_previous_public_keys", mode="before")
     @classmethod
-    def _readable_password(cls, value: object) -> object:
+    def _readable(cls, value: object) -> object:
         if isinstance(value, _Unreadable):
             raise ValueError(value.message)
         return value
@@ -402,7 +446,14 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return found
 
 
-SECRET_FIELDS = ("database_url", "jwt_secret_key", "admin_password")
+SECRET_FIELDS = (
+    "database_url",
+    "jwt_secret_key",
+    "jwt_previous_secret_keys",
+    "jwt_private_key",
+    "jwt_previous_public_keys",
+    "admin_password",
+)
 """Fields that also read ``<NAME>_FILE``."""
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from catalog.errors import SettingsInvalid
 from catalog.settings import (
     KNOWN_SECRETS,
+    SECRET_FIELDS,
     Bind,
     Settings,
     load_settings,
@@ -158,11 +159,20 @@ class TestSecrecy:
             assert "Geheim" not in str(error)  # noqa: PT017 (most of the URLs are valid)
 
     def test_printed_settings_show_no_secret(self, load: Load) -> None:
-        settings = load(DATABASE_URL=MYSQL, JWT_SECRET_KEY=STRONG, ADMIN_PASSWORD="Lampe17!")
+        settings = load(
+            DATABASE_URL=MYSQL,
+            JWT_SECRET_KEY=STRONG,
+            CATALOG_JWT_PREVIOUS_SECRET_KEYS=STRONG[::-1],
+            CATALOG_JWT_PRIVATE_KEY="MC4CAQAwBQYDK2VwBCIE",
+            CATALOG_JWT_PREVIOUS_PUBLIC_KEYS="MC4CAQAwBQYDK2VwBCIE",
+            ADMIN_PASSWORD="Lampe17!",
+        )
 
         for shown in (repr(settings), str(settings), f"{settings:}"):
             assert "pAssw0rd" not in shown
             assert STRONG not in shown
+            assert STRONG[::-1] not in shown
+            assert "MC4CAQ" not in shown
             assert "Lampe17!" not in shown
 
 
@@ -181,7 +191,7 @@ class TestSecretFiles:
         assert settings.jwt_secret_key == SecretStr(STRONG)
         assert settings.admin_password == SecretStr(" two words ")
 
-    @pytest.mark.parametrize("name", ["DATABASE_URL", "JWT_SECRET_KEY", "ADMIN_PASSWORD"])
+    @pytest.mark.parametrize("name", [variable_names()[field] for field in SECRET_FIELDS])
     def test_a_file_that_cannot_be_read_is_a_fault(
         self, load: Load, tmp_path: Path, name: str
     ) -> None:
@@ -194,8 +204,15 @@ class TestSecretFiles:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("DATABASE_URL", MYSQL), ("JWT_SECRET_KEY", STRONG), ("ADMIN_PASSWORD", "Lampe17!")],
-        ids=["DATABASE_URL", "JWT_SECRET_KEY", "ADMIN_PASSWORD"],
+        [
+            ("DATABASE_URL", MYSQL),
+            ("JWT_SECRET_KEY", STRONG),
+            ("CATALOG_JWT_PREVIOUS_SECRET_KEYS", STRONG),
+            ("CATALOG_JWT_PRIVATE_KEY", "-----BEGIN PRIVATE KEY-----"),
+            ("CATALOG_JWT_PREVIOUS_PUBLIC_KEYS", "-----BEGIN PUBLIC KEY-----"),
+            ("ADMIN_PASSWORD", "Lampe17!"),
+        ],
+        ids=lambda text: text if text.isupper() and "-" not in text else "",
     )
     def test_both_ways_at_once_are_a_fault(
         self, load: Load, tmp_path: Path, name: str, value: str
@@ -342,9 +359,59 @@ class TestSigningKey:
 
         assert fault.startswith("JWT_SECRET_KEY is a known example or too regular")
 
+    @pytest.mark.parametrize(
+        "secret",
+        [
+            "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIE\n-----END PRIVATE KEY-----",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKTd0123456789",
+            '{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMko"}',
+        ],
+        ids=["PEM", "SSH", "JWK"],
+    )
+    def test_a_key_of_another_kind_is_refused(self, load: Load, secret: str) -> None:
+        fault = fault_of(load, JWT_SECRET_KEY=secret)
+
+        assert fault.startswith("JWT_SECRET_KEY must be random text")
+
     @pytest.mark.parametrize("secret", ["x" * 64, "abc" * 20, "0101" * 16, "1234567" * 9])
     def test_a_pattern_is_refused(self, load: Load, secret: str) -> None:
         assert "too regular" in fault_of(load, JWT_SECRET_KEY=secret)
+
+
+class TestPreviousSecrets:
+    OTHER = "t6Zr2KqV8dWx5Ty7NbJm3LcPf9GhQs4A"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "{0},{1}",
+            " {0} , {1} ",
+            "{0},{1},",
+            "{0}\n{1}\n",
+            "{0}\r\n\r\n{1}",
+        ],
+        ids=["commas", "blanks", "one comma more", "lines", "empty lines"],
+    )
+    def test_they_are_separated_by_commas_or_lines(
+        self, load: Load, tmp_path: Path, text: str
+    ) -> None:
+        path = tmp_path / "previous"
+        path.write_bytes(text.format(STRONG, self.OTHER).encode())
+
+        settings = load(CATALOG_JWT_PREVIOUS_SECRET_KEYS_FILE=str(path))
+
+        assert settings.jwt_previous_secret_keys == (SecretStr(STRONG), SecretStr(self.OTHER))
+
+    def test_there_are_none_unless_told(self, load: Load) -> None:
+        assert load(CATALOG_JWT_PREVIOUS_SECRET_KEYS=" , ").jwt_previous_secret_keys == ()
+
+    def test_each_is_as_strong_as_the_current_one(self, load: Load) -> None:
+        for weak in (STRONG[:31], "x" * 64, min(KNOWN_SECRETS)):
+            fault = fault_of(load, CATALOG_JWT_PREVIOUS_SECRET_KEYS=f"{STRONG},{weak}")
+
+            assert fault.startswith("CATALOG_JWT_PREVIOUS_SECRET_KEYS has a key, number 2, that ")
+            assert weak not in fault
+            assert STRONG not in fault
 
 
 class TestBind:

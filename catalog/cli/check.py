@@ -3,19 +3,21 @@
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 import click
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.auth.keys import Key, KeyRing, existing_secret
 from catalog.auth.service import has_admin
 from catalog.cli.entry import EXPECTED, lines_of, run, settings_for_command
 from catalog.cli.schema import schema_fault
 from catalog.db.engines import Purpose, create_engine
-from catalog.errors import SettingsInvalid
+from catalog.errors import SettingsInvalid, StartFailed
 from catalog.migrations import current_revision
-from catalog.settings import Settings, unknown_variables
+from catalog.settings import MIN_SECRET_BYTES, Settings, unknown_variables
 
 SPARE_CONNECTIONS = 10
 """What is left to others on a server: administrators, migrations, backups."""
@@ -33,9 +35,10 @@ class Finding(NamedTuple):
 def check() -> None:
     """Look whether the service can run as it is set up; changes nothing.
 
-    Tells about the settings, the database, its schema and connections, and the administrator: a
-    line each, all faults at once. Exits with 1 when there is a fault, so that a deployment can
-    stop there. Misspelt CATALOG_ variables are only warned of.
+    Tells about the settings, the names of the keys that sign tokens, the database, its schema and
+    connections, and the administrator: a line each, all faults at once. Exits with 1 when there
+    is a fault, so that a deployment can stop there. Misspelt CATALOG_ variables are only warned
+    of.
     """
     for name in unknown_variables():
         click.echo(f"WARNING settings: {name} means nothing to this release.", err=True)
@@ -54,7 +57,7 @@ def _collect() -> list[Finding]:
     except SettingsInvalid as error:
         # Without settings there is no telling which database to look at.
         return [Finding("settings", f"{fault}.", True) for fault in error.faults]
-    findings = [Finding("settings", f"valid, for {settings.env}.")]
+    findings = [Finding("settings", f"valid, for {settings.env}."), *_look_at_keys(settings)]
     if settings.embedded:
         findings.append(_look_at_folder(settings.data_dir))
         if not Path(str(settings.database_url.database)).is_file():
@@ -76,6 +79,31 @@ async def _look_inside(settings: Settings) -> list[Finding]:
     finally:
         await engine.dispose()
     return findings
+
+
+def _look_at_keys(settings: Settings) -> list[Finding]:
+    try:
+        secret = existing_secret(settings)
+        # To make the one that the first start will make would leave something behind.
+        keys = KeyRing(settings, secret or token_hex(MIN_SECRET_BYTES))
+    except (SettingsInvalid, StartFailed) as error:
+        return [
+            Finding("keys", f"{fault.rstrip('.')}.", True) for fault in error.detail.split("\n")
+        ]
+
+    def name(key: Key) -> str:
+        if key.is_secret and secret is None:
+            return "a secret that the first start makes"
+        return f"{key.algorithm} {key.kid}"
+
+    if keys.for_access is keys.for_refresh:
+        findings = [Finding("keys", f"{name(keys.for_access)} signs all tokens.")]
+    else:
+        findings = [
+            Finding("keys", f"{name(keys.for_access)} signs access tokens."),
+            Finding("keys", f"{name(keys.for_refresh)} signs refresh tokens."),
+        ]
+    return findings + [Finding("keys", f"{name(key)} is still accepted.") for key in keys.previous]
 
 
 def _look_at_folder(folder: Path) -> Finding:

@@ -26,6 +26,7 @@ from catalog.http.routing import IdConverter
 F = TypeVar("F", bound=Callable[..., Any])
 
 _REFUSES_ATTRIBUTE = "catalog_refuses"
+_REVALIDATES_ATTRIBUTE = "catalog_revalidates"
 
 _DESCRIPTION = """
 Users and products over HTTP, with JWT sign-in.
@@ -59,6 +60,12 @@ def refuses(*kinds: type[CatalogError]) -> Callable[[F], F]:
         return view
 
     return decorator
+
+
+def revalidates(view: F) -> F:
+    """Document that a handler's answers have an ``ETag``, and 304 for who has them already."""
+    setattr(view, _REVALIDATES_ATTRIBUTE, True)
+    return view
 
 
 class Provider(OpenAPIProvider):
@@ -119,6 +126,8 @@ class Provider(OpenAPIProvider):
             for method, operation in operations.items():
                 own = getattr(view, _REFUSES_ATTRIBUTE, ())
                 negotiated = (errors.NotAcceptable,) if rule.rule.startswith("/api/") else ()
+                if getattr(view, _REVALIDATES_ATTRIBUTE, False):
+                    operation = _revalidated(operation)
                 operations[method] = _completed(operation, [*own, *negotiated])
         return paths, components
 
@@ -148,6 +157,17 @@ def _completed(operation: dict[str, Any], own: Iterable[type[CatalogError]]) -> 
         response["headers"] = {**response.get("headers", {}), **shared}
     operation["responses"] = dict(sorted(responses.items()))
     return operation
+
+
+def _revalidated(operation: dict[str, Any]) -> dict[str, Any]:
+    """An operation whose answers have an entity tag (RFC 9110, section 15.4.5)."""
+    tag = {"ETag": {"schema": {"type": "string"}}}
+    responses = {
+        status: {**each, "headers": {**each.get("headers", {}), **tag}}
+        for status, each in operation["responses"].items()
+    }
+    unchanged = {"description": "Not Modified: `If-None-Match` names it.", "headers": tag}
+    return {**operation, "responses": {**responses, "304": unchanged}}
 
 
 def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:

@@ -22,10 +22,14 @@ class Cursors:
     Args:
         secret: the service's secret; a key of its own is derived from it, so that no cursor can
             pass for a token.
+        *previous: secrets from before, whose cursors are read, so that nobody has to begin a list
+            anew because a secret was replaced.
     """
 
-    def __init__(self, secret: bytes) -> None:
-        self._key = hmac.digest(secret, b"catalog cursor 1", sha256)
+    def __init__(self, secret: bytes, *previous: bytes) -> None:
+        self._keys = [
+            hmac.digest(each, b"catalog cursor 1", sha256) for each in (secret, *previous)
+        ]
 
     def encode(self, position: list[int | float | str], *, bound_to: str) -> str:
         """Turn a position into text for a URL.
@@ -35,7 +39,7 @@ class Cursors:
             bound_to: the list, its sort and filters; a cursor is refused anywhere else.
         """
         payload = orjson.dumps(position)
-        return _text_of(self._mac(payload, bound_to) + payload)
+        return _text_of(_mac(self._keys[0], payload, bound_to) + payload)
 
     def decode(self, cursor: str, *, bound_to: str) -> list[int | float | str]:
         """Read a cursor back.
@@ -51,13 +55,15 @@ class Cursors:
         if _text_of(sealed) != cursor:
             raise InvalidCursor
         mac, payload = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(payload, bound_to)):
+        macs = [_mac(key, payload, bound_to) for key in self._keys]
+        if not any(hmac.compare_digest(mac, each) for each in macs):
             raise InvalidCursor
         position: list[int | float | str] = orjson.loads(payload)
         return position
 
-    def _mac(self, payload: bytes, bound_to: str) -> bytes:
-        return hmac.digest(self._key, bound_to.encode() + b"\0" + payload, sha256)[:_MAC_BYTES]
+
+def _mac(key: bytes, payload: bytes, bound_to: str) -> bytes:
+    return hmac.digest(key, bound_to.encode() + b"\0" + payload, sha256)[:_MAC_BYTES]
 
 
 def _text_of(sealed: bytes) -> str:

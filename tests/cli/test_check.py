@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import URL
 
+from catalog.auth.keys import KeyRing
 from catalog.migrations import head_revision
+from tests.auth.keys import pem_of, private_key, public_pem_of
 from tests.cli.commands import CommandLine
-from tests.engines import Engine
+from tests.engines import SECRET, Engine, settings_for
 from tests.support import Caller
 
+OLD = "b1946ac92492d2347c6235b4d2611184f9f0a8a5d2c0d9be"
 HEAD = head_revision()
 NO_ADMIN = "FAULT administrator: There is none; run: catalog create-admin."
 
@@ -21,7 +25,7 @@ class TestAllWell:
         lines = (await catalog.output_of("check")).splitlines()
 
         middle = "data folder" if engine.name == "sqlite" else "connections"
-        subjects = ["settings", "database", middle, "schema", "administrator"]
+        subjects = ["settings", "keys", "database", middle, "schema", "administrator"]
         assert sorted(line.partition(":")[0] for line in lines) == sorted(
             f"OK {subject}" for subject in subjects
         )
@@ -148,6 +152,69 @@ class TestFaults:
             "FAULT settings: JWT_SECRET_KEY",
             "FAULT settings: CATALOG_WORKERS",
         ]
+
+
+class TestKeys:
+    async def test_each_is_told_by_its_kind_and_name(self, nowhere: CommandLine) -> None:
+        private, public = private_key("EdDSA"), private_key("ES256")
+
+        result = await nowhere.run(
+            "check",
+            CATALOG_JWT_PREVIOUS_SECRET_KEYS=OLD,
+            CATALOG_JWT_PRIVATE_KEY=pem_of(private).replace("\n", "\\n"),
+            CATALOG_JWT_PREVIOUS_PUBLIC_KEYS=public_pem_of(public),
+        )
+
+        settings = settings_for(
+            nowhere.url,
+            jwt_previous_secret_keys=(SecretStr(OLD),),
+            jwt_private_key=SecretStr(pem_of(private)),
+            jwt_previous_public_keys=SecretStr(public_pem_of(public)),
+        )
+        keys = KeyRing(settings, SECRET.get_secret_value())
+        lines = [line for line in result.stdout.splitlines() if line.startswith("OK keys: ")]
+        assert lines == [
+            f"OK keys: EdDSA {keys.for_access.kid} signs access tokens.",
+            f"OK keys: HS256 {keys.for_refresh.kid} signs refresh tokens.",
+            f"OK keys: HS256 {keys.previous[0].kid} is still accepted.",
+            f"OK keys: ES256 {keys.previous[1].kid} is still accepted.",
+        ]
+        for word in (OLD, SECRET.get_secret_value(), *pem_of(private).splitlines()):
+            assert word not in result.output
+
+    async def test_a_secret_alone_signs_everything(self, nowhere: CommandLine) -> None:
+        result = await nowhere.run("check")
+
+        keys = KeyRing(settings_for(nowhere.url), SECRET.get_secret_value())
+        assert f"OK keys: HS256 {keys.for_access.kid} signs all tokens.\n" in result.stdout
+
+    async def test_one_that_is_not_made_yet_has_no_name(self, nowhere: CommandLine) -> None:
+        result = await nowhere.run("check", JWT_SECRET_KEY=None)
+
+        assert "OK keys: a secret that the first start makes signs all tokens.\n" in result.stdout
+
+    async def test_all_faults_are_told_at_once(self, nowhere: CommandLine) -> None:
+        faults = await nowhere.faults_of(
+            "check",
+            CATALOG_JWT_PRIVATE_KEY="s3kr1t-word",
+            CATALOG_JWT_PREVIOUS_PUBLIC_KEYS="s3kr1t-word",
+        )
+
+        assert [fault[: fault.index(" ", 12)] for fault in faults[:2]] == [
+            "FAULT keys: CATALOG_JWT_PRIVATE_KEY",
+            "FAULT keys: CATALOG_JWT_PREVIOUS_PUBLIC_KEYS",
+        ]
+        assert "s3kr1t" not in "".join(faults)
+        assert "127.0.0.1" in faults[2]
+
+    async def test_a_kept_one_that_cannot_be_used_is_a_fault(self, nowhere: CommandLine) -> None:
+        Path("var").mkdir()
+        Path("var/jwt_secret_key").write_text("short")
+
+        faults = await nowhere.faults_of("check", JWT_SECRET_KEY=None)
+
+        too_short = "The signing key in var/jwt_secret_key is too short; delete the file."
+        assert faults[0] == f"FAULT keys: {too_short}"
 
 
 class TestDiscretion:

@@ -85,6 +85,17 @@ class TestCursors:
     def test_it_belongs_to_one_secret(self) -> None:
         assert is_refused(CURSORS.encode([7], bound_to=LIST), by=Cursors(b"j" * 32))
 
+    def test_those_of_previous_secrets_are_read_but_no_more_made(self) -> None:
+        old, older, new = (Cursors(secret * 32) for secret in (b"k", b"j", b"n"))
+        ring = Cursors(b"n" * 32, b"k" * 32, b"j" * 32)
+
+        for made_by in (old, older, new):
+            cursor = made_by.encode([7], bound_to=LIST)
+            assert ring.decode(cursor, bound_to=LIST) == [7]
+            assert is_refused(cursor, bound_to="/elsewhere", by=ring)
+        assert ring.encode([7], bound_to=LIST) == new.encode([7], bound_to=LIST)
+        assert is_refused(Cursors(b"x" * 32).encode([7], bound_to=LIST), by=ring)
+
     def test_where_the_list_ends_and_the_position_begins_is_signed(self) -> None:
         cursor = CURSORS.encode([7], bound_to="ab")
         sealed = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))

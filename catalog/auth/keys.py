@@ -1,0 +1,345 @@
+"""The keys that tokens are signed and verified with, made ready once at a start.
+
+A token's ``kid`` names its key, and the key alone decides the algorithm (RFC 8725, section 3.1):
+what a token says about its algorithm has no say.
+"""
+
+import hmac
+import os
+import re
+from base64 import urlsafe_b64encode
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from secrets import token_hex
+
+import orjson
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.serialization import (
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from catalog.errors import SettingsInvalid, StartFailed
+from catalog.settings import MIN_SECRET_BYTES, Settings
+
+PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+KEYS = "catalog.keys"
+"""Where the app keeps its ``KeyRing``."""
+
+SYMMETRIC = "HS256"
+
+MIN_RSA_BITS = 2048
+"""The least that RFC 7518, section 3.3 allows."""
+
+MAX_RSA_BITS = 4096
+"""Beyond it a signature holds up the event loop for tens of milliseconds."""
+
+_FITTING = f"RSA with {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, EC on the curve P-256, or Ed25519"
+
+_PEM_BLOCK = re.compile(r"-----BEGIN ([^-]+)-----.*?-----END \1-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Key:
+    """A key that tokens are verified with.
+
+    Attributes:
+        kid: its name, which tokens carry; tells nothing about a secret.
+        algorithm: the only one that it is used with.
+        verifier: a secret's bytes, or a public key.
+    """
+
+    kid: str
+    algorithm: str
+    verifier: bytes | PublicKey = field(repr=False)
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether who can verify with it can also sign."""
+        return isinstance(self.verifier, bytes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SigningKey(Key):
+    """A key that tokens are signed with too.
+
+    Attributes:
+        signer: the same secret's bytes, or the private key.
+    """
+
+    signer: bytes | PrivateKey = field(repr=False)
+
+
+class KeyRing:
+    """The keys of the service: those it signs with, and those from before that it still accepts.
+
+    Access tokens are signed with the private key if there is one. Refresh tokens are always
+    signed with the secret: only this service reads them, and signing the same claims twice must
+    give the same token, which ECDSA does not.
+
+    Args:
+        settings: the other keys.
+        secret: the current secret, as of ``signing_secret``.
+
+    Raises:
+        SettingsInvalid: a key cannot be used; never repeats any of it.
+    """
+
+    def __init__(self, settings: Settings, secret: str) -> None:
+        previous = [key.get_secret_value() for key in settings.jwt_previous_secret_keys]
+        secrets = [_secret_key(each) for each in (secret, *previous)]
+        faults = []
+        private_key, public_keys = None, []
+        if settings.jwt_private_key is not None:
+            try:
+                private_key = _load_private_key(settings.jwt_private_key.get_secret_value())
+            except ValueError as fault:
+                faults.append(f"CATALOG_JWT_PRIVATE_KEY {fault}")
+        if settings.jwt_previous_public_keys is not None:
+            try:
+                bundle = settings.jwt_previous_public_keys.get_secret_value()
+                public_keys = _load_public_keys(bundle)
+            except ValueError as fault:
+                faults.append(f"CATALOG_JWT_PREVIOUS_PUBLIC_KEYS {fault}")
+        if faults:
+            raise SettingsInvalid(faults)
+        self.for_refresh = secrets[0]
+        self.for_access = private_key or secrets[0]
+        # The first of a name stays: a key may be current and stand among the previous ones too.
+        self._keys: dict[str, Key] = {}
+        for key in (self.for_access, *secrets, *public_keys):
+            self._keys.setdefault(key.kid, key)
+        self._secrets = {key.kid: key.signer for key in secrets if isinstance(key.signer, bytes)}
+
+    @property
+    def previous(self) -> list[Key]:
+        """The keys that only verify."""
+        signing = (self.for_access, self.for_refresh)
+        return [key for key in self._keys.values() if key not in signing]
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        """The secrets, the current one first."""
+        return tuple(self._secrets.values())
+
+    def find(self, kid: str) -> Key | None:
+        """The key of that name."""
+        return self._keys.get(kid)
+
+    def derive(self, kid: str, label: str, data: bytes) -> bytes:
+        """Make 32 bytes that only who has the secret can make, the same on every instance.
+
+        Args:
+            kid: the name of a secret.
+            label: what they are for; the same data gives other bytes under another label.
+            data: what they belong to.
+
+        Raises:
+            KeyError: there is no secret of that name.
+        """
+        purpose = hmac.digest(self._secrets[kid], _separated(f"derive {label}"), sha256)
+        return hmac.digest(purpose, data, sha256)
+
+    def public_keys(self) -> list[dict[str, str]]:
+        """Each public key as a JSON Web Key (RFC 7517), the current one first."""
+        return [
+            {
+                **_members_of(key.verifier),
+                "use": "sig",
+                "alg": key.algorithm,
+                "kid": key.kid,
+            }
+            for key in self._keys.values()
+            if not isinstance(key.verifier, bytes)
+        ]
+
+
+def _separated(purpose: str) -> bytes:
+    # A space cannot occur in what a token's signature covers, so none of these is ever a token's.
+    return f"catalog {purpose}".encode()
+
+
+def _text_of(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _secret_key(secret: str) -> SigningKey:
+    key = secret.encode()
+    kid = _text_of(hmac.digest(key, _separated("kid 1"), sha256)[:16])
+    return SigningKey(kid, SYMMETRIC, verifier=key, signer=key)
+
+
+def _members_of(key: PublicKey) -> dict[str, str]:
+    """The members of a JSON Web Key that make the key (RFC 7518, section 6; RFC 8037)."""
+    if isinstance(key, RSAPublicKey):
+        rsa = key.public_numbers()
+        return {"kty": "RSA", "n": _number(rsa.n), "e": _number(rsa.e)}
+    if isinstance(key, EllipticCurvePublicKey):
+        point = key.public_numbers()
+        x, y = (_text_of(each.to_bytes(32, "big")) for each in (point.x, point.y))
+        return {"kty": "EC", "crv": "P-256", "x": x, "y": y}
+    return {"kty": "OKP", "crv": "Ed25519", "x": _text_of(key.public_bytes_raw())}
+
+
+def _number(value: int) -> str:
+    return _text_of(value.to_bytes((value.bit_length() + 7) // 8, "big"))
+
+
+def _thumbprint(key: PublicKey) -> str:
+    """The name of a public key that anybody would give it (RFC 7638)."""
+    return _text_of(sha256(orjson.dumps(_members_of(key), option=orjson.OPT_SORT_KEYS)).digest())
+
+
+def _public_key(key: object) -> Key:
+    """Take a public key if it fits.
+
+    Raises:
+        ValueError: it does not.
+    """
+    match key:
+        case RSAPublicKey() if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+            algorithm = "RS256"
+        case EllipticCurvePublicKey() if isinstance(key.curve, SECP256R1):
+            algorithm = "ES256"
+        case Ed25519PublicKey():
+            algorithm = "EdDSA"
+        case _:
+            raise ValueError(f"must be {_FITTING}")
+    return Key(_thumbprint(key), algorithm, verifier=key)
+
+
+def _blocks_of(text: str) -> list[tuple[str, bytes]]:
+    """The blocks of a PEM text, each with its label (RFC 7468).
+
+    Raises:
+        ValueError: one of them has no end.
+    """
+    # Neither a file of variables nor most dashboards can hold a newline, so people write \n.
+    text = text.replace("\\r", "").replace("\\n", "\n")
+    blocks = [(match[1], match[0].encode(errors="replace")) for match in _PEM_BLOCK.finditer(text)]
+    if len(blocks) != text.count("-----BEGIN "):
+        raise ValueError("is damaged: a PEM block in it has no end")
+    return blocks
+
+
+def _load_private_key(text: str) -> SigningKey:
+    """Read a private key.
+
+    Raises:
+        ValueError: it cannot be used, with the reason.
+    """
+    blocks = [block for label, block in _blocks_of(text) if label.endswith("PRIVATE KEY")]
+    if len(blocks) != 1:
+        raise ValueError(
+            "must hold one private key in PEM; make one with: openssl genpkey -algorithm ed25519"
+        )
+    try:
+        private = load_pem_private_key(blocks[0], password=None)
+    except TypeError:
+        raise ValueError("is encrypted; decrypt it with: openssl pkey -in KEY -out PLAIN") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("is damaged, or of a kind that is not known") from None
+    if not isinstance(private, PrivateKey):
+        raise ValueError(f"must be {_FITTING}")
+    public = _public_key(private.public_key())
+    return SigningKey(public.kid, public.algorithm, public.verifier, signer=private)
+
+
+def _load_public_keys(text: str) -> list[Key]:
+    """Read a bundle of public keys.
+
+    Raises:
+        ValueError: one of them cannot be used, with its number and the reason.
+    """
+    blocks = _blocks_of(text)
+    if not blocks:
+        raise ValueError("holds no public key in PEM; get it with: openssl pkey -in KEY -pubout")
+    keys = []
+    for number, (label, block) in enumerate(blocks, start=1):
+        # A private key would be as good, but this is no place to keep one.
+        if not label.endswith("PUBLIC KEY"):
+            raise ValueError(
+                f"must hold public keys only, and block {number} is something else; "
+                "get a public key with: openssl pkey -in KEY -pubout"
+            )
+        try:
+            public = load_pem_public_key(block)
+        except (ValueError, UnsupportedAlgorithm):
+            raise ValueError(
+                f"is damaged in block {number}, or has a key there of a kind that is not known"
+            ) from None
+        try:
+            keys.append(_public_key(public))
+        except ValueError as fault:
+            raise ValueError(f"{fault}: see block {number}") from None
+    return keys
+
+
+def signing_secret(settings: Settings) -> str:
+    """The secret from the settings or, in development, one made once and kept on this machine.
+
+    Of several processes that make one at the same time, all get the one that was there first.
+
+    Raises:
+        StartFailed: it can be neither read nor kept.
+    """
+    secret = existing_secret(settings)
+    if secret is not None:
+        return secret
+    path = _kept_at(settings)
+    try:
+        _keep(path, token_hex(MIN_SECRET_BYTES))
+    except OSError as error:
+        raise StartFailed(f"The signing key in {path} is out of reach: {error}.") from None
+    return _kept_secret(path)
+
+
+def existing_secret(settings: Settings) -> str | None:
+    """The secret from the settings, or the one kept on this machine if there is one already.
+
+    Raises:
+        StartFailed: there is one, and it cannot be read.
+    """
+    if settings.jwt_secret_key is not None:
+        return settings.jwt_secret_key.get_secret_value()
+    path = _kept_at(settings)
+    return _kept_secret(path) if path.exists() else None
+
+
+def _kept_at(settings: Settings) -> Path:
+    return settings.data_dir / "jwt_secret_key"
+
+
+def _kept_secret(path: Path) -> str:
+    try:
+        secret = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartFailed(f"The signing key in {path} is out of reach: {error}.") from None
+    if len(secret) < MIN_SECRET_BYTES:
+        raise StartFailed(f"The signing key in {path} is too short; delete the file.")
+    return secret
+
+
+def _keep(path: Path, secret: str) -> None:
+    """Write a secret that only this user may read, whole or not at all, unless there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret)
+    try:
+        # A link, unlike a rename, never replaces what another process kept first.
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
