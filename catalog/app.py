@@ -1,31 +1,46 @@
 """The composition root: the one module that knows every room of the house."""
 
+from datetime import timedelta
 from functools import partial
 
 from quart import Quart
 from quart_schema import Tag
 
 from catalog import migrations, operations
+from catalog.auth import context as auth_context
+from catalog.auth import guesses, sessions
 from catalog.auth import routes as auth_routes
+from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
 from catalog.auth.keys import KEYS, KeyRing, signing_secret
 from catalog.auth.passwords import Passwords
+from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
 from catalog.db.database import Database
 from catalog.http.bodies import BoundedBodies, StrictRequest
 from catalog.http.context import Running, hold, running
 from catalog.http.headers import Envelope
+from catalog.http.limit_store import create_store
+from catalog.http.limits import configure_limits
 from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
 from catalog.http.routing import configure_routing
+from catalog.periodic import Periodic
 from catalog.products import routes as products_routes
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
 
+SWEEP_SECONDS = 60
+"""How often each process deletes what nobody needs any more."""
+
+SWEPT_AT_ONCE = 1000
+"""Rows of a kind that one sweep deletes at most, so that nobody waits for its locks for long."""
+
 _TAGS = (
     Tag("auth", "Accounts and tokens."),
+    Tag("users", "Everyone's accounts, for administrators."),
     Tag("products", "What the catalog offers."),
     Tag("operations", "Health."),
 )
@@ -44,25 +59,36 @@ def create_app(settings: Settings) -> Quart:
     # Bodies are bounded before the framework sees them.
     app.config["MAX_CONTENT_LENGTH"] = None
     app.config["RESPONSE_TIMEOUT"] = settings.response_timeout
+    database = Database(settings)
     hold(
         app,
         Running(
             settings=settings,
-            database=Database(settings),
+            database=database,
             cursors=Cursors(*keys.secrets),
+            limits=create_store(settings.limits_url),
             known_revisions=migrations.known_revisions(),
             head_revision=migrations.head_revision(),
         ),
     )
     app.extensions[KEYS] = keys
     Tokens(app, keys.secrets[0].decode(), settings)
-    app.extensions[auth_routes.PASSWORDS] = Passwords(settings)
+    revocations = Revocations(
+        database,
+        access_token_ttl=settings.access_token_ttl,
+        lateness=timedelta(seconds=settings.database_timeout),
+    )
+    auth_context.hold(app, Auth(Passwords(settings), revocations))
     configure_routing(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
+    configure_limits(app)
     handle_errors(app)
-    for room in (auth_routes, products_routes, operations, ui_routes):
-        app.register_blueprint(room.blueprint)
-    app.after_serving(partial(_close, app))
+    blueprints = (room.blueprint for room in (products_routes, operations, ui_routes))
+    for blueprint in (*auth_routes.blueprints, *blueprints):
+        app.register_blueprint(blueprint)
+    tasks = _tasks(app, settings)
+    app.before_serving(partial(_open, tasks))
+    app.after_serving(partial(_close, app, tasks))
     _wrap(app, settings)
     return app
 
@@ -77,10 +103,36 @@ def _wrap(app: Quart, settings: Settings) -> None:
     app.asgi_app = TrustedProxies(enveloped, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
 
 
-async def _close(app: Quart) -> None:
+def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
+    """What the app does in the background while it serves."""
+    database, revocations = running(app).database, auth(app).revocations
+    sweep_sessions = partial(
+        database.transaction, sessions.sweep, kept_ended=revocations.kept, limit=SWEPT_AT_ONCE
+    )
+    sweep_guesses = partial(database.transaction, guesses.sweep, limit=SWEPT_AT_ONCE)
+    return [
+        Periodic(
+            "revocations",
+            revocations.refresh,
+            interval=settings.revocation_interval,
+            at_once=True,
+        ),
+        Periodic("sweep_sessions", sweep_sessions, interval=SWEEP_SECONDS, jitter=1),
+        Periodic("sweep_guesses", sweep_guesses, interval=SWEEP_SECONDS, jitter=1),
+    ]
+
+
+async def _open(tasks: list[Periodic]) -> None:
+    for task in tasks:
+        await task.start()
+
+
+async def _close(app: Quart, tasks: list[Periodic]) -> None:
+    for task in tasks:
+        await task.stop()
+    await running(app).limits.close()
     await running(app).database.close()
-    passwords: Passwords = app.extensions[auth_routes.PASSWORDS]
-    passwords.close()
+    auth(app).passwords.close()
 
 
 def begin_drain(app: Quart) -> None:

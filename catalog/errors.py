@@ -13,16 +13,22 @@
     - TokenExpired (token-expired)
     - WrongTokenKind (token-wrong-kind)
     - AccountUnavailable (account-unavailable)
+    - SessionEnded (session-ended)
+    - TokenReused (token-reused)
   x Forbidden (403, forbidden)
+    - WrongPassword (403, password-wrong)
   x NotFound (404, not-found)
   x MethodNotAllowed (405, method-not-allowed)
   x NotAcceptable (406, not-acceptable)
   x RequestTimeout (408, request-timeout)
   x Conflict (409, conflict)
     - Taken (409, taken)
+    - LastAdmin (409, last-admin)
   x BodyTooLarge (413, body-too-large)
   x UnsupportedMediaType (415, unsupported-media-type)
   x InvalidRequest (422, invalid)
+  x TooManyRequests (429, rate-limited)
+    - TooManyGuesses (429, too-many-guesses)
   x InternalError (500, internal-error)
   x Unavailable (503)
     - DatabaseUnavailable (database-unavailable)
@@ -152,12 +158,33 @@ class AccountUnavailable(Unauthenticated):
     title = "The account is disabled or gone"
 
 
+class SessionEnded(Unauthenticated):
+    """The token's session has ended: logged out, revoked or expired; sign in again."""
+
+    slug = "session-ended"
+    title = "The session has ended"
+
+
+class TokenReused(Unauthenticated):
+    """A refresh token came back after it was superseded; it was stolen, so its session ends."""
+
+    slug = "token-reused"
+    title = "The token was superseded by another one"
+
+
 class Forbidden(CatalogError):
     """The caller is known and may not do this."""
 
     slug = "forbidden"
     status = 403
     title = "That is not yours to do"
+
+
+class WrongPassword(Forbidden):
+    """The caller is signed in, but the password that this needs is wrong."""
+
+    slug = "password-wrong"
+    title = "The password is wrong"
 
 
 class NotFound(CatalogError):
@@ -207,6 +234,13 @@ class Taken(Conflict):
     title = "Someone else has that already"
 
 
+class LastAdmin(Conflict):
+    """It would leave the service without an administrator who can sign in."""
+
+    slug = "last-admin"
+    title = "One administrator must stay"
+
+
 class BodyTooLarge(CatalogError):
     """The body is larger than the service reads."""
 
@@ -229,6 +263,28 @@ class InvalidRequest(CatalogError):
     slug = "invalid"
     status = 422
     title = "A field is not valid"
+
+
+class TooManyRequests(CatalogError):
+    """More requests came from one address than are allowed; ``Retry-After`` says when next.
+
+    Args:
+        retry_after_seconds: whole seconds (RFC 9110, section 10.2.3).
+    """
+
+    slug = "rate-limited"
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str = "", *, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_seconds)})
+
+
+class TooManyGuesses(TooManyRequests):
+    """Too many wrong passwords for this account from this address; the owner elsewhere gets in."""
+
+    slug = "too-many-guesses"
+    title = "Too many wrong passwords"
 
 
 class InternalError(CatalogError):

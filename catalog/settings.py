@@ -6,12 +6,14 @@ container platforms mount them.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -104,6 +106,35 @@ class Bind:
             return f"unix:{self.path}"
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (compared, not bound)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many requests are admitted in how many seconds: ``600/minute``."""
+
+    requests: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: object) -> Self | None:
+        """Read the form that people write; None is ``off``.
+
+        Raises:
+            ValueError: it is neither, or the number is out of range.
+        """
+        if text is None or isinstance(text, cls):
+            return text
+        if text == "off":
+            return None
+        number, _, unit = str(text).partition("/")
+        if not re.fullmatch("[0-9]{1,9}", number) or unit not in _SECONDS:
+            raise ValueError("must be a number per second, minute, hour or day: 600/minute, or off")
+        if not 1 <= int(number) <= 1_000_000:
+            raise ValueError("must admit from 1 to 1000000 requests; off admits any number")
+        return cls(int(number), _SECONDS[unit])
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +249,31 @@ def _parse_secrets(value: object) -> tuple[SecretStr, ...]:
     return tuple(secrets)
 
 
+def _parse_limits_url(value: object) -> SecretStr | None:
+    """The URL under the names that the client knows: Valkey speaks Redis's protocol."""
+    if isinstance(value, _Unreadable):
+        raise ValueError(value.message)
+    if value is None:
+        return None
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    # As with the database's, no message repeats any of it.
+    scheme, _, rest = text.partition("://")
+    if scheme not in {"redis", "rediss", "valkey", "valkeys"}:
+        raise ValueError("must begin with redis://, rediss://, valkey:// or valkeys://")
+    try:
+        url = urlsplit(f"//{rest}")
+        named = bool(url.hostname) and url.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError("is not a URL such as redis://:password@host:6379/0")
+    if url.query or url.fragment:
+        raise ValueError("takes no options; a character such as ? or # in a password is encoded")
+    if not re.fullmatch("/?[0-9]{0,6}", url.path):
+        raise ValueError("may name a database by its number only: redis://host:6379/0")
+    return SecretStr(f"{scheme.replace('valkey', 'redis')}://{rest}")
+
+
 def _parse_life(value: object) -> timedelta:
     try:
         life = value if isinstance(value, timedelta) else timedelta(seconds=float(str(value)))
@@ -229,6 +285,7 @@ def _parse_life(value: object) -> timedelta:
 
 
 Life = Annotated[timedelta, PlainValidator(_parse_life)]
+Limit = Annotated[Rate | None, PlainValidator(Rate.parse)]
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Secrets = tuple[SecretStr, ...]
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -311,6 +368,24 @@ class Settings(BaseSettings):
     response_timeout: Seconds = 30.0
     """Seconds within which a client must have taken its answer."""
 
+    signup_limit: Limit = Rate(120, 60)
+    """Sign-ups that one client address may try: ``120/minute``, or ``off``."""
+
+    login_limit: Limit = Rate(600, 60)
+    """Log-ins that one client address may try."""
+
+    refresh_limit: Limit = Rate(6000, 60)
+    """Refreshes that one client address may ask for."""
+
+    read_limit: Limit = None
+    """Reads of ``/api/products`` from one client address; not limited unless told."""
+
+    write_limit: Limit = None
+    """Writes to ``/api/products`` from one client address; not limited unless told."""
+
+    limits_url: Annotated[SecretStr | None, PlainValidator(_parse_limits_url)] = None
+    """Redis or Valkey that counts for all workers and instances; without it each counts alone."""
+
     database_pool_size: Annotated[int, Field(ge=1, le=256)] = 5
     """Connections of one worker for reading, and as many for writing."""
 
@@ -337,6 +412,15 @@ class Settings(BaseSettings):
 
     refresh_token_ttl: Life = timedelta(days=30)
     """Life of a refresh token in seconds."""
+
+    session_ttl: Life = timedelta(days=90)
+    """Seconds after which a session ends however often its refresh token was rotated."""
+
+    sessions_per_account: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Sessions an account may have; one more ends the one that was not used for longest."""
+
+    revocation_interval: Annotated[float, Field(ge=0.1, le=1.0)] = 0.5
+    """Seconds between two looks of a worker at which sessions have ended."""
 
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 8
     """Shortest password that sign-up accepts, in characters."""
@@ -453,6 +537,7 @@ SECRET_FIELDS = (
     "jwt_private_key",
     "jwt_previous_public_keys",
     "admin_password",
+    "limits_url",
 )
 """Fields that also read ``<NAME>_FILE``."""
 

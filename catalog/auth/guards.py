@@ -13,8 +13,11 @@ from quart import current_app, g, request
 from quart_jwt_extended import get_jwt_identity
 from quart_schema import security_scheme
 
-from catalog.auth.tokens import Kind, Tokens
-from catalog.errors import TokenInvalid, TokenMissing
+from catalog.auth.audit import Audit, record
+from catalog.auth.context import auth
+from catalog.auth.models import Role
+from catalog.auth.tokens import Bearer, Kind, Tokens
+from catalog.errors import Forbidden, TokenInvalid, TokenMissing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,25 +37,57 @@ def public(view: View[P, T]) -> View[P, T]:
 
 
 def signed_in(view: View[P, T]) -> View[P, T]:
-    """Needs an access token; ``caller_id()`` is its owner."""
-    return _guarded(view, Kind.ACCESS)
+    """Needs an access token of a session that has not ended; ``caller_id()`` is its owner."""
+    return _guarded(view, "access", _let_in)
+
+
+def for_admins(view: View[P, T]) -> View[P, T]:
+    """Needs an access token of an administrator; ``caller_id()`` is who it is."""
+    return _guarded(view, "admin", _let_admins_in)
 
 
 def refreshing(view: View[P, T]) -> View[P, T]:
-    """Needs a refresh token; ``caller_id()`` is its owner."""
-    return _guarded(view, Kind.REFRESH)
+    """Needs a refresh token; ``caller()`` is its holder, whose session is yet to be looked at."""
+    return _guarded(view, "refresh", _let_refresh)
 
 
-def _guarded(view: View[P, T], kind: Kind) -> View[P, T]:
+def leaving(view: View[P, T]) -> View[P, T]:
+    """Needs a token of either kind; ``caller()`` is its holder, whose session may have ended."""
+    return _guarded(view, "any", _let_out)
+
+
+def _let_in(token: str) -> Bearer:
+    bearer = tokens().decode(token, Kind.ACCESS)
+    return bearer._replace(role=auth().revocations.check(bearer))
+
+
+def _let_admins_in(token: str) -> Bearer:
+    bearer = _let_in(token)
+    if bearer.role is not Role.ADMIN:
+        record(Audit.ACCESS_REFUSED, user_id=bearer.user_id, session_id=bearer.session_id)
+        raise Forbidden("Only an administrator may do this.")
+    return bearer
+
+
+def _let_refresh(token: str) -> Bearer:
+    return tokens().decode(token, Kind.REFRESH)
+
+
+def _let_out(token: str) -> Bearer:
+    return tokens().decode(token, Kind.ACCESS, Kind.REFRESH)
+
+
+def _guarded(view: View[P, T], audience: str, admit: Callable[[str], Bearer]) -> View[P, T]:
     @wraps(view)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        tokens: Tokens = current_app.extensions["quart-jwt-extended"]
-        claims, header = tokens.decode(bearer_token(), kind)
-        g._jwt_extended_jwt = claims
-        g._jwt_extended_jwt_header = header
+        bearer = admit(bearer_token())
+        g.catalog_bearer = bearer
+        # Where the library's get_jwt_identity and its like look.
+        g._jwt_extended_jwt = bearer.claims
+        g._jwt_extended_jwt_header = bearer.header
         return await view(*args, **kwargs)
 
-    setattr(guarded, _AUDIENCE_ATTRIBUTE, kind.value)
+    setattr(guarded, _AUDIENCE_ATTRIBUTE, audience)
     return security_scheme([{BEARER: []}])(guarded)
 
 
@@ -80,6 +115,18 @@ def caller_id() -> int:
     return int(get_jwt_identity())
 
 
+def tokens() -> Tokens:
+    """The issuer and reader of the tokens of the app handling this request."""
+    held: Tokens = current_app.extensions["quart-jwt-extended"]
+    return held
+
+
+def caller() -> Bearer:
+    """The token that is calling; only behind a guard."""
+    bearer: Bearer = g.catalog_bearer
+    return bearer
+
+
 def audience_of(view: object) -> str | None:
-    """Who may call a view: ``public``, ``access``, ``refresh``; None when it does not say."""
+    """Who may call a view: ``public``, ``access``, ``admin``, ``refresh`` or ``any``, or None."""
     return getattr(view, _AUDIENCE_ATTRIBUTE, None)

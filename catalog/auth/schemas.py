@@ -1,12 +1,20 @@
 """JSON shapes of ``/api/auth``."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.json_schema import SkipJsonSchema
 
-from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
+from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, Role
 from catalog.auth.names import MIN_USERNAME, checked_email, checked_username, composed
-from catalog.http.schemas import WITHOUT_NUL_PATTERN, Id, RequestBody, ResponseBody, WithoutNul
+from catalog.http.schemas import (
+    WITHOUT_NUL_PATTERN,
+    Id,
+    Instant,
+    RequestBody,
+    ResponseBody,
+    WithoutNul,
+)
 
 MAX_LOGIN_NAME = 256
 """Longer than any username or address, so that a name too long is unknown and not invalid."""
@@ -65,7 +73,67 @@ class LogIn(RequestBody):
 
 
 class RefreshOptions(RequestBody):
-    """What a refresh may ask for; nothing yet."""
+    """What a refresh may ask for."""
+
+    rotate: bool = Field(
+        default=False,
+        description="Also supersede the refresh token by a new one. Sent again within 30 seconds, "
+        "the old one yields the same new one; later it ends the session.",
+    )
+
+
+class PasswordChange(RequestBody):
+    """Another password for the account that is signed in."""
+
+    current_password: Password = Field(
+        examples=["correct horse battery staple"],
+        json_schema_extra={"format": "password", "pattern": WITHOUT_NUL_PATTERN},
+    )
+    new_password: Password = Field(
+        description="As at sign-up.",
+        examples=["staple battery horse correct"],
+        json_schema_extra={
+            "format": "password",
+            "minLength": 8,
+            "pattern": WITHOUT_NUL_PATTERN,
+        },
+    )
+
+
+class AccountChange(RequestBody):
+    """What an account's owner may change of it."""
+
+    email: Email = Field(examples=["ada@example.com"], json_schema_extra={"format": "email"})
+
+
+class AccountDeletion(RequestBody):
+    """The password, so that a token alone deletes nothing."""
+
+    password: Password = Field(
+        examples=["correct horse battery staple"],
+        json_schema_extra={"format": "password", "pattern": WITHOUT_NUL_PATTERN},
+    )
+
+
+def _undefaulted(schema: dict[str, Any]) -> None:
+    """Say that a field may be left out, and not that it may be null."""
+    schema.pop("default", None)
+
+
+class UserChange(RequestBody):
+    """What an administrator may change of an account; what is left out stays as it is."""
+
+    # The defaults never count: only what was given is looked at.
+    role: Role = Field(
+        default=Role.USER,
+        strict=False,  # JSON has no enumerations; no other text passes for one of these.
+        json_schema_extra=_undefaulted,
+    )
+    disabled: bool = Field(
+        default=False,
+        description="A disabled account is signed out and cannot sign in.",
+        json_schema_extra=_undefaulted,
+    )
 
 
 class UserRead(ResponseBody):
@@ -75,6 +143,38 @@ class UserRead(ResponseBody):
     username: str
     email: str
     role: str = Field(examples=["user", "admin"])
+
+
+class AccountRead(UserRead):
+    """An account with its history."""
+
+    disabled: bool
+    created_at: Instant
+
+
+class UserPage(ResponseBody):
+    """Accounts, the newest first."""
+
+    users: list[AccountRead]
+    next: str | None = Field(description="The next page, if there is one.")
+
+
+class SessionRead(ResponseBody):
+    """A log-in that is still good."""
+
+    id: Id
+    created_at: Instant
+    last_used_at: Instant = Field(description="Of its refresh token, to the minute.")
+    expires_at: Instant = Field(description="When it ends unless it is rotated before.")
+    address: str = Field(description="Where the log-in came from.")
+    agent: str = Field(description="What signed in, as it called itself.")
+    current: bool = Field(description="Whether it is the one that asks.")
+
+
+class SessionList(ResponseBody):
+    """The caller's log-ins, the last used one first."""
+
+    sessions: list[SessionRead]
 
 
 class SignedUp(ResponseBody):
@@ -96,6 +196,7 @@ class SignedIn(ResponseBody):
 
 
 class Refreshed(ResponseBody):
-    """A new access token."""
+    """A new access token and, when it was asked to rotate, a new refresh token."""
 
     access_token: str
+    refresh_token: str | SkipJsonSchema[None] = None

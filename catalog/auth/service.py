@@ -1,21 +1,25 @@
 """The rules of accounts: who may be made, who may sign in, who may go on."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, CursorResult, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.auth import guesses, sessions
 from catalog.auth.models import MAX_PASSWORD, Role, User
 from catalog.auth.names import checked_email, checked_username, composed, fold
 from catalog.auth.passwords import Passwords
+from catalog.auth.sessions import Grant, Opening
 from catalog.errors import (
     AccountUnavailable,
     FieldError,
     InvalidRequest,
+    LastAdmin,
     OperatorError,
     Taken,
     WrongCredentials,
+    WrongPassword,
 )
 
 
@@ -65,6 +69,19 @@ async def sign_up(
     return user
 
 
+async def sign_up_and_in(
+    session: AsyncSession, *, username: str, email: str, password_hash: str, opening: Opening
+) -> tuple[User, Grant]:
+    """Make an account and begin its first session.
+
+    Raises:
+        Taken: as ``sign_up``.
+    """
+    user = await sign_up(session, username=username, email=email, password_hash=password_hash)
+    grant = await sessions.begin(session, user_id=user.id, role=Role(user.role), opening=opening)
+    return user, grant
+
+
 async def _taken_fields(session: AsyncSession, *, username: str, email: str) -> list[FieldError]:
     async def exists(condition: ColumnElement[bool]) -> bool:
         return await session.scalar(select(User.id).where(condition)) is not None
@@ -75,6 +92,17 @@ async def _taken_fields(session: AsyncSession, *, username: str, email: str) -> 
     if await exists(User.email_key == fold(email)):
         taken.append(FieldError("pointer", "/email", "This address is taken."))
     return taken
+
+
+PUBLIC_COLUMNS = (
+    User.id,
+    User.username,
+    User.email,
+    User.role,
+    User.disabled,
+    User.created_at,
+)
+"""What an account's owner and administrators may see of it."""
 
 
 class Account(NamedTuple):
@@ -88,16 +116,51 @@ class Account(NamedTuple):
     password_hash: str
 
 
-async def find_account(connection: AsyncConnection, *, login: str) -> Account | None:
-    """The account of a username or of an e-mail address; only the latter holds an ``@``."""
+class Attempt(NamedTuple):
+    """An account that a password is for, if there is one, and what wrong ones count for."""
+
+    account: Account | None
+    subject: str
+
+
+async def look_up(connection: AsyncConnection, *, login: str, network: str) -> Attempt:
+    """The account of a username or of an e-mail address; only the latter holds an ``@``.
+
+    Raises:
+        TooManyGuesses: of passwords for it from this network too many were wrong.
+    """
     key = fold(login)
-    condition = User.email_key == key if "@" in key else User.username_key == key
+    account = await _find(
+        connection, User.email_key == key if "@" in key else User.username_key == key
+    )
+    # An unknown name is counted too: not to be would tell that it is unknown.
+    subject = guesses.subject_of(account.id if account else key, network)
+    await guesses.check(connection, subject=subject)
+    return Attempt(account, subject)
+
+
+async def look_up_own(connection: AsyncConnection, *, user_id: int, network: str) -> Attempt:
+    """The account of someone who is signed in.
+
+    Raises:
+        AccountUnavailable: it is disabled or gone.
+        TooManyGuesses: as ``look_up``.
+    """
+    account = await _find(connection, User.id == user_id)
+    if account is None or account.disabled:
+        raise AccountUnavailable
+    subject = guesses.subject_of(user_id, network)
+    await guesses.check(connection, subject=subject)
+    return Attempt(account, subject)
+
+
+async def _find(connection: AsyncConnection, condition: ColumnElement[bool]) -> Account | None:
     columns = [getattr(User, field) for field in Account._fields]
     row = (await connection.execute(select(*columns).where(condition))).one_or_none()
     return None if row is None else Account(*row)
 
 
-async def log_in(account: Account | None, *, password: str, passwords: Passwords) -> Account:
+async def verify(account: Account | None, *, password: str, passwords: Passwords) -> Account:
     """Check a password against an account, or against none at the same price.
 
     Raises:
@@ -108,6 +171,132 @@ async def log_in(account: Account | None, *, password: str, passwords: Passwords
     if account is None or not matches or account.disabled:
         raise WrongCredentials
     return account
+
+
+async def count_guess(session: AsyncSession, *, subject: str) -> None:
+    """Remember a wrong password, in a transaction that its refusal does not roll back.
+
+    Raises:
+        TooManyGuesses: others, checked at the same time, have used up the limit.
+    """
+    await guesses.count(session, subject=subject)
+
+
+async def log_in(
+    session: AsyncSession, *, account: Account, subject: str, opening: Opening
+) -> Grant:
+    """Begin a session of an account whose password was right a moment ago.
+
+    Raises:
+        TooManyGuesses: wrong ones, checked at the same time, have used up the limit.
+        WrongCredentials: meanwhile the account was disabled or deleted, or has another password.
+    """
+    await guesses.check(session, subject=subject)
+    # The lock holds off whoever disables the account, or changes its password, and then ends the
+    # sessions that there are: this one is among them, or it finds out here.
+    reading = select(User.disabled, User.password_hash, User.role).where(User.id == account.id)
+    row = (await session.execute(reading.with_for_update(read=True))).one_or_none()
+    if row is None or row.disabled or row.password_hash != account.password_hash:
+        raise WrongCredentials
+    return await sessions.begin(session, user_id=account.id, role=Role(row.role), opening=opening)
+
+
+async def replace_hash(
+    session: AsyncSession, *, user_id: int, old_hash: str, new_hash: str
+) -> bool:
+    """Keep a password under another hash, unless it is not the account's any more."""
+    return await _changed(
+        session,
+        update(User)
+        .where(User.id == user_id, User.password_hash == old_hash, User.disabled.is_(False))
+        .values(password_hash=new_hash),
+    )
+
+
+async def change_password(
+    session: AsyncSession, *, user_id: int, old_hash: str, new_hash: str, session_id: int
+) -> list[int]:
+    """Give an account another password and end its sessions but the one that asks.
+
+    Args:
+        session: the transaction.
+        user_id: whose.
+        old_hash: that of the password that was given and found right; of two changes at the
+            same time one wins.
+        new_hash: that of the new one.
+        session_id: the session that goes on.
+
+    Returns:
+        the sessions that have ended.
+
+    Raises:
+        WrongPassword: meanwhile it is another one.
+    """
+    if not await replace_hash(session, user_id=user_id, old_hash=old_hash, new_hash=new_hash):
+        raise WrongPassword
+    return await sessions.end_all(session, user_id=user_id, but=session_id)
+
+
+async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) -> dict[str, Any]:
+    """The account of someone who is signed in.
+
+    Raises:
+        AccountUnavailable: it is disabled or gone.
+    """
+    statement = select(*PUBLIC_COLUMNS).where(User.id == user_id, User.disabled.is_(False))
+    row = (await connection.execute(statement)).one_or_none()
+    if row is None:
+        raise AccountUnavailable
+    return dict(row._mapping)
+
+
+async def change_email(session: AsyncSession, *, user_id: int, email: str) -> dict[str, Any]:
+    """Give an account another e-mail address.
+
+    Returns:
+        the account as it is now.
+
+    Raises:
+        AccountUnavailable: the account is disabled or gone.
+        Taken: the address is someone else's.
+    """
+    await require_account(session, user_id=user_id)
+    change = update(User).where(User.id == user_id).values(email=email, email_key=fold(email))
+    try:
+        await _changed(session, change)
+    except IntegrityError as error:
+        await session.rollback()
+        held = await session.scalar(select(User.id).where(User.email_key == fold(email)))
+        if held is None:
+            raise
+        raise Taken(errors=[FieldError("pointer", "/email", "This address is taken.")]) from error
+    return await read_own(session, user_id=user_id)
+
+
+async def delete_account(session: AsyncSession, *, user_id: int, password_hash: str) -> list[int]:
+    """Delete an account with its products and end its sessions.
+
+    Returns:
+        the sessions that have ended.
+
+    Raises:
+        WrongPassword: meanwhile the password is another one.
+        LastAdmin: nobody would be left to administer the service.
+    """
+    await keep_an_admin(session, without=user_id)
+    mine = select(User.id).where(User.id == user_id, User.password_hash == password_hash)
+    if await session.scalar(mine.with_for_update()) is None:
+        raise WrongPassword
+    ended = await sessions.end_all(session, user_id=user_id)
+    await sessions.forget_origins(session, user_id=user_id)
+    await _changed(session, delete(User).where(User.id == user_id))
+    return ended
+
+
+async def _changed(session: AsyncSession, statement: Any) -> bool:
+    result = await session.execute(statement, execution_options={"synchronize_session": False})
+    assert isinstance(result, CursorResult)  # noqa: S101 (what such a statement returns; tells mypy)
+    return result.rowcount > 0
 
 
 async def require_account(session: AsyncSession | AsyncConnection, *, user_id: int) -> Role:
@@ -122,6 +311,21 @@ async def require_account(session: AsyncSession | AsyncConnection, *, user_id: i
     if row is None or row.disabled:
         raise AccountUnavailable
     return Role(row.role)
+
+
+async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
+    """See that an administrator who can sign in is left without that account.
+
+    The rows are locked until the transaction ends: of two administrators who would demote each
+    other at the same time, the second one finds out.
+
+    Raises:
+        LastAdmin: it is the only one.
+    """
+    admins = select(User.id).where(User.role == Role.ADMIN, User.disabled.is_(False))
+    ids = set(await session.scalars(admins.order_by(User.id).with_for_update()))
+    if ids == {without}:
+        raise LastAdmin
 
 
 async def has_admin(session: AsyncSession) -> bool:

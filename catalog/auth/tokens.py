@@ -5,19 +5,22 @@ without expiry or type for access tokens and answers most others with 422, so he
 decoder of the service, and ``guards.py`` its one user.
 """
 
+import hmac
 import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import jwt
 from quart import Quart
 from quart_jwt_extended import JWTManager, create_access_token, create_refresh_token
 
+from catalog.auth.models import Role
 from catalog.db.columns import MAX_ID
 from catalog.errors import StartFailed, TokenExpired, TokenInvalid, WrongTokenKind
 from catalog.settings import MIN_SECRET_BYTES, Settings
@@ -31,7 +34,7 @@ LEEWAY = timedelta(seconds=30)
 MAX_TOKEN_LENGTH = 4096
 """Characters; ours have some 400."""
 
-_REQUIRED = ["exp", "iat", "nbf", "sub", "jti", "type", "iss", "aud"]
+_REQUIRED = ["exp", "iat", "nbf", "sub", "sid", "jti", "type", "iss", "aud"]
 
 
 class Kind(StrEnum):
@@ -46,36 +49,59 @@ class Kind(StrEnum):
         return {"access": "at+jwt", "refresh": "rt+jwt"}[self.value]
 
 
+class Bearer(NamedTuple):
+    """Who holds a token and what it is, as far as the token itself says.
+
+    Attributes:
+        user_id: the account (claim ``sub``).
+        session_id: the log-in that it came from (claim ``sid``).
+        kind: what it is for.
+        token_id: the token's own id (claim ``jti``).
+        role: what the account could do when the token was issued; access tokens only.
+        claims: all that the token says.
+        header: what stands before that, such as the key's id.
+    """
+
+    user_id: int
+    session_id: int
+    kind: Kind
+    token_id: str
+    role: Role | None
+    claims: dict[str, Any]
+    header: dict[str, Any]
+
+
 class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
     """The library's manager, issuing tokens with every claim that the decoder asks for.
 
     Args:
         app: the app whose ``create_access_token`` this serves.
         secret: the key, of at least 32 bytes.
-        settings: how long tokens live.
+        settings: how long access tokens live.
     """
 
     def __init__(self, app: Quart, secret: str, settings: Settings) -> None:
         self._secret = secret
-        self._lives = {
-            Kind.ACCESS: settings.access_token_ttl,
-            Kind.REFRESH: settings.refresh_token_ttl,
-        }
+        self._access_life = settings.access_token_ttl
         self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True})
         app.config["JWT_SECRET_KEY"] = secret
         app.config["JWT_ALGORITHM"] = ALGORITHM
         app.config["JWT_IDENTITY_CLAIM"] = "sub"
         super().__init__(app)
 
-    def _create_access_token(self, identity: int, *_: Any, **__: Any) -> str:
-        """What ``create_access_token`` calls; its options have no use here."""
-        return self._issue(identity, Kind.ACCESS)
+    def _create_access_token(
+        self, identity: int, _fresh: Any, _life: Any, user_claims: dict[str, Any], **_: Any
+    ) -> str:
+        """What ``create_access_token`` calls."""
+        return self._issue(identity, Kind.ACCESS, user_claims)
 
-    def _create_refresh_token(self, identity: int, *_: Any, **__: Any) -> str:
+    def _create_refresh_token(
+        self, identity: int, _life: Any, user_claims: dict[str, Any], **_: Any
+    ) -> str:
         """What ``create_refresh_token`` calls."""
-        return self._issue(identity, Kind.REFRESH)
+        return self._issue(identity, Kind.REFRESH, user_claims)
 
-    def _issue(self, user_id: int, kind: Kind) -> str:
+    def _issue(self, user_id: int, kind: Kind, own_claims: dict[str, Any]) -> str:
         issued_at = datetime.now(UTC)
         claims = {
             "iss": ISSUER,
@@ -85,16 +111,26 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
             "type": kind.value,
             "iat": issued_at,
             "nbf": issued_at,
-            "exp": issued_at + self._lives[kind],
+            "exp": issued_at + self._access_life,
+            **own_claims,
         }
         headers = {"typ": kind.header_type}
         return self._jwt.encode(claims, self._secret, ALGORITHM, headers=headers)
 
-    def decode(self, token: str, kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
+    def successor_id(self, bearer: Bearer) -> str:
+        """The id of the refresh token that a rotation makes of this one.
+
+        It is derived, so that everybody who may rotate the same token makes the same successor.
+        """
+        label = b"catalog refresh token 1\0" + bearer.token_id.encode()
+        return hmac.digest(self._secret.encode(), label, sha256)[:16].hex()
+
+    def decode(self, token: str, *kinds: Kind) -> Bearer:
         """Read a token and believe nothing about it that is not signed and required.
 
-        Returns:
-            its claims and its header.
+        Args:
+            token: what the client sent.
+            kinds: those that are welcome.
 
         Raises:
             TokenExpired: it was good once.
@@ -118,39 +154,55 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
         except (jwt.PyJWTError, ValueError, RecursionError):
             # Not all of what a hostile token can cause is wrapped by the library.
             raise TokenInvalid from None
-        claims, header = decoded["payload"], decoded["header"]
-        try:
-            found = Kind(claims["type"])
-        except ValueError:
-            # Any JSON may stand there, also what no set could look up.
-            raise TokenInvalid from None
-        if header.get("typ") != found.header_type:
-            raise TokenInvalid
-        if found is not kind:
-            raise WrongTokenKind(f"This needs the {kind} token.")
-        if not _is_id(claims["sub"]) or not isinstance(claims["jti"], str):
-            raise TokenInvalid
-        return claims, header
+        bearer = _bearer_of(decoded["payload"], decoded["header"])
+        if bearer.kind not in kinds:
+            raise WrongTokenKind(f"This needs the {kinds[0]} token.")
+        return bearer
 
 
-def _is_id(subject: object) -> bool:
-    return (
-        isinstance(subject, str)
-        and subject.isascii()
-        and subject.isdigit()
-        and 0 < int(subject) <= MAX_ID
-    )
+def _bearer_of(claims: dict[str, Any], header: dict[str, Any]) -> Bearer:
+    """What a signed token says, where that is what this service would have written.
+
+    Raises:
+        TokenInvalid: it is not.
+    """
+    try:
+        kind = Kind(claims["type"])
+        role = Role(claims["role"]) if kind is Kind.ACCESS else None
+    except (KeyError, ValueError):
+        # Any JSON may stand there, also what no set could look up.
+        raise TokenInvalid from None
+    subject, session, token_id = claims["sub"], claims["sid"], claims["jti"]
+    if not (_is_id(subject) and _is_id(session) and isinstance(token_id, str)):
+        raise TokenInvalid
+    if header.get("typ") != kind.header_type:
+        raise TokenInvalid
+    return Bearer(int(subject), int(session), kind, token_id, role, claims, header)
 
 
-def issue_access_token(user_id: int) -> str:
+def _is_id(text: object) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isdigit() and 0 < int(text) <= MAX_ID
+
+
+def issue_access_token(user_id: int, *, session_id: int, role: Role) -> str:
     """A new access token; needs the app's context."""
-    token: str = create_access_token(identity=user_id)
+    claims = {"sid": str(session_id), "role": role.value}
+    token: str = create_access_token(identity=user_id, user_claims=claims)
     return token
 
 
-def issue_refresh_token(user_id: int) -> str:
-    """A new refresh token; needs the app's context."""
-    token: str = create_refresh_token(identity=user_id)
+def issue_refresh_token(
+    user_id: int, *, session_id: int, token_id: str, issued_at: datetime, expires_at: datetime
+) -> str:
+    """A refresh token; the same arguments make the same token. Needs the app's context."""
+    claims = {
+        "sid": str(session_id),
+        "jti": token_id,
+        "iat": issued_at,
+        "nbf": issued_at,
+        "exp": expires_at,
+    }
+    token: str = create_refresh_token(identity=user_id, user_claims=claims)
     return token
 
 

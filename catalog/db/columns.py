@@ -122,6 +122,28 @@ def _rfc3339_mysql(element: rfc3339, compiler: SQLCompiler, **kw: Any) -> str:
     return f"DATE_FORMAT({compiler.process(element.clauses, **kw)}, '%%Y-%%m-%%dT%%H:%%i:%%s.%%fZ')"
 
 
+class database_now(FunctionElement[datetime]):  # noqa: N801 (reads as the SQL function that it is)
+    """The present instant by the database's clock, the one that all instances share."""
+
+    type = Timestamp()
+    inherit_cache = True
+
+
+@compiles(database_now, "sqlite")
+def _database_now_sqlite(_element: database_now, _compiler: SQLCompiler, **_: Any) -> str:
+    return "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')"
+
+
+@compiles(database_now, "mysql")
+def _database_now_mysql(_element: database_now, _compiler: SQLCompiler, **_: Any) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
 def now() -> datetime:
     """The present instant, aware and in UTC, as every ``Timestamp`` wants it."""
     return datetime.now(UTC)
+
+
+def rfc3339_text(instant: datetime) -> str:
+    """An instant in UTC as ``rfc3339`` renders it in the database: microseconds, ``Z``."""
+    return instant.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from quart import Quart, current_app, request
 
 from catalog.db.database import Database
+from catalog.http.limit_store import LimitStore
 from catalog.http.pagination import Cursors
 from catalog.settings import Settings
 
@@ -23,6 +24,7 @@ class Running:
     settings: Settings
     database: Database
     cursors: Cursors
+    limits: LimitStore
     known_revisions: frozenset[str]
     head_revision: str
     draining: bool = False
@@ -57,3 +59,9 @@ def cursors() -> Cursors:
 def request_id() -> str:
     """The id under which this request is answered and logged."""
     return str(request.scope.get("catalog.request_id", ""))
+
+
+def client_address() -> str:
+    """The address that this request comes from; empty when it came through a unix socket."""
+    client = request.scope.get("client")
+    return str(client[0]) if client else ""

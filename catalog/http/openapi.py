@@ -4,7 +4,7 @@ The library documents successes only. Here every operation gets the errors it ca
 the headers that every answer carries, and names that stay the same from build to build.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from inspect import cleandoc
 from typing import Any, TypeVar
@@ -20,6 +20,9 @@ from werkzeug.routing import BaseConverter, Rule
 from catalog import __version__, errors
 from catalog.db.columns import MAX_ID
 from catalog.errors import CatalogError
+from catalog.http.context import running
+from catalog.http.limits import HEADERS as LIMIT_HEADERS
+from catalog.http.limits import limit_of, rate_of
 from catalog.http.problems import MEDIA_TYPE
 from catalog.http.routing import IdConverter
 
@@ -27,6 +30,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _REFUSES_ATTRIBUTE = "catalog_refuses"
 _REVALIDATES_ATTRIBUTE = "catalog_revalidates"
+_EMPTY_ATTRIBUTE = "catalog_empty"
 
 _DESCRIPTION = """
 Users and products over HTTP, with JWT sign-in.
@@ -65,6 +69,12 @@ def refuses(*kinds: type[CatalogError]) -> Callable[[F], F]:
 def revalidates(view: F) -> F:
     """Document that a handler's answers have an ``ETag``, and 304 for who has them already."""
     setattr(view, _REVALIDATES_ATTRIBUTE, True)
+    return view
+
+
+def answers_nothing(view: F) -> F:
+    """Document that a handler's answer is 204, without a body."""
+    setattr(view, _EMPTY_ATTRIBUTE, True)
     return view
 
 
@@ -126,10 +136,18 @@ class Provider(OpenAPIProvider):
             for method, operation in operations.items():
                 own = getattr(view, _REFUSES_ATTRIBUTE, ())
                 negotiated = (errors.NotAcceptable,) if rule.rule.startswith("/api/") else ()
+                limited = (errors.TooManyRequests,) if self._is_limited(view) else ()
                 if getattr(view, _REVALIDATES_ATTRIBUTE, False):
                     operation = _revalidated(operation)
-                operations[method] = _completed(operation, [*own, *negotiated])
+                if getattr(view, _EMPTY_ATTRIBUTE, False):
+                    operation = {**operation, "responses": {"204": {"description": "Done."}}}
+                operations[method] = _completed(operation, [*own, *negotiated, *limited])
         return paths, components
+
+    def _is_limited(self, view: object) -> bool:
+        """Whether the settings turn on the limit that a view states."""
+        policy = limit_of(view)
+        return policy is not None and rate_of(running(self._app).settings, policy) is not None
 
     def schema(self) -> dict[str, Any]:
         """The whole document."""
@@ -141,19 +159,32 @@ class Provider(OpenAPIProvider):
             "RequestId": {
                 "description": "The request's id: the client's own, if it sent a usable one.",
                 "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
-            }
+            },
+            "RateLimitPolicy": {
+                "description": "How many requests (`q`) one client address has in how many "
+                "seconds (`w`). Absent where a request was refused before it was counted.",
+                "schema": {"type": "string", "examples": ['"login";q=600;w=60']},
+            },
+            "RateLimit": {
+                "description": "How many of them remain (`r`), and in how many seconds there "
+                "will be more (`t`).",
+                "schema": {"type": "string", "examples": ['"login";r=599;t=42']},
+            },
         }
         return document
 
 
-def _completed(operation: dict[str, Any], own: Iterable[type[CatalogError]]) -> dict[str, Any]:
+def _completed(operation: dict[str, Any], own: Sequence[type[CatalogError]]) -> dict[str, Any]:
     """An operation with its refusals, and its tags sorted."""
     operation = {**operation, "tags": sorted(operation.get("tags", []))}
     responses = {str(status): dict(each) for status, each in operation["responses"].items()}
     for status, kinds in _by_status([*own, *_implied(operation)]).items():
         responses.setdefault(str(status), _problem_response(status, kinds))
+    shared = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
+    if errors.TooManyRequests in own:
+        for name in LIMIT_HEADERS:
+            shared[name] = {"$ref": f"#/components/headers/{name.replace('-', '')}"}
     for response in responses.values():
-        shared = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
         response["headers"] = {**response.get("headers", {}), **shared}
     operation["responses"] = dict(sorted(responses.items()))
     return operation
@@ -178,7 +209,7 @@ def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
     yield from (errors.MalformedRequest, errors.RequestTimeout, errors.BodyTooLarge)
     if operation.get("security"):
         yield from (errors.TokenMissing, errors.TokenInvalid)
-        yield from (errors.TokenExpired, errors.WrongTokenKind)
+        yield from (errors.TokenExpired, errors.WrongTokenKind, errors.SessionEnded)
     if "requestBody" in operation:
         yield from (errors.UnsupportedMediaType, errors.InvalidRequest)
     places = {parameter["in"] for parameter in operation["parameters"]}
@@ -207,7 +238,7 @@ def _by_status(kinds: Iterable[type[CatalogError]]) -> dict[int, list[type[Catal
 
 
 # What an answer of a status owes besides its body.
-_OWED = {401: "WWW-Authenticate", 405: "Allow", 503: "Retry-After"}
+_OWED = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After", 503: "Retry-After"}
 
 
 def _problem_response(status: int, kinds: Iterable[type[CatalogError]]) -> dict[str, Any]:

@@ -18,3 +18,8 @@ def json_response(
     response = Response(body, status=status, content_type="application/json")
     response.headers.update(headers or {})
     return response
+
+
+def no_content() -> Response:
+    """An answer that says by its status that it is done."""
+    return Response(b"", status=204)

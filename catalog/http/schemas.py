@@ -1,10 +1,22 @@
 """What all JSON shapes have in common: strict types, no unknown fields, no NUL."""
 
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 
-from catalog.db.columns import MAX_ID
+from catalog.db.columns import MAX_ID, rfc3339_text
+from catalog.http.pagination import MAX_CURSOR_LENGTH
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
 
 
 class RequestBody(BaseModel):
@@ -51,3 +63,17 @@ Digits = BeforeValidator(_digits)
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 """A resource's number."""
+
+Instant = Annotated[datetime, PlainSerializer(rfc3339_text, return_type=str, when_used="json")]
+"""A time as the API shows it: RFC 3339 in UTC with microseconds."""
+
+
+class PageQuery(QueryParameters):
+    """Which page of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
+        default=DEFAULT_LIMIT, description="Items on a page."
+    )
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR_LENGTH)] | None = Field(
+        default=None, description="From `next` of the page before; opaque."
+    )

@@ -55,6 +55,8 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     # Its INFO lines repeat what the supervisor says; its errors do not.
     logging.getLogger("hypercorn.error").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Whoever asks for errors only still wants to know who signed in.
+    logging.getLogger("catalog.audit").setLevel(logging.INFO)
 
 
 def _rendering(settings: Settings, stream: TextIO) -> list[Processor]:
@@ -85,4 +87,14 @@ def _no_cancelled_resets(record: logging.LogRecord) -> bool:
 def logger(name: str) -> FilteringBoundLogger:
     """The logger of a module; what it logs carries the request's id."""
     bound: FilteringBoundLogger = structlog.get_logger(name)
+    return bound
+
+
+def audit_logger(name: str) -> FilteringBoundLogger:
+    """A logger whose events are written even when the settings ask only for more severe ones."""
+    bound: FilteringBoundLogger = structlog.wrap_logger(
+        None,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory_args=(name,),
+    )
     return bound

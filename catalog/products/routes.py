@@ -8,12 +8,13 @@ from catalog.auth.guards import caller_id, public, signed_in
 from catalog.errors import AccountUnavailable, Forbidden
 from catalog.http.conditional import etag_of
 from catalog.http.context import cursors, database
+from catalog.http.limits import limited
 from catalog.http.openapi import refuses
 from catalog.http.pagination import link_to_next, next_page
 from catalog.http.rendering import json_response
+from catalog.http.schemas import DEFAULT_LIMIT
 from catalog.products import service
 from catalog.products.schemas import (
-    DEFAULT_LIMIT,
     CreatedHeaders,
     ListQuery,
     PageHeaders,
@@ -30,6 +31,7 @@ tag_blueprint(blueprint, ["products"])
 
 
 @blueprint.get("")
+@limited("read")
 @public
 @validate_querystring(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
@@ -39,6 +41,7 @@ async def list_products(query_args: ListQuery) -> Response:
 
 
 @blueprint.get("/my")
+@limited("read")
 @signed_in
 @validate_querystring(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
@@ -69,6 +72,7 @@ async def _page(path: str, query: ListQuery, *, owner_id: int | None) -> Respons
 
 
 @blueprint.post("")
+@limited("write")
 @signed_in
 @refuses(AccountUnavailable)
 @validate_request(ProductCreate)
@@ -91,6 +95,7 @@ async def create_product(data: ProductCreate) -> Response:
 
 
 @blueprint.delete("/<id:product_id>")
+@limited("write")
 @signed_in
 @refuses(AccountUnavailable, Forbidden)
 @document_response(ProductDeleted)

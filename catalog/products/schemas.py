@@ -5,20 +5,15 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from catalog.http.pagination import MAX_CURSOR_LENGTH
 from catalog.http.schemas import (
     WITHOUT_NUL_PATTERN,
-    Digits,
     Id,
-    QueryParameters,
+    PageQuery,
     RequestBody,
     ResponseBody,
     WithoutNul,
 )
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
-
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1000
 
 NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 """What ``Name`` checks, for readers of the OpenAPI document (ECMA-262)."""
@@ -86,15 +81,8 @@ class ProductDeleted(ResponseBody):
     id: Id
 
 
-class ListQuery(QueryParameters):
+class ListQuery(PageQuery):
     """Which page of a list."""
-
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
-        default=DEFAULT_LIMIT, description="Products on a page."
-    )
-    cursor: Annotated[str, Field(max_length=MAX_CURSOR_LENGTH)] | None = Field(
-        default=None, description="From `next` of the page before; opaque."
-    )
 
 
 class PageHeaders(ResponseBody):

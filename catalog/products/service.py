@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import Role
 from catalog.auth.service import require_account
-from catalog.db.columns import now
+from catalog.db.columns import now, rfc3339_text
 from catalog.errors import Forbidden, NotFound
 from catalog.products import queries
 from catalog.products.models import Product
@@ -88,8 +88,3 @@ def _rendered(product: Product) -> dict[str, Any]:
         field: rfc3339_text(value) if isinstance(value, datetime) else value
         for field, value in values.items()
     }
-
-
-def rfc3339_text(instant: datetime) -> str:
-    """An instant as the database renders it: UTC, microseconds, ``Z``."""
-    return instant.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

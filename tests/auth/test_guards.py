@@ -2,8 +2,18 @@
 
 import pytest
 from quart import Quart
+from quart_jwt_extended import get_raw_jwt
 
-from catalog.auth.guards import audience_of, caller_id, public, refreshing, signed_in
+from catalog.auth.guards import (
+    audience_of,
+    caller,
+    caller_id,
+    for_admins,
+    leaving,
+    public,
+    refreshing,
+    signed_in,
+)
 from tests.http.wire import app_without_database, exchange, tokens_of
 from tests.support import Caller, problem_of
 
@@ -154,8 +164,14 @@ class TestChallenge:
 class TestDecorators:
     @pytest.mark.parametrize(
         ("guard", "audience"),
-        [(public, "public"), (signed_in, "access"), (refreshing, "refresh")],
-        ids=["public", "signed-in", "refreshing"],
+        [
+            (public, "public"),
+            (signed_in, "access"),
+            (for_admins, "admin"),
+            (refreshing, "refresh"),
+            (leaving, "any"),
+        ],
+        ids=["public", "signed-in", "for-admins", "refreshing", "leaving"],
     )
     async def test_each_states_its_audience(self, guard: object, audience: str) -> None:
         async def view() -> str:
@@ -178,11 +194,13 @@ class TestDecorators:
         app = app_without_database(tmp_path_factory.mktemp("callers"))
 
         @app.get("/caller/<name>")
-        @signed_in
+        @refreshing
         async def tell(name: str) -> str:
+            assert caller().user_id == caller_id()
+            assert caller().token_id == get_raw_jwt()["jti"]
             return f"{name} is {caller_id()}"
 
-        token = (await tokens_of(app, user_id))["access_token"]
+        token = (await tokens_of(app, user_id))["refresh_token"]
         answer = await Caller(app).get("/caller/ada", token=token)
 
         assert answer.body == f"ada is {user_id}".encode()

@@ -84,12 +84,15 @@ def claims_of(kind: str, **changes: Any) -> dict[str, Any]:
         "iss": "catalog",
         "aud": "catalog",
         "sub": "1",
+        "sid": "1",
         "jti": uuid4().hex,
         "type": kind,
         "iat": now,
         "nbf": now,
         "exp": now + 900,
     }
+    if kind == "access":
+        base["role"] = "user"
     return changed(base, changes)
 
 
@@ -109,6 +112,9 @@ async def verdict(app: Quart, token: str, kind: str) -> tuple[int, str]:
     return problem_of(await exchange(app, "GET", path, headers=headers))
 
 
+_NAMES = ("iss", "aud", "sub", "sid", "jti", "type", "iat", "nbf", "exp")
+
+
 class TestIssued:
     @pytest.mark.parametrize(
         ("kind", "typ", "life"),
@@ -122,9 +128,10 @@ class TestIssued:
         claims = jwt.decode(token, KEY, algorithms=["HS256"], audience="catalog")
 
         assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": typ}
-        assert set(claims) == {"iss", "aud", "sub", "jti", "type", "iat", "nbf", "exp"}
+        own = {"role"} if kind == "access" else set()
+        assert set(claims) == {*_NAMES, *own}
         assert (claims["iss"], claims["aud"], claims["type"]) == ("catalog", "catalog", kind)
-        assert claims["sub"] == "1"
+        assert (claims["sub"], claims["sid"]) == ("1", "1")
         assert abs(claims["iat"] - time.time()) < 5
         assert claims["nbf"] == claims["iat"]
         assert claims["exp"] - claims["iat"] == life.total_seconds()
@@ -235,14 +242,38 @@ class TestTime:
         assert await verdict(bare_app, token_with("refresh", exp=0), "access") == EXPIRED
 
 
+NO_IDS: dict[str, Any] = {
+    "zero": "0",
+    "negative": "-1",
+    "plus": "+1",
+    "space": " 1",
+    "newline": "1\n",
+    "nul": "1\0",
+    "decimal": "1.0",
+    "exponent": "1e2",
+    "hexadecimal": "0x1",
+    "underscore": "1_0",
+    "name": "ada",
+    "arabic-digit": "٣",
+    "full-width-digit": "\uff11",
+    "superscript": "²",
+    "beyond-64-bit": str(2**63),
+    "400-digits": "9" * 400,
+    "2000-digits": "9" * 2000,
+    "sql": "1 OR 1=1",
+    "number": 1,
+    "float": 1.0,
+    "true": True,
+}
+
 # Signed with our key, which only we have: no other JWT of ours may ever pass for these.
 MISMADE: dict[str, dict[str, Any]] = {
-    **{f"{name}-missing": {name: ABSENT} for name in claims_of("access")},
-    **{f"{name}-null": {name: None} for name in claims_of("access")},
-    **{f"{name}-array": {name: []} for name in claims_of("access")},
-    **{f"{name}-array-of-it": {name: [value]} for name, value in claims_of("access").items()},
-    **{f"{name}-object": {name: {}} for name in claims_of("access")},
-    **{f"{name}-empty": {name: ""} for name in claims_of("access") if name != "jti"},
+    **{f"{name}-missing": {name: ABSENT} for name in _NAMES},
+    **{f"{name}-null": {name: None} for name in _NAMES},
+    **{f"{name}-array": {name: []} for name in _NAMES},
+    **{f"{name}-array-of-it": {name: [value]} for name, value in claims_of("refresh").items()},
+    **{f"{name}-object": {name: {}} for name in _NAMES},
+    **{f"{name}-empty": {name: ""} for name in _NAMES if name != "jti"},
     "iss-other": {"iss": "catalog2"},
     "iss-other-case": {"iss": "Catalog"},
     "iss-number": {"iss": 7},
@@ -253,27 +284,11 @@ MISMADE: dict[str, dict[str, Any]] = {
     "type-other-case": {"type": "Access"},
     "type-number": {"type": 1},
     "type-true": {"type": True},
-    "sub-zero": {"sub": "0"},
-    "sub-negative": {"sub": "-1"},
-    "sub-plus": {"sub": "+1"},
-    "sub-space": {"sub": " 1"},
-    "sub-newline": {"sub": "1\n"},
-    "sub-nul": {"sub": "1\0"},
-    "sub-decimal": {"sub": "1.0"},
-    "sub-exponent": {"sub": "1e2"},
-    "sub-hexadecimal": {"sub": "0x1"},
-    "sub-underscore": {"sub": "1_0"},
-    "sub-name": {"sub": "ada"},
-    "sub-arabic-digit": {"sub": "٣"},
-    "sub-full-width-digit": {"sub": "\uff11"},
-    "sub-superscript": {"sub": "²"},
-    "sub-beyond-64-bit": {"sub": str(2**63)},
-    "sub-400-digits": {"sub": "9" * 400},
-    "sub-2000-digits": {"sub": "9" * 2000},
-    "sub-sql": {"sub": "1 OR 1=1"},
-    "sub-number": {"sub": 1},
-    "sub-float": {"sub": 1.0},
-    "sub-true": {"sub": True},
+    **{
+        f"{name}-{label}": {name: value}
+        for name in ("sub", "sid")
+        for label, value in NO_IDS.items()
+    },
     "jti-number": {"jti": 7},
     "jti-true": {"jti": True},
     "exp-text": {"exp": "tomorrow"},
@@ -332,6 +347,12 @@ class TestMismade:
         self, bare_app: Quart, kind: str, changes: dict[str, Any]
     ) -> None:
         assert await verdict(bare_app, token_with(kind, **changes), kind) == INVALID
+
+    @pytest.mark.parametrize(
+        "role", [ABSENT, None, "", "root", "Admin", "user ", 1, True, [], ["admin"], {}], ids=repr
+    )
+    async def test_an_access_token_has_a_role(self, bare_app: Quart, role: object) -> None:
+        assert await verdict(bare_app, token_with("access", role=role), "access") == INVALID
 
     @each_kind
     @pytest.mark.parametrize("changes", MISLABELLED.values(), ids=MISLABELLED)

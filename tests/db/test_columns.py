@@ -14,11 +14,10 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import User
-from catalog.db.columns import MAX_ID, rfc3339
+from catalog.db.columns import MAX_ID, rfc3339, rfc3339_text
 from catalog.db.database import Database
 from catalog.errors import Conflict
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, Product
-from catalog.products.service import rfc3339_text
 from tests.db.support import OWNER, add_product, count_products
 
 # One database serves all examples of a test: each example brings rows of its own.

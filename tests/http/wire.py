@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import pytest
 from quart import Quart
@@ -13,7 +14,10 @@ from sqlalchemy import URL
 from werkzeug.datastructures import Headers
 
 from catalog.app import create_app
+from catalog.auth.models import Role
 from catalog.auth.tokens import issue_access_token, issue_refresh_token
+from catalog.db.columns import now
+from catalog.http.context import running
 from catalog.settings import Settings
 from tests.engines import settings_for
 from tests.support import Caller, Response
@@ -48,13 +52,20 @@ def app_to_read() -> Quart:
         return app_without_database(Path("/nonexistent"))
 
 
-async def tokens_of(app: Quart, user_id: int = 1) -> dict[str, Any]:
-    """Good tokens, of an account that need not exist."""
+async def tokens_of(app: Quart, user_id: int = 1, session_id: int = 1) -> dict[str, Any]:
+    """Good tokens, of an account and a session that need not exist."""
+    ttl = running(app).settings.refresh_token_ttl
     async with app.app_context():
         return {
             "id": user_id,
-            "access_token": issue_access_token(user_id),
-            "refresh_token": issue_refresh_token(user_id),
+            "access_token": issue_access_token(user_id, session_id=session_id, role=Role.USER),
+            "refresh_token": issue_refresh_token(
+                user_id,
+                session_id=session_id,
+                token_id=uuid4().hex,
+                issued_at=now(),
+                expires_at=now() + ttl,
+            ),
         }
 
 

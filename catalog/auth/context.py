@@ -1,0 +1,29 @@
+"""What the running app holds for accounts and tokens, typed."""
+
+from dataclasses import dataclass
+
+from quart import Quart, current_app
+
+from catalog.auth.passwords import Passwords
+from catalog.auth.revocations import Revocations
+
+_EXTENSION = "catalog.auth"
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """One app's password threads, and its list of what has changed since tokens were issued."""
+
+    passwords: Passwords
+    revocations: Revocations
+
+
+def hold(app: Quart, auth: Auth) -> None:
+    """Attach it to an app; once, when the app is made."""
+    app.extensions[_EXTENSION] = auth
+
+
+def auth(app: Quart | None = None) -> Auth:
+    """That of the given app, or of the one handling this request."""
+    held: Auth = (app or current_app).extensions[_EXTENSION]
+    return held

@@ -1,0 +1,139 @@
+"""``/api/auth``: one's own account, its password and its sessions."""
+
+from quart import Blueprint, Response
+from quart_schema import document_response, tag_blueprint, validate_request
+
+from catalog.auth import service, sessions
+from catalog.auth.audit import Audit, record
+from catalog.auth.context import auth
+from catalog.auth.guards import caller, caller_id, signed_in
+from catalog.auth.schemas import (
+    AccountChange,
+    AccountDeletion,
+    AccountRead,
+    PasswordChange,
+    SessionList,
+    SessionRead,
+)
+from catalog.auth.service import Account
+from catalog.errors import (
+    AccountUnavailable,
+    FieldError,
+    LastAdmin,
+    Overloaded,
+    Taken,
+    TooManyGuesses,
+    WrongCredentials,
+    WrongPassword,
+)
+from catalog.http.context import database, settings
+from catalog.http.limits import client_network
+from catalog.http.openapi import answers_nothing, refuses
+from catalog.http.rendering import json_response, no_content
+
+blueprint = Blueprint("account", __name__, url_prefix="/api/auth")
+tag_blueprint(blueprint, ["auth"])
+
+
+@blueprint.get("/me")
+@signed_in
+@refuses(AccountUnavailable)
+@document_response(AccountRead)
+async def read_account() -> Response:
+    """Read your account."""
+    account = await database().reading(service.read_own, user_id=caller_id())
+    return json_response(AccountRead(**account))
+
+
+@blueprint.patch("/me")
+@signed_in
+@refuses(AccountUnavailable, Taken)
+@validate_request(AccountChange)
+@document_response(AccountRead)
+async def change_account(data: AccountChange) -> Response:
+    """Change the e-mail address of your account."""
+    account = await database().transaction(
+        service.change_email, user_id=caller_id(), email=data.email
+    )
+    record(Audit.EMAIL_CHANGED, user_id=caller_id())
+    return json_response(AccountRead(**account))
+
+
+@blueprint.delete("/me")
+@signed_in
+@refuses(AccountUnavailable, WrongPassword, LastAdmin, TooManyGuesses, Overloaded)
+@validate_request(AccountDeletion)
+@answers_nothing
+async def delete_account(data: AccountDeletion) -> Response:
+    """Delete your account and your products."""
+    account = await _confirmed(data.password, "/password")
+    ended = await database().transaction(
+        service.delete_account, user_id=account.id, password_hash=account.password_hash
+    )
+    auth().revocations.add(ended)
+    record(Audit.ACCOUNT_DELETED, user_id=account.id)
+    return no_content()
+
+
+@blueprint.post("/password")
+@signed_in
+@refuses(AccountUnavailable, WrongPassword, TooManyGuesses, Overloaded)
+@validate_request(PasswordChange)
+@answers_nothing
+async def change_password(data: PasswordChange) -> Response:
+    """Change your password and end your other sessions."""
+    account = await _confirmed(data.current_password, "/current_password")
+    service.check_password(data.new_password, min_length=settings().password_min_length)
+    ended = await database().transaction(
+        service.change_password,
+        user_id=account.id,
+        old_hash=account.password_hash,
+        new_hash=await auth().passwords.hash(data.new_password),
+        session_id=caller().session_id,
+    )
+    auth().revocations.add(ended)
+    record(Audit.PASSWORD_CHANGED, user_id=account.id, sessions_ended=len(ended))
+    return no_content()
+
+
+async def _confirmed(password: str, pointer: str) -> Account:
+    """The caller's account, if they know its password; a wrong one counts as at log-in.
+
+    Raises:
+        AccountUnavailable, TooManyGuesses, Overloaded, WrongPassword: it must not go on.
+    """
+    attempt = await database().reading(
+        service.look_up_own, user_id=caller_id(), network=client_network()
+    )
+    try:
+        return await service.verify(attempt.account, password=password, passwords=auth().passwords)
+    except WrongCredentials:
+        await database().transaction(service.count_guess, subject=attempt.subject)
+        record(Audit.PASSWORD_CHECK_FAILED, user_id=caller_id())
+        message = "This is not the account's password."
+        raise WrongPassword(errors=[FieldError("pointer", pointer, message)]) from None
+
+
+@blueprint.get("/sessions")
+@signed_in
+@document_response(SessionList)
+async def list_sessions() -> Response:
+    """List your sessions, the last used one first."""
+    bearer = caller()
+    live = await database().reading(sessions.list_live, user_id=bearer.user_id)
+    return json_response(
+        SessionList(
+            sessions=[SessionRead(**each, current=each["id"] == bearer.session_id) for each in live]
+        )
+    )
+
+
+@blueprint.delete("/sessions/<id:session_id>")
+@signed_in
+@answers_nothing
+async def end_session(session_id: int) -> Response:
+    """End one of your sessions."""
+    await database().transaction(sessions.end, session_id=session_id, user_id=caller_id())
+    auth().revocations.add([session_id])
+    record(Audit.SESSIONS_ENDED, user_id=caller_id(), session_id=session_id, count=1)
+    return no_content()

@@ -1,0 +1,237 @@
+"""``/api/auth``: sign up, log in, refresh, log out."""
+
+from contextlib import suppress
+
+from quart import Blueprint, Response, request
+from quart_schema import document_response, tag_blueprint, validate_request
+
+from catalog.auth import service, sessions
+from catalog.auth.audit import Audit, record
+from catalog.auth.context import auth
+from catalog.auth.guards import caller, leaving, public, refreshing, signed_in, tokens
+from catalog.auth.schemas import (
+    LogIn,
+    Refreshed,
+    RefreshOptions,
+    SignedIn,
+    SignedUp,
+    SignUp,
+    UserRead,
+)
+from catalog.auth.service import Account
+from catalog.auth.sessions import Grant, Lives, Opening
+from catalog.auth.tokens import Bearer, issue_access_token, issue_refresh_token
+from catalog.errors import (
+    AccountUnavailable,
+    InvalidRequest,
+    Overloaded,
+    Taken,
+    TokenReused,
+    TooManyGuesses,
+    UnsupportedMediaType,
+    WrongCredentials,
+)
+from catalog.http.bodies import json_if_any
+from catalog.http.context import client_address, database, settings
+from catalog.http.limits import client_network
+from catalog.http.openapi import answers_nothing, refuses
+from catalog.http.rendering import json_response, no_content
+
+blueprint = Blueprint("sign_in", __name__, url_prefix="/api/auth")
+tag_blueprint(blueprint, ["auth"])
+
+
+@blueprint.post("/signup")
+@public
+@refuses(Taken, Overloaded)
+@validate_request(SignUp)
+@document_response(SignedUp, 201)
+async def sign_up(data: SignUp) -> Response:
+    """Make an account and sign in."""
+    service.check_password(data.password, min_length=settings().password_min_length)
+    user, grant = await database().transaction(
+        service.sign_up_and_in,
+        username=data.username,
+        email=data.email,
+        password_hash=await auth().passwords.hash(data.password),
+        opening=_opening(),
+    )
+    record(Audit.SIGNED_UP, user_id=user.id, session_id=grant.session_id)
+    access_token, refresh_token = _tokens_of(grant)
+    signed_up = SignedUp(
+        id=user.id,
+        username=user.username,
+        email=user.email,
+        access_token=access_token,
+        refresh_token=refresh_token,
+    )
+    return json_response(signed_up, status=201)
+
+
+@blueprint.post("/login")
+@public
+@refuses(WrongCredentials, TooManyGuesses, Overloaded)
+@validate_request(LogIn)
+@document_response(SignedIn)
+async def log_in(data: LogIn) -> Response:
+    """Sign in with a username or an e-mail address."""
+    try:
+        attempt = await database().reading(
+            service.look_up, login=data.username, network=client_network()
+        )
+    except TooManyGuesses:
+        record(Audit.SIGN_IN_BLOCKED, user_id=None)
+        raise
+    try:
+        account = await service.verify(
+            attempt.account, password=data.password, passwords=auth().passwords
+        )
+    except WrongCredentials:
+        # In a transaction of its own, which the refusal does not roll back.
+        await database().transaction(service.count_guess, subject=attempt.subject)
+        user_id = attempt.account.id if attempt.account else None
+        record(Audit.SIGN_IN_FAILED, user_id=user_id)
+        raise
+    account = await _with_current_hash(account, data.password)
+    grant = await database().transaction(
+        service.log_in, account=account, subject=attempt.subject, opening=_opening()
+    )
+    record(Audit.SIGNED_IN, user_id=account.id, session_id=grant.session_id)
+    access_token, refresh_token = _tokens_of(grant)
+    user = UserRead(
+        id=account.id, username=account.username, email=account.email, role=grant.role.value
+    )
+    return json_response(
+        SignedIn(access_token=access_token, refresh_token=refresh_token, user=user)
+    )
+
+
+async def _with_current_hash(account: Account, password: str) -> Account:
+    """The account, its password hashed as the settings ask for by now."""
+    passwords = auth().passwords
+    if not passwords.is_outdated(account.password_hash):
+        return account
+    # When too much is waiting, the next log-in will do.
+    with suppress(Overloaded):
+        new_hash = await passwords.hash(password)
+        if await database().transaction(
+            service.replace_hash,
+            user_id=account.id,
+            old_hash=account.password_hash,
+            new_hash=new_hash,
+        ):
+            record(Audit.PASSWORD_REHASHED, user_id=account.id)
+            return account._replace(password_hash=new_hash)
+    return account
+
+
+@blueprint.post("/refresh")
+@refreshing
+@refuses(TokenReused, AccountUnavailable, UnsupportedMediaType, InvalidRequest)
+@document_response(Refreshed)
+async def refresh_token() -> Response:
+    """Get a new access token for a refresh token, and a new refresh token if asked to."""
+    options = await json_if_any(request, RefreshOptions)
+    bearer = caller()
+    try:
+        if options.rotate:
+            return await _rotated(bearer)
+        role, is_due = await database().reading(sessions.resume, bearer=bearer)
+    except TokenReused:
+        await _end_stolen(bearer)
+        raise
+    if is_due:
+        await database().transaction(sessions.touch, session_id=bearer.session_id)
+    access_token = issue_access_token(bearer.user_id, session_id=bearer.session_id, role=role)
+    return _refreshed(Refreshed(access_token=access_token))
+
+
+async def _rotated(bearer: Bearer) -> Response:
+    grant = await database().transaction(
+        sessions.rotate,
+        bearer=bearer,
+        successor_id=tokens().successor_id(bearer),
+        lives=_lives(),
+    )
+    record(Audit.TOKEN_ROTATED, user_id=bearer.user_id, session_id=bearer.session_id)
+    access_token, refresh_token = _tokens_of(grant)
+    return _refreshed(Refreshed(access_token=access_token, refresh_token=refresh_token))
+
+
+async def _end_stolen(bearer: Bearer) -> None:
+    # In a transaction of its own, which the refusal does not roll back.
+    await database().transaction(sessions.end, session_id=bearer.session_id)
+    auth().revocations.add([bearer.session_id])
+    record(Audit.TOKEN_REUSED, user_id=bearer.user_id, session_id=bearer.session_id, ended=True)
+
+
+@blueprint.get("/refresh")
+@refreshing
+@refuses(TokenReused, AccountUnavailable)
+@document_response(Refreshed)
+async def get_refreshed_token() -> Response:
+    """Get a new access token for a refresh token, as older clients ask for it."""
+    bearer = caller()
+    try:
+        role, _ = await database().reading(sessions.resume, bearer=bearer)
+    except TokenReused:
+        # A GET changes nothing, so the session goes on.
+        record(
+            Audit.TOKEN_REUSED, user_id=bearer.user_id, session_id=bearer.session_id, ended=False
+        )
+        raise
+    access_token = issue_access_token(bearer.user_id, session_id=bearer.session_id, role=role)
+    return _refreshed(Refreshed(access_token=access_token))
+
+
+def _refreshed(refreshed: Refreshed) -> Response:
+    return json_response(refreshed.model_dump_json(exclude_none=True).encode())
+
+
+@blueprint.post("/logout")
+@leaving
+@answers_nothing
+async def log_out() -> Response:
+    """End the session that a token of either kind belongs to."""
+    bearer = caller()
+    await database().transaction(sessions.end, session_id=bearer.session_id)
+    auth().revocations.add([bearer.session_id])
+    record(Audit.SIGNED_OUT, user_id=bearer.user_id, session_id=bearer.session_id)
+    return no_content()
+
+
+@blueprint.post("/logout-all")
+@signed_in
+@answers_nothing
+async def log_out_everywhere() -> Response:
+    """End all of your sessions."""
+    bearer = caller()
+    ended = await database().transaction(sessions.end_all, user_id=bearer.user_id)
+    auth().revocations.add([bearer.session_id, *ended])
+    record(Audit.SESSIONS_ENDED, user_id=bearer.user_id, count=len(ended))
+    return no_content()
+
+
+def _lives() -> Lives:
+    return Lives(refresh=settings().refresh_token_ttl, session=settings().session_ttl)
+
+
+def _opening() -> Opening:
+    return Opening(
+        address=client_address(),
+        agent=request.headers.get("User-Agent", ""),
+        lives=_lives(),
+        limit=settings().sessions_per_account,
+    )
+
+
+def _tokens_of(grant: Grant) -> tuple[str, str]:
+    access_token = issue_access_token(grant.user_id, session_id=grant.session_id, role=grant.role)
+    refresh_token = issue_refresh_token(
+        grant.user_id,
+        session_id=grant.session_id,
+        token_id=grant.token_id,
+        issued_at=grant.issued_at,
+        expires_at=grant.expires_at,
+    )
+    return access_token, refresh_token

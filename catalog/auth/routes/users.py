@@ -1,0 +1,77 @@
+"""``/api/users``: everyone's accounts, for administrators."""
+
+from quart import Blueprint, Response
+from quart_schema import document_response, tag_blueprint, validate_querystring, validate_request
+
+from catalog.auth import administration
+from catalog.auth.audit import Audit, record
+from catalog.auth.context import auth
+from catalog.auth.guards import caller_id, for_admins
+from catalog.auth.models import Role
+from catalog.auth.schemas import AccountRead, UserChange, UserPage
+from catalog.errors import AccountUnavailable, LastAdmin
+from catalog.http.context import cursors, database
+from catalog.http.openapi import refuses
+from catalog.http.pagination import next_page
+from catalog.http.rendering import json_response
+from catalog.http.schemas import DEFAULT_LIMIT, PageQuery
+
+PATH = "/api/users"
+
+blueprint = Blueprint("users", __name__, url_prefix=PATH)
+tag_blueprint(blueprint, ["users"])
+
+
+@blueprint.get("")
+@for_admins
+@validate_querystring(PageQuery)
+@document_response(UserPage)
+async def list_users(query_args: PageQuery) -> Response:
+    """List all accounts, the newest first."""
+    before_id = None
+    if query_args.cursor is not None:
+        before_id = int(cursors().decode(query_args.cursor, bound_to=PATH)[0])
+    page = await database().reading(
+        administration.list_users, limit=query_args.limit, before_id=before_id
+    )
+    next_url = None
+    if page.last_id is not None:
+        cursor = cursors().encode([page.last_id], bound_to=PATH)
+        limit = query_args.limit if query_args.limit != DEFAULT_LIMIT else None
+        next_url = next_page(PATH, cursor, limit=limit)
+    return json_response(
+        UserPage(users=[AccountRead(**user) for user in page.users], next=next_url)
+    )
+
+
+@blueprint.get("/<id:user_id>")
+@for_admins
+@document_response(AccountRead)
+async def read_user(user_id: int) -> Response:
+    """Read an account."""
+    user = await database().reading(administration.read_user, user_id=user_id)
+    return json_response(AccountRead(**user))
+
+
+@blueprint.patch("/<id:user_id>")
+@for_admins
+@refuses(AccountUnavailable, LastAdmin)
+@validate_request(UserChange)
+@document_response(AccountRead)
+async def change_user(user_id: int, data: UserChange) -> Response:
+    """Change what an account may do; a disabled one is signed out at once."""
+    change = await database().transaction(
+        administration.change_user,
+        user_id=user_id,
+        caller_id=caller_id(),
+        **data.model_dump(exclude_unset=True),
+    )
+    auth().revocations.add(change.ended)
+    auth().revocations.set_role(user_id, Role(change.after["role"]))
+    differences = {
+        name: [change.before[name], change.after[name]]
+        for name in ("role", "disabled")
+        if change.before[name] != change.after[name]
+    }
+    record(Audit.ACCOUNT_CHANGED, user_id=user_id, by=caller_id(), **differences)
+    return json_response(AccountRead(**change.after))

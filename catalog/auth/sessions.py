@@ -1,0 +1,336 @@
+"""Sessions: begun by a log-in, kept up by refresh tokens, ended by a log-out or by a theft.
+
+Refresh tokens may be rotated: each has one successor, and a superseded one that comes back late
+was stolen, by whoever sends it or by whoever superseded it (RFC 9700, section 4.14.2).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from secrets import token_hex
+from typing import Any, NamedTuple
+
+from sqlalchemy import CursorResult, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken, User
+from catalog.auth.tokens import Bearer
+from catalog.db.columns import database_now
+from catalog.errors import AccountUnavailable, NotFound, SessionEnded, TokenReused
+
+GRACE = timedelta(seconds=30)
+"""How long a superseded token still yields its successor: for lost answers and for races."""
+
+LAST_USED_PRECISION = timedelta(minutes=1)
+"""How old ``last_used_at`` may be; without it every refresh would be a write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lives:
+    """How long sessions and their tokens live.
+
+    Attributes:
+        refresh: a refresh token, from its issue.
+        session: a session at most, from its log-in, however often its token is rotated.
+    """
+
+    refresh: timedelta
+    session: timedelta
+
+    def expiry(self, *, issued_at: datetime, created_at: datetime) -> datetime:
+        """When a refresh token expires, and with it its session unless it is rotated before."""
+        return min(issued_at + self.refresh, created_at + self.session)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a new session is begun with.
+
+    Attributes:
+        address: where from.
+        agent: with what, as it calls itself.
+        lives: for how long.
+        limit: live sessions that the account may have, this one included.
+    """
+
+    address: str
+    agent: str
+    lives: Lives
+    limit: int
+
+
+class Grant(NamedTuple):
+    """What the tokens of a session are made of."""
+
+    user_id: int
+    session_id: int
+    role: Role
+    token_id: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class _State(NamedTuple):
+    """A session, its account and one of its tokens, as of one instant."""
+
+    user_id: int | None
+    refresh_hash: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+    role: str | None
+    disabled: bool | None
+    superseded_at: datetime | None
+    now: datetime
+
+
+async def begin(session: AsyncSession, *, user_id: int, role: Role, opening: Opening) -> Grant:
+    """Begin a session; where an account has too many, the least recently used ones end."""
+    await _make_room(session, user_id=user_id, limit=opening.limit)
+    issued_at: datetime = (await session.execute(select(database_now()))).scalar_one()
+    expires_at = opening.lives.expiry(issued_at=issued_at, created_at=issued_at)
+    token_id = token_hex(16)
+    row = LoginSession(
+        user_id=user_id,
+        refresh_hash=hash_of(token_id),
+        created_at=issued_at,
+        last_used_at=issued_at,
+        expires_at=expires_at,
+        address=opening.address[:MAX_ADDRESS],
+        agent=opening.agent[:MAX_AGENT],
+    )
+    session.add(row)
+    await session.flush()
+    return Grant(user_id, row.id, role, token_id, issued_at, expires_at)
+
+
+async def _make_room(session: AsyncSession, *, user_id: int, limit: int) -> None:
+    surplus = (
+        select(LoginSession.id)
+        .where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
+        .order_by(LoginSession.last_used_at.desc(), LoginSession.id.desc())
+        .offset(limit - 1)
+        .limit(1000)
+    )
+    ids = (await session.scalars(surplus)).all()
+    if ids:
+        await _revoke(session, ids)
+
+
+async def resume(
+    connection: AsyncConnection | AsyncSession, *, bearer: Bearer
+) -> tuple[Role, bool]:
+    """Let the holder of a refresh token go on.
+
+    Returns:
+        the account's role, and whether ``last_used_at`` is due to be written (``touch``).
+
+    Raises:
+        SessionEnded, AccountUnavailable, TokenReused: it may not go on.
+    """
+    state = await _look(connection, bearer)
+    role = _check(state, bearer)
+    assert state is not None  # noqa: S101 (checked; tells mypy)
+    return role, state.now - state.last_used_at > LAST_USED_PRECISION
+
+
+async def touch(session: AsyncSession, *, session_id: int) -> None:
+    """Note that a session is in use."""
+    await session.execute(
+        update(LoginSession)
+        .where(LoginSession.id == session_id)
+        .values(last_used_at=database_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def rotate(
+    session: AsyncSession, *, bearer: Bearer, successor_id: str, lives: Lives
+) -> Grant:
+    """Supersede a refresh token by its successor.
+
+    Of any number of requests with the same token, at the same time or within ``GRACE``, all get
+    the same successor.
+
+    Args:
+        session: the transaction.
+        bearer: who holds the token.
+        successor_id: the id of its successor, derived from its own, so that nobody needs to be
+            told which one was first.
+        lives: for how long it is granted.
+
+    Raises:
+        SessionEnded, AccountUnavailable: there is nothing to go on with.
+        TokenReused: it was superseded longer ago: end the session, in a transaction that this
+            refusal does not roll back.
+    """
+    presented = hash_of(bearer.token_id)
+    state = await _look(session, bearer)
+    role = _check(state, bearer)
+    assert state is not None  # noqa: S101 (checked; tells mypy)
+    if state.refresh_hash == presented:
+        expires_at = lives.expiry(issued_at=state.now, created_at=state.created_at)
+        # One statement decides: the others find another hash, once this one has committed.
+        rotation = (
+            update(LoginSession)
+            .where(LoginSession.id == bearer.session_id, LoginSession.refresh_hash == presented)
+            .where(LoginSession.revoked_at.is_(None))
+            .values(
+                refresh_hash=hash_of(successor_id), last_used_at=state.now, expires_at=expires_at
+            )
+            .execution_options(synchronize_session=False)
+        )
+        if await _count(session, rotation) == 1:
+            row = {"token_hash": presented, "superseded_at": state.now}
+            await session.execute(insert(SupersededToken).values(row))
+            return Grant(
+                bearer.user_id, bearer.session_id, role, successor_id, state.now, expires_at
+            )
+        state = await _look(session, bearer)
+        role = _check(state, bearer)
+        assert state is not None  # noqa: S101 (checked; tells mypy)
+    assert state.superseded_at is not None  # noqa: S101 (else it would be current, or reused)
+    expires_at = lives.expiry(issued_at=state.superseded_at, created_at=state.created_at)
+    return Grant(
+        bearer.user_id, bearer.session_id, role, successor_id, state.superseded_at, expires_at
+    )
+
+
+async def _look(connection: AsyncConnection | AsyncSession, bearer: Bearer) -> _State | None:
+    statement = (
+        select(
+            LoginSession.user_id,
+            LoginSession.refresh_hash,
+            LoginSession.created_at,
+            LoginSession.last_used_at,
+            LoginSession.expires_at,
+            LoginSession.revoked_at,
+            User.role,
+            User.disabled,
+            SupersededToken.superseded_at,
+            database_now(),
+        )
+        .select_from(LoginSession)
+        .outerjoin(User, User.id == LoginSession.user_id)
+        .outerjoin(SupersededToken, SupersededToken.token_hash == hash_of(bearer.token_id))
+        .where(LoginSession.id == bearer.session_id)
+    )
+    row = (await connection.execute(statement)).one_or_none()
+    return None if row is None else _State._make(row)
+
+
+def _check(state: _State | None, bearer: Bearer) -> Role:
+    if state is None or state.revoked_at is not None or state.expires_at <= state.now:
+        raise SessionEnded
+    if state.user_id != bearer.user_id or state.disabled or state.role is None:
+        raise AccountUnavailable
+    if state.refresh_hash != hash_of(bearer.token_id):
+        superseded_at = state.superseded_at
+        if superseded_at is None or state.now - superseded_at > GRACE:
+            raise TokenReused
+    return Role(state.role)
+
+
+async def end(session: AsyncSession, *, session_id: int, user_id: int | None = None) -> None:
+    """End one session; one that has ended already stays as it is.
+
+    Args:
+        session: the transaction.
+        session_id: which one.
+        user_id: whose it must be.
+
+    Raises:
+        NotFound: that account has no such session, or not any more.
+    """
+    ending = _ending().where(LoginSession.id == session_id)
+    if user_id is not None:
+        ending = ending.where(LoginSession.user_id == user_id)
+    if await _count(session, ending) == 0 and user_id is not None:
+        raise NotFound(f"You have no session {session_id}.")
+
+
+async def end_all(session: AsyncSession, *, user_id: int, but: int | None = None) -> list[int]:
+    """End the sessions of an account, all or all but one.
+
+    Returns:
+        the ids of those that were live.
+    """
+    live = select(LoginSession.id).where(
+        LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None)
+    )
+    ids = [each for each in await session.scalars(live) if each != but]
+    await _revoke(session, ids)
+    return ids
+
+
+async def forget_origins(session: AsyncSession, *, user_id: int) -> None:
+    """Forget where an account's sessions came from; what is left of them are numbers and times."""
+    await session.execute(
+        update(LoginSession)
+        .where(LoginSession.user_id == user_id)
+        .values(address="", agent="")
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _revoke(session: AsyncSession, ids: Sequence[int]) -> None:
+    if ids:
+        await session.execute(_ending().where(LoginSession.id.in_(ids)))
+
+
+def _ending() -> Any:
+    return (
+        update(LoginSession)
+        .where(LoginSession.revoked_at.is_(None))
+        .values(revoked_at=database_now())
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _count(session: AsyncSession, statement: Any) -> int:
+    result = await session.execute(statement)
+    assert isinstance(result, CursorResult)  # noqa: S101 (what an UPDATE returns; tells mypy)
+    return result.rowcount
+
+
+async def list_live(connection: AsyncConnection, *, user_id: int) -> list[dict[str, Any]]:
+    """An account's live sessions, the last used one first."""
+    columns = ("id", "created_at", "last_used_at", "expires_at", "address", "agent")
+    statement = (
+        select(*(getattr(LoginSession, column) for column in columns))
+        .where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
+        .where(LoginSession.expires_at > database_now())
+        .order_by(LoginSession.last_used_at.desc(), LoginSession.id.desc())
+    )
+    return [dict(zip(columns, row, strict=True)) for row in await connection.execute(statement)]
+
+
+async def sweep(session: AsyncSession, *, kept_ended: timedelta, limit: int) -> int:
+    """Delete sessions and superseded tokens that nobody can use any more.
+
+    Args:
+        session: the transaction.
+        kept_ended: how long those that have ended stay, because processes still ask for them.
+        limit: rows of each kind at most, so that no lock is held for long.
+
+    Returns:
+        how many rows are gone.
+    """
+    now: datetime = (await session.execute(select(database_now()))).scalar_one()
+    gone = 0
+    for key, condition in (
+        (LoginSession.id, LoginSession.expires_at < now - kept_ended),
+        (LoginSession.id, LoginSession.revoked_at < now - kept_ended),
+        (SupersededToken.token_hash, SupersededToken.superseded_at < now - 2 * GRACE),
+    ):
+        keys = (await session.scalars(select(key).where(condition).limit(limit))).all()
+        if keys:
+            gone += await _count(session, delete(key.class_).where(key.in_(keys)))
+    return gone
+
+
+def hash_of(token_id: str) -> str:
+    """What the database keeps of a token's id; it is random, so that a plain hash hides it."""
+    return sha256(token_id.encode()).hexdigest()

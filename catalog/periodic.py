@@ -1,0 +1,76 @@
+"""Work that is done again and again in the background while the service runs."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from catalog.errors import CatalogError
+from catalog.observability.logs import logger
+
+_log = logger(__name__)
+
+
+class Periodic:
+    """Does work at an interval until it is stopped; a failure does not end it.
+
+    Args:
+        name: under which failures are logged.
+        work: what to do.
+        interval: seconds from the end of one time to the begin of the next.
+        jitter: by how much of itself the interval may be longer, so that many processes that
+            were started together do not all do it at once.
+        at_once: whether the first time is before the service serves.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[object]],
+        *,
+        interval: float,
+        jitter: float = 0,
+        at_once: bool = False,
+    ) -> None:
+        self._name = name
+        self._work = work
+        self._interval = interval
+        self._jitter = jitter
+        self._at_once = at_once
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+
+    async def start(self) -> None:
+        """Go on with it in the background."""
+        if self._at_once:
+            await self._attempt()
+        self._task = asyncio.create_task(self._repeat())
+
+    async def stop(self) -> None:
+        """End it, in the middle if need be; idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval * (1 + self._jitter * random.random()))  # noqa: S311 (not a secret)
+            await self._attempt()
+
+    async def _attempt(self) -> None:
+        try:
+            await self._work()
+        except CatalogError as error:
+            # One line for an outage, however long it is.
+            if not self._failing:
+                cause = error.__cause__
+                _log.warning(
+                    "task_failing", task=self._name, code=error.slug, cause=repr(cause or error)
+                )
+            self._failing = True
+        except Exception as error:  # noqa: BLE001 (a bug must not end what others rely on)
+            _log.error("task_failed", task=self._name, exc_info=error)
+            self._failing = True
+        else:
+            if self._failing:
+                _log.info("task_recovered", task=self._name)
+            self._failing = False
