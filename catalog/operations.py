@@ -11,9 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from catalog.auth.context import auth
 from catalog.auth.guards import public
 from catalog.auth.keys import KEYS, KeyRing
-from catalog.errors import NotFound, NotReady, public_errors
+from catalog.errors import NotFound, NotReady, Unavailable, public_errors
 from catalog.http.conditional import etag_of
 from catalog.http.context import running
 from catalog.http.openapi import document_of, refuses, revalidates
@@ -33,6 +34,15 @@ class Health(ResponseBody):
     status: str
 
 
+class Readiness(Health):
+    """How the process is, and how much of late it knows."""
+
+    revocations_age_seconds: float = Field(
+        description="Since when it has not asked which sessions have ended and whose role is "
+        "another; while the database is away, the last answer stands."
+    )
+
+
 @blueprint.get("/livez")
 @public
 @document_response(Health)
@@ -44,18 +54,25 @@ async def check_liveness() -> Response:
 @blueprint.get("/readyz")
 @public
 @refuses(NotReady)
-@document_response(Health)
+@document_response(Readiness)
 async def check_readiness() -> Response:
     """Tell whether to send traffic: database reachable, schema current, not draining."""
     state = running()
     if state.draining:
         raise NotReady("The process is about to stop.")
-    revision = await state.database.probe(_schema_revision, within=READINESS_SECONDS)
+    age = auth().revocations.age
+    try:
+        revision = await state.database.probe(_schema_revision, within=READINESS_SECONDS)
+    except Unavailable as error:
+        known = "are not known" if age is None else f"are those of {age:.1f} seconds ago"
+        raise type(error)(f"{error.detail} The sessions that have ended {known}.") from error
     # A revision that this release does not know is newer: during a rolling upgrade the old
     # instances go on serving beside it.
     if revision is None or (revision in state.known_revisions and revision != state.head_revision):
         raise NotReady("The database's schema is older than this release: run catalog migrate.")
-    return json_response(Health(status="ready"))
+    if age is None:
+        raise NotReady("It is not known yet which sessions have ended.")
+    return json_response(Readiness(status="ready", revocations_age_seconds=round(age, 3)))
 
 
 async def _schema_revision(connection: AsyncConnection) -> str | None:

@@ -62,13 +62,12 @@ class Periodic:
         except CatalogError as error:
             # One line for an outage, however long it is.
             if not self._failing:
-                cause = error.__cause__
-                _log.warning(
-                    "task_failing", task=self._name, code=error.slug, cause=repr(cause or error)
-                )
+                cause = repr(error.__cause__ or error)
+                _log.warning("task_failing", task=self._name, code=error.slug, cause=cause)
             self._failing = True
         except Exception as error:  # noqa: BLE001 (a bug must not end what others rely on)
-            _log.error("task_failed", task=self._name, exc_info=error)
+            if not self._failing:
+                _log.error("task_failing", task=self._name, exc_info=error)
             self._failing = True
         else:
             if self._failing:
