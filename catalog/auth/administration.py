@@ -76,8 +76,7 @@ async def change_user(
     if disabled or role is Role.USER:
         # First, so that all who lock several accounts lock them in the same order.
         await keep_an_admin(session, without=user_id)
-    if await require_account(session, user_id=caller_id) is not Role.ADMIN:
-        raise Forbidden("Only an administrator may do this.")
+    await _require_admin(session, caller_id)
     await session.execute(select(User.id).where(User.id == user_id).with_for_update())
     before = await read_user(session, user_id=user_id)
     values: dict[str, Any] = {}
@@ -90,3 +89,23 @@ async def change_user(
         await session.execute(change.execution_options(synchronize_session=False))
     ended = await sessions.end_all(session, user_id=user_id) if disabled else []
     return Change(before, await read_user(session, user_id=user_id), ended)
+
+
+async def end_sessions(session: AsyncSession, *, user_id: int, caller_id: int) -> list[int]:
+    """Sign an account out everywhere.
+
+    Returns:
+        the sessions that have ended.
+
+    Raises:
+        AccountUnavailable, Forbidden: the caller is no administrator any more.
+        NotFound: there is no such account.
+    """
+    await _require_admin(session, caller_id)
+    await read_user(session, user_id=user_id)
+    return await sessions.end_all(session, user_id=user_id)
+
+
+async def _require_admin(session: AsyncSession, caller_id: int) -> None:
+    if await require_account(session, user_id=caller_id) is not Role.ADMIN:
+        raise Forbidden("Only an administrator may do this.")

@@ -18,6 +18,7 @@ from catalog.auth.context import auth
 from catalog.auth.models import Role
 from catalog.auth.tokens import Bearer, Kind, Tokens
 from catalog.errors import Forbidden, TokenInvalid, TokenMissing
+from catalog.http.headers import annotate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,6 +83,7 @@ def _guarded(view: View[P, T], audience: str, admit: Callable[[str], Bearer]) ->
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         bearer = admit(bearer_token())
         g.catalog_bearer = bearer
+        annotate(request.scope, user_id=str(bearer.user_id))
         # Where the library's get_jwt_identity and its like look.
         g._jwt_extended_jwt = bearer.claims
         g._jwt_extended_jwt_header = bearer.header

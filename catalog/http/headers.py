@@ -139,6 +139,7 @@ def _log_request(scope: Any, status: int, seconds: float) -> None:
         status=status,
         duration_ms=round(seconds * 1000, 2),
         client=client[0] if client else None,
+        user_id=int(scope["catalog.user_id"]) if "catalog.user_id" in scope else None,
     )
 
 

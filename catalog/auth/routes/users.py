@@ -11,9 +11,9 @@ from catalog.auth.models import Role
 from catalog.auth.schemas import AccountRead, UserChange, UserPage
 from catalog.errors import AccountUnavailable, LastAdmin
 from catalog.http.context import cursors, database
-from catalog.http.openapi import refuses
+from catalog.http.openapi import answers_nothing, refuses
 from catalog.http.pagination import next_page
-from catalog.http.rendering import json_response
+from catalog.http.rendering import json_response, no_content
 from catalog.http.schemas import DEFAULT_LIMIT, PageQuery
 
 PATH = "/api/users"
@@ -75,3 +75,17 @@ async def change_user(user_id: int, data: UserChange) -> Response:
     }
     record(Audit.ACCOUNT_CHANGED, user_id=user_id, by=caller_id(), **differences)
     return json_response(AccountRead(**change.after))
+
+
+@blueprint.delete("/<id:user_id>/sessions")
+@for_admins
+@refuses(AccountUnavailable)
+@answers_nothing
+async def end_user_sessions(user_id: int) -> Response:
+    """Sign an account out everywhere."""
+    ended = await database().transaction(
+        administration.end_sessions, user_id=user_id, caller_id=caller_id()
+    )
+    auth().revocations.add(ended)
+    record(Audit.SESSIONS_ENDED, user_id=user_id, by=caller_id(), count=len(ended))
+    return no_content()
