@@ -146,8 +146,9 @@ class Provider(OpenAPIProvider):
 
     def _is_limited(self, view: object) -> bool:
         """Whether the settings turn on the limit that a view states."""
+        settings = running(self._app).settings  # type: ignore[arg-type]  # a proxy of the app
         policy = limit_of(view)
-        return policy is not None and rate_of(running(self._app).settings, policy) is not None
+        return policy is not None and rate_of(settings, policy) is not None
 
     def schema(self) -> dict[str, Any]:
         """The whole document."""

@@ -33,7 +33,7 @@ from catalog.errors import (
 )
 from catalog.http.bodies import json_if_any
 from catalog.http.context import client_address, database, settings
-from catalog.http.limits import client_network
+from catalog.http.limits import client_network, limited
 from catalog.http.openapi import answers_nothing, refuses
 from catalog.http.rendering import json_response, no_content
 
@@ -42,13 +42,20 @@ tag_blueprint(blueprint, ["auth"])
 
 
 @blueprint.post("/signup")
+@limited("signup")
 @public
 @refuses(Taken, Overloaded)
 @validate_request(SignUp)
 @document_response(SignedUp, 201)
 async def sign_up(data: SignUp) -> Response:
     """Make an account and sign in."""
-    service.check_password(data.password, min_length=settings().password_min_length)
+    service.check_new_password(
+        data.password,
+        min_length=settings().password_min_length,
+        refuse_guessable=settings().refuse_guessable_passwords,
+        username=data.username,
+        email=data.email,
+    )
     user, grant = await database().transaction(
         service.sign_up_and_in,
         username=data.username,
@@ -69,6 +76,7 @@ async def sign_up(data: SignUp) -> Response:
 
 
 @blueprint.post("/login")
+@limited("login")
 @public
 @refuses(WrongCredentials, TooManyGuesses, Overloaded)
 @validate_request(LogIn)
@@ -126,6 +134,7 @@ async def _with_current_hash(account: Account, password: str) -> Account:
 
 
 @blueprint.post("/refresh")
+@limited("refresh")
 @refreshing
 @refuses(TokenReused, AccountUnavailable, UnsupportedMediaType, InvalidRequest)
 @document_response(Refreshed)
@@ -166,6 +175,7 @@ async def _end_stolen(bearer: Bearer) -> None:
 
 
 @blueprint.get("/refresh")
+@limited("refresh")
 @refreshing
 @refuses(TokenReused, AccountUnavailable)
 @document_response(Refreshed)

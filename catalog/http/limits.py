@@ -1,0 +1,119 @@
+"""How often a client address may ask: one decorator states it, and every answer tells.
+
+The headers are those of draft-ietf-httpapi-ratelimit-headers-10, a work in progress: what the
+policy is in ``RateLimit-Policy``, what is left of it in ``RateLimit``.
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Literal, ParamSpec, TypeVar, get_args
+
+from quart import Quart, Response, g, request
+
+from catalog.errors import TooManyRequests
+from catalog.http.context import running
+from catalog.http.limit_store import Count
+from catalog.settings import Rate, Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+View = Callable[P, Awaitable[T]]
+Policy = Literal["signup", "login", "refresh", "read", "write"]
+
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+"""Each has its setting, ``<policy>_limit``; handlers with the same one share its counts."""
+
+HEADERS = ("RateLimit-Policy", "RateLimit")
+"""What the answers of a limited handler carry while its policy is on."""
+
+_LIMIT_ATTRIBUTE = "catalog_limit"
+
+
+def limited(policy: Policy) -> Callable[[View[P, T]], View[P, T]]:
+    """Count each request against a policy before anything else is done for it."""
+
+    def decorator(view: View[P, T]) -> View[P, T]:
+        @wraps(view)
+        async def limited_view(*args: P.args, **kwargs: P.kwargs) -> T:
+            await _admit(policy)
+            return await view(*args, **kwargs)
+
+        setattr(limited_view, _LIMIT_ATTRIBUTE, policy)
+        return limited_view
+
+    return decorator
+
+
+def limit_of(view: object) -> Policy | None:
+    """The policy that a view states, whether it is on or off."""
+    return getattr(view, _LIMIT_ATTRIBUTE, None)
+
+
+def rate_of(settings: Settings, policy: Policy) -> Rate | None:
+    """What a policy allows; None when it is off."""
+    rate: Rate | None = getattr(settings, f"{policy}_limit")
+    return rate
+
+
+async def _admit(policy: Policy) -> None:
+    """Count the request.
+
+    Raises:
+        TooManyRequests: it is beyond the limit.
+    """
+    state = running()
+    rate = rate_of(state.settings, policy)
+    if rate is None:
+        return
+    who = client_network()
+    # With the rate, because counts mean something else under another one.
+    count = await state.limits.hit(rate, f"{policy}/{rate.requests}/{rate.seconds}/{who}")
+    g.rate_limit = (policy, rate, count)
+    if not count.admitted:
+        raise TooManyRequests(
+            f"One address may do this {rate.requests} times in {rate.seconds} seconds.",
+            retry_after_seconds=count.reset_seconds,
+        )
+
+
+def client_network() -> str:
+    """Whom the request that is being handled counts for."""
+    return network_of(request.scope.get("client"))
+
+
+def network_of(client: tuple[str, int] | None) -> str:
+    """Whom requests from an address count for.
+
+    That is an IPv4 address, or the /64 of an IPv6 one, in which a client chooses freely. Who
+    comes through a unix socket without a proxy's word for it is one client.
+    """
+    try:
+        address = ip_address(client[0] if client else "")
+    except ValueError:
+        return "local"
+    if isinstance(address, IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+def configure_limits(app: Quart) -> None:
+    """Let the answers of limited handlers tell where their client stands, errors included."""
+    app.before_serving(_open)
+    app.after_request(_tell)
+
+
+async def _open() -> None:
+    await running().limits.open()
+
+
+async def _tell(response: Response) -> Response:
+    counted: tuple[Policy, Rate, Count] | None = g.get("rate_limit")
+    if counted is not None:
+        policy, rate, count = counted
+        response.headers["RateLimit-Policy"] = f'"{policy}";q={rate.requests};w={rate.seconds}'
+        response.headers["RateLimit"] = f'"{policy}";r={count.remaining};t={count.reset_seconds}'
+    return response
