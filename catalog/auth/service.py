@@ -1,5 +1,7 @@
 """The rules of accounts: who may be made, who may sign in, who may go on."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, CursorResult, delete, select, update
@@ -7,15 +9,16 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth import guesses, sessions
-from catalog.auth.models import MAX_PASSWORD, Role, User
-from catalog.auth.names import checked_email, checked_username, composed, fold
-from catalog.auth.passwords import Passwords
+from catalog.auth.models import Role, User
+from catalog.auth.names import checked_email, checked_username, fold
+from catalog.auth.passwords import Passwords, check_choice
 from catalog.auth.sessions import Grant, Opening
 from catalog.errors import (
     AccountUnavailable,
     FieldError,
     InvalidRequest,
     LastAdmin,
+    NotFound,
     OperatorError,
     Taken,
     WrongCredentials,
@@ -23,15 +26,31 @@ from catalog.errors import (
 )
 
 
-def check_password(password: str, *, min_length: int) -> None:
-    """Refuse a new password that is too short.
+def check_new_password(
+    password: str,
+    *,
+    min_length: int,
+    refuse_guessable: bool,
+    username: str,
+    email: str,
+    pointer: str = "/password",
+) -> None:
+    """Refuse a password that an account may not have (``passwords.check_choice``).
 
     Raises:
-        InvalidRequest: it has fewer characters than the operator asks for.
+        InvalidRequest: it may not; the pointer says which field it was.
     """
-    if len(composed(password)) < min_length:
-        message = f"A password has at least {min_length} characters."
-        raise InvalidRequest(errors=[FieldError("pointer", "/password", message)])
+    try:
+        check_choice(
+            password,
+            min_length=min_length,
+            refuse_guessable=refuse_guessable,
+            username=username,
+            email=email,
+        )
+    except ValueError as fault:
+        error = FieldError("pointer", pointer, f"A password {fault}.")
+        raise InvalidRequest(errors=[error]) from None
 
 
 async def sign_up(
@@ -130,13 +149,15 @@ async def look_up(connection: AsyncConnection, *, login: str, network: str) -> A
         TooManyGuesses: of passwords for it from this network too many were wrong.
     """
     key = fold(login)
-    account = await _find(
-        connection, User.email_key == key if "@" in key else User.username_key == key
-    )
+    account = await _find(connection, _is_named(key))
     # An unknown name is counted too: not to be would tell that it is unknown.
     subject = guesses.subject_of(account.id if account else key, network)
     await guesses.check(connection, subject=subject)
     return Attempt(account, subject)
+
+
+def _is_named(key: str) -> ColumnElement[bool]:
+    return User.email_key == key if "@" in key else User.username_key == key
 
 
 async def look_up_own(connection: AsyncConnection, *, user_id: int, network: str) -> Attempt:
@@ -154,7 +175,9 @@ async def look_up_own(connection: AsyncConnection, *, user_id: int, network: str
     return Attempt(account, subject)
 
 
-async def _find(connection: AsyncConnection, condition: ColumnElement[bool]) -> Account | None:
+async def _find(
+    connection: AsyncConnection | AsyncSession, condition: ColumnElement[bool]
+) -> Account | None:
     columns = [getattr(User, field) for field in Account._fields]
     row = (await connection.execute(select(*columns).where(condition))).one_or_none()
     return None if row is None else Account(*row)
@@ -250,6 +273,43 @@ async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) 
     return dict(row._mapping)
 
 
+async def reset_password(
+    session: AsyncSession, *, login: str, password_hash: str
+) -> tuple[str, int]:
+    """Give an account another password, without asking for the old one, and end its sessions.
+
+    Returns:
+        its username, and how many sessions have ended.
+
+    Raises:
+        NotFound: nobody has that name or address.
+    """
+    account = await _find_named(session, login)
+    change = update(User).where(User.id == account.id).values(password_hash=password_hash)
+    await _changed(session, change)
+    return account.username, len(await sessions.end_all(session, user_id=account.id))
+
+
+async def end_sessions(session: AsyncSession, *, login: str) -> int:
+    """Sign an account out everywhere.
+
+    Returns:
+        how many sessions have ended.
+
+    Raises:
+        NotFound: nobody has that name or address.
+    """
+    account = await _find_named(session, login)
+    return len(await sessions.end_all(session, user_id=account.id))
+
+
+async def _find_named(session: AsyncSession, login: str) -> Account:
+    account = await _find(session, _is_named(fold(login)))
+    if account is None:
+        raise NotFound(f"There is no account {login!r}.")
+    return account
+
+
 async def change_email(session: AsyncSession, *, user_id: int, email: str) -> dict[str, Any]:
     """Give an account another e-mail address.
 
@@ -333,23 +393,31 @@ async def has_admin(session: AsyncSession) -> bool:
     return await session.scalar(select(User.id).where(User.role == Role.ADMIN).limit(1)) is not None
 
 
-def check_admin(*, username: str, email: str, password: str, min_length: int) -> None:
+def check_admin(
+    *, username: str, email: str, password: str, min_length: int, refuse_guessable: bool
+) -> None:
     """Refuse an administrator whom sign-up would refuse too.
 
     Raises:
         OperatorError: name, address or password is not acceptable; says all that is wrong.
     """
     faults = []
-    for check, value, label in (
+    may_have = partial(
+        check_choice,
+        min_length=min_length,
+        refuse_guessable=refuse_guessable,
+        username=username,
+        email=email,
+    )
+    checks: tuple[tuple[Callable[[str], object], str, str], ...] = (
         (checked_username, username, "username"),
         (checked_email, email, "e-mail address"),
-    ):
+        (may_have, password, "password"),
+    )
+    for check, value, label in checks:
         try:
             check(value)
         except ValueError as error:
             faults.append(f"The administrator's {label} {error}.")
-    if not min_length <= len(composed(password)) <= MAX_PASSWORD:
-        limits = f"{min_length} to {MAX_PASSWORD}"
-        faults.append(f"The administrator's password must have {limits} characters.")
     if faults:
         raise OperatorError("\n".join(faults))

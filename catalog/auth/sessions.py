@@ -199,6 +199,11 @@ async def rotate(
 
 
 async def _look(connection: AsyncConnection | AsyncSession, bearer: Bearer) -> _State | None:
+    superseded_at = (
+        select(SupersededToken.superseded_at)
+        .where(SupersededToken.token_hash == hash_of(bearer.token_id))
+        .scalar_subquery()
+    )
     statement = (
         select(
             LoginSession.user_id,
@@ -209,12 +214,11 @@ async def _look(connection: AsyncConnection | AsyncSession, bearer: Bearer) -> _
             LoginSession.revoked_at,
             User.role,
             User.disabled,
-            SupersededToken.superseded_at,
+            superseded_at,
             database_now(),
         )
         .select_from(LoginSession)
         .outerjoin(User, User.id == LoginSession.user_id)
-        .outerjoin(SupersededToken, SupersededToken.token_hash == hash_of(bearer.token_id))
         .where(LoginSession.id == bearer.session_id)
     )
     row = (await connection.execute(statement)).one_or_none()
@@ -263,6 +267,15 @@ async def end_all(session: AsyncSession, *, user_id: int, but: int | None = None
     ids = [each for each in await session.scalars(live) if each != but]
     await _revoke(session, ids)
     return ids
+
+
+async def end_everyone(session: AsyncSession) -> int:
+    """End every session of every account.
+
+    Returns:
+        how many were live.
+    """
+    return await _count(session, _ending())
 
 
 async def forget_origins(session: AsyncSession, *, user_id: int) -> None:

@@ -9,6 +9,8 @@ HOMES = {
     "serve": "catalog.cli.serve",
     "migrate": "catalog.cli.migrate",
     "create-admin": "catalog.cli.create_admin",
+    "reset-password": "catalog.cli.reset_password",
+    "end-sessions": "catalog.cli.end_sessions",
     "seed": "catalog.cli.seed",
     "check": "catalog.cli.check",
     "openapi": "catalog.cli.openapi",

@@ -50,6 +50,7 @@ async def _create(settings: Settings, username: str, email: str, password: str) 
         email=email,
         password=password,
         min_length=settings.password_min_length,
+        refuse_guessable=settings.refuse_guessable_passwords,
     )
     passwords = Passwords(settings)
     database = Database(settings)

@@ -7,10 +7,8 @@ from collections.abc import Callable
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth.models import MAX_PASSWORD
-from catalog.auth.passwords import Passwords
+from catalog.auth.passwords import Passwords, check_choice
 from catalog.auth.samples import make_accounts
-from catalog.auth.service import check_password
 from catalog.cli.entry import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
@@ -107,9 +105,17 @@ async def _require_schema(session: AsyncSession) -> None:
 
 
 async def _hash(settings: Settings, password: str) -> str:
-    check_password(password, min_length=settings.password_min_length)
-    if len(password) > MAX_PASSWORD:
-        raise OperatorError(f"A password has at most {MAX_PASSWORD} characters.")
+    try:
+        check_choice(
+            password,
+            min_length=settings.password_min_length,
+            refuse_guessable=settings.refuse_guessable_passwords,
+            # It is for many accounts, and none in particular.
+            username="",
+            email="",
+        )
+    except ValueError as fault:
+        raise OperatorError(f"A password {fault}.") from None
     passwords = Passwords(settings)
     try:
         return await passwords.hash(password)

@@ -1,0 +1,40 @@
+"""``catalog end-sessions``."""
+
+import click
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth import service, sessions
+from catalog.cli.entry import encodable, run, settings_for_command
+from catalog.cli.schema import require_schema
+from catalog.db.database import Database
+from catalog.settings import Settings
+
+
+@click.command("end-sessions")
+@click.argument("login", callback=encodable, required=False)
+@click.option("--all", "everyone", is_flag=True, help="Of all accounts.")
+def end_sessions(login: str | None, everyone: bool) -> None:
+    """Sign an account out everywhere, or all of them.
+
+    LOGIN is a username or an e-mail address. Tokens of the ended sessions are refused within two
+    seconds by every instance that runs.
+    """
+    if (login is None) == (not everyone):
+        raise click.UsageError("Name an account, or give --all.")
+    ended = run(_end(settings_for_command(), login))
+    click.echo(f"Ended sessions: {ended}.")
+
+
+async def _end(settings: Settings, login: str | None) -> int:
+    database = Database(settings)
+
+    async def work(session: AsyncSession) -> int:
+        await require_schema(await session.connection())
+        if login is None:
+            return await sessions.end_everyone(session)
+        return await service.end_sessions(session, login=login)
+
+    try:
+        return await database.transaction(work)
+    finally:
+        await database.close()

@@ -1,0 +1,44 @@
+"""``catalog reset-password``."""
+
+from secrets import token_urlsafe
+
+import click
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth import service
+from catalog.auth.passwords import Passwords
+from catalog.cli.entry import encodable, run, settings_for_command
+from catalog.cli.schema import require_schema
+from catalog.db.database import Database
+from catalog.settings import Settings
+
+
+@click.command("reset-password")
+@click.argument("login", callback=encodable)
+def reset_password(login: str) -> None:
+    """Give an account another password and end its sessions.
+
+    LOGIN is its username or its e-mail address. The password is random and printed, this once;
+    its owner changes it when signed in. For owners who have forgotten theirs, and for accounts
+    that someone else has got into.
+    """
+    settings = settings_for_command()
+    password = token_urlsafe(15)
+    username, ended = run(_reset(settings, login, password))
+    click.echo(f"Reset the password of {username!r} and ended its sessions: {ended}.")
+    click.echo(f"Password, shown only now: {password}")
+
+
+async def _reset(settings: Settings, login: str, password: str) -> tuple[str, int]:
+    passwords = Passwords(settings)
+    database = Database(settings)
+
+    async def work(session: AsyncSession, password_hash: str) -> tuple[str, int]:
+        await require_schema(await session.connection())
+        return await service.reset_password(session, login=login, password_hash=password_hash)
+
+    try:
+        return await database.transaction(work, await passwords.hash(password))
+    finally:
+        passwords.close()
+        await database.close()

@@ -1,0 +1,54 @@
+"""``catalog reset-password``."""
+
+import pytest
+
+from tests.cli.commands import CommandLine
+from tests.support import PASSWORD, Caller, problem_of
+
+
+def password_in(output: str) -> str:
+    """The password that a command has shown."""
+    return output.splitlines()[1].removeprefix("Password, shown only now: ")
+
+
+@pytest.mark.parametrize("login", ["ada", "ADA@example.com"])
+async def test_the_new_password_signs_in_and_the_old_one_does_not(
+    catalog: CommandLine, ada: Caller, anyone: Caller, login: str
+) -> None:
+    output = await catalog.output_of("reset-password", login)
+
+    assert output.startswith("Reset the password of 'ada' and ended its sessions: 1.\n")
+    assert (await anyone.log_in("ada", password_in(output))).status_code == 200
+    assert problem_of(await anyone.log_in("ada", PASSWORD)) == (401, "credentials-wrong")
+
+
+async def test_sessions_from_before_have_ended(
+    catalog: CommandLine, ada: Caller, bob: Caller
+) -> None:
+    await catalog.output_of("reset-password", "ada")
+
+    async def refresh(caller: Caller) -> int:
+        answer = await caller.post("/api/auth/refresh", token=caller.refresh_token)
+        return answer.status_code
+
+    assert (await refresh(ada), await refresh(bob)) == (401, 200)
+
+
+async def test_each_time_it_is_another_one(catalog: CommandLine, ada: Caller) -> None:
+    first = password_in(await catalog.output_of("reset-password", "ada"))
+    second = password_in(await catalog.output_of("reset-password", "ada"))
+
+    assert first != second
+    assert min(len(first), len(second)) >= 20
+
+
+async def test_an_unknown_account_is_told(catalog: CommandLine) -> None:
+    faults = await catalog.faults_of("reset-password", "nobody")
+
+    assert faults == ["There is no such resource: There is no account 'nobody'."]
+
+
+async def test_a_database_without_the_schema_is_told(fresh: CommandLine) -> None:
+    (fault,) = await fresh.faults_of("reset-password", "ada")
+
+    assert "catalog migrate" in fault
