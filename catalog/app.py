@@ -72,7 +72,7 @@ def create_app(settings: Settings) -> Quart:
         ),
     )
     app.extensions[KEYS] = keys
-    Tokens(app, keys.secrets[0].decode(), settings)
+    Tokens(app, keys, settings)
     revocations = Revocations(
         database,
         access_token_ttl=settings.access_token_ttl,

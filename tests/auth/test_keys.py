@@ -1,9 +1,15 @@
 """Keys: their names, what is taken for one, what is derived from them, and what is public."""
 
 import json
+import os
+import stat
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import jwt
@@ -20,13 +26,15 @@ from pydantic import SecretStr
 from quart import Quart
 from sqlalchemy import URL
 
-from catalog.auth.keys import KEYS, KeyRing
-from catalog.errors import SettingsInvalid
+from catalog.app import create_app
+from catalog.auth.keys import KEYS, KeyRing, existing_secret, signing_secret
+from catalog.errors import SettingsInvalid, StartFailed
 from catalog.settings import Settings
 from tests.auth.keys import ALGORITHMS, pem_of, private_key, public_pem_of
+from tests.auth.test_tokens import GOOD, INVALID, verdict
 from tests.engines import SECRET, settings_for
-from tests.http.wire import app_without_database
-from tests.support import Caller
+from tests.http.wire import app_without_database, holder_of_tokens
+from tests.support import Caller, problem_of
 
 NOWHERE = URL.create("sqlite+aiosqlite", database="/nonexistent/catalog.db")
 NEW = "4c9b0e8ffd2f60a3f6d63b2d7b6f1f2c8a55d1c2b7e94f0a"
@@ -373,6 +381,7 @@ class TestPreviousPublicKeys:
         )
 
 
+ROTATE = {"rotate": True}
 PRIVATE_MEMBERS = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 PATH = "/.well-known/jwks.json"
 
@@ -426,6 +435,18 @@ class TestPublished:
             assert set(key) == expected | own[key["kty"]]
             assert not set(key) & PRIVATE_MEMBERS
 
+    @each_algorithm
+    async def test_a_stock_verifier_reads_them(self, tmp_path: Path, algorithm: str) -> None:
+        app = app_with(tmp_path, jwt_private_key=pem_of(private_key(algorithm)))
+        holder = await holder_of_tokens(app)
+        token = str(holder.access_token)
+
+        published = jwt.PyJWKSet.from_json((await Caller(app).get(PATH)).body.decode())
+        key = published[jwt.get_unverified_header(token)["kid"]]
+        claims = jwt.decode(token, key, algorithms=[algorithm], audience="catalog")
+
+        assert claims["sub"] == "1"
+
     async def test_each_is_named_by_its_thumbprint(self, tmp_path: Path) -> None:
         app = app_with(tmp_path, jwt_private_key=pem_of(private_key("ES256")))
 
@@ -435,3 +456,285 @@ class TestPublished:
         text = json.dumps(members, sort_keys=True, separators=(",", ":"))
         digest = sha256(text.encode()).digest()
         assert key["kid"] == jwt.utils.base64url_encode(digest).decode()
+
+
+def kid_of(token: str | None) -> str:
+    kid: str = jwt.get_unverified_header(str(token))["kid"]
+    return kid
+
+
+async def verdicts(app: Quart, holder: Caller) -> tuple[tuple[int, str], tuple[int, str]]:
+    """What somebody's access and refresh token earn at an app."""
+    return (
+        await verdict(app, str(holder.access_token), "access"),
+        await verdict(app, str(holder.refresh_token), "refresh"),
+    )
+
+
+class Instances:
+    """Makes instances of the service with keys of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, secret: str = NEW, *previous: str, **keys: str) -> Quart:
+        return app_with(
+            self._folder,
+            jwt_secret_key=secret,
+            jwt_previous_secret_keys=tuple(SecretStr(each) for each in previous),
+            **keys,
+        )
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Instances:
+    return Instances(tmp_path)
+
+
+class TestRotation:
+    async def test_tokens_of_the_old_secret_stay_good_and_new_ones_are_of_the_new(
+        self, instance: Instances
+    ) -> None:
+        before, after = instance(OLD), instance(NEW, OLD)
+        early, late = await holder_of_tokens(before), await holder_of_tokens(after)
+
+        assert await verdicts(after, early) == (GOOD, GOOD)
+        assert await verdicts(after, late) == (GOOD, GOOD)
+        old, new = ring(OLD).for_access.kid, ring(NEW).for_access.kid
+        assert (kid_of(early.access_token), kid_of(early.refresh_token)) == (old, old)
+        assert (kid_of(late.access_token), kid_of(late.refresh_token)) == (new, new)
+
+    async def test_what_a_forgotten_secret_has_signed_is_invalid(self, instance: Instances) -> None:
+        early = await holder_of_tokens(instance(OLD))
+
+        assert await verdicts(instance(NEW), early) == (INVALID, INVALID)
+
+    async def test_several_previous_secrets_are_accepted(self, instance: Instances) -> None:
+        secrets = [f"{number}{OLD}" for number in range(5)]
+        after = instance(NEW, *secrets)
+
+        for secret in secrets:
+            assert await verdicts(after, await holder_of_tokens(instance(secret))) == (GOOD, GOOD)
+
+    async def test_an_upgrade_instance_by_instance_refuses_nobody(
+        self, instance: Instances
+    ) -> None:
+        steps = [instance(OLD), instance(OLD, OLD, NEW), instance(NEW, OLD, NEW), instance(NEW)]
+        holders = [await holder_of_tokens(app) for app in steps[:3]]
+
+        # At each moment instances of two neighbouring steps serve side by side.
+        for app, holder in [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (2, 2)]:
+            assert await verdicts(steps[app], holders[holder]) == (GOOD, GOOD), (app, holder)
+        # Why the order matters: nobody had told the first ones about the new secret.
+        assert await verdicts(steps[0], holders[2]) == (INVALID, INVALID)
+        assert await verdicts(steps[3], holders[1]) == (INVALID, INVALID)
+
+    async def test_an_upgrade_of_the_private_key_refuses_nobody_either(
+        self, instance: Instances
+    ) -> None:
+        old, new = private_key("ES256"), private_key("ES256", 2)
+        both = public_pem_of(old) + public_pem_of(new)
+        steps = [
+            instance(jwt_private_key=pem_of(old)),
+            instance(jwt_private_key=pem_of(old), jwt_previous_public_keys=both),
+            instance(jwt_private_key=pem_of(new), jwt_previous_public_keys=both),
+            instance(jwt_private_key=pem_of(new)),
+        ]
+        holders = [await holder_of_tokens(app) for app in steps[:3]]
+
+        for app, holder in [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (2, 2), (3, 2)]:
+            assert await verdicts(steps[app], holders[holder]) == (GOOD, GOOD), (app, holder)
+        assert await verdicts(steps[0], holders[2]) == (INVALID, GOOD)
+        assert await verdicts(steps[3], holders[1]) == (INVALID, GOOD)
+
+    async def test_algorithms_can_be_exchanged_for_each_other_and_back(
+        self, instance: Instances
+    ) -> None:
+        walk = [None, *ALGORITHMS, "RS256", None, "EdDSA", "ES256", None]
+        holders: list[Caller] = []
+        previous: str | None = None
+        for algorithm in walk:
+            keys = {}
+            if algorithm:
+                keys["jwt_private_key"] = pem_of(private_key(algorithm))
+            if previous:
+                keys["jwt_previous_public_keys"] = public_pem_of(private_key(previous))
+            app = instance(**keys)
+            holders.append(await holder_of_tokens(app))
+
+            header = jwt.get_unverified_header(str(holders[-1].access_token))
+            assert header["alg"] == (algorithm or "HS256")
+            for holder in holders[-2:]:
+                assert await verdicts(app, holder) == (GOOD, GOOD)
+            if len(holders) > 2 and walk[len(holders) - 3] not in {algorithm, previous, None}:
+                assert await verdicts(app, holders[-3]) == (INVALID, GOOD)
+            previous = algorithm
+
+    async def test_a_refresh_token_from_before_gets_an_access_token_of_the_new_key(
+        self, ada: Caller, settings: Settings
+    ) -> None:
+        keys = {
+            "jwt_secret_key": SecretStr(NEW),
+            "jwt_previous_secret_keys": (SECRET,),
+            "jwt_private_key": SecretStr(pem_of(private_key("EdDSA"))),
+        }
+        after = create_app(settings.model_copy(update=keys))
+        async with after.test_app():
+            answer = await Caller(after).post("/api/auth/refresh", token=ada.refresh_token)
+            token = answer.json["access_token"]
+            mine = await Caller(after).get("/api/products/my", token=token)
+
+        assert jwt.get_unverified_header(token)["alg"] == "EdDSA"
+        assert mine.status_code == 200
+
+    async def test_a_refresh_token_has_one_successor_whichever_instance_answers(
+        self, ada: Caller, settings: Settings
+    ) -> None:
+        keys = {"jwt_secret_key": SecretStr(NEW), "jwt_previous_secret_keys": (SECRET,)}
+        after = create_app(settings.model_copy(update=keys))
+        async with after.test_app():
+            rotated = [
+                (await each.post("/api/auth/refresh", token=ada.refresh_token, json=ROTATE)).json
+                for each in (ada, Caller(after), ada)
+            ]
+            successors = [str(answer["refresh_token"]) for answer in rotated]
+            once_more = await Caller(after).post("/api/auth/refresh", token=successors[0])
+
+        assert successors[0] == successors[2]
+        assert kid_of(successors[0]) == kid_of(ada.refresh_token)
+        assert kid_of(successors[1]) == ring(NEW).for_refresh.kid
+        # Written differently, they say the same.
+        assert successors[0].split(".")[1] == successors[1].split(".")[1]
+        assert once_more.status_code == 200
+
+    async def test_a_walk_through_a_list_goes_on(self, ada: Caller, settings: Settings) -> None:
+        for number in range(3):
+            await ada.offer(f"Lamp {number}")
+        page = (await ada.get("/api/products?limit=1", token="")).json
+        keys = {"jwt_secret_key": SecretStr(NEW), "jwt_previous_secret_keys": (SECRET,)}
+        during = create_app(settings.model_copy(update=keys))
+        keys = {"jwt_secret_key": SecretStr(NEW), "jwt_previous_secret_keys": ()}
+        after = create_app(settings.model_copy(update=keys))
+
+        names = [page["products"][0]["name"]]
+        async with during.test_app(), after.test_app():
+            forgotten = await Caller(after).get(page["next"])
+            page = (await Caller(during).get(page["next"])).json
+            names.append(page["products"][0]["name"])
+            # The next cursor is of the new secret already.
+            page = (await Caller(after).get(page["next"])).json
+            names.append(page["products"][0]["name"])
+
+        assert problem_of(forgotten) == (400, "cursor-invalid")
+        assert names == ["Lamp 2", "Lamp 1", "Lamp 0"]
+
+
+# Children of one process, which wait until the last of them is there.
+EIGHT_AT_ONCE = """
+import os, sys
+from catalog.auth.keys import signing_secret
+from catalog.settings import Settings
+
+settings = Settings(database_url=sys.argv[1])
+gate, opener = os.pipe()
+for _ in range(8):
+    if os.fork() == 0:
+        os.close(opener)
+        os.read(gate, 1)
+        os.write(1, signing_secret(settings).encode() + b"\\n")
+        os._exit(0)
+os.close(opener)
+for _ in range(8):
+    assert os.wait()[1] == 0
+"""
+
+
+class TestSigningSecret:
+    @staticmethod
+    def settings(folder: Path) -> Settings:
+        url = URL.create("sqlite+aiosqlite", database=str(folder / "catalog.db"))
+        return Settings(database_url=url)
+
+    def test_it_is_the_one_from_the_settings(self, tmp_path: Path) -> None:
+        settings = self.settings(tmp_path).model_copy(update={"jwt_secret_key": SECRET})
+
+        assert signing_secret(settings) == SECRET.get_secret_value()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_it_is_made_once_for_its_owner_alone(self, tmp_path: Path) -> None:
+        settings = self.settings(tmp_path / "var")
+
+        first = signing_secret(settings)
+        second = signing_secret(settings)
+
+        (file,) = (tmp_path / "var").iterdir()
+        assert first == second == file.read_text()
+        assert len(bytes.fromhex(first)) == 32
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    def test_the_umask_has_no_say(self, tmp_path: Path) -> None:
+        before = os.umask(0)
+        try:
+            signing_secret(self.settings(tmp_path))
+        finally:
+            os.umask(before)
+
+        assert stat.S_IMODE((tmp_path / "jwt_secret_key").stat().st_mode) == 0o600
+
+    def test_each_place_has_its_own(self, tmp_path: Path) -> None:
+        secrets = {signing_secret(self.settings(tmp_path / name)) for name in "abc"}
+
+        assert len(secrets) == 3
+
+    @pytest.mark.parametrize("attempt", range(10))
+    def test_threads_that_start_at_once_share_it(self, tmp_path: Path, attempt: int) -> None:
+        settings = self.settings(tmp_path / str(attempt))
+        ready = Barrier(8)
+
+        def start(_: int) -> str:
+            ready.wait()
+            return signing_secret(settings)
+
+        with ThreadPoolExecutor(8) as threads:
+            secrets = set(threads.map(start, range(8)))
+
+        assert len(secrets) == 1
+        assert [file.name for file in (tmp_path / str(attempt)).iterdir()] == ["jwt_secret_key"]
+
+    def test_processes_that_start_at_once_share_it(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-c", EIGHT_AT_ONCE, f"sqlite:///{tmp_path}/catalog.db"]
+
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        assert output.splitlines() == [(tmp_path / "jwt_secret_key").read_text()] * 8
+        assert [file.name for file in tmp_path.iterdir()] == ["jwt_secret_key"]
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"short", b"\xff" * 64, b"\n" * 64],
+        ids=["empty", "short", "binary", "blank"],
+    )
+    def test_a_file_that_is_no_secret_is_not_used(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "jwt_secret_key").write_bytes(content)
+
+        with pytest.raises(StartFailed):
+            signing_secret(self.settings(tmp_path))
+
+    def test_a_place_that_is_no_folder_is_said_to_be_out_of_reach(self, tmp_path: Path) -> None:
+        (tmp_path / "var").write_text("a file")
+
+        with pytest.raises(StartFailed, match="out of reach"):
+            signing_secret(self.settings(tmp_path / "var"))
+
+    def test_a_newline_at_its_end_is_not_part_of_it(self, tmp_path: Path) -> None:
+        (tmp_path / "jwt_secret_key").write_text("k" * 40 + "\n")
+
+        assert signing_secret(self.settings(tmp_path)) == "k" * 40
+
+    def test_to_look_for_it_makes_none(self, tmp_path: Path) -> None:
+        settings = self.settings(tmp_path)
+
+        assert existing_secret(settings) is None
+        assert list(tmp_path.iterdir()) == []
+        made = signing_secret(settings)
+        assert existing_secret(settings) == made
