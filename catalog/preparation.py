@@ -97,6 +97,7 @@ async def _ensure_admin(connection: AsyncConnection, settings: Settings) -> None
             email=settings.admin_email,
             password=password,
             min_length=settings.password_min_length,
+            refuse_guessable=settings.refuse_guessable_passwords,
         )
         passwords = Passwords(settings)
         try:

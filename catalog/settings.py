@@ -314,7 +314,7 @@ class Settings(BaseSettings):
 
     # First, because the rules of other fields depend on it.
     env: Literal["development", "production"] = "development"
-    """``production`` refuses to start without ``JWT_SECRET_KEY``."""
+    """``production`` wants a ``JWT_SECRET_KEY`` and refuses common passwords."""
 
     database_url: Annotated[URL, PlainValidator(parse_database_url)] = Field(
         default=URL.create("sqlite+aiosqlite", database="var/catalog.db"),
@@ -486,6 +486,11 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the database is a SQLite file of this machine."""
         return self.database_url.get_backend_name() == "sqlite"
+
+    @property
+    def refuse_guessable_passwords(self) -> bool:
+        """Whether new passwords must not be common ones, nor what their account suggests."""
+        return self.env == "production"
 
     @property
     def data_dir(self) -> Path:

@@ -174,6 +174,20 @@ class TestFirstStart:
         assert "short" not in refused.value.detail
 
     @on_sqlite
+    async def test_in_production_nobody_starts_with_a_common_password(
+        self, empty_database_url: URL
+    ) -> None:
+        common = {**GIVEN, "admin_password": "Sunshine"}
+
+        with pytest.raises(OperatorError, match="one of the 3,000 most common") as refused:
+            await prepare(settings_for(empty_database_url, **common, env="production"))
+        await prepare(settings_for(empty_database_url, **common))
+
+        assert "Sunshine" not in refused.value.detail
+        # There is an administrator now, so that the password is not looked at any more.
+        await prepare(settings_for(empty_database_url, **common, env="production"))
+
+    @on_sqlite
     async def test_the_folder_of_the_database_is_made(self, empty_database_url: URL) -> None:
         file = Path(str(empty_database_url.database))
         url = empty_database_url.set(database=str(file.parent / "var" / "data" / file.name))

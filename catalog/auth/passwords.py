@@ -110,6 +110,9 @@ class Passwords:
             threads, thread_name_prefix="passwords", initializer=_give_way
         )
         self._room = threads + settings.password_queue
+        if settings.refuse_guessable_passwords:
+            # Read now, before anybody waits for the event loop that reading them would hold up.
+            common_passwords(settings.password_min_length)
         self._decoy: str | None = None
 
     async def hash(self, password: str) -> str:

@@ -1,6 +1,9 @@
-"""Passwords: argon2id, off the event loop, with a bounded queue."""
+"""Passwords: which may be chosen; argon2id, off the event loop, with a bounded queue."""
 
 import asyncio
+import os
+import sys
+import threading
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,14 +12,22 @@ from typing import Any
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 from argon2.low_level import Type
+from quart import Quart
 
-from catalog.auth.passwords import Passwords
-from catalog.auth.routes import PASSWORDS
+from catalog.app import create_app
+from catalog.auth.context import auth
+from catalog.auth.passwords import (
+    COMMON_PASSWORDS,
+    NICENESS,
+    Passwords,
+    check_choice,
+    common_passwords,
+)
 from catalog.errors import Overloaded
 from catalog.settings import Settings
 from tests.engines import SECRET
 from tests.http.wire import app_without_database
-from tests.support import PASSWORD, Caller, problem_of
+from tests.support import PASSWORD, Caller, fields_of, problem_of
 
 
 def passwords_with(**overrides: Any) -> Passwords:
@@ -29,6 +40,122 @@ def passwords() -> Iterator[Passwords]:
     passwords = passwords_with()
     yield passwords
     passwords.close()
+
+
+# Everybody's first guesses, and what an account suggests: ada, ada.lovelace@example.com.
+COMMON = ["password", "12345678", "iloveyou", "trustno1", "1q2w3e4r", "PassWord1"]
+SUGGESTED = {
+    "name-and-year": "ada-1815",
+    "name-in-capitals": "ADA!!!!!",
+    "name-between": "123ada456",
+    "wide-name": "\uff41\uff44\uff4112345",
+    "address": "ada.lovelace@example.com",
+    "address-in-capitals": "Ada.Lovelace@EXAMPLE.com",
+    "local-part": "ada.lovelace",
+    "local-part-and-digits": "ada.lovelace99",
+    "service": "catalog1",
+    "service-and-signs": "*Catalog*",
+}
+FINE = ["adalovelace", "correct horse", "ada lovelace counts", "catalogue", "x" * 8, "83716402957"]
+
+
+class TestChoice:
+    @pytest.mark.parametrize("password", ["", "x" * 7, "e\u0301" * 7, "x" * 129, "e\u0301" * 129])
+    def test_its_length_has_bounds_everywhere(self, password: str) -> None:
+        for refuse_guessable in (True, False):
+            with pytest.raises(ValueError, match=r"^must have 8 to 128 characters$"):
+                check(password, refuse_guessable=refuse_guessable)
+
+    @pytest.mark.parametrize("password", ["x" * 12, "e\u0301" * 128])
+    def test_at_its_bounds_it_fits(self, password: str) -> None:
+        check(password, min_length=12)
+
+    @pytest.mark.parametrize("password", COMMON)
+    def test_a_common_one_is_refused(self, password: str) -> None:
+        with pytest.raises(ValueError, match="3,000 most common"):
+            check(password)
+
+    @pytest.mark.parametrize("password", SUGGESTED.values(), ids=SUGGESTED)
+    def test_one_that_the_account_suggests_is_refused(self, password: str) -> None:
+        with pytest.raises(ValueError, match=r"^must not be the username"):
+            check(password)
+
+    @pytest.mark.parametrize("password", FINE)
+    def test_any_other_will_do(self, password: str) -> None:
+        check(password)
+
+    def test_a_name_without_letters_suggests_itself_only(self) -> None:
+        with pytest.raises(ValueError, match=r"^must not be the username"):
+            check("8675309-8675309", username="8675309-8675309")
+        check("90210-90210-90210", username="8675309-8675309")
+
+    @pytest.mark.parametrize("password", [*COMMON, *SUGGESTED.values()])
+    def test_a_trial_may_do_as_it_likes(self, password: str) -> None:
+        check(password, refuse_guessable=False)
+
+
+def check(
+    password: str, *, min_length: int = 8, refuse_guessable: bool = True, username: str = "ada"
+) -> None:
+    check_choice(
+        password,
+        min_length=min_length,
+        refuse_guessable=refuse_guessable,
+        username=username,
+        email="ada.lovelace@example.com",
+    )
+
+
+class TestCommonPasswords:
+    def test_they_are_the_most_common_that_are_long_enough(self) -> None:
+        common = common_passwords(8)
+
+        assert len(common) == COMMON_PASSWORDS == 3000
+        assert all(len(each) >= 8 and each == each.casefold() for each in common)
+        assert "123456" not in common
+        # Of the longer ones other and rarer ones are among as many.
+        assert common_passwords(9) - common
+
+    def test_of_long_ones_there_are_fewer(self) -> None:
+        assert 100 < len(common_passwords(12)) < 1000
+
+    def test_no_more_than_they_is_kept_in_memory(self) -> None:
+        common_passwords(8)
+
+        assert not [name for name in sys.modules if name.startswith("zxcvbn")]
+
+
+class TestChoiceOverHttp:
+    @pytest.fixture
+    async def production(self, settings: Settings) -> AsyncIterator[Quart]:
+        app = create_app(settings.model_copy(update={"env": "production"}))
+        async with app.test_app():
+            yield app
+
+    async def test_sign_up_refuses_what_others_would_guess(self, production: Quart) -> None:
+        anyone = Caller(production)
+
+        for password in ("Baseball", "ada-1815", "ada@example.com", "catalog!"):
+            answer = await anyone.sign_up("ada", password=password)
+
+            assert problem_of(answer) == (422, "invalid")
+            assert fields_of(answer) == ["/password"]
+            assert password not in answer.body.decode()
+        assert (await anyone.sign_up("ada")).status_code == 201
+
+    async def test_so_does_who_changes_a_password(self, production: Quart) -> None:
+        ada = await Caller.signed_up(production, "ada")
+
+        for password in ("Baseball", "ada-1815", "short"):
+            change = {"current_password": PASSWORD, "new_password": password}
+            answer = await ada.post("/api/auth/password", json=change)
+
+            assert problem_of(answer) == (422, "invalid")
+            assert fields_of(answer) == ["/new_password"]
+        assert (await ada.log_in("ada")).status_code == 200
+
+    async def test_in_development_they_are_taken(self, anyone: Caller) -> None:
+        assert (await anyone.sign_up("ada", password="baseball")).status_code == 201
 
 
 class TestHash:
@@ -127,6 +254,57 @@ class TestVerify:
         assert len(set(verified)) == 1
 
 
+def hash_of(memory: int, passes: int, *, kind: Type = Type.ID, salt_len: int = 16) -> str:
+    hasher = PasswordHasher(passes, memory, parallelism=1, salt_len=salt_len, type=kind)
+    return hasher.hash(PASSWORD)
+
+
+class TestIsOutdated:
+    """Against settings of 20480 KiB and 3 passes."""
+
+    @pytest.fixture
+    def stronger(self) -> Iterator[Passwords]:
+        passwords = passwords_with(password_memory_kib=20480, password_passes=3)
+        yield passwords
+        passwords.close()
+
+    async def test_one_made_now_is_not(self, stronger: Passwords) -> None:
+        assert not stronger.is_outdated(await stronger.hash(PASSWORD))
+
+    @pytest.mark.parametrize(("memory", "passes"), [(19456, 2), (19456, 3), (20480, 2), (8, 1)])
+    def test_a_weaker_one_is(self, stronger: Passwords, memory: int, passes: int) -> None:
+        assert stronger.is_outdated(hash_of(memory, passes))
+
+    @pytest.mark.parametrize(("memory", "passes"), [(20481, 3), (20480, 4), (20481, 1), (8, 4)])
+    def test_one_that_is_stronger_in_anything_stays(
+        self, stronger: Passwords, memory: int, passes: int
+    ) -> None:
+        assert not stronger.is_outdated(hash_of(memory, passes))
+
+    def test_another_variant_or_a_shorter_salt_is(self, stronger: Passwords) -> None:
+        for kind in (Type.I, Type.D):
+            assert stronger.is_outdated(hash_of(40960, 3, kind=kind))
+        assert stronger.is_outdated(hash_of(20480, 3, salt_len=8))
+
+    def test_what_is_no_hash_is(self, stronger: Passwords) -> None:
+        assert stronger.is_outdated("")
+        assert stronger.is_outdated("$2b$12$abcdefghijklmnopqrstuu")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority")
+class TestPriority:
+    async def test_threads_that_hash_give_way_to_the_event_loop(self, passwords: Passwords) -> None:
+        here = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        before = set(threading.enumerate())
+
+        await passwords.hash(PASSWORD)
+
+        started = set(threading.enumerate()) - before
+        priorities = [os.getpriority(os.PRIO_PROCESS, each.native_id or 0) for each in started]
+        assert priorities == [max(here, NICENESS)]
+        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == here
+
+
 class TestQueue:
     @pytest.fixture
     async def narrow(self) -> AsyncIterator[Passwords]:
@@ -189,7 +367,7 @@ async def hashed_once_there_is_room(passwords: Passwords) -> None:
 class TestQueueOverHttp:
     async def test_who_finds_it_full_is_told_at_once_to_come_back(self, tmp_path: Path) -> None:
         app = app_without_database(tmp_path, workers=256, password_queue=1, password_passes=20)
-        passwords: Passwords = app.extensions[PASSWORDS]
+        passwords = auth(app).passwords
         others = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(2)]
         await asyncio.sleep(0)
 

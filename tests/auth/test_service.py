@@ -85,13 +85,12 @@ class TestHasAdmin:
 
 class TestCheckAdmin:
     def test_what_sign_up_takes_is_taken(self) -> None:
-        service.check_admin(
-            username="admin", email="admin@example.com", password="x" * 12, min_length=12
-        )
+        check_admin("x" * 12, min_length=12)
+        check_admin("password1")
 
     def test_everything_that_is_wrong_is_said(self) -> None:
         with pytest.raises(OperatorError) as refusal:
-            service.check_admin(username="a", email="admin", password="short", min_length=8)
+            check_admin("short", username="a", email="admin")
 
         lines = refusal.value.detail.splitlines()
         assert len(lines) == 3
@@ -103,9 +102,29 @@ class TestCheckAdmin:
     @pytest.mark.parametrize("password", ["e\u0301" * 7, "x" * 129])
     def test_a_password_is_counted_as_at_sign_up(self, password: str) -> None:
         with pytest.raises(OperatorError, match="8 to 128"):
-            service.check_admin(
-                username="admin", email="admin@example.com", password=password, min_length=8
-            )
+            check_admin(password)
+
+    @pytest.mark.parametrize("password", ["Password1", "root-1234", "Root@example.com"])
+    def test_a_password_is_judged_as_at_sign_up(self, password: str) -> None:
+        with pytest.raises(OperatorError, match=r"^The administrator's password must not be "):
+            check_admin(password, refuse_guessable=True)
+
+
+def check_admin(
+    password: str,
+    *,
+    username: str = "root",
+    email: str = "root@example.com",
+    min_length: int = 8,
+    refuse_guessable: bool = False,
+) -> None:
+    service.check_admin(
+        username=username,
+        email=email,
+        password=password,
+        min_length=min_length,
+        refuse_guessable=refuse_guessable,
+    )
 
 
 async def test_rows_hold_the_folded_names(database: Database) -> None:

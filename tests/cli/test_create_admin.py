@@ -99,6 +99,17 @@ class TestRefusal:
             "The service cannot run: The administrator's password must have 8 to 128 characters.",
         ]
 
+    async def test_in_production_a_password_that_others_would_guess_is_refused(
+        self, nowhere: CommandLine
+    ) -> None:
+        for password in ("Superman", "grace-123"):
+            (fault,) = await nowhere.faults_of(
+                "create-admin", *GRACE, f"--password={password}", CATALOG_ENV="production"
+            )
+
+            assert "The administrator's password must not be " in fault
+            assert password not in fault
+
     async def test_a_database_without_tables_is_told_how_to_get_them(
         self, fresh: CommandLine
     ) -> None:

@@ -83,7 +83,14 @@ async def delete_account(data: AccountDeletion) -> Response:
 async def change_password(data: PasswordChange) -> Response:
     """Change your password and end your other sessions."""
     account = await _confirmed(data.current_password, "/current_password")
-    service.check_password(data.new_password, min_length=settings().password_min_length)
+    service.check_new_password(
+        data.new_password,
+        min_length=settings().password_min_length,
+        refuse_guessable=settings().refuse_guessable_passwords,
+        username=account.username,
+        email=account.email,
+        pointer="/new_password",
+    )
     ended = await database().transaction(
         service.change_password,
         user_id=account.id,
