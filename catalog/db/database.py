@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
-from catalog.db.engines import Purpose, create_engine
+from catalog.db.engines import DriverThreads, Purpose, create_engine
 from catalog.db.failures import refusals, worth_a_retry
 from catalog.settings import Settings
 
@@ -27,10 +27,11 @@ class Database:
 
     def __init__(self, settings: Settings) -> None:
         self._deadline = settings.database_timeout
-        self._read_engine = create_engine(settings, Purpose.READING)
-        self._write_engine = create_engine(settings, Purpose.WRITING)
+        self._threads = DriverThreads()
+        self._read_engine = create_engine(settings, Purpose.READING, self._threads)
+        self._write_engine = create_engine(settings, Purpose.WRITING, self._threads)
         # A connection of its own, so that a busy pool does not make the service look dead.
-        self._probe_engine = create_engine(settings, Purpose.PROBING)
+        self._probe_engine = create_engine(settings, Purpose.PROBING, self._threads)
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._read_turns = asyncio.Semaphore(settings.database_pool_size)
         self._patience = settings.database_pool_timeout
@@ -160,6 +161,7 @@ class Database:
             await asyncio.wait(self._unfinished, timeout=self._deadline)
         for engine in (self._read_engine, self._write_engine, self._probe_engine):
             await engine.dispose()
+        await self._threads.end(within=self._deadline)
 
 
 async def _call(

@@ -7,9 +7,11 @@ import time
 from contextlib import suppress
 from enum import Enum
 from functools import partial
+from threading import Thread
 from typing import Any
 
 import aiomysql
+import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -35,12 +37,41 @@ class Purpose(Enum):
         return self in {Purpose.READING, Purpose.PROBING}
 
 
-def create_engine(settings: Settings, purpose: Purpose) -> AsyncEngine:
+class DriverThreads:
+    """The threads in which SQLite's driver runs its connections, one each, while they live.
+
+    Who is cancelled does not take the thread along: it finishes what it was asked for, closes its
+    connection and says so to the event loop, which must not be closed by then.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[Thread] = []
+
+    def add(self, thread: Thread) -> None:
+        """Count one that is about to be started."""
+        self._threads = [*filter(Thread.is_alive, self._threads), thread]
+
+    async def end(self, *, within: float) -> None:
+        """Wait until all have ended, but no more seconds than given."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while any(map(Thread.is_alive, self._threads)):  # noqa: ASYNC110 (they set no event)
+                    await asyncio.sleep(0.001)
+
+
+def create_engine(
+    settings: Settings, purpose: Purpose, threads: DriverThreads | None = None
+) -> AsyncEngine:
     """Make an engine whose connections are fit for one purpose; nothing is opened yet.
 
     Reading connections commit by themselves and cannot write: one statement costs one round trip
     and a write that strays there fails. Writing ones run at READ COMMITTED on the servers, where
     single statements decide without the gap locks that make writers deadlock.
+
+    Args:
+        settings: where the database is, and for how long to wait for it.
+        purpose: what the connections are for.
+        threads: where to note the driver's threads, for who must see them end.
     """
     # An error's text would hold e-mail addresses and password hashes, and it goes to the log.
     options: dict[str, Any] = {"hide_parameters": True}
@@ -56,8 +87,10 @@ def create_engine(settings: Settings, purpose: Purpose) -> AsyncEngine:
         }
     if purpose.is_read_only:
         options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
-    make = _sqlite_engine if settings.embedded else _mysql_engine
-    engine = make(settings, purpose, options)
+    if settings.embedded:
+        engine = _sqlite_engine(settings, purpose, options, threads or DriverThreads())
+    else:
+        engine = _mysql_engine(settings, purpose, options)
     if purpose is Purpose.READING:
         _ping_after_idling(engine)
     return engine
@@ -122,7 +155,9 @@ class _SqliteConnection(sqlite3.Connection):
             self.close()
 
 
-def _sqlite_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]) -> AsyncEngine:
+def _sqlite_engine(
+    settings: Settings, purpose: Purpose, options: dict[str, Any], threads: DriverThreads
+) -> AsyncEngine:
     if purpose is Purpose.WRITING:
         # SQLite has one writer at a time. Waiting for a pool of one is fair and wakes at once;
         # waiting for the file's lock means sleeping and trying again.
@@ -133,6 +168,7 @@ def _sqlite_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]
         # turn into writers; with None it leaves BEGIN to us.
         "isolation_level": None,
         "factory": partial(_SqliteConnection, limit),
+        "async_creator_fn": partial(_open_sqlite, threads),
     }
     engine = create_async_engine(settings.database_url, connect_args=connect_args, **options)
     # The wait for a lock happens in a thread that cannot be cancelled, so it ends before the
@@ -162,6 +198,14 @@ def _sqlite_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _open_sqlite(threads: DriverThreads, *args: Any, **kwargs: Any) -> aiosqlite.Connection:
+    """What SQLAlchemy does where it opens a connection itself, and note its thread."""
+    connection = aiosqlite.connect(*args, **kwargs)
+    connection._thread.daemon = True
+    threads.add(connection._thread)
+    return connection
 
 
 def _mysql_engine(settings: Settings, purpose: Purpose, options: dict[str, Any]) -> AsyncEngine:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
@@ -441,6 +442,24 @@ class TestCancellation:
 
         assert told > WRITES / 20
         assert await database.reading(count_products) < WRITES
+
+    @on_sqlite
+    async def test_what_a_thread_still_does_for_it_ends_with_the_database(
+        self, opened: Open
+    ) -> None:
+        others = set(threading.enumerate())
+
+        for steps in range(30):
+            database = opened()
+            reading = asyncio.create_task(database.probe(answer, within=5))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            await database.close()
+
+            # They would call an event loop that may be closed.
+            assert not set(threading.enumerate()) - others
 
 
 @on_servers
