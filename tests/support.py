@@ -1,5 +1,7 @@
 """What tests say about the service: callers with verbs, and problems as they are compared."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from quart import Quart
@@ -87,6 +89,11 @@ class Caller:
         return cls(app, answer.json)
 
 
+async def at_once(count: int, ask: Callable[[int], Awaitable[Response]]) -> list[Response]:
+    """The answers to that many requests at the same time, made by their numbers from 0."""
+    return await asyncio.gather(*(ask(number) for number in range(count)))
+
+
 def problem_of(answer: Response) -> tuple[int, str]:
     """An error's status and code, after a look at what every problem has."""
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -98,7 +105,7 @@ def problem_of(answer: Response) -> tuple[int, str]:
     assert problem["request_id"] == answer.headers["X-Request-ID"]
     if answer.status_code == 401:
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
-    if answer.status_code == 503:
+    if answer.status_code in {429, 503}:
         assert int(answer.headers["Retry-After"]) >= 1
     return answer.status_code, problem["code"]
 

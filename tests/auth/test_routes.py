@@ -7,7 +7,6 @@ from itertools import product
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
 from quart import Quart
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -538,17 +537,3 @@ class TestUnavailableAccount:
 
         assert newcomer["id"] != ada.user_id
         assert problem_of(await ada.offer("Lamp")) == (401, "account-unavailable")
-
-
-@pytest.fixture
-def verifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that argon2 is made to verify, in turn."""
-    passwords: list[str] = []
-    verify = PasswordHasher.verify
-
-    def noting(hasher: PasswordHasher, password_hash: str, password: str) -> Any:
-        passwords.append(password)
-        return verify(hasher, password_hash, password)
-
-    monkeypatch.setattr(PasswordHasher, "verify", noting)
-    return passwords
