@@ -258,7 +258,7 @@ def _mariadb(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*_tied_to_us(), serve, *common, *options],
+            [*tied_to_us(), serve, *common, *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -276,7 +276,7 @@ def _mariadb(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
         shutil.rmtree(data)
 
 
-def _tied_to_us() -> list[str]:
+def tied_to_us() -> list[str]:
     """Let the server stop also when pytest is killed, where util-linux is at hand."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

@@ -17,6 +17,7 @@ from catalog.settings import (
     KNOWN_SECRETS,
     SECRET_FIELDS,
     Bind,
+    Rate,
     Settings,
     load_settings,
     parse_database_url,
@@ -473,6 +474,98 @@ class TestTrustedProxies:
     @pytest.mark.parametrize("text", ["*", "proxy", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,,::1"])
     def test_what_is_no_network_is_refused(self, load: Load, text: str) -> None:
         assert fault_of(load, CATALOG_TRUSTED_PROXIES=text).startswith("CATALOG_TRUSTED_PROXIES ")
+
+
+LIMITS = ("signup_limit", "login_limit", "refresh_limit", "read_limit", "write_limit")
+
+
+class TestLimits:
+    @pytest.mark.parametrize("field", LIMITS)
+    @pytest.mark.parametrize(
+        ("text", "rate"),
+        [
+            ("1/second", Rate(1, 1)),
+            ("600/minute", Rate(600, 60)),
+            ("5/hour", Rate(5, 3600)),
+            ("1000000/day", Rate(1_000_000, 86400)),
+            ("off", None),
+        ],
+    )
+    def test_a_number_in_a_time_is_understood(
+        self, load: Load, field: str, text: str, rate: Rate | None
+    ) -> None:
+        assert getattr(load(**{variable_names()[field]: text}), field) == rate
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("0/minute", "1000001/minute", "-1/minute", "1.5/minute", "1_0/minute", "+1/minute"),
+            *("600", "/minute", "600/", "600/minutes", "600/ minute", "600 per minute", "600/week"),
+            *("OFF", "none", "600/minute;5/second", "9" * 5000 + "/minute", "\uff15/minute"),
+        ],
+    )
+    def test_anything_else_is_refused(self, load: Load, text: str) -> None:
+        assert fault_of(load, CATALOG_LOGIN_LIMIT=text).startswith("CATALOG_LOGIN_LIMIT must ")
+
+    @pytest.mark.parametrize(
+        ("given", "url"),
+        [
+            ("redis://127.0.0.1", "redis://127.0.0.1"),
+            ("redis://:pAss%2Fw0rd@cache:6379/0", "redis://:pAss%2Fw0rd@cache:6379/0"),
+            (
+                "rediss://user:pAss@[2001:db8::1]:6380/15",
+                "rediss://user:pAss@[2001:db8::1]:6380/15",
+            ),
+            ("valkey://cache/", "redis://cache/"),
+            ("valkeys://cache:6380", "rediss://cache:6380"),
+        ],
+    )
+    def test_a_store_is_redis_or_valkey(self, load: Load, given: str, url: str) -> None:
+        assert load(CATALOG_LIMITS_URL=given).limits_url == SecretStr(url)
+
+    @pytest.mark.parametrize(
+        ("url", "complaint"),
+        [
+            ("cache:6379", "must begin with redis://"),
+            ("memcached://cache", "must begin with redis://"),
+            ("unix:///run/redis.sock", "must begin with redis://"),
+            ("redis://", "is not a URL"),
+            ("redis://:Geheim@", "is not a URL"),
+            ("redis://:Geh/eim@cache", "is not a URL"),
+            ("redis://cache:port", "is not a URL"),
+            ("redis://cache:0", "is not a URL"),
+            ("redis://cache:70000", "is not a URL"),
+            ("redis://:Geheim@cache/first", "by its number"),
+            ("redis://:Geheim@cache/0/1", "by its number"),
+            ("redis://:Geheim@cache?ssl_cert_reqs=none", "takes no options"),
+            ("redis://:Ge#heim@cache", "is not a URL"),
+        ],
+    )
+    def test_what_is_no_store_is_refused_without_repeating_it(
+        self, load: Load, url: str, complaint: str
+    ) -> None:
+        fault = fault_of(load, CATALOG_LIMITS_URL=url)
+
+        assert fault.startswith("CATALOG_LIMITS_URL ")
+        assert complaint in fault
+        assert "eim" not in fault
+
+    def test_its_password_is_not_shown(self, load: Load) -> None:
+        settings = load(CATALOG_LIMITS_URL="redis://:Geheim@cache")
+
+        assert "Geheim" not in f"{settings!r}{settings}"
+
+    def test_it_comes_from_a_file_too(self, load: Load, tmp_path: Path) -> None:
+        (tmp_path / "url").write_text("redis://:Geheim@cache\n")
+
+        settings = load(CATALOG_LIMITS_URL_FILE=str(tmp_path / "url"))
+        fault = fault_of(load, CATALOG_LIMITS_URL_FILE=str(tmp_path / "missing"))
+
+        assert settings.limits_url == SecretStr("redis://:Geheim@cache")
+        assert fault == (
+            "CATALOG_LIMITS_URL cannot be read from CATALOG_LIMITS_URL_FILE:"
+            " No such file or directory"
+        )
 
 
 # Each setting with bounds: the smallest and the largest value, and what lies just beyond.

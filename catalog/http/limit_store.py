@@ -29,7 +29,7 @@ from catalog.settings import Rate
 T = TypeVar("T")
 
 MAX_COUNTERS = 100_000
-"""Counters that a process keeps, two for each client and policy: 30 MB when all are taken."""
+"""Counters that a process keeps, two for each client and policy: some 40 MB when all are taken."""
 
 PATIENCE_SECONDS = 0.05
 """How long a request waits for the shared store."""
@@ -110,6 +110,10 @@ class LocalStore:
     def __init__(self, max_counters: int = MAX_COUNTERS) -> None:
         self._storage = _BoundedMemory(max_counters)
 
+    def __len__(self) -> int:
+        """How many counters are kept."""
+        return len(self._storage.counters)
+
     async def open(self) -> None:
         """Nothing to do."""
 
@@ -144,22 +148,22 @@ class _BoundedMemory(MemoryStorage):
         super().__init__()
         self._max_counters = max_counters
         # By key, in the order of their last increase: how many, and until when.
-        self._counters: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self.counters: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     async def get(self, key: str) -> int:
         """As the parent."""
-        count, expires = self._counters.get(key, (0, 0.0))
+        count, expires = self.counters.get(key, (0, 0.0))
         return count if time.time() < expires else 0
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """As the parent."""
         now = time.time()
-        count, expires = self._counters.pop(key, (0, 0.0))
+        count, expires = self.counters.pop(key, (0, 0.0))
         if now >= expires:
             count, expires = 0, now + expiry
-        self._counters[key] = (count + amount, expires)
-        if len(self._counters) > self._max_counters:
-            self._counters.popitem(last=False)
+        self.counters[key] = (count + amount, expires)
+        if len(self.counters) > self._max_counters:
+            self.counters.popitem(last=False)
         return count + amount
 
     async def decr(self, key: str, amount: int = 1) -> int:
@@ -184,10 +188,13 @@ return {acquired and 1 or 0, counts[1], counts[2], counts[3], counts[4]}
 _SCRIPT_NAME = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
 _KEY_PREFIX = "catalog-limits"
-_PROBE = (Rate(1, 1), "probe")
+# Always admitted, so that it writes: a store that only answers questions is of no use.
+_PROBE = (Rate(1_000_000, 1), "probe")
 
 # UnicodeError: a host name that cannot be looked up.
 _FAILURES = (RedisError, OSError, TimeoutError, UnicodeError)
+
+_Hit = tuple[Rate, str, asyncio.Future[Count]]
 
 # Turns of the event loop that an answer gets which may have arrived while the loop was busy.
 _GRACE_TURNS = 5
@@ -208,7 +215,7 @@ class RedisStore:
         self._url = url
         self._patience = patience
         self._client: Redis | None = None
-        self._waiting: list[tuple[Rate, str, asyncio.Future[Count]]] = []
+        self._waiting: list[_Hit] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -240,22 +247,31 @@ class RedisStore:
 
     async def _send(self) -> None:
         """Send what is waiting, until nothing is."""
+        batch: list[_Hit] = []
+        reason = "closed"
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                try:
-                    counts = await _within(self._patience, self._count([hit[:2] for hit in batch]))
-                except _FAILURES as error:
-                    # Those who came later need not wait for as long to find out the same.
-                    batch, self._waiting = batch + self._waiting, []
-                    _refuse(batch, StoreAway(_reason(error)))
-                    await self._disconnect()
-                    return
+                counts = await _within(self._patience, self._count([hit[:2] for hit in batch]))
                 for (_, _, future), count in zip(batch, counts, strict=True):
                     if not future.done():
                         future.set_result(count)
+        except _FAILURES as error:
+            reason = _reason(error)
+            self._refuse(batch, reason)
+            await self._disconnect()
         finally:
+            # Nobody is left waiting, whatever it was that ended this.
             self._sender = None
+            self._refuse(batch, reason)
+
+    def _refuse(self, batch: list[_Hit], reason: str) -> None:
+        # Those who came later need not wait for as long to find out the same.
+        waiting, self._waiting = self._waiting, []
+        for _, _, future in batch + waiting:
+            if not future.done():
+                future.set_exception(StoreAway(reason))
+                future.exception()  # Seen, should nobody be waiting any more.
 
     async def _count(self, hits: Sequence[tuple[Rate, str]]) -> list[Count]:
         client = self._connected()
@@ -270,8 +286,7 @@ class RedisStore:
     async def _run(self, client: Redis, hits: Sequence[tuple[Rate, str]]) -> list[Any]:
         pipeline = client.pipeline(transaction=False)
         for rate, key in hits:
-            # The braces keep both counters on one machine of a cluster.
-            current = f"{_KEY_PREFIX}:{{{key}}}"
+            current = f"{_KEY_PREFIX}:{key}"
             arguments = (rate.requests, rate.seconds, 1)
             pipeline.evalsha(_SCRIPT_NAME, 2, f"{current}/-1", current, *arguments)  # type: ignore[unused-awaitable]  # queued
         return await pipeline.execute()
@@ -301,16 +316,7 @@ class RedisStore:
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait({self._sender})
-        waiting, self._waiting = self._waiting, []
-        _refuse(waiting, StoreAway("closing"))
         await self._disconnect()
-
-
-def _refuse(hits: list[tuple[Rate, str, asyncio.Future[Count]]], error: StoreAway) -> None:
-    for _, _, future in hits:
-        if not future.done():
-            future.set_exception(error)
-            future.exception()  # Seen, should nobody be waiting any more.
 
 
 def _count_of(rate: Rate, reply: Sequence[Any]) -> Count:

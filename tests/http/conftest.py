@@ -1,12 +1,16 @@
 """Fixtures for what is decided before any row is read: an app without a database."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 from quart import Quart
 
+from tests.conftest import REQUIRED
+from tests.http import redis_server
 from tests.http.documented import hold_to_document
+from tests.http.redis_server import RedisMissing, RedisServer
 from tests.http.wire import app_without_database, holder_of_tokens
 from tests.support import Caller
 
@@ -43,3 +47,19 @@ def app(app: Quart) -> Quart:
     """The service on a database; its answers must be documented ones."""
     hold_to_document(app)
     return app
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A Redis of the test's own, empty and running."""
+    reason = ""
+    try:
+        async with redis_server.running(tmp_path) as server:
+            yield server
+    except RedisMissing as missing:
+        reason = str(missing)
+    # What a developer may do without, CI may not.
+    if reason and REQUIRED:
+        pytest.fail(reason, pytrace=False)
+    if reason:
+        pytest.skip(reason)

@@ -1,0 +1,509 @@
+"""Where requests are counted: exactly, in bounded memory, and whatever becomes of the Redis."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from math import floor
+
+import pytest
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from catalog.http.limit_store import (
+    MAX_COUNTERS,
+    Count,
+    LimitStore,
+    LocalStore,
+    RedisStore,
+    SteadyStore,
+    StoreAway,
+    create_store,
+)
+from catalog.settings import Rate, Settings
+from tests.http.redis_server import RedisServer
+
+# No window ends while a test runs, or hardly ever.
+HOURLY = Rate(5, 3600)
+
+# Where it is not the time that is under test: the machine may be busy.
+PATIENT = 10.0
+
+
+def remote(redis: RedisServer, *, patience: float = PATIENT) -> RedisStore:
+    return RedisStore(redis.url, patience=patience)
+
+
+@asynccontextmanager
+async def opened(store: LimitStore) -> AsyncIterator[LimitStore]:
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def steady(url: str, *, patience: float = PATIENT) -> AsyncIterator[LimitStore]:
+    """A store with a breaker, which looks for its Redis often."""
+    store = SteadyStore(RedisStore(url, patience=patience), LocalStore(), probe_interval=0.05)
+    async with opened(store):
+        yield store
+
+
+@pytest.fixture
+def local() -> LimitStore:
+    """A place to count in, of this process."""
+    return LocalStore()
+
+
+@pytest.fixture
+async def shared(redis: RedisServer) -> AsyncIterator[LimitStore]:
+    """A place to count in that others may share."""
+    async with opened(remote(redis)) as store:
+        yield store
+
+
+@pytest.fixture(params=["local", "shared"])
+def store(request: pytest.FixtureRequest) -> LimitStore:
+    """Each place to count in, empty."""
+    store: LimitStore = request.getfixturevalue(request.param)
+    return store
+
+
+async def admitted(store: LimitStore, key: str, count: int, rate: Rate = HOURLY) -> int:
+    """How many of that many requests at once are admitted."""
+    counts = await asyncio.gather(*(store.hit(rate, key) for _ in range(count)))
+    return sum(each.admitted for each in counts)
+
+
+def weight(previous: int, previous_ttl: float, current: int, rate: Rate) -> int:
+    """How many requests a window holds, the way ``limits`` interpolates."""
+    return floor(previous * previous_ttl / rate.seconds) + current
+
+
+class TestCount:
+    def test_the_previous_window_counts_by_what_is_left_of_it(self) -> None:
+        count = Count.of(
+            Rate(10, 60), admitted=True, previous=8, previous_ttl=30, current=3, current_ttl=90
+        )
+
+        # 8 * 30/60 + 3 = 7. The next of the eight leaves right now, as windows go.
+        assert (count.remaining, count.reset_seconds) == (3, 1)
+
+    def test_without_one_all_comes_back_with_the_next_window(self) -> None:
+        count = Count.of(
+            Rate(10, 60), admitted=True, previous=0, previous_ttl=0, current=1, current_ttl=101.5
+        )
+
+        assert (count.remaining, count.reset_seconds) == (9, 42)
+
+    @given(
+        limit=st.integers(1, 10_000),
+        seconds=st.sampled_from([1, 60, 3600, 86400]),
+        used=st.floats(0, 1),
+        elapsed=st.floats(0, 0.999),
+    )
+    def test_who_waits_as_told_is_admitted(
+        self, limit: int, seconds: int, used: float, elapsed: float
+    ) -> None:
+        rate = Rate(limit, seconds)
+        previous, left = round(limit * used), seconds * (1 - elapsed)
+        current = limit - weight(previous, left, 0, rate)
+
+        count = Count.of(
+            rate,
+            admitted=False,
+            previous=previous,
+            previous_ttl=left,
+            current=current,
+            current_ttl=left + seconds,
+        )
+
+        assert count.remaining == 0
+        # A request takes a moment to come, and windows are half open.
+        later = count.reset_seconds + 0.001
+        if later < left:
+            held = weight(previous, left - later, current, rate)
+        else:
+            held = weight(current, max(0, seconds - (later - left)), 0, rate)
+        assert held < limit
+
+
+class TestEachStore:
+    async def test_it_admits_the_limit_and_no_more(self, store: LimitStore) -> None:
+        counts = [await store.hit(HOURLY, "ada") for _ in range(8)]
+
+        assert [each.admitted for each in counts] == [True] * 5 + [False] * 3
+        assert [each.remaining for each in counts] == [4, 3, 2, 1, 0, 0, 0, 0]
+        assert all(1 <= each.reset_seconds <= 3600 for each in counts)
+
+    async def test_of_many_at_once_too(self, store: LimitStore) -> None:
+        assert await admitted(store, "ada", 200, Rate(50, 3600)) == 50
+
+    async def test_one_does_not_count_for_another(self, store: LimitStore) -> None:
+        await admitted(store, "ada", 10)
+
+        assert await admitted(store, "bob", 10) == 5
+
+    async def test_what_is_refused_is_not_counted(self, store: LimitStore) -> None:
+        rate = Rate(3, 1)
+        while (count := await store.hit(rate, "ada")).admitted:
+            pass
+
+        await admitted(store, "ada", 100, rate)
+        await asyncio.sleep(count.reset_seconds + 0.05)
+
+        assert (await store.hit(rate, "ada")).admitted
+
+
+class TestLocalStore:
+    async def test_it_keeps_no_more_counters_than_it_may(self) -> None:
+        store = LocalStore(max_counters=1000)
+
+        for number in range(3000):
+            await store.hit(HOURLY, f"client {number}")
+
+        assert len(store) == 1000
+
+    async def test_it_forgets_who_was_counted_longest_ago(self) -> None:
+        store = LocalStore(max_counters=10)
+        for key in ("ada", "bob"):
+            await admitted(store, key, 10)
+
+        for number in range(9):
+            await store.hit(HOURLY, f"client {number}")
+
+        assert await admitted(store, "bob", 1) == 0
+        assert await admitted(store, "ada", 1) == 1
+
+    async def test_a_hit_costs_the_same_however_many_there_are(self) -> None:
+        async def median(store: LocalStore) -> float:
+            times = []
+            for _ in range(300):
+                began = time.perf_counter()
+                await store.hit(Rate(1_000_000, 3600), "ada")
+                times.append(time.perf_counter() - began)
+            return statistics.median(times)
+
+        full = LocalStore()
+        for number in range(20_000):
+            await full.hit(HOURLY, f"client {number}")
+
+        # The library's own storage, which walks them all, takes some 200 times as long.
+        assert await median(full) < 10 * await median(LocalStore())
+
+    def test_its_bound_is_for_machines_of_any_size(self) -> None:
+        assert MAX_COUNTERS <= 100_000
+
+
+class GetThenSet:
+    """What not to do: read the count, decide, write it."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self._client: Redis = Redis.from_url(redis.url, max_connections=200)
+
+    async def hit(self, rate: Rate, key: str) -> bool:
+        count = int(await self._client.get(key) or 0)
+        if count >= rate.requests:
+            return False
+        await self._client.set(key, count + 1)
+        return True
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class TestRedisStore:
+    async def test_two_instances_share_a_limit(self, redis: RedisServer) -> None:
+        async with opened(remote(redis)) as first, opened(remote(redis)) as second:
+            counts = await asyncio.gather(
+                admitted(first, "ada", 100, Rate(50, 3600)),
+                admitted(second, "ada", 100, Rate(50, 3600)),
+            )
+
+        assert sum(counts) == 50
+
+    async def test_reading_before_writing_would_let_more_pass(self, redis: RedisServer) -> None:
+        careless = GetThenSet(redis)
+
+        passed = await asyncio.gather(*(careless.hit(Rate(50, 3600), "ada") for _ in range(100)))
+        await careless.close()
+
+        assert sum(passed) > 50
+
+    async def test_nothing_stays_in_it_for_good(self, redis: RedisServer) -> None:
+        async with opened(remote(redis)) as store:
+            for rate in (Rate(2, 1), Rate(2, 60)):
+                await admitted(store, f"{rate}", 5, rate)
+
+            keys = await redis.ask("KEYS", "*")
+            lives = [await redis.ask("PTTL", key) for key in keys]
+
+        assert len(keys) >= 2
+        # -1 is a key without an end; -2 is one that has just ended.
+        assert all(life > 0 or life == -2 for life in lives)
+
+    async def test_requests_at_the_same_time_share_a_trip(self, redis: RedisServer) -> None:
+        async def trips() -> int:
+            return int((await redis.ask("INFO", "stats"))["total_reads_processed"])
+
+        async with opened(remote(redis)) as store:
+            before = await trips()
+            alone = [await store.hit(HOURLY, "ada") for _ in range(20)]
+            between = await trips()
+            together = await admitted(store, "bob", 200, Rate(100, 3600))
+            after = await trips()
+
+        assert (len(alone), together) == (20, 100)
+        # One each, and a few for the questions.
+        assert 20 <= between - before <= 30
+        assert after - between <= 30
+
+    async def test_clients_that_hang_up_cost_no_connection(self, redis: RedisServer) -> None:
+        async with opened(remote(redis)) as store:
+            connections = (await redis.ask("INFO", "stats"))["total_connections_received"]
+            for _ in range(20):
+                hits = [asyncio.create_task(store.hit(HOURLY, "ada")) for _ in range(10)]
+                await asyncio.sleep(0)
+                for hit in hits[::2]:
+                    hit.cancel()
+                await asyncio.wait(hits)
+            right = await store.hit(HOURLY, "bob")
+            later = (await redis.ask("INFO", "stats"))["total_connections_received"]
+
+        assert right.remaining == 4
+        # The question's own.
+        assert later - connections <= 1
+
+    async def test_a_script_that_was_flushed_is_sent_again(self, redis: RedisServer) -> None:
+        async with opened(remote(redis)) as store:
+            await store.hit(HOURLY, "ada")
+            await redis.ask("SCRIPT", "FLUSH")
+
+            counts = await asyncio.gather(*(store.hit(HOURLY, "ada") for _ in range(2)))
+
+        assert [each.remaining for each in counts] == [3, 2]
+
+    async def test_it_is_away_while_nobody_answers(self, redis: RedisServer) -> None:
+        async with opened(remote(redis, patience=0.05)) as store:
+            redis.hang()
+
+            outcomes = await asyncio.gather(
+                *(store.hit(HOURLY, "ada") for _ in range(50)), return_exceptions=True
+            )
+
+        assert {type(outcome) for outcome in outcomes} == {StoreAway}
+
+    async def test_an_answer_is_not_late_when_nobody_had_time_for_it(
+        self, redis: RedisServer
+    ) -> None:
+        async with opened(remote(redis, patience=0.05)) as store:
+            hit = asyncio.create_task(store.hit(HOURLY, "ada"))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            time.sleep(0.2)  # What is tested.
+
+            assert (await hit).admitted
+
+
+# What a store can be like: each makes a Redis that runs like that and tells where it is.
+
+
+async def refuses_connections(redis: RedisServer) -> str:
+    redis.kill()
+    return redis.url
+
+
+async def hangs(redis: RedisServer) -> str:
+    redis.hang()
+    return redis.url
+
+
+async def has_no_address(redis: RedisServer) -> str:  # noqa: ARG001 (one signature for all)
+    return "redis://nowhere.invalid:6379/0"
+
+
+async def has_an_address_that_is_none(redis: RedisServer) -> str:  # noqa: ARG001 (the same)
+    return f"redis://{'x' * 70}.invalid:6379/0"
+
+
+async def refuses_the_password(redis: RedisServer) -> str:
+    await redis.ask("CONFIG", "SET", "requirepass", "right")
+    return redis.url.replace("redis://", "redis://:Geheim@")
+
+
+async def refuses_to_write(redis: RedisServer) -> str:
+    await redis.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+    return redis.url
+
+
+AWAY = (
+    refuses_connections,
+    hangs,
+    has_no_address,
+    has_an_address_that_is_none,
+    refuses_the_password,
+    refuses_to_write,
+)
+
+
+async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer as no Redis does."""
+    await reader.read(10)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+each_loop = pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+
+
+async def on(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], scenario: Callable[[], Awaitable[None]]
+) -> None:
+    """Play a scenario on an event loop of its own."""
+
+    async def play() -> None:
+        await scenario()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(play())
+
+    await asyncio.to_thread(run)
+
+
+async def until(condition: Callable[[], bool], *, within: float = 30.0) -> None:
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class TestSteadyStore:
+    @pytest.mark.parametrize("case", AWAY, ids=lambda case: case.__name__)
+    async def test_local_limits_hold_while_the_store(
+        self, redis: RedisServer, case: Callable[[RedisServer], Awaitable[str]]
+    ) -> None:
+        url = await case(redis)
+
+        with capture_logs() as logs:
+            await self._outlast(url)
+
+        assert [log["event"] for log in logs] == ["limits_store_away"]
+        assert logs[0]["log_level"] == "warning"
+        assert "Geheim" not in logs[0]["reason"]
+
+    async def test_and_while_it_speaks_something_else(self) -> None:
+        async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+
+            with capture_logs() as logs:
+                await self._outlast(f"redis://127.0.0.1:{port}/0")
+
+        assert [log["event"] for log in logs] == ["limits_store_away"]
+
+    async def _outlast(self, url: str) -> None:
+        async with steady(url, patience=0.05) as store:
+            passed = await admitted(store, "ada", 20)
+            # Several probes, each of which finds the same.
+            await asyncio.sleep(0.3)
+            passed += await admitted(store, "ada", 20)
+        assert passed == 5
+
+    @each_loop
+    async def test_one_that_is_killed_is_missed_once_and_found_again(
+        self, redis: RedisServer, new_loop: Callable[[], asyncio.AbstractEventLoop]
+    ) -> None:
+        async def scenario() -> None:
+            with capture_logs() as logs:
+                async with steady(redis.url) as store:
+                    shared = [await admitted(store, "ada", 3) for _ in range(2)]
+                    redis.kill()
+                    alone = [await admitted(store, "ada", 20) for _ in range(3)]
+                    await redis.start()
+                    await until(lambda: logs[-1]["event"] == "limits_store_back")
+                    again = [await admitted(store, "ada", 20) for _ in range(2)]
+                    keys = await redis.ask("KEYS", "*ada*")
+
+            assert shared == [3, 2]
+            assert alone == [5, 0, 0]
+            # Nothing was saved by the killed one.
+            assert again == [5, 0]
+            assert keys
+            assert [log["event"] for log in logs] == ["limits_store_away", "limits_store_back"]
+
+        await on(new_loop, scenario)
+
+    @each_loop
+    async def test_one_that_hangs_is_waited_for_once(
+        self, redis: RedisServer, new_loop: Callable[[], asyncio.AbstractEventLoop]
+    ) -> None:
+        async def scenario() -> None:
+            with capture_logs() as logs:
+                async with steady(redis.url, patience=0.05) as store:
+                    await store.hit(HOURLY, "ada")
+                    redis.hang()
+                    alone = await admitted(store, "bob", 100)
+                    waits = []
+                    for _ in range(200):
+                        began = time.perf_counter()
+                        await store.hit(HOURLY, "bob")
+                        waits.append(time.perf_counter() - began)
+                    redis.go_on()
+                    await until(lambda: logs[-1]["event"] == "limits_store_back")
+                    again = await store.hit(HOURLY, "ada")
+
+            assert alone == 5
+            # Two orders of magnitude more than it takes, and a tenth of what the store may take.
+            assert statistics.median(waits) < 0.005
+            assert again.remaining == 3
+            assert [log["event"] for log in logs] == ["limits_store_away", "limits_store_back"]
+
+        await on(new_loop, scenario)
+
+    async def test_it_starts_without_and_finds_it_later(self, redis: RedisServer) -> None:
+        redis.kill()
+
+        with capture_logs() as logs:
+            async with steady(redis.url) as store:
+                alone = await admitted(store, "ada", 20)
+                await redis.start()
+                await until(lambda: logs[-1]["event"] == "limits_store_back")
+                await store.hit(HOURLY, "ada")
+                keys = await redis.ask("KEYS", "*ada*")
+
+        assert alone == 5
+        assert keys
+
+    async def test_a_store_that_hangs_does_not_hold_up_the_end(self, redis: RedisServer) -> None:
+        async with steady(redis.url) as store:
+            redis.hang()
+            hit = asyncio.create_task(store.hit(HOURLY, "ada"))
+            await asyncio.sleep(0.05)
+
+            async with asyncio.timeout(5):
+                await store.close()
+                count = await hit
+
+        assert count.admitted
+
+
+class TestCreateStore:
+    async def test_a_url_is_that_of_the_shared_one(self, redis: RedisServer) -> None:
+        url = Settings(limits_url=redis.url.replace("redis:", "valkey:")).limits_url  # type: ignore[arg-type]  # parsed
+
+        async with opened(create_store(url)) as store:
+            await store.hit(HOURLY, "ada")
+            keys = await redis.ask("KEYS", "*ada*")
+
+        assert keys
+
+    def test_without_one_each_process_counts_alone(self) -> None:
+        assert isinstance(create_store(None), LocalStore)

@@ -1,0 +1,370 @@
+"""How often a client may ask: who counts as one, what it is told, and what it gets in the end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quart import Quart
+from structlog.testing import capture_logs
+
+from catalog.http.context import running
+from catalog.http.limit_store import LocalStore, RedisStore, SteadyStore
+from catalog.http.limits import POLICIES, limit_of, network_of, rate_of
+from catalog.http.openapi import document_of
+from catalog.settings import Rate
+from tests.http.redis_server import RedisServer
+from tests.http.wire import JSON, Header, app_without_database, exchange, holder_of_tokens
+from tests.support import Caller, Response, problem_of
+
+LOGIN = "/api/auth/login"
+REFRESH = "/api/auth/refresh"
+
+# None of these windows ends while a test runs, or hardly ever.
+FEW = Rate(3, 3600)
+
+
+@pytest.fixture
+def make_app(tmp_path: Path) -> Callable[..., Quart]:
+    """Makes apps without a database, with limits as given."""
+
+    def make(**overrides: Any) -> Quart:
+        return app_without_database(tmp_path, **overrides)
+
+    return make
+
+
+@asynccontextmanager
+async def started(app: Quart, redis: RedisServer | None = None) -> AsyncIterator[Quart]:
+    """An app that serves, and counts in a Redis, for which it has all the time."""
+    if redis is not None:
+        shared = RedisStore(redis.url, patience=10)
+        running(app).limits = SteadyStore(shared, LocalStore(), probe_interval=0.05)
+    async with app.test_app():
+        yield app
+
+
+async def log_in(
+    app: Quart,
+    client: tuple[str, int] | None = ("192.0.2.1", 50000),
+    headers: Iterable[Header] = (),
+) -> Response:
+    """Ask for something that is refused before the database would be looked at."""
+    return await exchange(app, "POST", LOGIN, headers=[JSON, *headers], body=[b"{}"], client=client)
+
+
+async def statuses(app: Quart, count: int, **options: Any) -> list[int]:
+    """What that many requests at once are answered with, in order."""
+    answers = await asyncio.gather(*(log_in(app, **options) for _ in range(count)))
+    return sorted(answer.status_code for answer in answers)
+
+
+def standing(answer: Response) -> tuple[str, str]:
+    """What an answer says about the limit, without the seconds, which pass."""
+    name, remaining, seconds = answer.headers["RateLimit"].split(";")
+    assert 1 <= int(seconds.removeprefix("t=")) <= 86400
+    return answer.headers["RateLimit-Policy"], f"{name};{remaining}"
+
+
+class TestAnswers:
+    async def test_each_says_what_is_left(self, make_app: Callable[..., Quart]) -> None:
+        app = make_app(login_limit=FEW)
+
+        answers = [await log_in(app) for _ in range(3)]
+
+        assert [answer.status_code for answer in answers] == [422] * 3
+        assert [standing(answer) for answer in answers] == [
+            ('"login";q=3;w=3600', '"login";r=2'),
+            ('"login";q=3;w=3600', '"login";r=1'),
+            ('"login";q=3;w=3600', '"login";r=0'),
+        ]
+
+    async def test_beyond_the_limit_it_is_a_problem_that_says_when(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
+        app = make_app(login_limit=FEW)
+        await statuses(app, 3)
+
+        refused = await log_in(app)
+
+        assert problem_of(refused) == (429, "rate-limited")
+        assert standing(refused) == ('"login";q=3;w=3600', '"login";r=0')
+        # Not earlier than what the other header says (draft -10, section 5).
+        assert refused.headers["RateLimit"].endswith(f";t={refused.headers['Retry-After']}")
+        assert refused.json["detail"] == "One address may do this 3 times in 3600 seconds."
+
+    async def test_who_waits_as_told_is_let_in(self, make_app: Callable[..., Quart]) -> None:
+        app = make_app(login_limit=Rate(2, 1))
+        while (refused := await log_in(app)).status_code != 429:
+            pass
+
+        await asyncio.sleep(int(refused.headers["Retry-After"]) + 0.05)
+
+        assert (await log_in(app)).status_code == 422
+
+    async def test_a_success_says_it_too(self, app: Quart) -> None:
+        signed_up = await Caller(app).sign_up("ada")
+
+        assert signed_up.status_code == 201
+        assert standing(signed_up) == ('"signup";q=120;w=60', '"signup";r=119')
+
+    async def test_a_failure_of_the_database_says_it_too(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
+        failed = await Caller(make_app()).log_in("ada")
+
+        assert failed.status_code == 503
+        assert standing(failed) == ('"login";q=600;w=60', '"login";r=599')
+
+    async def test_what_is_not_limited_says_nothing(self, make_app: Callable[..., Quart]) -> None:
+        app = make_app(login_limit=None)
+
+        answers = [await log_in(app), await Caller(app).get("/livez")]
+        answers += [await Caller(app).get("/api/products?limit=0")]
+
+        for answer in answers:
+            assert not {"RateLimit", "RateLimit-Policy"} & set(answer.headers.keys())
+
+    async def test_off_lets_any_number_pass(self, make_app: Callable[..., Quart]) -> None:
+        assert await statuses(make_app(login_limit=None), 50) == [422] * 50
+
+
+class TestCounting:
+    async def test_of_many_at_once_the_limit_gets_in(self, make_app: Callable[..., Quart]) -> None:
+        app = make_app(login_limit=Rate(20, 3600))
+
+        assert await statuses(app, 60) == [422] * 20 + [429] * 40
+
+    async def test_it_comes_before_the_guard(self, make_app: Callable[..., Quart]) -> None:
+        app = make_app(refresh_limit=FEW)
+
+        answers = [await Caller(app).post(REFRESH) for _ in range(4)]
+
+        assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
+
+    async def test_both_ways_to_refresh_share_a_limit(self, make_app: Callable[..., Quart]) -> None:
+        app = make_app(refresh_limit=FEW)
+
+        answers = [
+            await Caller(app).send(method, REFRESH)
+            for method in ("GET", "POST", "HEAD", "POST", "GET")
+        ]
+
+        assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+
+    async def test_policies_do_not_count_for_each_other(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
+        app = make_app(login_limit=FEW, signup_limit=FEW, refresh_limit=FEW)
+        await statuses(app, 4)
+
+        answers = [
+            await exchange(app, "POST", path, headers=[JSON], body=[b"{}"])
+            for path in (LOGIN, "/api/auth/signup", REFRESH)
+        ]
+
+        assert [answer.status_code for answer in answers] == [429, 422, 401]
+
+    async def test_reads_and_writes_can_be_limited_apart(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
+        app = make_app(read_limit=FEW, write_limit=Rate(1, 3600))
+        ada = await holder_of_tokens(app)
+
+        reads = [await ada.get("/api/products?limit=0") for _ in range(4)]
+        writes = [await ada.post("/api/products", json={}) for _ in range(2)]
+
+        assert [answer.status_code for answer in reads] == [422, 422, 422, 429]
+        assert [answer.status_code for answer in writes][1:] == [429]
+        assert standing(reads[0])[0] == '"read";q=3;w=3600'
+        assert standing(writes[0])[0] == '"write";q=1;w=3600'
+
+    async def test_options_is_free(self, make_app: Callable[..., Quart]) -> None:
+        app = make_app(login_limit=Rate(1, 3600))
+
+        for _ in range(3):
+            assert (await Caller(app).send("OPTIONS", LOGIN)).status_code == 204
+
+
+class TestClients:
+    @pytest.mark.parametrize(
+        ("address", "network"),
+        [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:DB8:1:2::", "2001:db8:1:2::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("::1", "::/64"),
+            ("<local>", "local"),
+            ("", "local"),
+        ],
+    )
+    def test_one_is_an_address_or_a_network_of_the_new_ones(
+        self, address: str, network: str
+    ) -> None:
+        assert network_of((address, 50000)) == network
+
+    def test_behind_a_unix_socket_all_are_one(self) -> None:
+        assert network_of(None) == network_of(("<local>", 0)) == "local"
+
+    @pytest.mark.parametrize(
+        ("first", "second", "same"),
+        [
+            ("192.0.2.1", "192.0.2.2", False),
+            ("192.0.2.1", "::ffff:192.0.2.1", True),
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff::1", True),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+            ("<local>", "<local>", True),
+        ],
+    )
+    async def test_what_one_asks_counts_for_the_other(
+        self, make_app: Callable[..., Quart], first: str, second: str, same: bool
+    ) -> None:
+        app = make_app(login_limit=FEW)
+
+        await statuses(app, 3, client=(first, 50000))
+
+        assert (await log_in(app, (second, 60000))).status_code == (429 if same else 422)
+
+    async def test_nobody_gets_a_new_one_by_claiming_it(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
+        app = make_app(login_limit=FEW)
+
+        answers = [
+            await log_in(app, headers=[(b"x-forwarded-for", f"198.51.100.{n}".encode())])
+            for n in range(4)
+        ]
+
+        assert [answer.status_code for answer in answers] == [422, 422, 422, 429]
+
+    async def test_behind_a_proxy_it_is_whom_the_proxy_names(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
+        app = make_app(login_limit=Rate(1, 3600), trusted_proxies="10.0.0.0/8")
+        proxy = ("10.0.0.1", 50000)
+
+        # What stands left of the address that the proxy saw, the client has made up.
+        answers = [
+            await log_in(app, proxy, [(b"x-forwarded-for", claimed)])
+            for claimed in (b"198.51.100.1", b"198.51.100.2", b"203.0.113.9, 198.51.100.1")
+        ]
+
+        assert [answer.status_code for answer in answers] == [422, 422, 429]
+
+
+class TestDocument:
+    def responses_of(self, app: Quart, path: str, method: str) -> dict[str, Any]:
+        responses: dict[str, Any] = document_of(app)["paths"][path][method]["responses"]
+        return responses
+
+    @pytest.mark.parametrize(
+        ("path", "method"),
+        [("/api/auth/signup", "post"), (LOGIN, "post"), (REFRESH, "post"), (REFRESH, "get")],
+    )
+    def test_it_tells_of_the_refusal_and_the_headers(
+        self, make_app: Callable[..., Quart], path: str, method: str
+    ) -> None:
+        responses = self.responses_of(make_app(), path, method)
+
+        assert "`rate-limited`" in responses["429"]["description"]
+        assert "Retry-After" in responses["429"]["headers"]
+        for response in responses.values():
+            assert {"RateLimit", "RateLimit-Policy"} <= set(response["headers"])
+
+    def test_it_tells_of_no_limit_that_is_off(self, make_app: Callable[..., Quart]) -> None:
+        by_default = self.responses_of(make_app(), "/api/products", "get")
+        when_on = self.responses_of(make_app(read_limit=FEW), "/api/products", "get")
+
+        assert "429" not in by_default
+        assert "RateLimit" not in by_default["200"]["headers"]
+        assert "429" in when_on
+        assert "RateLimit" in when_on["200"]["headers"]
+
+
+class TestPolicies:
+    def test_each_has_its_setting(self, make_app: Callable[..., Quart]) -> None:
+        settings = running(make_app()).settings
+
+        rates = {policy: rate_of(settings, policy) for policy in POLICIES}
+
+        assert rates == {
+            "signup": Rate(120, 60),
+            "login": Rate(600, 60),
+            "refresh": Rate(6000, 60),
+            "read": None,
+            "write": None,
+        }
+
+    def test_each_is_used(self, make_app: Callable[..., Quart]) -> None:
+        views = make_app().view_functions.values()
+
+        assert {limit_of(view) for view in views} == {*POLICIES, None}
+
+
+class TestSharedStore:
+    async def test_two_instances_share_a_limit(
+        self, make_app: Callable[..., Quart], redis: RedisServer
+    ) -> None:
+        limit = Rate(20, 3600)
+        async with (
+            started(make_app(login_limit=limit), redis) as one,
+            started(make_app(login_limit=limit), redis) as other,
+        ):
+            both = await asyncio.gather(statuses(one, 30), statuses(other, 30))
+
+        assert sorted(both[0] + both[1]) == [422] * 20 + [429] * 40
+
+    async def test_one_that_is_killed_in_the_middle_costs_nobody_an_answer(
+        self, make_app: Callable[..., Quart], redis: RedisServer
+    ) -> None:
+        async with started(make_app(login_limit=Rate(20, 3600)), redis) as app:
+            with capture_logs() as logs:
+                before = await statuses(app, 10)
+                asking = asyncio.gather(*(log_in(app) for _ in range(30)))
+                await asyncio.sleep(0)
+                redis.kill()
+                during = [answer.status_code for answer in await asking]
+                after = await statuses(app, 30)
+                await redis.start()
+                async with asyncio.timeout(30):
+                    while not any(log["event"] == "limits_store_back" for log in logs):
+                        await asyncio.sleep(0.02)
+                again = await statuses(app, 30)
+
+        assert before == [422] * 10
+        assert set(during) | set(after) <= {422, 429}
+        # Local limits: no fewer than the limit, and no more than it besides what was shared.
+        assert 20 <= during.count(422) + after.count(422) <= 20 + 10
+        assert again == [422] * 20 + [429] * 10
+        events = [log["event"] for log in logs if "store" in log["event"]]
+        assert events == ["limits_store_away", "limits_store_back"]
+
+    async def test_the_service_starts_without_it(
+        self, make_app: Callable[..., Quart], redis: RedisServer
+    ) -> None:
+        redis.kill()
+
+        with capture_logs() as logs:
+            async with started(make_app(login_limit=FEW, limits_url=redis.url)) as app:
+                answers = await statuses(app, 10)
+
+        assert answers == [422] * 3 + [429] * 7
+        assert [log["event"] for log in logs if "store" in log["event"]] == ["limits_store_away"]
+
+    async def test_the_service_lets_go_of_it_at_the_end(
+        self, make_app: Callable[..., Quart], redis: RedisServer
+    ) -> None:
+        async def connections() -> int:
+            return int((await redis.ask("INFO", "clients"))["connected_clients"])
+
+        alone = await connections()
+        async with started(make_app(limits_url=redis.url)) as app:
+            await log_in(app)
+            serving = await connections()
+
+        assert serving == alone + 1
+        assert await connections() == alone
