@@ -367,10 +367,14 @@ class TestPreviousPublicKeys:
             pem_of(private_key("EdDSA")),
             public_pem_of(private_key("EdDSA")) + pem_of(private_key("EdDSA")),
             public_pem_of(private_key("EdDSA"))[:-20],
+            public_pem_of(private_key("EdDSA")) + public_pem_of(private_key("ES256"))[:-20],
             damaged(public_pem_of(private_key("ES256"))),
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
         ],
-        ids=["text", "private", "public and private", "no end", "damaged", "certificate"],
+        ids=[
+            *["text", "private", "public and private", "no end", "no end of the second"],
+            *["damaged", "certificate"],
+        ],
     )
     def test_what_is_none_is_refused_without_repeating_it(self, text: str) -> None:
         fault = fault_of(public=text)
@@ -379,6 +383,11 @@ class TestPreviousPublicKeys:
         assert all(
             "-----" in line or line not in fault for line in text.splitlines() if line != "x"
         )
+
+    def test_a_private_key_is_told_to_be_out_of_place(self) -> None:
+        pem = public_pem_of(private_key("EdDSA")) + pem_of(private_key("EdDSA"))
+
+        assert "public keys only, and block 2 is something else" in fault_of(public=pem)
 
 
 ROTATE = {"rotate": True}
