@@ -13,7 +13,8 @@ Usage: ./build.sh <command> [arguments]
   run      set up, then serve on http://127.0.0.1:8000 with SQLite under var/;
            arguments go to `catalog serve`, DATABASE_URL and CATALOG_* are respected
   test     set up, then run the tests on SQLite, on MariaDB and, where
-           CATALOG_TEST_MYSQL_URL leads, on MySQL; arguments go to pytest:
+           CATALOG_TEST_MYSQL_URL leads, on MySQL, with a Redis of their own;
+           arguments go to pytest:
            ./build.sh test --engine sqlite -k products
   lint     check format, code, types and the direction of imports
   format   format the code and fix what can be fixed by itself
@@ -66,6 +67,15 @@ need_venv_module() {
 want_mariadb() {
   PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null && return
   apt_install mariadb-server-core mariadb-client-core || say "Going on without MariaDB"
+}
+
+# The server is in this package too, under another name; the one named after it starts a service.
+want_redis() {
+  local name
+  for name in redis-server valkey-server redis-check-rdb; do
+    PATH=$PATH:/usr/sbin command -v "$name" >/dev/null && return
+  done
+  apt_install redis-tools || say "Going on without Redis"
 }
 
 apt_install() {
@@ -158,6 +168,7 @@ serve() {
 run_tests() {
   setup_tools
   want_mariadb
+  want_redis
   exec "$venv/bin/python" -m pytest "$@"
 }
 

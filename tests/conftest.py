@@ -63,8 +63,8 @@ def pytest_terminal_summary(
     found, missing = config.stash[FOUND], config.stash[MISSING]
     if not found and not missing:
         return
-    terminalreporter.section("database engines")
-    for name in engines.NAMES:
+    terminalreporter.section("engines")
+    for name in (*engines.NAMES, "redis"):
         if name in found:
             terminalreporter.line(f"{name}: {found[name]}")
         if name in missing:

@@ -10,6 +10,7 @@ import pytest
 from catalog import errors
 from catalog.auth.guards import audience_of
 from catalog.errors import CatalogError, public_errors
+from catalog.http.limits import limit_of
 from tests.http.wire import app_to_read
 from tests.support import Caller, problem_of
 
@@ -96,6 +97,25 @@ class TestRoutes:
         }
 
         assert public_writes == {"/api/auth/signup", "/api/auth/login"}
+
+    def test_these_state_a_limit(self) -> None:
+        stated = {
+            f"{method} {rule.rule}": policy
+            for rule in APP.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            if (policy := limit_of(APP.view_functions[rule.endpoint]))
+        }
+
+        assert stated == {
+            "POST /api/auth/signup": "signup",
+            "POST /api/auth/login": "login",
+            "POST /api/auth/refresh": "refresh",
+            "GET /api/auth/refresh": "refresh",
+            "GET /api/products": "read",
+            "GET /api/products/my": "read",
+            "POST /api/products": "write",
+            "DELETE /api/products/<id:product_id>": "write",
+        }
 
 
 class TestErrors:

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from quart import Quart
 
-from tests.conftest import REQUIRED
+from tests.conftest import FOUND, MISSING, REQUIRED
 from tests.http import redis_server
 from tests.http.documented import hold_to_document
 from tests.http.redis_server import RedisMissing, RedisServer
@@ -50,14 +50,16 @@ def app(app: Quart) -> Quart:
 
 
 @pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+async def redis(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RedisServer]:
     """A Redis of the test's own, empty and running."""
+    stash = request.config.stash
     reason = ""
     try:
         async with redis_server.running(tmp_path) as server:
+            stash[FOUND]["redis"] = server.version
             yield server
     except RedisMissing as missing:
-        reason = str(missing)
+        reason = stash[MISSING]["redis"] = str(missing)
     # What a developer may do without, CI may not.
     if reason and REQUIRED:
         pytest.fail(reason, pytrace=False)

@@ -27,6 +27,7 @@ class RedisServer:
 
     Attributes:
         url: where it is.
+        version: its name and version; known when it has run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,6 +37,7 @@ class RedisServer:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.version = ""
 
     async def start(self, *options: str) -> None:
         """Run it, with nothing in it.
@@ -61,6 +63,7 @@ class RedisServer:
             while not await self._listens():
                 assert self._process.poll() is None, (self._folder / "redis.log").read_text()
                 await asyncio.sleep(0.02)
+        self.version = self.version or f"Redis {(await self.ask('INFO'))['redis_version']}"
 
     async def _listens(self) -> bool:
         try:
