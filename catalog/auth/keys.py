@@ -92,6 +92,11 @@ class KeyRing:
         settings: the other keys.
         secret: the current secret, as of ``signing_secret``.
 
+    Attributes:
+        for_access: what access tokens are signed with.
+        for_refresh: what refresh tokens are signed with.
+        secrets: all of them, the current one first.
+
     Raises:
         SettingsInvalid: a key cannot be used; never repeats any of it.
     """
@@ -120,7 +125,9 @@ class KeyRing:
         self._keys: dict[str, Key] = {}
         for key in (self.for_access, *secrets, *public_keys):
             self._keys.setdefault(key.kid, key)
-        self._secrets = {key.kid: key.signer for key in secrets if isinstance(key.signer, bytes)}
+        # Without those that are given twice.
+        signers = (key.signer for key in secrets if isinstance(key.signer, bytes))
+        self.secrets = tuple(dict.fromkeys(signers))
 
     @property
     def previous(self) -> list[Key]:
@@ -128,28 +135,9 @@ class KeyRing:
         signing = (self.for_access, self.for_refresh)
         return [key for key in self._keys.values() if key not in signing]
 
-    @property
-    def secrets(self) -> tuple[bytes, ...]:
-        """The secrets, the current one first."""
-        return tuple(self._secrets.values())
-
     def find(self, kid: str) -> Key | None:
         """The key of that name."""
         return self._keys.get(kid)
-
-    def derive(self, kid: str, label: str, data: bytes) -> bytes:
-        """Make 32 bytes that only who has the secret can make, the same on every instance.
-
-        Args:
-            kid: the name of a secret.
-            label: what they are for; the same data gives other bytes under another label.
-            data: what they belong to.
-
-        Raises:
-            KeyError: there is no secret of that name.
-        """
-        purpose = hmac.digest(self._secrets[kid], _separated(f"derive {label}"), sha256)
-        return hmac.digest(purpose, data, sha256)
 
     def public_keys(self) -> list[dict[str, str]]:
         """Each public key as a JSON Web Key (RFC 7517), the current one first."""

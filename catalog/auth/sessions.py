@@ -15,7 +15,7 @@ from sqlalchemy import CursorResult, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken, User
-from catalog.auth.tokens import Bearer
+from catalog.auth.tokens import Bearer, successor_id
 from catalog.db.columns import database_now
 from catalog.errors import AccountUnavailable, NotFound, SessionEnded, TokenReused
 
@@ -110,6 +110,7 @@ async def _make_room(session: AsyncSession, *, user_id: int, limit: int) -> None
     surplus = (
         select(LoginSession.id)
         .where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
+        .where(LoginSession.expires_at > database_now())
         .order_by(LoginSession.last_used_at.desc(), LoginSession.id.desc())
         .offset(limit - 1)
         .limit(1000)
@@ -146,9 +147,7 @@ async def touch(session: AsyncSession, *, session_id: int) -> None:
     )
 
 
-async def rotate(
-    session: AsyncSession, *, bearer: Bearer, successor_id: str, lives: Lives
-) -> Grant:
+async def rotate(session: AsyncSession, *, bearer: Bearer, lives: Lives) -> Grant:
     """Supersede a refresh token by its successor.
 
     Of any number of requests with the same token, at the same time or within ``GRACE``, all get
@@ -157,8 +156,6 @@ async def rotate(
     Args:
         session: the transaction.
         bearer: who holds the token.
-        successor_id: the id of its successor, derived from its own, so that nobody needs to be
-            told which one was first.
         lives: for how long it is granted.
 
     Raises:
@@ -166,7 +163,7 @@ async def rotate(
         TokenReused: it was superseded longer ago: end the session, in a transaction that this
             refusal does not roll back.
     """
-    presented = hash_of(bearer.token_id)
+    presented, successor = hash_of(bearer.token_id), successor_id(bearer.token_id)
     state = await _look(session, bearer)
     role = _check(state, bearer)
     assert state is not None  # noqa: S101 (checked; tells mypy)
@@ -177,24 +174,20 @@ async def rotate(
             update(LoginSession)
             .where(LoginSession.id == bearer.session_id, LoginSession.refresh_hash == presented)
             .where(LoginSession.revoked_at.is_(None))
-            .values(
-                refresh_hash=hash_of(successor_id), last_used_at=state.now, expires_at=expires_at
-            )
+            .values(refresh_hash=hash_of(successor), last_used_at=state.now, expires_at=expires_at)
             .execution_options(synchronize_session=False)
         )
         if await _count(session, rotation) == 1:
             row = {"token_hash": presented, "superseded_at": state.now}
             await session.execute(insert(SupersededToken).values(row))
-            return Grant(
-                bearer.user_id, bearer.session_id, role, successor_id, state.now, expires_at
-            )
+            return Grant(bearer.user_id, bearer.session_id, role, successor, state.now, expires_at)
         state = await _look(session, bearer)
         role = _check(state, bearer)
         assert state is not None  # noqa: S101 (checked; tells mypy)
     assert state.superseded_at is not None  # noqa: S101 (else it would be current, or reused)
     expires_at = lives.expiry(issued_at=state.superseded_at, created_at=state.created_at)
     return Grant(
-        bearer.user_id, bearer.session_id, role, successor_id, state.superseded_at, expires_at
+        bearer.user_id, bearer.session_id, role, successor, state.superseded_at, expires_at
     )
 
 

@@ -1,4 +1,4 @@
-"""Keys: their names, what is taken for one, what is derived from them, and what is public."""
+"""Keys: their names, what is taken for one, and what is public."""
 
 import json
 import os
@@ -188,34 +188,6 @@ class TestRing:
         assert keys.for_access.kid in shown
         for word in (NEW, OLD, "PRIVATE", pem_of(private_key("EdDSA")).splitlines()[1]):
             assert word not in shown
-
-
-class TestDerive:
-    def test_instances_that_know_the_secret_agree_whatever_is_current(self) -> None:
-        before, during = ring(OLD), ring(NEW, previous=(OLD,))
-        kid = before.for_refresh.kid
-
-        assert before.derive(kid, "successor", b"id") == during.derive(kid, "successor", b"id")
-
-    def test_secret_label_and_data_all_matter(self) -> None:
-        keys = ring(NEW, previous=(OLD,))
-        new, old = keys.for_refresh.kid, keys.previous[0].kid
-        derived = {
-            keys.derive(kid, label, data)
-            for kid in (new, old)
-            for label in ("", "a", "ab", "b")
-            for data in (b"", b"b", b"bc", b"\0", b"a b")
-        }
-
-        assert len(derived) == 2 * 4 * 5
-        assert {len(each) for each in derived} == {32}
-
-    def test_there_is_nothing_to_derive_from_a_public_key_or_none(self) -> None:
-        keys = ring(private=pem_of(private_key("ES256")))
-
-        for kid in (keys.for_access.kid, "unknown", ""):
-            with pytest.raises(KeyError):
-                keys.derive(kid, "successor", b"id")
 
 
 def openssl_style(key: Any, encoding: PrivateFormat = PrivateFormat.PKCS8) -> str:

@@ -467,11 +467,6 @@ FORGED: dict[str, Callable[[], str]] = {
         claims_of("access"),
         key=hmac.digest(KEY, b"catalog cursor 1", sha256),
     ),
-    "derived-key": lambda: signed(
-        header_of("access"),
-        claims_of("access"),
-        key=hmac.digest(KEY, b"catalog derive x", sha256),
-    ),
     "kid-as-key": lambda: signed(header_of("access"), claims_of("access"), key=KID.encode()),
     "kid-twice": lambda: signed(
         f'{{"alg":"HS256","typ":"at+jwt","kid":"x","kid":"{KID}"}}'.encode(),

@@ -8,7 +8,7 @@ from quart_schema import document_response, tag_blueprint, validate_request
 from catalog.auth import service, sessions
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
-from catalog.auth.guards import caller, leaving, public, refreshing, signed_in, tokens
+from catalog.auth.guards import caller, leaving, public, refreshing, signed_in
 from catalog.auth.schemas import (
     LogIn,
     Refreshed,
@@ -159,7 +159,6 @@ async def _rotated(bearer: Bearer) -> Response:
     grant = await database().transaction(
         sessions.rotate,
         bearer=bearer,
-        successor_id=tokens().successor_id(bearer),
         lives=_lives(),
     )
     record(Audit.TOKEN_ROTATED, user_id=bearer.user_id, session_id=bearer.session_id)
