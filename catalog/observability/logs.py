@@ -55,6 +55,8 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     # Its INFO lines repeat what the supervisor says; its errors do not.
     logging.getLogger("hypercorn.error").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # At DEBUG it writes out each statement with its values, hashes of passwords among them.
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
     # Whoever asks for errors only still wants to know who signed in.
     logging.getLogger("catalog.audit").setLevel(logging.INFO)
 
