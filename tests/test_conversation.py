@@ -24,8 +24,14 @@ BLANKS = (
     (r"(?<=cursor=)[\w-]+", "<cursor>"),
     (r'(?<="request_id":")\w+', "<id>"),
     (r'(?<="\d-)[0-9a-f]{16}(?=")', "<hash>"),
+    (r'(?<="revocations_age_seconds":)[\d.e-]+', "<age>"),
+    # A window may end in the middle of the conversation.
+    (r'(?<=RateLimit: )("\w+");r=\d+;t=\d+', r"\1;r=<n>;t=<n>"),
 )
-SHOWN = ("Content-Type", "Location", "ETag", "Link", "Allow", "WWW-Authenticate", "Cache-Control")
+SHOWN = (
+    *("Content-Type", "Location", "ETag", "Link", "Allow", "WWW-Authenticate", "Cache-Control"),
+    *("RateLimit-Policy", "RateLimit", "Retry-After"),
+)
 
 ADA = {"username": "Ada", "email": "Ada@Example.com", "password": "correct horse"}
 

@@ -224,6 +224,10 @@ class Catalog:
             "CATALOG_ACCESS_LOG": "off",
             # Requests in flight are those whose body is not complete.
             "CATALOG_BODY_TIMEOUT": "60",
+            # All of them come from one address.
+            "CATALOG_SIGNUP_LIMIT": "off",
+            "CATALOG_LOGIN_LIMIT": "off",
+            "CATALOG_REFRESH_LIMIT": "off",
         }
 
     @asynccontextmanager
