@@ -24,6 +24,7 @@ class Audit(StrEnum):
     SIGNED_OUT = "signed_out"
     SESSIONS_ENDED = "sessions_ended"
     PASSWORD_CHECK_FAILED = "password_check_failed"  # noqa: S105 (an event)
+    PASSWORD_CHECK_BLOCKED = "password_check_blocked"  # noqa: S105 (an event)
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 (an event)
     PASSWORD_REHASHED = "password_rehashed"  # noqa: S105 (an event)
     EMAIL_CHANGED = "email_changed"

@@ -21,6 +21,7 @@ from catalog.errors import (
     NotFound,
     OperatorError,
     Taken,
+    TooManyGuesses,
     WrongCredentials,
     WrongPassword,
 )
@@ -136,24 +137,31 @@ class Account(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """An account that a password is for, if there is one, and what wrong ones count for."""
+    """What a password is given for.
+
+    Attributes:
+        account: the one that it is for, if there is one.
+        subject: what a wrong one counts for.
+        refusal: why it is not looked at, if it is not.
+    """
 
     account: Account | None
     subject: str
+    refusal: TooManyGuesses | None
+
+    @property
+    def user_id(self) -> int | None:
+        """The account's number."""
+        return self.account.id if self.account else None
 
 
 async def look_up(connection: AsyncConnection, *, login: str, network: str) -> Attempt:
-    """The account of a username or of an e-mail address; only the latter holds an ``@``.
-
-    Raises:
-        TooManyGuesses: of passwords for it from this network too many were wrong.
-    """
+    """The account of a username or of an e-mail address; only the latter holds an ``@``."""
     key = fold(login)
     account = await _find(connection, _is_named(key))
     # An unknown name is counted too: not to be would tell that it is unknown.
     subject = guesses.subject_of(account.id if account else key, network)
-    await guesses.check(connection, subject=subject)
-    return Attempt(account, subject)
+    return await _attempt(connection, account, subject)
 
 
 def _is_named(key: str) -> ColumnElement[bool]:
@@ -165,14 +173,19 @@ async def look_up_own(connection: AsyncConnection, *, user_id: int, network: str
 
     Raises:
         AccountUnavailable: it is disabled or gone.
-        TooManyGuesses: as ``look_up``.
     """
     account = await _find(connection, User.id == user_id)
     if account is None or account.disabled:
         raise AccountUnavailable
-    subject = guesses.subject_of(user_id, network)
-    await guesses.check(connection, subject=subject)
-    return Attempt(account, subject)
+    return await _attempt(connection, account, guesses.subject_of(user_id, network))
+
+
+async def _attempt(connection: AsyncConnection, account: Account | None, subject: str) -> Attempt:
+    try:
+        await guesses.check(connection, subject=subject)
+    except TooManyGuesses as refusal:
+        return Attempt(account, subject, refusal)
+    return Attempt(account, subject, None)
 
 
 async def _find(
@@ -183,13 +196,17 @@ async def _find(
     return None if row is None else Account(*row)
 
 
-async def verify(account: Account | None, *, password: str, passwords: Passwords) -> Account:
+async def verify(attempt: Attempt, *, password: str, passwords: Passwords) -> Account:
     """Check a password against an account, or against none at the same price.
 
     Raises:
+        TooManyGuesses: too many were wrong, so it is not looked at.
         WrongCredentials: wrong, unknown or disabled, in the same words for all three.
         Overloaded: too many passwords are waiting.
     """
+    if attempt.refusal is not None:
+        raise attempt.refusal
+    account = attempt.account
     matches = await passwords.verify(account.password_hash if account else None, password)
     if account is None or not matches or account.disabled:
         raise WrongCredentials
@@ -207,12 +224,15 @@ async def count_guess(session: AsyncSession, *, subject: str) -> None:
 
 async def log_in(
     session: AsyncSession, *, account: Account, subject: str, opening: Opening
-) -> Grant:
+) -> Grant | None:
     """Begin a session of an account whose password was right a moment ago.
+
+    Returns:
+        None when it is worth another look: meanwhile the account was disabled or deleted, or its
+        password was changed, or only hashed anew by another log-in.
 
     Raises:
         TooManyGuesses: wrong ones, checked at the same time, have used up the limit.
-        WrongCredentials: meanwhile the account was disabled or deleted, or has another password.
     """
     await guesses.check(session, subject=subject)
     # The lock holds off whoever disables the account, or changes its password, and then ends the
@@ -220,7 +240,7 @@ async def log_in(
     reading = select(User.disabled, User.password_hash, User.role).where(User.id == account.id)
     row = (await session.execute(reading.with_for_update(read=True))).one_or_none()
     if row is None or row.disabled or row.password_hash != account.password_hash:
-        raise WrongCredentials
+        return None
     return await sessions.begin(session, user_id=account.id, role=Role(row.role), opening=opening)
 
 
@@ -237,15 +257,15 @@ async def replace_hash(
 
 
 async def change_password(
-    session: AsyncSession, *, user_id: int, old_hash: str, new_hash: str, session_id: int
+    session: AsyncSession, *, subject: str, account: Account, new_hash: str, session_id: int
 ) -> list[int]:
     """Give an account another password and end its sessions but the one that asks.
 
     Args:
         session: the transaction.
-        user_id: whose.
-        old_hash: that of the password that was given and found right; of two changes at the
-            same time one wins.
+        subject: what wrong passwords for it count for.
+        account: whose, as it was when the password that was given was found right; of two
+            changes at the same time one wins.
         new_hash: that of the new one.
         session_id: the session that goes on.
 
@@ -253,11 +273,15 @@ async def change_password(
         the sessions that have ended.
 
     Raises:
+        TooManyGuesses: as ``log_in``.
         WrongPassword: meanwhile it is another one.
     """
-    if not await replace_hash(session, user_id=user_id, old_hash=old_hash, new_hash=new_hash):
+    await guesses.check(session, subject=subject)
+    if not await replace_hash(
+        session, user_id=account.id, old_hash=account.password_hash, new_hash=new_hash
+    ):
         raise WrongPassword
-    return await sessions.end_all(session, user_id=user_id, but=session_id)
+    return await sessions.end_all(session, user_id=account.id, but=session_id)
 
 
 async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) -> dict[str, Any]:
@@ -333,18 +357,21 @@ async def change_email(session: AsyncSession, *, user_id: int, email: str) -> di
     return await read_own(session, user_id=user_id)
 
 
-async def delete_account(session: AsyncSession, *, user_id: int, password_hash: str) -> list[int]:
+async def delete_account(session: AsyncSession, *, subject: str, account: Account) -> list[int]:
     """Delete an account with its products and end its sessions.
 
     Returns:
         the sessions that have ended.
 
     Raises:
+        TooManyGuesses: as ``log_in``.
         WrongPassword: meanwhile the password is another one.
         LastAdmin: nobody would be left to administer the service.
     """
+    await guesses.check(session, subject=subject)
+    user_id = account.id
     await keep_an_admin(session, without=user_id)
-    mine = select(User.id).where(User.id == user_id, User.password_hash == password_hash)
+    mine = select(User.id).where(User.id == user_id, User.password_hash == account.password_hash)
     if await session.scalar(mine.with_for_update()) is None:
         raise WrongPassword
     ended = await sessions.end_all(session, user_id=user_id)

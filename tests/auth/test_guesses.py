@@ -305,6 +305,23 @@ class TestAtOnce:
         assert Counter(answer.status_code for answer in answers) == {200: 64}
         assert cheap_ada.user_id
 
+    async def test_right_ones_all_get_in_while_the_hash_is_replaced(
+        self, app: Quart, cheap_ada: Caller, database: Database, fresh: Database
+    ) -> None:
+        """Each finds an outdated hash, and all but one of them find it replaced by another."""
+        outdated = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+
+        async def weaken(session: AsyncSession) -> None:
+            await session.execute(update(User).values(password_hash=outdated))
+
+        await database.transaction(weaken)
+
+        answers = await at_once(12, lambda _: insist(app, password=PASSWORD))
+
+        assert Counter(answer.status_code for answer in answers) == {200: 12}
+        assert await rows(fresh) == []
+        assert cheap_ada.user_id
+
     async def test_two_instances_count_together(
         self, app: Quart, settings: Settings, cheap_ada: Caller
     ) -> None:
@@ -555,6 +572,20 @@ class TestOwnPassword:
         there = {"X-Forwarded-For": ELSEWHERE}
         changed = await cheap_ada.post("/api/auth/password", json=change, headers=there)
         assert changed.status_code == 204
+
+    async def test_the_right_one_among_many_at_once_comes_too_late(
+        self, cheap_ada: Caller, bob: Caller
+    ) -> None:
+        def change(number: int) -> dict[str, str]:
+            password = PASSWORD if number == 99 else f"{WRONG} {number}"
+            return {"current_password": password, "new_password": "staple battery horse"}
+
+        answers = await at_once(
+            100, lambda number: cheap_ada.post("/api/auth/password", json=change(number))
+        )
+
+        assert answers[99].status_code in {429, 503}
+        assert (await log_in(bob.app, password=PASSWORD, address=ELSEWHERE)).status_code == 200
 
     async def test_of_many_at_once_ten_are_told(self, cheap_ada: Caller) -> None:
         answers = await at_once(

@@ -1,5 +1,8 @@
 """``/api/auth``: one's own account, its password and its sessions."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from quart import Blueprint, Response
 from quart_schema import document_response, tag_blueprint, validate_request
 
@@ -7,6 +10,7 @@ from catalog.auth import service, sessions
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.guards import caller, caller_id, signed_in
+from catalog.auth.routes.attempts import recording, verified
 from catalog.auth.schemas import (
     AccountChange,
     AccountDeletion,
@@ -66,10 +70,10 @@ async def change_account(data: AccountChange) -> Response:
 @answers_nothing
 async def delete_account(data: AccountDeletion) -> Response:
     """Delete your account and your products."""
-    account = await _confirmed(data.password, "/password")
-    ended = await database().transaction(
-        service.delete_account, user_id=account.id, password_hash=account.password_hash
-    )
+    async with _confirmed(data.password, "/password") as (account, subject):
+        ended = await database().transaction(
+            service.delete_account, subject=subject, account=account
+        )
     auth().revocations.add(ended)
     record(Audit.ACCOUNT_DELETED, user_id=account.id)
     return no_content()
@@ -82,41 +86,47 @@ async def delete_account(data: AccountDeletion) -> Response:
 @answers_nothing
 async def change_password(data: PasswordChange) -> Response:
     """Change your password and end your other sessions."""
-    account = await _confirmed(data.current_password, "/current_password")
-    service.check_new_password(
-        data.new_password,
-        min_length=settings().password_min_length,
-        refuse_guessable=settings().refuse_guessable_passwords,
-        username=account.username,
-        email=account.email,
-        pointer="/new_password",
-    )
-    ended = await database().transaction(
-        service.change_password,
-        user_id=account.id,
-        old_hash=account.password_hash,
-        new_hash=await auth().passwords.hash(data.new_password),
-        session_id=caller().session_id,
-    )
+    async with _confirmed(data.current_password, "/current_password") as (account, subject):
+        service.check_new_password(
+            data.new_password,
+            min_length=settings().password_min_length,
+            refuse_guessable=settings().refuse_guessable_passwords,
+            username=account.username,
+            email=account.email,
+            pointer="/new_password",
+        )
+        ended = await database().transaction(
+            service.change_password,
+            subject=subject,
+            account=account,
+            new_hash=await auth().passwords.hash(data.new_password),
+            session_id=caller().session_id,
+        )
     auth().revocations.add(ended)
     record(Audit.PASSWORD_CHANGED, user_id=account.id, sessions_ended=len(ended))
     return no_content()
 
 
-async def _confirmed(password: str, pointer: str) -> Account:
-    """The caller's account, if they know its password; a wrong one counts as at log-in.
+@asynccontextmanager
+async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account, str]]:
+    """Let those go on who know their password; a wrong one counts as at log-in.
+
+    Yields:
+        the caller's account, and what wrong passwords for it count for. It is to be asked once
+        more in the transaction: of many passwords that are checked at the same time, the right
+        one must not come through after the limit.
 
     Raises:
-        AccountUnavailable, TooManyGuesses, Overloaded, WrongPassword: it must not go on.
+        AccountUnavailable, TooManyGuesses, Overloaded, WrongPassword: they must not go on.
     """
     attempt = await database().reading(
         service.look_up_own, user_id=caller_id(), network=client_network()
     )
+    failed, blocked = Audit.PASSWORD_CHECK_FAILED, Audit.PASSWORD_CHECK_BLOCKED
     try:
-        return await service.verify(attempt.account, password=password, passwords=auth().passwords)
-    except WrongCredentials:
-        await database().transaction(service.count_guess, subject=attempt.subject)
-        record(Audit.PASSWORD_CHECK_FAILED, user_id=caller_id())
+        with recording(attempt, failed=failed, blocked=blocked):
+            yield await verified(attempt, password), attempt.subject
+    except (WrongCredentials, WrongPassword):
         message = "This is not the account's password."
         raise WrongPassword(errors=[FieldError("pointer", pointer, message)]) from None
 

@@ -9,6 +9,7 @@ from catalog.auth import service, sessions
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.guards import caller, leaving, public, refreshing, signed_in
+from catalog.auth.routes.attempts import recording, verified
 from catalog.auth.schemas import (
     LogIn,
     Refreshed,
@@ -28,6 +29,7 @@ from catalog.errors import (
     Taken,
     TokenReused,
     TooManyGuesses,
+    Unavailable,
     UnsupportedMediaType,
     WrongCredentials,
 )
@@ -83,28 +85,18 @@ async def sign_up(data: SignUp) -> Response:
 @document_response(SignedIn)
 async def log_in(data: LogIn) -> Response:
     """Sign in with a username or an e-mail address."""
-    try:
+    grant = None
+    while grant is None:
         attempt = await database().reading(
             service.look_up, login=data.username, network=client_network()
         )
-    except TooManyGuesses:
-        record(Audit.SIGN_IN_BLOCKED, user_id=None)
-        raise
-    try:
-        account = await service.verify(
-            attempt.account, password=data.password, passwords=auth().passwords
-        )
-    except WrongCredentials:
-        # In a transaction of its own, which the refusal does not roll back.
-        await database().transaction(service.count_guess, subject=attempt.subject)
-        user_id = attempt.account.id if attempt.account else None
-        record(Audit.SIGN_IN_FAILED, user_id=user_id)
-        raise
-    account = await _with_current_hash(account, data.password)
-    grant = await database().transaction(
-        service.log_in, account=account, subject=attempt.subject, opening=_opening()
-    )
+        with recording(attempt, failed=Audit.SIGN_IN_FAILED, blocked=Audit.SIGN_IN_BLOCKED):
+            account = await verified(attempt, data.password)
+            grant = await database().transaction(
+                service.log_in, account=account, subject=attempt.subject, opening=_opening()
+            )
     record(Audit.SIGNED_IN, user_id=account.id, session_id=grant.session_id)
+    await _keep_current(account, data.password)
     access_token, refresh_token = _tokens_of(grant)
     user = UserRead(
         id=account.id, username=account.username, email=account.email, role=grant.role.value
@@ -114,13 +106,16 @@ async def log_in(data: LogIn) -> Response:
     )
 
 
-async def _with_current_hash(account: Account, password: str) -> Account:
-    """The account, its password hashed as the settings ask for by now."""
+async def _keep_current(account: Account, password: str) -> None:
+    """See that a password is hashed as the settings ask for by now.
+
+    It comes last, so that who is refused cannot tell by the time that a password was right.
+    """
     passwords = auth().passwords
     if not passwords.is_outdated(account.password_hash):
-        return account
-    # When too much is waiting, the next log-in will do.
-    with suppress(Overloaded):
+        return
+    # When too much is waiting, or the database is away, the next log-in will do.
+    with suppress(Unavailable):
         new_hash = await passwords.hash(password)
         if await database().transaction(
             service.replace_hash,
@@ -129,8 +124,6 @@ async def _with_current_hash(account: Account, password: str) -> Account:
             new_hash=new_hash,
         ):
             record(Audit.PASSWORD_REHASHED, user_id=account.id)
-            return account._replace(password_hash=new_hash)
-    return account
 
 
 @blueprint.post("/refresh")

@@ -9,7 +9,7 @@ from catalog.auth.context import auth
 from catalog.auth.guards import caller_id, for_admins
 from catalog.auth.models import Role
 from catalog.auth.schemas import AccountRead, UserChange, UserPage
-from catalog.errors import AccountUnavailable, LastAdmin
+from catalog.errors import AccountUnavailable, Forbidden, LastAdmin
 from catalog.http.context import cursors, database
 from catalog.http.openapi import answers_nothing, refuses
 from catalog.http.pagination import next_page
@@ -24,6 +24,7 @@ tag_blueprint(blueprint, ["users"])
 
 @blueprint.get("")
 @for_admins
+@refuses(Forbidden)
 @validate_querystring(PageQuery)
 @document_response(UserPage)
 async def list_users(query_args: PageQuery) -> Response:
@@ -46,6 +47,7 @@ async def list_users(query_args: PageQuery) -> Response:
 
 @blueprint.get("/<id:user_id>")
 @for_admins
+@refuses(Forbidden)
 @document_response(AccountRead)
 async def read_user(user_id: int) -> Response:
     """Read an account."""
@@ -55,7 +57,7 @@ async def read_user(user_id: int) -> Response:
 
 @blueprint.patch("/<id:user_id>")
 @for_admins
-@refuses(AccountUnavailable, LastAdmin)
+@refuses(AccountUnavailable, Forbidden, LastAdmin)
 @validate_request(UserChange)
 @document_response(AccountRead)
 async def change_user(user_id: int, data: UserChange) -> Response:
@@ -73,13 +75,14 @@ async def change_user(user_id: int, data: UserChange) -> Response:
         for name in ("role", "disabled")
         if change.before[name] != change.after[name]
     }
-    record(Audit.ACCOUNT_CHANGED, user_id=user_id, by=caller_id(), **differences)
+    if differences:
+        record(Audit.ACCOUNT_CHANGED, user_id=user_id, by=caller_id(), **differences)
     return json_response(AccountRead(**change.after))
 
 
 @blueprint.delete("/<id:user_id>/sessions")
 @for_admins
-@refuses(AccountUnavailable)
+@refuses(AccountUnavailable, Forbidden)
 @answers_nothing
 async def end_user_sessions(user_id: int) -> Response:
     """Sign an account out everywhere."""

@@ -1,0 +1,414 @@
+"""The audit log: one line for each happening, who and from where, and no secret in any line."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from argon2 import PasswordHasher
+from quart import Quart
+from sqlalchemy import URL, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.auth.audit import Audit
+from catalog.auth.models import LoginSession, SupersededToken, User, WrongGuesses
+from catalog.auth.sessions import GRACE
+from catalog.db.columns import database_now
+from catalog.db.database import Database
+from catalog.observability.logs import configure_logging
+from catalog.settings import Settings
+from tests.engines import settings_for
+from tests.support import PASSWORD, Caller, Response, at_once, problem_of
+
+ADDRESS = "192.0.2.7"
+FROM_HERE = {"X-Forwarded-For": ADDRESS, "X-Request-ID": "a-request"}
+WRONG = "a wrong password"
+EVENTS = {event.value for event in Audit}
+
+
+class Log:
+    """What is logged while a test runs."""
+
+    def __init__(self) -> None:
+        self.stream = StringIO()
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    def forget(self) -> None:
+        """Begin anew, after what a test needs beforehand."""
+        self.stream.seek(0)
+        self.stream.truncate()
+
+    def audited(self) -> list[dict[str, Any]]:
+        """The lines of the audit log, without what all of them have and what is no one's choice."""
+        found = []
+        for line in self.lines:
+            if line["event"] in EVENTS:
+                assert line.pop("timestamp").endswith("Z")
+                assert line.pop("level") == "info"
+                assert line.pop("logger", "catalog.audit") == "catalog.audit"
+                found.append(line)
+        return found
+
+
+@pytest.fixture
+def settings(database_url: URL) -> Settings:
+    """Without the limits that count requests."""
+    return settings_for(database_url, login_limit="off", signup_limit="off")
+
+
+@pytest.fixture
+def log_level() -> str:
+    """What the operator asks for: as little as can be."""
+    return "error"
+
+
+@pytest.fixture
+def log(settings: Settings, log_level: str) -> Iterator[Log]:
+    """The log as JSON; afterwards logging is as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    log = Log()
+    configure_logging(settings.model_copy(update={"log_level": log_level}), stream=log.stream)
+    yield log
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def line(event: Audit, user_id: int | None, **details: object) -> dict[str, object]:
+    """A line as it must be."""
+    who = {"event": event.value, "user_id": user_id, "client": ADDRESS, "request_id": "a-request"}
+    return {**who, **details}
+
+
+async def send(
+    caller: Caller, method: str, path: str, body: object = None, **options: Any
+) -> Response:
+    """Ask from the address that lines must show."""
+    if body is not None:
+        options["json"] = body
+    return await caller.send(method, f"/api/{path}", headers=FROM_HERE, **options)
+
+
+async def log_in(caller: Caller, login: str, password: str = PASSWORD) -> Response:
+    return await send(
+        caller, "POST", "auth/login", {"username": login, "password": password}, token=""
+    )
+
+
+async def session_of(database: Database, caller: Caller) -> int:
+    """The newest session of an account."""
+
+    async def read(connection: AsyncConnection) -> int:
+        mine = select(LoginSession.id).where(LoginSession.user_id == caller.user_id)
+        newest = mine.order_by(LoginSession.id.desc()).limit(1)
+        return int((await connection.execute(newest)).scalar_one())
+
+    return await database.reading(read)
+
+
+class TestSigningIn:
+    async def test_who_signs_up_and_in(self, anyone: Caller, database: Database, log: Log) -> None:
+        fields = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
+        ada = Caller(anyone.app, (await send(anyone, "POST", "auth/signup", fields)).json)
+        first = await session_of(database, ada)
+        await log_in(anyone, "ada")
+        second = await session_of(database, ada)
+
+        assert log.audited() == [
+            line(Audit.SIGNED_UP, ada.user_id, session_id=first),
+            line(Audit.SIGNED_IN, ada.user_id, session_id=second),
+        ]
+
+    async def test_who_fails_and_whether_there_is_such_an_account(
+        self, ada: Caller, anyone: Caller, log: Log
+    ) -> None:
+        await log_in(anyone, "ada", WRONG)
+        await log_in(anyone, "ada@example.com", WRONG)
+        await log_in(anyone, "nobody", WRONG)
+
+        assert log.audited() == [
+            line(Audit.SIGN_IN_FAILED, ada.user_id),
+            line(Audit.SIGN_IN_FAILED, ada.user_id),
+            line(Audit.SIGN_IN_FAILED, None),
+        ]
+
+    async def test_who_guesses_too_often_and_at_whom(
+        self, ada: Caller, anyone: Caller, log: Log
+    ) -> None:
+        for login in ("ada", "nobody"):
+            for _ in range(10):
+                await log_in(anyone, login, WRONG)
+        log.forget()
+
+        await log_in(anyone, "ada", WRONG)
+        await log_in(anyone, "ada", PASSWORD)
+        await log_in(anyone, "nobody", WRONG)
+
+        assert log.audited() == [
+            line(Audit.SIGN_IN_BLOCKED, ada.user_id),
+            line(Audit.SIGN_IN_BLOCKED, ada.user_id),
+            line(Audit.SIGN_IN_BLOCKED, None),
+        ]
+
+    async def test_each_of_many_at_once(self, ada: Caller, anyone: Caller, log: Log) -> None:
+        answers = await at_once(30, lambda _: log_in(anyone, "ada", WRONG))
+
+        told = [problem_of(answer)[0] for answer in answers]
+        lines = [each["event"] for each in log.audited()]
+        assert lines.count(Audit.SIGN_IN_FAILED) == told.count(401) == 10
+        assert lines.count(Audit.SIGN_IN_BLOCKED) == told.count(429)
+        assert len(lines) == told.count(401) + told.count(429)
+        assert ada.user_id
+
+    async def test_whose_password_is_hashed_anew(
+        self, ada: Caller, anyone: Caller, database: Database, log: Log
+    ) -> None:
+        outdated = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+
+        async def weaken(session: AsyncSession) -> None:
+            await session.execute(update(User).values(password_hash=outdated))
+
+        await database.transaction(weaken)
+
+        await log_in(anyone, "ada")
+        session_id = await session_of(database, ada)
+        await log_in(anyone, "ada")
+
+        assert log.audited() == [
+            line(Audit.SIGNED_IN, ada.user_id, session_id=session_id),
+            line(Audit.PASSWORD_REHASHED, ada.user_id),
+            line(Audit.SIGNED_IN, ada.user_id, session_id=session_id + 1),
+        ]
+
+
+async def rotate(caller: Caller, token: str | None = None) -> Response:
+    token = token or caller.refresh_token
+    return await send(caller, "POST", "auth/refresh", {"rotate": True}, token=token)
+
+
+class TestSessions:
+    async def test_what_becomes_of_tokens(self, ada: Caller, database: Database, log: Log) -> None:
+        session_id = await session_of(database, ada)
+        assert (await rotate(ada)).status_code == 200
+
+        async def pass_time(session: AsyncSession) -> None:
+            now = (await session.execute(select(database_now()))).scalar_one()
+            await session.execute(update(SupersededToken).values(superseded_at=now - 2 * GRACE))
+
+        await database.transaction(pass_time)
+        read = await send(ada, "GET", "auth/refresh", token=ada.refresh_token)
+        stolen = await rotate(ada)
+
+        assert problem_of(read) == problem_of(stolen) == (401, "token-reused")
+        assert log.audited() == [
+            line(Audit.TOKEN_ROTATED, ada.user_id, session_id=session_id),
+            line(Audit.TOKEN_REUSED, ada.user_id, session_id=session_id, ended=False),
+            line(Audit.TOKEN_REUSED, ada.user_id, session_id=session_id, ended=True),
+        ]
+
+    async def test_a_plain_refresh_is_none(self, ada: Caller, log: Log) -> None:
+        answer = await send(ada, "POST", "auth/refresh", token=ada.refresh_token)
+
+        assert answer.status_code == 200
+        assert log.audited() == []
+
+    async def test_who_ends_which(self, ada: Caller, admin: Caller, log: Log) -> None:
+        others = [await Caller.logged_in(ada.app, "ada") for _ in range(3)]
+        sessions = [each["id"] for each in (await ada.get("/api/auth/sessions")).json["sessions"]]
+        admin = await Caller.logged_in(admin.app, "grace")
+        by = {"by": admin.user_id}
+        log.forget()
+
+        await send(others[0], "POST", "auth/logout")
+        await send(ada, "DELETE", f"auth/sessions/{sessions[1]}")
+        await send(ada, "POST", "auth/logout-all")
+        await send(admin, "DELETE", f"users/{ada.user_id}/sessions")
+
+        assert log.audited() == [
+            line(Audit.SIGNED_OUT, ada.user_id, session_id=sessions[2]),
+            line(Audit.SESSIONS_ENDED, ada.user_id, session_id=sessions[1], count=1),
+            line(Audit.SESSIONS_ENDED, ada.user_id, count=2),
+            line(Audit.SESSIONS_ENDED, ada.user_id, **by, count=0),
+        ]
+
+
+class TestAccounts:
+    async def test_what_their_owners_change(self, ada: Caller, log: Log) -> None:
+        await Caller.logged_in(ada.app, "ada")
+        log.forget()
+        new = {"current_password": PASSWORD, "new_password": "staple battery horse"}
+
+        await send(ada, "PATCH", "auth/me", {"email": "lovelace@example.com"})
+        await send(ada, "POST", "auth/password", new)
+        await send(ada, "POST", "auth/password", new)
+        await send(ada, "DELETE", "auth/me", {"password": WRONG})
+        await send(ada, "DELETE", "auth/me", {"password": new["new_password"]})
+
+        assert log.audited() == [
+            line(Audit.EMAIL_CHANGED, ada.user_id),
+            line(Audit.PASSWORD_CHANGED, ada.user_id, sessions_ended=1),
+            line(Audit.PASSWORD_CHECK_FAILED, ada.user_id),
+            line(Audit.PASSWORD_CHECK_FAILED, ada.user_id),
+            line(Audit.ACCOUNT_DELETED, ada.user_id),
+        ]
+
+    async def test_who_guesses_their_password_with_a_token(self, ada: Caller, log: Log) -> None:
+        for _ in range(12):
+            await send(ada, "DELETE", "auth/me", {"password": WRONG})
+
+        assert log.audited() == [
+            *[line(Audit.PASSWORD_CHECK_FAILED, ada.user_id)] * 10,
+            *[line(Audit.PASSWORD_CHECK_BLOCKED, ada.user_id)] * 2,
+        ]
+
+    async def test_what_administrators_change_and_who_it_was(
+        self, ada: Caller, admin: Caller, log: Log
+    ) -> None:
+        admin = await Caller.logged_in(admin.app, "grace")
+        log.forget()
+        path = f"users/{ada.user_id}"
+
+        await send(admin, "PATCH", path, {"role": "admin"})
+        await send(admin, "PATCH", path, {"role": "user", "disabled": True})
+        await send(admin, "PATCH", path, {"disabled": False})
+
+        by = {"by": admin.user_id}
+        assert log.audited() == [
+            line(Audit.ACCOUNT_CHANGED, ada.user_id, **by, role=["user", "admin"]),
+            line(
+                Audit.ACCOUNT_CHANGED,
+                ada.user_id,
+                **by,
+                role=["admin", "user"],
+                disabled=[False, True],
+            ),
+            line(Audit.ACCOUNT_CHANGED, ada.user_id, **by, disabled=[True, False]),
+        ]
+
+    async def test_what_changes_nothing_is_none(self, ada: Caller, admin: Caller, log: Log) -> None:
+        admin = await Caller.logged_in(admin.app, "grace")
+        log.forget()
+
+        await send(admin, "PATCH", f"users/{ada.user_id}", {})
+        await send(admin, "PATCH", f"users/{ada.user_id}", {"role": "user", "disabled": False})
+        await send(admin, "GET", f"users/{ada.user_id}")
+
+        assert log.audited() == []
+
+    async def test_who_asks_for_what_is_not_theirs(
+        self, ada: Caller, bob: Caller, database: Database, log: Log
+    ) -> None:
+        session_id = await session_of(database, ada)
+        await send(ada, "GET", "users")
+        await send(ada, "PATCH", f"users/{bob.user_id}", {"role": "admin"})
+
+        assert log.audited() == [line(Audit.ACCESS_REFUSED, ada.user_id, session_id=session_id)] * 2
+
+
+class TestSecrets:
+    """Nothing that opens anything, and nothing that was typed, is in any line at any level."""
+
+    @pytest.fixture
+    def log_level(self) -> str:
+        """All that there is."""
+        return "debug"
+
+    async def test_none_is_in_a_whole_conversation(
+        self, log: Log, app: Quart, database: Database
+    ) -> None:
+        secrets = {
+            *("typed-username", "Typed@Example.com", "Moved@Example.com"),
+            *("a typed password", "another typed password", "a mistyped password"),
+            "typed into the wrong field",
+        }
+        anyone = Caller(app)
+        fields = {"username": "typed-username", "email": "Typed@Example.com"}
+        signed_up = await send(
+            anyone, "POST", "auth/signup", {**fields, "password": "a typed password"}
+        )
+        ada = Caller(app, signed_up.json)
+        secrets |= {signed_up.json["access_token"], signed_up.json["refresh_token"]}
+        taken = {**fields, "password": "a typed password"}
+        assert (await send(anyone, "POST", "auth/signup", taken)).status_code == 409
+        for login, password in (
+            ("typed-username", "a mistyped password"),
+            ("Typed@Example.com", "a mistyped password"),
+            ("typed into the wrong field", "a mistyped password"),
+            ("typed-username", "a typed password"),
+        ):
+            answer = await log_in(anyone, login, password)
+        secrets |= {answer.json["access_token"], answer.json["refresh_token"]}
+        rotated = [await rotate(ada), await rotate(ada)]
+        secrets |= {each.json[name] for each in rotated for name in each.json}
+        await rotate(ada, "not.a.token" + "secret")
+        await send(ada, "PATCH", "auth/me", {"email": "Moved@Example.com"})
+        change = {
+            "current_password": "a mistyped password",
+            "new_password": "another typed password",
+        }
+        await send(ada, "POST", "auth/password", change)
+        change["current_password"] = "a typed password"
+        assert (await send(ada, "POST", "auth/password", change)).status_code == 204
+        found = await database.reading(everything_secret)
+        secrets |= found
+        assert len(found) >= 5
+        for token in list(secrets):
+            # A part of a token gives it away as well: its claims, its signature.
+            secrets |= {part for part in token.split(".") if token.count(".") == 2 and part}
+        secrets -= {rotated[0].json["access_token"].split(".")[0]}
+        deleted = await send(ada, "DELETE", "auth/me", {"password": "another typed password"})
+        assert deleted.status_code == 204
+
+        assert {each["event"] for each in log.audited()} >= {
+            *("signed_up", "signed_in", "sign_in_failed", "token_rotated", "email_changed"),
+            *("password_check_failed", "password_changed", "account_deleted"),
+        }
+        text = log.text.casefold()
+        assert [secret for secret in secrets if secret.casefold() in text] == []
+
+    async def test_none_is_in_the_traceback_of_a_bug(
+        self, log: Log, app: Quart, ada: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def break_down(*_: object, **__: object) -> bool:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(PasswordHasher, "verify", break_down)
+
+        answer = await log_in(Caller(app), "ada", "a typed password")
+
+        assert problem_of(answer) == (500, "internal-error")
+        assert "Traceback" in log.text
+        assert "a typed password" not in log.text
+        assert ada.user_id
+
+
+async def everything_secret(connection: AsyncConnection) -> set[str]:
+    """What the database keeps of passwords, tokens and guesses."""
+    found: set[str] = set()
+    for column in (
+        User.password_hash,
+        LoginSession.refresh_hash,
+        SupersededToken.token_hash,
+        WrongGuesses.subject,
+    ):
+        found |= set((await connection.scalars(select(column))).all())
+    return found
+
+
+def test_every_event_is_shown_above() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+
+    assert set(re.findall(r"line\(\s*Audit\.(\w+)", source)) == {event.name for event in Audit}
