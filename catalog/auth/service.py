@@ -236,9 +236,10 @@ async def log_in(
     """
     await guesses.check(session, subject=subject)
     # The lock holds off whoever disables the account, or changes its password, and then ends the
-    # sessions that there are: this one is among them, or it finds out here.
+    # sessions that there are: this one is among them, or it finds out here. It also lets one
+    # log-in in at a time, so that each sees the others when there are too many.
     reading = select(User.disabled, User.password_hash, User.role).where(User.id == account.id)
-    row = (await session.execute(reading.with_for_update(read=True))).one_or_none()
+    row = (await session.execute(reading.with_for_update())).one_or_none()
     if row is None or row.disabled or row.password_hash != account.password_hash:
         return None
     return await sessions.begin(session, user_id=account.id, role=Role(row.role), opening=opening)

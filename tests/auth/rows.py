@@ -1,0 +1,41 @@
+"""The rows behind what is tested: looked at through another connection, and moved in time."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Executable, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.db.columns import Base
+from catalog.db.database import Database
+
+Row = dict[str, Any]
+
+
+async def rows_of(database: Database, model: type[Base]) -> list[Row]:
+    """All rows of a table, in the order of its key."""
+    table = model.__table__
+
+    async def read(connection: AsyncConnection) -> list[Row]:
+        statement = select(table).order_by(*table.primary_key)
+        return [dict(row._mapping) for row in await connection.execute(statement)]
+
+    return await database.reading(read)
+
+
+async def run(database: Database, *statements: Executable) -> None:
+    """Run statements in one transaction."""
+
+    async def work(session: AsyncSession) -> None:
+        for statement in statements:
+            await session.execute(statement, execution_options={"synchronize_session": False})
+
+    await database.transaction(work)
+
+
+async def shift(database: Database, model: type[Base], by: timedelta, *columns: str) -> None:
+    """Let times in all rows of a table be that much later, or earlier."""
+    (key,) = model.__table__.primary_key
+    for row in await rows_of(database, model):
+        moved = {column: row[column] + by for column in columns}
+        await run(database, update(model).where(key == row[key.name]).values(moved))

@@ -1,0 +1,704 @@
+"""Sessions: what a log-in leaves behind, rotation and theft, how many there may be, the sweep."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from quart import Quart
+from sqlalchemy import URL, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.app import create_app
+from catalog.auth import administration, service, sessions
+from catalog.auth.guesses import subject_of
+from catalog.auth.models import LoginSession, Role, SupersededToken, User
+from catalog.auth.service import Account
+from catalog.auth.sessions import GRACE, Grant, Lives, Opening, hash_of
+from catalog.auth.tokens import Bearer, Kind, issue_refresh_token, successor_id
+from catalog.db.columns import Base, database_now, now
+from catalog.db.database import Database
+from catalog.errors import SessionEnded, TokenReused
+from tests.auth.rows import Row, rows_of, run, shift
+from tests.db.support import Open, add_owner, on_servers, on_sqlite
+from tests.engines import settings_for
+from tests.http.wire import JSON, exchange
+from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
+
+DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
+AFTER_GRACE = GRACE + SECOND
+
+REUSED = (401, "token-reused")
+ENDED = (401, "session-ended")
+
+
+async def refresh(caller: Caller, method: str = "POST", **options: Any) -> Response:
+    token = options.pop("token", caller.refresh_token)
+    return await caller.send(method, "/api/auth/refresh", token=token, **options)
+
+
+async def rotate(caller: Caller, token: str | None = None) -> str:
+    """Rotate a token, the caller's unless another is given, and return its successor."""
+    answer = await refresh(caller, json={"rotate": True}, token=token or caller.refresh_token)
+    assert answer.status_code == 200, answer.body
+    assert set(answer.json) == {"access_token", "refresh_token"}
+    successor: str = answer.json["refresh_token"]
+    return successor
+
+
+def claims_of(token: str | None) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(token or "", options={"verify_signature": False})
+    return claims
+
+
+async def the_session(database: Database) -> Row:
+    (row,) = await rows_of(database, LoginSession)
+    return row
+
+
+@pytest.fixture
+async def onlooker(database_url: URL) -> AsyncIterator[Database]:
+    """The same database as another process sees it."""
+    database = Database(settings_for(database_url))
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def serving(url: URL, **overrides: Any) -> AsyncIterator[Quart]:
+    """The service with other settings than the defaults."""
+    app = create_app(settings_for(url, **overrides))
+    async with app.test_app():
+        yield app
+
+
+class TestBegin:
+    async def test_a_row_says_when_from_where_and_with_what(
+        self, app: Quart, ada: Caller, onlooker: Database
+    ) -> None:
+        body = json.dumps({"username": "ada", "password": PASSWORD}).encode()
+        headers = [JSON, (b"user-agent", b"x" * 254 + b"yz")]
+
+        answer = await exchange(
+            app, "POST", "/api/auth/login", headers=headers, body=[body], client=("2001:db8::7", 1)
+        )
+
+        first, second = await rows_of(onlooker, LoginSession)
+        assert (first["user_id"], first["address"]) == (ada.user_id, "")
+        assert (second["user_id"], second["address"]) == (ada.user_id, "2001:db8::7")
+        assert second["agent"] == "x" * 254 + "y"
+        for row, token in (
+            (first, ada.refresh_token),
+            (second, answer.json["refresh_token"]),
+        ):
+            assert row["refresh_hash"] == hash_of(claims_of(token)["jti"])
+            assert abs(row["created_at"] - now()) < 30 * SECOND
+            assert row["last_used_at"] == row["created_at"]
+            assert row["expires_at"] == row["created_at"] + 30 * DAY
+            assert row["revoked_at"] is None
+            assert claims_of(token)["sid"] == str(row["id"])
+
+    @on_sqlite
+    async def test_who_is_refused_begins_none(self, ada: Caller, onlooker: Database) -> None:
+        await ada.log_in("ada", "wrong password")
+        await ada.log_in("nobody")
+        await ada.sign_up("ADA")
+
+        assert len(await rows_of(onlooker, LoginSession)) == 1
+
+    async def test_nothing_in_the_database_is_a_secret(
+        self, ada: Caller, anyone: Caller, onlooker: Database
+    ) -> None:
+        answer = (await anyone.log_in("ada")).json
+        successor = await rotate(ada)
+        tokens = [ada.access_token, ada.refresh_token, successor]
+        tokens += [answer["access_token"], answer["refresh_token"]]
+
+        mappers = Base.registry.mappers
+        rows = [row for mapper in mappers for row in await rows_of(onlooker, mapper.class_)]
+
+        text = "\n".join(str(value) for row in rows for value in row.values())
+        assert hash_of(claims_of(successor)["jti"]) in text
+        assert hash_of(claims_of(ada.refresh_token)["jti"]) in text
+        for token in tokens:
+            assert str(token).rpartition(".")[2] not in text
+            assert claims_of(token)["jti"] not in text
+        assert PASSWORD not in text
+
+
+class TestRefreshing:
+    async def test_a_token_is_good_a_hundred_times_and_nothing_is_written(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        before = await the_session(onlooker)
+
+        for method in ("POST", "GET"):
+            answers = [await refresh(ada, method) for _ in range(100)]
+
+            assert {answer.status_code for answer in answers} == {200}
+            assert all(list(answer.json) == ["access_token"] for answer in answers)
+        assert await the_session(onlooker) == before
+        assert await rows_of(onlooker, SupersededToken) == []
+
+    async def test_its_use_is_noted_once_a_minute_and_by_get_never(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        await shift(onlooker, LoginSession, -55 * SECOND, "last_used_at")
+        before = await the_session(onlooker)
+        await refresh(ada)
+        assert await the_session(onlooker) == before
+
+        await shift(onlooker, LoginSession, -6 * SECOND, "last_used_at")
+        before = await the_session(onlooker)
+        await refresh(ada, "GET")
+        await refresh(ada, "HEAD")
+        assert await the_session(onlooker) == before
+
+        await refresh(ada)
+        after = await the_session(onlooker)
+        assert after["last_used_at"] > before["last_used_at"] + 60 * SECOND
+        assert after == {**before, "last_used_at": after["last_used_at"]}
+
+        await refresh(ada)
+        assert await the_session(onlooker) == after
+
+    @on_sqlite
+    async def test_it_rotates_only_when_told(self, ada: Caller, onlooker: Database) -> None:
+        before = await the_session(onlooker)
+
+        bodies: list[dict[str, Any]] = [
+            {},
+            {"json": {}},
+            {"json": {"rotate": False}},
+            {"data": b"", "headers": {"Content-Type": "application/json"}},
+        ]
+        for options in bodies:
+            answer = await refresh(ada, **options)
+
+            assert answer.status_code == 200
+            assert list(answer.json) == ["access_token"]
+        assert await the_session(onlooker) == before
+
+    @pytest.mark.parametrize(
+        ("body", "pointer"),
+        [
+            *[({"rotate": each}, "/rotate") for each in ("yes", "true", 1, 0, None)],
+            ({"rotate": True, "user_id": 7}, "/user_id"),
+            ({"Rotate": True}, "/Rotate"),
+            ([], ""),
+            (True, ""),
+        ],
+        ids=str,
+    )
+    async def test_what_tells_it_something_else_is_refused(
+        self, holder: Caller, body: Any, pointer: str
+    ) -> None:
+        answer = await refresh(holder, json=body)
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == [pointer]
+
+    async def test_one_that_has_expired_is_over(self, ada: Caller, onlooker: Database) -> None:
+        await run(onlooker, update(LoginSession).values(expires_at=now() - SECOND))
+        before = await the_session(onlooker)
+
+        answers = [
+            await refresh(ada),
+            await refresh(ada, "GET"),
+            await refresh(ada, json={"rotate": True}),
+        ]
+
+        assert [problem_of(answer) for answer in answers] == [ENDED] * 3
+        assert await the_session(onlooker) == before
+
+
+class TestRotation:
+    async def test_the_successor_is_the_same_for_all_who_ask_in_time(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        first = str(ada.refresh_token)
+
+        second = await rotate(ada)
+        assert second != first
+        # Not to mistake a second's resolution for the same instant.
+        await shift(onlooker, SupersededToken, -20 * SECOND, "superseded_at")
+        third = await rotate(ada, first)
+        fourth = await rotate(ada, first)
+
+        assert third == fourth
+        assert claims_of(third)["jti"] == claims_of(second)["jti"]
+        assert claims_of(third)["exp"] - claims_of(third)["iat"] == 30 * DAY.total_seconds()
+        assert (await refresh(ada, token=first)).status_code == 200
+        assert (await refresh(ada, "GET", token=first)).status_code == 200
+        assert (await refresh(ada, token=second)).status_code == 200
+        assert (await the_session(onlooker))["revoked_at"] is None
+
+    async def test_a_lost_answer_can_be_asked_for_again(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        lost = await rotate(ada)
+        before = await the_session(onlooker)
+
+        assert {await rotate(ada) for _ in range(3)} == {lost}
+        assert await the_session(onlooker) == before
+
+    async def test_a_chain_made_in_a_hurry_is_none_of_it_stolen(self, ada: Caller) -> None:
+        first = str(ada.refresh_token)
+        second = await rotate(ada, first)
+        third = await rotate(ada, second)
+
+        assert await rotate(ada, first) == second
+        assert await rotate(ada, second) == third
+        assert len({first, second, third, await rotate(ada, third)}) == 4
+
+    @on_sqlite
+    async def test_each_prolongs_the_session_up_to_its_limit(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        token = str(ada.refresh_token)
+        for age, left in ((10 * DAY, 30 * DAY), (70 * DAY, 20 * DAY), (89 * DAY, DAY)):
+            created_at = now() - age
+            await run(onlooker, update(LoginSession).values(created_at=created_at))
+
+            token = await rotate(ada, token)
+
+            expires_at = (await the_session(onlooker))["expires_at"]
+            assert abs(expires_at - (now() + left)) < 30 * SECOND
+            assert expires_at <= created_at + 90 * DAY
+            assert claims_of(token)["exp"] == int(expires_at.timestamp())
+
+    @on_sqlite
+    async def test_no_token_outlives_a_session_that_is_shorter(self, database_url: URL) -> None:
+        async with serving(database_url, session_ttl=DAY) as app:
+            ada = await Caller.signed_up(app, "ada")
+            claims = claims_of(ada.refresh_token)
+
+            assert claims["exp"] - claims["iat"] == DAY.total_seconds()
+            assert claims_of(await rotate(ada))["exp"] == claims["exp"]
+
+    async def test_a_disabled_account_gets_no_successor(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        await run(onlooker, update(User).values(disabled=True))
+
+        answer = await refresh(ada, json={"rotate": True})
+
+        assert problem_of(answer) == (401, "account-unavailable")
+        assert await rows_of(onlooker, SupersededToken) == []
+
+
+class TestTheft:
+    @pytest.mark.parametrize("body", [{"rotate": True}, None], ids=["rotate", "plain"])
+    async def test_a_token_that_comes_back_late_ends_its_session(
+        self, ada: Caller, onlooker: Database, body: Any
+    ) -> None:
+        elsewhere = await Caller.logged_in(ada.app, "ada")
+        stolen = str(ada.refresh_token)
+        successor = await rotate(ada)
+        await shift(onlooker, SupersededToken, -AFTER_GRACE, "superseded_at")
+
+        options = {"json": body} if body else {}
+        refused = await refresh(ada, token=stolen, **options)
+
+        assert problem_of(refused) == REUSED
+        mine, other = await rows_of(onlooker, LoginSession)
+        assert mine["revoked_at"] is not None
+        assert other["revoked_at"] is None
+        assert problem_of(await ada.get("/api/products/my")) == ENDED
+        for token in (stolen, successor):
+            for method in ("POST", "GET"):
+                assert problem_of(await refresh(ada, method, token=token)) == ENDED
+        assert (await elsewhere.get("/api/products/my")).status_code == 200
+        assert (await refresh(elsewhere)).status_code == 200
+
+    async def test_a_get_refuses_it_and_changes_nothing(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        successor = await rotate(ada)
+        await shift(onlooker, SupersededToken, -AFTER_GRACE, "superseded_at")
+        before = await the_session(onlooker)
+
+        answer = await refresh(ada, "GET")
+
+        assert problem_of(answer) == REUSED
+        assert await the_session(onlooker) == before
+        assert (await refresh(ada, token=successor)).status_code == 200
+        assert (await ada.get("/api/products/my")).status_code == 200
+
+    @on_sqlite
+    async def test_until_the_end_of_its_grace_it_is_none(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        successor = await rotate(ada)
+        await shift(onlooker, SupersededToken, -(GRACE - 5 * SECOND), "superseded_at")
+
+        assert claims_of(await rotate(ada))["jti"] == claims_of(successor)["jti"]
+
+    async def test_a_token_that_was_forgotten_is_stolen_too(
+        self, ada: Caller, onlooker: Database
+    ) -> None:
+        session = await the_session(onlooker)
+        async with ada.app.app_context():
+            forgotten = issue_refresh_token(
+                ada.user_id or 0,
+                session_id=session["id"],
+                token_id="0" * 32,
+                issued_at=session["created_at"],
+                expires_at=session["expires_at"],
+            )
+
+        assert problem_of(await refresh(ada, token=forgotten)) == REUSED
+        assert (await the_session(onlooker))["revoked_at"] is not None
+
+    @on_sqlite
+    async def test_a_token_of_another_account_ends_nothing(
+        self, ada: Caller, bob: Caller, onlooker: Database
+    ) -> None:
+        mine = claims_of(ada.refresh_token)
+        async with ada.app.app_context():
+            crossed = issue_refresh_token(
+                bob.user_id or 0,
+                session_id=int(mine["sid"]),
+                token_id=mine["jti"],
+                issued_at=now(),
+                expires_at=now() + DAY,
+            )
+
+        for body in ({}, {"rotate": True}):
+            answer = await refresh(bob, token=crossed, json=body)
+            assert problem_of(answer) == (401, "account-unavailable")
+        assert [row["revoked_at"] for row in await rows_of(onlooker, LoginSession)] == [None] * 2
+
+
+LIVES = Lives(refresh=30 * DAY, session=90 * DAY)
+OWNER = Account(1, "ada", "ada@example.com", "user", disabled=False, password_hash="")
+SUBJECT = subject_of(OWNER.id, "192.0.2.1")
+
+
+def opening(limit: int = 100) -> Opening:
+    return Opening(address="192.0.2.1", agent="test", lives=LIVES, limit=limit)
+
+
+@pytest.fixture
+async def store(opened: Open) -> Database:
+    """The database without a service, with one account."""
+    database = opened()
+    await database.transaction(add_owner)
+    return database
+
+
+@pytest.fixture
+async def opened(database_url: URL) -> AsyncIterator[Open]:
+    """Opens the database once more, as another instance does."""
+    databases: list[Database] = []
+
+    def open_database(url: URL | None = None, **overrides: Any) -> Database:
+        databases.append(Database(settings_for(url or database_url, **overrides)))
+        return databases[-1]
+
+    yield open_database
+    for database in databases:
+        await database.close()
+
+
+async def begin(database: Database, limit: int = 100) -> Grant:
+    return await database.transaction(
+        sessions.begin, user_id=OWNER.id, role=Role.USER, opening=opening(limit)
+    )
+
+
+def bearer_of(grant: Grant) -> Bearer:
+    return Bearer(grant.user_id, grant.session_id, Kind.REFRESH, grant.token_id, None, {}, {})
+
+
+async def live_ids(database: Database) -> set[int]:
+    live = await database.reading(sessions.list_live, user_id=OWNER.id)
+    return {row["id"] for row in live}
+
+
+Rotate = Callable[[AsyncSession, Bearer], Awaitable[Grant]]
+
+
+async def carefully(session: AsyncSession, bearer: Bearer) -> Grant:
+    return await sessions.rotate(session, bearer=bearer, lives=LIVES)
+
+
+async def naively(session: AsyncSession, bearer: Bearer) -> Grant:
+    """Rotate as one would who trusts what was read."""
+    successor = successor_id(bearer.token_id)
+    reading = select(LoginSession.refresh_hash, database_now())
+    current, instant = (
+        await session.execute(reading.where(LoginSession.id == bearer.session_id))
+    ).one()
+    presented, old = hash_of(bearer.token_id), SupersededToken.token_hash
+    if current != presented:
+        superseding = select(SupersededToken.superseded_at).where(old == presented)
+        instant = (await session.execute(superseding)).scalar_one()
+    else:
+        await session.execute(
+            update(LoginSession).values(refresh_hash=hash_of(successor), last_used_at=instant)
+        )
+        known = (await session.execute(select(old).where(old == presented))).one_or_none()
+        if known is None:
+            row = {"token_hash": presented, "superseded_at": instant}
+            await session.execute(insert(SupersededToken).values(row))
+    return Grant(*bearer[:2], Role.USER, successor, instant, instant + LIVES.refresh)
+
+
+class TestRace:
+    """Fifty at once, half of them in each of two instances."""
+
+    @staticmethod
+    async def successors(store: Database, other: Database, rotate: Rotate) -> list[int]:
+        """How many different ones each of some rounds has made."""
+        grant = await begin(store)
+        counts = []
+        for _ in range(5):
+            bearer = bearer_of(grant)
+            racing = [
+                database.transaction(rotate, bearer)
+                for _ in range(25)
+                for database in (store, other)
+            ]
+            outcomes = await asyncio.gather(*racing, return_exceptions=True)
+            grants = {each for each in outcomes if isinstance(each, Grant)}
+            counts.append(len(grants) + sum(not isinstance(each, Grant) for each in outcomes))
+            grant = grants.pop()
+        return counts
+
+    async def test_there_is_one_successor(self, store: Database, opened: Open) -> None:
+        assert await self.successors(store, opened(), carefully) == [1] * 5
+        assert len(await rows_of(store, SupersededToken)) == 5
+        assert (await the_session(store))["revoked_at"] is None
+
+    @on_servers
+    async def test_there_would_be_several_if_what_was_read_were_trusted(
+        self, store: Database, opened: Open
+    ) -> None:
+        assert max(await self.successors(store, opened(), naively)) > 1
+
+    async def test_a_session_that_ends_meanwhile_has_none(
+        self, store: Database, opened: Open
+    ) -> None:
+        other = opened()
+        for _ in range(10):
+            bearer = bearer_of(await begin(store))
+
+            await asyncio.gather(
+                store.transaction(carefully, bearer),
+                other.transaction(sessions.end, session_id=bearer.session_id),
+                return_exceptions=True,
+            )
+
+            with pytest.raises(SessionEnded):
+                await store.reading(sessions.resume, bearer=bearer)
+        assert await live_ids(store) == set()
+
+
+async def log_in(session: AsyncSession, limit: int = 100) -> Grant | None:
+    return await service.log_in(session, account=OWNER, subject=SUBJECT, opening=opening(limit))
+
+
+class TestLimit:
+    async def test_the_least_recently_used_one_ends(self, store: Database) -> None:
+        first, second, third = [(await begin(store, 3)).session_id for _ in range(3)]
+        used_long_ago = update(LoginSession).where(LoginSession.id == second)
+        await run(store, used_long_ago.values(last_used_at=now() - DAY))
+
+        fourth = (await begin(store, 3)).session_id
+
+        assert await live_ids(store) == {first, third, fourth}
+
+    async def test_those_that_have_expired_take_no_room(self, store: Database) -> None:
+        first, second, third = [(await begin(store, 3)).session_id for _ in range(3)]
+        unused = update(LoginSession).where(LoginSession.id == first)
+        expired = update(LoginSession).where(LoginSession.id != first)
+        await run(
+            store,
+            unused.values(last_used_at=now() - DAY),
+            expired.values(expires_at=now() - SECOND),
+        )
+
+        fourth = (await begin(store, 3)).session_id
+
+        assert second
+        assert third
+        assert await live_ids(store) == {first, fourth}
+
+    async def test_of_many_at_once_no_more_stay(self, store: Database, opened: Open) -> None:
+        other = opened()
+
+        await asyncio.gather(
+            *(database.transaction(log_in, 3) for _ in range(10) for database in (store, other))
+        )
+
+        assert len(await live_ids(store)) == 3
+        assert len(await rows_of(store, LoginSession)) == 20
+
+    @on_sqlite
+    async def test_a_lower_one_holds_from_the_next_log_in_on(self, store: Database) -> None:
+        for _ in range(5):
+            await begin(store)
+
+        last = await begin(store, 1)
+
+        assert await live_ids(store) == {last.session_id}
+
+
+async def add_admin(session: AsyncSession) -> None:
+    names = {"username": "grace", "username_key": "grace"}
+    addresses = {"email": "grace@example.com", "email_key": "grace@example.com"}
+    session.add(User(id=2, password_hash="", role=Role.ADMIN, **names, **addresses))
+    await session.flush()
+
+
+async def disable(session: AsyncSession) -> None:
+    await administration.change_user(session, user_id=OWNER.id, caller_id=2, disabled=True)
+
+
+async def change_password(session: AsyncSession) -> None:
+    await service.change_password(
+        session, subject=SUBJECT, account=OWNER, new_hash="another", session_id=0
+    )
+
+
+async def restore(database: Database) -> None:
+    account = update(User).where(User.id == OWNER.id)
+    await run(database, account.values(disabled=False, password_hash=""))
+
+
+async def log_in_unlocked(session: AsyncSession) -> Grant | None:
+    """Log in as one would who trusts that the account stays as it was read."""
+    row = (await session.execute(select(User.disabled).where(User.id == OWNER.id))).one()
+    assert not row.disabled
+    return await sessions.begin(session, user_id=OWNER.id, role=Role.USER, opening=opening())
+
+
+each_end = pytest.mark.parametrize("end", [disable, change_password])
+
+
+class TestLogInRace:
+    """A password that was right a moment ago, and an account that is closed to it meanwhile."""
+
+    @each_end
+    async def test_no_session_outlives_it(
+        self, store: Database, opened: Open, end: Callable[[AsyncSession], Awaitable[None]]
+    ) -> None:
+        await store.transaction(add_admin)
+        other = opened()
+        refused = 0
+        for head_start in range(-5, 10):
+
+            async def log_in_after(steps: int = max(0, -head_start)) -> Grant | None:
+                await asyncio.sleep(0.002 * steps)
+                return await store.transaction(log_in)
+
+            async def end_after(steps: int = max(0, head_start)) -> None:
+                await asyncio.sleep(0.001 * steps)
+                await other.transaction(end)
+
+            racing = [log_in_after() for _ in range(3)]
+            *grants, _ = await asyncio.gather(*racing, end_after())
+
+            assert await live_ids(store) == set()
+            refused += grants.count(None)
+            await restore(store)
+        # Both orders have occurred.
+        assert 0 < refused < 45
+
+    @on_servers
+    @pytest.mark.parametrize(
+        ("enter", "left"), [(log_in, 0), (log_in_unlocked, 1)], ids=["locked", "unlocked"]
+    )
+    async def test_the_lock_is_what_prevents_it(
+        self,
+        store: Database,
+        opened: Open,
+        enter: Callable[[AsyncSession], Awaitable[Grant | None]],
+        left: int,
+    ) -> None:
+        await store.transaction(add_admin)
+        other = opened()
+        looked, go_on = asyncio.Event(), asyncio.Event()
+        inner = sessions.begin
+
+        async def begin_late(session: AsyncSession, **arguments: Any) -> Grant:
+            looked.set()
+            await go_on.wait()
+            return await inner(session, **arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sessions, "begin", begin_late)
+            logging_in = asyncio.create_task(store.transaction(enter))
+            await looked.wait()
+            ending = asyncio.create_task(other.transaction(disable))
+            await asyncio.wait([ending], timeout=0.3)
+            go_on.set()
+            await asyncio.gather(logging_in, ending)
+
+        assert len(await live_ids(store)) == left
+
+
+class TestSweep:
+    KEPT = timedelta(minutes=16)
+
+    async def sweep(self, database: Database, limit: int = 100) -> int:
+        return await database.transaction(sessions.sweep, kept_ended=self.KEPT, limit=limit)
+
+    async def test_what_nobody_can_use_goes_and_nothing_else(self, store: Database) -> None:
+        ago = {"long": now() - self.KEPT - SECOND, "just": now() - self.KEPT + 30 * SECOND}
+        changes: list[dict[str, datetime]] = [
+            {},
+            {"expires_at": ago["long"]},
+            {"expires_at": ago["just"]},
+            {"revoked_at": ago["long"]},
+            {"revoked_at": ago["just"]},
+            {"revoked_at": ago["long"], "expires_at": ago["long"]},
+        ]
+        for number, values in enumerate(changes, start=1):
+            await begin(store)
+            if values:
+                await run(
+                    store, update(LoginSession).where(LoginSession.id == number).values(values)
+                )
+        for token, age in (("a" * 64, 2 * GRACE + SECOND), ("b" * 64, GRACE)):
+            row = {"token_hash": token, "superseded_at": now() - age}
+            await run(store, insert(SupersededToken).values(row))
+
+        assert await self.sweep(store) == 4
+        assert await self.sweep(store) == 0
+
+        assert [row["id"] for row in await rows_of(store, LoginSession)] == [1, 3, 5]
+        left = await rows_of(store, SupersededToken)
+        assert [row["token_hash"][0] for row in left] == ["b"]
+
+    async def test_it_takes_a_portion_at_a_time(self, store: Database) -> None:
+        for _ in range(5):
+            await begin(store)
+        await run(store, update(LoginSession).values(expires_at=now() - DAY))
+
+        assert [await self.sweep(store, 2) for _ in range(4)] == [2, 2, 1, 0]
+
+    async def test_the_id_of_one_that_is_gone_never_comes_back(
+        self, store: Database, opened: Open
+    ) -> None:
+        last = [(await begin(store)).session_id for _ in range(3)][-1]
+        await run(store, update(LoginSession).values(revoked_at=now() - DAY))
+        assert await self.sweep(store) == 3
+
+        assert (await begin(store)).session_id > last
+        assert (await begin(opened())).session_id > last
+
+    async def test_a_token_whose_row_is_gone_is_stolen(self, store: Database) -> None:
+        bearer = bearer_of(await begin(store))
+        await store.transaction(carefully, bearer)
+        await shift(store, SupersededToken, -3 * GRACE, "superseded_at")
+        assert await self.sweep(store) == 1
+
+        with pytest.raises(TokenReused):
+            await store.transaction(carefully, bearer)
