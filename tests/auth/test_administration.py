@@ -1,0 +1,205 @@
+"""One administrator stays, whatever several of them do to each other at the same time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.auth import administration
+from catalog.auth.administration import change_user
+from catalog.auth.models import Role, User
+from catalog.auth.service import Account, delete_account
+from catalog.db.database import Database
+from catalog.errors import CatalogError, Forbidden, LastAdmin, NotFound
+from tests.db.support import on_servers
+from tests.support import PASSWORD
+
+ROUNDS = 50
+
+USER_ROLE: dict[str, Any] = {"role": Role.USER}
+DISABLED: dict[str, Any] = {"disabled": True}
+BOTH: dict[str, Any] = {**USER_ROLE, **DISABLED}
+
+
+async def add_admin(database: Database, name: str) -> int:
+    async def add(session: AsyncSession) -> int:
+        address = f"{name}@example.com"
+        user = User(
+            username=name,
+            username_key=name,
+            email=address,
+            email_key=address,
+            password_hash=PASSWORD,
+            role=Role.ADMIN,
+        )
+        session.add(user)
+        await session.flush()
+        return user.id
+
+    return await database.transaction(add)
+
+
+async def admins(database: Database) -> set[int]:
+    """Those who can sign in."""
+
+    async def read(connection: AsyncConnection) -> set[int]:
+        able = select(User.id).where(User.role == Role.ADMIN, User.disabled.is_(False))
+        return set((await connection.scalars(able)).all())
+
+    return await database.reading(read)
+
+
+async def restore(database: Database) -> None:
+    async def change(session: AsyncSession) -> None:
+        await session.execute(update(User).values(role=Role.ADMIN, disabled=False))
+
+    await database.transaction(change)
+
+
+async def outcome(work: Awaitable[object]) -> type[CatalogError] | None:
+    """The refusal that something met, if it met one."""
+    try:
+        await work
+    except (Forbidden, LastAdmin) as refusal:
+        return type(refusal)
+    return None
+
+
+def change(database: Database, user_id: int, *, by: int, to: dict[str, Any]) -> Awaitable[object]:
+    return database.transaction(change_user, user_id=user_id, caller_id=by, **to)
+
+
+def leave(database: Database, user_id: int, name: str) -> Awaitable[object]:
+    account = Account(user_id, name, f"{name}@example.com", Role.ADMIN, False, PASSWORD)
+    return database.transaction(delete_account, subject="nobody guesses", account=account)
+
+
+class TestLastAdmin:
+    async def test_of_two_who_demote_each_other_one_stays(self, database: Database) -> None:
+        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+
+        for number in range(ROUNDS):
+            to = (USER_ROLE, DISABLED, BOTH)[number % 3]
+            outcomes = await asyncio.gather(
+                outcome(change(database, ada, by=bob, to=to)),
+                outcome(change(database, bob, by=ada, to=USER_ROLE)),
+            )
+
+            assert len(await admins(database)) == 1
+            assert outcomes.count(None) == 1
+            await restore(database)
+
+    async def test_of_two_who_step_back_one_stays(self, database: Database) -> None:
+        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+
+        for _ in range(ROUNDS // 5):
+            outcomes = await asyncio.gather(
+                outcome(change(database, ada, by=ada, to=USER_ROLE)),
+                outcome(change(database, bob, by=bob, to=USER_ROLE)),
+            )
+
+            assert sorted(map(str, outcomes)) == sorted(map(str, (None, LastAdmin)))
+            assert len(await admins(database)) == 1
+            await restore(database)
+
+    async def test_of_one_who_leaves_and_one_who_is_demoted_one_stays(
+        self, database: Database
+    ) -> None:
+        ada = await add_admin(database, "ada")
+
+        for number in range(ROUNDS):
+            name = f"bob{number}"
+            bob = await add_admin(database, name)
+            by = (ada, bob)[number % 2]
+            outcomes = await asyncio.gather(
+                outcome(leave(database, bob, name)),
+                outcome(change(database, ada, by=by, to=USER_ROLE)),
+            )
+
+            left = await admins(database)
+            assert len(left) == 1
+            assert outcomes.count(None) == 1
+            if left == {bob}:
+                # Make room for the next one.
+                await change(database, ada, by=bob, to={"role": Role.ADMIN})
+                await leave(database, bob, name)
+
+    async def test_of_two_who_leave_one_stays(self, database: Database) -> None:
+        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+
+        outcomes = await asyncio.gather(
+            outcome(leave(database, ada, "ada")), outcome(leave(database, bob, "bob"))
+        )
+
+        assert len(await admins(database)) == 1
+        assert outcomes.count(LastAdmin) == 1
+
+    @on_servers
+    async def test_none_would_stay_if_they_were_only_counted(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The control: two who have counted, and not locked, both go on."""
+        monkeypatch.setattr(administration, "keep_an_admin", counting_only(asyncio.Barrier(2)))
+        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+
+        await asyncio.gather(
+            change(database, ada, by=bob, to=USER_ROLE),
+            change(database, bob, by=ada, to=USER_ROLE),
+        )
+
+        assert await admins(database) == set()
+
+    async def test_a_disabled_one_does_not_count(self, database: Database) -> None:
+        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+        await change(database, bob, by=ada, to=DISABLED)
+
+        for to in (USER_ROLE, DISABLED, BOTH):
+            assert await outcome(change(database, ada, by=ada, to=to)) is LastAdmin
+        assert await outcome(leave(database, ada, "ada")) is LastAdmin
+        # The disabled one may be demoted, and may leave.
+        assert await outcome(change(database, bob, by=ada, to=USER_ROLE)) is None
+        assert await outcome(leave(database, bob, "bob")) is None
+        assert await admins(database) == {ada}
+
+    async def test_what_takes_nothing_away_is_allowed(self, database: Database) -> None:
+        ada = await add_admin(database, "ada")
+
+        for to in ({}, {"role": Role.ADMIN}, {"disabled": False}):
+            assert await outcome(change(database, ada, by=ada, to=to)) is None
+        with pytest.raises(NotFound):
+            await change(database, ada + 1, by=ada, to=USER_ROLE)
+        assert await admins(database) == {ada}
+
+
+def counting_only(counted: asyncio.Barrier) -> Callable[..., Awaitable[None]]:
+    """The rule without its lock, so slow that two count before either goes on."""
+
+    async def count(session: AsyncSession, *, without: int) -> None:
+        able = select(User.id).where(User.role == Role.ADMIN, User.disabled.is_(False))
+        if set(await session.scalars(able)) == {without}:
+            raise LastAdmin
+        await counted.wait()
+
+    return count
+
+
+class TestDeadlock:
+    async def test_many_who_change_many_all_get_through(self, database: Database) -> None:
+        """All lock in the same order, so that nobody waits in a circle."""
+        names = [f"admin{number}" for number in range(6)]
+        everyone = [await add_admin(database, name) for name in names]
+
+        refusals = await asyncio.gather(
+            *(
+                outcome(change(database, victim, by=caller, to=to))
+                for caller in everyone[:2]
+                for victim in everyone[2:]
+                for to in (USER_ROLE, {"role": Role.ADMIN})
+            )
+        )
+
+        assert refusals == [None] * len(refusals)
+        assert await admins(database) >= set(everyone[:2])
