@@ -37,7 +37,9 @@ class Periodic:
         self._jitter = jitter
         self._at_once = at_once
         self._task: asyncio.Task[None] | None = None
-        self._failing = False
+        self._stopping = False
+        # What has gone wrong since it last went well.
+        self._failures: set[type[Exception]] = set()
 
     async def start(self) -> None:
         """Go on with it in the background."""
@@ -47,12 +49,14 @@ class Periodic:
 
     async def stop(self) -> None:
         """End it, in the middle if need be; idempotent."""
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _repeat(self) -> None:
-        while True:
+        # Work that takes being cancelled for a failure must not go on for that.
+        while not self._stopping:
             await asyncio.sleep(self._interval * (1 + self._jitter * random.random()))  # noqa: S311 (not a secret)
             await self._attempt()
 
@@ -61,15 +65,18 @@ class Periodic:
             await self._work()
         except CatalogError as error:
             # One line for an outage, however long it is.
-            if not self._failing:
-                cause = repr(error.__cause__ or error)
-                _log.warning("task_failing", task=self._name, code=error.slug, cause=cause)
-            self._failing = True
+            if not self._failures:
+                cause = error.__cause__
+                _log.warning(
+                    "task_failing", task=self._name, code=error.slug, cause=repr(cause or error)
+                )
+            self._failures.add(type(error))
         except Exception as error:  # noqa: BLE001 (a bug must not end what others rely on)
-            if not self._failing:
-                _log.error("task_failing", task=self._name, exc_info=error)
-            self._failing = True
+            # A traceback twice a second would bury all else.
+            if type(error) not in self._failures:
+                _log.error("task_failed", task=self._name, exc_info=error)
+            self._failures.add(type(error))
         else:
-            if self._failing:
+            if self._failures:
                 _log.info("task_recovered", task=self._name)
-            self._failing = False
+            self._failures.clear()
