@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from math import ceil
 
-from sqlalchemy import CursorResult, delete, insert, select, update
+from sqlalchemy import CursorResult, ScalarSelect, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -41,10 +41,25 @@ async def check(connection: AsyncConnection | AsyncSession, *, subject: str) -> 
     Raises:
         TooManyGuesses: says when the next one is looked at.
     """
-    statement = select(WrongGuesses.times, database_now()).where(WrongGuesses.subject == subject)
-    row = (await connection.execute(statement)).one_or_none()
-    if row is not None:
-        _refuse_beyond_limit(_recent(row[0], row[1]), row[1])
+    times, now = (await connection.execute(select(times_of(subject), database_now()))).one()
+    refuse_beyond_limit(times, now)
+
+
+def times_of(subject: str) -> ScalarSelect[str]:
+    """The column ``times`` of a subject, null where it has no row, for a query of another table."""
+    return select(WrongGuesses.times).where(WrongGuesses.subject == subject).scalar_subquery()
+
+
+def refuse_beyond_limit(times: str | None, now: datetime) -> None:
+    """Refuse when as many as the limit were wrong.
+
+    Raises:
+        TooManyGuesses: says when the next one is looked at.
+    """
+    recent = _recent(times or "", now)
+    if len(recent) >= LIMIT:
+        wait = recent[0] + WINDOW - now
+        raise TooManyGuesses(retry_after_seconds=max(1, ceil(wait.total_seconds())))
 
 
 async def count(session: AsyncSession, *, subject: str) -> None:
@@ -67,22 +82,15 @@ async def count(session: AsyncSession, *, subject: str) -> None:
             await session.rollback()
             await count(session, subject=subject)
         return
-    now = row[1]
-    times = _recent(row[0], now)
-    _refuse_beyond_limit(times, now)
-    changes = {"times": _text([*times, now]), "expires_at": now + WINDOW}
+    times, now = row
+    refuse_beyond_limit(times, now)
+    changes = {"times": _text([*_recent(times, now), now]), "expires_at": now + WINDOW}
     await session.execute(
         update(WrongGuesses)
         .where(mine)
         .values(changes)
         .execution_options(synchronize_session=False)
     )
-
-
-def _refuse_beyond_limit(times: list[datetime], now: datetime) -> None:
-    if len(times) >= LIMIT:
-        wait = times[0] + WINDOW - now
-        raise TooManyGuesses(retry_after_seconds=max(1, ceil(wait.total_seconds())))
 
 
 def _recent(text: str, now: datetime) -> list[datetime]:

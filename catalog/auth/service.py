@@ -13,6 +13,7 @@ from catalog.auth.models import Role, User
 from catalog.auth.names import checked_email, checked_username, fold
 from catalog.auth.passwords import Passwords, check_choice
 from catalog.auth.sessions import Grant, Opening
+from catalog.db.columns import database_now
 from catalog.errors import (
     AccountUnavailable,
     FieldError,
@@ -234,13 +235,25 @@ async def log_in(
     Raises:
         TooManyGuesses: wrong ones, checked at the same time, have used up the limit.
     """
-    await guesses.check(session, subject=subject)
     # The lock holds off whoever disables the account, or changes its password, and then ends the
     # sessions that there are: this one is among them, or it finds out here. It also lets one
     # log-in in at a time, so that each sees the others when there are too many.
-    reading = select(User.disabled, User.password_hash, User.role).where(User.id == account.id)
-    row = (await session.execute(reading.with_for_update())).one_or_none()
-    if row is None or row.disabled or row.password_hash != account.password_hash:
+    reading = (
+        select(
+            User.disabled,
+            User.password_hash,
+            User.role,
+            guesses.times_of(subject).label("times"),
+            database_now().label("now"),
+        )
+        .where(User.id == account.id)
+        .with_for_update(of=User)
+    )
+    row = (await session.execute(reading)).one_or_none()
+    if row is None:
+        return None
+    guesses.refuse_beyond_limit(row.times, row.now)
+    if row.disabled or row.password_hash != account.password_hash:
         return None
     return await sessions.begin(session, user_id=account.id, role=Role(row.role), opening=opening)
 
