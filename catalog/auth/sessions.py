@@ -110,7 +110,8 @@ async def begin(session: AsyncSession, *, user_id: int, role: Role, opening: Ope
     # Not as an entity: half of what a log-in costs here would be the unit of work.
     result = await session.execute(insert(LoginSession).values(row))
     assert isinstance(result, CursorResult)  # noqa: S101 (what an INSERT returns; tells mypy)
-    (session_id,) = result.inserted_primary_key or ()
+    assert result.inserted_primary_key is not None  # noqa: S101 (the same)
+    session_id = result.inserted_primary_key[0]
     return Grant(user_id, session_id, role, token_id, issued_at, expires_at)
 
 
