@@ -73,10 +73,12 @@ async def change_user(
         NotFound: there is no such account.
         LastAdmin: nobody would be left to administer the service.
     """
+    await _require_admin(session, caller_id)
     if disabled or role is Role.USER:
         # First, so that all who lock several accounts lock them in the same order.
         await keep_an_admin(session, without=user_id)
-    await _require_admin(session, caller_id)
+        # Who had to wait for the lock may be none any more.
+        await _require_admin(session, caller_id)
     await session.execute(select(User.id).where(User.id == user_id).with_for_update())
     before = await read_user(session, user_id=user_id)
     values: dict[str, Any] = {}

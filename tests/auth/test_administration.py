@@ -13,7 +13,7 @@ from catalog.auth.administration import change_user
 from catalog.auth.models import Role, User
 from catalog.auth.service import Account, delete_account
 from catalog.db.database import Database
-from catalog.errors import CatalogError, Forbidden, LastAdmin, NotFound
+from catalog.errors import AccountUnavailable, CatalogError, Forbidden, LastAdmin, NotFound
 from tests.db.support import on_servers
 from tests.support import PASSWORD
 
@@ -63,7 +63,7 @@ async def outcome(work: Awaitable[object]) -> type[CatalogError] | None:
     """The refusal that something met, if it met one."""
     try:
         await work
-    except (Forbidden, LastAdmin) as refusal:
+    except (AccountUnavailable, Forbidden, LastAdmin) as refusal:
         return type(refusal)
     return None
 

@@ -1,0 +1,410 @@
+"""``/api/auth/me`` and ``/api/auth/password``: what people do to their own accounts."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from quart import Quart
+from sqlalchemy import URL, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from catalog.auth.models import LoginSession, User
+from catalog.db.database import Database
+from catalog.products.models import Product
+from catalog.settings import Settings
+from tests.db.support import on_sqlite
+from tests.engines import settings_for
+from tests.support import PASSWORD, Caller, Response, at_once, fields_of, problem_of
+
+ME, PASSWORD_PATH = "/api/auth/me", "/api/auth/password"
+NEW = "staple battery horse correct"
+
+# What each operation takes, when all is well.
+GOOD: dict[tuple[str, str], dict[str, str] | None] = {
+    ("GET", ME): None,
+    ("PATCH", ME): {"email": "lovelace@example.com"},
+    ("DELETE", ME): {"password": PASSWORD},
+    ("POST", PASSWORD_PATH): {"current_password": PASSWORD, "new_password": NEW},
+}
+each_operation = pytest.mark.parametrize(
+    ("method", "path"), GOOD, ids=lambda text: text.rpartition("/")[2]
+)
+WITH_BODY = [operation for operation, body in GOOD.items() if body]
+each_with_a_body = pytest.mark.parametrize(
+    ("method", "path"), WITH_BODY, ids=lambda text: text.rpartition("/")[2]
+)
+
+
+@pytest.fixture
+def settings(database_url: URL) -> Settings:
+    """Without the limits that count requests."""
+    return settings_for(database_url, login_limit="off", signup_limit="off")
+
+
+async def change_password(caller: Caller, current: str = PASSWORD, new: str = NEW) -> Response:
+    body = {"current_password": current, "new_password": new}
+    return await caller.post(PASSWORD_PATH, json=body)
+
+
+async def change_email(caller: Caller, email: object) -> Response:
+    return await caller.send("PATCH", ME, json={"email": email})
+
+
+async def delete_account(caller: Caller, password: str = PASSWORD) -> Response:
+    return await caller.send("DELETE", ME, json={"password": password})
+
+
+async def counted(database: Database, model: type[Any]) -> int:
+    async def count(connection: AsyncConnection) -> int:
+        return await connection.scalar(select(func.count()).select_from(model)) or 0
+
+    return await database.reading(count)
+
+
+async def works(caller: Caller) -> bool:
+    """Whether somebody is signed in, by both of their tokens."""
+    access = await caller.get("/api/products/my")
+    refresh = await caller.post("/api/auth/refresh", token=caller.refresh_token)
+    assert access.status_code == refresh.status_code
+    return access.status_code == 200
+
+
+class TestEachOperation:
+    @each_operation
+    async def test_nobody_is_refused(self, stranger: Caller, method: str, path: str) -> None:
+        answer = await stranger.send(method, path, json=GOOD[method, path])
+
+        assert problem_of(answer) == (401, "token-missing")
+
+    @each_operation
+    async def test_a_refresh_token_is_the_wrong_kind(
+        self, holder: Caller, method: str, path: str
+    ) -> None:
+        body = GOOD[method, path]
+        answer = await holder.send(method, path, json=body, token=holder.refresh_token)
+
+        assert problem_of(answer) == (401, "token-wrong-kind")
+
+    @on_sqlite
+    async def test_who_has_logged_out_is_refused(self, ada: Caller) -> None:
+        await ada.post("/api/auth/logout")
+
+        for (method, path), body in GOOD.items():
+            answer = await ada.send(method, path, json=body)
+            assert problem_of(answer) == (401, "session-ended")
+
+    @on_sqlite
+    @each_with_a_body
+    async def test_a_body_that_is_none_is_refused(
+        self, ada: Caller, method: str, path: str
+    ) -> None:
+        good = GOOD[method, path]
+        assert good is not None
+        json = {"Content-Type": "application/json"}
+
+        missing = await ada.send(method, path, json={})
+        null = await ada.send(method, path, json=dict.fromkeys(good))
+        number = await ada.send(method, path, json=dict.fromkeys(good, 12345678))
+        unknown = await ada.send(method, path, json={**good, "role": "admin", "username": "x"})
+        broken = await ada.send(method, path, data=b"{", headers=json)
+        form = await ada.send(method, path, form=good)
+        nothing = await ada.send(method, path)
+
+        pointers = [f"/{name}" for name in good]
+        for answer, fields in (
+            (missing, pointers),
+            (null, pointers),
+            (number, pointers),
+            (unknown, ["/role", "/username"]),
+        ):
+            assert problem_of(answer) == (422, "invalid")
+            assert fields_of(answer) == fields
+        assert problem_of(broken) == (400, "malformed")
+        assert problem_of(form) == (415, "unsupported-media-type")
+        assert problem_of(nothing)[0] in {400, 415}
+        # And nothing has happened.
+        assert (await ada.get(ME)).json["email"] == "ada@example.com"
+        assert (await ada.log_in("ada")).status_code == 200
+
+    @on_sqlite
+    @each_operation
+    async def test_its_answer_is_for_nobody_else_to_keep(
+        self, ada: Caller, method: str, path: str
+    ) -> None:
+        answer = await ada.send(method, path, json=GOOD[method, path])
+
+        assert answer.status_code == (200 if method in {"GET", "PATCH"} else 204)
+        assert answer.headers.getlist("Cache-Control") == ["no-store"]
+        assert "password" not in answer.body.decode()
+
+
+class TestReadAccount:
+    async def test_it_shows_the_caller_and_nobody_else(self, ada: Caller, bob: Caller) -> None:
+        answers = [await caller.get(ME) for caller in (ada, bob)]
+
+        for answer, caller, name in zip(answers, (ada, bob), ("ada", "bob"), strict=True):
+            assert answer.json.pop("created_at").endswith("Z")
+            assert answer.json == {
+                "id": caller.user_id,
+                "username": name,
+                "email": f"{name}@example.com",
+                "role": "user",
+                "disabled": False,
+            }
+
+
+class TestChangeEmail:
+    async def test_it_is_another_from_then_on(self, ada: Caller, anyone: Caller) -> None:
+        answer = await change_email(ada, "Lovelace@Example.com")
+
+        assert answer.status_code == 200
+        assert answer.json == (await ada.get(ME)).json
+        assert answer.json["email"] == "Lovelace@Example.com"
+        assert (await anyone.log_in("lovelace@example.com")).json["user"]["id"] == ada.user_id
+        assert problem_of(await anyone.log_in("ada@example.com")) == (401, "credentials-wrong")
+        # And the old one is free.
+        assert (await anyone.sign_up("bob", email="ada@example.com")).status_code == 201
+
+    async def test_another_spelling_of_ones_own_is_no_conflict(self, ada: Caller) -> None:
+        for email in ("ADA@example.com", "ADA@example.com", "\uff41da@example.com"):
+            answer = await change_email(ada, email)
+
+            assert answer.status_code == 200
+            assert answer.json["email"] == email
+
+    async def test_one_that_is_taken_is_refused_in_any_spelling(
+        self, ada: Caller, bob: Caller
+    ) -> None:
+        for email in ("bob@example.com", "BOB@Example.COM", "\uff42ob@example.com"):
+            answer = await change_email(ada, email)
+
+            assert problem_of(answer) == (409, "taken")
+            assert fields_of(answer) == ["/email"]
+        assert (await ada.get(ME)).json["email"] == "ada@example.com"
+        assert (await bob.get(ME)).json["email"] == "bob@example.com"
+
+    async def test_of_several_at_once_one_gets_it(self, ada: Caller, bob: Caller) -> None:
+        spellings = [
+            "new@example.com",
+            "NEW@example.com",
+            "new@EXAMPLE.com",
+            "\uff4eew@example.com",
+        ]
+        carol = Caller(ada.app)
+
+        answers = await asyncio.gather(
+            change_email(ada, spellings[0]),
+            change_email(bob, spellings[1]),
+            carol.sign_up("carol", email=spellings[2]),
+            carol.sign_up("dora", email=spellings[3]),
+        )
+
+        codes = Counter(answer.status_code for answer in answers)
+        assert codes in ({200: 1, 409: 3}, {201: 1, 409: 3})
+        for answer in answers:
+            if answer.status_code == 409:
+                assert problem_of(answer) == (409, "taken")
+                assert fields_of(answer) == ["/email"]
+
+    @on_sqlite
+    async def test_what_is_no_address_is_refused(self, ada: Caller) -> None:
+        for email in ("", "ada", "ada@localhost", "ada@example.com\n", "x" * 120 + "@example.com"):
+            answer = await change_email(ada, email)
+
+            assert problem_of(answer) == (422, "invalid")
+            assert fields_of(answer) == ["/email"]
+
+
+class TestChangePassword:
+    async def test_the_new_one_opens_and_the_old_one_does_not(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        answer = await change_password(ada)
+
+        assert (answer.status_code, answer.body) == (204, b"")
+        assert problem_of(await anyone.log_in("ada")) == (401, "credentials-wrong")
+        assert (await anyone.log_in("ada", NEW)).status_code == 200
+
+    async def test_all_other_sessions_end_and_this_one_does_not(
+        self, ada: Caller, bob: Caller
+    ) -> None:
+        others = [await Caller.logged_in(ada.app, "ada") for _ in range(3)]
+
+        assert (await change_password(ada)).status_code == 204
+
+        assert await works(ada)
+        assert await works(bob)
+        assert [await works(other) for other in others] == [False] * 3
+        listed = (await ada.get("/api/auth/sessions")).json["sessions"]
+        assert [each["current"] for each in listed] == [True]
+
+    async def test_a_wrong_one_changes_nothing(self, ada: Caller) -> None:
+        other = await Caller.logged_in(ada.app, "ada")
+
+        answer = await change_password(ada, current="wrong password")
+
+        assert problem_of(answer) == (403, "password-wrong")
+        assert fields_of(answer) == ["/current_password"]
+        assert "WWW-Authenticate" not in answer.headers
+        assert await works(other)
+        assert (await ada.log_in("ada")).status_code == 200
+
+    @on_sqlite
+    async def test_one_that_sign_up_would_refuse_is_refused(self, ada: Caller) -> None:
+        for password in ("", "x" * 7, "x" * 129, "e\u0301" * 7, "nul\0nul\0"):
+            answer = await change_password(ada, new=password)
+
+            assert problem_of(answer) == (422, "invalid")
+            assert fields_of(answer) == ["/new_password"]
+        assert (await ada.log_in("ada")).status_code == 200
+
+    async def test_of_several_at_once_one_wins(self, ada: Caller, anyone: Caller) -> None:
+        passwords = [f"{NEW} {number}" for number in range(5)]
+
+        answers = await at_once(5, lambda number: change_password(ada, new=passwords[number]))
+
+        won = [answer.status_code for answer in answers].index(204)
+        refused = [problem_of(answer) for answer in answers if answer.status_code != 204]
+        assert refused == [(403, "password-wrong")] * 4
+        assert {tuple(fields_of(a)) for a in answers if a.body} == {("/current_password",)}
+        for number, password in enumerate(passwords):
+            expected = 200 if number == won else 401
+            assert (await anyone.log_in("ada", password)).status_code == expected
+
+    async def test_a_log_in_at_the_same_time_outlives_it_only_with_the_new_one(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        for number in range(5):
+            old = PASSWORD if number == 0 else f"{NEW} {number - 1}"
+            changed, *logged_in = await asyncio.gather(
+                change_password(ada, current=old, new=f"{NEW} {number}"),
+                *(anyone.log_in("ada", old) for _ in range(3)),
+            )
+
+            assert changed.status_code == 204
+            for answer in logged_in:
+                assert answer.status_code in {200, 401}
+                if answer.status_code == 200:
+                    assert not await works(Caller(ada.app, answer.json))
+
+    async def test_it_may_be_any_that_sign_up_takes(self, ada: Caller, anyone: Caller) -> None:
+        new = "e\u0301" * 8
+
+        assert (await change_password(ada, new=new)).status_code == 204
+
+        assert (await anyone.log_in("ada", "\u00e9" * 8)).status_code == 200
+
+
+class TestDeleteAccount:
+    async def test_it_is_gone_with_its_products(
+        self, ada: Caller, bob: Caller, database: Database
+    ) -> None:
+        for name in ("Lamp", "Desk"):
+            await ada.offer(name)
+        await bob.offer("Chair")
+
+        answer = await delete_account(ada)
+
+        assert (answer.status_code, answer.body) == (204, b"")
+        products = (await bob.get("/api/products")).json["products"]
+        assert [product["name"] for product in products] == ["Chair"]
+        assert await counted(database, Product) == 1
+        assert await counted(database, User) == 1
+        assert problem_of(await bob.log_in("ada")) == (401, "credentials-wrong")
+
+    async def test_its_sessions_end(self, ada: Caller) -> None:
+        other = await Caller.logged_in(ada.app, "ada")
+
+        await delete_account(ada)
+
+        for caller in (ada, other):
+            assert problem_of(await caller.get(ME)) == (401, "session-ended")
+            refreshed = await caller.post("/api/auth/refresh", token=caller.refresh_token)
+            assert problem_of(refreshed) == (401, "session-ended")
+            assert problem_of(await caller.offer("Lamp")) == (401, "session-ended")
+        assert problem_of(await delete_account(ada)) == (401, "session-ended")
+
+    async def test_where_it_signed_in_from_is_forgotten(
+        self, app: Quart, bob: Caller, database: Database
+    ) -> None:
+        origin = {"X-Forwarded-For": "192.0.2.7", "User-Agent": "a browser"}
+        fields = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
+        signed_up = await Caller(app).post("/api/auth/signup", json=fields, headers=origin)
+
+        async def origins(connection: AsyncConnection) -> set[tuple[str, str]]:
+            columns = select(LoginSession.address, LoginSession.agent)
+            return {(address, agent) for address, agent in await connection.execute(columns)}
+
+        assert ("192.0.2.7", "a browser") in await database.reading(origins)
+
+        await delete_account(Caller(app, signed_up.json))
+
+        assert not any("192.0.2.7" in row for row in await database.reading(origins))
+        assert not any("a browser" in row for row in await database.reading(origins))
+        assert await works(bob)
+
+    async def test_its_name_and_address_are_free(self, ada: Caller, anyone: Caller) -> None:
+        await delete_account(ada)
+
+        newcomer = Caller(ada.app, (await anyone.sign_up("ada")).json)
+
+        assert newcomer.user_id != ada.user_id
+        assert (await newcomer.get("/api/products/my")).json["products"] == []
+        assert problem_of(await ada.get(ME)) == (401, "session-ended")
+
+    async def test_a_wrong_password_deletes_nothing(self, ada: Caller) -> None:
+        await ada.offer("Lamp")
+
+        answer = await delete_account(ada, "wrong password")
+
+        assert problem_of(answer) == (403, "password-wrong")
+        assert fields_of(answer) == ["/password"]
+        assert len((await ada.get("/api/products/my")).json["products"]) == 1
+
+    async def test_the_last_administrator_stays(self, admin: Caller) -> None:
+        admin = await Caller.logged_in(admin.app, "grace")
+
+        answer = await delete_account(admin)
+
+        assert problem_of(answer) == (409, "last-admin")
+        assert (await admin.get(ME)).json["role"] == "admin"
+
+    async def test_one_of_two_administrators_may_leave(self, admin: Caller, ada: Caller) -> None:
+        admin = await Caller.logged_in(admin.app, "grace")
+        promoted = await admin.send("PATCH", f"/api/users/{ada.user_id}", json={"role": "admin"})
+        assert promoted.status_code == 200
+
+        assert (await delete_account(admin)).status_code == 204
+        assert problem_of(await delete_account(ada)) == (409, "last-admin")
+
+    async def test_of_several_at_once_one_is_it(self, ada: Caller, database: Database) -> None:
+        answers = await at_once(4, lambda _: delete_account(ada))
+
+        statuses = sorted(answer.status_code for answer in answers)
+        assert statuses[0] == 204
+        assert set(statuses[1:]) <= {401, 403}
+        assert await counted(database, User) == 0
+
+    async def test_what_is_offered_at_the_same_time_does_not_outlive_it(
+        self, ada: Caller, database: Database
+    ) -> None:
+        answers = await asyncio.gather(
+            delete_account(ada), *(ada.offer(f"Lamp {number}") for number in range(8))
+        )
+
+        assert answers[0].status_code == 204
+        assert {answer.status_code for answer in answers[1:]} <= {201, 401, 409}
+        assert await counted(database, Product) == 0
+
+    async def test_a_log_in_at_the_same_time_does_not_outlive_it(self, ada: Caller) -> None:
+        anyone = Caller(ada.app)
+
+        _, *logged_in = await asyncio.gather(
+            delete_account(ada), *(anyone.log_in("ada") for _ in range(4))
+        )
+
+        for answer in logged_in:
+            assert answer.status_code in {200, 401}
+            if answer.status_code == 200:
+                assert not await works(Caller(ada.app, answer.json))
