@@ -191,8 +191,7 @@ _KEY_PREFIX = "catalog-limits"
 # Always admitted, so that it writes: a store that only answers questions is of no use.
 _PROBE = (Rate(1_000_000, 1), "probe")
 
-# UnicodeError: a host name that cannot be looked up.
-_FAILURES = (RedisError, OSError, TimeoutError, UnicodeError)
+_FAILURES = (RedisError, OSError, TimeoutError)
 
 _Hit = tuple[Rate, str, asyncio.Future[Count]]
 
