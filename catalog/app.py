@@ -76,7 +76,9 @@ def create_app(settings: Settings) -> Quart:
     revocations = Revocations(
         database,
         access_token_ttl=settings.access_token_ttl,
-        lateness=timedelta(seconds=settings.database_timeout),
+        # A COMMIT that is given up when the time is over may still be carried out, and then takes
+        # as long as it takes: for instance until a replica has answered, or the disk.
+        lateness=3 * timedelta(seconds=settings.database_timeout),
     )
     auth_context.hold(app, Auth(Passwords(settings), revocations))
     configure_routing(app)

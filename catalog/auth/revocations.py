@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.auth.models import LoginSession, Role, User
 from catalog.auth.tokens import LEEWAY, Bearer
-from catalog.db.columns import Timestamp, database_now, now
+from catalog.db.columns import Timestamp, database_now
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, SessionEnded
 
@@ -50,8 +50,9 @@ class Revocations:
     Args:
         database: where to ask.
         access_token_ttl: how long a change is of interest.
-        lateness: how long a transaction takes at most. One that commits late carries a time from
-            before others that were seen already, so each question reaches back by that much.
+        lateness: how long a transaction takes at most, its COMMIT included. One that commits late
+            carries a time from before others that were seen already, so each question reaches back
+            by that much.
 
     Attributes:
         kept: how long changes are kept here, and must stay in the database.
@@ -91,6 +92,11 @@ class Revocations:
         """Seconds since the database was last asked with success; None before the first time."""
         return None if self._loaded_at is None else time.monotonic() - self._loaded_at
 
+    @property
+    def count(self) -> int:
+        """How many changes are kept."""
+        return len(self._ended) + len(self._roles)
+
     def add(self, session_ids: Iterable[int]) -> None:
         """Let sessions end in this process at once; call it when that is committed."""
         until = time.monotonic() + self.kept.total_seconds()
@@ -114,7 +120,10 @@ class Revocations:
         self._forget(asked_at)
 
     async def _ask(self, connection: AsyncConnection) -> None:
-        since = self._since or now() - self.kept
+        since = self._since
+        if since is None:
+            # By the database's clock too: ours may be ahead of it by more than the margin.
+            since = (await connection.execute(select(database_now()))).scalar_one() - self.kept
         rows = (await connection.execute(_CHANGES, {"since": since})).all()
         # In the order of time, so that the last of two roles counts.
         for kind, identifier, role, at in sorted(rows, key=lambda row: row[3]):
