@@ -1,5 +1,6 @@
 """The composition root: the one module that knows every room of the house."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 
@@ -36,7 +37,7 @@ SWEEP_SECONDS = 60
 """How often each process deletes what nobody needs any more."""
 
 SWEPT_AT_ONCE = 1000
-"""Rows of a kind that one sweep deletes at most, so that nobody waits for its locks for long."""
+"""Rows of a kind that go at a time, so that nobody waits for the locks for long."""
 
 _TAGS = (
     Tag("auth", "Accounts and tokens."),
@@ -119,9 +120,17 @@ def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
             interval=settings.revocation_interval,
             at_once=True,
         ),
-        Periodic("sweep_sessions", sweep_sessions, interval=SWEEP_SECONDS, jitter=1),
-        Periodic("sweep_guesses", sweep_guesses, interval=SWEEP_SECONDS, jitter=1),
+        Periodic(
+            "sweep_sessions", partial(_sweep, sweep_sessions), interval=SWEEP_SECONDS, jitter=1
+        ),
+        Periodic("sweep_guesses", partial(_sweep, sweep_guesses), interval=SWEEP_SECONDS, jitter=1),
     ]
+
+
+async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
+    """Sweep portion by portion, each in a transaction of its own, until one was not full."""
+    while await portion() >= SWEPT_AT_ONCE:
+        pass
 
 
 async def _open(tasks: list[Periodic]) -> None:

@@ -24,7 +24,7 @@ from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
 from catalog.errors import SessionEnded, TokenReused
 from tests.auth.rows import Row, rows_of, run, shift
-from tests.db.support import Open, add_owner, on_servers, on_sqlite
+from tests.db.support import Open, add_owner, on_servers, on_sqlite, until
 from tests.engines import settings_for
 from tests.http.wire import JSON, exchange
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
@@ -683,6 +683,27 @@ class TestSweep:
         await run(store, update(LoginSession).values(expires_at=now() - DAY))
 
         assert [await self.sweep(store, 2) for _ in range(4)] == [2, 2, 1, 0]
+
+    @on_sqlite
+    async def test_an_app_goes_on_until_nothing_is_left(
+        self, database_url: URL, store: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for _ in range(11):
+            await begin(store)
+        await run(store, update(LoginSession).values(expires_at=now() - DAY))
+        monkeypatch.setattr("catalog.app.SWEPT_AT_ONCE", 2)
+        monkeypatch.setattr("catalog.app.SWEEP_SECONDS", 0.5)
+
+        async def has_begun() -> bool:
+            return len(await rows_of(store, LoginSession)) < 11
+
+        async def is_done() -> bool:
+            return await rows_of(store, LoginSession) == []
+
+        async with serving(database_url):
+            await until(has_begun)
+            # Not in one portion each half second.
+            await until(is_done, within=0.4)
 
     async def test_the_id_of_one_that_is_gone_never_comes_back(
         self, store: Database, opened: Open
