@@ -83,7 +83,25 @@ each_error = pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.slug)
 class TestRoutes:
     @pytest.mark.parametrize("endpoint", sorted(APP.view_functions))
     def test_each_states_who_may_call_it(self, endpoint: str) -> None:
-        assert audience_of(APP.view_functions[endpoint]) in {"public", "access", "refresh"}
+        audience = audience_of(APP.view_functions[endpoint])
+
+        assert audience in {"public", "access", "admin", "refresh", "any"}
+
+    def test_everyones_accounts_are_for_administrators_alone(self) -> None:
+        for rule in APP.url_map.iter_rules():
+            is_for_admins = audience_of(APP.view_functions[rule.endpoint]) == "admin"
+
+            assert is_for_admins == rule.rule.startswith("/api/users"), rule
+
+    def test_a_token_of_either_kind_only_ends_its_session(self) -> None:
+        for audience, paths in (("any", {"/api/auth/logout"}), ("refresh", {"/api/auth/refresh"})):
+            found = {
+                rule.rule
+                for rule in APP.url_map.iter_rules()
+                if audience_of(APP.view_functions[rule.endpoint]) == audience
+            }
+
+            assert found == paths
 
     def test_each_leads_to_a_view(self) -> None:
         assert {rule.endpoint for rule in APP.url_map.iter_rules()} == set(APP.view_functions)

@@ -199,4 +199,4 @@ class Refreshed(ResponseBody):
     """A new access token and, when it was asked to rotate, a new refresh token."""
 
     access_token: str
-    refresh_token: str | SkipJsonSchema[None] = None
+    refresh_token: str | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_undefaulted)

@@ -31,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _REFUSES_ATTRIBUTE = "catalog_refuses"
 _REVALIDATES_ATTRIBUTE = "catalog_revalidates"
 _EMPTY_ATTRIBUTE = "catalog_empty"
+_OPTIONAL_BODY_ATTRIBUTE = "catalog_optional_body"
 
 _DESCRIPTION = """
 Users and products over HTTP, with JWT sign-in.
@@ -69,6 +70,12 @@ def refuses(*kinds: type[CatalogError]) -> Callable[[F], F]:
 def revalidates(view: F) -> F:
     """Document that a handler's answers have an ``ETag``, and 304 for who has them already."""
     setattr(view, _REVALIDATES_ATTRIBUTE, True)
+    return view
+
+
+def may_lack_body(view: F) -> F:
+    """Document that a handler does something sensible without the body that it takes."""
+    setattr(view, _OPTIONAL_BODY_ATTRIBUTE, True)
     return view
 
 
@@ -139,6 +146,9 @@ class Provider(OpenAPIProvider):
                 limited = (errors.TooManyRequests,) if self._is_limited(view) else ()
                 if getattr(view, _REVALIDATES_ATTRIBUTE, False):
                     operation = _revalidated(operation)
+                if getattr(view, _OPTIONAL_BODY_ATTRIBUTE, False):
+                    body = {**operation["requestBody"], "required": False}
+                    operation = {**operation, "requestBody": body}
                 if getattr(view, _EMPTY_ATTRIBUTE, False):
                     operation = {**operation, "responses": {"204": {"description": "Done."}}}
                 operations[method] = _completed(operation, [*own, *negotiated, *limited])

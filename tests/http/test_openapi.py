@@ -138,6 +138,10 @@ class TestOperations:
             assert operation["requestBody"]["required"] is not is_optional
             assert operation["requestBody"]["content"]
 
+    def test_those_that_may_lack_theirs_take_one(self) -> None:
+        for name in MAY_LACK_A_BODY:
+            assert OPERATIONS[name]["requestBody"]["required"] is False
+
     @each_operation
     def test_it_has_a_success_and_each_answer_a_meaning(self, operation: dict[str, Any]) -> None:
         assert any(status.startswith("2") for status in operation["responses"])
@@ -157,7 +161,8 @@ class TestOperations:
 
     @each_operation
     def test_errors_say_which_headers_come_along(self, operation: dict[str, Any]) -> None:
-        for status, header in (("401", "WWW-Authenticate"), ("503", "Retry-After")):
+        owed = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
+        for status, header in owed.items():
             response = operation["responses"].get(status)
 
             assert response is None or header in response["headers"]
@@ -168,6 +173,22 @@ class TestOperations:
             assert parameter["schema"]
             if parameter["in"] == "path":
                 assert parameter["required"] is True
+
+    def test_what_is_for_administrators_may_refuse_everyone_else(self) -> None:
+        found = set()
+        for endpoint, view in APP.view_functions.items():
+            if audience_of(view) == "admin":
+                operation = OPERATIONS[endpoint.partition(".")[2]]
+                found.add(operation["operationId"])
+
+                assert "`forbidden`" in operation["responses"]["403"]["description"]
+        assert found >= {"list_users", "read_user", "change_user"}
+
+    def test_what_answers_nothing_has_no_other_success(self) -> None:
+        for name in ("log_out", "log_out_everywhere", "end_session", "change_password"):
+            successes = [each for each in OPERATIONS[name]["responses"] if each.startswith("2")]
+
+            assert successes == ["204"]
 
     def test_it_says_who_needs_a_token(self) -> None:
         for rule in APP.url_map.iter_rules():

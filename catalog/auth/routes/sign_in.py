@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from quart import Blueprint, Response, request
-from quart_schema import document_response, tag_blueprint, validate_request
+from quart_schema import document_request, document_response, tag_blueprint, validate_request
 
 from catalog.auth import service, sessions
 from catalog.auth.audit import Audit, record
@@ -24,19 +24,17 @@ from catalog.auth.sessions import Grant, Lives, Opening
 from catalog.auth.tokens import Bearer, issue_access_token, issue_refresh_token
 from catalog.errors import (
     AccountUnavailable,
-    InvalidRequest,
     Overloaded,
     Taken,
     TokenReused,
     TooManyGuesses,
     Unavailable,
-    UnsupportedMediaType,
     WrongCredentials,
 )
 from catalog.http.bodies import json_if_any
 from catalog.http.context import client_address, database, settings
 from catalog.http.limits import client_network, limited
-from catalog.http.openapi import answers_nothing, refuses
+from catalog.http.openapi import answers_nothing, may_lack_body, refuses
 from catalog.http.rendering import json_response, no_content
 
 blueprint = Blueprint("sign_in", __name__, url_prefix="/api/auth")
@@ -129,7 +127,9 @@ async def _keep_current(account: Account, password: str) -> None:
 @blueprint.post("/refresh")
 @limited("refresh")
 @refreshing
-@refuses(TokenReused, AccountUnavailable, UnsupportedMediaType, InvalidRequest)
+@refuses(TokenReused, AccountUnavailable)
+@document_request(RefreshOptions)
+@may_lack_body
 @document_response(Refreshed)
 async def refresh_token() -> Response:
     """Get a new access token for a refresh token, and a new refresh token if asked to."""
