@@ -57,6 +57,12 @@ class Connection:
         host, _, port = url.removeprefix("http://").rpartition(":")
         return cls(*await asyncio.open_connection(host.strip("[]"), int(port)))
 
+    @property
+    def port(self) -> int:
+        """The port of its end here."""
+        port: int = self._writer.get_extra_info("sockname")[1]
+        return port
+
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()

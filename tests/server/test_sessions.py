@@ -1,0 +1,210 @@
+"""Sessions among real processes: fifty rotate at once, and what one worker ends the other knows."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from sqlalchemy import update
+
+from catalog.auth.models import LoginSession, SupersededToken
+from catalog.auth.sessions import GRACE, hash_of
+from catalog.db.columns import now
+from catalog.db.database import Database
+from tests.auth.rows import rows_of, run
+from tests.engines import Engine, settings_for
+from tests.server.service import Answer, Catalog, Connection, Service
+from tests.support import PASSWORD
+
+ROUNDS = 20
+AT_ONCE = 50
+KNOWN_WITHIN_SECONDS = 2.0
+
+
+class Workers:
+    """Two workers, connections to each, and the database behind them.
+
+    Attributes:
+        connections: of each worker, by its process id.
+    """
+
+    def __init__(self, service: Service, database: Database) -> None:
+        self.database = database
+        self.connections: dict[int, list[Connection]] = {pid: [] for pid in service.workers}
+        self._service = service
+
+    async def connect(self, count: int) -> None:
+        """Open that many connections to each."""
+        async with asyncio.timeout(30):
+            while min(map(len, self.connections.values())) < count:
+                # Together, so that more than one worker is woken.
+                opened = [await self._service.connect() for _ in range(count)]
+                await asyncio.gather(*(each.get("/livez") for each in opened))
+                for each in opened:
+                    theirs = self.connections[self._worker_of(each)]
+                    if len(theirs) < count:
+                        theirs.append(each)
+                    else:
+                        await each.close()
+
+    def _worker_of(self, connection: Connection) -> int:
+        """Who has accepted a connection, as the kernel knows."""
+        ends = (int(self._service.url.rpartition(":")[2]), connection.port)
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, *fields = line.split()
+            if tuple(int(end.partition(":")[2], 16) for end in (local, remote)) == ends:
+                socket = f"socket:[{fields[6]}]"
+                break
+        for pid in self.connections:
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                if descriptor.is_symlink() and str(descriptor.readlink()) == socket:
+                    return pid
+        raise LookupError
+
+    @property
+    def pair(self) -> list[Connection]:
+        """A connection to each."""
+        return [theirs[0] for theirs in self.connections.values()]
+
+    @property
+    def all(self) -> list[Connection]:
+        """Every connection, to one worker and the other in turn."""
+        both = zip(*self.connections.values(), strict=True)
+        return [connection for pair in both for connection in pair]
+
+
+@pytest.fixture(scope="module")
+async def workers(
+    engine: Engine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Workers]:
+    """The service with two workers on a database of this engine, and 25 connections to each."""
+    folder = tmp_path_factory.mktemp("sessions")
+    url = await engine.create_database(folder)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(engine.drop_database, url)
+        service = await stack.enter_async_context(
+            Catalog(folder).start(
+                "--workers=2",
+                DATABASE_URL=url.render_as_string(hide_password=False),
+                CATALOG_REFRESH_LIMIT="off",
+            )
+        )
+        database = Database(settings_for(url))
+        stack.push_async_callback(database.close)
+        workers = Workers(await service.serving(), database)
+        await service.event("worker_ready", count=2)
+        await workers.connect(AT_ONCE // 2)
+        yield workers
+
+
+async def ask(
+    connection: Connection, method: str, path: str, token: str = "", body: Any = None
+) -> Answer:
+    content = b"" if body is None else json.dumps(body).encode()
+    lines = [f"{method} {path} HTTP/1.1", "Host: catalog", f"Content-Length: {len(content)}"]
+    if token:
+        lines.append(f"Authorization: Bearer {token}")
+    if content:
+        lines.append("Content-Type: application/json")
+    await connection.send("\r\n".join([*lines, "", ""]).encode() + content)
+    return await connection.answer()
+
+
+async def sign_up(connection: Connection, username: str) -> dict[str, Any]:
+    fields = {"username": username, "email": f"{username}@example.com", "password": PASSWORD}
+    answer = await ask(connection, "POST", "/api/auth/signup", body=fields)
+    assert answer.status == 201, answer.body
+    tokens: dict[str, Any] = json.loads(answer.body)
+    return tokens
+
+
+async def rotate(connection: Connection, token: str) -> Answer:
+    return await ask(connection, "POST", "/api/auth/refresh", token, {"rotate": True})
+
+
+async def seconds_until_refused(connection: Connection, access_token: str) -> float:
+    """How long a worker goes on letting a caller in, and then refuses them for good reason."""
+    began = time.monotonic()
+    async with asyncio.timeout(10):
+        while (
+            answer := await ask(connection, "GET", "/api/products/my", access_token)
+        ).status == 200:
+            await asyncio.sleep(0.02)
+    assert code_of(answer) == (401, "session-ended")
+    return time.monotonic() - began
+
+
+def code_of(answer: Answer) -> tuple[int, str]:
+    return answer.status, json.loads(answer.body)["code"]
+
+
+def id_of(token: str) -> str:
+    token_id: str = jwt.decode(token, options={"verify_signature": False})["jti"]
+    return token_id
+
+
+class TestRotation:
+    async def test_of_fifty_at_once_all_get_the_same_successor_and_theft_is_known_to_all(
+        self, workers: Workers
+    ) -> None:
+        one, other = workers.pair
+        ada = await sign_up(one, "ada")
+        first = token = ada["refresh_token"]
+        tokens = {token}
+        for _ in range(ROUNDS):
+            answers = await asyncio.gather(*(rotate(each, token) for each in workers.all))
+
+            assert {answer.status for answer in answers} == {200}
+            (token,) = {json.loads(answer.body)["refresh_token"] for answer in answers}
+            tokens.add(token)
+        assert [len(theirs) for theirs in workers.connections.values()] == [AT_ONCE // 2] * 2
+        assert len(tokens) == ROUNDS + 1
+        access_tokens = [json.loads(answer.body)["access_token"] for answer in answers]
+        for connection in (one, other):
+            answer = await ask(connection, "GET", "/api/products/my", access_tokens[0])
+            assert answer.status == 200
+
+        stolen = SupersededToken.token_hash == hash_of(id_of(first))
+        late = now() - GRACE - timedelta(seconds=1)
+        await run(
+            workers.database, update(SupersededToken).where(stolen).values(superseded_at=late)
+        )
+        replayed = await rotate(one, first)
+
+        assert code_of(replayed) == (401, "token-reused")
+        assert await seconds_until_refused(other, access_tokens[-1]) < KNOWN_WITHIN_SECONDS
+        assert await seconds_until_refused(one, access_tokens[-1]) < 0.1
+        for connection in (one, other):
+            assert code_of(await rotate(connection, token)) == (401, "session-ended")
+        rows = await rows_of(workers.database, LoginSession)
+        ended = {row["user_id"] for row in rows if row["revoked_at"] is not None}
+        assert ada["id"] in ended
+
+
+class TestRevocation:
+    @pytest.mark.parametrize("how", ["logout", "logout-all", "sessions"])
+    async def test_what_one_worker_ends_the_other_refuses_two_seconds_later(
+        self, workers: Workers, how: str
+    ) -> None:
+        one, other = workers.pair
+        tokens = await sign_up(one, f"bob-{how}")
+        access_token = tokens["access_token"]
+        session_id = jwt.decode(access_token, options={"verify_signature": False})["sid"]
+        method, path = "POST", f"/api/auth/{how}"
+        if how == "sessions":
+            method, path = "DELETE", f"{path}/{session_id}"
+        for connection in (one, other):
+            answer = await ask(connection, "GET", "/api/products/my", access_token)
+            assert answer.status == 200
+
+        assert (await ask(one, method, path, access_token)).status == 204
+
+        answer = await ask(one, "GET", "/api/products/my", access_token)
+        assert code_of(answer) == (401, "session-ended")
+        assert await seconds_until_refused(other, access_token) < KNOWN_WITHIN_SECONDS
