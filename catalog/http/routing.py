@@ -3,13 +3,26 @@
 import re
 
 from quart import Quart, request
-from werkzeug.routing import IntegerConverter, ValidationError
+from werkzeug.routing import IntegerConverter
 
 from catalog.db.columns import MAX_ID
 from catalog.errors import NotAcceptable
 from catalog.http.headers import annotate
 
 _NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0*)?")
+
+
+def _up_to(largest: int) -> str:
+    """A pattern for the whole numbers from 1 to that one, without leading zeros."""
+    digits = str(largest)
+    shorter = f"[1-9][0-9]{{0,{len(digits) - 2}}}"
+    # As long, equal up to some digit and smaller there.
+    smaller = [
+        f"{digits[:place]}[{0 if place else 1}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+        for place, digit in enumerate(digits)
+        if int(digit) > (0 if place else 1)
+    ]
+    return f"(?:{'|'.join([shorter, *smaller, digits])})"
 
 
 class IdConverter(IntegerConverter):
@@ -19,14 +32,9 @@ class IdConverter(IntegerConverter):
     product would have many URLs, and numbers that no column holds.
     """
 
-    regex = "[1-9][0-9]{0,18}"
-
-    def to_python(self, value: str) -> int:
-        """Turn the path's text into the id."""
-        number = int(value)
-        if number > MAX_ID:
-            raise ValidationError
-        return number
+    # The pattern alone decides. Were a number refused after it, a path that several routes share
+    # would answer 405 to some methods, as if there were such a resource.
+    regex = _up_to(MAX_ID)
 
 
 def configure_routing(app: Quart) -> None:

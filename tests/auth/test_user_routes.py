@@ -108,7 +108,9 @@ class TestEachOperation:
             ):
                 assert problem_of(answer) == (404, "not-found")
         for no_id in ("0", "-1", "x", "01", str(2**63), "1.0", "\u0661"):
-            assert problem_of(await admin.get(f"{USERS}/{no_id}")) == (404, "not-found")
+            for method in ("GET", "PATCH"):
+                answer = await admin.send(method, f"{USERS}/{no_id}", json={})
+                assert problem_of(answer) == (404, "not-found"), (method, no_id)
 
 
 class TestListUsers:
