@@ -9,11 +9,16 @@ entity tags and request ids blanked out. After a change that is meant, write it 
 import json
 import os
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from quart import Quart
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalog.auth.models import Role, User
+from catalog.http.context import running
 from tests.support import Caller, Response
 
 GOLDEN = Path(__file__).with_name("conversation.txt")
@@ -25,6 +30,7 @@ BLANKS = (
     (r'(?<="request_id":")\w+', "<id>"),
     (r'(?<="\d-)[0-9a-f]{16}(?=")', "<hash>"),
     (r'(?<="revocations_age_seconds":)[\d.e-]+', "<age>"),
+    (r"(?<=Retry-After: )\d+", "<n>"),
     # A window may end in the middle of the conversation.
     (r'(?<=RateLimit: )("\w+");r=\d+;t=\d+', r"\1;r=<n>;t=<n>"),
 )
@@ -36,6 +42,9 @@ SHOWN = (
 ADA = {"username": "Ada", "email": "Ada@Example.com", "password": "correct horse"}
 
 BOB = {"username": "bob", "email": "bob@example.com", "password": "battery staple"}
+
+
+Say = Callable[..., Awaitable[Response]]
 
 
 class Transcript:
@@ -147,7 +156,69 @@ async def converse(app: Quart) -> str:
     await say("GET", "/api/products/")
     await say("GET", "/api/nothing")
     await say("GET", "/readyz")
+    await talk_about_accounts(app, say, access=access, refresh=refresh)
     return transcript.text
+
+
+async def talk_about_accounts(app: Quart, say: Say, *, access: str, refresh: str) -> None:
+    """Rotate, look at and end sessions, change the account, and administrate Bob's."""
+    rotated = (await say("POST", "/api/auth/refresh", {"rotate": True}, token=refresh)).json
+    again = (await say("POST", "/api/auth/refresh", {"rotate": True}, token=refresh)).json
+    assert again["refresh_token"] == rotated["refresh_token"]
+    await say("POST", "/api/auth/refresh", {"rotate": "yes"}, token=rotated["refresh_token"])
+    sessions = (await say("GET", "/api/auth/sessions", token=access)).json["sessions"]
+    await say("DELETE", f"/api/auth/sessions/{sessions[1]['id']}", token=access)
+    await say("DELETE", f"/api/auth/sessions/{sessions[1]['id']}", token=access)
+    await say("GET", "/api/auth/sessions", token=access)
+    await say("GET", "/api/auth/sessions")
+
+    await say("GET", "/api/auth/me", token=access)
+    await say("PATCH", "/api/auth/me", {"email": "BOB@example.com"}, token=access)
+    await say("PATCH", "/api/auth/me", {"email": "lovelace@example.com"}, token=access)
+    new = {"current_password": "wrong horse", "new_password": "stapled horse"}
+    await say("POST", "/api/auth/password", new, token=access)
+    new["current_password"] = "correct horse"
+    await say("POST", "/api/auth/password", {**new, "new_password": "short"}, token=access)
+    await say("POST", "/api/auth/password", new, token=access)
+    await say("POST", "/api/auth/login", {"username": "ada", "password": "correct horse"})
+
+    await say("GET", "/api/users", token=access)
+    await promote(app, 1)
+    ada = {"username": "ada", "password": "stapled horse"}
+    admin = (await say("POST", "/api/auth/login", ada)).json["access_token"]
+    page = (await say("GET", "/api/users?limit=1", token=admin)).json
+    await say("GET", page["next"], token=admin)
+    await say("GET", "/api/users/2", token=admin)
+    await say("GET", "/api/users/9223372036854775808", token=admin)
+    bob_in = {"username": "bob", "password": BOB["password"]}
+    token = (await say("POST", "/api/auth/login", bob_in)).json["access_token"]
+    await say("PATCH", "/api/users/2", {"role": "root", "disabled": None}, token=admin)
+    await say("PATCH", "/api/users/2", {"role": "admin"}, token=admin)
+    await say("GET", "/api/users/1", token=token)
+    await say("DELETE", "/api/users/2/sessions", token=admin)
+    await say("PATCH", "/api/users/2", {"role": "user", "disabled": True}, token=admin)
+    await say("GET", "/api/products/my", token=token)
+    await say("POST", "/api/auth/login", bob_in)
+    await say("PATCH", "/api/users/1", {"role": "user"}, token=admin)
+    await say("DELETE", "/api/auth/me", {"password": "stapled horse"}, token=admin)
+
+    await say("POST", "/api/auth/logout", token=access)
+    await say("POST", "/api/auth/logout", token=access)
+    await say("GET", "/api/auth/me", token=access)
+    await say("POST", "/api/auth/logout-all", token=admin)
+    await say("GET", "/api/users", token=admin)
+    for _ in range(9):
+        await Caller(app).log_in("NOBODY", "the same as before")
+    await say("POST", "/api/auth/login", {"username": "nobody", "password": "x"})
+
+
+async def promote(app: Quart, user_id: int) -> None:
+    """Make an administrator, as the command line does."""
+
+    async def change(session: AsyncSession) -> None:
+        await session.execute(update(User).where(User.id == user_id).values(role=Role.ADMIN))
+
+    await running(app).database.transaction(change)
 
 
 async def test_conversation_is_the_same_on_every_engine(app: Quart) -> None:
