@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import URL
 
 from catalog.app import create_app
+from catalog.auth.audit import Audit
 from catalog.cli import main
 from catalog.errors import public_errors
 from catalog.settings import SECRET_FIELDS, load_settings, variable_names
@@ -168,3 +169,23 @@ class TestLinks:
     )
     def test_each_page_that_is_promised_is_there(self, name: str) -> None:
         assert read(f"docs/{name}.md").startswith("# ")
+
+
+class TestSecurity:
+    PAGE = "docs/security.md"
+
+    def test_each_test_that_is_named_is_there(self) -> None:
+        named = re.findall(r"(tests/[\w/]+\.py)((?:(?:, )?::\w+)*)", read(self.PAGE))
+
+        assert len(named) > 50
+        for path, members in named:
+            source = read(path)
+            for member in re.findall(r"::(\w+)", members):
+                assert re.search(rf"^class {member}\b", source, re.MULTILINE), (path, member)
+
+    def test_each_event_of_the_audit_log_is_listed(self) -> None:
+        rows = re.findall(r"^\| (`[^|]+) \|", read(self.PAGE), flags=re.MULTILINE)
+        listed = re.findall(r"`([a-z_]+)`", "".join(rows))
+
+        for event in Audit:
+            assert event.value in listed, event
