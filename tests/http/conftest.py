@@ -1,5 +1,6 @@
 """Fixtures for what is decided before any row is read: an app without a database."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import hypothesis
 import pytest
 from quart import Quart
 
+from catalog.http.context import running
 from tests.conftest import FOUND, MISSING, REQUIRED
+from tests.engines import migrate
 from tests.http import redis_server
 from tests.http.documented import hold_to_document
 from tests.http.redis_server import RedisMissing, RedisServer
@@ -23,10 +26,18 @@ hypothesis.settings.load_profile("patient")
 
 @pytest.fixture(scope="package")
 async def bare_app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Quart]:
-    """The service without a database; its answers must be documented ones."""
+    """The service, its database gone since it started; its answers must be documented ones.
+
+    It has seen which sessions have ended, and so lets good tokens in.
+    """
     app = app_without_database(tmp_path_factory.mktemp("bare"))
     hold_to_document(app)
+    url = running(app).settings.database_url
+    folder = Path(str(url.database)).parent
+    folder.mkdir()
+    await migrate(url)
     async with app.test_app():
+        shutil.rmtree(folder)
         yield app
 
 
