@@ -195,6 +195,7 @@ class TestSessions:
         answer = await ada.send("DELETE", f"/api/auth/sessions/{second}")
         assert problem_of(answer) == (404, "not-found")
 
+    @on_sqlite
     async def test_ending_the_one_that_asks(self, ada: Caller) -> None:
         (current,) = await session_ids(ada)
 
@@ -202,6 +203,7 @@ class TestSessions:
 
         assert problem_of(await mine(ada)) == ENDED
 
+    @on_sqlite
     async def test_anothers_is_none(self, ada: Caller, bob: Caller) -> None:
         (theirs,) = await session_ids(bob)
 
@@ -255,6 +257,7 @@ class TestQueries:
         assert public == own == 50
         assert not any("sessions" in text or "users" in text for text in statements.texts)
 
+    @on_sqlite
     async def test_refusing_someone_takes_none(self, ada: Caller, database: Database) -> None:
         await ada.post("/api/auth/logout")
         statements = Statements(database)

@@ -137,8 +137,8 @@ class TestRefreshing:
     ) -> None:
         before = await the_session(onlooker)
 
-        for method in ("POST", "GET"):
-            answers = [await refresh(ada, method) for _ in range(100)]
+        for method, times in (("POST", 100), ("GET", 20)):
+            answers = [await refresh(ada, method) for _ in range(times)]
 
             assert {answer.status_code for answer in answers} == {200}
             assert all(list(answer.json) == ["access_token"] for answer in answers)
