@@ -58,7 +58,7 @@ def leaving(view: View[P, T]) -> View[P, T]:
 
 
 def _let_in(token: str) -> Bearer:
-    bearer = tokens().decode(token, Kind.ACCESS)
+    bearer = _decoded(token, Kind.ACCESS)
     return bearer._replace(role=auth().revocations.check(bearer))
 
 
@@ -71,11 +71,18 @@ def _let_admins_in(token: str) -> Bearer:
 
 
 def _let_refresh(token: str) -> Bearer:
-    return tokens().decode(token, Kind.REFRESH)
+    return _decoded(token, Kind.REFRESH)
 
 
 def _let_out(token: str) -> Bearer:
-    return tokens().decode(token, Kind.ACCESS, Kind.REFRESH)
+    return _decoded(token, Kind.ACCESS, Kind.REFRESH)
+
+
+def _decoded(token: str, *kinds: Kind) -> Bearer:
+    bearer = tokens().decode(token, *kinds)
+    # Before anything is refused, so that the access log tells whose request it was.
+    annotate(request.scope, user_id=str(bearer.user_id))
+    return bearer
 
 
 def _guarded(view: View[P, T], audience: str, admit: Callable[[str], Bearer]) -> View[P, T]:
@@ -83,7 +90,6 @@ def _guarded(view: View[P, T], audience: str, admit: Callable[[str], Bearer]) ->
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         bearer = admit(bearer_token())
         g.catalog_bearer = bearer
-        annotate(request.scope, user_id=str(bearer.user_id))
         # Where the library's get_jwt_identity and its like look.
         g._jwt_extended_jwt = bearer.claims
         g._jwt_extended_jwt_header = bearer.header

@@ -318,6 +318,34 @@ class TestAccounts:
         assert log.audited() == [line(Audit.ACCESS_REFUSED, ada.user_id, session_id=session_id)] * 2
 
 
+class TestAccessLog:
+    @pytest.fixture
+    def log_level(self) -> str:
+        """Requests are logged at this one."""
+        return "info"
+
+    async def test_it_tells_whose_request_was_refused(
+        self, log: Log, ada: Caller, bob: Caller
+    ) -> None:
+        lamp = (await bob.offer("Lamp")).json["id"]
+        log.forget()
+
+        await ada.get("/api/users")
+        await ada.delete(lamp)
+        await ada.post("/api/auth/logout")
+        await ada.get("/api/auth/me")
+        await ada.get("/api/auth/me", token="x")
+
+        requests = [each for each in log.lines if each["event"] == "request"]
+        assert [(each["status"], each["user_id"]) for each in requests] == [
+            (403, ada.user_id),
+            (403, ada.user_id),
+            (204, ada.user_id),
+            (401, ada.user_id),
+            (401, None),
+        ]
+
+
 class TestSecrets:
     """Nothing that opens anything, and nothing that was typed, is in any line at any level."""
 
