@@ -22,6 +22,7 @@ from catalog.db.columns import database_now
 from catalog.db.database import Database
 from catalog.observability.logs import configure_logging
 from catalog.settings import Settings
+from tests.db.support import on_sqlite
 from tests.engines import settings_for
 from tests.support import PASSWORD, Caller, Response, at_once, problem_of
 
@@ -119,6 +120,7 @@ async def session_of(database: Database, caller: Caller) -> int:
     return await database.reading(read)
 
 
+@on_sqlite
 class TestSigningIn:
     async def test_who_signs_up_and_in(self, anyone: Caller, database: Database, log: Log) -> None:
         fields = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
@@ -199,6 +201,7 @@ async def rotate(caller: Caller, token: str | None = None) -> Response:
     return await send(caller, "POST", "auth/refresh", {"rotate": True}, token=token)
 
 
+@on_sqlite
 class TestSessions:
     async def test_what_becomes_of_tokens(self, ada: Caller, database: Database, log: Log) -> None:
         session_id = await session_of(database, ada)
@@ -245,6 +248,7 @@ class TestSessions:
         ]
 
 
+@on_sqlite
 class TestAccounts:
     async def test_what_their_owners_change(self, ada: Caller, log: Log) -> None:
         await Caller.logged_in(ada.app, "ada")
@@ -318,6 +322,7 @@ class TestAccounts:
         assert log.audited() == [line(Audit.ACCESS_REFUSED, ada.user_id, session_id=session_id)] * 2
 
 
+@on_sqlite
 class TestAccessLog:
     @pytest.fixture
     def log_level(self) -> str:

@@ -172,6 +172,7 @@ class TestLimit:
         assert (await log_in(app, password=PASSWORD)).status_code == 200
 
 
+@on_sqlite
 class TestUnknownName:
     async def test_it_is_treated_like_a_known_one_and_a_disabled_one(
         self, app: Quart, ada: Caller, bob: Caller, database: Database, verifications: list[str]
@@ -205,6 +206,7 @@ class TestUnknownName:
         assert problem_of(await log_in(app, "somebody")) == WRONG_TOLD
 
 
+@on_sqlite
 class TestNetwork:
     @pytest.mark.parametrize(
         ("address", "same", "other"),
