@@ -115,7 +115,7 @@ class Revocations:
             DatabaseUnavailable, DatabaseBusy: there was no answer; what is known stays.
         """
         asked_at = time.monotonic()
-        await self._database.probe(self._ask, within=PATIENCE_SECONDS)
+        await self._database.watch(self._ask, within=PATIENCE_SECONDS)
         self._loaded_at = asked_at
         self._forget(asked_at)
 

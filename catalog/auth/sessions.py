@@ -72,6 +72,20 @@ class Grant(NamedTuple):
     expires_at: datetime
 
 
+class Resumed(NamedTuple):
+    """What a session that goes on is.
+
+    Attributes:
+        role: what its account may do.
+        expires_at: when it ends.
+        is_due: whether ``last_used_at`` is to be written (``touch``).
+    """
+
+    role: Role
+    expires_at: datetime
+    is_due: bool
+
+
 class _State(NamedTuple):
     """A session, its account and one of its tokens, as of one instant."""
 
@@ -124,13 +138,8 @@ def _live_of(user_id: int) -> Select[int]:
     )
 
 
-async def resume(
-    connection: AsyncConnection | AsyncSession, *, bearer: Bearer
-) -> tuple[Role, bool]:
+async def resume(connection: AsyncConnection | AsyncSession, *, bearer: Bearer) -> Resumed:
     """Let the holder of a refresh token go on.
-
-    Returns:
-        the account's role, and whether ``last_used_at`` is due to be written (``touch``).
 
     Raises:
         SessionEnded, AccountUnavailable, TokenReused: it may not go on.
@@ -138,7 +147,8 @@ async def resume(
     state = await _look(connection, bearer)
     role = _check(state, bearer)
     assert state is not None  # noqa: S101 (checked; tells mypy)
-    return role, state.now - state.last_used_at > LAST_USED_PRECISION
+    is_due = state.now - state.last_used_at > LAST_USED_PRECISION
+    return Resumed(role, state.expires_at, is_due)
 
 
 async def touch(session: AsyncSession, *, session_id: int) -> None:

@@ -106,9 +106,10 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
             "type": kind.value,
             "iat": issued_at,
             "nbf": issued_at,
-            "exp": issued_at + self._access_life,
             **own_claims,
         }
+        if kind is Kind.ACCESS:
+            claims["exp"] = min(claims["exp"], issued_at + self._access_life)
         key = self._keys.for_access if kind is Kind.ACCESS else self._keys.for_refresh
         headers = {"typ": kind.header_type, "kid": key.kid}
         return self._jwt.encode(claims, key.signer, key.algorithm, headers=headers)
@@ -208,9 +209,11 @@ def successor_id(token_id: str) -> str:
     return sha256(b"catalog successor 1 " + token_id.encode()).hexdigest()[:32]
 
 
-def issue_access_token(user_id: int, *, session_id: int, role: Role) -> str:
-    """A new access token; needs the app's context."""
-    claims = {"sid": str(session_id), "role": role.value}
+def issue_access_token(
+    user_id: int, *, session_id: int, role: Role, session_expires_at: datetime
+) -> str:
+    """A new access token, which does not outlive its session; needs the app's context."""
+    claims = {"sid": str(session_id), "role": role.value, "exp": session_expires_at}
     token: str = create_access_token(identity=user_id, user_claims=claims)
     return token
 

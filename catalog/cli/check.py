@@ -149,8 +149,9 @@ async def _describe_server(connection: AsyncConnection, settings: Settings) -> F
 
 async def _count_connections(connection: AsyncConnection, settings: Settings) -> Finding:
     limit = int(str(await connection.scalar(text("SELECT @@max_connections"))))
-    # Each worker reads and writes from pools of their own and probes the database beside them.
-    needed = settings.workers * (2 * settings.database_pool_size + 1)
+    # Each worker reads and writes from pools of their own; health checks and the list of ended
+    # sessions have a connection each beside them.
+    needed = settings.workers * (2 * settings.database_pool_size + 2)
     sums = (
         f"{settings.workers} workers with CATALOG_DATABASE_POOL_SIZE={settings.database_pool_size} "
         f"open up to {needed}"

@@ -9,7 +9,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+)
 
 from catalog.db.engines import DriverThreads, Purpose, create_engine
 from catalog.db.failures import refusals, worth_a_retry
@@ -32,6 +37,8 @@ class Database:
         self._write_engine = create_engine(settings, Purpose.WRITING, self._threads)
         # A connection of its own, so that a busy pool does not make the service look dead.
         self._probe_engine = create_engine(settings, Purpose.PROBING, self._threads)
+        # And one that health checks, however many there are, leave alone.
+        self._watch_engine = create_engine(settings, Purpose.PROBING, self._threads)
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._read_turns = asyncio.Semaphore(settings.database_pool_size)
         self._patience = settings.database_pool_timeout
@@ -148,20 +155,40 @@ class Database:
         Raises:
             DatabaseUnavailable, DatabaseBusy: as ``reading``.
         """
-        with refusals():
-            async with (
-                asyncio.timeout(within),
-                self._probe_engine.connect() as connection,
-            ):
-                return await work(connection)
+        return await _beside_the_pools(self._probe_engine, work, within)
+
+    async def watch(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
+        """Ask what others have changed, as a background task does again and again.
+
+        Args:
+            work: what to ask.
+            within: seconds it may take, a new connection included.
+
+        Raises:
+            DatabaseUnavailable, DatabaseBusy: as ``reading``.
+        """
+        return await _beside_the_pools(self._watch_engine, work, within)
 
     async def close(self) -> None:
         """Let transactions under way finish, then close every connection."""
         if self._unfinished:
             await asyncio.wait(self._unfinished, timeout=self._deadline)
-        for engine in (self._read_engine, self._write_engine, self._probe_engine):
+        for engine in (
+            self._read_engine,
+            self._write_engine,
+            self._probe_engine,
+            self._watch_engine,
+        ):
             await engine.dispose()
         await self._threads.end(within=self._deadline)
+
+
+async def _beside_the_pools(
+    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]], within: float
+) -> T:
+    with refusals():
+        async with asyncio.timeout(within), engine.connect() as connection:
+            return await work(connection)
 
 
 async def _call(

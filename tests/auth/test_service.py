@@ -47,16 +47,16 @@ class TestSignUp:
         assert (await sign_up(database, "ADA", "ada@example.com")).id != ada.id
 
 
-class TestFindAccount:
+class TestLookUp:
     async def test_an_at_decides_which_of_the_two_is_meant(self, database: Database) -> None:
         ada = await sign_up(database, "ada", "ada@example.com")
 
-        found = [
-            await database.reading(service.find_account, login=login)
+        attempts = [
+            await database.reading(service.look_up, login=login, network="192.0.2.1")
             for login in ("ADA", "ada@EXAMPLE.com", "example.com", "@example.com", "bob")
         ]
 
-        assert [account and account.id for account in found] == [ada.id, ada.id, None, None, None]
+        assert [attempt.user_id for attempt in attempts] == [ada.id, ada.id, None, None, None]
 
 
 class TestRequireAccount:

@@ -5,7 +5,7 @@ import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256, sha384, sha512
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 from quart import Quart
 
-from catalog.auth.tokens import MAX_TOKEN_LENGTH
+from catalog.auth.models import Role
+from catalog.auth.tokens import MAX_TOKEN_LENGTH, issue_access_token
 from tests.auth.keys import ALGORITHMS, pem_of, private_key, public_pem_of
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, exchange, holder_of_tokens
@@ -146,6 +147,15 @@ class TestIssued:
             lives.append(claims["exp"] - claims["iat"])
 
         assert lives == [77, 99]
+
+    async def test_an_access_token_ends_with_its_session(self, bare_app: Quart) -> None:
+        end = datetime.now(UTC) + timedelta(seconds=77)
+
+        async with bare_app.app_context():
+            token = issue_access_token(1, session_id=1, role=Role.USER, session_expires_at=end)
+
+        claims = jwt.decode(token, KEY, algorithms=["HS256"], audience="catalog")
+        assert claims["exp"] == int(end.timestamp())
 
     async def test_no_two_are_the_same(self, bare_app: Quart) -> None:
         holders = [await holder_of_tokens(bare_app) for _ in range(20)]

@@ -77,17 +77,17 @@ class TestFaults:
         assert admin.user_id
         limit = int((await catalog.query("SELECT @@max_connections"))[0][0])
         workers = 1 + limit // 500
-        pool = ((limit - 10) // workers - 1) // 2
+        pool = ((limit - 10) // workers - 2) // 2
         settings = {"CATALOG_WORKERS": str(workers), "CATALOG_DATABASE_POOL_SIZE": str(pool)}
 
         enough = await catalog.output_of("check", **settings)
         settings["CATALOG_DATABASE_POOL_SIZE"] = str(pool + 1)
         (fault,) = await catalog.faults_of("check", **settings)
 
-        assert f"open up to {workers * (2 * pool + 1)} of the server's {limit}." in enough
+        assert f"open up to {workers * (2 * pool + 2)} of the server's {limit}." in enough
         assert fault == (
             f"FAULT connections: {workers} workers with CATALOG_DATABASE_POOL_SIZE={pool + 1} "
-            f"open up to {workers * (2 * pool + 3)}, but max_connections is {limit} "
+            f"open up to {workers * (2 * pool + 4)}, but max_connections is {limit} "
             "and 10 are left to others."
         )
 

@@ -11,9 +11,10 @@ def password_in(output: str) -> str:
     return output.splitlines()[1].removeprefix("Password, shown only now: ")
 
 
+@pytest.mark.usefixtures("ada")
 @pytest.mark.parametrize("login", ["ada", "ADA@example.com"])
 async def test_the_new_password_signs_in_and_the_old_one_does_not(
-    catalog: CommandLine, ada: Caller, anyone: Caller, login: str
+    catalog: CommandLine, anyone: Caller, login: str
 ) -> None:
     output = await catalog.output_of("reset-password", login)
 
@@ -34,7 +35,8 @@ async def test_sessions_from_before_have_ended(
     assert (await refresh(ada), await refresh(bob)) == (401, 200)
 
 
-async def test_each_time_it_is_another_one(catalog: CommandLine, ada: Caller) -> None:
+@pytest.mark.usefixtures("ada")
+async def test_each_time_it_is_another_one(catalog: CommandLine) -> None:
     first = password_in(await catalog.output_of("reset-password", "ada"))
     second = password_in(await catalog.output_of("reset-password", "ada"))
 

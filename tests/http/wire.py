@@ -58,7 +58,9 @@ async def tokens_of(app: Quart, user_id: int = 1, session_id: int = 1) -> dict[s
     async with app.app_context():
         return {
             "id": user_id,
-            "access_token": issue_access_token(user_id, session_id=session_id, role=Role.USER),
+            "access_token": issue_access_token(
+                user_id, session_id=session_id, role=Role.USER, session_expires_at=now() + ttl
+            ),
             "refresh_token": issue_refresh_token(
                 user_id,
                 session_id=session_id,

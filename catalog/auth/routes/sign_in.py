@@ -20,7 +20,7 @@ from catalog.auth.schemas import (
     UserRead,
 )
 from catalog.auth.service import Account
-from catalog.auth.sessions import Grant, Lives, Opening
+from catalog.auth.sessions import Grant, Lives, Opening, Resumed
 from catalog.auth.tokens import Bearer, issue_access_token, issue_refresh_token
 from catalog.errors import (
     AccountUnavailable,
@@ -138,13 +138,24 @@ async def refresh_token() -> Response:
     try:
         if options.rotate:
             return await _rotated(bearer)
-        role, is_due = await database().reading(sessions.resume, bearer=bearer)
+        resumed = await database().reading(sessions.resume, bearer=bearer)
     except TokenReused:
         await _end_stolen(bearer)
         raise
-    if is_due:
-        await database().transaction(sessions.touch, session_id=bearer.session_id)
-    access_token = issue_access_token(bearer.user_id, session_id=bearer.session_id, role=role)
+    if resumed.is_due:
+        # Where nothing can be written one may still read.
+        with suppress(Unavailable):
+            await database().transaction(sessions.touch, session_id=bearer.session_id)
+    return _resumed(bearer, resumed)
+
+
+def _resumed(bearer: Bearer, resumed: Resumed) -> Response:
+    access_token = issue_access_token(
+        bearer.user_id,
+        session_id=bearer.session_id,
+        role=resumed.role,
+        session_expires_at=resumed.expires_at,
+    )
     return _refreshed(Refreshed(access_token=access_token))
 
 
@@ -175,15 +186,14 @@ async def get_refreshed_token() -> Response:
     """Get a new access token for a refresh token, as older clients ask for it."""
     bearer = caller()
     try:
-        role, _ = await database().reading(sessions.resume, bearer=bearer)
+        resumed = await database().reading(sessions.resume, bearer=bearer)
     except TokenReused:
         # A GET changes nothing, so the session goes on.
         record(
             Audit.TOKEN_REUSED, user_id=bearer.user_id, session_id=bearer.session_id, ended=False
         )
         raise
-    access_token = issue_access_token(bearer.user_id, session_id=bearer.session_id, role=role)
-    return _refreshed(Refreshed(access_token=access_token))
+    return _resumed(bearer, resumed)
 
 
 def _refreshed(refreshed: Refreshed) -> Response:
@@ -228,7 +238,12 @@ def _opening() -> Opening:
 
 
 def _tokens_of(grant: Grant) -> tuple[str, str]:
-    access_token = issue_access_token(grant.user_id, session_id=grant.session_id, role=grant.role)
+    access_token = issue_access_token(
+        grant.user_id,
+        session_id=grant.session_id,
+        role=grant.role,
+        session_expires_at=grant.expires_at,
+    )
     refresh_token = issue_refresh_token(
         grant.user_id,
         session_id=grant.session_id,
