@@ -140,6 +140,7 @@ class TestEachOperation:
 
 
 class TestReadAccount:
+    @on_sqlite
     async def test_it_shows_the_caller_and_nobody_else(self, ada: Caller, bob: Caller) -> None:
         answers = [await caller.get(ME) for caller in (ada, bob)]
 
@@ -239,6 +240,7 @@ class TestChangePassword:
         listed = (await ada.get("/api/auth/sessions")).json["sessions"]
         assert [each["current"] for each in listed] == [True]
 
+    @on_sqlite
     async def test_a_wrong_one_changes_nothing(self, ada: Caller) -> None:
         other = await Caller.logged_in(ada.app, "ada")
 
@@ -288,6 +290,7 @@ class TestChangePassword:
                 if answer.status_code == 200:
                     assert not await works(Caller(ada.app, answer.json))
 
+    @on_sqlite
     async def test_it_may_be_any_that_sign_up_takes(self, ada: Caller, anyone: Caller) -> None:
         new = "e\u0301" * 8
 
@@ -344,6 +347,7 @@ class TestDeleteAccount:
         assert not any("a browser" in row for row in await database.reading(origins))
         assert await works(bob)
 
+    @on_sqlite
     async def test_its_name_and_address_are_free(self, ada: Caller, anyone: Caller) -> None:
         await delete_account(ada)
 
@@ -353,6 +357,7 @@ class TestDeleteAccount:
         assert (await newcomer.get("/api/products/my")).json["products"] == []
         assert problem_of(await ada.get(ME)) == (401, "session-ended")
 
+    @on_sqlite
     async def test_a_wrong_password_deletes_nothing(self, ada: Caller) -> None:
         await ada.offer("Lamp")
 
@@ -362,6 +367,7 @@ class TestDeleteAccount:
         assert fields_of(answer) == ["/password"]
         assert len((await ada.get("/api/products/my")).json["products"]) == 1
 
+    @on_sqlite
     async def test_the_last_administrator_stays(self, admin: Caller) -> None:
         admin = await Caller.logged_in(admin.app, "grace")
 
@@ -370,6 +376,7 @@ class TestDeleteAccount:
         assert problem_of(answer) == (409, "last-admin")
         assert (await admin.get(ME)).json["role"] == "admin"
 
+    @on_sqlite
     async def test_one_of_two_administrators_may_leave(self, admin: Caller, ada: Caller) -> None:
         admin = await Caller.logged_in(admin.app, "grace")
         promoted = await admin.send("PATCH", f"/api/users/{ada.user_id}", json={"role": "admin"})

@@ -133,6 +133,7 @@ class TestLimit:
         assert answer.status_code == 200
         assert answer.json["user"]["id"] == cheap_ada.user_id
 
+    @on_sqlite
     async def test_others_at_the_address_get_in(
         self, app: Quart, cheap_ada: Caller, bob: Caller
     ) -> None:
@@ -141,6 +142,7 @@ class TestLimit:
         assert (await log_in(app, "bob", PASSWORD)).json["user"]["id"] == bob.user_id
         assert cheap_ada.user_id
 
+    @on_sqlite
     async def test_a_right_one_frees_nothing(self, app: Quart, cheap_ada: Caller) -> None:
         await use_up(app, times=9)
 
@@ -162,6 +164,7 @@ class TestLimit:
             assert problem_of(await log_in(app, login, PASSWORD)) == REFUSED
         assert cheap_ada.user_id
 
+    @on_sqlite
     async def test_the_count_of_a_name_does_not_become_that_of_a_number(
         self, app: Quart, cheap_ada: Caller
     ) -> None:
@@ -350,6 +353,7 @@ class TestWindow:
         assert problem_of(await log_in(app, password=PASSWORD)) == REFUSED
         assert cheap_ada.user_id
 
+    @on_sqlite
     async def test_the_refusal_tells_when_that_is(
         self, app: Quart, cheap_ada: Caller, fresh: Database
     ) -> None:
@@ -402,6 +406,7 @@ class TestWhatIsKept:
         assert timedelta(minutes=5).total_seconds() == expires_at.timestamp() - times[-1] / 1e6
         assert cheap_ada.user_id
 
+    @on_sqlite
     async def test_no_name_and_no_address_is_kept(self, app: Quart, fresh: Database) -> None:
         # People type passwords into the wrong field.
         await use_up(app, "correct horse battery staple", times=1)
@@ -438,6 +443,7 @@ class TestSweep:
         assert [subject for subject, _, _ in await rows(database)] == ["new", "newer"]
         assert await database.transaction(guesses.sweep, limit=1000) == 0
 
+    @on_sqlite
     async def test_it_deletes_so_many_at_once(self, database: Database) -> None:
         async def add(session: AsyncSession) -> None:
             now = (await session.execute(select(database_now()))).scalar_one()

@@ -97,6 +97,7 @@ class TestEachOperation:
             answer = await admin.send(method, path, json=body)
             assert problem_of(answer) == (401, "session-ended")
 
+    @on_sqlite
     async def test_who_there_is_not_is_missing(self, admin: Caller) -> None:
         for user_id in ("7", str(2**63 - 1)):
             path = f"{USERS}/{user_id}"
@@ -147,6 +148,7 @@ class TestListUsers:
             assert seen == sorted(set(seen), reverse=True)
             assert pages == -(-13 // limit)
 
+    @on_sqlite
     async def test_there_are_a_hundred_on_a_page(self, admin: Caller, database: Database) -> None:
         await add_users(database, 100)
 
@@ -166,6 +168,7 @@ class TestListUsers:
 
         assert [user["id"] for user in second["users"]] == [ada.user_id]
 
+    @on_sqlite
     async def test_a_cursor_that_is_none_of_this_list_is_refused(
         self, ada: Caller, admin: Caller
     ) -> None:
@@ -192,6 +195,7 @@ class TestListUsers:
 
 
 class TestReadUser:
+    @on_sqlite
     async def test_it_shows_one(self, ada: Caller, admin: Caller) -> None:
         answer = await admin.get(f"{USERS}/{ada.user_id}")
 
@@ -221,6 +225,7 @@ class TestRole:
         assert not await is_admin(ada)
         assert problem_of(await change(ada, bob, disabled=True)) == (403, "forbidden")
 
+    @on_sqlite
     async def test_new_tokens_know_it(self, ada: Caller, admin: Caller) -> None:
         await change(admin, ada, role="admin")
 
@@ -247,6 +252,7 @@ class TestRole:
             assert problem_of(await end_sessions(elsewhere, admin)) == (403, "forbidden")
         assert await is_admin(admin)
 
+    @on_sqlite
     async def test_one_may_step_back(self, ada: Caller, admin: Caller) -> None:
         await change(admin, ada, role="admin")
 
@@ -287,6 +293,7 @@ class TestDisabled:
         assert not await works(ada)
         assert await works(await Caller.logged_in(ada.app, "ada"))
 
+    @on_sqlite
     async def test_its_products_stay(self, ada: Caller, admin: Caller) -> None:
         await ada.offer("Lamp")
 
@@ -310,6 +317,7 @@ class TestDisabled:
                     assert not await works(Caller(ada.app, answer.json))
             await change(admin, ada, disabled=False)
 
+    @on_sqlite
     async def test_one_may_disable_oneself(self, ada: Caller, admin: Caller) -> None:
         await change(admin, ada, role="admin")
 
