@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from math import ceil
 
-from sqlalchemy import CursorResult, ScalarSelect, delete, insert, select, update
+from sqlalchemy import CursorResult, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.auth import queries
 from catalog.auth.models import WrongGuesses
 from catalog.db.columns import database_now
 from catalog.errors import TooManyGuesses
@@ -41,13 +42,8 @@ async def check(connection: AsyncConnection | AsyncSession, *, subject: str) -> 
     Raises:
         TooManyGuesses: says when the next one is looked at.
     """
-    times, now = (await connection.execute(select(times_of(subject), database_now()))).one()
+    times, now = (await connection.execute(queries.GUESSES, {"subject": subject})).one()
     refuse_beyond_limit(times, now)
-
-
-def times_of(subject: str) -> ScalarSelect[str]:
-    """The column ``times`` of a subject, null where it has no row, for a query of another table."""
-    return select(WrongGuesses.times).where(WrongGuesses.subject == subject).scalar_subquery()
 
 
 def refuse_beyond_limit(times: str | None, now: datetime) -> None:

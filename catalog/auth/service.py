@@ -4,16 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, CursorResult, delete, select, update
+from sqlalchemy import ColumnElement, CursorResult, Row, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.auth import guesses, sessions
+from catalog.auth import guesses, queries, sessions
 from catalog.auth.models import Role, User
 from catalog.auth.names import checked_email, checked_username, fold
 from catalog.auth.passwords import Passwords, check_choice
 from catalog.auth.sessions import Grant, Opening
-from catalog.db.columns import database_now
 from catalog.errors import (
     AccountUnavailable,
     FieldError,
@@ -159,14 +158,19 @@ class Attempt(NamedTuple):
 async def look_up(connection: AsyncConnection, *, login: str, network: str) -> Attempt:
     """The account of a username or of an e-mail address; only the latter holds an ``@``."""
     key = fold(login)
-    account = await _find(connection, _is_named(key))
+    account = await _find_named(connection, key)
     # An unknown name is counted too: not to be would tell that it is unknown.
     subject = guesses.subject_of(account.id if account else key, network)
     return await _attempt(connection, account, subject)
 
 
-def _is_named(key: str) -> ColumnElement[bool]:
-    return User.email_key == key if "@" in key else User.username_key == key
+async def _find_named(connection: AsyncConnection | AsyncSession, key: str) -> Account | None:
+    by_name = queries.ACCOUNT_BY_EMAIL if "@" in key else queries.ACCOUNT_BY_USERNAME
+    return _account_of((await connection.execute(by_name, {"key": key})).one_or_none())
+
+
+def _account_of(row: Row[Any] | None) -> Account | None:
+    return None if row is None else Account._make(row)
 
 
 async def look_up_own(connection: AsyncConnection, *, user_id: int, network: str) -> Attempt:
@@ -175,7 +179,8 @@ async def look_up_own(connection: AsyncConnection, *, user_id: int, network: str
     Raises:
         AccountUnavailable: it is disabled or gone.
     """
-    account = await _find(connection, User.id == user_id)
+    row = (await connection.execute(queries.ACCOUNT_BY_ID, {"user_id": user_id})).one_or_none()
+    account = _account_of(row)
     if account is None or account.disabled:
         raise AccountUnavailable
     return await _attempt(connection, account, guesses.subject_of(user_id, network))
@@ -187,14 +192,6 @@ async def _attempt(connection: AsyncConnection, account: Account | None, subject
     except TooManyGuesses as refusal:
         return Attempt(account, subject, refusal)
     return Attempt(account, subject, None)
-
-
-async def _find(
-    connection: AsyncConnection | AsyncSession, condition: ColumnElement[bool]
-) -> Account | None:
-    columns = [getattr(User, field) for field in Account._fields]
-    row = (await connection.execute(select(*columns).where(condition))).one_or_none()
-    return None if row is None else Account(*row)
 
 
 async def verify(attempt: Attempt, *, password: str, passwords: Passwords) -> Account:
@@ -238,18 +235,8 @@ async def log_in(
     # The lock holds off whoever disables the account, or changes its password, and then ends the
     # sessions that there are: this one is among them, or it finds out here. It also lets one
     # log-in in at a time, so that each sees the others when there are too many.
-    reading = (
-        select(
-            User.disabled,
-            User.password_hash,
-            User.role,
-            guesses.times_of(subject).label("times"),
-            database_now().label("now"),
-        )
-        .where(User.id == account.id)
-        .with_for_update(of=User)
-    )
-    row = (await session.execute(reading)).one_or_none()
+    values = {"user_id": account.id, "subject": subject}
+    row = (await session.execute(queries.LOCKED_ACCOUNT, values)).one_or_none()
     if row is None:
         return None
     guesses.refuse_beyond_limit(row.times, row.now)
@@ -322,7 +309,7 @@ async def reset_password(
     Raises:
         NotFound: nobody has that name or address.
     """
-    account = await _find_named(session, login)
+    account = await _require_named(session, login)
     change = update(User).where(User.id == account.id).values(password_hash=password_hash)
     await _changed(session, change)
     return account.username, len(await sessions.end_all(session, user_id=account.id))
@@ -337,12 +324,12 @@ async def end_sessions(session: AsyncSession, *, login: str) -> int:
     Raises:
         NotFound: nobody has that name or address.
     """
-    account = await _find_named(session, login)
+    account = await _require_named(session, login)
     return len(await sessions.end_all(session, user_id=account.id))
 
 
-async def _find_named(session: AsyncSession, login: str) -> Account:
-    account = await _find(session, _is_named(fold(login)))
+async def _require_named(session: AsyncSession, login: str) -> Account:
+    account = await _find_named(session, fold(login))
     if account is None:
         raise NotFound(f"There is no account {login!r}.")
     return account
@@ -406,9 +393,7 @@ async def require_account(session: AsyncSession | AsyncConnection, *, user_id: i
     Raises:
         AccountUnavailable: it is disabled or gone since its token was issued.
     """
-    row = (
-        await session.execute(select(User.role, User.disabled).where(User.id == user_id))
-    ).one_or_none()
+    row = (await session.execute(queries.RIGHTS, {"user_id": user_id})).one_or_none()
     if row is None or row.disabled:
         raise AccountUnavailable
     return Role(row.role)

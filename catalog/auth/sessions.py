@@ -11,11 +11,11 @@ from hashlib import sha256
 from secrets import token_hex
 from typing import Any, NamedTuple
 
-from sqlalchemy import CursorResult, Select, delete, insert, select, update
+from sqlalchemy import CursorResult, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.sql.functions import count
 
-from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken, User
+from catalog.auth import queries
+from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken
 from catalog.auth.tokens import Bearer, successor_id
 from catalog.db.columns import database_now
 from catalog.errors import AccountUnavailable, NotFound, SessionEnded, TokenReused
@@ -103,13 +103,11 @@ class _State(NamedTuple):
 
 async def begin(session: AsyncSession, *, user_id: int, role: Role, opening: Opening) -> Grant:
     """Begin a session; where an account has too many, the least recently used ones end."""
-    live = _live_of(user_id)
-    statement = select(live.with_only_columns(count()).scalar_subquery(), database_now())
-    how_many, issued_at = (await session.execute(statement)).one()
-    if how_many >= opening.limit:
-        oldest_first = live.order_by(LoginSession.last_used_at, LoginSession.id)
-        surplus = oldest_first.limit(how_many - opening.limit + 1)
-        await _revoke(session, (await session.scalars(surplus)).all())
+    mine = {"user_id": user_id}
+    live, issued_at = (await session.execute(queries.LIVE_SESSION_COUNT, mine)).one()
+    if live >= opening.limit:
+        surplus = {**mine, "surplus": live - opening.limit + 1}
+        await _revoke(session, (await session.scalars(queries.SURPLUS_SESSIONS, surplus)).all())
     expires_at = opening.lives.expiry(issued_at=issued_at, created_at=issued_at)
     token_id = token_hex(16)
     row = {
@@ -122,20 +120,12 @@ async def begin(session: AsyncSession, *, user_id: int, role: Role, opening: Ope
         "agent": opening.agent[:MAX_AGENT],
     }
     # Not as an entity: half of what a log-in costs here would be the unit of work.
-    result = await session.execute(insert(LoginSession).values(row))
+    connection = await session.connection()
+    result = await connection.execute(insert(LoginSession), row)
     assert isinstance(result, CursorResult)  # noqa: S101 (what an INSERT returns; tells mypy)
     assert result.inserted_primary_key is not None  # noqa: S101 (the same)
     session_id = result.inserted_primary_key[0]
     return Grant(user_id, session_id, role, token_id, issued_at, expires_at)
-
-
-def _live_of(user_id: int) -> Select[int]:
-    """The ids of an account's sessions that have neither ended nor expired."""
-    return select(LoginSession.id).where(
-        LoginSession.user_id == user_id,
-        LoginSession.revoked_at.is_(None),
-        LoginSession.expires_at > database_now(),
-    )
 
 
 async def resume(connection: AsyncConnection | AsyncSession, *, bearer: Bearer) -> Resumed:
@@ -206,29 +196,8 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: Lives) -> Gran
 
 
 async def _look(connection: AsyncConnection | AsyncSession, bearer: Bearer) -> _State | None:
-    superseded_at = (
-        select(SupersededToken.superseded_at)
-        .where(SupersededToken.token_hash == hash_of(bearer.token_id))
-        .scalar_subquery()
-    )
-    statement = (
-        select(
-            LoginSession.user_id,
-            LoginSession.refresh_hash,
-            LoginSession.created_at,
-            LoginSession.last_used_at,
-            LoginSession.expires_at,
-            LoginSession.revoked_at,
-            User.role,
-            User.disabled,
-            superseded_at,
-            database_now(),
-        )
-        .select_from(LoginSession)
-        .outerjoin(User, User.id == LoginSession.user_id)
-        .where(LoginSession.id == bearer.session_id)
-    )
-    row = (await connection.execute(statement)).one_or_none()
+    values = {"session_id": bearer.session_id, "token_hash": hash_of(bearer.token_id)}
+    row = (await connection.execute(queries.SESSION_STATE, values)).one_or_none()
     return None if row is None else _State._make(row)
 
 

@@ -27,6 +27,14 @@ MAX_ATTEMPTS = 4
 """How often a transaction is tried that keeps losing to deadlocks or lock waits."""
 
 
+class _LostBeforeCommit(Exception):
+    """The connection was lost in the middle of a transaction, which therefore never was."""
+
+    def __init__(self, error: DBAPIError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Database:
     """The running service's connections; one per process, closed at its end."""
 
@@ -82,6 +90,10 @@ class Database:
                     for attempt in range(1, MAX_ATTEMPTS):
                         try:
                             return await self._attempt(work)
+                        except _LostBeforeCommit:
+                            # Nothing of it was kept. Most likely the connection was lost while it
+                            # lay in the pool, and a new one will do.
+                            continue
                         except DBAPIError as error:
                             if not worth_a_retry(error):
                                 raise
@@ -89,6 +101,8 @@ class Database:
                         # Jitter, so that those who collided do not collide again.
                         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
                     return await self._attempt(work)
+            except _LostBeforeCommit as lost:
+                raise lost.error from None
             except TimeoutError:
                 if contention is None:
                     raise
@@ -98,7 +112,12 @@ class Database:
     async def _attempt(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         # Not begin(): work may roll back and look why it was refused, before it refuses.
         async with self._writes() as session:
-            result = await work(session)
+            try:
+                result = await work(session)
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    raise _LostBeforeCommit(error) from error
+                raise
             await session.commit()
             return result
 

@@ -79,11 +79,14 @@ def create_engine(
         options["poolclass"] = NullPool
     else:
         options |= {
-            "pool_pre_ping": purpose is not Purpose.READING,
+            # Health checks are rare, so theirs are tested each time; for the others see below.
+            "pool_pre_ping": purpose is Purpose.PROBING and not settings.embedded,
             "pool_recycle": 1800,
             "pool_size": 1 if purpose is Purpose.PROBING else settings.database_pool_size,
             "max_overflow": 0,
             "pool_timeout": settings.database_pool_timeout,
+            # Sessions have committed or rolled back by then; another ROLLBACK is a round trip.
+            "pool_reset_on_return": None,
         }
     if purpose.is_read_only:
         options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
@@ -91,7 +94,7 @@ def create_engine(
         engine = _sqlite_engine(settings, purpose, options, threads or DriverThreads())
     else:
         engine = _mysql_engine(settings, purpose, options)
-    if purpose is Purpose.READING:
+    if not settings.embedded and purpose in {Purpose.READING, Purpose.WRITING}:
         _ping_after_idling(engine)
     return engine
 
@@ -100,7 +103,7 @@ def _ping_after_idling(engine: AsyncEngine) -> None:
     """Ping a connection before its use only when it has been idle for a while.
 
     A ping at each use is a tenth of what reading a page costs. A connection that was fine a moment
-    ago most likely still is, and ``reading()`` tries once more if it is not.
+    ago most likely still is, and ``Database`` tries once more if it is not.
     """
 
     @event.listens_for(engine.sync_engine, "checkin")

@@ -517,6 +517,28 @@ class TestNetwork:
             assert await way(database, answer) == 42
             await assert_whole(database, readers=2, writers=2)
 
+    async def test_a_transaction_whose_connection_broke_is_done_again_and_once(
+        self, opened: Open, database_url: URL
+    ) -> None:
+        async with relayed(database_url) as relay:
+            database = opened(relay.url)
+            await database.transaction(add_owner)
+            attempts = 0
+
+            async def work(session: AsyncSession) -> int:
+                nonlocal attempts
+                attempts += 1
+                product_id = await add_product(session, name="Lamp")
+                if attempts == 1:
+                    relay.cut()
+                    await answer(session)
+                return product_id
+
+            await database.transaction(work)
+
+            assert attempts == 2
+            assert await database.reading(count_products) == 1
+
     @both_ways
     async def test_one_that_hangs_is_given_up_and_then_forgiven(
         self, opened: Open, database_url: URL, way: Way

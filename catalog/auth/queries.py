@@ -1,0 +1,93 @@
+"""SELECTs of signing in and going on, built once and not run.
+
+Building one costs as much as running it, and plain columns half of what entities' attributes do.
+"""
+
+from sqlalchemy import Integer, String, bindparam, select
+from sqlalchemy.sql.functions import count
+
+from catalog.auth.models import LoginSession, SupersededToken, User, WrongGuesses
+from catalog.db.columns import Id, database_now
+
+_users = User.__table__
+_sessions = LoginSession.__table__
+_superseded = SupersededToken.__table__
+_guesses = WrongGuesses.__table__
+
+_user_id = bindparam("user_id", type_=Id)
+_now = database_now().label("now")
+
+ACCOUNT_FIELDS = ("id", "username", "email", "role", "disabled", "password_hash")
+"""What signing in needs of an account."""
+
+_account = select(*(_users.c[field] for field in ACCOUNT_FIELDS))
+
+ACCOUNT_BY_ID = _account.where(_users.c.id == _user_id)
+"""Takes ``user_id``."""
+
+ACCOUNT_BY_USERNAME = _account.where(_users.c.username_key == bindparam("key", type_=String))
+"""Takes ``key``, folded."""
+
+ACCOUNT_BY_EMAIL = _account.where(_users.c.email_key == bindparam("key", type_=String))
+"""Takes ``key``, folded."""
+
+RIGHTS = select(_users.c.role, _users.c.disabled).where(_users.c.id == _user_id)
+"""What an account may do; takes ``user_id``."""
+
+_times = (
+    select(_guesses.c.times)
+    .where(_guesses.c.subject == bindparam("subject", type_=String))
+    .scalar_subquery()
+    .label("times")
+)
+
+GUESSES = select(_times, _now)
+"""When passwords were wrong, null for never; takes ``subject``."""
+
+LOCKED_ACCOUNT = (
+    select(_users.c.disabled, _users.c.password_hash, _users.c.role, _times, _now)
+    .where(_users.c.id == _user_id)
+    .with_for_update(of=_users)
+)
+"""An account, nobody else's to change until the transaction ends, and the wrong guesses for it.
+
+Takes ``user_id`` and ``subject``.
+"""
+
+LIVE_SESSIONS = select(_sessions.c.id).where(
+    _sessions.c.user_id == _user_id,
+    _sessions.c.revoked_at.is_(None),
+    _sessions.c.expires_at > database_now(),
+)
+"""The ids of an account's sessions that have neither ended nor expired; takes ``user_id``."""
+
+LIVE_SESSION_COUNT = select(
+    LIVE_SESSIONS.with_only_columns(count()).scalar_subquery().label("live"), _now
+)
+"""How many they are; takes ``user_id``."""
+
+SURPLUS_SESSIONS = LIVE_SESSIONS.order_by(_sessions.c.last_used_at, _sessions.c.id).limit(
+    bindparam("surplus", type_=Integer)
+)
+"""Those that were not used for longest; takes ``user_id`` and ``surplus``."""
+
+SESSION_STATE = (
+    select(
+        _sessions.c.user_id,
+        _sessions.c.refresh_hash,
+        _sessions.c.created_at,
+        _sessions.c.last_used_at,
+        _sessions.c.expires_at,
+        _sessions.c.revoked_at,
+        _users.c.role,
+        _users.c.disabled,
+        select(_superseded.c.superseded_at)
+        .where(_superseded.c.token_hash == bindparam("token_hash", type_=String))
+        .scalar_subquery()
+        .label("superseded_at"),
+        _now,
+    )
+    .select_from(_sessions.outerjoin(_users, _users.c.id == _sessions.c.user_id))
+    .where(_sessions.c.id == bindparam("session_id", type_=Id))
+)
+"""A session, its account and one of its tokens; takes ``session_id`` and ``token_hash``."""
