@@ -5,7 +5,10 @@ import pytest
 from catalog import __version__
 from tests.cli.commands import CommandLine
 
-COMMANDS = ("serve", "migrate", "create-admin", "seed", "check", "openapi")
+COMMANDS = (
+    *("serve", "migrate", "create-admin", "reset-password", "end-sessions"),
+    *("seed", "check", "openapi"),
+)
 
 
 class TestHelp:
