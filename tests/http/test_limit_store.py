@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from catalog.http.limit_store import (
     MAX_COUNTERS,
@@ -404,6 +405,15 @@ async def until(condition: Callable[[], bool], *, within: float = 30.0) -> None:
             await asyncio.sleep(0.01)
 
 
+def about_limits(logs: list[EventDict]) -> list[EventDict]:
+    """What was logged of limits; other apps of the same process have tasks that log too."""
+    return [log for log in logs if log["event"].startswith("limits_")]
+
+
+def events_of(logs: list[EventDict]) -> list[str]:
+    return [log["event"] for log in about_limits(logs)]
+
+
 class TestSteadyStore:
     @pytest.mark.parametrize("case", AWAY, ids=lambda case: case.__name__)
     async def test_local_limits_hold_while_the_store(
@@ -414,9 +424,9 @@ class TestSteadyStore:
         with capture_logs() as logs:
             await self._outlast(url)
 
-        assert [log["event"] for log in logs] == ["limits_store_away"]
-        assert logs[0]["log_level"] == "warning"
-        assert "Geheim" not in logs[0]["reason"]
+        assert events_of(logs) == ["limits_store_away"]
+        assert about_limits(logs)[0]["log_level"] == "warning"
+        assert "Geheim" not in about_limits(logs)[0]["reason"]
 
     async def test_and_while_it_speaks_something_else(self) -> None:
         async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
@@ -425,7 +435,7 @@ class TestSteadyStore:
             with capture_logs() as logs:
                 await self._outlast(f"redis://127.0.0.1:{port}/0")
 
-        assert [log["event"] for log in logs] == ["limits_store_away"]
+        assert events_of(logs) == ["limits_store_away"]
 
     async def test_and_when_it_begins_to_refuse_writing(self, redis: RedisServer) -> None:
         with capture_logs() as logs:
@@ -434,7 +444,7 @@ class TestSteadyStore:
                 await store.hit(HOURLY, "ada")
                 await asyncio.sleep(0.3)
 
-        assert [log["event"] for log in logs] == ["limits_store_away"]
+        assert events_of(logs) == ["limits_store_away"]
 
     async def _outlast(self, url: str) -> None:
         async with steady(url, patience=0.05) as store:
@@ -455,7 +465,7 @@ class TestSteadyStore:
                     redis.kill()
                     alone = [await admitted(store, "ada", 20) for _ in range(3)]
                     await redis.start()
-                    await until(lambda: logs[-1]["event"] == "limits_store_back")
+                    await until(lambda: "limits_store_back" in events_of(logs))
                     again = [await admitted(store, "ada", 20) for _ in range(2)]
                     keys = await redis.ask("KEYS", "*ada*")
 
@@ -464,7 +474,7 @@ class TestSteadyStore:
             # Nothing was saved by the killed one.
             assert again == [5, 0]
             assert keys
-            assert [log["event"] for log in logs] == ["limits_store_away", "limits_store_back"]
+            assert events_of(logs) == ["limits_store_away", "limits_store_back"]
 
         await on(new_loop, scenario)
 
@@ -484,14 +494,14 @@ class TestSteadyStore:
                         await store.hit(HOURLY, "bob")
                         waits.append(time.perf_counter() - began)
                     redis.go_on()
-                    await until(lambda: logs[-1]["event"] == "limits_store_back")
+                    await until(lambda: "limits_store_back" in events_of(logs))
                     again = await store.hit(HOURLY, "ada")
 
             assert alone == 5
             # Two orders of magnitude more than it takes, and a tenth of what the store may take.
             assert statistics.median(waits) < 0.005
             assert again.remaining == 3
-            assert [log["event"] for log in logs] == ["limits_store_away", "limits_store_back"]
+            assert events_of(logs) == ["limits_store_away", "limits_store_back"]
 
         await on(new_loop, scenario)
 
@@ -502,7 +512,7 @@ class TestSteadyStore:
             async with steady(redis.url) as store:
                 alone = await admitted(store, "ada", 20)
                 await redis.start()
-                await until(lambda: logs[-1]["event"] == "limits_store_back")
+                await until(lambda: "limits_store_back" in events_of(logs))
                 await store.hit(HOURLY, "ada")
                 keys = await redis.ask("KEYS", "*ada*")
 
