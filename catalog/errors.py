@@ -24,6 +24,7 @@
   x Conflict (409, conflict)
     - Taken (409, taken)
     - LastAdmin (409, last-admin)
+  x PreconditionFailed (412, precondition-failed)
   x BodyTooLarge (413, body-too-large)
   x UnsupportedMediaType (415, unsupported-media-type)
   x InvalidRequest (422, invalid)
@@ -68,6 +69,7 @@ class CatalogError(Exception):
         detail: a sentence about this occurrence, safe to show to anyone.
         errors: what is wrong field by field.
         headers: what the answer owes besides its body, such as ``Allow``.
+        members: further members of its problem details (RFC 9457, section 3.2).
     """
 
     slug: ClassVar[str]
@@ -80,11 +82,13 @@ class CatalogError(Exception):
         *,
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or f"{self.title}."
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
+        self.members = dict(members or {})
 
 
 class MalformedRequest(CatalogError):
@@ -239,6 +243,21 @@ class LastAdmin(Conflict):
 
     slug = "last-admin"
     title = "One administrator must stay"
+
+
+class PreconditionFailed(CatalogError):
+    """The resource is not in the state that ``If-Match`` names; ``current`` is how it is.
+
+    Args:
+        current: the resource, ready to render, if it is known.
+    """
+
+    slug = "precondition-failed"
+    status = 412
+    title = "The resource has changed meanwhile"
+
+    def __init__(self, *, current: Mapping[str, object] | None = None) -> None:
+        super().__init__(members={} if current is None else {"current": current})
 
 
 class BodyTooLarge(CatalogError):

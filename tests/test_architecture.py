@@ -132,6 +132,8 @@ class TestRoutes:
             "GET /api/products": "read",
             "GET /api/products/my": "read",
             "POST /api/products": "write",
+            "GET /api/products/<id:product_id>": "read",
+            "PATCH /api/products/<id:product_id>": "write",
             "DELETE /api/products/<id:product_id>": "write",
         }
 

@@ -28,7 +28,7 @@ BLANKS = (
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "<time>"),
     (r"(?<=cursor=)[\w-]+", "<cursor>"),
     (r'(?<="request_id":")\w+', "<id>"),
-    (r'(?<="\d-)[0-9a-f]{16}(?=")', "<hash>"),
+    (r'(?<=ETag: ")(\d+-)?[0-9a-f]{16}(?=")', r"\1<hash>"),
     (r'(?<="revocations_age_seconds":)[\d.e-]+', "<age>"),
     (r"(?<=Retry-After: )\d+", "<n>"),
     # A window may end in the middle of the conversation.
@@ -146,6 +146,13 @@ async def converse(app: Quart) -> str:
     await say("GET", "/api/products/my")
     await say("GET", "/api/products?limit=0&offset=3")
     await say("GET", "/api/products?cursor=forged")
+    await say("GET", "/api/products/2")
+    await say("PATCH", "/api/products/2", {"price": 0.1, "description": None}, token=access)
+    await say("PATCH", "/api/products/2", {"price": 0.1}, token=access)
+    await say("PATCH", "/api/products/2", {"name": None, "version": 9}, token=access)
+    await say("PATCH", "/api/products/2", {"price": 1}, token=stranger)
+    await say("PATCH", "/api/products/99", {"price": 1}, token=access)
+    await say("GET", "/api/products/99")
     await say("DELETE", "/api/products/3", token=access)
     await say("DELETE", "/api/products/3", token=access)
     await say("DELETE", "/api/products/9223372036854775808", token=access)

@@ -1,6 +1,6 @@
 """JSON shapes of ``/api/auth``."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -115,24 +115,17 @@ class AccountDeletion(RequestBody):
     )
 
 
-def _undefaulted(schema: dict[str, Any]) -> None:
-    """Say that a field may be left out, and not that it may be null."""
-    schema.pop("default", None)
-
-
 class UserChange(RequestBody):
     """What an administrator may change of an account; what is left out stays as it is."""
 
-    # The defaults never count: only what was given is looked at.
+    # The defaults never count: only what was given is looked at. They are made and not given, so
+    # that the document does not show them.
     role: Role = Field(
-        default=Role.USER,
+        default_factory=lambda: Role.USER,
         strict=False,  # JSON has no enumerations; no other text passes for one of these.
-        json_schema_extra=_undefaulted,
     )
     disabled: bool = Field(
-        default=False,
-        description="A disabled account is signed out and cannot sign in.",
-        json_schema_extra=_undefaulted,
+        default_factory=bool, description="A disabled account is signed out and cannot sign in."
     )
 
 
@@ -199,4 +192,4 @@ class Refreshed(ResponseBody):
     """A new access token and, when it was asked to rotate, a new refresh token."""
 
     access_token: str
-    refresh_token: str | SkipJsonSchema[None] = Field(default=None, json_schema_extra=_undefaulted)
+    refresh_token: str | SkipJsonSchema[None] = Field(default_factory=lambda: None)

@@ -1,13 +1,92 @@
-"""Entity tags (RFC 9110, section 8.8.3)."""
+"""Conditional requests: entity tags and what clients do with them (RFC 9110, section 13)."""
 
+import re
+from collections.abc import Mapping
 from hashlib import blake2b
 
+from quart import Response, request
 
-def etag_of(body: bytes, *, version: int) -> str:
-    """A strong entity tag of a representation.
+from catalog.errors import FieldError, InvalidRequest
+from catalog.http.rendering import json_response
 
-    Begins with the resource's version, so that a writer who sends the tag back can be compared
-    with the row; the rest is a hash of the bytes, so that a release that renders the same version
-    differently does not pass it off as the same.
+_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+
+
+def etag_of(body: bytes, *, version: int | None = None) -> str:
+    """A strong entity tag of a representation (RFC 9110, section 8.8.3).
+
+    A hash of the bytes, so that a release that renders the same state differently does not pass
+    it off as the same; behind the version of what has one, for people to see.
     """
-    return f'"{version}-{blake2b(body, digest_size=8).hexdigest()}"'
+    digest = blake2b(body, digest_size=8).hexdigest()
+    return f'"{digest}"' if version is None else f'"{version}-{digest}"'
+
+
+class Tags:
+    """The entity tags that a client names: a list of them, or any.
+
+    Args:
+        text: the value of the header.
+
+    Raises:
+        ValueError: it is neither.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._any = text.strip() == "*"
+        self._tags = frozenset() if self._any else _opaque_tags(text)
+
+    def __contains__(self, tag: str) -> bool:
+        """Whether a tag is one of them, however weak the client takes it for.
+
+        Proxies that compress mark tags as weak. So the mark is ignored even for ``If-Match``, for
+        which section 13.1.1 asks for strong tags: nothing else could be changed through them.
+        """
+        return self._any or tag in self._tags
+
+
+def _opaque_tags(text: str) -> frozenset[str]:
+    tags = []
+    # A comma may stand inside of a tag, so the header is not just split.
+    rest = text.strip(" \t,")
+    while rest:
+        match = _TAG.match(rest)
+        if match is None:
+            raise ValueError("must be * or a list of entity tags in double quotes")
+        tags.append(match.group(1))
+        rest, separated = rest[match.end() :].lstrip(" \t"), rest[match.end() :].strip(" \t")
+        if separated and not rest.startswith(","):
+            raise ValueError("must be * or a list of entity tags in double quotes")
+        rest = rest.lstrip(" \t,")
+    if not tags:
+        raise ValueError("must be * or a list of entity tags in double quotes")
+    return frozenset(tags)
+
+
+def if_match() -> Tags | None:
+    """What the caller expects to change (RFC 9110, section 13.1.1); None for anything.
+
+    Raises:
+        InvalidRequest: the header cannot be read, and to ignore it could lose an update.
+    """
+    values = request.headers.getlist("If-Match")
+    if not values:
+        return None
+    try:
+        return Tags(",".join(values))
+    except ValueError as fault:
+        raise InvalidRequest(errors=[FieldError("header", "If-Match", f"It {fault}.")]) from None
+
+
+def cacheable_response(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Response:
+    """The answer to a GET, or 304 for who has it already (RFC 9110, sections 13.1.2, 15.4.5)."""
+    headers = {**headers, "ETag": etag}
+    values = request.headers.getlist("If-None-Match")
+    try:
+        known = bool(values) and etag in Tags(",".join(values))
+    except ValueError:
+        # Nothing is lost by sending it once more.
+        known = False
+    if not known:
+        return json_response(body, headers=headers)
+    return Response(b"", status=304, headers=headers)

@@ -81,7 +81,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = list(message["headers"])
-                if status == HTTPStatus.NO_CONTENT:
+                if status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
                     # The framework counts to 0 here too; RFC 9110, section 8.6 forbids it.
                     headers = [header for header in headers if header[0] not in _OF_CONTENT]
                 headers = self._enveloped(headers, request_id, has_token)

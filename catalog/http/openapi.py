@@ -224,8 +224,10 @@ def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
     if "requestBody" in operation:
         yield from (errors.UnsupportedMediaType, errors.InvalidRequest)
     places = {parameter["in"] for parameter in operation["parameters"]}
+    if places & {"query", "header"}:
+        yield errors.InvalidRequest
     if "query" in places:
-        yield from (errors.InvalidRequest, errors.InvalidCursor)
+        yield errors.InvalidCursor
     if "path" in places:
         yield errors.NotFound
 

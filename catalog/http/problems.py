@@ -51,7 +51,7 @@ def problem(error: CatalogError, identifier: str) -> dict[str, Any]:
     }
     if error.errors:
         members["errors"] = [{e.place: e.name, "message": e.message} for e in error.errors]
-    return members
+    return {**members, **error.members}
 
 
 def body_of(error: CatalogError, identifier: str) -> bytes:

@@ -45,3 +45,10 @@ def page(*, resumed: bool, owned: bool) -> Select[Any]:
     if owned:
         statement = statement.where(_table.user_id == bindparam("owner_id", type_=Id))
     return statement
+
+
+ONE = select(*COLUMNS).where(_table.id == bindparam("product_id", type_=Id))
+"""A product; takes ``product_id``."""
+
+ONE_LOCKED = ONE.with_for_update(of=Product.__table__)
+"""The same, nobody else's to change until the transaction ends."""

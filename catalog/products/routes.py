@@ -1,27 +1,39 @@
-"""``/api/products``: list, create, delete."""
+"""``/api/products``: list, create, read, change, delete."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 from quart import Blueprint, Response
-from quart_schema import document_response, tag_blueprint, validate_querystring, validate_request
+from quart_schema import (
+    document_headers,
+    document_response,
+    tag_blueprint,
+    validate_querystring,
+    validate_request,
+)
 
 from catalog.auth.guards import caller_id, public, signed_in
-from catalog.errors import AccountUnavailable, Forbidden
-from catalog.http.conditional import etag_of
+from catalog.errors import AccountUnavailable, Conflict, Forbidden, PreconditionFailed
+from catalog.http.conditional import cacheable_response, etag_of, if_match
 from catalog.http.context import cursors, database
 from catalog.http.limits import limited
-from catalog.http.openapi import refuses
+from catalog.http.openapi import refuses, revalidates
 from catalog.http.pagination import link_to_next, next_page
 from catalog.http.rendering import json_response
 from catalog.http.schemas import DEFAULT_LIMIT
 from catalog.products import service
 from catalog.products.schemas import (
     CreatedHeaders,
+    IfMatch,
     ListQuery,
     PageHeaders,
     ProductCreate,
     ProductDeleted,
+    ProductHeaders,
     ProductPage,
     ProductRead,
+    ProductUpdate,
 )
 
 PATH = "/api/products"
@@ -33,6 +45,7 @@ tag_blueprint(blueprint, ["products"])
 @blueprint.get("")
 @limited("read")
 @public
+@revalidates
 @validate_querystring(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_products(query_args: ListQuery) -> Response:
@@ -43,6 +56,7 @@ async def list_products(query_args: ListQuery) -> Response:
 @blueprint.get("/my")
 @limited("read")
 @signed_in
+@revalidates
 @validate_querystring(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_my_products(query_args: ListQuery) -> Response:
@@ -68,7 +82,7 @@ async def _page(path: str, query: ListQuery, *, owner_id: int | None) -> Respons
     if next_url is not None:
         headers["Link"] = link_to_next(next_url)
     body = orjson.dumps({"products": page.products, "next": next_url})
-    return json_response(body, headers=headers)
+    return cacheable_response(body, etag_of(body), headers=headers)
 
 
 @blueprint.post("")
@@ -86,23 +100,75 @@ async def create_product(data: ProductCreate) -> Response:
         description=data.description,
         caller_id=caller_id(),
     )
+    headers = {"Location": f"{PATH}/{product['id']}"}
+    return _product_response(product, status=201, headers=headers)
+
+
+@blueprint.get("/<id:product_id>")
+@limited("read")
+@public
+@revalidates
+@document_response(ProductRead, 200, ProductHeaders)
+async def read_product(product_id: int) -> Response:
+    """Read a product."""
+    product = await database().reading(service.read_product, product_id=product_id)
     body = orjson.dumps(product)
-    headers = {
-        "Location": f"{PATH}/{product['id']}",
-        "ETag": etag_of(body, version=product["version"]),
-    }
-    return json_response(body, status=201, headers=headers)
+    etag = etag_of(body, version=product["version"])
+    return cacheable_response(body, etag, headers={"Cache-Control": "no-cache"})
+
+
+@blueprint.patch("/<id:product_id>")
+@limited("write")
+@signed_in
+@refuses(AccountUnavailable, Forbidden, Conflict, PreconditionFailed)
+@validate_request(ProductUpdate)
+@document_headers(IfMatch)
+@document_response(ProductRead, 200, ProductHeaders)
+async def change_product(product_id: int, data: ProductUpdate) -> Response:
+    """Change one of your products; an administrator may change any."""
+    product = await database().transaction(
+        service.change_product,
+        product_id=product_id,
+        changes=data.model_dump(exclude_unset=True),
+        caller_id=caller_id(),
+        is_expected=_is_expected(),
+    )
+    return _product_response(product)
+
+
+def _is_expected() -> service.IsExpected | None:
+    """What the caller's ``If-Match`` says of a product."""
+    tags = if_match()
+    return None if tags is None else lambda product: _etag_of(product) in tags
+
+
+def _etag_of(product: dict[str, Any]) -> str:
+    return etag_of(orjson.dumps(product), version=product["version"])
+
+
+def _product_response(
+    product: dict[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    return json_response(
+        orjson.dumps(product),
+        status=status,
+        headers={"ETag": _etag_of(product), **(headers or {})},
+    )
 
 
 @blueprint.delete("/<id:product_id>")
 @limited("write")
 @signed_in
-@refuses(AccountUnavailable, Forbidden)
+@refuses(AccountUnavailable, Forbidden, Conflict, PreconditionFailed)
+@document_headers(IfMatch)
 @document_response(ProductDeleted)
 async def delete_product(product_id: int) -> Response:
     """Withdraw one of your products; an administrator may withdraw any."""
     await database().transaction(
-        service.delete_product, product_id=product_id, caller_id=caller_id()
+        service.delete_product,
+        product_id=product_id,
+        caller_id=caller_id(),
+        is_expected=_is_expected(),
     )
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
     return json_response(deleted)

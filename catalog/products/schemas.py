@@ -3,7 +3,8 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from catalog.http.schemas import (
     WITHOUT_NUL_PATTERN,
@@ -54,6 +55,18 @@ class ProductCreate(RequestBody):
     description: Description | None = Field(default=None, examples=["Warm light, oak foot."])
 
 
+class ProductUpdate(RequestBody):
+    """What is to be another of a product; what is left out stays as it is (RFC 7396)."""
+
+    # The defaults never count: only what was given is looked at. They are made and not given, so
+    # that the document does not show them.
+    name: Name = Field(default_factory=str, examples=["Desk lamp"])
+    price: Price = Field(default_factory=float, examples=[24.9])
+    description: Description | None = Field(
+        default_factory=str, description="Null takes it away.", examples=["Warm light, oak foot."]
+    )
+
+
 class ProductRead(ResponseBody):
     """A product."""
 
@@ -85,14 +98,28 @@ class ListQuery(PageQuery):
     """Which page of a list."""
 
 
+class IfMatch(BaseModel):
+    """A header of a request that changes a product."""
+
+    if_match: str | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        description="Entity tags that the product may have, or `*`; `W/` before one is ignored.",
+    )
+
+
 class PageHeaders(ResponseBody):
     """Headers of a page."""
 
     link: str | None = Field(default=None, description='The next page, as `rel="next"`.')
 
 
-class CreatedHeaders(ResponseBody):
+class ProductHeaders(ResponseBody):
+    """Headers of a product."""
+
+    etag: str = Field(description="For `If-Match` and `If-None-Match`.")
+
+
+class CreatedHeaders(ProductHeaders):
     """Headers of a new product."""
 
     location: str
-    etag: str

@@ -1,18 +1,21 @@
 """The rules of products: who may do what to which."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import CursorResult, delete, select
+from sqlalchemy import CursorResult, Delete, Select, Update, delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import Role
 from catalog.auth.service import require_account
 from catalog.db.columns import now, rfc3339_text
-from catalog.errors import Forbidden, NotFound
+from catalog.errors import Conflict, Forbidden, NotFound, PreconditionFailed
 from catalog.products import queries
 from catalog.products.models import Product
+
+IsExpected = Callable[[dict[str, Any]], bool]
+"""Tells whether a product, ready to render, is as the caller thinks."""
 
 
 class Page(NamedTuple):
@@ -60,26 +63,119 @@ async def create_product(
     return _rendered(product)
 
 
-async def delete_product(session: AsyncSession, *, product_id: int, caller_id: int) -> None:
+async def read_product(
+    connection: AsyncConnection | AsyncSession, *, product_id: int
+) -> dict[str, Any]:
+    """One product, ready to render.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    return await _read(connection, queries.ONE, product_id)
+
+
+async def change_product(
+    session: AsyncSession,
+    *,
+    product_id: int,
+    changes: dict[str, Any],
+    caller_id: int,
+    is_expected: IsExpected | None = None,
+) -> dict[str, Any]:
+    """Change some fields of a product that the caller owns; an administrator may change any.
+
+    A change to what is there already is none, and leaves the version as it is.
+
+    Args:
+        session: the transaction.
+        product_id: which product.
+        changes: the fields and their new values.
+        caller_id: whose account asks.
+        is_expected: whether the product is as the caller thinks; None when it may be anything.
+
+    Returns:
+        the product as it is now, ready to render.
+
+    Raises:
+        AccountUnavailable: the caller's account is disabled or gone.
+        NotFound: there is no such product.
+        Forbidden: it belongs to someone else.
+        PreconditionFailed: it is not as expected.
+    """
+    product = await _lock(session, product_id, caller_id, is_expected)
+    if all(product[field] == value for field, value in changes.items()):
+        return product
+    values = {**changes, "version": product["version"] + 1, "updated_at": now()}
+    # The version once more, although the row is locked: where an engine ignores the lock, this
+    # statement decides.
+    change = (
+        update(Product)
+        .where(Product.id == product_id, Product.version == product["version"])
+        .values(values)
+        .execution_options(synchronize_session=False)
+    )
+    if await _affected(session, change) == 0:
+        raise Conflict("Another request changed the product at the same time.")
+    return await read_product(session, product_id=product_id)
+
+
+async def delete_product(
+    session: AsyncSession,
+    *,
+    product_id: int,
+    caller_id: int,
+    is_expected: IsExpected | None = None,
+) -> None:
     """Withdraw a product that the caller owns; an administrator may withdraw any.
+
+    Args:
+        session: the transaction.
+        product_id: which product.
+        caller_id: whose account asks.
+        is_expected: whether the product is as the caller thinks; None when it may be anything.
 
     Raises:
         AccountUnavailable: the caller's account is disabled or gone.
         NotFound: there is no such product, or another request withdrew it first.
         Forbidden: it belongs to someone else.
+        PreconditionFailed: it is not as expected.
     """
+    product = await _lock(session, product_id, caller_id, is_expected)
+    withdrawal = (
+        delete(Product)
+        .where(Product.id == product_id, Product.version == product["version"])
+        .execution_options(synchronize_session=False)
+    )
+    if await _affected(session, withdrawal) == 0:
+        raise Conflict("Another request changed the product at the same time.")
+
+
+async def _lock(
+    session: AsyncSession, product_id: int, caller_id: int, is_expected: IsExpected | None
+) -> dict[str, Any]:
+    """The product, if the caller may change it now; nobody else can until the transaction ends."""
     role = await require_account(session, user_id=caller_id)
-    # One statement decides and deletes, so of two concurrent requests only one wins.
-    theirs = delete(Product).where(Product.id == product_id)
-    if role is not Role.ADMIN:
-        theirs = theirs.where(Product.user_id == caller_id)
-    result = await session.execute(theirs)
-    assert isinstance(result, CursorResult)  # noqa: S101 (what a DELETE returns; tells mypy)
-    if result.rowcount == 0:
-        owner = await session.scalar(select(Product.user_id).where(Product.id == product_id))
-        if owner is None or owner == caller_id:
-            raise NotFound(f"Product {product_id} does not exist.")
-        raise Forbidden("Only its owner may withdraw a product.")
+    product = await _read(session, queries.ONE_LOCKED, product_id)
+    if product["user_id"] != caller_id and role is not Role.ADMIN:
+        raise Forbidden("Only its owner may change or withdraw a product.")
+    if is_expected is not None and not is_expected(product):
+        raise PreconditionFailed(current=product)
+    return product
+
+
+async def _read(
+    connection: AsyncConnection | AsyncSession, statement: Select[Any], product_id: int
+) -> dict[str, Any]:
+    row = (await connection.execute(statement, {"product_id": product_id})).one_or_none()
+    if row is None:
+        raise NotFound(f"Product {product_id} does not exist.")
+    return dict(zip(queries.FIELDS, row, strict=True))
+
+
+async def _affected(session: AsyncSession, statement: Update | Delete) -> int:
+    result = await session.execute(statement)
+    assert isinstance(result, CursorResult)  # noqa: S101 (what such a statement returns; tells mypy)
+    return result.rowcount
 
 
 def _rendered(product: Product) -> dict[str, Any]:

@@ -238,6 +238,22 @@ class TestOptions:
         assert body == b""
 
 
+class TestNotModified:
+    async def test_it_has_no_body_and_says_so_of_none(
+        self, bare_app: Quart, tmp_path: Path
+    ) -> None:
+        async with served(bare_app, tmp_path / "socket") as address:
+            request = "GET /openapi.json HTTP/1.1\r\nIf-None-Match: *"
+            head, body = await talk(address, request)
+
+        assert head.startswith(b"HTTP/1.1 304 ")
+        assert b"\r\netag: " in head.lower()
+        # RFC 9110, section 8.6: a length would be that of the body that is left out.
+        assert b"\r\ncontent-length:" not in head.lower()
+        assert b"\r\ncontent-type:" not in head.lower()
+        assert body == b""
+
+
 class TestDraining:
     @pytest.mark.parametrize("name", sorted(set(KINDS) - {"500"}))
     async def test_every_answer_sends_the_client_elsewhere(self, tmp_path: Path, name: str) -> None:

@@ -376,6 +376,20 @@ class TestListProducts:
         assert seen == sorted(set(seen), reverse=True)
         assert set(staying) <= set(seen)
 
+    async def test_who_has_a_page_already_gets_304(self, ada: Caller, anyone: Caller) -> None:
+        await offer_some(ada, 3)
+        first = await anyone.get("/api/products?limit=2")
+        has_it = {"If-None-Match": first.headers["ETag"]}
+
+        again = await anyone.get("/api/products?limit=2", headers=has_it)
+        other = await anyone.get("/api/products?limit=3", headers=has_it)
+        await ada.offer("Lamp")
+        changed = await anyone.get("/api/products?limit=2", headers=has_it)
+
+        assert (again.status_code, again.body) == (304, b"")
+        assert again.headers["Link"] == first.headers["Link"]
+        assert (other.status_code, changed.status_code) == (200, 200)
+
 
 class TestListMyProducts:
     async def test_only_mine_are_there_newest_first(self, ada: Caller, bob: Caller) -> None:
@@ -417,7 +431,182 @@ class TestListMyProducts:
         assert problem_of(refreshing) == (401, "token-wrong-kind")
 
 
+class TestReadProduct:
+    async def test_anyone_reads_it_as_it_was_answered(self, ada: Caller, anyone: Caller) -> None:
+        created = await ada.offer("Lamp", 0.1, description="Oak.")
+
+        answer = await anyone.get(f"/api/products/{created.json['id']}")
+
+        assert answer.status_code == 200
+        assert answer.body == created.body
+        assert answer.headers["ETag"] == created.headers["ETag"]
+        assert answer.headers["Cache-Control"] == "no-cache"
+
+    async def test_who_has_it_already_gets_304(self, ada: Caller, anyone: Caller) -> None:
+        created = await ada.offer("Lamp")
+        path, tag = created.headers["Location"], created.headers["ETag"]
+
+        for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+            answer = await anyone.get(path, headers={"If-None-Match": known})
+            assert (answer.status_code, answer.body) == (304, b"")
+            assert answer.headers["ETag"] == tag
+        for other in ('"1-0"', "nonsense", '"'):
+            answer = await anyone.get(path, headers={"If-None-Match": other})
+            assert (answer.status_code, answer.body) == (200, created.body)
+
+    async def test_what_is_not_there_is_not_found(self, anyone: Caller) -> None:
+        for number in (*NO_IDS, "1", str(MAX_ID)):
+            assert problem_of(await anyone.get(f"/api/products/{number}")) == (404, "not-found")
+
+
+class TestChangeProduct:
+    async def test_what_is_given_changes_and_the_rest_stays(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        created = await ada.offer("Lamp", 9.5, description="Oak.")
+        path = created.headers["Location"]
+
+        answer = await ada.send("PATCH", path, json={"price": 8})
+
+        assert answer.status_code == 200
+        changes = {"price": 8.0, "version": 2, "updated_at": answer.json["updated_at"]}
+        assert answer.json == {**created.json, **changes}
+        assert answer.json["updated_at"] > created.json["updated_at"]
+        assert answer.headers["ETag"] != created.headers["ETag"]
+        read = await anyone.get(path)
+        assert (read.body, read.headers["ETag"]) == (answer.body, answer.headers["ETag"])
+
+    async def test_null_takes_the_description_away_and_nothing_else(self, ada: Caller) -> None:
+        path = (await ada.offer("Lamp", description="Oak.")).headers["Location"]
+
+        changed = await ada.send("PATCH", path, json={"description": None})
+
+        assert (changed.status_code, changed.json["description"]) == (200, None)
+        for field in ("name", "price"):
+            answer = await ada.send("PATCH", path, json={field: None})
+            assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), [f"/{field}"])
+
+    @pytest.mark.parametrize("body", [{}, {"name": "Lamp"}, {"price": 9.5, "description": None}])
+    async def test_a_change_to_what_is_there_is_none(
+        self, ada: Caller, body: dict[str, Any]
+    ) -> None:
+        created = await ada.offer("Lamp", 9.5)
+
+        answer = await ada.send("PATCH", created.headers["Location"], json=body)
+
+        assert (answer.status_code, answer.body) == (200, created.body)
+
+    async def test_only_the_owner_and_administrators_change_it(
+        self, ada: Caller, bob: Caller, admin: Caller, anyone: Caller
+    ) -> None:
+        path = (await ada.offer("Lamp")).headers["Location"]
+
+        assert problem_of(await bob.send("PATCH", path, json={"price": 1})) == (403, "forbidden")
+        assert problem_of(await anyone.send("PATCH", path, json={"price": 1}))[0] == 401
+        assert (await admin.send("PATCH", path, json={"price": 1})).json["price"] == 1
+
+    @pytest.mark.parametrize("field", ["id", "user_id", "version", "created_at", "nonsense"])
+    async def test_other_fields_are_refused_by_name(self, ada: Caller, field: str) -> None:
+        path = (await ada.offer("Lamp")).headers["Location"]
+
+        answer = await ada.send("PATCH", path, json={field: 7})
+
+        assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), [f"/{field}"])
+
+    async def test_what_is_not_there_is_not_found(self, ada: Caller) -> None:
+        answer = await ada.send("PATCH", "/api/products/1", json={"price": 1})
+
+        assert problem_of(answer) == (404, "not-found")
+
+    async def test_if_match_lets_only_the_expected_state_change(self, ada: Caller) -> None:
+        created = await ada.offer("Lamp")
+        path, tag = created.headers["Location"], created.headers["ETag"]
+        changed = await ada.send("PATCH", path, json={"price": 8}, headers={"If-Match": tag})
+
+        refused = await ada.send("PATCH", path, json={"price": 7}, headers={"If-Match": tag})
+
+        assert changed.status_code == 200
+        assert problem_of(refused) == (412, "precondition-failed")
+        assert refused.json["current"] == changed.json
+        # A proxy that compresses has weakened it; a list, and any state.
+        for expected in ("W/" + changed.headers["ETag"], f"{tag}, {changed.headers['ETag']}", "*"):
+            answer = await ada.send(
+                "PATCH", path, json={"price": 8}, headers={"If-Match": expected}
+            )
+            assert answer.status_code == 200
+
+    async def test_if_match_that_cannot_be_read_is_invalid(self, ada: Caller) -> None:
+        path = (await ada.offer("Lamp")).headers["Location"]
+
+        answer = await ada.send("PATCH", path, json={"price": 8}, headers={"If-Match": "1"})
+
+        assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), ["If-Match"])
+
+    async def test_with_if_match_no_update_is_lost(self, ada: Caller) -> None:
+        path = (await ada.offer("Counter", 0)).headers["Location"]
+
+        async def increment() -> None:
+            while True:
+                read = await ada.get(path)
+                answer = await ada.send(
+                    "PATCH",
+                    path,
+                    json={"price": read.json["price"] + 1},
+                    headers={"If-Match": read.headers["ETag"]},
+                )
+                if answer.status_code == 200:
+                    return
+                assert answer.status_code in {412, 503}, answer.body
+
+        async def client() -> None:
+            for _ in range(4):
+                await increment()
+
+        await asyncio.gather(*(client() for _ in range(10)))
+
+        last = (await ada.get(path)).json
+        assert (last["price"], last["version"]) == (40, 41)
+
+    async def test_without_it_updates_are_lost(self, ada: Caller) -> None:
+        path = (await ada.offer("Counter", 0)).headers["Location"]
+        everyone = asyncio.Barrier(10)
+
+        async def increment() -> None:
+            price = (await ada.get(path)).json["price"]
+            await everyone.wait()
+            await ada.send("PATCH", path, json={"price": price + 1})
+
+        await asyncio.gather(*(increment() for _ in range(10)))
+
+        assert (await ada.get(path)).json["price"] == 1
+
+    async def test_an_account_that_is_no_more_changes_nothing(
+        self, ada: Caller, database: Database
+    ) -> None:
+        path = (await ada.offer("Lamp")).headers["Location"]
+
+        async def disable(session: AsyncSession) -> None:
+            await session.execute(update(User).where(User.id == ada.user_id).values(disabled=True))
+
+        await database.transaction(disable)
+
+        answer = await ada.send("PATCH", path, json={"price": 1})
+        assert problem_of(answer) == (401, "account-unavailable")
+
+
 class TestDeleteProduct:
+    async def test_if_match_lets_only_the_expected_state_go(self, ada: Caller) -> None:
+        created = await ada.offer("Lamp")
+        path, tag = created.headers["Location"], created.headers["ETag"]
+        changed = await ada.send("PATCH", path, json={"price": 8})
+
+        refused = await ada.send("DELETE", path, headers={"If-Match": tag})
+        done = await ada.send("DELETE", path, headers={"If-Match": changed.headers["ETag"]})
+
+        assert problem_of(refused) == (412, "precondition-failed")
+        assert refused.json["current"] == changed.json
+        assert done.status_code == 200
+
     async def test_owner_withdraws_it_once(self, ada: Caller) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
 
