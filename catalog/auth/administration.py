@@ -10,6 +10,7 @@ from catalog.auth import sessions
 from catalog.auth.models import Role, User
 from catalog.auth.service import PUBLIC_COLUMNS, keep_an_admin, require_account
 from catalog.db.columns import database_now
+from catalog.db.statements import affected_rows
 from catalog.errors import Forbidden, NotFound
 
 
@@ -88,7 +89,7 @@ async def change_user(
         values["disabled"] = disabled
     if values:
         change = update(User).where(User.id == user_id).values(values)
-        await session.execute(change.execution_options(synchronize_session=False))
+        await affected_rows(session, change)
     ended = await sessions.end_all(session, user_id=user_id) if disabled else []
     return Change(before, await read_user(session, user_id=user_id), ended)
 

@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from math import ceil
 
-from sqlalchemy import CursorResult, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth import queries
 from catalog.auth.models import WrongGuesses
 from catalog.db.columns import database_now
+from catalog.db.statements import affected_rows
 from catalog.errors import TooManyGuesses
 
 LIMIT = 10
@@ -81,12 +82,7 @@ async def count(session: AsyncSession, *, subject: str) -> None:
     times, now = row
     refuse_beyond_limit(times, now)
     changes = {"times": _text([*_recent(times, now), now]), "expires_at": now + WINDOW}
-    await session.execute(
-        update(WrongGuesses)
-        .where(mine)
-        .values(changes)
-        .execution_options(synchronize_session=False)
-    )
+    await affected_rows(session, update(WrongGuesses).where(mine).values(changes))
 
 
 def _recent(text: str, now: datetime) -> list[datetime]:
@@ -112,6 +108,4 @@ async def sweep(session: AsyncSession, *, limit: int) -> int:
     removal = delete(WrongGuesses).where(
         WrongGuesses.subject.in_(subjects), WrongGuesses.expires_at < database_now()
     )
-    result = await session.execute(removal)
-    assert isinstance(result, CursorResult)  # noqa: S101 (what a DELETE returns; tells mypy)
-    return result.rowcount
+    return await affected_rows(session, removal)

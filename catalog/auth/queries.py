@@ -71,6 +71,14 @@ SURPLUS_SESSIONS = LIVE_SESSIONS.order_by(_sessions.c.last_used_at, _sessions.c.
 )
 """Those that were not used for longest; takes ``user_id`` and ``surplus``."""
 
+LIVE_SESSION_LIST = LIVE_SESSIONS.with_only_columns(
+    *(
+        _sessions.c[column]
+        for column in ("id", "created_at", "last_used_at", "expires_at", "address", "agent")
+    )
+).order_by(_sessions.c.last_used_at.desc(), _sessions.c.id.desc())
+"""The same with all that is shown of them, the last used one first; takes ``user_id``."""
+
 SESSION_STATE = (
     select(
         _sessions.c.user_id,

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import Role, User
 from catalog.auth.names import fold
+from catalog.db.statements import affected_rows
 from catalog.errors import OperatorError
 
 UNUSABLE_HASH = f"$argon2id$v=19$m=19456,t=2,p=1${'A' * 22}${'A' * 43}"
@@ -73,10 +74,8 @@ async def make_accounts(
         await session.execute(insert(User), rows)
     if password_hash and found:
         without = (User.id.in_(found.values()), User.password_hash == UNUSABLE_HASH)
-        await session.execute(
-            update(User).where(*without).values(password_hash=password_hash),
-            execution_options={"synchronize_session": False},
-        )
+        change = update(User).where(*without).values(password_hash=password_hash)
+        await affected_rows(session, change)
     ids = await _find(session, wanted) if missing else found
     return [ids[key] for key in wanted], len(missing)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, CursorResult, Row, delete, select, update
+from sqlalchemy import ColumnElement, Row, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -13,6 +13,7 @@ from catalog.auth.models import Role, User
 from catalog.auth.names import checked_email, checked_username, fold
 from catalog.auth.passwords import Passwords, check_choice
 from catalog.auth.sessions import Grant, Opening
+from catalog.db.statements import affected_rows
 from catalog.errors import (
     AccountUnavailable,
     FieldError,
@@ -211,15 +212,6 @@ async def verify(attempt: Attempt, *, password: str, passwords: Passwords) -> Ac
     return account
 
 
-async def count_guess(session: AsyncSession, *, subject: str) -> None:
-    """Remember a wrong password, in a transaction that its refusal does not roll back.
-
-    Raises:
-        TooManyGuesses: others, checked at the same time, have used up the limit.
-    """
-    await guesses.count(session, subject=subject)
-
-
 async def log_in(
     session: AsyncSession, *, account: Account, subject: str, opening: Opening
 ) -> Grant | None:
@@ -249,12 +241,9 @@ async def replace_hash(
     session: AsyncSession, *, user_id: int, old_hash: str, new_hash: str
 ) -> bool:
     """Keep a password under another hash, unless it is not the account's any more."""
-    return await _changed(
-        session,
-        update(User)
-        .where(User.id == user_id, User.password_hash == old_hash, User.disabled.is_(False))
-        .values(password_hash=new_hash),
-    )
+    mine = (User.id == user_id, User.password_hash == old_hash, User.disabled.is_(False))
+    change = update(User).where(*mine).values(password_hash=new_hash)
+    return await affected_rows(session, change) == 1
 
 
 async def change_password(
@@ -311,7 +300,7 @@ async def reset_password(
     """
     account = await _require_named(session, login)
     change = update(User).where(User.id == account.id).values(password_hash=password_hash)
-    await _changed(session, change)
+    await affected_rows(session, change)
     return account.username, len(await sessions.end_all(session, user_id=account.id))
 
 
@@ -348,7 +337,7 @@ async def change_email(session: AsyncSession, *, user_id: int, email: str) -> di
     await require_account(session, user_id=user_id)
     change = update(User).where(User.id == user_id).values(email=email, email_key=fold(email))
     try:
-        await _changed(session, change)
+        await affected_rows(session, change)
     except IntegrityError as error:
         await session.rollback()
         held = await session.scalar(select(User.id).where(User.email_key == fold(email)))
@@ -377,14 +366,8 @@ async def delete_account(session: AsyncSession, *, subject: str, account: Accoun
         raise WrongPassword
     ended = await sessions.end_all(session, user_id=user_id)
     await sessions.forget_origins(session, user_id=user_id)
-    await _changed(session, delete(User).where(User.id == user_id))
+    await affected_rows(session, delete(User).where(User.id == user_id))
     return ended
-
-
-async def _changed(session: AsyncSession, statement: Any) -> bool:
-    result = await session.execute(statement, execution_options={"synchronize_session": False})
-    assert isinstance(result, CursorResult)  # noqa: S101 (what such a statement returns; tells mypy)
-    return result.rowcount > 0
 
 
 async def require_account(session: AsyncSession | AsyncConnection, *, user_id: int) -> Role:

@@ -11,13 +11,14 @@ from hashlib import sha256
 from secrets import token_hex
 from typing import Any, NamedTuple
 
-from sqlalchemy import CursorResult, delete, insert, select, update
+from sqlalchemy import CursorResult, Update, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth import queries
 from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken
 from catalog.auth.tokens import Bearer, successor_id
 from catalog.db.columns import database_now
+from catalog.db.statements import affected_rows
 from catalog.errors import AccountUnavailable, NotFound, SessionEnded, TokenReused
 
 GRACE = timedelta(seconds=30)
@@ -87,16 +88,16 @@ class Resumed(NamedTuple):
 
 
 class _State(NamedTuple):
-    """A session, its account and one of its tokens, as of one instant."""
+    """A live session, its account and one of its tokens, as of one instant."""
 
-    user_id: int | None
+    user_id: int
     refresh_hash: str
     created_at: datetime
     last_used_at: datetime
     expires_at: datetime
-    revoked_at: datetime | None
-    role: str | None
-    disabled: bool | None
+    revoked_at: None
+    role: str
+    disabled: bool
     superseded_at: datetime | None
     now: datetime
 
@@ -135,19 +136,15 @@ async def resume(connection: AsyncConnection | AsyncSession, *, bearer: Bearer) 
         SessionEnded, AccountUnavailable, TokenReused: it may not go on.
     """
     state = await _look(connection, bearer)
-    role = _check(state, bearer)
-    assert state is not None  # noqa: S101 (checked; tells mypy)
     is_due = state.now - state.last_used_at > LAST_USED_PRECISION
-    return Resumed(role, state.expires_at, is_due)
+    return Resumed(Role(state.role), state.expires_at, is_due)
 
 
 async def touch(session: AsyncSession, *, session_id: int) -> None:
     """Note that a session is in use."""
-    await session.execute(
-        update(LoginSession)
-        .where(LoginSession.id == session_id)
-        .values(last_used_at=database_now())
-        .execution_options(synchronize_session=False)
+    mine = LoginSession.id == session_id
+    await affected_rows(
+        session, update(LoginSession).where(mine).values(last_used_at=database_now())
     )
 
 
@@ -169,9 +166,7 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: Lives) -> Gran
     """
     presented, successor = hash_of(bearer.token_id), successor_id(bearer.token_id)
     state = await _look(session, bearer)
-    role = _check(state, bearer)
-    assert state is not None  # noqa: S101 (checked; tells mypy)
-    if state.refresh_hash == presented:
+    while state.superseded_at is None:
         expires_at = lives.expiry(issued_at=state.now, created_at=state.created_at)
         # One statement decides: the others find another hash, once this one has committed.
         rotation = (
@@ -179,38 +174,43 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: Lives) -> Gran
             .where(LoginSession.id == bearer.session_id, LoginSession.refresh_hash == presented)
             .where(LoginSession.revoked_at.is_(None))
             .values(refresh_hash=hash_of(successor), last_used_at=state.now, expires_at=expires_at)
-            .execution_options(synchronize_session=False)
         )
-        if await _count(session, rotation) == 1:
+        if await affected_rows(session, rotation) == 1:
+            state = state._replace(superseded_at=state.now)
             row = {"token_hash": presented, "superseded_at": state.now}
             await session.execute(insert(SupersededToken).values(row))
-            return Grant(bearer.user_id, bearer.session_id, role, successor, state.now, expires_at)
-        state = await _look(session, bearer)
-        role = _check(state, bearer)
-        assert state is not None  # noqa: S101 (checked; tells mypy)
-    assert state.superseded_at is not None  # noqa: S101 (else it would be current, or reused)
-    expires_at = lives.expiry(issued_at=state.superseded_at, created_at=state.created_at)
+        else:
+            state = await _look(session, bearer)
+    # Whoever it was, the times are those of the one rotation there is.
+    issued_at = state.superseded_at
     return Grant(
-        bearer.user_id, bearer.session_id, role, successor, state.superseded_at, expires_at
+        user_id=bearer.user_id,
+        session_id=bearer.session_id,
+        role=Role(state.role),
+        token_id=successor,
+        issued_at=issued_at,
+        expires_at=lives.expiry(issued_at=issued_at, created_at=state.created_at),
     )
 
 
-async def _look(connection: AsyncConnection | AsyncSession, bearer: Bearer) -> _State | None:
-    values = {"session_id": bearer.session_id, "token_hash": hash_of(bearer.token_id)}
+async def _look(connection: AsyncConnection | AsyncSession, bearer: Bearer) -> _State:
+    """The session of a refresh token that may go on; ``superseded_at`` is null for a current one.
+
+    Raises:
+        SessionEnded, AccountUnavailable, TokenReused: it may not.
+    """
+    token_hash = hash_of(bearer.token_id)
+    values = {"session_id": bearer.session_id, "token_hash": token_hash}
     row = (await connection.execute(queries.SESSION_STATE, values)).one_or_none()
-    return None if row is None else _State._make(row)
-
-
-def _check(state: _State | None, bearer: Bearer) -> Role:
-    if state is None or state.revoked_at is not None or state.expires_at <= state.now:
+    if row is None or row.revoked_at is not None or row.expires_at <= row.now:
         raise SessionEnded
-    if state.user_id != bearer.user_id or state.disabled or state.role is None:
+    if row.user_id != bearer.user_id or row.disabled or row.role is None:
         raise AccountUnavailable
-    if state.refresh_hash != hash_of(bearer.token_id):
-        superseded_at = state.superseded_at
-        if superseded_at is None or state.now - superseded_at > GRACE:
+    if row.refresh_hash != token_hash:
+        superseded_at = row.superseded_at
+        if superseded_at is None or row.now - superseded_at > GRACE:
             raise TokenReused
-    return Role(state.role)
+    return _State._make(row)
 
 
 async def end(session: AsyncSession, *, session_id: int, user_id: int | None = None) -> None:
@@ -227,7 +227,7 @@ async def end(session: AsyncSession, *, session_id: int, user_id: int | None = N
     ending = _ending().where(LoginSession.id == session_id)
     if user_id is not None:
         ending = ending.where(LoginSession.user_id == user_id)
-    if await _count(session, ending) == 0 and user_id is not None:
+    if await affected_rows(session, ending) == 0 and user_id is not None:
         raise NotFound(f"You have no session {session_id}.")
 
 
@@ -251,49 +251,29 @@ async def end_everyone(session: AsyncSession) -> int:
     Returns:
         how many were live.
     """
-    return await _count(session, _ending())
+    return await affected_rows(session, _ending())
 
 
 async def forget_origins(session: AsyncSession, *, user_id: int) -> None:
     """Forget where an account's sessions came from; what is left of them are numbers and times."""
-    await session.execute(
-        update(LoginSession)
-        .where(LoginSession.user_id == user_id)
-        .values(address="", agent="")
-        .execution_options(synchronize_session=False)
-    )
+    mine = LoginSession.user_id == user_id
+    await affected_rows(session, update(LoginSession).where(mine).values(address="", agent=""))
 
 
 async def _revoke(session: AsyncSession, ids: Sequence[int]) -> None:
     if ids:
-        await session.execute(_ending().where(LoginSession.id.in_(ids)))
+        await affected_rows(session, _ending().where(LoginSession.id.in_(ids)))
 
 
-def _ending() -> Any:
-    return (
-        update(LoginSession)
-        .where(LoginSession.revoked_at.is_(None))
-        .values(revoked_at=database_now())
-        .execution_options(synchronize_session=False)
-    )
-
-
-async def _count(session: AsyncSession, statement: Any) -> int:
-    result = await session.execute(statement)
-    assert isinstance(result, CursorResult)  # noqa: S101 (what an UPDATE returns; tells mypy)
-    return result.rowcount
+def _ending() -> Update:
+    live = LoginSession.revoked_at.is_(None)
+    return update(LoginSession).where(live).values(revoked_at=database_now())
 
 
 async def list_live(connection: AsyncConnection, *, user_id: int) -> list[dict[str, Any]]:
     """An account's live sessions, the last used one first."""
-    columns = ("id", "created_at", "last_used_at", "expires_at", "address", "agent")
-    statement = (
-        select(*(getattr(LoginSession, column) for column in columns))
-        .where(LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None))
-        .where(LoginSession.expires_at > database_now())
-        .order_by(LoginSession.last_used_at.desc(), LoginSession.id.desc())
-    )
-    return [dict(zip(columns, row, strict=True)) for row in await connection.execute(statement)]
+    rows = await connection.execute(queries.LIVE_SESSION_LIST, {"user_id": user_id})
+    return [dict(row._mapping) for row in rows]
 
 
 async def sweep(session: AsyncSession, *, kept_ended: timedelta, limit: int) -> int:
@@ -316,7 +296,7 @@ async def sweep(session: AsyncSession, *, kept_ended: timedelta, limit: int) -> 
     ):
         keys = (await session.scalars(select(key).where(condition).limit(limit))).all()
         if keys:
-            gone += await _count(session, delete(key.class_).where(key.in_(keys)))
+            gone += await affected_rows(session, delete(key.class_).where(key.in_(keys)))
     return gone
 
 

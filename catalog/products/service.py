@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import CursorResult, Delete, Select, Update, delete, update
+from sqlalchemy import ColumnElement, Select, delete, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import Role
 from catalog.auth.service import require_account
 from catalog.db.columns import now, rfc3339_text
+from catalog.db.statements import affected_rows
 from catalog.errors import Conflict, Forbidden, NotFound, PreconditionFailed
 from catalog.products import queries
 from catalog.products.models import Product
@@ -106,15 +107,8 @@ async def change_product(
     if all(product[field] == value for field, value in changes.items()):
         return product
     values = {**changes, "version": product["version"] + 1, "updated_at": now()}
-    # The version once more, although the row is locked: where an engine ignores the lock, this
-    # statement decides.
-    change = (
-        update(Product)
-        .where(Product.id == product_id, Product.version == product["version"])
-        .values(values)
-        .execution_options(synchronize_session=False)
-    )
-    if await _affected(session, change) == 0:
+    change = update(Product).where(*_is_still(product)).values(values)
+    if await affected_rows(session, change) == 0:
         raise Conflict("Another request changed the product at the same time.")
     return await read_product(session, product_id=product_id)
 
@@ -141,12 +135,7 @@ async def delete_product(
         PreconditionFailed: it is not as expected.
     """
     product = await _lock(session, product_id, caller_id, is_expected)
-    withdrawal = (
-        delete(Product)
-        .where(Product.id == product_id, Product.version == product["version"])
-        .execution_options(synchronize_session=False)
-    )
-    if await _affected(session, withdrawal) == 0:
+    if await affected_rows(session, delete(Product).where(*_is_still(product))) == 0:
         raise Conflict("Another request changed the product at the same time.")
 
 
@@ -172,10 +161,9 @@ async def _read(
     return dict(zip(queries.FIELDS, row, strict=True))
 
 
-async def _affected(session: AsyncSession, statement: Update | Delete) -> int:
-    result = await session.execute(statement)
-    assert isinstance(result, CursorResult)  # noqa: S101 (what such a statement returns; tells mypy)
-    return result.rowcount
+def _is_still(product: dict[str, Any]) -> tuple[ColumnElement[bool], ...]:
+    """The version once more, although the row is locked: an engine may ignore the lock."""
+    return Product.id == product["id"], Product.version == product["version"]
 
 
 def _rendered(product: Product) -> dict[str, Any]:

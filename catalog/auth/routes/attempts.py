@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from catalog.auth import service
+from catalog.auth import guesses, service
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.service import Account, Attempt
@@ -21,7 +21,7 @@ async def verified(attempt: Attempt, password: str) -> Account:
         return await service.verify(attempt, password=password, passwords=auth().passwords)
     except WrongCredentials:
         # In a transaction of its own, which the refusal does not roll back.
-        await database().transaction(service.count_guess, subject=attempt.subject)
+        await database().transaction(guesses.count, subject=attempt.subject)
         raise
 
 
