@@ -86,8 +86,8 @@ def create_app(settings: Settings) -> Quart:
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
     configure_limits(app)
     handle_errors(app)
-    blueprints = (room.blueprint for room in (products_routes, operations, ui_routes))
-    for blueprint in (*auth_routes.blueprints, *blueprints):
+    blueprints = (*auth_routes.blueprints, *products_routes.blueprints)
+    for blueprint in (*blueprints, operations.blueprint, ui_routes.blueprint):
         app.register_blueprint(blueprint)
     tasks = _tasks(app, settings)
     app.before_serving(partial(_open, tasks))

@@ -1,37 +1,26 @@
-"""``/api/products``: list, create, read, change, delete."""
+"""``/api/products/<id>``: create, read, change, delete."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from quart import Blueprint, Response
-from quart_schema import (
-    document_headers,
-    document_response,
-    tag_blueprint,
-    validate_querystring,
-    validate_request,
-)
+from quart_schema import document_headers, document_response, tag_blueprint, validate_request
 
 from catalog.auth.guards import caller_id, public, signed_in
 from catalog.errors import AccountUnavailable, Conflict, Forbidden, PreconditionFailed
 from catalog.http.conditional import cacheable_response, etag_of, if_match
-from catalog.http.context import cursors, database
+from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import refuses, revalidates
-from catalog.http.pagination import link_to_next, next_page
 from catalog.http.rendering import json_response
-from catalog.http.schemas import DEFAULT_LIMIT
 from catalog.products import service
 from catalog.products.schemas import (
     CreatedHeaders,
     IfMatch,
-    ListQuery,
-    PageHeaders,
     ProductCreate,
     ProductDeleted,
     ProductHeaders,
-    ProductPage,
     ProductRead,
     ProductUpdate,
 )
@@ -40,49 +29,6 @@ PATH = "/api/products"
 
 blueprint = Blueprint("products", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
-
-
-@blueprint.get("")
-@limited("read")
-@public
-@revalidates
-@validate_querystring(ListQuery)
-@document_response(ProductPage, 200, PageHeaders)
-async def list_products(query_args: ListQuery) -> Response:
-    """List everyone's products, newest first."""
-    return await _page(PATH, query_args, owner_id=None)
-
-
-@blueprint.get("/my")
-@limited("read")
-@signed_in
-@revalidates
-@validate_querystring(ListQuery)
-@document_response(ProductPage, 200, PageHeaders)
-async def list_my_products(query_args: ListQuery) -> Response:
-    """List your own products, newest first."""
-    return await _page(f"{PATH}/my", query_args, owner_id=caller_id())
-
-
-async def _page(path: str, query: ListQuery, *, owner_id: int | None) -> Response:
-    # The order is part of what a cursor is bound to, so that it means nothing in another one.
-    bound_to = f"{path}?sort=-id"
-    before_id = None
-    if query.cursor is not None:
-        before_id = int(cursors().decode(query.cursor, bound_to=bound_to)[0])
-    page = await database().reading(
-        service.list_products, limit=query.limit, before_id=before_id, owner_id=owner_id
-    )
-    next_url = None
-    if page.last_id is not None:
-        cursor = cursors().encode([page.last_id], bound_to=bound_to)
-        limit = query.limit if query.limit != DEFAULT_LIMIT else None
-        next_url = next_page(path, cursor, limit=limit)
-    headers = {"Cache-Control": "no-cache"}
-    if next_url is not None:
-        headers["Link"] = link_to_next(next_url)
-    body = orjson.dumps({"products": page.products, "next": next_url})
-    return cacheable_response(body, etag_of(body), headers=headers)
 
 
 @blueprint.post("")
@@ -112,8 +58,7 @@ async def create_product(data: ProductCreate) -> Response:
 async def read_product(product_id: int) -> Response:
     """Read a product."""
     product = await database().reading(service.read_product, product_id=product_id)
-    body = orjson.dumps(product)
-    etag = etag_of(body, version=product["version"])
+    body, etag = _representation(product)
     return cacheable_response(body, etag, headers={"Cache-Control": "no-cache"})
 
 
@@ -139,21 +84,20 @@ async def change_product(product_id: int, data: ProductUpdate) -> Response:
 def _is_expected() -> service.IsExpected | None:
     """What the caller's ``If-Match`` says of a product."""
     tags = if_match()
-    return None if tags is None else lambda product: _etag_of(product) in tags
+    return None if tags is None else lambda product: _representation(product)[1] in tags
 
 
-def _etag_of(product: dict[str, Any]) -> str:
-    return etag_of(orjson.dumps(product), version=product["version"])
+def _representation(product: dict[str, Any]) -> tuple[bytes, str]:
+    """A product's JSON and the entity tag of it."""
+    body = orjson.dumps(product)
+    return body, etag_of(body, version=product["version"])
 
 
 def _product_response(
     product: dict[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return json_response(
-        orjson.dumps(product),
-        status=status,
-        headers={"ETag": _etag_of(product), **(headers or {})},
-    )
+    body, etag = _representation(product)
+    return json_response(body, status=status, headers={"ETag": etag, **(headers or {})})
 
 
 @blueprint.delete("/<id:product_id>")
