@@ -1,0 +1,276 @@
+"""The forms in which people write settings, each read into a type and checked.
+
+No message repeats a value that is secret, or that holds a password.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, PlainValidator, SecretStr
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+MIN_SECRET_BYTES = 32
+"""An HS256 key is at least as long as its hash (RFC 7518, section 3.2)."""
+
+# Keys that stand in tutorials, in the documentation of token libraries and in RFCs: whoever
+# guesses, guesses these first.
+KNOWN_SECRETS = frozenset(
+    {
+        "a-string-secret-at-least-256-bits-long",
+        "your-256-bit-secret-your-256-bit-secret",
+        "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        "super-secret-key-change-me-in-production",
+        "change-me-change-me-change-me-change-me",
+        "changemechangemechangemechangeme",
+        "this-is-a-very-long-secret-key-for-testing",
+        "0123456789abcdef0123456789abcdef",
+        "01234567890123456789012345678901",
+        "12345678901234567890123456789012",
+        "abcdefghijklmnopqrstuvwxyz123456",
+        "abcdefghijklmnopqrstuvwxyz012345",
+    }
+)
+
+_MYSQL_SCHEMES = {
+    "mysql",
+    "mysql+pymysql",
+    "mysql+aiomysql",
+    "mariadb",
+    "mariadb+aiomysql",
+}
+_SQLITE_SCHEMES = {"sqlite", "sqlite+aiosqlite"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Where the service listens: ``host:port``, ``[v6]:port`` or ``unix:/path``."""
+
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read the form that people write.
+
+        Raises:
+            ValueError: it is none of the three forms, or the port is out of range.
+        """
+        if isinstance(text, cls):
+            return text
+        if not isinstance(text, str):
+            raise ValueError("must be host:port or unix:/path")
+        if text.startswith("unix:"):
+            path = Path(text.removeprefix("unix:"))
+            if not path.is_absolute():
+                raise ValueError("the path of a unix socket must be absolute: unix:/run/name.sock")
+            return cls(path=path)
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not port.isascii() or not port.isdigit():
+            raise ValueError("must be host:port, [address]:port or unix:/path")
+        if int(port) > 65535:
+            raise ValueError("the port must be from 0 to 65535")
+        return cls(host=host, port=int(port))
+
+    @property
+    def url(self) -> str:
+        """The address as a person would type it into a browser."""
+        if self.path is not None:
+            return f"unix:{self.path}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (compared, not bound)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How many requests are admitted in how many seconds: ``600/minute``."""
+
+    requests: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: object) -> Self | None:
+        """Read the form that people write; None is ``off``.
+
+        Raises:
+            ValueError: it is neither, or the number is out of range.
+        """
+        if text is None or isinstance(text, cls):
+            return text
+        if text == "off":
+            return None
+        number, _, unit = str(text).partition("/")
+        if not re.fullmatch("[0-9]{1,9}", number) or unit not in _SECONDS:
+            raise ValueError("must be a number per second, minute, hour or day: 600/minute, or off")
+        if not 1 <= int(number) <= 1_000_000:
+            raise ValueError("must admit from 1 to 1000000 requests; off admits any number")
+        return cls(int(number), _SECONDS[unit])
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a secret whose file could not be read, until validation can report it."""
+
+    message: str
+
+
+def parse_database_url(text: object) -> URL:
+    """Turn the URL that people have into the one that the drivers here understand.
+
+    ``mysql://`` and ``mysql+pymysql://`` are what existing ``.env`` files hold.
+
+    Raises:
+        ValueError: unknown scheme or option; never repeats the URL, which holds a password.
+    """
+    if isinstance(text, Unreadable):
+        raise ValueError(text.message)
+    if isinstance(text, SecretStr):
+        text = text.get_secret_value()
+    try:
+        url = text if isinstance(text, URL) else make_url(str(text))
+    except (ArgumentError, ValueError):
+        raise ValueError("is not a URL such as mysql://user:password@host:3306/catalog") from None
+    if url.drivername in _SQLITE_SCHEMES:
+        return _sqlite_url(url)
+    if url.drivername in _MYSQL_SCHEMES:
+        return _mysql_url(url)
+    raise ValueError(
+        "must begin with mysql://, mysql+pymysql://, mysql+aiomysql://, mariadb:// or sqlite://"
+    )
+
+
+def _sqlite_url(url: URL) -> URL:
+    if url.query:
+        raise ValueError("takes no options with SQLite")
+    if url.host:
+        raise ValueError("has a host; a SQLite file is sqlite:///relative or sqlite:////absolute")
+    if url.database in {None, "", ":memory:"}:
+        raise ValueError("must name a file; workers cannot share a SQLite database in memory")
+    return url.set(drivername="sqlite+aiosqlite")
+
+
+def _mysql_url(url: URL) -> URL:
+    # Options are not repeated: behind an @ and a ? in a password that was not encoded, the rest of
+    # the password passes for their names.
+    if any(name.lower().startswith(("ssl", "tls")) for name in url.query):
+        raise ValueError(
+            "has an option for TLS; set CATALOG_DATABASE_TLS=verify (or require) and, for a "
+            "private authority, CATALOG_DATABASE_TLS_CA=/path/ca.pem instead"
+        )
+    if set(url.query) - {"charset", "unix_socket"}:
+        raise ValueError("has an option that is not known; charset and unix_socket are")
+    if url.query.get("charset", "utf8mb4") != "utf8mb4":
+        raise ValueError("must use charset=utf8mb4, or leave it out")
+    if not url.database:
+        raise ValueError("must name a database: mysql://user:password@host:3306/catalog")
+    # aiomysql sends passwords as Latin-1, so that anything else is denied without a reason.
+    if url.password is not None and not str(url.password).isascii():
+        raise ValueError("has a password with characters outside ASCII, which the driver garbles")
+    return url.set(drivername="mysql+aiomysql", query={**url.query, "charset": "utf8mb4"})
+
+
+def _parse_networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, Iterable):
+        raise ValueError("must be a list of networks such as 10.0.0.0/8,::1")
+    networks = []
+    for item in items:
+        try:
+            networks.append(ip_network(str(item).strip()))
+        except ValueError:
+            raise ValueError("must be a list of networks such as 10.0.0.0/8,::1") from None
+    return tuple(networks)
+
+
+def check_secret(secret: str) -> None:
+    """Refuse a signing secret that can be guessed.
+
+    Raises:
+        ValueError: it can, or it is a key of another kind.
+    """
+    try:
+        size = len(secret.encode())
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8") from None
+    if size < MIN_SECRET_BYTES:
+        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes: openssl rand -hex 32")
+    if secret in KNOWN_SECRETS or len(set(secret)) < 8:
+        raise ValueError("is a known example or too regular; make one: openssl rand -hex 32")
+    # Half of such a key is public, and the JWT library signs with no text that looks like one.
+    if "BEGIN " in secret or secret.startswith(("ssh-", "ecdsa-", "{", "[")):
+        raise ValueError("must be random text: a private key belongs in CATALOG_JWT_PRIVATE_KEY")
+
+
+def _parse_secrets(value: object) -> tuple[SecretStr, ...]:
+    if isinstance(value, Unreadable):
+        raise ValueError(value.message)
+    if not isinstance(value, str):
+        given = value if isinstance(value, Iterable) else ()
+        secrets = [each if isinstance(each, SecretStr) else SecretStr(str(each)) for each in given]
+    else:
+        # A variable separates by commas; in a file each may have a line of its own.
+        pieces = [piece.strip() for piece in value.replace("\n", ",").split(",")]
+        secrets = [SecretStr(piece) for piece in pieces if piece]
+    for number, secret in enumerate(secrets, start=1):
+        try:
+            check_secret(secret.get_secret_value())
+        except ValueError as fault:
+            raise ValueError(f"has a key, number {number}, that {fault}") from None
+    return tuple(secrets)
+
+
+def _parse_limits_url(value: object) -> SecretStr | None:
+    """The URL under the names that the client knows: Valkey speaks Redis's protocol."""
+    if isinstance(value, Unreadable):
+        raise ValueError(value.message)
+    if value is None:
+        return None
+    text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    # As with the database's, no message repeats any of it.
+    scheme, _, rest = text.partition("://")
+    if scheme not in {"redis", "rediss", "valkey", "valkeys"}:
+        raise ValueError("must begin with redis://, rediss://, valkey:// or valkeys://")
+    try:
+        url = urlsplit(f"//{rest}")
+        named = bool(url.hostname) and url.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise ValueError("is not a URL such as redis://:password@host:6379/0")
+    if url.query or url.fragment:
+        raise ValueError("takes no options; a character such as ? or # in a password is encoded")
+    if not re.fullmatch("/?[0-9]{0,6}", url.path):
+        raise ValueError("may name a database by its number only: redis://host:6379/0")
+    return SecretStr(f"{scheme.replace('valkey', 'redis')}://{rest}")
+
+
+def _parse_life(value: object) -> timedelta:
+    try:
+        life = value if isinstance(value, timedelta) else timedelta(seconds=float(str(value)))
+    except (ValueError, OverflowError):
+        raise ValueError("must be a number of seconds") from None
+    if not timedelta(seconds=1) <= life <= timedelta(days=366):
+        raise ValueError("must be from 1 second to 366 days (31622400)")
+    return life
+
+
+Life = Annotated[timedelta, PlainValidator(_parse_life)]
+Limit = Annotated[Rate | None, PlainValidator(Rate.parse)]
+Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Listen = Annotated[Bind, PlainValidator(Bind.parse)]
+DatabaseUrl = Annotated[URL, PlainValidator(parse_database_url)]
+LimitsUrl = Annotated[SecretStr | None, PlainValidator(_parse_limits_url)]
+Secrets = Annotated[tuple[SecretStr, ...], PlainValidator(_parse_secrets)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], PlainValidator(_parse_networks)]
