@@ -13,7 +13,7 @@ from catalog.auth import guesses, sessions
 from catalog.auth import routes as auth_routes
 from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
-from catalog.auth.keys import KEYS, KeyRing, signing_secret
+from catalog.auth.keys import KeyRing, signing_secret
 from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
@@ -72,7 +72,6 @@ def create_app(settings: Settings) -> Quart:
             head_revision=migrations.head_revision(),
         ),
     )
-    app.extensions[KEYS] = keys
     Tokens(app, keys, settings)
     revocations = Revocations(
         database,
@@ -81,7 +80,7 @@ def create_app(settings: Settings) -> Quart:
         # as long as it takes: for instance until a replica has answered, or the disk.
         lateness=3 * timedelta(seconds=settings.database_timeout),
     )
-    auth_context.hold(app, Auth(Passwords(settings), revocations))
+    auth_context.hold(app, Auth(keys, Passwords(settings), revocations))
     configure_routing(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
     configure_limits(app)

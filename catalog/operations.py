@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.auth.context import auth
 from catalog.auth.guards import public
-from catalog.auth.keys import KEYS, KeyRing
 from catalog.errors import NotFound, NotReady, Unavailable, public_errors
 from catalog.http.conditional import etag_of
 from catalog.http.context import running
@@ -135,9 +134,8 @@ class PublicKeys(ResponseBody):
 @document_response(PublicKeys)
 async def list_public_keys() -> Response:
     """List the public keys of access tokens (RFC 7517); none while a secret signs them."""
-    keys: KeyRing = current_app.extensions[KEYS]
     # The models decide what goes out, so nothing private can, whatever a key holds.
-    body = PublicKeys.model_validate({"keys": keys.public_keys()}).model_dump_json().encode()
+    body = PublicKeys.model_validate({"keys": auth().keys.public_keys()}).model_dump_json().encode()
     headers = {"Cache-Control": "public, max-age=300", "ETag": etag_of(body, version=1)}
     # Not application/jwk-set+json: some clients refuse it, and none refuses this.
     response = json_response(body, headers=headers)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from quart import Quart, current_app
 
+from catalog.auth.keys import KeyRing
 from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 
@@ -12,8 +13,9 @@ _EXTENSION = "catalog.auth"
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """One app's password threads, and its list of what has changed since tokens were issued."""
+    """One app's keys and password threads, and its list of what changed since tokens were made."""
 
+    keys: KeyRing
     passwords: Passwords
     revocations: Revocations
 

@@ -34,9 +34,6 @@ from catalog.settings import MIN_SECRET_BYTES, Settings
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
-KEYS = "catalog.keys"
-"""Where the app keeps its ``KeyRing``."""
-
 SYMMETRIC = "HS256"
 
 MIN_RSA_BITS = 2048

@@ -27,7 +27,8 @@ from quart import Quart
 from sqlalchemy import URL
 
 from catalog.app import create_app
-from catalog.auth.keys import KEYS, KeyRing, existing_secret, signing_secret
+from catalog.auth.context import auth
+from catalog.auth.keys import KeyRing, existing_secret, signing_secret
 from catalog.errors import SettingsInvalid, StartFailed
 from catalog.settings import Settings
 from tests.auth.keys import ALGORITHMS, pem_of, private_key, public_pem_of
@@ -405,7 +406,7 @@ class TestPublished:
             etags.add(answer.headers["ETag"])
             assert SECRET.get_secret_value() not in answer.body.decode()
 
-            kid = app.extensions[KEYS].for_access.kid
+            kid = auth(app).keys.for_access.kid
             assert [key["alg"] for key in answer.json["keys"]] == [algorithm, *ALGORITHMS]
             assert answer.json["keys"][0]["kid"] == kid
 
