@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
 from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, Role
@@ -23,7 +23,11 @@ MAX_LOGIN_NAME = 256
 Username = Annotated[
     str, Field(min_length=MIN_USERNAME, max_length=MAX_USERNAME), AfterValidator(checked_username)
 ]
-Email = Annotated[str, Field(max_length=MAX_EMAIL), AfterValidator(checked_email)]
+Email = Annotated[
+    str,
+    Field(max_length=MAX_EMAIL, json_schema_extra={"format": "email"}),
+    AfterValidator(checked_email),
+]
 
 
 def _composed(password: object) -> object:
@@ -31,7 +35,17 @@ def _composed(password: object) -> object:
     return composed(password) if isinstance(password, str) else password
 
 
-Password = Annotated[str, BeforeValidator(_composed), Field(max_length=MAX_PASSWORD), WithoutNul]
+_SHOWN: dict[str, JsonValue] = {"format": "password", "pattern": WITHOUT_NUL_PATTERN}
+
+Password = Annotated[
+    str,
+    BeforeValidator(_composed),
+    Field(max_length=MAX_PASSWORD, json_schema_extra=_SHOWN),
+    WithoutNul,
+]
+
+# How short it may be is a setting, which the service looks at.
+NewPassword = Annotated[Password, Field(json_schema_extra={**_SHOWN, "minLength": 8})]
 
 
 class SignUp(RequestBody):
@@ -45,16 +59,10 @@ class SignUp(RequestBody):
     email: Email = Field(
         description="Unique without regard to case; nothing is sent to it.",
         examples=["ada@example.com"],
-        json_schema_extra={"format": "email"},
     )
-    password: Password = Field(
+    password: NewPassword = Field(
         description="At least 8 characters unless the operator asks for more.",
         examples=["correct horse battery staple"],
-        json_schema_extra={
-            "format": "password",
-            "minLength": 8,
-            "pattern": WITHOUT_NUL_PATTERN,
-        },
     )
 
 
@@ -66,10 +74,7 @@ class LogIn(RequestBody):
         examples=["ada"],
         json_schema_extra={"pattern": WITHOUT_NUL_PATTERN},
     )
-    password: Password = Field(
-        examples=["correct horse battery staple"],
-        json_schema_extra={"format": "password", "pattern": WITHOUT_NUL_PATTERN},
-    )
+    password: Password = Field(examples=["correct horse battery staple"])
 
 
 class RefreshOptions(RequestBody):
@@ -85,34 +90,22 @@ class RefreshOptions(RequestBody):
 class PasswordChange(RequestBody):
     """Another password for the account that is signed in."""
 
-    current_password: Password = Field(
-        examples=["correct horse battery staple"],
-        json_schema_extra={"format": "password", "pattern": WITHOUT_NUL_PATTERN},
-    )
-    new_password: Password = Field(
-        description="As at sign-up.",
-        examples=["staple battery horse correct"],
-        json_schema_extra={
-            "format": "password",
-            "minLength": 8,
-            "pattern": WITHOUT_NUL_PATTERN,
-        },
+    current_password: Password = Field(examples=["correct horse battery staple"])
+    new_password: NewPassword = Field(
+        description="As at sign-up.", examples=["staple battery horse correct"]
     )
 
 
 class AccountChange(RequestBody):
     """What an account's owner may change of it."""
 
-    email: Email = Field(examples=["ada@example.com"], json_schema_extra={"format": "email"})
+    email: Email = Field(examples=["ada@example.com"])
 
 
 class AccountDeletion(RequestBody):
     """The password, so that a token alone deletes nothing."""
 
-    password: Password = Field(
-        examples=["correct horse battery staple"],
-        json_schema_extra={"format": "password", "pattern": WITHOUT_NUL_PATTERN},
-    )
+    password: Password = Field(examples=["correct horse battery staple"])
 
 
 class UserChange(RequestBody):
