@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from quart import Quart
@@ -19,6 +20,7 @@ from catalog.db.database import Database
 from catalog.http.context import running
 from catalog.settings import Settings
 from tests import engines
+from tests.db.support import Open
 from tests.engines import Engine, EngineMissing, settings_for
 from tests.support import Caller
 
@@ -121,6 +123,20 @@ async def database_url(engine: Engine, tmp_path: Path) -> URL:
 def settings(database_url: URL) -> Settings:
     """Settings for that database, otherwise the defaults."""
     return settings_for(database_url)
+
+
+@pytest.fixture
+async def opened(database_url: URL) -> AsyncIterator[Open]:
+    """Opens the database once more, as another instance does, or with other settings."""
+    databases: list[Database] = []
+
+    def open_database(url: URL | None = None, **overrides: Any) -> Database:
+        databases.append(Database(settings_for(url or database_url, **overrides)))
+        return databases[-1]
+
+    yield open_database
+    for database in databases:
+        await database.close()
 
 
 @pytest.fixture

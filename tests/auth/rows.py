@@ -1,4 +1,4 @@
-"""The rows behind what is tested: looked at through another connection, and moved in time."""
+"""The rows behind what is tested: made, looked at through another connection, moved in time."""
 
 from datetime import timedelta
 from typing import Any
@@ -6,10 +6,25 @@ from typing import Any
 from sqlalchemy import Executable, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.auth import service
+from catalog.auth.models import Role
 from catalog.db.columns import Base
 from catalog.db.database import Database
+from tests.support import PASSWORD
 
 Row = dict[str, Any]
+
+
+async def add_admin(session: AsyncSession, name: str = "grace") -> int:
+    """Make an administrator, and return its id; what stands for its hash is the password."""
+    admin = await service.sign_up(
+        session,
+        username=name,
+        email=f"{name}@example.com",
+        password_hash=PASSWORD,
+        role=Role.ADMIN,
+    )
+    return admin.id
 
 
 async def rows_of(database: Database, model: type[Base]) -> list[Row]:

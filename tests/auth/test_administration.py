@@ -14,6 +14,7 @@ from catalog.auth.models import Role, User
 from catalog.auth.service import Account, delete_account
 from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, LastAdmin, NotFound
+from tests.auth.rows import add_admin
 from tests.db.support import on_servers
 from tests.support import PASSWORD
 
@@ -22,24 +23,6 @@ ROUNDS = 50
 USER_ROLE: dict[str, Any] = {"role": Role.USER}
 DISABLED: dict[str, Any] = {"disabled": True}
 BOTH: dict[str, Any] = {**USER_ROLE, **DISABLED}
-
-
-async def add_admin(database: Database, name: str) -> int:
-    async def add(session: AsyncSession) -> int:
-        address = f"{name}@example.com"
-        user = User(
-            username=name,
-            username_key=name,
-            email=address,
-            email_key=address,
-            password_hash=PASSWORD,
-            role=Role.ADMIN,
-        )
-        session.add(user)
-        await session.flush()
-        return user.id
-
-    return await database.transaction(add)
 
 
 async def admins(database: Database) -> set[int]:
@@ -79,7 +62,7 @@ def leave(database: Database, user_id: int, name: str) -> Awaitable[object]:
 
 class TestLastAdmin:
     async def test_of_two_who_demote_each_other_one_stays(self, database: Database) -> None:
-        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+        ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
 
         for number in range(ROUNDS):
             to = (USER_ROLE, DISABLED, BOTH)[number % 3]
@@ -93,7 +76,7 @@ class TestLastAdmin:
             await restore(database)
 
     async def test_of_two_who_step_back_one_stays(self, database: Database) -> None:
-        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+        ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
 
         for _ in range(ROUNDS // 5):
             outcomes = await asyncio.gather(
@@ -108,11 +91,11 @@ class TestLastAdmin:
     async def test_of_one_who_leaves_and_one_who_is_demoted_one_stays(
         self, database: Database
     ) -> None:
-        ada = await add_admin(database, "ada")
+        ada = await database.transaction(add_admin, "ada")
 
         for number in range(ROUNDS):
             name = f"bob{number}"
-            bob = await add_admin(database, name)
+            bob = await database.transaction(add_admin, name)
             by = (ada, bob)[number % 2]
             outcomes = await asyncio.gather(
                 outcome(leave(database, bob, name)),
@@ -128,7 +111,7 @@ class TestLastAdmin:
                 await leave(database, bob, name)
 
     async def test_of_two_who_leave_one_stays(self, database: Database) -> None:
-        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+        ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
 
         outcomes = await asyncio.gather(
             outcome(leave(database, ada, "ada")), outcome(leave(database, bob, "bob"))
@@ -143,7 +126,7 @@ class TestLastAdmin:
     ) -> None:
         """The control: two who have counted, and not locked, both go on."""
         monkeypatch.setattr(administration, "keep_an_admin", counting_only(asyncio.Barrier(2)))
-        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+        ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
 
         await asyncio.gather(
             change(database, ada, by=bob, to=USER_ROLE),
@@ -153,7 +136,7 @@ class TestLastAdmin:
         assert await admins(database) == set()
 
     async def test_a_disabled_one_does_not_count(self, database: Database) -> None:
-        ada, bob = await add_admin(database, "ada"), await add_admin(database, "bob")
+        ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
         await change(database, bob, by=ada, to=DISABLED)
 
         for to in (USER_ROLE, DISABLED, BOTH):
@@ -165,7 +148,7 @@ class TestLastAdmin:
         assert await admins(database) == {ada}
 
     async def test_what_takes_nothing_away_is_allowed(self, database: Database) -> None:
-        ada = await add_admin(database, "ada")
+        ada = await database.transaction(add_admin, "ada")
 
         for to in ({}, {"role": Role.ADMIN}, {"disabled": False}):
             assert await outcome(change(database, ada, by=ada, to=to)) is None
@@ -190,7 +173,7 @@ class TestDeadlock:
     async def test_many_who_change_many_all_get_through(self, database: Database) -> None:
         """All lock in the same order, so that nobody waits in a circle."""
         names = [f"admin{number}" for number in range(6)]
-        everyone = [await add_admin(database, name) for name in names]
+        everyone = [await database.transaction(add_admin, name) for name in names]
 
         refusals = await asyncio.gather(
             *(

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -50,14 +49,6 @@ async def cheap_ada(ada: Caller, database: Database) -> Caller:
 
     await database.transaction(cheapen)
     return ada
-
-
-@pytest.fixture
-async def fresh(settings: Settings) -> AsyncIterator[Database]:
-    """The database through connections of its own."""
-    database = Database(settings)
-    yield database
-    await database.close()
 
 
 async def log_in(
@@ -113,7 +104,7 @@ async def age(database: Database, by: timedelta, *, count: int = 10) -> None:
 
 class TestLimit:
     async def test_ten_are_told_and_then_nothing_is_looked_at(
-        self, app: Quart, ada: Caller, verifications: list[str]
+        self, app: Quart, ada: Caller, verifications: list[tuple[str, str]]
     ) -> None:
         told = [await log_in(app) for _ in range(10)]
         refused = [await log_in(app), await log_in(app), await log_in(app, password=PASSWORD)]
@@ -122,7 +113,7 @@ class TestLimit:
         assert len({answer.json["detail"] for answer in told}) == 1
         assert [problem_of(answer) for answer in refused] == [REFUSED] * 3
         assert all(290 <= int(answer.headers["Retry-After"]) <= 300 for answer in refused)
-        assert verifications == [WRONG] * 10
+        assert [password for _, password in verifications] == [WRONG] * 10
         assert ada.user_id
 
     async def test_the_owner_elsewhere_gets_in_at_once(self, app: Quart, cheap_ada: Caller) -> None:
@@ -178,7 +169,12 @@ class TestLimit:
 @on_sqlite
 class TestUnknownName:
     async def test_it_is_treated_like_a_known_one_and_a_disabled_one(
-        self, app: Quart, ada: Caller, bob: Caller, database: Database, verifications: list[str]
+        self,
+        app: Quart,
+        ada: Caller,
+        bob: Caller,
+        database: Database,
+        verifications: list[tuple[str, str]],
     ) -> None:
         async def disable(session: AsyncSession) -> None:
             await session.execute(update(User).where(User.id == bob.user_id).values(disabled=True))
@@ -311,7 +307,7 @@ class TestAtOnce:
         assert cheap_ada.user_id
 
     async def test_right_ones_all_get_in_while_the_hash_is_replaced(
-        self, app: Quart, cheap_ada: Caller, database: Database, fresh: Database
+        self, app: Quart, cheap_ada: Caller, database: Database, onlooker: Database
     ) -> None:
         """Each finds an outdated hash, and all but one of them find it replaced by another."""
         outdated = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
@@ -324,7 +320,7 @@ class TestAtOnce:
         answers = await at_once(12, lambda _: insist(app, password=PASSWORD))
 
         assert Counter(answer.status_code for answer in answers) == {200: 12}
-        assert await rows(fresh) == []
+        assert await rows(onlooker) == []
         assert cheap_ada.user_id
 
     async def test_two_instances_count_together(
@@ -343,11 +339,11 @@ class TestAtOnce:
 
 class TestWindow:
     async def test_when_the_oldest_has_passed_one_more_is_looked_at(
-        self, app: Quart, cheap_ada: Caller, fresh: Database
+        self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         await use_up(app)
 
-        await age(fresh, timedelta(minutes=5), count=1)
+        await age(onlooker, timedelta(minutes=5), count=1)
 
         await use_up(app, times=1)
         assert problem_of(await log_in(app, password=PASSWORD)) == REFUSED
@@ -355,11 +351,11 @@ class TestWindow:
 
     @on_sqlite
     async def test_the_refusal_tells_when_that_is(
-        self, app: Quart, cheap_ada: Caller, fresh: Database
+        self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         await use_up(app)
 
-        await age(fresh, timedelta(minutes=4), count=1)
+        await age(onlooker, timedelta(minutes=4), count=1)
 
         answer = await log_in(app)
         assert problem_of(answer) == REFUSED
@@ -367,10 +363,10 @@ class TestWindow:
         assert cheap_ada.user_id
 
     async def test_after_five_quiet_minutes_there_are_ten_again(
-        self, app: Quart, cheap_ada: Caller, fresh: Database
+        self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         await use_up(app)
-        await age(fresh, timedelta(minutes=5))
+        await age(onlooker, timedelta(minutes=5))
 
         assert (await log_in(app, password=PASSWORD)).status_code == 200
         await use_up(app)
@@ -381,37 +377,37 @@ class TestWindow:
 
 class TestWhatIsKept:
     async def test_each_is_committed_when_it_is_told(
-        self, app: Quart, cheap_ada: Caller, fresh: Database
+        self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         for count in range(1, 11):
             await use_up(app, times=1)
 
-            ((_, times, _),) = await rows(fresh)
+            ((_, times, _),) = await rows(onlooker)
             assert len(times) == count
             assert times == sorted(times)
         assert cheap_ada.user_id
 
     async def test_it_is_one_row_of_ten_times_however_many_are_refused(
-        self, app: Quart, cheap_ada: Caller, fresh: Database
+        self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         await use_up(app)
-        before = await rows(fresh)
+        before = await rows(onlooker)
 
         for _ in range(20):
             assert problem_of(await log_in(app)) == REFUSED
 
-        assert await rows(fresh) == before
+        assert await rows(onlooker) == before
         ((subject, times, expires_at),) = before
         assert (len(subject), len(times)) == (64, 10)
         assert timedelta(minutes=5).total_seconds() == expires_at.timestamp() - times[-1] / 1e6
         assert cheap_ada.user_id
 
     @on_sqlite
-    async def test_no_name_and_no_address_is_kept(self, app: Quart, fresh: Database) -> None:
+    async def test_no_name_and_no_address_is_kept(self, app: Quart, onlooker: Database) -> None:
         # People type passwords into the wrong field.
         await use_up(app, "correct horse battery staple", times=1)
 
-        ((subject, _, _),) = await rows(fresh)
+        ((subject, _, _),) = await rows(onlooker)
         assert set(subject) <= set("0123456789abcdef")
 
     async def test_it_survives_a_restart(self, settings: Settings) -> None:
@@ -557,7 +553,7 @@ class TestOwnPassword:
     """The password that a change or a deletion asks for is no way around the limit."""
 
     async def test_wrong_ones_are_counted_with_those_of_logging_in(
-        self, app: Quart, cheap_ada: Caller, fresh: Database
+        self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         here = {"X-Forwarded-For": HERE}
         change = {"current_password": WRONG, "new_password": "staple battery horse"}
@@ -569,7 +565,7 @@ class TestOwnPassword:
 
         assert problem_of(changed) == (403, "password-wrong")
         assert problem_of(deleted) == (403, "password-wrong")
-        assert await count_rows(fresh) == 1
+        assert await count_rows(onlooker) == 1
         # Now not even the right one.
         change["current_password"] = deletion["password"] = PASSWORD
         changed = await cheap_ada.post("/api/auth/password", json=change, headers=here)

@@ -16,15 +16,15 @@ from structlog.testing import capture_logs
 from catalog.app import create_app
 from catalog.auth import administration, revocations, sessions
 from catalog.auth.context import auth
-from catalog.auth.models import LoginSession, Role, User
+from catalog.auth.models import LoginSession, Role
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Bearer, Kind
 from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, SessionEnded
 from catalog.settings import Settings
-from tests.auth.rows import rows_of, run
-from tests.db.support import Open, add_owner, on_servers, on_sqlite, until
+from tests.auth.rows import add_admin, rows_of, run
+from tests.db.support import Open, on_servers, on_sqlite, until
 from tests.engines import Engine, settings_for
 from tests.http.documented import hold_to_document
 from tests.http.wire import tokens_of
@@ -335,28 +335,6 @@ class TestOutage:
         assert tasks == ["task_failing", "task_recovered"]
 
 
-@pytest.fixture
-async def opened(database_url: URL) -> AsyncIterator[Open]:
-    """Opens the database once more, as another instance does."""
-    databases: list[Database] = []
-
-    def open_database(url: URL | None = None, **overrides: Any) -> Database:
-        databases.append(Database(settings_for(url or database_url, **overrides)))
-        return databases[-1]
-
-    yield open_database
-    for database in databases:
-        await database.close()
-
-
-@pytest.fixture
-async def store(opened: Open) -> Database:
-    """The database without a service, with one account."""
-    database = opened()
-    await database.transaction(add_owner)
-    return database
-
-
 def watching(database: Database, **overrides: Any) -> Revocations:
     return Revocations(database, **{"access_token_ttl": TTL, "lateness": LATENESS, **overrides})
 
@@ -496,13 +474,6 @@ class TestMemory:
             with pytest.raises(DatabaseUnavailable):
                 watch.check(bearer(session_id))
         assert watch.age is None
-
-
-async def add_admin(session: AsyncSession) -> None:
-    names = {"username": "grace", "username_key": "grace"}
-    addresses = {"email": "grace@example.com", "email_key": "grace@example.com"}
-    session.add(User(id=2, password_hash="", role=Role.ADMIN, **names, **addresses))
-    await session.flush()
 
 
 class TestRoles:

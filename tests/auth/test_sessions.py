@@ -23,8 +23,8 @@ from catalog.auth.tokens import Bearer, Kind, issue_refresh_token, successor_id
 from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
 from catalog.errors import SessionEnded, TokenReused
-from tests.auth.rows import Row, rows_of, run, shift
-from tests.db.support import Open, add_owner, on_servers, on_sqlite, until
+from tests.auth.rows import Row, add_admin, rows_of, run, shift
+from tests.db.support import Open, on_servers, on_sqlite, until
 from tests.engines import settings_for
 from tests.http.wire import JSON, exchange
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
@@ -59,14 +59,6 @@ def claims_of(token: str | None) -> dict[str, Any]:
 async def the_session(database: Database) -> Row:
     (row,) = await rows_of(database, LoginSession)
     return row
-
-
-@pytest.fixture
-async def onlooker(database_url: URL) -> AsyncIterator[Database]:
-    """The same database as another process sees it."""
-    database = Database(settings_for(database_url))
-    yield database
-    await database.close()
 
 
 @asynccontextmanager
@@ -384,28 +376,6 @@ def opening(limit: int = 100) -> Opening:
     return Opening(address="192.0.2.1", agent="test", lives=LIVES, limit=limit)
 
 
-@pytest.fixture
-async def store(opened: Open) -> Database:
-    """The database without a service, with one account."""
-    database = opened()
-    await database.transaction(add_owner)
-    return database
-
-
-@pytest.fixture
-async def opened(database_url: URL) -> AsyncIterator[Open]:
-    """Opens the database once more, as another instance does."""
-    databases: list[Database] = []
-
-    def open_database(url: URL | None = None, **overrides: Any) -> Database:
-        databases.append(Database(settings_for(url or database_url, **overrides)))
-        return databases[-1]
-
-    yield open_database
-    for database in databases:
-        await database.close()
-
-
 async def begin(database: Database, limit: int = 100) -> Grant:
     return await database.transaction(
         sessions.begin, user_id=OWNER.id, role=Role.USER, opening=opening(limit)
@@ -548,13 +518,6 @@ class TestLimit:
         last = await begin(store, 1)
 
         assert await live_ids(store) == {last.session_id}
-
-
-async def add_admin(session: AsyncSession) -> None:
-    names = {"username": "grace", "username_key": "grace"}
-    addresses = {"email": "grace@example.com", "email_key": "grace@example.com"}
-    session.add(User(id=2, password_hash="", role=Role.ADMIN, **names, **addresses))
-    await session.flush()
 
 
 async def disable(session: AsyncSession) -> None:
