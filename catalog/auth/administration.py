@@ -18,7 +18,7 @@ class Page(NamedTuple):
     """Accounts, and the id after which the next page begins, if there is one."""
 
     users: list[dict[str, Any]]
-    last_id: int | None
+    last: tuple[int] | None
 
 
 async def list_users(connection: AsyncConnection, *, limit: int, before_id: int | None) -> Page:
@@ -28,7 +28,7 @@ async def list_users(connection: AsyncConnection, *, limit: int, before_id: int 
         statement = statement.where(User.id < before_id)
     rows: Sequence[Any] = (await connection.execute(statement)).all()
     users = [dict(row._mapping) for row in rows[:limit]]
-    return Page(users, users[-1]["id"] if len(rows) > limit else None)
+    return Page(users, (users[-1]["id"],) if len(rows) > limit else None)
 
 
 async def read_user(connection: AsyncConnection | AsyncSession, *, user_id: int) -> dict[str, Any]:

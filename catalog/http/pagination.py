@@ -3,6 +3,7 @@
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from urllib.parse import urlencode
 
@@ -60,6 +61,44 @@ class Cursors:
             raise InvalidCursor
         position: list[int | float | str] = orjson.loads(payload)
         return position
+
+
+class Place:
+    """A request's place in a list: behind which row its page begins, and where the next one is.
+
+    Args:
+        cursors: reads the client's cursor and signs the next one.
+        cursor: the client's, if it has one.
+        path: the list's.
+        bound_to: the list, its sort and filters, as for ``Cursors.encode``.
+
+    Attributes:
+        after: the sort key of the row before the page, ending with its id; None at the beginning.
+
+    Raises:
+        InvalidCursor: as ``Cursors.decode``.
+    """
+
+    def __init__(self, cursors: Cursors, cursor: str | None, *, path: str, bound_to: str) -> None:
+        self._cursors = cursors
+        self._path = path
+        self._bound_to = bound_to
+        self.after = None if cursor is None else cursors.decode(cursor, bound_to=bound_to)
+
+    def next_url(
+        self, last: Sequence[int | float | str] | None, given: Mapping[str, str]
+    ) -> str | None:
+        """The relative URL of the next page, or None if there is none.
+
+        Args:
+            last: the sort key of the page's last row, ending with its id; None on the last page.
+            given: the request's parameters, repeated as the client wrote them but for its cursor.
+        """
+        if last is None:
+            return None
+        cursor = self._cursors.encode(list(last), bound_to=self._bound_to)
+        others = {name: value for name, value in given.items() if name != "cursor"}
+        return next_page(self._path, cursor, **others)
 
 
 def _mac(key: bytes, payload: bytes, bound_to: str) -> bytes:

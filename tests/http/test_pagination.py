@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from catalog.errors import InvalidCursor
-from catalog.http.pagination import MAX_CURSOR_LENGTH, Cursors, link_to_next, next_page
+from catalog.http.pagination import MAX_CURSOR_LENGTH, Cursors, Place, link_to_next, next_page
 from tests.support import Caller, Response, fields_of, problem_of
 
 CURSORS = Cursors(b"k" * 32)
@@ -174,6 +174,38 @@ class TestLinks:
 
     def test_the_header_names_the_relation(self) -> None:
         assert link_to_next("/api/things?cursor=abc") == '</api/things?cursor=abc>; rel="next"'
+
+
+class TestPlace:
+    def test_the_next_page_begins_behind_the_last_row(self) -> None:
+        first = Place(CURSORS, None, path="/api/things", bound_to=LIST)
+
+        url = first.next_url(("Lamp", 7), {})
+
+        (cursor,) = parse_qs(urlsplit(str(url)).query)["cursor"]
+        assert first.after is None
+        assert Place(CURSORS, cursor, path="/api/things", bound_to=LIST).after == ["Lamp", 7]
+
+    def test_the_link_repeats_what_the_client_gave_but_its_cursor(self) -> None:
+        cursor = CURSORS.encode([9], bound_to=LIST)
+        place = Place(CURSORS, cursor, path="/api/things", bound_to=LIST)
+
+        url = urlsplit(str(place.next_url([7], {"limit": "100", "cursor": cursor, "q": "a b&c"})))
+
+        next_cursor = CURSORS.encode([7], bound_to=LIST)
+        assert url.path == "/api/things"
+        assert parse_qs(url.query) == {"cursor": [next_cursor], "limit": ["100"], "q": ["a b&c"]}
+
+    def test_behind_the_last_page_is_none(self) -> None:
+        place = Place(CURSORS, None, path="/api/things", bound_to=LIST)
+
+        assert place.next_url(None, {"limit": "100"}) is None
+
+    def test_a_cursor_of_another_list_leads_nowhere(self) -> None:
+        cursor = CURSORS.encode([9], bound_to="/elsewhere")
+
+        with pytest.raises(InvalidCursor):
+            Place(CURSORS, cursor, path="/api/things", bound_to=LIST)
 
 
 class TestListing:

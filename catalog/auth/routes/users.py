@@ -1,6 +1,6 @@
 """``/api/users``: everyone's accounts, for administrators."""
 
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 from quart_schema import document_response, tag_blueprint, validate_querystring, validate_request
 
 from catalog.auth import administration
@@ -12,9 +12,9 @@ from catalog.auth.schemas import AccountRead, UserChange, UserPage
 from catalog.errors import AccountUnavailable, Forbidden, LastAdmin
 from catalog.http.context import cursors, database
 from catalog.http.openapi import answers_nothing, refuses
-from catalog.http.pagination import next_page
+from catalog.http.pagination import Place
 from catalog.http.rendering import json_response, no_content
-from catalog.http.schemas import DEFAULT_LIMIT, PageQuery
+from catalog.http.schemas import PageQuery
 
 PATH = "/api/users"
 
@@ -29,17 +29,13 @@ tag_blueprint(blueprint, ["users"])
 @document_response(UserPage)
 async def list_users(query_args: PageQuery) -> Response:
     """List all accounts, the newest first."""
-    before_id = None
-    if query_args.cursor is not None:
-        before_id = int(cursors().decode(query_args.cursor, bound_to=PATH)[0])
+    place = Place(cursors(), query_args.cursor, path=PATH, bound_to=PATH)
     page = await database().reading(
-        administration.list_users, limit=query_args.limit, before_id=before_id
+        administration.list_users,
+        limit=query_args.limit,
+        before_id=int(place.after[0]) if place.after else None,
     )
-    next_url = None
-    if page.last_id is not None:
-        cursor = cursors().encode([page.last_id], bound_to=PATH)
-        limit = query_args.limit if query_args.limit != DEFAULT_LIMIT else None
-        next_url = next_page(PATH, cursor, limit=limit)
+    next_url = place.next_url(page.last, request.args)
     return json_response(
         UserPage(users=[AccountRead(**user) for user in page.users], next=next_url)
     )
