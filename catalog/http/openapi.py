@@ -117,6 +117,9 @@ class Provider(OpenAPIProvider):
             choices = [each for each in schema.get("anyOf", []) if each.get("type") != "null"]
             if len(choices) == 1:
                 parameter["schema"] = choices[0]
+            if parameter["schema"].get("type") == "array":
+                # With commas between the parts: a parameter that comes twice is refused.
+                parameter["explode"] = False
         return parameters, definitions
 
     def build_request_body(

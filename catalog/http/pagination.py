@@ -11,8 +11,12 @@ import orjson
 
 from catalog.errors import InvalidCursor
 
-MAX_CURSOR_LENGTH = 512
-"""Characters; the longest one made is far shorter."""
+MAX_CURSOR_LENGTH = 4200
+"""Characters; the longest one made holds a name of 512 control characters, six bytes each."""
+
+MAX_LINK_LENGTH = 2048
+"""Characters of a URL that a header may hold: proxies turn an answer with more than 4 kB of headers
+into an error of theirs, and a cursor holds what users have written."""
 
 _MAC_BYTES = 16
 
@@ -112,9 +116,11 @@ def _text_of(sealed: bytes) -> str:
 def next_page(path: str, cursor: str, **parameters: object) -> str:
     """The relative URL of the next page; parameters that are None are left out."""
     given = {name: value for name, value in parameters.items() if value is not None}
-    return f"{path}?{urlencode({'cursor': cursor, **given})}"
+    return f"{path}?{urlencode({'cursor': cursor, **given}, safe=',')}"
 
 
-def link_to_next(url: str) -> str:
-    """The value of ``Link`` that names the next page."""
-    return f'<{url}>; rel="next"'
+def link_headers(next_url: str | None) -> dict[str, str]:
+    """``Link`` to the next page, if there is one; a very long URL stands in the body alone."""
+    if next_url is None or len(next_url) > MAX_LINK_LENGTH:
+        return {}
+    return {"Link": f'<{next_url}>; rel="next"'}

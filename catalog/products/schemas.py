@@ -1,13 +1,15 @@
 """JSON shapes of ``/api/products``."""
 
+import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from catalog.http.schemas import (
     WITHOUT_NUL_PATTERN,
+    Digits,
     Id,
     PageQuery,
     RequestBody,
@@ -80,11 +82,25 @@ class ProductRead(ResponseBody):
     updated_at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
 
 
-class ProductPage(ResponseBody):
-    """Products, newest first, and where they go on."""
+def _nothing_required(schema: dict[str, Any]) -> None:
+    schema.pop("required")
 
-    products: list[ProductRead]
+
+class ListedProduct(ProductRead):
+    """A product of a list; where ``fields`` are named, of these only."""
+
+    model_config = ConfigDict(json_schema_extra=_nothing_required)
+
+
+class ProductPage(ResponseBody):
+    """Products in the order asked for, and where they go on."""
+
+    products: list[ListedProduct]
     next: str | None = Field(description="The relative URL of the next page, or null at the end.")
+    total: int | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        description="How many there are on all pages, where that was asked for.",
+    )
 
 
 class ProductDeleted(ResponseBody):
@@ -94,8 +110,71 @@ class ProductDeleted(ResponseBody):
     id: Id
 
 
-class ListQuery(PageQuery):
-    """Which page of a list."""
+Sort = Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-created_at"]
+"""The orders of a list; ``-`` turns one round."""
+
+DEFAULT_SORT: Sort = "-id"
+
+ProductField = Literal[
+    "id", "name", "description", "price", "user_id", "version", "created_at", "updated_at"
+]
+
+MAX_IDS = 200
+
+# As numbers are written in JSON (RFC 8259, section 6).
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+def _number(value: object) -> object:
+    if not (isinstance(value, str) and len(value) <= 40 and _NUMBER.fullmatch(value)):
+        raise ValueError("Input should be a number as in JSON")
+    return float(value)
+
+
+def _parts(value: object) -> object:
+    """What stands between commas, each once."""
+    if not isinstance(value, str):
+        raise ValueError("Input should be one text, with commas between its parts")
+    return tuple(dict.fromkeys(value.split(",")))
+
+
+def _truth(value: object) -> object:
+    if value not in ("true", "false"):
+        raise ValueError("Input should be true or false")
+    return value == "true"
+
+
+PriceBound = Annotated[float, Field(ge=0, le=MAX_PRICE), BeforeValidator(_number)]
+
+
+class MyListQuery(PageQuery):
+    """Which page of one's own products."""
+
+    sort: Sort = Field(
+        default=DEFAULT_SORT,
+        description="The order: of ids, names (by code point), prices or times; `-` turns it "
+        "round. Among equals the ids decide.",
+    )
+    min_price: PriceBound | None = Field(default=None, description="The lowest price.")
+    max_price: PriceBound | None = Field(default=None, description="The highest price.")
+    ids: (
+        Annotated[
+            tuple[Annotated[Id, Digits], ...], Field(max_length=MAX_IDS), BeforeValidator(_parts)
+        ]
+        | None
+    ) = Field(default=None, description=f"Only these, with commas between them; up to {MAX_IDS}.")
+    fields: Annotated[tuple[ProductField, ...], BeforeValidator(_parts)] | None = Field(
+        default=None, description="Only these fields of each product, with commas between them."
+    )
+    total: Annotated[bool, BeforeValidator(_truth)] = Field(
+        default=False, description="Whether to count the products on all pages."
+    )
+
+
+class ListQuery(MyListQuery):
+    """Which page of everyone's products."""
+
+    user_id: Annotated[Id, Digits] | None = Field(default=None, description="Whose they are.")
 
 
 class IfMatch(BaseModel):

@@ -14,28 +14,53 @@ from catalog.db.statements import affected_rows
 from catalog.errors import Conflict, Forbidden, NotFound, PreconditionFailed
 from catalog.products import queries
 from catalog.products.models import Product
+from catalog.products.queries import Position, Selection
 
 IsExpected = Callable[[dict[str, Any]], bool]
 """Tells whether a product, ready to render, is as the caller thinks."""
 
 
 class Page(NamedTuple):
-    """Products, ready to render, and the id after which the next page begins, if there is one."""
+    """Products, ready to render, and the place after which the next page begins, if there is one.
+
+    ``total`` is how many there are on all pages, where that was asked for.
+    """
 
     products: list[dict[str, Any]]
-    last_id: int | None
+    last: Position | None
+    total: int | None = None
 
 
 async def list_products(
-    connection: AsyncConnection, *, limit: int, before_id: int | None, owner_id: int | None = None
+    connection: AsyncConnection,
+    *,
+    selection: Selection,
+    after: Position | None,
+    limit: int,
+    count: bool = False,
 ) -> Page:
-    """One page, newest first; of one owner or of all."""
-    statement = queries.page(resumed=before_id is not None, owned=owner_id is not None)
+    """One page of a selection.
+
+    Args:
+        connection: where to read.
+        selection: which products, in which order.
+        after: the place behind which the page begins; None for the first page.
+        limit: products on the page.
+        count: whether to count those on all pages, too.
+    """
+    filters = selection.filters
+    statement = queries.page(sort=selection.sort, filters=filters, resumed=after is not None)
     # One row more than asked for tells whether there is a next page.
-    values = {"limit": limit + 1, "before_id": before_id, "owner_id": owner_id}
+    values = {**selection.values, "limit": limit + 1}
+    if after is not None:
+        values |= selection.values_after(after)
     rows: Sequence[Any] = (await connection.execute(statement, values)).all()
     products = [dict(zip(queries.FIELDS, row, strict=True)) for row in rows[:limit]]
-    return Page(products, products[-1]["id"] if len(rows) > limit else None)
+    last = selection.position_of(products[-1]) if len(rows) > limit else None
+    total = None
+    if count:
+        total = await connection.scalar(queries.count(filters=filters), selection.values)
+    return Page(products, last, total)
 
 
 async def create_product(

@@ -10,7 +10,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from catalog.errors import InvalidCursor
-from catalog.http.pagination import MAX_CURSOR_LENGTH, Cursors, Place, link_to_next, next_page
+from catalog.http.pagination import (
+    MAX_CURSOR_LENGTH,
+    MAX_LINK_LENGTH,
+    Cursors,
+    Place,
+    link_headers,
+    next_page,
+)
 from tests.support import Caller, Response, fields_of, problem_of
 
 CURSORS = Cursors(b"k" * 32)
@@ -173,7 +180,13 @@ class TestLinks:
         )
 
     def test_the_header_names_the_relation(self) -> None:
-        assert link_to_next("/api/things?cursor=abc") == '</api/things?cursor=abc>; rel="next"'
+        assert link_headers("/api/things?cursor=abc") == {
+            "Link": '</api/things?cursor=abc>; rel="next"'
+        }
+
+    def test_there_is_none_at_the_end_nor_for_a_url_that_proxies_would_choke_on(self) -> None:
+        assert link_headers(None) == {}
+        assert link_headers("/" + "x" * MAX_LINK_LENGTH) == {}
 
 
 class TestPlace:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from catalog.http.pagination import MAX_CURSOR_LENGTH
 from catalog.products.schemas import ListQuery, ProductCreate
 
 VALID: dict[str, Any] = {"name": "Lamp", "price": 9.5}
@@ -96,7 +97,10 @@ class TestProductCreate:
 
 class TestListQuery:
     def test_nothing_need_be_said(self) -> None:
-        assert ListQuery.model_validate({}).model_dump() == {"limit": 100, "cursor": None}
+        query = ListQuery.model_validate({})
+
+        assert (query.limit, query.sort, query.total) == (100, "-id", False)
+        assert set(query.model_dump(exclude={"limit", "sort", "total"}).values()) == {None}
 
     @pytest.mark.parametrize(("text", "limit"), [("1", 1), ("100", 100), ("1000", 1000)])
     def test_a_limit_is_read_from_digits(self, text: str, limit: int) -> None:
@@ -124,5 +128,7 @@ class TestListQuery:
         assert places_of(ListQuery, {"limit": text}) == ["limit"]
 
     def test_a_cursor_has_a_length(self) -> None:
-        assert ListQuery.model_validate({"cursor": "A" * 512}).cursor == "A" * 512
-        assert places_of(ListQuery, {"cursor": "A" * 513}) == ["cursor"]
+        longest = "A" * MAX_CURSOR_LENGTH
+
+        assert ListQuery.model_validate({"cursor": longest}).cursor == longest
+        assert places_of(ListQuery, {"cursor": f"{longest}A"}) == ["cursor"]

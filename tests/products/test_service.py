@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, Forbidden, NotFound
+from catalog.products.queries import Position, Selection
 from catalog.products.service import create_product, delete_product, list_products
 
 ADA, BOB, GRACE, NOBODY = 1, 2, 3, 4
@@ -40,8 +41,9 @@ async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
 
 
 async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
-    options = {"limit": 100, "before_id": None, **options}
-    return (await database.reading(list_products, **options)).products
+    selection = Selection(**options)
+    page = await database.reading(list_products, selection=selection, after=None, limit=100)
+    return page.products
 
 
 async def disable(session: AsyncSession, user_id: int) -> None:
@@ -136,15 +138,18 @@ class TestListProducts:
     ) -> None:
         ids = [(await offer(database))["id"] for _ in range(3)]
 
-        async def last_id(limit: int, before_id: int | None = None) -> int | None:
-            page = await database.reading(list_products, limit=limit, before_id=before_id)
-            return page.last_id
+        async def last(limit: int, after: int | None = None) -> Position | None:
+            place = None if after is None else (after,)
+            page = await database.reading(
+                list_products, selection=Selection(), after=place, limit=limit
+            )
+            return page.last
 
-        assert await last_id(2) == ids[1]
-        assert await last_id(3) is None
-        assert await last_id(1, ids[2]) == ids[1]
-        assert await last_id(1, ids[1]) is None
-        assert await last_id(1, ids[0]) is None
+        assert await last(2) == (ids[1],)
+        assert await last(3) is None
+        assert await last(1, ids[2]) == (ids[1],)
+        assert await last(1, ids[1]) is None
+        assert await last(1, ids[0]) is None
 
     async def test_one_owners_products_are_found_among_all(self, database: Database) -> None:
         await offer(database, "Lamp", ADA)
@@ -155,6 +160,5 @@ class TestListProducts:
             return [product["name"] for product in await listed(database, **options)]
 
         assert await names() == ["Stool", "Chair", "Lamp"]
-        assert await names(owner_id=ADA) == ["Stool", "Lamp"]
-        assert await names(owner_id=ADA, before_id=3) == ["Lamp"]
-        assert await names(owner_id=NOBODY) == []
+        assert await names(user_id=ADA) == ["Stool", "Lamp"]
+        assert await names(user_id=NOBODY) == []

@@ -1,7 +1,9 @@
 """``/api/products`` and ``/api/products/my``: pages of products."""
 
+from typing import Any
+
 import orjson
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 from quart_schema import document_response, tag_blueprint, validate_querystring
 
 from catalog.auth.guards import caller_id, public, signed_in
@@ -9,10 +11,17 @@ from catalog.http.conditional import cacheable_response, etag_of
 from catalog.http.context import cursors, database
 from catalog.http.limits import limited
 from catalog.http.openapi import revalidates
-from catalog.http.pagination import link_to_next, next_page
-from catalog.http.schemas import DEFAULT_LIMIT
+from catalog.http.pagination import Place, link_headers
 from catalog.products import service
-from catalog.products.schemas import ListQuery, PageHeaders, ProductPage
+from catalog.products.queries import Selection
+from catalog.products.schemas import (
+    ListQuery,
+    MyListQuery,
+    PageHeaders,
+    ProductField,
+    ProductPage,
+)
+from catalog.products.service import Page
 
 PATH = "/api/products"
 
@@ -27,37 +36,46 @@ tag_blueprint(blueprint, ["products"])
 @validate_querystring(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_products(query_args: ListQuery) -> Response:
-    """List everyone's products, newest first."""
-    return await _page(PATH, query_args, owner_id=None)
+    """List everyone's products, newest first unless told."""
+    selection = Selection.of(query_args, user_id=query_args.user_id)
+    return await _page(PATH, query_args, selection, bound_to=selection.bound_to(PATH))
 
 
 @blueprint.get("/my")
 @limited("read")
 @signed_in
 @revalidates
-@validate_querystring(ListQuery)
+@validate_querystring(MyListQuery)
 @document_response(ProductPage, 200, PageHeaders)
-async def list_my_products(query_args: ListQuery) -> Response:
-    """List your own products, newest first."""
-    return await _page(f"{PATH}/my", query_args, owner_id=caller_id())
+async def list_my_products(query_args: MyListQuery) -> Response:
+    """List your own products, newest first unless told."""
+    path = f"{PATH}/my"
+    # Bound to the list and not to the caller, to whom it shows only their own anyway.
+    bound_to = Selection.of(query_args, user_id=None).bound_to(path)
+    selection = Selection.of(query_args, user_id=caller_id())
+    return await _page(path, query_args, selection, bound_to=bound_to)
 
 
-async def _page(path: str, query: ListQuery, *, owner_id: int | None) -> Response:
-    # The order is part of what a cursor is bound to, so that it means nothing in another one.
-    bound_to = f"{path}?sort=-id"
-    before_id = None
-    if query.cursor is not None:
-        before_id = int(cursors().decode(query.cursor, bound_to=bound_to)[0])
+async def _page(path: str, query: MyListQuery, selection: Selection, *, bound_to: str) -> Response:
+    place = Place(cursors(), query.cursor, path=path, bound_to=bound_to)
     page = await database().reading(
-        service.list_products, limit=query.limit, before_id=before_id, owner_id=owner_id
+        service.list_products,
+        selection=selection,
+        after=tuple(place.after) if place.after else None,
+        limit=query.limit,
+        count=query.total,
     )
-    next_url = None
-    if page.last_id is not None:
-        cursor = cursors().encode([page.last_id], bound_to=bound_to)
-        limit = query.limit if query.limit != DEFAULT_LIMIT else None
-        next_url = next_page(path, cursor, limit=limit)
-    headers = {"Cache-Control": "no-cache"}
-    if next_url is not None:
-        headers["Link"] = link_to_next(next_url)
-    body = orjson.dumps({"products": page.products, "next": next_url})
+    next_url = place.next_url(page.last, request.args)
+    headers = {"Cache-Control": "no-cache", **link_headers(next_url)}
+    body = orjson.dumps(_rendered(page, query.fields, next_url))
     return cacheable_response(body, etag_of(body), headers=headers)
+
+
+def _rendered(
+    page: Page, fields: tuple[ProductField, ...] | None, next_url: str | None
+) -> dict[str, Any]:
+    products = page.products
+    if fields is not None:
+        products = [{name: product[name] for name in fields} for product in products]
+    rendered: dict[str, Any] = {"products": products, "next": next_url}
+    return rendered if page.total is None else {**rendered, "total": page.total}
