@@ -28,6 +28,7 @@
   x BodyTooLarge (413, body-too-large)
   x UnsupportedMediaType (415, unsupported-media-type)
   x InvalidRequest (422, invalid)
+    - LinesInvalid (422, lines-invalid)
   x TooManyRequests (429, rate-limited)
     - TooManyGuesses (429, too-many-guesses)
   x InternalError (500, internal-error)
@@ -282,6 +283,22 @@ class InvalidRequest(CatalogError):
     slug = "invalid"
     status = 422
     title = "A field is not valid"
+
+
+class LinesInvalid(InvalidRequest):
+    """Lines of a body of many products are not valid, so that nothing of it was written.
+
+    Args:
+        detail: a sentence about this occurrence.
+        errors: what is wrong line by line, ready to render: ``line``, ``code``, ``message``.
+        failed: how many lines are not valid, those included whose faults are not listed.
+    """
+
+    slug = "lines-invalid"
+    title = "Lines of the body are not valid"
+
+    def __init__(self, detail: str, *, errors: Sequence[Mapping[str, object]], failed: int) -> None:
+        super().__init__(detail, members={"created": 0, "failed": failed, "errors": errors})
 
 
 class TooManyRequests(CatalogError):
