@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from quart import Quart
 from quart_schema import Tag
@@ -29,7 +30,11 @@ from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
 from catalog.http.routing import configure_routing
 from catalog.periodic import Periodic
+from catalog.products import changes, idempotency, service
+from catalog.products import context as products_context
 from catalog.products import routes as products_routes
+from catalog.products.context import Products, products
+from catalog.products.writer import Writer
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
 
@@ -80,7 +85,12 @@ def create_app(settings: Settings) -> Quart:
         # as long as it takes: for instance until a replica has answered, or the disk.
         lateness=3 * timedelta(seconds=settings.database_timeout),
     )
-    auth_context.hold(app, Auth(keys, Passwords(settings), revocations))
+    auth_context.hold(app, Auth(keys, Passwords(settings), revocations, service.delete_products_of))
+    creates = Writer[service.Create, service.Written](
+        lambda creates: database.transaction(service.create_products, creates),
+        patience=settings.database_pool_timeout,
+    )
+    products_context.hold(app, Products(creates))
     configure_routing(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
     configure_limits(app)
@@ -108,22 +118,25 @@ def _wrap(app: Quart, settings: Settings) -> None:
 def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
     """What the app does in the background while it serves."""
     database, revocations = running(app).database, auth(app).revocations
-    sweep_sessions = partial(
-        database.transaction, sessions.sweep, kept_ended=revocations.kept, limit=SWEPT_AT_ONCE
+    outdated: tuple[tuple[str, Callable[..., Awaitable[int]], dict[str, Any]], ...] = (
+        ("sweep_sessions", sessions.sweep, {"kept_ended": revocations.kept}),
+        ("sweep_guesses", guesses.sweep, {}),
+        ("sweep_changes", changes.sweep, {"kept": settings.change_retention}),
+        ("sweep_keys", idempotency.sweep, {"kept": settings.idempotency_retention}),
     )
-    sweep_guesses = partial(database.transaction, guesses.sweep, limit=SWEPT_AT_ONCE)
-    return [
+    sweeps = [
         Periodic(
-            "revocations",
-            revocations.refresh,
-            interval=settings.revocation_interval,
-            at_once=True,
-        ),
-        Periodic(
-            "sweep_sessions", partial(_sweep, sweep_sessions), interval=SWEEP_SECONDS, jitter=1
-        ),
-        Periodic("sweep_guesses", partial(_sweep, sweep_guesses), interval=SWEEP_SECONDS, jitter=1),
+            name,
+            partial(_sweep, partial(database.transaction, sweep, **options, limit=SWEPT_AT_ONCE)),
+            interval=SWEEP_SECONDS,
+            jitter=1,
+        )
+        for name, sweep, options in outdated
     ]
+    refresh = Periodic(
+        "revocations", revocations.refresh, interval=settings.revocation_interval, at_once=True
+    )
+    return [refresh, *sweeps]
 
 
 async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
@@ -140,6 +153,7 @@ async def _open(tasks: list[Periodic]) -> None:
 async def _close(app: Quart, tasks: list[Periodic]) -> None:
     for task in tasks:
         await task.stop()
+    await products(app).creates.close()
     await running(app).limits.close()
     await running(app).database.close()
     auth(app).passwords.close()

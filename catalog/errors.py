@@ -24,11 +24,14 @@
   x Conflict (409, conflict)
     - Taken (409, taken)
     - LastAdmin (409, last-admin)
+    - KeyInUse (409, idempotency-key-in-use)
+  x ChangesGone (410, changes-gone)
   x PreconditionFailed (412, precondition-failed)
   x BodyTooLarge (413, body-too-large)
   x UnsupportedMediaType (415, unsupported-media-type)
   x InvalidRequest (422, invalid)
     - LinesInvalid (422, lines-invalid)
+    - KeyReused (422, idempotency-key-reused)
   x TooManyRequests (429, rate-limited)
     - TooManyGuesses (429, too-many-guesses)
   x InternalError (500, internal-error)
@@ -246,6 +249,30 @@ class LastAdmin(Conflict):
     title = "One administrator must stay"
 
 
+class KeyInUse(Conflict):
+    """A request with the same ``Idempotency-Key`` is still running."""
+
+    slug = "idempotency-key-in-use"
+    title = "A request with that key is still running"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "1"})
+
+
+class ChangesGone(CatalogError):
+    """The log of changes does not reach back, or forward, to where the client would go on."""
+
+    slug = "changes-gone"
+    status = 410
+    title = "Changes are missing from there on"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            f"{detail} Start over: export GET /api/products as application/x-ndjson, then follow "
+            "from the Catalog-Position of that answer."
+        )
+
+
 class PreconditionFailed(CatalogError):
     """The resource is not in the state that ``If-Match`` names; ``current`` is how it is.
 
@@ -283,6 +310,17 @@ class InvalidRequest(CatalogError):
     slug = "invalid"
     status = 422
     title = "A field is not valid"
+
+
+class KeyReused(InvalidRequest):
+    """The ``Idempotency-Key`` has been used for other content."""
+
+    slug = "idempotency-key-reused"
+    title = "The key was used for another request"
+
+    def __init__(self) -> None:
+        message = "It came with other content before."
+        super().__init__(errors=[FieldError("header", "Idempotency-Key", message)])
 
 
 class LinesInvalid(InvalidRequest):

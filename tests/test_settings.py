@@ -586,6 +586,8 @@ BOUNDS = {
     "session_ttl": ("1", "31622400", "0.9", "31622401"),
     "sessions_per_account": ("1", "10000", "0", "10001"),
     "revocation_interval": ("0.1", "1", "0.09", "1.1"),
+    "change_retention": ("1", "31622400", "0.9", "31622401"),
+    "idempotency_retention": ("1", "31622400", "0.9", "31622401"),
     "password_min_length": ("8", "128", "7", "129"),
     "password_memory_kib": ("19456", "4194304", "19455", "4194305"),
     "password_passes": ("2", "100", "1", "101"),

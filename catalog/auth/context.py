@@ -1,8 +1,10 @@
 """What the running app holds for accounts and tokens, typed."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from quart import Quart, current_app
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.keys import KeyRing
 from catalog.auth.passwords import Passwords
@@ -13,11 +15,16 @@ _EXTENSION = "catalog.auth"
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """One app's keys and password threads, and its list of what changed since tokens were made."""
+    """One app's keys and password threads, and its list of what changed since tokens were made.
+
+    Attributes:
+        farewell: takes away what an account has elsewhere, in the transaction that deletes it.
+    """
 
     keys: KeyRing
     passwords: Passwords
     revocations: Revocations
+    farewell: Callable[[AsyncSession, int], Awaitable[None]]
 
 
 def hold(app: Quart, auth: Auth) -> None:

@@ -1,6 +1,6 @@
 """The rules of accounts: who may be made, who may sign in, who may go on."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -347,8 +347,21 @@ async def change_email(session: AsyncSession, *, user_id: int, email: str) -> di
     return await read_own(session, user_id=user_id)
 
 
-async def delete_account(session: AsyncSession, *, subject: str, account: Account) -> list[int]:
-    """Delete an account with its products and end its sessions.
+async def delete_account(
+    session: AsyncSession,
+    *,
+    subject: str,
+    account: Account,
+    farewell: Callable[[AsyncSession, int], Awaitable[None]],
+) -> list[int]:
+    """Delete an account and end its sessions.
+
+    Args:
+        session: the transaction.
+        subject: what wrong passwords count for.
+        account: as it was when its password was checked.
+        farewell: takes away what else is the account's; called with its row locked, so that
+            nothing is added meanwhile.
 
     Returns:
         the sessions that have ended.
@@ -366,6 +379,7 @@ async def delete_account(session: AsyncSession, *, subject: str, account: Accoun
         raise WrongPassword
     ended = await sessions.end_all(session, user_id=user_id)
     await sessions.forget_origins(session, user_id=user_id)
+    await farewell(session, user_id)
     await affected_rows(session, delete(User).where(User.id == user_id))
     return ended
 
@@ -380,6 +394,12 @@ async def require_account(session: AsyncSession | AsyncConnection, *, user_id: i
     if row is None or row.disabled:
         raise AccountUnavailable
     return Role(row.role)
+
+
+async def usable_accounts(session: AsyncSession, *, user_ids: Iterable[int]) -> set[int]:
+    """Which of the accounts may go on calling."""
+    usable = select(User.id).where(User.id.in_(sorted(user_ids)), User.disabled.is_(False))
+    return set(await session.scalars(usable))
 
 
 async def keep_an_admin(session: AsyncSession, *, without: int) -> None:

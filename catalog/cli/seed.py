@@ -13,7 +13,8 @@ from catalog.cli.entry import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.errors import OperatorError
-from catalog.products.samples import CHUNK_ROWS, insert_samples, make_samples
+from catalog.products.samples import CHUNK_ROWS, make_samples
+from catalog.products.service import insert_products
 from catalog.settings import Settings
 
 MAX_ROWS = 100_000_000
@@ -92,9 +93,9 @@ async def _seed(
             owner_ids += ids
             new_users += new
             advance(len(ids))
-        for samples in make_samples(products, owner_ids=owner_ids, seed=random_seed):
-            await database.transaction(insert_samples, samples)
-            advance(len(samples))
+        for offers in make_samples(products, owner_ids=owner_ids, seed=random_seed):
+            await database.transaction(insert_products, offers)
+            advance(len(offers))
         return new_users
     finally:
         await database.close()

@@ -1,4 +1,4 @@
-"""Conditional requests: entity tags and what clients do with them (RFC 9110, section 13)."""
+"""Requests that are to be done only if, or only once: entity tags (RFC 9110, section 13), keys."""
 
 import re
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from quart import Response, request
 from catalog.errors import FieldError, InvalidRequest
 from catalog.http.rendering import json_response
 
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
@@ -76,6 +77,21 @@ def if_match() -> Tags | None:
         return Tags(",".join(values))
     except ValueError as fault:
         raise InvalidRequest(errors=[FieldError("header", "If-Match", f"It {fault}.")]) from None
+
+
+def idempotency_key() -> str | None:
+    """The text under which the caller would send this request again; None if there is none.
+
+    Raises:
+        InvalidRequest: it is not 1 to 255 printable ASCII characters.
+    """
+    values = request.headers.getlist("Idempotency-Key")
+    if not values:
+        return None
+    if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
+        message = "It must be 1 to 255 printable ASCII characters."
+        raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", message)])
+    return str(values[0])
 
 
 def cacheable_response(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Response:

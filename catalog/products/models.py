@@ -1,6 +1,8 @@
-"""Products."""
+"""Products, the log of their changes, and what makes a repeated request the same one."""
 
 from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
 
 from sqlalchemy import CheckConstraint, Float, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
@@ -50,3 +52,74 @@ class Product(Base):
     version: Mapped[int] = mapped_column(Id, default=1)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
     updated_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
+
+
+class Offer(NamedTuple):
+    """A product that no database has numbered yet.
+
+    Attributes:
+        created_at: when it was offered; None for now.
+    """
+
+    name: str
+    description: str | None
+    price: float
+    owner_id: int
+    created_at: datetime | None = None
+
+
+class ChangeType(StrEnum):
+    """What has happened to a product."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+
+
+class ProductChange(Base):
+    """One committed change; outlives its product, and is deleted after the retention."""
+
+    __tablename__ = "product_changes"
+    __table_args__ = (
+        CheckConstraint("type IN ('created', 'updated', 'deleted')", name="type"),
+        {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"},
+    )
+
+    # Counted by ChangeCounter and not by the engine, whose own numbers are given out before the
+    # commit: a reader who has seen 8 could find 7 afterwards.
+    position: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
+    type: Mapped[str] = mapped_column(ExactString(7))
+    product_id: Mapped[int] = mapped_column(Id)
+    version: Mapped[int] = mapped_column(Id)
+    at: Mapped[datetime] = mapped_column(Timestamp)
+
+
+class ChangeCounter(Base):
+    """The position of the last change: one row, whose lock puts the commits in order."""
+
+    __tablename__ = "change_counter"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="single"),
+        {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Id)
+
+
+class IdempotencyKey(Base):
+    """A create that was done under a key of the client's, so that a repeat finds its answer.
+
+    The answer is not kept: the repeat brings the same content, and the rest is here.
+    """
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = ({"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"},)
+
+    user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
+    # SHA-256, in hexadecimal: of the key, and of the content that came with it.
+    key_hash: Mapped[str] = mapped_column(ExactString(64), primary_key=True)
+    content_hash: Mapped[str] = mapped_column(ExactString(64))
+    product_id: Mapped[int] = mapped_column(Id)
+    position: Mapped[int] = mapped_column(Id)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, index=True)

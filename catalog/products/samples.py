@@ -10,23 +10,15 @@ from itertools import pairwise
 from itertools import product as combinations
 from math import exp
 from statistics import NormalDist
-from typing import NamedTuple
 
-from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from catalog.db.columns import Timestamp
-from catalog.products.models import Product
+from catalog.products.models import Offer
 
 CHUNK_ROWS = 2000
-"""Products made in one transaction. The driver sends statements of up to 1,000 kB, a sixteenth of
-the least ``max_allowed_packet`` that supported servers come with; 2,000 products take half that."""
+"""Products made in one transaction."""
 
 FIRST_OFFER = datetime(2024, 1, 1, tzinfo=UTC)
 OFFERED_FOR = timedelta(days=730)
 """The span over which the products of one run were offered, evenly, in the order of their ids."""
-
-_COLUMNS = ("name", "description", "price", "user_id", "version", "created_at", "updated_at")
 
 _COLOURS = (
     *("Amber", "Black", "Cobalt", "Cream", "Crimson", "Ecru", "Forest green", "Indigo", "Ivory"),
@@ -103,17 +95,7 @@ _SENTENCES = (
 _SENTENCE_COUNTS = (*[None] * 15, *[0] * 3, *[1] * 30, *[2] * 32, *[3] * 20)
 
 
-class Sample(NamedTuple):
-    """A product that no database has numbered yet."""
-
-    name: str
-    description: str | None
-    price: float
-    user_id: int
-    created_at: datetime
-
-
-def make_samples(count: int, *, owner_ids: Sequence[int], seed: int) -> Iterator[list[Sample]]:
+def make_samples(count: int, *, owner_ids: Sequence[int], seed: int) -> Iterator[list[Offer]]:
     """Products in chunks, oldest first; few owners offer many of them and many a few."""
     chance = random.Random(seed)  # noqa: S311 (repeatable is what it must be)
     all_prices = _prices()
@@ -135,7 +117,7 @@ def make_samples(count: int, *, owner_ids: Sequence[int], seed: int) -> Iterator
                 description = " ".join([next(sentences) for _ in range(length)])
             owner_id = owner_ids[int(len(owner_ids) * chance.random() ** 2)]
             age = timedelta(0, 0, int((row + chance.random()) * pace))
-            samples.append(Sample(name + suffix, description, price, owner_id, FIRST_OFFER + age))
+            samples.append(Offer(name + suffix, description, price, owner_id, FIRST_OFFER + age))
         yield samples
 
 
@@ -143,21 +125,3 @@ def _prices() -> list[float]:
     """Ten thousand of them, log-normal around 25, in cents."""
     logarithm = NormalDist(3.2, 1.1)
     return [round(exp(logarithm.inv_cdf((rank + 0.5) / 10_000)), 2) for rank in range(10_000)]
-
-
-async def insert_samples(session: AsyncSession, samples: Sequence[Sample]) -> None:
-    """Write products as few large statements.
-
-    Past SQLAlchemy's own handling of parameters, which takes as long as the server does.
-    """
-    connection = await session.connection()
-    dialect = connection.dialect
-    as_stored = Timestamp().dialect_impl(dialect).bind_processor(dialect)
-    assert as_stored is not None  # noqa: S101 (what every Timestamp has; tells mypy)
-    rows = []
-    for sample in samples:
-        # As text, because the driver takes seven times as long for a datetime.
-        at = str(as_stored(sample.created_at))
-        rows.append((sample.name, sample.description, sample.price, sample.user_id, 1, at, at))
-    statement = insert(Product).values(dict.fromkeys(_COLUMNS)).compile(dialect=dialect)
-    await connection.exec_driver_sql(str(statement), rows)

@@ -7,16 +7,20 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from catalog.db.columns import MAX_ID
 from catalog.http.schemas import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
     WITHOUT_NUL_PATTERN,
     Digits,
     Id,
     PageQuery,
+    QueryParameters,
     RequestBody,
     ResponseBody,
     WithoutNul,
 )
-from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
+from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeType
 
 NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 """What ``Name`` checks, for readers of the OpenAPI document (ECMA-262)."""
@@ -177,6 +181,38 @@ class ListQuery(MyListQuery):
     user_id: Annotated[Id, Digits] | None = Field(default=None, description="Whose they are.")
 
 
+class ProductChangeRead(ResponseBody):
+    """A change to a product."""
+
+    position: int = Field(ge=1, description="1, 2, 3, … in the order of the commits.")
+    type: ChangeType
+    id: Id = Field(description="The product's.")
+    version: int = Field(ge=1, description="The product's after the change, or its last.")
+    at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
+    product: ProductRead | None = Field(
+        description="As it is by now; null after a deletion, this one or a later one."
+    )
+
+
+class ChangePage(ResponseBody):
+    """Changes in order, and where to go on."""
+
+    changes: list[ProductChangeRead]
+    position: int = Field(ge=0, description="The next `since`.")
+    more: bool = Field(description="Whether there are more already.")
+
+
+class ChangesQuery(QueryParameters):
+    """Which changes."""
+
+    since: Annotated[int, Field(ge=0, le=MAX_ID), Digits] = Field(
+        default=0, description="A position; changes after it are listed."
+    )
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
+        default=DEFAULT_LIMIT, description="Changes in one answer."
+    )
+
+
 class IfMatch(BaseModel):
     """A header of a request that changes a product."""
 
@@ -186,13 +222,31 @@ class IfMatch(BaseModel):
     )
 
 
-class PageHeaders(ResponseBody):
+class IdempotencyHeader(BaseModel):
+    """A header of a request that creates a product."""
+
+    idempotency_key: str | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        max_length=255,
+        description="A repeat under the same key and with the same content gets the first answer.",
+    )
+
+
+class PositionHeaders(ResponseBody):
+    """A header of every answer about products."""
+
+    catalog_position: int = Field(
+        ge=0, description="A position that the content includes; after a write, its own."
+    )
+
+
+class PageHeaders(PositionHeaders):
     """Headers of a page."""
 
     link: str | None = Field(default=None, description='The next page, as `rel="next"`.')
 
 
-class ProductHeaders(ResponseBody):
+class ProductHeaders(PositionHeaders):
     """Headers of a product."""
 
     etag: str = Field(description="For `If-Match` and `If-None-Match`.")
@@ -202,3 +256,6 @@ class CreatedHeaders(ProductHeaders):
     """Headers of a new product."""
 
     location: str
+    idempotency_replayed: str | None = Field(
+        default=None, description="`true` when an earlier request with that key has created it."
+    )

@@ -4,17 +4,30 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, delete, update
+from sqlalchemy import ColumnElement, Select, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import Role
-from catalog.auth.service import require_account
+from catalog.auth.service import require_account, usable_accounts
 from catalog.db.columns import now, rfc3339_text
-from catalog.db.statements import affected_rows
-from catalog.errors import Conflict, Forbidden, NotFound, PreconditionFailed
-from catalog.products import queries
-from catalog.products.models import Product
+from catalog.db.statements import affected_rows, insert_numbered_rows, stored_instant
+from catalog.errors import (
+    AccountUnavailable,
+    CatalogError,
+    Conflict,
+    Forbidden,
+    KeyReused,
+    NotFound,
+    PreconditionFailed,
+)
+from catalog.products import changes, idempotency, queries
+from catalog.products.idempotency import Done, Key
+from catalog.products.models import ChangeType, Offer, Product
 from catalog.products.queries import Position, Selection
+
+_INSERTED_COLUMNS = (
+    *("name", "description", "price", "user_id", "version", "created_at", "updated_at"),
+)
 
 IsExpected = Callable[[dict[str, Any]], bool]
 """Tells whether a product, ready to render, is as the caller thinks."""
@@ -63,30 +76,103 @@ async def list_products(
     return Page(products, last, total)
 
 
-async def create_product(
-    session: AsyncSession, *, name: str, price: float, description: str | None, caller_id: int
-) -> dict[str, Any]:
-    """Offer a product.
+class Create(NamedTuple):
+    """A create that a client asks for, and its key if it sent one."""
+
+    offer: Offer
+    key: Key | None = None
+
+
+class Written(NamedTuple):
+    """What a write has done.
+
+    Attributes:
+        product: as it is now, ready to render; as it was, if it was deleted.
+        position: the change's.
+        replayed: whether an earlier request with the same key has done it.
+    """
+
+    product: dict[str, Any]
+    position: int
+    replayed: bool = False
+
+
+async def create_products(
+    session: AsyncSession, creates: Sequence[Create]
+) -> list[Written | CatalogError]:
+    """Offer products, each as if it came alone.
 
     Returns:
-        the product, ready to render.
+        for each, in their order, what was done or why not: AccountUnavailable, because its
+        owner's account is disabled or gone; KeyReused, because its key came with other content.
 
     Raises:
-        AccountUnavailable: the caller's account is disabled or gone.
+        IntegrityError: another transaction used one of the keys at the same time, or removed one
+            of the accounts; nothing is done.
     """
-    await require_account(session, user_id=caller_id)
-    created_at = now()
-    product = Product(
-        name=name,
-        price=price,
-        description=description,
-        user_id=caller_id,
-        created_at=created_at,
-        updated_at=created_at,
-    )
-    session.add(product)
-    await session.flush()
-    return _rendered(product)
+    owner_ids = {create.offer.owner_id for create in creates}
+    accounts = await usable_accounts(session, user_ids=owner_ids)
+    keys = [create.key for create in creates if create.key is not None]
+    known = await idempotency.look_up(session, keys) if keys else {}
+    outcomes: dict[int, Written | CatalogError] = {}
+    todo: list[int] = []
+    for index, (offer, key) in enumerate(creates):
+        if offer.owner_id not in accounts:
+            outcomes[index] = AccountUnavailable()
+        elif key is not None and key.name in known:
+            outcomes[index] = _replay(offer, key, known[key.name])
+        else:
+            todo.append(index)
+    if todo:
+        made = await insert_products(session, [creates[index].offer for index in todo])
+        done = []
+        for index, product_id, position in zip(todo, made.ids, made.positions, strict=True):
+            offer, key = creates[index]
+            outcomes[index] = Written(_rendered(offer, product_id, made.at), position)
+            if key is not None:
+                done.append((key, Done(key.content_hash, product_id, position, made.at)))
+        if done:
+            await idempotency.remember(session, done)
+    return [outcomes[index] for index in range(len(creates))]
+
+
+def _replay(offer: Offer, key: Key, done: Done) -> Written | CatalogError:
+    """The first answer once more, made of the same content."""
+    if done.content_hash != key.content_hash:
+        return KeyReused()
+    product = _rendered(offer, done.product_id, done.created_at)
+    return Written(product, done.position, replayed=True)
+
+
+class Inserted(NamedTuple):
+    """New products.
+
+    Attributes:
+        ids: in the order of the offers, ascending.
+        positions: of their creations; consecutive.
+        at: when they were created, where the offer did not say.
+    """
+
+    ids: list[int]
+    positions: range
+    at: datetime
+
+
+async def insert_products(session: AsyncSession, offers: Sequence[Offer]) -> Inserted:
+    """Write products and the log of it, for owners whose accounts have been looked at.
+
+    It takes the positions, so nothing slow may come after it in the transaction.
+    """
+    at = now()
+    instant = stored_instant(session, at)
+    rows = []
+    for name, description, price, owner_id, created_at in offers:
+        then = instant if created_at is None else stored_instant(session, created_at)
+        rows.append((name, description, price, owner_id, 1, then, then))
+    ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
+    created = [(product_id, 1) for product_id in ids]
+    position = await changes.record(session, ChangeType.CREATED, created, at=at)
+    return Inserted(ids, range(position - len(ids) + 1, position + 1), at)
 
 
 async def read_product(
@@ -104,10 +190,10 @@ async def change_product(
     session: AsyncSession,
     *,
     product_id: int,
-    changes: dict[str, Any],
+    values: dict[str, Any],
     caller_id: int,
     is_expected: IsExpected | None = None,
-) -> dict[str, Any]:
+) -> Written:
     """Change some fields of a product that the caller owns; an administrator may change any.
 
     A change to what is there already is none, and leaves the version as it is.
@@ -115,12 +201,9 @@ async def change_product(
     Args:
         session: the transaction.
         product_id: which product.
-        changes: the fields and their new values.
+        values: the fields and their new values.
         caller_id: whose account asks.
         is_expected: whether the product is as the caller thinks; None when it may be anything.
-
-    Returns:
-        the product as it is now, ready to render.
 
     Raises:
         AccountUnavailable: the caller's account is disabled or gone.
@@ -129,13 +212,16 @@ async def change_product(
         PreconditionFailed: it is not as expected.
     """
     product = await _lock(session, product_id, caller_id, is_expected)
-    if all(product[field] == value for field, value in changes.items()):
-        return product
-    values = {**changes, "version": product["version"] + 1, "updated_at": now()}
-    change = update(Product).where(*_is_still(product)).values(values)
-    if await affected_rows(session, change) == 0:
+    if all(product[field] == value for field, value in values.items()):
+        return Written(product, await changes.current_position(session))
+    at = now()
+    version = product["version"] + 1
+    change = update(Product).where(*_is_still(product))
+    if await affected_rows(session, change.values(**values, version=version, updated_at=at)) == 0:
         raise Conflict("Another request changed the product at the same time.")
-    return await read_product(session, product_id=product_id)
+    position = await changes.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)
+    product |= {**values, "version": version, "updated_at": rfc3339_text(at)}
+    return Written(product, position)
 
 
 async def delete_product(
@@ -144,7 +230,7 @@ async def delete_product(
     product_id: int,
     caller_id: int,
     is_expected: IsExpected | None = None,
-) -> None:
+) -> Written:
     """Withdraw a product that the caller owns; an administrator may withdraw any.
 
     Args:
@@ -162,6 +248,22 @@ async def delete_product(
     product = await _lock(session, product_id, caller_id, is_expected)
     if await affected_rows(session, delete(Product).where(*_is_still(product))) == 0:
         raise Conflict("Another request changed the product at the same time.")
+    last = (product_id, product["version"])
+    position = await changes.record(session, ChangeType.DELETED, [last], at=now())
+    return Written(product, position)
+
+
+async def delete_products_of(session: AsyncSession, user_id: int) -> None:
+    """Withdraw all that an account offers, before the account goes.
+
+    Its row must be locked, so that nothing is added meanwhile.
+    """
+    own = select(Product.id, Product.version).where(Product.user_id == user_id)
+    rows = await session.execute(own.order_by(Product.id).with_for_update())
+    last = [(row.id, row.version) for row in rows]
+    if last:
+        await affected_rows(session, delete(Product).where(Product.user_id == user_id))
+        await changes.record(session, ChangeType.DELETED, last, at=now())
 
 
 async def _lock(
@@ -191,9 +293,16 @@ def _is_still(product: dict[str, Any]) -> tuple[ColumnElement[bool], ...]:
     return Product.id == product["id"], Product.version == product["version"]
 
 
-def _rendered(product: Product) -> dict[str, Any]:
-    values = {field: getattr(product, field) for field in queries.FIELDS}
+def _rendered(offer: Offer, product_id: int, created_at: datetime) -> dict[str, Any]:
+    """A product that has just been created."""
+    instant = rfc3339_text(created_at)
     return {
-        field: rfc3339_text(value) if isinstance(value, datetime) else value
-        for field, value in values.items()
+        "id": product_id,
+        "name": offer.name,
+        "description": offer.description,
+        "price": offer.price,
+        "user_id": offer.owner_id,
+        "version": 1,
+        "created_at": instant,
+        "updated_at": instant,
     }

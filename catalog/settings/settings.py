@@ -162,6 +162,12 @@ class Settings(BaseSettings):
     revocation_interval: Annotated[float, Field(ge=0.1, le=1.0)] = 0.5
     """Seconds between two looks of a worker at which sessions have ended."""
 
+    change_retention: Life = timedelta(days=30)
+    """Seconds for which changes to products can be followed."""
+
+    idempotency_retention: Life = timedelta(days=1)
+    """Seconds for which a repeated Idempotency-Key gets the first answer."""
+
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 8
     """Shortest password that sign-up accepts, in characters."""
 

@@ -14,6 +14,7 @@ from catalog.auth.models import Role, User
 from catalog.auth.service import Account, delete_account
 from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, LastAdmin, NotFound
+from catalog.products.service import delete_products_of
 from tests.auth.rows import add_admin
 from tests.db.support import on_servers
 from tests.support import PASSWORD
@@ -57,7 +58,9 @@ def change(database: Database, user_id: int, *, by: int, to: dict[str, Any]) -> 
 
 def leave(database: Database, user_id: int, name: str) -> Awaitable[object]:
     account = Account(user_id, name, f"{name}@example.com", Role.ADMIN, False, PASSWORD)
-    return database.transaction(delete_account, subject="nobody guesses", account=account)
+    return database.transaction(
+        delete_account, subject="nobody guesses", account=account, farewell=delete_products_of
+    )
 
 
 class TestLastAdmin:

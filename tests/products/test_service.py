@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
-from catalog.errors import AccountUnavailable, Forbidden, NotFound
-from catalog.products.queries import Position, Selection
-from catalog.products.service import create_product, delete_product, list_products
+from catalog.errors import AccountUnavailable, CatalogError, Forbidden, NotFound
+from catalog.products.models import Offer
+from catalog.products.queries import Selection
+from catalog.products.service import Create, create_products, delete_product, list_products
 
 ADA, BOB, GRACE, NOBODY = 1, 2, 3, 4
 
@@ -31,9 +32,14 @@ async def database(database: Database) -> Database:
 
 
 async def offer(database: Database, name: str = "Lamp", caller_id: int = ADA) -> dict[str, Any]:
-    return await database.transaction(
-        create_product, name=name, price=1.0, description=None, caller_id=caller_id
-    )
+    (outcome,) = await database.transaction(create_products, [lamp(caller_id, name)])
+    if isinstance(outcome, CatalogError):
+        raise outcome
+    return outcome.product
+
+
+def lamp(caller_id: int, name: str = "Lamp") -> Create:
+    return Create(Offer(name, None, 1.0, caller_id))
 
 
 async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
@@ -41,9 +47,8 @@ async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
 
 
 async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
-    selection = Selection(**options)
-    page = await database.reading(list_products, selection=selection, after=None, limit=100)
-    return page.products
+    options = {"selection": Selection(), "after": None, "limit": 100, **options}
+    return (await database.reading(list_products, **options)).products
 
 
 async def disable(session: AsyncSession, user_id: int) -> None:
@@ -58,7 +63,7 @@ class TestCreateProduct:
 
     async def test_nothing_is_left_when_the_transaction_fails(self, database: Database) -> None:
         async def create_and_fail(session: AsyncSession) -> None:
-            await create_product(session, name="Lamp", price=1, description=None, caller_id=ADA)
+            await create_products(session, [lamp(ADA)])
             raise NotFound
 
         with pytest.raises(NotFound):
@@ -128,8 +133,8 @@ class TestDeleteProduct:
                 return_exceptions=True,
             )
 
-            assert outcomes.count(None) == 1
-            assert [type(each) for each in outcomes if each is not None] == [NotFound]
+            refused = [each for each in outcomes if isinstance(each, BaseException)]
+            assert [type(each) for each in refused] == [NotFound]
 
 
 class TestListProducts:
@@ -138,10 +143,9 @@ class TestListProducts:
     ) -> None:
         ids = [(await offer(database))["id"] for _ in range(3)]
 
-        async def last(limit: int, after: int | None = None) -> Position | None:
-            place = None if after is None else (after,)
+        async def last(limit: int, *after: int) -> object:
             page = await database.reading(
-                list_products, selection=Selection(), after=place, limit=limit
+                list_products, selection=Selection(), after=after or None, limit=limit
             )
             return page.last
 
@@ -160,5 +164,6 @@ class TestListProducts:
             return [product["name"] for product in await listed(database, **options)]
 
         assert await names() == ["Stool", "Chair", "Lamp"]
-        assert await names(user_id=ADA) == ["Stool", "Lamp"]
-        assert await names(user_id=NOBODY) == []
+        assert await names(selection=Selection(user_id=ADA)) == ["Stool", "Lamp"]
+        assert await names(selection=Selection(user_id=ADA), after=(3,)) == ["Lamp"]
+        assert await names(selection=Selection(user_id=NOBODY)) == []

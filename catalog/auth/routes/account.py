@@ -72,7 +72,7 @@ async def delete_account(data: AccountDeletion) -> Response:
     """Delete your account and your products."""
     async with _confirmed(data.password, "/password") as (account, subject):
         ended = await database().transaction(
-            service.delete_account, subject=subject, account=account
+            service.delete_account, subject=subject, account=account, farewell=auth().farewell
         )
     auth().revocations.add(ended)
     record(Audit.ACCOUNT_DELETED, user_id=account.id)

@@ -1,5 +1,5 @@
-"""HTTP in and out: lists of products, and one product."""
+"""HTTP in and out: lists of products, one product, and what has happened to them."""
 
-from catalog.products.routes import lists, products
+from catalog.products.routes import changes, lists, products
 
-blueprints = (lists.blueprint, products.blueprint)
+blueprints = (changes.blueprint, lists.blueprint, products.blueprint)

@@ -12,7 +12,7 @@ from catalog.http.context import cursors, database
 from catalog.http.limits import limited
 from catalog.http.openapi import revalidates
 from catalog.http.pagination import Place, link_headers
-from catalog.products import service
+from catalog.products import changes, service
 from catalog.products.queries import Selection
 from catalog.products.schemas import (
     ListQuery,
@@ -58,7 +58,8 @@ async def list_my_products(query_args: MyListQuery) -> Response:
 
 async def _page(path: str, query: MyListQuery, selection: Selection, *, bound_to: str) -> Response:
     place = Place(cursors(), query.cursor, path=path, bound_to=bound_to)
-    page = await database().reading(
+    position, page = await database().reading(
+        changes.at_position,
         service.list_products,
         selection=selection,
         after=tuple(place.after) if place.after else None,
@@ -66,7 +67,11 @@ async def _page(path: str, query: MyListQuery, selection: Selection, *, bound_to
         count=query.total,
     )
     next_url = place.next_url(page.last, request.args)
-    headers = {"Cache-Control": "no-cache", **link_headers(next_url)}
+    headers = {
+        "Cache-Control": "no-cache",
+        changes.HEADER: str(position),
+        **link_headers(next_url),
+    }
     body = orjson.dumps(_rendered(page, query.fields, next_url))
     return cacheable_response(body, etag_of(body), headers=headers)
 

@@ -8,22 +8,35 @@ from quart import Blueprint, Response
 from quart_schema import document_headers, document_response, tag_blueprint, validate_request
 
 from catalog.auth.guards import caller_id, public, signed_in
-from catalog.errors import AccountUnavailable, Conflict, Forbidden, PreconditionFailed
-from catalog.http.conditional import cacheable_response, etag_of, if_match
+from catalog.errors import (
+    AccountUnavailable,
+    Conflict,
+    Forbidden,
+    KeyInUse,
+    KeyReused,
+    PreconditionFailed,
+)
+from catalog.http.conditional import cacheable_response, etag_of, idempotency_key, if_match
 from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import refuses, revalidates
 from catalog.http.rendering import json_response
-from catalog.products import service
+from catalog.products import changes, service
+from catalog.products.context import products
+from catalog.products.idempotency import key_of
+from catalog.products.models import Offer
 from catalog.products.schemas import (
     CreatedHeaders,
+    IdempotencyHeader,
     IfMatch,
+    PositionHeaders,
     ProductCreate,
     ProductDeleted,
     ProductHeaders,
     ProductRead,
     ProductUpdate,
 )
+from catalog.products.service import Create
 
 PATH = "/api/products"
 
@@ -34,20 +47,20 @@ tag_blueprint(blueprint, ["products"])
 @blueprint.post("")
 @limited("write")
 @signed_in
-@refuses(AccountUnavailable)
+@refuses(AccountUnavailable, KeyInUse, KeyReused)
 @validate_request(ProductCreate)
+@document_headers(IdempotencyHeader)
 @document_response(ProductRead, 201, CreatedHeaders)
 async def create_product(data: ProductCreate) -> Response:
     """Offer a product."""
-    product = await database().transaction(
-        service.create_product,
-        name=data.name,
-        price=data.price,
-        description=data.description,
-        caller_id=caller_id(),
-    )
-    headers = {"Location": f"{PATH}/{product['id']}"}
-    return _product_response(product, status=201, headers=headers)
+    offer = Offer(data.name, data.description, data.price, caller_id())
+    text = idempotency_key()
+    key = key_of(offer, text) if text is not None else None
+    created = await products().creates.write(Create(offer, key), key=key and key.name)
+    headers = {"Location": f"{PATH}/{created.product['id']}"}
+    if created.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return _written(created, status=201, headers=headers)
 
 
 @blueprint.get("/<id:product_id>")
@@ -57,9 +70,12 @@ async def create_product(data: ProductCreate) -> Response:
 @document_response(ProductRead, 200, ProductHeaders)
 async def read_product(product_id: int) -> Response:
     """Read a product."""
-    product = await database().reading(service.read_product, product_id=product_id)
+    position, product = await database().reading(
+        changes.at_position, service.read_product, product_id=product_id
+    )
     body, etag = _representation(product)
-    return cacheable_response(body, etag, headers={"Cache-Control": "no-cache"})
+    headers = {"Cache-Control": "no-cache", changes.HEADER: str(position)}
+    return cacheable_response(body, etag, headers=headers)
 
 
 @blueprint.patch("/<id:product_id>")
@@ -71,14 +87,14 @@ async def read_product(product_id: int) -> Response:
 @document_response(ProductRead, 200, ProductHeaders)
 async def change_product(product_id: int, data: ProductUpdate) -> Response:
     """Change one of your products; an administrator may change any."""
-    product = await database().transaction(
+    changed = await database().transaction(
         service.change_product,
         product_id=product_id,
-        changes=data.model_dump(exclude_unset=True),
+        values=data.model_dump(exclude_unset=True),
         caller_id=caller_id(),
         is_expected=_is_expected(),
     )
-    return _product_response(product)
+    return _written(changed)
 
 
 def _is_expected() -> service.IsExpected | None:
@@ -93,11 +109,12 @@ def _representation(product: dict[str, Any]) -> tuple[bytes, str]:
     return body, etag_of(body, version=product["version"])
 
 
-def _product_response(
-    product: dict[str, Any], *, status: int = 200, headers: Mapping[str, str] | None = None
+def _written(
+    write: service.Written, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    body, etag = _representation(product)
-    return json_response(body, status=status, headers={"ETag": etag, **(headers or {})})
+    body, etag = _representation(write.product)
+    own = {"ETag": etag, changes.HEADER: str(write.position)}
+    return json_response(body, status=status, headers={**own, **(headers or {})})
 
 
 @blueprint.delete("/<id:product_id>")
@@ -105,14 +122,14 @@ def _product_response(
 @signed_in
 @refuses(AccountUnavailable, Forbidden, Conflict, PreconditionFailed)
 @document_headers(IfMatch)
-@document_response(ProductDeleted)
+@document_response(ProductDeleted, 200, PositionHeaders)
 async def delete_product(product_id: int) -> Response:
     """Withdraw one of your products; an administrator may withdraw any."""
-    await database().transaction(
+    withdrawn = await database().transaction(
         service.delete_product,
         product_id=product_id,
         caller_id=caller_id(),
         is_expected=_is_expected(),
     )
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
-    return json_response(deleted)
+    return json_response(deleted, headers={changes.HEADER: str(withdrawn.position)})

@@ -1,0 +1,173 @@
+"""The position and the change log: every committed change in commit order, without gaps.
+
+One row counts the changes. A transaction takes its positions last, and its lock on that row lasts
+until the commit: whoever takes the next ones commits later. So a reader who has seen a position
+has seen all before it, which the engines' own numbers, given out before the commit, do not offer.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from sqlalchemy import Integer, bindparam, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.db.columns import Id, now, rfc3339
+from catalog.db.statements import affected_rows, insert_rows, stored_instant
+from catalog.errors import CatalogError, ChangesGone
+from catalog.products import queries
+from catalog.products.models import ChangeCounter, ChangeType, Product, ProductChange
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+HEADER = "Catalog-Position"
+"""Tells, of a read, a position that its content includes; of a write, its own."""
+
+_log = ProductChange.__table__.c
+_LOG_COLUMNS = ("position", "type", "product_id", "version", "at")
+
+_POSITION = select(ChangeCounter.position)
+_OLDEST = select(_log.position, _log.at).order_by(_log.position)
+
+_OWN_COLUMNS = (_log.position, _log.type, _log.product_id, _log.version, rfc3339(_log.at))
+
+_FOLLOWING = (
+    select(*_OWN_COLUMNS, *queries.COLUMNS)
+    .outerjoin_from(ProductChange, Product, Product.id == _log.product_id)
+    .where(_log.position > bindparam("since", type_=Id))
+    .order_by(_log.position)
+    .limit(bindparam("limit", type_=Integer))
+)
+
+
+class Changes(NamedTuple):
+    """A stretch of the log.
+
+    Attributes:
+        changes: ready to render, in their order.
+        position: that of the last of them, or where the reader stood if there is none.
+        more: whether there were more already.
+    """
+
+    changes: list[dict[str, Any]]
+    position: int
+    more: bool
+
+
+async def record(
+    session: AsyncSession, kind: ChangeType, products: Sequence[tuple[int, int]], *, at: datetime
+) -> int:
+    """Log changes of one kind; the last thing that a transaction does.
+
+    Args:
+        session: the transaction of the changes themselves.
+        kind: what was done.
+        products: ids and, as they are now or were when they were deleted, versions.
+        at: when.
+
+    Returns:
+        the position of the last of them; they have consecutive ones, in the order given.
+    """
+    position = await _take(session, len(products))
+    instant = stored_instant(session, at)
+    first = position - len(products) + 1
+    rows = [
+        (first + offset, kind.value, product_id, version, instant)
+        for offset, (product_id, version) in enumerate(products)
+    ]
+    await insert_rows(session, ProductChange, _LOG_COLUMNS, rows)
+    return position
+
+
+async def _take(session: AsyncSession, count: int) -> int:
+    """The last of that many positions; the others wait for ours to be committed."""
+    following = update(ChangeCounter).where(ChangeCounter.id == 1)
+    result: Any
+    if session.get_bind().dialect.name == "sqlite":
+        following = following.values(position=ChangeCounter.position + count)
+        result = await session.execute(following.returning(ChangeCounter.position))
+        return int(result.scalar_one())
+    # Tells the new value in the answer to the UPDATE itself (the servers' LAST_INSERT_ID(expr)).
+    value = func.last_insert_id(ChangeCounter.position + count)
+    result = await session.execute(
+        following.values(position=value), execution_options={"synchronize_session": False}
+    )
+    return int(result.lastrowid)
+
+
+async def current_position(connection: AsyncConnection | AsyncSession) -> int:
+    """The position of the last committed change; 0 before the first."""
+    return int((await connection.execute(_POSITION)).scalar_one())
+
+
+async def at_position(
+    connection: AsyncConnection,
+    work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> tuple[int, T]:
+    """Read something, and before it a position that it includes.
+
+    Raises:
+        CatalogError: what ``work`` raises, with the position among its headers.
+    """
+    position = await current_position(connection)
+    try:
+        return position, await work(connection, *args, **kwargs)
+    except CatalogError as error:
+        error.headers[HEADER] = str(position)
+        raise
+
+
+async def read_changes(connection: AsyncConnection, *, since: int, limit: int) -> Changes:
+    """What has happened after a position.
+
+    A product is shown as it is now, or not at all when it is gone: later changes tell the rest.
+
+    Raises:
+        ChangesGone: changes after that position have been deleted, or there never was such a
+            position, as when the database was restored from a backup.
+    """
+    position = await current_position(connection)
+    if since > position:
+        raise ChangesGone(f"The last change has position {position}.")
+    values = {"since": since, "limit": limit}
+    rows: Sequence[Any] = (await connection.execute(_FOLLOWING, values)).all()
+    # Positions have no gaps, so a missing one can only have been deleted.
+    if rows[0].position != since + 1 if rows else since < position:
+        raise ChangesGone("The changes after that position are not kept any more.")
+    last = rows[-1].position if rows else since
+    return Changes([_change(row) for row in rows], last, more=last < position)
+
+
+def _change(row: Sequence[Any]) -> dict[str, Any]:
+    own, product = row[: len(_OWN_COLUMNS)], row[len(_OWN_COLUMNS) :]
+    position, kind, product_id, version, at = own
+    is_there = kind != ChangeType.DELETED and product[0] is not None
+    return {
+        "position": position,
+        "type": kind,
+        "id": product_id,
+        "version": version,
+        "at": at,
+        "product": dict(zip(queries.FIELDS, product, strict=True)) if is_there else None,
+    }
+
+
+async def sweep(session: AsyncSession, *, kept: timedelta, limit: int) -> int:
+    """Delete the oldest changes, that many at most.
+
+    Returns:
+        how many; always the beginning of the log, so that what is left has no gap.
+    """
+    oldest = (await session.execute(_OLDEST.limit(limit))).all()
+    before = now() - kept
+    outdated = [row.position for row in takewhile(lambda row: row.at < before, oldest)]
+    if not outdated:
+        return 0
+    return await affected_rows(
+        session, delete(ProductChange).where(ProductChange.position <= outdated[-1])
+    )

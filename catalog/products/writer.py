@@ -1,0 +1,134 @@
+"""Writes that wait together share one transaction.
+
+A commit costs a flush to disk and a turn at the change counter, however much it writes. One batch
+runs at a time, and what arrives meanwhile is the next one: nobody waits for a timer, and a write
+that comes alone is a batch of one.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from copy import copy
+from typing import Generic, NamedTuple, TypeVar
+
+from catalog.errors import CatalogError, DatabaseBusy, KeyInUse, Unavailable
+
+W = TypeVar("W")
+R = TypeVar("R")
+
+MAX_BATCH = 256
+"""Writes in one transaction."""
+
+MAX_WAITING = 4096
+"""Writes that may wait; more of them are refused at once."""
+
+
+class _Waiting(NamedTuple, Generic[W, R]):
+    write: W
+    key: Hashable | None
+    since: float
+    outcome: asyncio.Future[R]
+
+
+class Writer(Generic[W, R]):
+    """Puts writes into batches; one for each process and kind of write.
+
+    Args:
+        commit: does a batch in one transaction; tells of each write, in order, what came of it or
+            why it was refused. It raises CatalogError when nothing was done.
+        patience: seconds that a write may wait for its batch to begin.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[W]], Awaitable[Sequence[R | CatalogError]]],
+        patience: float,
+    ) -> None:
+        self._commit = commit
+        self._patience = patience
+        self._waiting: deque[_Waiting[W, R]] = deque()
+        self._keys: set[Hashable] = set()
+        self._running: asyncio.Task[None] | None = None
+
+    async def write(self, write: W, *, key: Hashable | None = None) -> R:
+        """Do one write, with others if there are any.
+
+        A caller who is cancelled before the batch begins takes the write along.
+
+        Args:
+            write: what to do.
+            key: what no two writes at a time may share.
+
+        Raises:
+            KeyInUse: a write with the same key is under way.
+            DatabaseBusy: too many are waiting, or it waited for too long.
+            CatalogError: why it was refused.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise DatabaseBusy("Too many writes are waiting.")
+        if key is not None and key in self._keys:
+            raise KeyInUse
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting[W, R](write, key, loop.time(), loop.create_future())
+        self._waiting.append(waiting)
+        if key is not None:
+            self._keys.add(key)
+            waiting.outcome.add_done_callback(lambda _: self._keys.discard(key))
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return await waiting.outcome
+
+    async def close(self) -> None:
+        """Let the batches that wait finish."""
+        if self._running is not None:
+            await self._running
+
+    async def _run(self) -> None:
+        try:
+            while batch := self._next_batch():
+                await self._do(batch)
+        finally:
+            self._running = None
+
+    def _next_batch(self) -> list[_Waiting[W, R]]:
+        """Those who wait longest, but who has gone and who has waited for too long."""
+        began_after = asyncio.get_running_loop().time() - self._patience
+        batch: list[_Waiting[W, R]] = []
+        while self._waiting and len(batch) < MAX_BATCH:
+            waiting = self._waiting.popleft()
+            if waiting.outcome.done():
+                continue
+            if waiting.since < began_after:
+                waiting.outcome.set_exception(DatabaseBusy("The writes before took too long."))
+            else:
+                batch.append(waiting)
+        return batch
+
+    async def _do(self, batch: list[_Waiting[W, R]], *, alone: bool = False) -> None:
+        try:
+            outcomes = await self._commit([waiting.write for waiting in batch])
+        except Unavailable as error:
+            # It may have been committed: to do it again could do it twice.
+            for waiting in batch:
+                _settle(waiting, copy(error))
+        except Exception as error:  # noqa: BLE001 (it is told to those who wait)
+            if alone:
+                _settle(batch[0], error)
+                return
+            # Nothing was done, because of one of them; let it hurt only itself. One that came
+            # alone gets a second try too: what another process did at the same time is seen now.
+            for waiting in batch:
+                await self._do([waiting], alone=True)
+        else:
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                _settle(waiting, outcome)
+
+
+def _settle(waiting: _Waiting[W, R], outcome: R | Exception) -> None:
+    if waiting.outcome.done():
+        # The caller has gone; what was done stays done.
+        return
+    if isinstance(outcome, Exception):
+        waiting.outcome.set_exception(outcome)
+    else:
+        waiting.outcome.set_result(outcome)
