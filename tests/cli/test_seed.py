@@ -1,8 +1,8 @@
 """``catalog seed``, and what it makes."""
 
 import re
-from hashlib import sha256
 from datetime import datetime
+from hashlib import sha256
 from itertools import chain
 from statistics import median
 
