@@ -24,6 +24,7 @@ from catalog.http.context import Running, hold, running
 from catalog.http.headers import Envelope
 from catalog.http.limit_store import create_store
 from catalog.http.limits import configure_limits
+from catalog.http.negotiation import configure_negotiation
 from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
@@ -92,6 +93,7 @@ def create_app(settings: Settings) -> Quart:
     )
     products_context.hold(app, Products(creates))
     configure_routing(app)
+    configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
     configure_limits(app)
     handle_errors(app)

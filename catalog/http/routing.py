@@ -1,15 +1,10 @@
-"""What a path may hold in an id's place, and which answers a client accepts."""
-
-import re
+"""What a path may hold in an id's place, and what a route is called in the log."""
 
 from quart import Quart, request
 from werkzeug.routing import IntegerConverter
 
 from catalog.db.columns import MAX_ID
-from catalog.errors import NotAcceptable
 from catalog.http.headers import annotate
-
-_NO_WEIGHT = re.compile(r"q\s*=\s*0(\.0*)?")
 
 
 def _up_to(largest: int) -> str:
@@ -46,31 +41,6 @@ def configure_routing(app: Quart) -> None:
     # OPTIONS is answered where unknown methods are, in http/problems.py.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.before_request(_remember_route)
-    app.before_request(_only_what_is_accepted)
-
-
-def _accepts_json(accept: str) -> bool:
-    """Whether JSON is acceptable; the most specific range decides (RFC 9110, section 12.5.1).
-
-    Parameters other than the weight are ignored, because clients write ``charset=utf-8`` there.
-    """
-    accepted = {}
-    for item in accept.lower().split(","):
-        media_range, *parameters = (part.strip() for part in item.split(";"))
-        accepted[media_range] = not any(_NO_WEIGHT.fullmatch(each) for each in parameters)
-    for media_range in ("application/json", "application/*", "*/*"):
-        if media_range in accepted:
-            return accepted[media_range]
-    return not accept
-
-
-async def _only_what_is_accepted() -> None:
-    """Refuse a client that cannot read JSON before doing its work (RFC 9110, section 15.5.7)."""
-    # By the rule and not by the path, of which werkzeug drops doubled slashes at its begin.
-    if request.url_rule is None or not request.url_rule.rule.startswith("/api/"):
-        return
-    if not _accepts_json(",".join(request.headers.getlist("Accept"))):
-        raise NotAcceptable("This resource is application/json.")
 
 
 async def _remember_route() -> None:
