@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.engines import tied_to_us
+from tests.server import processes
+
 PATIENCE_SECONDS = 30.0
 """For what takes a second or two on an idle machine."""
+
+END_SECONDS = 10.0
+"""For the last output of processes that were killed."""
 
 CONNECTION_FAILURES = (OSError, asyncio.IncompleteReadError)
 
@@ -135,10 +141,17 @@ class Service:
         ]
 
     async def event(self, name: str, *, count: int = 1, **fields: Any) -> dict[str, Any]:
-        """Wait until an event has been logged that many times, and return the last of them."""
-        found: list[dict[str, Any]] = await until(
-            lambda: len(events := self.logged(name, **fields)) >= count and events
-        )
+        """Wait until an event has been logged that many times, and return the last of them.
+
+        Raises:
+            TimeoutError: it was not; tells what was, and what the service's processes do.
+        """
+        try:
+            found: list[dict[str, Any]] = await until(
+                lambda: len(events := self.logged(name, **fields)) >= count and events
+            )
+        except TimeoutError:
+            raise TimeoutError(f"{name} was not logged. {await self._autopsy()}") from None
         return found[-1]
 
     async def serving(self) -> Self:
@@ -154,7 +167,7 @@ class Service:
     @property
     def workers(self) -> set[int]:
         """Workers that were ever started and still run."""
-        return {pid for pid in self.all_workers if is_running(pid)}
+        return {pid for pid in self.all_workers if processes.is_running(pid)}
 
     @property
     def all_workers(self) -> list[int]:
@@ -164,11 +177,35 @@ class Service:
         self.process.send_signal(number)
 
     async def exit_code(self, *, within: float = PATIENCE_SECONDS) -> int:
-        """Wait for its exit and for the last of its output."""
-        async with asyncio.timeout(within):
-            code = await self.process.wait()
-            await self._reading
+        """Wait for its exit and for the last of its output.
+
+        Raises:
+            TimeoutError: they did not come; tells what its processes do instead.
+        """
+        try:
+            async with asyncio.timeout(within):
+                return await self._ended()
+        except TimeoutError:
+            raise TimeoutError(f"It did not end. {await self._autopsy()}") from None
+
+    async def _ended(self) -> int:
+        code = await self.process.wait()
+        # Waiting must not take it along when the time is over.
+        await asyncio.shield(self._reading)
         return code
+
+    async def _autopsy(self) -> str:
+        """End it; tell what it has logged, what its processes wait for, and where in the code."""
+        alive = processes.of_session(self.process.pid)
+        states = [processes.describe(pid) for pid in alive]
+        for pid in alive:
+            with suppress(ProcessLookupError):
+                # Python then writes down where each of its threads is; see ``Catalog.start``.
+                os.kill(pid, signal.SIGABRT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await self._ended()
+        return "\n".join(["Its processes:", *states, "Its log:", *map(str, self.events), self.text])
 
     async def connect(self) -> Connection:
         """Open a connection, which ends with the service at the latest."""
@@ -194,25 +231,33 @@ class Service:
         return False
 
     async def end(self) -> None:
-        """Kill whatever is left of it."""
-        for connection in self._connections:
-            await connection.close()
-        with suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
-        for pid in self.workers:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        await self._reading
+        """Kill whatever is left of it.
 
+        Raises:
+            TimeoutError: a process that is none of its own holds its output; tells which.
+        """
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                # Again, for what a process has started that was not killed yet.
+                while alive := processes.of_session(self.process.pid):
+                    for pid in alive:
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                    await asyncio.sleep(0.005)
+                for connection in self._connections:
+                    await connection.close()
+                await self._ended()
+        except TimeoutError:
+            raise TimeoutError(f"Its output does not end. {self._let_go_of_output()}") from None
 
-def is_running(pid: int) -> bool:
-    """Whether the process exists and is not a zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in {"Z", "X"}
+    def _let_go_of_output(self) -> str:
+        """Stop reading it, and tell who still has its other end."""
+        transport = self.process._transport  # type: ignore[attr-defined]  # no other way to it
+        pipe = transport.get_pipe_transport(1).get_extra_info("pipe")
+        holders = processes.holders_of(Path(f"/proc/self/fd/{pipe.fileno()}"))
+        self._reading.cancel()
+        transport.close()
+        return "\n".join(["It is held by:", *map(processes.describe, holders)])
 
 
 class Catalog:
@@ -238,11 +283,12 @@ class Catalog:
 
     @asynccontextmanager
     async def start(self, *options: str, **environment: str) -> AsyncIterator[Service]:
-        """Start it; kill it, and the workers it has left, at the end."""
+        """Start it; kill it, and all that it has started, at the end."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "catalog", "serve", *options),
-            env={**os.environ, **self.environment, **environment},
+            *tied_to_us(),
+            *(sys.executable, "-m", "catalog", "serve", *options),
+            env={**os.environ, "PYTHONFAULTHANDLER": "1", **self.environment, **environment},
+            start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

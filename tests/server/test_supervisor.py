@@ -4,7 +4,8 @@ import os
 import resource
 import signal
 
-from tests.server.service import Catalog, Clients, Service, is_running, until
+from tests.server.processes import is_running
+from tests.server.service import Catalog, Clients, Service, until
 
 
 def processor_seconds() -> float:

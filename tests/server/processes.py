@@ -1,0 +1,63 @@
+"""What Linux tells of processes, under /proc."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+GONE = (FileNotFoundError, ProcessLookupError)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is not a zombie."""
+    try:
+        return _stat(pid)[0] not in {"Z", "X"}
+    except GONE:
+        return False
+
+
+def of_session(session: int) -> list[int]:
+    """Processes of a session that still run."""
+    found = []
+    for pid in _all():
+        with suppress(*GONE):
+            if _stat(pid)[3] == str(session) and is_running(pid):
+                found.append(pid)
+    return found
+
+
+def holders_of(file: Path) -> list[int]:
+    """Processes that have open what a file descriptor's link leads to, as the other end of a pipe.
+
+    Args:
+        file: of the form ``/proc/self/fd/3``; its own process is left out.
+    """
+    wanted, ours = file.readlink(), file.parent.parent.resolve().name
+    found = []
+    for pid in _all():
+        with suppress(*GONE, PermissionError):
+            links = {link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()}
+            if wanted in links and str(pid) != ours:
+                found.append(pid)
+    return found
+
+
+def describe(pid: int) -> str:
+    """What a process is and what its threads wait for, in a line."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+        threads = []
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+            threads.append(f"{state} {(thread / 'wchan').read_text()}")
+        return f"{pid} [{', '.join(threads)}] {command}"
+    except (*GONE, PermissionError):
+        return f"{pid} (gone)"
+
+
+def _all() -> Iterator[int]:
+    return (int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal())
+
+
+def _stat(pid: int) -> list[str]:
+    """Its fields from the state on: state, parent, group, session and more."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
