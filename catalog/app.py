@@ -35,6 +35,7 @@ from catalog.products import changes, idempotency, service
 from catalog.products import context as products_context
 from catalog.products import routes as products_routes
 from catalog.products.context import Products, products
+from catalog.products.feed import POLL_SECONDS, Feed
 from catalog.products.writer import Writer
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
@@ -91,7 +92,7 @@ def create_app(settings: Settings) -> Quart:
         lambda creates: database.transaction(service.create_products, creates),
         patience=settings.database_pool_timeout,
     )
-    products_context.hold(app, Products(creates))
+    products_context.hold(app, Products(creates, Feed(database)))
     configure_routing(app)
     configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
@@ -138,7 +139,8 @@ def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
     refresh = Periodic(
         "revocations", revocations.refresh, interval=settings.revocation_interval, at_once=True
     )
-    return [refresh, *sweeps]
+    poll = Periodic("changes", products(app).feed.poll, interval=POLL_SECONDS)
+    return [refresh, poll, *sweeps]
 
 
 async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
@@ -162,5 +164,6 @@ async def _close(app: Quart, tasks: list[Periodic]) -> None:
 
 
 def begin_drain(app: Quart) -> None:
-    """Make the readiness check fail and let every answer close its connection."""
+    """Make the readiness check fail, let every answer close its connection, and end streams."""
     running(app).draining = True
+    products(app).feed.end()

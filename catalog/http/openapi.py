@@ -7,7 +7,7 @@ the headers that every answer carries, and names that stay the same from build t
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from inspect import cleandoc
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, Field
 from quart import Quart
@@ -23,6 +23,7 @@ from catalog.errors import CatalogError
 from catalog.http.context import running
 from catalog.http.limits import HEADERS as LIMIT_HEADERS
 from catalog.http.limits import limit_of, rate_of
+from catalog.http.negotiation import offered_by
 from catalog.http.problems import MEDIA_TYPE
 from catalog.http.routing import IdConverter
 
@@ -32,6 +33,9 @@ _REFUSES_ATTRIBUTE = "catalog_refuses"
 _REVALIDATES_ATTRIBUTE = "catalog_revalidates"
 _EMPTY_ATTRIBUTE = "catalog_empty"
 _OPTIONAL_BODY_ATTRIBUTE = "catalog_optional_body"
+
+# What a view offers besides JSON has a shape that OpenAPI has no words for.
+_TEXT: Final = {"schema": {"type": "string"}}
 
 _DESCRIPTION = """
 Users and products over HTTP, with JWT sign-in.
@@ -154,6 +158,8 @@ class Provider(OpenAPIProvider):
                     operation = {**operation, "requestBody": body}
                 if getattr(view, _EMPTY_ATTRIBUTE, False):
                     operation = {**operation, "responses": {"204": {"description": "Done."}}}
+                for media_type in offered_by(view)[1:]:
+                    operation["responses"]["200"]["content"][media_type] = _TEXT
                 operations[method] = _completed(operation, [*own, *negotiated, *limited])
         return paths, components
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from quart import Quart, current_app
 
+from catalog.products.feed import Feed
 from catalog.products.service import Create, Written
 from catalog.products.writer import Writer
 
@@ -12,9 +13,10 @@ _EXTENSION = "catalog.products"
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """One app's writer of new products."""
+    """One app's writer of new products, and its feed of what happens to all."""
 
     creates: Writer[Create, Written]
+    feed: Feed
 
 
 def hold(app: Quart, products: Products) -> None:

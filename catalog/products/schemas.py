@@ -211,6 +211,18 @@ class ChangesQuery(QueryParameters):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
         default=DEFAULT_LIMIT, description="Changes in one answer."
     )
+    wait: Annotated[int, Field(ge=0, le=25), Digits] = Field(
+        default=0, description="Seconds to wait for a change if there is none yet."
+    )
+
+
+class LastEventId(BaseModel):
+    """A header of a request that goes on with a stream of changes."""
+
+    last_event_id: str | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        description="The last position that a stream told; it wins over `since`.",
+    )
 
 
 class IfMatch(BaseModel):

@@ -1,17 +1,32 @@
-"""``/api/products/changes``: what has happened since."""
+"""``/api/products/changes``: what has happened since, and what happens from now on."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 
 import orjson
-from quart import Blueprint, Response
-from quart_schema import document_response, tag_blueprint, validate_querystring
+from quart import Blueprint, Response, request
+from quart_schema import (
+    document_headers,
+    document_response,
+    tag_blueprint,
+    validate_querystring,
+)
 
 from catalog.auth.guards import public
-from catalog.errors import ChangesGone
+from catalog.db.columns import MAX_ID
+from catalog.errors import CatalogError, ChangesGone, FieldError, InvalidRequest, Overloaded
 from catalog.http.context import database
 from catalog.http.limits import limited
+from catalog.http.negotiation import EVENT_STREAM, offers, wanted
 from catalog.http.openapi import refuses
 from catalog.http.rendering import json_response
 from catalog.products import changes
-from catalog.products.schemas import ChangePage, ChangesQuery, PositionHeaders
+from catalog.products.context import products
+from catalog.products.feed import Entry, entries_of
+from catalog.products.schemas import ChangePage, ChangesQuery, LastEventId, PositionHeaders
+
+RECONNECT_MILLISECONDS = 1000
+"""After which a browser comes back when the stream has ended."""
 
 blueprint = Blueprint("product_changes", __name__, url_prefix="/api/products/changes")
 tag_blueprint(blueprint, ["products"])
@@ -20,14 +35,68 @@ tag_blueprint(blueprint, ["products"])
 @blueprint.get("")
 @limited("read")
 @public
-@refuses(ChangesGone)
+@refuses(ChangesGone, Overloaded)
+@offers(EVENT_STREAM)
 @validate_querystring(ChangesQuery)
+@document_headers(LastEventId)
 @document_response(ChangePage, 200, PositionHeaders)
 async def list_changes(query_args: ChangesQuery) -> Response:
     """List what has happened to products after a position, in the order of the commits."""
-    found = await database().reading(
-        changes.read_changes, since=query_args.since, limit=query_args.limit
+    if wanted() == EVENT_STREAM:
+        return await _stream(_last_event_id(query_args.since))
+    since, limit = query_args.since, query_args.limit
+    found = await database().reading(changes.read_changes, since=since, limit=limit)
+    entries, more = entries_of(found), found.more
+    if not entries and query_args.wait:
+        feed = products().feed
+        entries = await feed.wait(since=since, limit=limit, seconds=query_args.wait)
+        more = len(entries) == limit
+    position = entries[-1].position if entries else since
+    body = b'{"changes":[%b],"position":%d,"more":%b}' % (
+        b",".join(entry.json for entry in entries),
+        position,
+        b"true" if more else b"false",
     )
-    body = orjson.dumps(found._asdict())
-    headers = {"Cache-Control": "no-cache", changes.HEADER: str(found.position)}
-    return json_response(body, headers=headers)
+    return json_response(body, headers={**_HEADERS, changes.HEADER: str(position)})
+
+
+_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept"}
+
+
+def _last_event_id(since: int) -> int:
+    """Where an interrupted stream goes on; the header is newer than the URL."""
+    text = request.headers.get("Last-Event-ID", "")
+    if not text:
+        return since
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_ID):
+        message = "It must be a position."
+        raise InvalidRequest(errors=[FieldError("header", "Last-Event-ID", message)])
+    return int(text)
+
+
+async def _stream(since: int) -> Response:
+    """Server-sent events (HTML Standard, section 9.2), until the client or the process goes."""
+    # Refused while that can still be said by a status.
+    await database().reading(changes.read_changes, since=since, limit=1)
+    body = _events(products().feed.follow(since)) if request.method == "GET" else b""
+    response = Response(body, content_type=f"{EVENT_STREAM}; charset=utf-8")
+    response.timeout = None
+    response.headers.update(_HEADERS)
+    response.headers[changes.HEADER] = str(since)
+    # nginx would collect events until its buffer is full.
+    response.headers["X-Accel-Buffering"] = "no"
+    return response
+
+
+async def _events(stretches: AsyncGenerator[Sequence[Entry], None]) -> AsyncIterator[bytes]:
+    # Tells proxies and clients that it has begun, too.
+    yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
+    try:
+        async with aclosing(stretches):
+            async for stretch in stretches:
+                # JSON on one line has no line breaks of its own.
+                events = b"".join(b"id: %d\ndata: %b\n\n" % entry for entry in stretch)
+                yield events or b":\n\n"
+    except CatalogError as error:
+        end = orjson.dumps({"code": error.slug, "detail": error.detail})
+        yield b"event: end\ndata: %b\n\n" % end

@@ -1,0 +1,209 @@
+"""The change feed: one poller in each process feeds all who follow.
+
+What the poller finds is rendered once and kept for a while in one list, of which every follower
+only knows how far it has got. A follower who comes from further back reads the log itself until
+it has caught up; one who falls behind the list afterwards is too slow, and is let go.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import orjson
+
+from catalog.db.database import Database
+from catalog.errors import ChangesGone, NotReady, Overloaded
+from catalog.products.changes import Changes, current_position, read_changes
+
+POLL_SECONDS = 0.1
+"""Between two looks at the log while somebody follows; each costs one or two small queries."""
+
+POLL_TIMEOUT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 15.0
+
+MAX_FOLLOWERS = 5000
+"""In one process; the file descriptors are what runs out first."""
+
+KEPT_CHANGES = 4096
+KEPT_BYTES = 8 * 1024 * 1024
+"""How far a follower may fall behind: that many changes, or that much of their JSON."""
+
+STRETCH = 256
+"""Changes that are read, or given to a follower, at a time."""
+
+
+class Entry(NamedTuple):
+    """A change as JSON."""
+
+    position: int
+    json: bytes
+
+
+def entries_of(changes: Changes) -> list[Entry]:
+    """A stretch of the log, rendered."""
+    return [Entry(change["position"], orjson.dumps(change)) for change in changes.changes]
+
+
+class Feed:
+    """What has happened lately, for those who wait for it; one for each process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._followers = 0
+        self._ended = False
+        self._news = asyncio.Event()
+        # What is kept: the changes from after ``_begin`` to ``_head``, without gaps. Nothing is
+        # known while nobody follows.
+        self._entries: list[Entry] = []
+        self._bytes = 0
+        self._begin: int | None = None
+
+    @property
+    def _head(self) -> int:
+        return (self._begin or 0) + len(self._entries)
+
+    async def poll(self) -> None:
+        """Look for new changes, if anybody follows; to be called every ``POLL_SECONDS``.
+
+        Raises:
+            DatabaseUnavailable, DatabaseBusy: as ``Database.watch``; followers go on waiting.
+        """
+        if not self._followers:
+            self._forget()
+            return
+        if self._begin is None:
+            self._begin = await self._watch(current_position)
+            self._tell()
+        more = True
+        while more:
+            since = self._head
+            try:
+                found = await self._watch(read_changes, since=since, limit=STRETCH)
+            except ChangesGone:
+                # Of another history, as after a restore: everybody has to look for themselves.
+                self._forget()
+                self._tell()
+                return
+            self._add(entries_of(found))
+            more = found.more
+
+    async def _watch(self, work: Any, **options: Any) -> Any:
+        return await self._database.watch(
+            lambda connection: work(connection, **options), within=POLL_TIMEOUT_SECONDS
+        )
+
+    def _add(self, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        self._entries += entries
+        self._bytes += sum(len(entry.json) for entry in entries)
+        surplus = max(0, len(self._entries) - KEPT_CHANGES)
+        dropped = sum(len(entry.json) for entry in self._entries[:surplus])
+        while self._bytes - dropped > KEPT_BYTES:
+            dropped += len(self._entries[surplus].json)
+            surplus += 1
+        del self._entries[:surplus]
+        self._bytes -= dropped
+        self._begin = (self._begin or 0) + surplus
+        self._tell()
+
+    def _forget(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+        self._begin = None
+
+    def _tell(self) -> None:
+        """Wake all who wait."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def end(self) -> None:
+        """Let everybody go, because the process is about to stop; idempotent."""
+        self._ended = True
+        self._tell()
+
+    @contextmanager
+    def _following(self) -> Iterator[None]:
+        if self._followers >= MAX_FOLLOWERS:
+            raise Overloaded("Too many follow the changes already.")
+        self._followers += 1
+        try:
+            yield
+        finally:
+            self._followers -= 1
+
+    async def wait(self, *, since: int, limit: int, seconds: float) -> list[Entry]:
+        """What happens after a position, as soon as something does; nothing if nothing does.
+
+        Args:
+            since: the position, at which the log ended a moment ago.
+            limit: changes at most.
+            seconds: for how long to wait.
+
+        Raises:
+            Overloaded: too many wait already.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self._following():
+            while not self._ended:
+                news = self._news
+                found = self._after(since, limit)
+                if found is None and self._begin is not None:
+                    # More has happened meanwhile than is kept, and the log has it.
+                    changes = await self._database.reading(read_changes, since=since, limit=limit)
+                    return entries_of(changes)
+                if found:
+                    return found
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await news.wait()
+                except TimeoutError:
+                    break
+        return []
+
+    async def follow(self, since: int) -> AsyncGenerator[Sequence[Entry], None]:
+        """What has happened after a position and what happens from now on, in order, once each.
+
+        Yields:
+            stretches of the log; an empty one when nothing has happened for a while.
+
+        Raises:
+            ChangesGone: the log does not reach back to there.
+            NotReady: the process is about to stop.
+            Overloaded: too many follow already, or changes are taken more slowly than they come.
+            DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
+        """
+        position, has_caught_up = since, False
+        with self._following():
+            while True:
+                if self._ended:
+                    raise NotReady("The service is restarting.")
+                news = self._news
+                found = self._after(position, STRETCH)
+                if found is None and has_caught_up and self._begin is not None:
+                    raise Overloaded("Changes came faster than they were taken.")
+                if found is None:
+                    changes = await self._database.reading(
+                        read_changes, since=position, limit=STRETCH
+                    )
+                    found = entries_of(changes)
+                else:
+                    has_caught_up = True
+                if found:
+                    yield found
+                    position = found[-1].position
+                    continue
+                try:
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
+                        await news.wait()
+                except TimeoutError:
+                    yield ()
+
+    def _after(self, position: int, limit: int) -> list[Entry] | None:
+        """The first changes that are kept after a position; None if some before them are not."""
+        if self._begin is None or position < self._begin:
+            return None
+        # One who has read the log itself may be ahead.
+        first = position - self._begin
+        return self._entries[first : first + limit]
