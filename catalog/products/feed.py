@@ -27,7 +27,8 @@ MAX_FOLLOWERS = 5000
 
 KEPT_CHANGES = 4096
 KEPT_BYTES = 8 * 1024 * 1024
-"""How far a follower may fall behind: that many changes, or that much of their JSON."""
+"""How far a follower may fall behind: that many changes, or that much of their JSON, and what
+was read last."""
 
 STRETCH = 256
 """Changes that are read, or given to a follower, at a time."""
@@ -96,8 +97,13 @@ class Feed:
     def _add(self, entries: list[Entry]) -> None:
         if not entries:
             return
+        # Before and not after: the last stretch stays whole, for those who are up to date.
+        self._trim()
         self._entries += entries
         self._bytes += sum(len(entry.json) for entry in entries)
+        self._tell()
+
+    def _trim(self) -> None:
         surplus = max(0, len(self._entries) - KEPT_CHANGES)
         dropped = sum(len(entry.json) for entry in self._entries[:surplus])
         while self._bytes - dropped > KEPT_BYTES:
@@ -106,7 +112,6 @@ class Feed:
         del self._entries[:surplus]
         self._bytes -= dropped
         self._begin = (self._begin or 0) + surplus
-        self._tell()
 
     def _forget(self) -> None:
         self._entries.clear()
