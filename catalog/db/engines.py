@@ -146,9 +146,10 @@ class _SqliteConnection(sqlite3.Connection):
         return super().cursor(*args, **kwargs)
 
     def close(self) -> None:
-        """Roll back and close."""
+        """Roll back and close; idempotent."""
         try:
-            self.rollback()
+            with suppress(sqlite3.ProgrammingError):  # It is closed already.
+                self.rollback()
         finally:
             super().close()
 
@@ -156,6 +157,22 @@ class _SqliteConnection(sqlite3.Connection):
         """Close what the driver has opened for a caller who had hung up by then."""
         with suppress(sqlite3.Error):
             self.close()
+
+
+class _SqliteDriver(aiosqlite.Connection):
+    """Bears being told twice to stop.
+
+    SQLAlchemy stops the connection of a task that is cancelled again while it closes it. Closing
+    ends with a stop too; its own would wait for a thread that has ended, for ever.
+    """
+
+    _stopped: "asyncio.Future[Any] | None" = None
+
+    def stop(self) -> "asyncio.Future[Any] | None":
+        """As the parent; idempotent."""
+        if self._running:
+            self._stopped = super().stop()
+        return self._stopped
 
 
 def _sqlite_engine(
@@ -205,7 +222,7 @@ def _sqlite_engine(
 
 def _open_sqlite(threads: DriverThreads, *args: Any, **kwargs: Any) -> aiosqlite.Connection:
     """What SQLAlchemy does where it opens a connection itself, and note its thread."""
-    connection = aiosqlite.connect(*args, **kwargs)
+    connection = _SqliteDriver(partial(sqlite3.connect, *args, **kwargs), iter_chunk_size=64)
     connection._thread.daemon = True
     threads.add(connection._thread)
     return connection

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -69,6 +70,22 @@ class TestSqlite:
         other.execute("BEGIN IMMEDIATE")
         other.close()
         await engine.dispose()
+
+    async def test_a_connection_may_be_stopped_while_it_is_closed(self, settings: Settings) -> None:
+        engine = create_engine(settings, Purpose.MIGRATING)
+        async with engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, aiosqlite.Connection)
+
+            # As for a task that is cancelled, and again while it tidies up.
+            closing = asyncio.create_task(driver.close())
+            await asyncio.sleep(0)
+            stopped = driver.stop()
+            assert stopped is not None
+            await asyncio.wait_for(stopped, 10)
+            closing.cancel()
+
+            assert await asyncio.wait([closing], timeout=10) == ({closing}, set())
 
     async def test_a_folder_that_does_not_exist_is_unavailable(
         self, opened: Open, tmp_path: Path
