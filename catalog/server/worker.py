@@ -102,9 +102,10 @@ class Worker:
         starting = asyncio.current_task()
 
         def stop() -> None:
-            self._told.set()
-            if not self._serving and starting is not None:
+            # Once: who is cancelled again leaves in the middle of tidying up.
+            if not self._serving and not self._told.is_set() and starting is not None:
                 starting.cancel()
+            self._told.set()
 
         def end_of_lifeline() -> None:
             loop.remove_reader(self._options.lifeline_fd)

@@ -1,5 +1,6 @@
 """What Linux tells of processes, under /proc."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,18 +26,17 @@ def of_session(session: int) -> list[int]:
     return found
 
 
-def holders_of(file: Path) -> list[int]:
-    """Processes that have open what a file descriptor's link leads to, as the other end of a pipe.
+def holders_of(file: str) -> list[int]:
+    """Other processes that have a file open.
 
     Args:
-        file: of the form ``/proc/self/fd/3``; its own process is left out.
+        file: its path or, as of a pipe, what the link of its descriptor leads to.
     """
-    wanted, ours = file.readlink(), file.parent.parent.resolve().name
     found = []
     for pid in _all():
         with suppress(*GONE, PermissionError):
-            links = {link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()}
-            if wanted in links and str(pid) != ours:
+            links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+            if file in links and pid != os.getpid():
                 found.append(pid)
     return found
 

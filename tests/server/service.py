@@ -90,6 +90,19 @@ class Connection:
         await self.send("\r\n".join(lines).encode())
         return await self.answer()
 
+    async def ask(
+        self, method: str, path: str, *fields: str, token: str = "", body: Any = None
+    ) -> Answer:
+        """Send a whole request, its body as JSON."""
+        content = b"" if body is None else json.dumps(body).encode()
+        lines = [f"{method} {path} HTTP/1.1", "Host: catalog", f"Content-Length: {len(content)}"]
+        if token:
+            lines.append(f"Authorization: Bearer {token}")
+        if content:
+            lines.append("Content-Type: application/json")
+        await self.send("\r\n".join([*lines, *fields, "", ""]).encode() + content)
+        return await self.answer()
+
     async def begin_sign_in(self) -> None:
         """Leave a request in flight: its head is sent, and half of its body."""
         await self.send(
@@ -254,7 +267,7 @@ class Service:
         """Stop reading it, and tell who still has its other end."""
         transport = self.process._transport  # type: ignore[attr-defined]  # no other way to it
         pipe = transport.get_pipe_transport(1).get_extra_info("pipe")
-        holders = processes.holders_of(Path(f"/proc/self/fd/{pipe.fileno()}"))
+        holders = processes.holders_of(str(Path(f"/proc/self/fd/{pipe.fileno()}").readlink()))
         self._reading.cancel()
         transport.close()
         return "\n".join(["It is held by:", *map(processes.describe, holders)])

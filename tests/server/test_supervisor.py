@@ -3,8 +3,9 @@
 import os
 import resource
 import signal
+import sqlite3
 
-from tests.server.processes import is_running
+from tests.server.processes import holders_of, is_running
 from tests.server.service import Catalog, Clients, Service, until
 
 
@@ -193,6 +194,28 @@ class TestStop:
             assert await service.exit_code() == 0
             assert not service.logged("serving")
             assert not service.logged("worker_died")
+            assert service.text == ""
+
+    async def test_a_worker_told_twice_while_it_waits_for_the_database_ends_with_the_wait(
+        self, catalog: Catalog
+    ) -> None:
+        path = catalog.folder / "catalog.db"
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("BEGIN IMMEDIATE")
+        async with catalog.start() as service:
+            worker = (await service.event("worker_started"))["worker"]
+            await until(lambda: worker in holders_of(f"{path}-wal"))
+
+            service.send_signal(signal.SIGTERM)
+            await service.event("stopping")
+            service.send_signal(signal.SIGTERM)
+            await service.event("stopping_now")
+            # Told by a signal, and by its lifeline that ended.
+            other.close()
+
+            assert await service.exit_code() == 0
+            assert not service.logged("event_loop_error")
             assert service.text == ""
 
 
