@@ -208,6 +208,8 @@ class Supervisor:
     async def _renew_all(self) -> bool:
         """Give each slot a new worker, one after the other; at the first failure leave the rest."""
         for slot in range(len(self._current)):
+            if self._stop.is_set():
+                return False
             worker = await self._start(slot, prepare=True)
             if worker is None or not await worker.came_up:
                 if not self._stop.is_set():

@@ -265,6 +265,26 @@ class TestReload:
             assert await service.exit_code() == 0
             assert len(service.logged("reload_started")) == 2
 
+    async def test_it_can_be_stopped_just_as_a_new_worker_comes_up(self, catalog: Catalog) -> None:
+        starts = catalog.folder / "starts"
+        # The third worker is the first new one, and ready when there is nothing to listen on.
+        catalog.break_interpreters(
+            f"open({str(starts)!r}, 'a').write('x')\n"
+            f"    if len(open({str(starts)!r}).read()) == 3:\n"
+            "        signal.signal(signal.SIGTERM, lambda *_: None)\n"
+            "        os.kill(os.getppid(), signal.SIGTERM)\n"
+            "        signal.sigtimedwait({signal.SIGUSR1}, 0.5)\n"
+            "        os.write(int(sys.argv[2].partition('=')[2]), b'\"ready\"\\n')\n"
+            "        os._exit(0)"
+        )
+        async with catalog.start("--workers=2") as service:
+            await service.serving()
+            service.send_signal(signal.SIGHUP)
+
+            assert await service.exit_code() == 0
+            assert len(service.all_workers) == 3
+            assert service.text == ""
+
     async def test_it_can_be_stopped_in_between(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
