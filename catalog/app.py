@@ -112,7 +112,10 @@ def _wrap(app: Quart, settings: Settings) -> None:
     """Put the middleware around the framework; the last one is the first to see a request."""
     state = running(app)
     bounded = BoundedBodies(
-        app.asgi_app, max_bytes=settings.max_body_bytes, timeout=settings.body_timeout
+        app.asgi_app,
+        max_bytes=settings.max_body_bytes,
+        timeout=settings.body_timeout,
+        streamed=products_routes.STREAMED,
     )
     enveloped = Envelope(bounded, settings, is_draining=lambda: state.draining)
     app.asgi_app = TrustedProxies(enveloped, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way

@@ -324,19 +324,10 @@ class KeyReused(InvalidRequest):
 
 
 class LinesInvalid(InvalidRequest):
-    """Lines of a body of many products are not valid, so that nothing of it was written.
-
-    Args:
-        detail: a sentence about this occurrence.
-        errors: what is wrong line by line, ready to render: ``line``, ``code``, ``message``.
-        failed: how many lines are not valid, those included whose faults are not listed.
-    """
+    """Lines of a body of many products are not valid, so that nothing of it was written."""
 
     slug = "lines-invalid"
     title = "Lines of the body are not valid"
-
-    def __init__(self, detail: str, *, errors: Sequence[Mapping[str, object]], failed: int) -> None:
-        super().__init__(detail, members={"created": 0, "failed": failed, "errors": errors})
 
 
 class TooManyRequests(CatalogError):

@@ -27,6 +27,15 @@ MAX_ATTEMPTS = 4
 """How often a transaction is tried that keeps losing to deadlocks or lock waits."""
 
 
+_DEADLINE = "catalog.deadline"
+
+
+def renew_deadline(session: AsyncSession) -> None:
+    """Give a transaction of many steps its whole time once more, for the next of them."""
+    limit, seconds = session.info[_DEADLINE]
+    limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
 class _LostBeforeCommit(Exception):
     """The connection was lost in the middle of a transaction, which therefore never was."""
 
@@ -86,10 +95,10 @@ class Database:
         contention: DBAPIError | None = None
         with refusals():
             try:
-                async with asyncio.timeout(self._deadline):
+                async with asyncio.timeout(self._deadline) as limit:
                     for attempt in range(1, MAX_ATTEMPTS):
                         try:
-                            return await self._attempt(work)
+                            return await self._attempt(work, limit)
                         except _LostBeforeCommit:
                             # Nothing of it was kept. Most likely the connection was lost while it
                             # lay in the pool, and a new one will do.
@@ -100,7 +109,7 @@ class Database:
                             contention = error
                         # Jitter, so that those who collided do not collide again.
                         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
-                    return await self._attempt(work)
+                    return await self._attempt(work, limit)
             except _LostBeforeCommit as lost:
                 raise lost.error from None
             except TimeoutError:
@@ -109,9 +118,11 @@ class Database:
                 # Whoever spent the time waiting for locks found the database busy and not away.
                 raise contention from None
 
-    async def _attempt(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def _attempt(
+        self, work: Callable[[AsyncSession], Awaitable[T]], limit: asyncio.Timeout
+    ) -> T:
         # Not begin(): work may roll back and look why it was refused, before it refuses.
-        async with self._writes() as session:
+        async with self._writes(info={_DEADLINE: (limit, self._deadline)}) as session:
             try:
                 result = await work(session)
             except DBAPIError as error:

@@ -1,13 +1,18 @@
-"""Request bodies: bounded while they are read, and JSON by ``strict_json.py`` alone."""
+"""Request bodies: bounded while they are read or handed on as they arrive.
+
+JSON is read by ``strict_json.py`` alone.
+"""
 
 import asyncio
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Any, NoReturn, Self, TypeVar
 
 from hypercorn.typing import (
     ASGIFramework,
     ASGIReceiveCallable,
     ASGIReceiveEvent,
     ASGISendCallable,
+    ASGISendEvent,
     Scope,
 )
 from pydantic import BaseModel, ValidationError
@@ -27,6 +32,11 @@ from catalog.http.strict_json import parse_json
 M = TypeVar("M", bound=BaseModel)
 
 
+_LINGER_SECONDS = 1.0
+
+_STREAM = "catalog.body"
+
+
 class BoundedBodies:
     """ASGI middleware: reads a body up to a limit and hands it on whole.
 
@@ -34,16 +44,31 @@ class BoundedBodies:
     announced, depending on its release; this one counts bytes as they arrive. It also refuses
     what announces its length in two ways, the root of request smuggling (RFC 9112, section 6.1).
 
+    What may be of any size is not read here at all, and handlers get it as it arrives by
+    ``body_stream``. The framework's own way to do that holds what nobody has asked for yet.
+
     Args:
         app: what to call with the body.
         max_bytes: the largest body.
-        timeout: seconds within which it must have arrived.
+        timeout: seconds within which it must have arrived; of a stream, the next piece of it.
+        streamed: paths to which bodies of any size may be posted, if they are of these media
+            types.
     """
 
-    def __init__(self, app: ASGIFramework, *, max_bytes: int, timeout: float) -> None:
+    def __init__(
+        self,
+        app: ASGIFramework,
+        *,
+        max_bytes: int,
+        timeout: float,
+        streamed: Mapping[str, Collection[str]],
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._timeout = timeout
+        self._streamed = {
+            (path, media_type.encode()) for path, types in streamed.items() for media_type in types
+        }
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -52,13 +77,17 @@ class BoundedBodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length, chunked = _framing(scope["headers"])
+        length, chunked, media_type = _announced(scope["headers"])
         if length is None and not chunked:
             await self._app(scope, receive, send)
             return
         if length is not None and chunked:
             error = MalformedRequest("Content-Length and Transfer-Encoding exclude each other.")
-            await refuse(scope, send, error, close=True)
+            await refuse(scope, _parting(receive, send), error)
+            return
+        place = scope["path"].rstrip("/"), media_type
+        if scope["method"] == "POST" and place in self._streamed:
+            await self._hand_over(scope, receive, send)
             return
         if length is not None and length > self._max_bytes:
             await self._refuse_large(scope, receive, send)
@@ -67,7 +96,7 @@ class BoundedBodies:
             async with asyncio.timeout(self._timeout):
                 body = await self._read(receive)
         except TimeoutError:
-            await refuse(scope, send, RequestTimeout(), close=True)
+            await refuse(scope, _parting(receive, send), RequestTimeout())
             return
         except _ClientGone:
             # What has arrived may look whole, but is not what the client meant to send.
@@ -76,6 +105,24 @@ class BoundedBodies:
             await self._refuse_large(scope, receive, send)
             return
         await self._app(scope, _replaying(body, receive), send)
+
+    async def _hand_over(
+        self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        stream = BodyStream(receive, timeout=self._timeout)
+        parting = _parting(stream.receive, send)
+        is_read = False
+
+        async def send_answer(message: ASGISendEvent) -> None:
+            nonlocal is_read
+            if message["type"] == "http.response.start":
+                is_read = stream.is_over
+            await (send if is_read else parting)(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                stream.give_up()
+
+        scope[_STREAM] = stream
+        await self._app(scope, stream.receive_rest, send_answer)
 
     async def _read(self, receive: ASGIReceiveCallable) -> bytes | None:
         """The body, or None when it is larger than the limit.
@@ -100,38 +147,134 @@ class BoundedBodies:
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         error = BodyTooLarge(f"A body may have {self._max_bytes} bytes.")
-        await refuse(scope, send, error, close=True, before_end=_linger(receive))
+        await refuse(scope, _parting(receive, send), error)
 
 
 class _ClientGone(Exception):
     """The client hung up in the middle of its request."""
 
 
-async def _linger(receive: ASGIReceiveCallable) -> None:
-    """Read on for a moment after refusing.
+class BodyStream:
+    """A body in pieces as they arrive; nothing is read before it is asked for.
 
-    Closing while the client is still sending resets the connection, and the reset would overtake
-    the refusal.
+    When the client hangs up, whoever waits for a piece waits until the framework, which is told
+    of it by ``receive_rest``, cancels the handler.
+
+    Args:
+        receive: where it comes from.
+        timeout: seconds to wait for a piece.
     """
-    try:
-        async with asyncio.timeout(1):
-            for _ in range(256):
-                message = await receive()
-                if message["type"] != "http.request" or not message["more_body"]:
-                    return
-    except TimeoutError:
-        return
+
+    def __init__(self, receive: ASGIReceiveCallable, *, timeout: float) -> None:
+        self._receive = receive
+        self._timeout = timeout
+        self._over = asyncio.Event()
+        self._is_gone = False
+        self._is_handed_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to read."""
+        return self._over.is_set()
+
+    def __aiter__(self) -> Self:
+        """Iterate over what has not been read yet."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece.
+
+        Raises:
+            RequestTimeout: it did not arrive in time.
+        """
+        if self._is_gone:
+            return await self._until_cancelled()
+        if self.is_over:
+            raise StopAsyncIteration
+        try:
+            async with asyncio.timeout(self._timeout):
+                message = await self.receive()
+        except TimeoutError:
+            raise RequestTimeout("The next part of the body took too long to arrive.") from None
+        if message["type"] == "http.request":
+            return message["body"]
+        return await self._until_cancelled()
+
+    async def _until_cancelled(self) -> NoReturn:
+        while True:
+            await asyncio.Event().wait()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """The next event of the body, as the server has it."""
+        message = await self._receive()
+        if message["type"] != "http.request":
+            self.give_up()
+        elif not message["more_body"]:
+            self._over.set()
+        return message
+
+    def give_up(self) -> None:
+        """Let it be over: the client is gone, or has its answer."""
+        self._is_gone = True
+        self._over.set()
+
+    async def receive_rest(self) -> ASGIReceiveEvent:
+        """What the framework gets to see: an empty body, and what happens after the real one."""
+        if not self._is_handed_over:
+            self._is_handed_over = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._over.wait()
+        if self._is_gone:
+            return {"type": "http.disconnect"}
+        return await self._receive()
 
 
-def _framing(headers: Any) -> tuple[int | None, bool]:
-    length, chunked = None, False
+def _parting(receive: ASGIReceiveCallable, send: ASGISendCallable) -> ASGISendCallable:
+    """A way to answer while the client may still be sending; the connection ends with the answer.
+
+    Closing then resets the connection, and the reset would overtake the answer. So the end of it
+    waits a moment, in which what arrives is read. That goes on while the end is sent: the server
+    tells of it through the queue that it puts the body in, and would wait for ever for its place
+    in a full one.
+    """
+
+    async def send_parting(message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], (b"connection", b"close")]
+            await send({**message, "headers": headers})
+        elif message["type"] != "http.response.body" or message.get("more_body", False):
+            await send(message)
+        else:
+            await send({**message, "more_body": True})
+            reading = asyncio.create_task(_read_over(receive))
+            try:
+                await asyncio.wait([reading], timeout=_LINGER_SECONDS)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            finally:
+                reading.cancel()
+
+    return send_parting
+
+
+async def _read_over(receive: ASGIReceiveCallable) -> None:
+    more = True
+    while more:
+        message = await receive()
+        more = message["type"] == "http.request" and message["more_body"]
+
+
+def _announced(headers: Any) -> tuple[int | None, bool, bytes]:
+    """A body's length, whether it comes in chunks, and its media type in lower case."""
+    length, chunked, media_type = None, False, b""
     for name, value in headers:
         if name == b"content-length":
             # Any number this long is too large, and Python converts no more than 4,300 digits.
             length = int(value[:20]) if value.isdigit() else None
         elif name == b"transfer-encoding":
             chunked = True
-    return length, chunked
+        elif name == b"content-type":
+            media_type = value.partition(b";")[0].strip().lower()
+    return length, chunked, media_type
 
 
 def _replaying(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
@@ -169,6 +312,22 @@ class StrictRequest(Request):
         body = await self.get_data()
         assert isinstance(body, bytes)  # noqa: S101 (not asked for as text; tells mypy)
         return parse_json(body)
+
+
+async def body_stream(request: Request) -> AsyncIterator[bytes]:
+    """A body in pieces, of any size when it is of a media type that is streamed.
+
+    Raises:
+        RequestTimeout: the next piece did not arrive in time.
+    """
+    stream: BodyStream | None = request.scope.get(_STREAM)  # type: ignore[assignment]  # ours, not ASGI's
+    if stream is None:
+        body = await request.get_data()
+        assert isinstance(body, bytes)  # noqa: S101 (not asked for as text; tells mypy)
+        yield body
+        return
+    async for piece in stream:
+        yield piece
 
 
 async def json_if_any(request: Request, schema: type[M]) -> M:

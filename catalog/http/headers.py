@@ -5,7 +5,7 @@ A request gets its id here, its answer the security headers, and the log its lin
 
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -143,33 +143,13 @@ def _log_request(scope: Any, status: int, seconds: float) -> None:
     )
 
 
-async def refuse(
-    scope: Any,
-    send: ASGISendCallable,
-    error: CatalogError,
-    *,
-    close: bool = False,
-    before_end: Coroutine[Any, Any, None] | None = None,
-) -> None:
-    """Answer with an error from outside the framework.
-
-    Args:
-        scope: the request's.
-        send: where the answer goes.
-        error: what to answer.
-        close: whether the connection is of no more use, as when part of a body is unread.
-        before_end: what to do when the answer is out and its end is not yet.
-    """
+async def refuse(scope: Any, send: ASGISendCallable, error: CatalogError) -> None:
+    """Answer with an error from outside the framework."""
     body = body_of(error, scope.get("catalog.request_id", ""))
     headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     headers += [
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
     ]
-    if close:
-        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    if before_end is not None:
-        await before_end
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -32,6 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _REFUSES_ATTRIBUTE = "catalog_refuses"
 _REVALIDATES_ATTRIBUTE = "catalog_revalidates"
 _EMPTY_ATTRIBUTE = "catalog_empty"
+_ALSO_TAKES_ATTRIBUTE = "catalog_also_takes"
 _OPTIONAL_BODY_ATTRIBUTE = "catalog_optional_body"
 
 # What a view offers besides JSON has a shape that OpenAPI has no words for.
@@ -54,10 +55,10 @@ class Problem(BaseModel):
     detail: str
     code: str = Field(description="A stable slug to branch on.")
     request_id: str = Field(description="Under which the service's log knows the request.")
-    errors: list[dict[str, str]] = Field(
+    errors: list[dict[str, str | int]] = Field(
         default=[],
         description="What is wrong part by part: a `message`, and the `pointer` (RFC 6901), "
-        "`parameter` or `header` that it is about.",
+        "`parameter`, `header` or `line` that it is about.",
     )
 
 
@@ -75,6 +76,16 @@ def revalidates(view: F) -> F:
     """Document that a handler's answers have an ``ETag``, and 304 for who has them already."""
     setattr(view, _REVALIDATES_ATTRIBUTE, True)
     return view
+
+
+def also_takes(*media_types: str) -> Callable[[F], F]:
+    """Document that a handler takes bodies of these media types besides JSON."""
+
+    def decorator(view: F) -> F:
+        setattr(view, _ALSO_TAKES_ATTRIBUTE, media_types)
+        return view
+
+    return decorator
 
 
 def may_lack_body(view: F) -> F:
@@ -156,11 +167,14 @@ class Provider(OpenAPIProvider):
                 if getattr(view, _OPTIONAL_BODY_ATTRIBUTE, False):
                     body = {**operation["requestBody"], "required": False}
                     operation = {**operation, "requestBody": body}
+                for media_type in getattr(view, _ALSO_TAKES_ATTRIBUTE, ()):
+                    operation["requestBody"]["content"][media_type] = _TEXT
                 if getattr(view, _EMPTY_ATTRIBUTE, False):
                     operation = {**operation, "responses": {"204": {"description": "Done."}}}
+                operation = _completed(operation, [*own, *negotiated, *limited])
                 for media_type in offered_by(view)[1:]:
                     operation["responses"]["200"]["content"][media_type] = _TEXT
-                operations[method] = _completed(operation, [*own, *negotiated, *limited])
+                operations[method] = operation
         return paths, components
 
     def _is_limited(self, view: object) -> bool:
@@ -235,7 +249,7 @@ def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
     places = {parameter["in"] for parameter in operation["parameters"]}
     if places & {"query", "header"}:
         yield errors.InvalidRequest
-    if "query" in places:
+    if any(parameter["name"] == "cursor" for parameter in operation["parameters"]):
         yield errors.InvalidCursor
     if "path" in places:
         yield errors.NotFound

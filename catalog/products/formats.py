@@ -55,10 +55,13 @@ class LineFault(NamedTuple):
     message: str
     pointer: str | None = None
 
-    def rendered(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        place = {} if self.pointer is None else {"pointer": self.pointer}
-        return {"line": self.line, "code": self.code, **place, "message": self.message}
+
+def rendered(faults: Iterable[LineFault]) -> list[dict[str, Any]]:
+    """Faults, ready for JSON."""
+    return [
+        {name: value for name, value in fault._asdict().items() if value is not None}
+        for fault in faults
+    ]
 
 
 Parsed = Draft | list[LineFault]
@@ -66,7 +69,13 @@ Parsed = Draft | list[LineFault]
 
 
 class Reader(Protocol):
-    """Reads one text, piece by piece."""
+    """Reads one text, piece by piece.
+
+    Attributes:
+        line: the last line of what was told last.
+    """
+
+    line: int
 
     def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Parsed]:
         """What the lines are that the piece completes.
@@ -153,7 +162,7 @@ class NdjsonReader:
     """One JSON object a line, as strict as a body of its own; empty lines are read over."""
 
     def __init__(self) -> None:
-        self._line = 0
+        self.line = 0
         self._rest = b""
         # In a line that is too long: nothing of it is kept.
         self._skips = False
@@ -163,13 +172,13 @@ class NdjsonReader:
         lines = (self._rest + piece).split(b"\n")
         self._rest = b"" if is_last else lines.pop()
         for line in lines:
-            self._line += 1
+            self.line += 1
             draft = None if self._skips else _draft_of_line(line)
             if draft is not None:
                 yield draft
             elif self._skips or len(line) > MAX_LINE_BYTES:
                 self._skips = False
-                yield _faults(self._line, _LINE_TOO_LONG)
+                yield _faults(self.line, _LINE_TOO_LONG)
             elif line and not line.isspace():
                 yield self._examined(line)
         if self._skips or len(self._rest) > MAX_LINE_BYTES:
@@ -181,8 +190,8 @@ class NdjsonReader:
         except MalformedRequest as error:
             # Its words are about a body, of which this is the first and only line.
             detail = error.detail.replace("The body", "The line").replace(" line 1,", "")
-            return _faults(self._line, MalformedRequest(detail))
-        return _validated(members, self._line)
+            return _faults(self.line, MalformedRequest(detail))
+        return _validated(members, self.line)
 
 
 def _draft_of_line(line: bytes) -> Draft | None:
@@ -292,6 +301,7 @@ class CsvReader:
 
     def __init__(self) -> None:
         self._columns: _Columns | None = None
+        self.line = 0
         # Whole lines before the rest, which is the beginning of a record.
         self._line = 0
         self._rest = b""
@@ -311,8 +321,10 @@ class CsvReader:
             rest = self._too_long.read(data)
             if rest is None and not is_last:
                 return
-            yield self._refused(self._line + 1, _LINE_TOO_LONG)
+            began = self._line + 1
             self._line += self._too_long.lines
+            self.line = self._line
+            yield self._refused(began, _LINE_TOO_LONG)
             self._too_long, data = None, rest or b""
         yield from self._read_records(data, is_last=is_last)
         if len(self._rest) > MAX_LINE_BYTES:
@@ -334,8 +346,10 @@ class CsvReader:
             except (StopIteration, _Unfinished):
                 break
             except csv.Error:
+                self.line = self._line + reader.line_num
                 yield self._refused(line, _NOT_CSV)
                 continue
+            self.line = self._line + reader.line_num
             if may_be_too_long and len(_encoded(lines[began : reader.line_num])) > MAX_LINE_BYTES:
                 yield self._refused(line, _LINE_TOO_LONG)
             elif is_damaged and not _is_unicode(cells):
@@ -459,11 +473,8 @@ class _Columns:
 
 
 def _header_refused(faults: Sequence[LineFault]) -> LinesInvalid:
-    return LinesInvalid(
-        "The header names the columns: name, price and description, separated by commas.",
-        errors=[fault.rendered() for fault in faults],
-        failed=0,
-    )
+    detail = "The header names the columns: name, price and description, separated by commas."
+    return LinesInvalid(detail, members={"created": 0, "failed": 0, "errors": rendered(faults)})
 
 
 class CsvWriter:

@@ -53,6 +53,12 @@ Price = Annotated[
 ]
 
 
+def _truth(value: object) -> object:
+    if value not in ("true", "false"):
+        raise ValueError("Input should be true or false")
+    return value == "true"
+
+
 class ProductCreate(RequestBody):
     """A new product."""
 
@@ -114,6 +120,38 @@ class ProductDeleted(ResponseBody):
     id: Id
 
 
+class BulkQuery(QueryParameters):
+    """How many products are created at once."""
+
+    atomic: Annotated[bool, BeforeValidator(_truth)] = Field(
+        default=False, description="Of many products: all or none."
+    )
+    dry_run: Annotated[bool, BeforeValidator(_truth)] = Field(
+        default=False, description="Of many products: only tell what would happen."
+    )
+
+
+class LineError(ResponseBody):
+    """What is wrong with a line."""
+
+    line: int = Field(ge=1, description="Its number; of a record of several lines, the first.")
+    code: str = Field(description="That of a request with this line alone.")
+    pointer: str | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None, description="The field that it is about, if it is one."
+    )
+    message: str
+
+
+class BulkCreated(ResponseBody):
+    """What has become of many products."""
+
+    created: int = Field(ge=0)
+    failed: int = Field(ge=0, description="Lines that are not valid.")
+    first_id: Id | None
+    last_id: Id | None
+    errors: list[LineError] = Field(description="Of the first lines that failed; up to 1,000.")
+
+
 Sort = Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-created_at"]
 """The orders of a list; ``-`` turns one round."""
 
@@ -140,12 +178,6 @@ def _parts(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("Input should be one text, with commas between its parts")
     return tuple(dict.fromkeys(value.split(",")))
-
-
-def _truth(value: object) -> object:
-    if value not in ("true", "false"):
-        raise ValueError("Input should be true or false")
-    return value == "true"
 
 
 PriceBound = Annotated[float, Field(ge=0, le=MAX_PRICE), BeforeValidator(_number)]

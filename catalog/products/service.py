@@ -164,15 +164,26 @@ async def insert_products(session: AsyncSession, offers: Sequence[Offer]) -> Ins
     It takes the positions, so nothing slow may come after it in the transaction.
     """
     at = now()
+    ids = await insert_unlogged(session, offers, at=at)
+    created = [(product_id, 1) for product_id in ids]
+    position = await changes.record(session, ChangeType.CREATED, created, at=at)
+    return Inserted(ids, range(position - len(ids) + 1, position + 1), at)
+
+
+async def insert_unlogged(
+    session: AsyncSession, offers: Sequence[Offer], *, at: datetime
+) -> list[int]:
+    """Write products; the log of it is to follow in the same transaction.
+
+    Returns:
+        their ids, in the order of the offers, ascending.
+    """
     instant = stored_instant(session, at)
     rows = []
     for name, description, price, owner_id, created_at in offers:
         then = instant if created_at is None else stored_instant(session, created_at)
         rows.append((name, description, price, owner_id, 1, then, then))
-    ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
-    created = [(product_id, 1) for product_id in ids]
-    position = await changes.record(session, ChangeType.CREATED, created, at=at)
-    return Inserted(ids, range(position - len(ids) + 1, position + 1), at)
+    return await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
 
 
 async def read_product(

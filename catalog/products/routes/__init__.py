@@ -1,5 +1,9 @@
 """HTTP in and out: lists of products, one product, and what has happened to them."""
 
+from catalog.products.formats import FORMATS
 from catalog.products.routes import changes, lists, products
 
 blueprints = (changes.blueprint, lists.blueprint, products.blueprint)
+
+STREAMED = {products.PATH: FORMATS}
+"""Paths that take bodies of any size, and of which media types."""

@@ -5,7 +5,13 @@ from typing import Any
 
 import orjson
 from quart import Blueprint, Response
-from quart_schema import document_headers, document_response, tag_blueprint, validate_request
+from quart_schema import (
+    document_headers,
+    document_querystring,
+    document_response,
+    tag_blueprint,
+    validate_request,
+)
 
 from catalog.auth.guards import caller_id, public, signed_in
 from catalog.errors import (
@@ -14,18 +20,24 @@ from catalog.errors import (
     Forbidden,
     KeyInUse,
     KeyReused,
+    LinesInvalid,
+    Overloaded,
     PreconditionFailed,
 )
 from catalog.http.conditional import cacheable_response, etag_of, idempotency_key, if_match
 from catalog.http.context import database
 from catalog.http.limits import limited
-from catalog.http.openapi import refuses, revalidates
+from catalog.http.openapi import also_takes, refuses, revalidates
 from catalog.http.rendering import json_response
 from catalog.products import changes, service
 from catalog.products.context import products
+from catalog.products.formats import FORMATS
 from catalog.products.idempotency import key_of
 from catalog.products.models import Offer
+from catalog.products.routes.bulk import takes_many
 from catalog.products.schemas import (
+    BulkCreated,
+    BulkQuery,
     CreatedHeaders,
     IdempotencyHeader,
     IfMatch,
@@ -47,12 +59,16 @@ tag_blueprint(blueprint, ["products"])
 @blueprint.post("")
 @limited("write")
 @signed_in
-@refuses(AccountUnavailable, KeyInUse, KeyReused)
+@refuses(AccountUnavailable, KeyInUse, KeyReused, LinesInvalid, Overloaded)
+@also_takes(*FORMATS)
+@takes_many
 @validate_request(ProductCreate)
+@document_querystring(BulkQuery)
 @document_headers(IdempotencyHeader)
+@document_response(BulkCreated, 200, PositionHeaders)
 @document_response(ProductRead, 201, CreatedHeaders)
 async def create_product(data: ProductCreate) -> Response:
-    """Offer a product."""
+    """Offer a product, or many at once."""
     offer = Offer(data.name, data.description, data.price, caller_id())
     text = idempotency_key()
     key = key_of(offer, text) if text is not None else None

@@ -1,0 +1,72 @@
+"""Any number of products in one request: ``POST /api/products`` with a body of many lines."""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec
+
+import orjson
+from pydantic import ValidationError
+from quart import Response, request
+
+from catalog.auth.guards import caller_id
+from catalog.errors import FieldError, InvalidRequest, UnsupportedMediaType
+from catalog.http.bodies import body_stream
+from catalog.http.context import database
+from catalog.http.problems import field_errors
+from catalog.http.rendering import json_response
+from catalog.products import changes, transfer
+from catalog.products.formats import FORMATS, Format
+from catalog.products.schemas import BulkQuery
+
+P = ParamSpec("P")
+
+_FOR_ONE = "It is for one product at a time."
+_FOR_MANY = "It is for many products at a time."
+
+View = Callable[P, Awaitable[Response]]
+
+
+def takes_many(view: View[P]) -> View[P]:
+    """Let a view that creates one product be sent many, in one of the formats for that."""
+
+    @wraps(view)
+    async def create(*args: P.args, **kwargs: P.kwargs) -> Response:
+        query = _query()
+        form = FORMATS.get(request.mimetype)
+        if form is not None:
+            return await _import_products(form, query)
+        if query.dry_run:
+            raise InvalidRequest(errors=[FieldError("parameter", "dry_run", _FOR_MANY)])
+        return await view(*args, **kwargs)
+
+    return create
+
+
+async def _import_products(form: Format, query: BulkQuery) -> Response:
+    if request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+        raise UnsupportedMediaType("Products come in UTF-8.")
+    if "Idempotency-Key" in request.headers:
+        raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", _FOR_ONE)])
+    imported = await transfer.import_products(
+        database(),
+        body_stream(request),
+        form.reader(),
+        owner_id=caller_id(),
+        atomic=query.atomic,
+        dry_run=query.dry_run,
+    )
+    position = imported.position
+    if position is None:
+        position = await database().reading(changes.current_position)
+    body = orjson.dumps(imported.rendered())
+    return json_response(body, headers={changes.HEADER: str(position)})
+
+
+def _query() -> BulkQuery:
+    given = {
+        name: values[0] if len(values) == 1 else values for name, values in request.args.lists()
+    }
+    try:
+        return BulkQuery.model_validate(given)
+    except ValidationError as error:
+        raise InvalidRequest(errors=field_errors(error, in_query=True)) from None

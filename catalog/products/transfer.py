@@ -1,0 +1,280 @@
+"""Products in bulk, in and out: any number of them as a stream, in constant memory.
+
+What comes in is written in chunks, a transaction each, one of them while the next is being read.
+Reading happens on the event loop, which a thread would have to share its interpreter with
+anyway, and lets others have their turn every few milliseconds.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth.service import require_account
+from catalog.db.columns import now
+from catalog.db.database import Database, renew_deadline
+from catalog.errors import BodyTooLarge, CatalogError, LinesInvalid, Overloaded
+from catalog.products import changes, service
+from catalog.products.formats import Draft, LineFault, Reader, rendered
+from catalog.products.models import ChangeType, Offer
+
+CHUNK_ROWS = 2000
+CHUNK_CHARACTERS = 500_000
+"""What is written in one transaction at most; fewer products if they are long."""
+
+PIECE_BYTES = 64 * 1024
+"""What is read at a time at least: a record that is not complete is looked at anew each time."""
+
+MAX_FAULTS = 1000
+"""How many are told; the lines beyond are counted."""
+
+MAX_ATOMIC_ROWS = 100_000
+MAX_ATOMIC_BYTES = 64 * 1024 * 1024
+"""Of one transaction. Its positions are taken at its end, and all other writers wait meanwhile."""
+
+_TURN_SECONDS = 0.005
+_LOOK_AT_CLOCK_EVERY = 32
+
+
+@dataclass(slots=True)
+class Imported:
+    """What has become of an import so far.
+
+    Attributes:
+        created: products that were created, or would have been.
+        failed: lines that are not valid.
+        line: the last line that is done with: what is valid up to there has been created.
+        position: of the last change.
+        faults: what is wrong with the first of the lines that failed.
+    """
+
+    created: int = 0
+    failed: int = 0
+    line: int = 0
+    first_id: int | None = None
+    last_id: int | None = None
+    position: int | None = None
+    faults: list[LineFault] = field(default_factory=list)
+
+    def count(self, inserted: service.Inserted) -> None:
+        """Count products that were created."""
+        self.created += len(inserted.ids)
+        self.first_id = self.first_id or inserted.ids[0]
+        self.last_id = inserted.ids[-1]
+        self.position = inserted.positions[-1]
+
+    def rendered(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "created": self.created,
+            "failed": self.failed,
+            "first_id": self.first_id,
+            "last_id": self.last_id,
+            "errors": rendered(self.faults),
+        }
+
+
+async def import_products(
+    database: Database,
+    pieces: AsyncIterable[bytes],
+    reader: Reader,
+    *,
+    owner_id: int,
+    atomic: bool = False,
+    dry_run: bool = False,
+) -> Imported:
+    """Create the products that a text describes, for an owner.
+
+    Args:
+        database: where to.
+        pieces: the text, in pieces of any size.
+        reader: of the text's format.
+        owner_id: whose they are to be.
+        atomic: whether to create all of them or none; up to ``MAX_ATOMIC_ROWS``.
+        dry_run: whether only to tell what would happen.
+
+    Raises:
+        LinesInvalid: nothing of the text can be read; or it is to be atomic and has a fault.
+        BodyTooLarge: it is to be atomic and is too large for that.
+        AccountUnavailable: the owner's account is disabled or gone.
+        CatalogError: it broke off, for a reason of the pieces or of the database. Its members
+            tell what had been created by then.
+    """
+    imported = Imported()
+    if dry_run:
+        await database.reading(require_account, user_id=owner_id)
+    async with aclosing(_chunks(pieces, reader, imported)) as chunks:
+        if atomic:
+            await _import_at_once(database, chunks, imported, owner_id=owner_id, dry_run=dry_run)
+        elif dry_run:
+            async for drafts, _ in chunks:
+                imported.created += len(drafts)
+        else:
+            await _import_in_chunks(database, chunks, imported, owner_id=owner_id)
+    return imported
+
+
+Chunk = tuple[list[Draft], int]
+"""Products, and the line that they go up to."""
+
+
+async def _chunks(
+    pieces: AsyncIterable[bytes], reader: Reader, imported: Imported
+) -> AsyncGenerator[Chunk, None]:
+    """The valid products of a text; what is wrong with the others is noted."""
+    clock = asyncio.get_running_loop().time
+    turn_ends = clock() + _TURN_SECONDS
+    drafts: list[Draft] = []
+    characters = 0
+    seen = 0
+    async for piece, is_last in _gathered(pieces):
+        for parsed in reader.read(piece, is_last=is_last):
+            if isinstance(parsed, Draft):
+                drafts.append(parsed)
+                characters += len(parsed.name) + len(parsed.description or "")
+                if len(drafts) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+                    yield drafts, reader.line
+                    drafts, characters = [], 0
+            else:
+                imported.failed += 1
+                imported.faults += parsed[: MAX_FAULTS - len(imported.faults)]
+            seen += 1
+            if seen % _LOOK_AT_CLOCK_EVERY == 0 and clock() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = clock() + _TURN_SECONDS
+    yield drafts, reader.line
+
+
+async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
+    """Larger pieces, and whether each is the last one."""
+    parts: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        parts.append(piece)
+        size += len(piece)
+        if size >= PIECE_BYTES:
+            yield b"".join(parts), False
+            parts, size = [], 0
+    yield b"".join(parts), True
+
+
+async def _import_in_chunks(
+    database: Database, chunks: AsyncIterator[Chunk], imported: Imported, *, owner_id: int
+) -> None:
+    async def write(drafts: list[Draft], line: int) -> None:
+        if drafts:
+            imported.count(await database.transaction(_create, drafts, owner_id=owner_id))
+        imported.line = line
+
+    writing: asyncio.Task[None] | None = None
+    try:
+        try:
+            async for chunk in chunks:
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(write(*chunk))
+        finally:
+            if writing is not None:
+                await writing
+    except CatalogError as error:
+        if not isinstance(error, LinesInvalid):
+            error.members |= {**imported.rendered(), "line": imported.line}
+        raise
+
+
+async def _create(session: AsyncSession, drafts: list[Draft], *, owner_id: int) -> service.Inserted:
+    await require_account(session, user_id=owner_id)
+    return await service.insert_products(session, _offers(drafts, owner_id))
+
+
+def _offers(drafts: list[Draft], owner_id: int) -> list[Offer]:
+    return [Offer(*draft, owner_id) for draft in drafts]
+
+
+async def _import_at_once(
+    database: Database,
+    chunks: AsyncIterator[Chunk],
+    imported: Imported,
+    *,
+    owner_id: int,
+    dry_run: bool,
+) -> None:
+    """Create all products or none.
+
+    They are kept until all have been found valid: a transaction must not wait for a client.
+    """
+    with await asyncio.to_thread(TemporaryFile) as file:
+        spool = _Spool(file)
+        async for drafts, _ in chunks:
+            if not imported.failed:
+                await spool.add(drafts)
+        if imported.failed:
+            raise LinesInvalid("Nothing was created.", members=imported.rendered())
+        if dry_run:
+            imported.created = spool.rows
+        elif spool.rows:
+            imported.count(await database.transaction(_create_all, spool, owner_id=owner_id))
+
+
+async def _create_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) -> service.Inserted:
+    await require_account(session, user_id=owner_id)
+    at = now()
+    chunks = []
+    async for drafts in spool.chunks():
+        offers = _offers(drafts, owner_id)
+        chunks.append(await service.insert_unlogged(session, offers, at=at))
+        renew_deadline(session)
+    position = 0
+    for ids in chunks:
+        created = [(product_id, 1) for product_id in ids]
+        position = await changes.record(session, ChangeType.CREATED, created, at=at)
+        renew_deadline(session)
+    all_ids = [product_id for ids in chunks for product_id in ids]
+    return service.Inserted(all_ids, range(position - len(all_ids) + 1, position + 1), at)
+
+
+class _Spool:
+    """Chunks of products on disk.
+
+    Args:
+        file: an empty one, which nobody else sees.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._sizes: list[int] = []
+        self._size = 0
+        self.rows = 0
+
+    async def add(self, drafts: list[Draft]) -> None:
+        """Put a chunk at the end.
+
+        Raises:
+            BodyTooLarge: it is more than one transaction may write.
+            Overloaded: the disk is full.
+        """
+        data = orjson.dumps([tuple(draft) for draft in drafts])
+        self._sizes.append(len(data))
+        self._size += len(data)
+        self.rows += len(drafts)
+        if self.rows > MAX_ATOMIC_ROWS or self._size > MAX_ATOMIC_BYTES:
+            raise BodyTooLarge(
+                f"All or none can be created of {MAX_ATOMIC_ROWS} products and "
+                f"{MAX_ATOMIC_BYTES} bytes."
+            )
+        try:
+            await asyncio.to_thread(self._file.write, data)
+        except OSError as error:
+            raise Overloaded("There is no room for more products at once.") from error
+
+    async def chunks(self) -> AsyncIterator[list[Draft]]:
+        """The chunks from the first on."""
+        await asyncio.to_thread(self._file.seek, 0)
+        for size in self._sizes:
+            data = await asyncio.to_thread(self._file.read, size)
+            yield [Draft(*each) for each in orjson.loads(data)]
