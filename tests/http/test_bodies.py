@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from quart import Quart
 
+from catalog.http.bodies import BoundedBodies
 from tests.http.wire import (
     JSON,
     Unanswered,
@@ -464,3 +465,128 @@ class TestTime:
                 body=[b"{}"],
                 then="hangs up",
             )
+
+
+class Handler:
+    """An app behind the middleware: does with a stream what a test says.
+
+    Attributes:
+        pieces: what it has read.
+    """
+
+    def __init__(self, *, reads: int | None) -> None:
+        self._reads = reads
+        self.pieces: list[bytes] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        stream = scope["catalog.body"]
+        assert await receive() == {"type": "http.request", "body": b"", "more_body": False}
+        while self._reads is None or len(self.pieces) < self._reads:
+            try:
+                self.pieces.append(await anext(stream))
+            except StopAsyncIteration:
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+        assert (await receive())["type"] == "http.disconnect"
+
+
+class Server:
+    """A server with a client that sends pieces; puts them into a queue as hypercorn does.
+
+    Attributes:
+        sent: what the app has sent.
+    """
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.sent: list[Any] = []
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(10)
+        self._pieces = pieces
+
+    async def _receive_from_client(self) -> None:
+        for number, piece in enumerate(self._pieces, 1):
+            more = number < len(self._pieces)
+            await self._queue.put({"type": "http.request", "body": piece, "more_body": more})
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            await self._queue.put({"type": "http.disconnect"})
+
+    async def serve(self, app: Any, *headers: tuple[bytes, bytes]) -> int:
+        """Serve a request with one of the app's streams; returns what nobody has taken of it."""
+        scope = {"type": "http", "method": "POST", "path": "/many/", "headers": list(headers)}
+        streamed = {"/many": ["text/csv"]}
+        bounded = BoundedBodies(app, max_bytes=10, timeout=PATIENCE_SECONDS, streamed=streamed)
+        arriving = asyncio.create_task(self._receive_from_client())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await bounded(scope, self._queue.get, self._send)  # type: ignore[arg-type]  # enough of one
+        arriving.cancel()
+        return self._queue.qsize()
+
+    @property
+    def closes(self) -> bool:
+        return (b"connection", b"close") in self.sent[0]["headers"]
+
+
+CSV = (b"content-type", b"text/CSV; charset=utf-8")
+CHUNKED = (b"transfer-encoding", b"chunked")
+
+
+class TestStream:
+    async def test_pieces_come_as_they_are_and_may_be_many(self) -> None:
+        pieces = [b"piece %d" % number for number in range(100)]
+        handler, server = Handler(reads=None), Server(pieces)
+
+        await server.serve(handler, CSV, CHUNKED)
+
+        assert handler.pieces == pieces
+        assert not server.closes
+
+    @pytest.mark.parametrize("reads", [0, 3])
+    async def test_who_answers_before_the_end_ends_the_connection(self, reads: int) -> None:
+        handler, server = Handler(reads=reads), Server([b"x"] * 1000)
+
+        await server.serve(handler, CSV, CHUNKED)
+
+        assert len(handler.pieces) == reads
+        assert server.closes
+        assert b"".join(message["body"] for message in server.sent[1:]) == b"done"
+
+    async def test_nothing_is_read_before_it_is_asked_for(self) -> None:
+        asked = 0
+        read = asyncio.Event()
+
+        async def receive() -> Any:
+            nonlocal asked
+            asked += 1
+            return {"type": "http.request", "body": b"x", "more_body": True}
+
+        async def handler(scope: Any, *_: object) -> None:
+            await anext(scope["catalog.body"])
+            read.set()
+            await asyncio.Event().wait()
+
+        scope: Any = {"type": "http", "method": "POST", "path": "/", "headers": [CSV, CHUNKED]}
+        streamed = {"": ["text/csv"]}
+        bounded = BoundedBodies(handler, max_bytes=10, timeout=1, streamed=streamed)
+        serving = asyncio.ensure_future(bounded(scope, receive, receive))  # type: ignore[arg-type]
+        await read.wait()
+        await asyncio.sleep(0)
+        serving.cancel()
+
+        assert asked == 1
+
+    @pytest.mark.parametrize(
+        "headers",
+        [[CSV, CHUNKED, (b"content-length", b"5")], [JSON, CHUNKED]],
+        ids=["two-lengths", "too-large"],
+    )
+    async def test_what_is_refused_fills_no_queue(self, headers: list[tuple[bytes, bytes]]) -> None:
+        # The server would wait for ever to say that the connection is over.
+        server = Server([b"x"] * 1000)
+
+        await server.serve(Handler(reads=None), *headers)
+
+        assert server.sent[0]["status"] in {400, 413}
+        assert server.closes

@@ -1,14 +1,22 @@
 """Many products in one request, and every product in one answer."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalog.app import create_app
 from catalog.auth.models import User
 from catalog.db.database import Database
 from catalog.products import transfer
 from catalog.products.transfer import CHUNK_ROWS
+from catalog.settings import Settings
+from tests.http.wire import Unanswered, exchange
 from tests.support import Caller, Response, problem_of
+
+Then = Literal["end", "stalls", "hangs up"]
 
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
@@ -240,3 +248,58 @@ class TestRefusal:
         answer = await send(ada, lines_of(1), media_type=media_type)
 
         assert problem_of(answer) == (415, "unsupported-media-type")
+
+
+class TestStream:
+    @pytest.fixture(autouse=True)
+    def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(transfer, "CHUNK_ROWS", 10)
+        monkeypatch.setattr(transfer, "PIECE_BYTES", 1)
+
+    @staticmethod
+    async def stream(
+        caller: Caller, body: Sequence[bytes], *, query: str = "", then: Then = "end"
+    ) -> Response:
+        headers = [
+            (b"content-type", NDJSON.encode()),
+            (b"transfer-encoding", b"chunked"),
+            (b"authorization", f"Bearer {caller.access_token}".encode()),
+        ]
+        return await exchange(
+            caller.app, "POST", f"/api/products{query}", headers=headers, body=body, then=then
+        )
+
+    async def test_it_may_be_larger_than_any_other_body(self, ada: Caller) -> None:
+        padding = b" " * 100_000 + b"\n"
+
+        answer = await self.stream(ada, [lines_of(15), *[padding] * 5, lines_of(15)])
+
+        assert answer.json["created"] == 30
+        assert "Connection" not in answer.headers
+
+    async def test_of_what_breaks_off_whole_chunks_are_left(self, ada: Caller) -> None:
+        with pytest.raises(Unanswered):
+            await self.stream(ada, [lines_of(15), lines_of(12)], then="hangs up")
+
+        assert len(await names_of(ada)) == 20
+
+    async def test_of_all_or_nothing_nothing_is(self, ada: Caller) -> None:
+        with pytest.raises(Unanswered):
+            await self.stream(ada, [lines_of(25)], query="?atomic=true", then="hangs up")
+
+        assert await names_of(ada) == []
+
+    async def test_what_stalls_is_given_up_and_told_how_far_it_came(
+        self, settings: Settings
+    ) -> None:
+        app = create_app(settings.model_copy(update={"body_timeout": 0.05}))
+        async with app.test_app():
+            ada = await Caller.signed_up(app, "ada")
+
+            answer = await self.stream(ada, [lines_of(20), b"{}\n", lines_of(3)], then="stalls")
+
+            assert problem_of(answer) == (408, "request-timeout")
+            assert answer.headers["Connection"] == "close"
+            told = {name: answer.json[name] for name in ("created", "line", "first_id", "last_id")}
+            assert told == {"created": 20, "line": 20, "first_id": 1, "last_id": 20}
+            assert len(await names_of(ada)) == 20

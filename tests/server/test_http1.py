@@ -26,3 +26,19 @@ class TestHttp2:
         assert answer.status == 505
         assert answer.closes
         assert await connection.reader.read() == b""
+
+
+class TestRefusal:
+    async def test_a_connection_ends_however_much_is_on_its_way(
+        self, shared_service: Service
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(
+            b"POST /api/auth/login HTTP/1.1\r\nHost: catalog\r\nContent-Length: 5\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 5000
+        )
+        answer = await connection.answer()
+
+        assert (answer.status, answer.closes) == (400, True)
+        assert await connection.reader.read() == b""
