@@ -25,6 +25,9 @@ HEARTBEAT_SECONDS = 15.0
 MAX_FOLLOWERS = 5000
 """In one process; the file descriptors are what runs out first."""
 
+MAX_CATCHING_UP = 2
+"""Followers who read the log itself at a time."""
+
 KEPT_CHANGES = 4096
 KEPT_BYTES = 8 * 1024 * 1024
 """How far a follower may fall behind: that many changes, or that much of their JSON, and what
@@ -53,6 +56,7 @@ class Feed:
         self._database = database
         self._followers = 0
         self._ended = False
+        self._catching_up = asyncio.Semaphore(MAX_CATCHING_UP)
         self._news = asyncio.Event()
         # What is kept: the changes from after ``_begin`` to ``_head``, without gaps. Nothing is
         # known while nobody follows.
@@ -189,10 +193,7 @@ class Feed:
                 if found is None and has_caught_up and self._begin is not None:
                     raise Overloaded("Changes came faster than they were taken.")
                 if found is None:
-                    changes = await self._database.reading(
-                        read_changes, since=position, limit=STRETCH
-                    )
-                    found = entries_of(changes)
+                    found = await self._read_log(position)
                 else:
                     has_caught_up = True
                 if found:
@@ -204,6 +205,23 @@ class Feed:
                         await news.wait()
                 except TimeoutError:
                     yield ()
+
+    async def check(self, since: int) -> None:
+        """See that one can follow from a position.
+
+        Raises:
+            ChangesGone, DatabaseUnavailable, DatabaseBusy: as ``follow``.
+        """
+        if self._after(since, 1) is None or since > self._head:
+            await self._read_log(since)
+
+    async def _read_log(self, since: int) -> list[Entry]:
+        """Catch up by a stretch."""
+        # When a worker is replaced, all its followers come back at once: let them queue here,
+        # where nobody is refused for it, and leave connections to others.
+        async with self._catching_up:
+            changes = await self._database.reading(read_changes, since=since, limit=STRETCH)
+        return entries_of(changes)
 
     def _after(self, position: int, limit: int) -> list[Entry] | None:
         """The first changes that are kept after a position; None if some before them are not."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import orjson
 import pytest
 from quart import Quart
-from quart.testing.connections import TestHTTPConnection
+from quart.testing import connections
 from sqlalchemy import delete, event, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -268,7 +268,7 @@ class TestStream:
             stream = b""
             while b"\n\ndata" not in stream and b"}\n\n" not in stream:
                 stream += await connection.receive()
-            headers = cast(TestHTTPConnection, connection).headers
+            headers = cast(connections.TestHTTPConnection, connection).headers
             await connection.disconnect()
 
         begin, first, _ = stream.split(b"\n\n", 2)

@@ -103,29 +103,16 @@ async def workers(
         yield workers
 
 
-async def ask(
-    connection: Connection, method: str, path: str, token: str = "", body: Any = None
-) -> Answer:
-    content = b"" if body is None else json.dumps(body).encode()
-    lines = [f"{method} {path} HTTP/1.1", "Host: catalog", f"Content-Length: {len(content)}"]
-    if token:
-        lines.append(f"Authorization: Bearer {token}")
-    if content:
-        lines.append("Content-Type: application/json")
-    await connection.send("\r\n".join([*lines, "", ""]).encode() + content)
-    return await connection.answer()
-
-
 async def sign_up(connection: Connection, username: str) -> dict[str, Any]:
     fields = {"username": username, "email": f"{username}@example.com", "password": PASSWORD}
-    answer = await ask(connection, "POST", "/api/auth/signup", body=fields)
+    answer = await connection.ask("POST", "/api/auth/signup", body=fields)
     assert answer.status == 201, answer.body
     tokens: dict[str, Any] = json.loads(answer.body)
     return tokens
 
 
 async def rotate(connection: Connection, token: str) -> Answer:
-    return await ask(connection, "POST", "/api/auth/refresh", token, {"rotate": True})
+    return await connection.ask("POST", "/api/auth/refresh", token=token, body={"rotate": True})
 
 
 async def seconds_until_refused(connection: Connection, access_token: str) -> float:
@@ -133,7 +120,7 @@ async def seconds_until_refused(connection: Connection, access_token: str) -> fl
     began = time.monotonic()
     async with asyncio.timeout(10):
         while (
-            answer := await ask(connection, "GET", "/api/products/my", access_token)
+            answer := await connection.ask("GET", "/api/products/my", token=access_token)
         ).status == 200:
             await asyncio.sleep(0.02)
     assert code_of(answer) == (401, "session-ended")
@@ -167,7 +154,7 @@ class TestRotation:
         assert len(tokens) == ROUNDS + 1
         access_tokens = [json.loads(answer.body)["access_token"] for answer in answers]
         for connection in (one, other):
-            answer = await ask(connection, "GET", "/api/products/my", access_tokens[0])
+            answer = await connection.ask("GET", "/api/products/my", token=access_tokens[0])
             assert answer.status == 200
 
         stolen = SupersededToken.token_hash == hash_of(id_of(first))
@@ -194,11 +181,11 @@ class TestRevocation:
         one, other = workers.pair
         access_token = (await sign_up(one, "bob"))["access_token"]
         for connection in (one, other):
-            answer = await ask(connection, "GET", "/api/products/my", access_token)
+            answer = await connection.ask("GET", "/api/products/my", token=access_token)
             assert answer.status == 200
 
-        assert (await ask(one, "POST", "/api/auth/logout", access_token)).status == 204
+        assert (await one.ask("POST", "/api/auth/logout", token=access_token)).status == 204
 
-        answer = await ask(one, "GET", "/api/products/my", access_token)
+        answer = await one.ask("GET", "/api/products/my", token=access_token)
         assert code_of(answer) == (401, "session-ended")
         assert await seconds_until_refused(other, access_token) < KNOWN_WITHIN_SECONDS

@@ -76,9 +76,10 @@ def _last_event_id(since: int) -> int:
 
 async def _stream(since: int) -> Response:
     """Server-sent events (HTML Standard, section 9.2), until the client or the process goes."""
+    feed = products().feed
     # Refused while that can still be said by a status.
-    await database().reading(changes.read_changes, since=since, limit=1)
-    body = _events(products().feed.follow(since)) if request.method == "GET" else b""
+    await feed.check(since)
+    body = _events(feed.follow(since)) if request.method == "GET" else b""
     response = Response(body, content_type=f"{EVENT_STREAM}; charset=utf-8")
     response.timeout = None
     response.headers.update(_HEADERS)

@@ -1,0 +1,261 @@
+"""Products among real processes that are killed: created once, numbered, and followed."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from catalog.db.database import Database
+from catalog.products.models import Product, ProductChange
+from tests.engines import Engine, settings_for
+from tests.server.service import CONNECTION_FAILURES, Answer, Catalog, Connection, Service
+from tests.support import PASSWORD
+
+PATH = "/api/products"
+KEYS = int(os.environ.get("CATALOG_TEST_KEYS", "300"))
+KILLS = 3
+CLIENTS = 8
+WRITERS = 8
+CHANGES = 400
+FOLLOWERS = 1000
+
+
+class Cluster:
+    """The service with two workers on one database, and somebody signed in."""
+
+    def __init__(self, service: Service, database: Database, token: str) -> None:
+        self.service = service
+        self.database = database
+        self.token = token
+
+    @asynccontextmanager
+    async def losing_workers(self) -> AsyncIterator[None]:
+        """Kill a worker some times, each when it has come up and worked for a moment."""
+
+        async def kill() -> None:
+            for _ in range(KILLS):
+                ready = self.service.logged("worker_ready")
+                await asyncio.sleep(0.3)
+                os.kill(ready[-1]["worker"], signal.SIGKILL)
+                await self.service.event("worker_ready", count=len(ready) + 1)
+
+        killing = asyncio.create_task(kill())
+        try:
+            yield
+        finally:
+            await killing
+
+    async def rows(self, *columns: Any) -> list[tuple[Any, ...]]:
+        """What the database holds, in the order of the first column."""
+
+        async def read(connection: AsyncConnection) -> list[tuple[Any, ...]]:
+            found = await connection.execute(select(*columns).order_by(columns[0]))
+            return [tuple(row) for row in found]
+
+        return await self.database.reading(read)
+
+
+@pytest.fixture
+async def cluster(engine: Engine, tmp_path: Path) -> AsyncIterator[Cluster]:
+    url = await engine.create_database(tmp_path)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(engine.drop_database, url)
+        service = await stack.enter_async_context(
+            Catalog(tmp_path).start(
+                "--workers=2", DATABASE_URL=url.render_as_string(hide_password=False)
+            )
+        )
+        database = Database(settings_for(url))
+        stack.push_async_callback(database.close)
+        await service.serving()
+        yield Cluster(service, database, await sign_up(service))
+
+
+async def sign_up(service: Service) -> str:
+    """A new account's access token."""
+    connection = await service.connect()
+    fields = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
+    answer = await connection.ask("POST", "/api/auth/signup", body=fields)
+    assert answer.status == 201, answer.body
+    return str(json.loads(answer.body)["access_token"])
+
+
+class Client:
+    """Keeps a connection while it lasts, and opens another when it does not."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._connection: Connection | None = None
+
+    async def ask(self, method: str, path: str, *fields: str, body: Any = None) -> Answer | None:
+        """Send a request once; None if nobody knows what came of it."""
+        try:
+            if self._connection is None:
+                self._connection = await self._cluster.service.connect()
+            token = self._cluster.token
+            answer = await self._connection.ask(method, path, *fields, token=token, body=body)
+        except CONNECTION_FAILURES:
+            await self.close()
+            return None
+        if answer.closes:
+            await self.close()
+        return answer
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+
+class TestKeys:
+    async def test_as_many_keys_make_as_many_products(self, cluster: Cluster) -> None:
+        chance = random.Random(4)  # noqa: S311 (repeatable is what it must be)
+        keys = iter(range(KEYS))
+        answers: dict[int, set[bytes]] = {key: set() for key in range(KEYS)}
+
+        async def send(client: Client, key: int) -> None:
+            body = {"name": f"Product {key}", "price": key}
+            while True:
+                answer = await client.ask("POST", PATH, f"Idempotency-Key: {key}", body=body)
+                if answer is not None and answer.status == 201:
+                    answers[key].add(answer.body)
+                    return
+                assert answer is None or answer.status in {409, 503}, answer.body
+                await asyncio.sleep(0.01)
+
+        async def work() -> None:
+            clients = [Client(cluster) for _ in range(5)]
+            for key in keys:
+                copies = chance.randint(1, 5)
+                await asyncio.gather(*(send(client, key) for client in clients[:copies]))
+            for client in clients:
+                await client.close()
+
+        async with cluster.losing_workers():
+            await asyncio.gather(*(work() for _ in range(CLIENTS)))
+
+        assert len(cluster.service.logged("worker_died")) > 0
+        assert {len(bodies) for bodies in answers.values()} == {1}
+        names = await cluster.rows(Product.name)
+        assert names == sorted((f"Product {key}",) for key in range(KEYS))
+        told = {json.loads(body)["id"] for bodies in answers.values() for body in bodies}
+        assert told == {product_id for (product_id,) in await cluster.rows(Product.id)}
+
+
+class TestFeed:
+    async def test_what_is_seen_is_the_history(self, cluster: Cluster) -> None:
+        chance = random.Random(5)  # noqa: S311 (the same)
+        written = 0
+
+        async def write() -> None:
+            nonlocal written
+            client, mine = Client(cluster), [0]
+            while written < CHANGES:
+                written += 1
+                await asyncio.sleep(chance.random() * 0.02)
+                path = f"{PATH}/{chance.choice(mine)}"
+                kind = chance.choice(["POST", "POST", "PATCH", "DELETE"])
+                if kind == "POST":
+                    body = {"name": f"Lamp {written}", "price": 1}
+                    answer = await client.ask("POST", PATH, body=body)
+                    if answer is not None and answer.status == 201:
+                        mine.append(json.loads(answer.body)["id"])
+                elif kind == "PATCH":
+                    await client.ask("PATCH", path, body={"price": written})
+                else:
+                    await client.ask("DELETE", path)
+            await client.close()
+
+        seen: list[dict[str, Any]] = []
+
+        async def follow(until: asyncio.Event) -> None:
+            """Follow with interruptions, and go on after the last position each time."""
+            async with httpx.AsyncClient(base_url=cluster.service.url, timeout=5) as http:
+                while not until.is_set() or seen[-1]["position"] < last_position:
+                    with suppress(httpx.HTTPError, TimeoutError):
+                        async with asyncio.timeout(chance.uniform(0.05, 0.5)):
+                            last = str(seen[-1]["position"]) if seen else "0"
+                            headers = {"Accept": "text/event-stream", "Last-Event-ID": last}
+                            url = f"{PATH}/changes"
+                            async with http.stream("GET", url, headers=headers) as answer:
+                                async for line in answer.aiter_lines():
+                                    if line.startswith("data: {"):
+                                        data = json.loads(line.removeprefix("data: "))
+                                        if "position" in data:
+                                            seen.append(data)
+
+        last_position = 10**9
+        done = asyncio.Event()
+        following = asyncio.create_task(follow(done))
+        async with cluster.losing_workers():
+            await asyncio.gather(*(write() for _ in range(WRITERS)))
+        log = ProductChange
+        history = await cluster.rows(log.position, log.type, log.product_id, log.version)
+        last_position = history[-1][0]
+        done.set()
+        async with asyncio.timeout(30):
+            await following
+
+        assert len(cluster.service.logged("worker_died")) > 0
+        assert [row[0] for row in history] == [*range(1, len(history) + 1)]
+        assert [
+            (each["position"], each["type"], each["id"], each["version"]) for each in seen
+        ] == history
+        # And the history is what happened to the products.
+        state: dict[int, int] = {}
+        for _, kind, product_id, version in history:
+            assert state.get(product_id, 0) == version - (kind != "deleted")
+            state[product_id] = version
+            if kind == "deleted":
+                del state[product_id]
+        assert list(state.items()) == await cluster.rows(Product.id, Product.version)
+
+
+class TestFollowers:
+    async def test_a_thousand_on_one_worker_and_a_stop(self, catalog: Catalog) -> None:
+        request = (
+            f"GET {PATH}/changes HTTP/1.1\r\nHost: catalog\r\nAccept: text/event-stream\r\n\r\n"
+        )
+
+        async def follow(connection: Connection, count: int) -> bytes:
+            """What comes until a stream has told that many changes."""
+            told = b""
+            while told.count(b"\ndata: ") < count:
+                piece = await connection.reader.read(65536)
+                assert piece, told
+                told += piece
+            return told
+
+        async with catalog.start() as service:
+            await service.serving()
+            token = await sign_up(service)
+            connections = [await service.connect() for _ in range(FOLLOWERS)]
+            for connection in connections:
+                await connection.send(request.encode())
+            client = await service.connect()
+            for number in range(5):
+                body = {"name": f"Lamp {number}", "price": 1}
+                answer = await client.ask("POST", PATH, token=token, body=body)
+                assert answer.status == 201
+            async with asyncio.timeout(30):
+                told = await asyncio.gather(*(follow(each, 5) for each in connections))
+                service.send_signal(signal.SIGTERM)
+                ends = await asyncio.gather(*(each.reader.read() for each in connections))
+            code = await service.exit_code()
+
+        for each in told:
+            positions = [part.split(b"\n")[0] for part in each.split(b"\nid: ")[1:]]
+            assert positions == [b"1", b"2", b"3", b"4", b"5"]
+        # Each has ended cleanly, the last chunk included.
+        assert all(b"event: end" in end and end.endswith(b"0\r\n\r\n") for end in ends)
+        assert code == 0
