@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from tests.engines import tied_to_us
 from tests.server import processes
+from tests.support import PASSWORD
 
 PATIENCE_SECONDS = 30.0
 """For what takes a second or two on an idle machine."""
@@ -233,6 +234,15 @@ class Service:
             return await connection.get(path)
         finally:
             await connection.close()
+
+    async def sign_up(self, username: str = "ada") -> str:
+        """Make an account; returns an access token of it."""
+        fields = {"username": username, "email": f"{username}@example.com", "password": PASSWORD}
+        connection = await self.connect()
+        answer = await connection.ask("POST", "/api/auth/signup", body=fields)
+        await connection.close()
+        assert answer.status == 201, answer.body
+        return str(json.loads(answer.body)["access_token"])
 
     async def refuses(self) -> bool:
         """Whether nobody listens any more."""

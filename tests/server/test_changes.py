@@ -19,7 +19,6 @@ from catalog.db.database import Database
 from catalog.products.models import Product, ProductChange
 from tests.engines import Engine, settings_for
 from tests.server.service import CONNECTION_FAILURES, Answer, Catalog, Connection, Service
-from tests.support import PASSWORD
 
 PATH = "/api/products"
 KEYS = int(os.environ.get("CATALOG_TEST_KEYS", "300"))
@@ -78,16 +77,7 @@ async def cluster(engine: Engine, tmp_path: Path) -> AsyncIterator[Cluster]:
         database = Database(settings_for(url))
         stack.push_async_callback(database.close)
         await service.serving()
-        yield Cluster(service, database, await sign_up(service))
-
-
-async def sign_up(service: Service) -> str:
-    """A new account's access token."""
-    connection = await service.connect()
-    fields = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
-    answer = await connection.ask("POST", "/api/auth/signup", body=fields)
-    assert answer.status == 201, answer.body
-    return str(json.loads(answer.body)["access_token"])
+        yield Cluster(service, database, await service.sign_up())
 
 
 class Client:
@@ -238,7 +228,7 @@ class TestFollowers:
 
         async with catalog.start() as service:
             await service.serving()
-            token = await sign_up(service)
+            token = await service.sign_up()
             connections = [await service.connect() for _ in range(FOLLOWERS)]
             for connection in connections:
                 await connection.send(request.encode())
