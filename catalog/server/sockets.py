@@ -19,6 +19,12 @@ from catalog.settings import Bind
 # Connections that may wait for a worker, per socket. A burst beyond it meets SYN retries, a second
 # or more each; the kernel lowers it to net.core.somaxconn.
 BACKLOG = 2048
+
+# Without it a client that takes nothing of a long answer, and stays, would hold its connection and
+# what feeds it for ever. Ours to set, as no timer of the server looks at it.
+STALLED_SECONDS = 60
+"""How long a client may take nothing of what was sent to it (RFC 5482)."""
+
 UNIX_MODE = 0o660
 """Owner and group may connect to a unix socket: run the proxy in the service's group."""
 
@@ -77,6 +83,9 @@ def _open_tcp(bind: Bind, slots: int) -> Listeners:
                 # "::" means every address, whatever net.ipv6.bindv6only says.
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # Handed on to the connections that it accepts.
+            stalled = STALLED_SECONDS * 1000
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled)
             # On for bind, so that connections of a previous run in TIME_WAIT do not matter; off
             # again, so that the probe of a second instance fails from now on and not only once
             # this one listens. hypercorn turns it back on just before it listens.

@@ -1,5 +1,6 @@
 """Where the service listens, and whom it does not push aside."""
 
+import errno
 import signal
 import socket
 import stat
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import StartFailed
+from catalog.server import sockets
 from catalog.server.sockets import open_listeners
 from catalog.settings import Bind
 from tests.server.service import Catalog, Service
@@ -69,6 +71,25 @@ class TestTcp:
 
         with open_listeners(listeners.bind, slots=2) as again:
             assert again.bind == listeners.bind
+
+    def test_a_client_that_takes_nothing_is_cut_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sockets, "STALLED_SECONDS", 1)
+        with (
+            open_listeners(Bind("127.0.0.1", 0), slots=1) as listeners,
+            socket.socket() as client,
+        ):
+            listener = listeners.sockets[0]
+            listener.listen()
+            client.connect(listener.getsockname())
+            connection, _ = listener.accept()
+            # Without the option it would be this that ends the test.
+            connection.settimeout(20)
+
+            with connection, pytest.raises(TimeoutError) as end:
+                while True:
+                    connection.send(bytes(65536))
+
+        assert end.value.errno == errno.ETIMEDOUT
 
     @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", "a" * 70])
     def test_hosts_that_are_not_ours_are_named(self, host: str) -> None:
