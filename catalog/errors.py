@@ -266,11 +266,10 @@ class ChangesGone(CatalogError):
     status = 410
     title = "Changes are missing from there on"
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(
-            f"{detail} Start over: export GET /api/products as application/x-ndjson, then follow "
-            "from the Catalog-Position of that answer."
-        )
+    START_OVER: ClassVar = (
+        "Start over: export GET /api/products as application/x-ndjson, then follow from the "
+        "Catalog-Position of that answer."
+    )
 
 
 class PreconditionFailed(CatalogError):
@@ -317,10 +316,6 @@ class KeyReused(InvalidRequest):
 
     slug = "idempotency-key-reused"
     title = "The key was used for another request"
-
-    def __init__(self) -> None:
-        message = "It came with other content before."
-        super().__init__(errors=[FieldError("header", "Idempotency-Key", message)])
 
 
 class LinesInvalid(InvalidRequest):

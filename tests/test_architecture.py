@@ -131,6 +131,7 @@ class TestRoutes:
             "GET /api/auth/refresh": "refresh",
             "GET /api/products": "read",
             "GET /api/products/my": "read",
+            "GET /api/products/changes": "read",
             "POST /api/products": "write",
             "GET /api/products/<id:product_id>": "read",
             "PATCH /api/products/<id:product_id>": "write",

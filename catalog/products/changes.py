@@ -133,12 +133,12 @@ async def read_changes(connection: AsyncConnection, *, since: int, limit: int) -
     """
     position = await current_position(connection)
     if since > position:
-        raise ChangesGone(f"The last change has position {position}.")
+        raise ChangesGone(f"The last change has position {position}. {ChangesGone.START_OVER}")
     values = {"since": since, "limit": limit}
     rows: Sequence[Any] = (await connection.execute(_FOLLOWING, values)).all()
     # Positions have no gaps, so a missing one can only have been deleted.
     if rows[0].position != since + 1 if rows else since < position:
-        raise ChangesGone("The changes after that position are not kept any more.")
+        raise ChangesGone(f"They are not kept any more. {ChangesGone.START_OVER}")
     last = rows[-1].position if rows else since
     return Changes([_change(row) for row in rows], last, more=last < position)
 

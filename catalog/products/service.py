@@ -15,6 +15,7 @@ from catalog.errors import (
     AccountUnavailable,
     CatalogError,
     Conflict,
+    FieldError,
     Forbidden,
     KeyReused,
     NotFound,
@@ -139,7 +140,8 @@ async def create_products(
 def _replay(offer: Offer, key: Key, done: Done) -> Written | CatalogError:
     """The first answer once more, made of the same content."""
     if done.content_hash != key.content_hash:
-        return KeyReused()
+        message = "It came with other content before."
+        return KeyReused(errors=[FieldError("header", "Idempotency-Key", message)])
     product = _rendered(offer, done.product_id, done.created_at)
     return Written(product, done.position, replayed=True)
 

@@ -208,7 +208,7 @@ class TestFeed:
             state[product_id] = version
             if kind == "deleted":
                 del state[product_id]
-        assert list(state.items()) == await cluster.rows(Product.id, Product.version)
+        assert sorted(state.items()) == await cluster.rows(Product.id, Product.version)
 
 
 class TestFollowers:
