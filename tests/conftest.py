@@ -5,7 +5,8 @@ A test that asks for a database runs once on each engine.
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,22 @@ def _engine_of(item: pytest.Item) -> object:
     return callspec.params.get("engine") if callspec else None
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that sums up, where this is one of several that test (pytest-xdist)."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["found"] = session.config.stash[FOUND]
+        output["missing"] = session.config.stash[MISSING]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what one of several has told; nothing, when it crashed."""
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[FOUND].update(output.get("found", {}))
+    node.config.stash[MISSING].update(output.get("missing", {}))
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
@@ -85,24 +102,37 @@ def clean_environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+async def running_engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Callable[[str], Awaitable[Engine]]]:
+    """Gives an engine by its name; started when it is first asked for, it runs until the end."""
+    stash = request.config.stash
+    started: dict[str, Engine] = {}
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str) -> Engine:
+            if name not in started:
+                running = engines.running(name, tmp_path_factory.mktemp(name))
+                started[name] = await stack.enter_async_context(running)
+                stash[FOUND][name] = started[name].version
+            return started[name]
+
+        yield start
+
+
 @pytest.fixture(scope="session", params=engines.NAMES)
 async def engine(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Engine]:
+    request: pytest.FixtureRequest, running_engine: Callable[[str], Awaitable[Engine]]
+) -> Engine:
     """A running engine; a test that asks for it runs on each of them."""
-    name: str = request.param
-    stash = request.config.stash
-    reason = None
     try:
-        async with engines.running(name, tmp_path_factory.mktemp(name)) as engine:
-            stash[FOUND][name] = engine.version
-            yield engine
+        return await running_engine(request.param)
     except EngineMissing as missing:
-        reason = stash[MISSING][name] = str(missing)
-    if reason and REQUIRED:
+        reason = request.config.stash[MISSING][request.param] = str(missing)
+    if REQUIRED:
         pytest.fail(reason, pytrace=False)
-    if reason:
-        pytest.skip(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture

@@ -38,8 +38,15 @@ INVALID = (401, "token-invalid")
 EXPIRED = (401, "token-expired")
 WRONG_KIND = (401, "token-wrong-kind")
 
-ABSENT = object()
-"""Takes a claim or a header out."""
+
+class _Absent:
+    """Takes a claim or a header out."""
+
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = _Absent()
 
 
 def encoded(part: bytes | dict[str, Any]) -> bytes:
