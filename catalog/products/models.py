@@ -4,11 +4,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import CheckConstraint, Float, ForeignKey, Index
+from sqlalchemy import DDL, CheckConstraint, Float, ForeignKey, Index, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from catalog.auth.models import User
 from catalog.db.columns import Base, ExactString, ExactText, Id, Timestamp, now
+from catalog.db.fulltext import FTS5, Tokens
 
 MAX_NAME = 512
 MAX_DESCRIPTION = 16_383
@@ -27,6 +28,10 @@ class Product(Base):
     __table_args__ = (
         # Serves GET /api/products/my in page order without a sort.
         Index(None, "user_id", "id"),
+        # The orders of the lists, each in both directions; ids break ties.
+        Index(None, "name", "id"),
+        Index(None, "price", "id"),
+        Index(None, "created_at", "id"),
         CheckConstraint(f"price >= 0 AND price <= {MAX_PRICE:.0f}", name="price"),
         # The servers refuse what does not fit the column; SQLite stores it.
         CheckConstraint("typeof(price) = 'real'", name="price_type").ddl_if("sqlite"),
@@ -52,6 +57,33 @@ class Product(Base):
     version: Mapped[int] = mapped_column(Id, default=1)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
     updated_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
+
+
+class ProductWords(Base):
+    """The words of a product's name and description, to be searched; see ``words.py``.
+
+    A table of its own, so that products stay small and SQLite, which has full-text indexes only as
+    tables, can have one. It keeps no foreign keys in those, so there a trigger deletes the row.
+    """
+
+    __tablename__ = "product_words"
+    __table_args__ = (
+        Index(None, "words", mysql_prefix="FULLTEXT").ddl_if("mysql"),
+        {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "info": {FTS5: ["words"]}},
+    )
+
+    # SQLite's name for the number of a row in such a table, and it takes no other.
+    product_id: Mapped[int] = mapped_column(
+        "rowid", Id, ForeignKey(Product.id, ondelete="CASCADE"), primary_key=True
+    )
+    words: Mapped[str] = mapped_column(Tokens)
+
+
+_delete_words = DDL(  # type: ignore[no-untyped-call]  # its arguments are untyped
+    "CREATE TRIGGER product_words_deletion AFTER DELETE ON products"
+    " BEGIN DELETE FROM product_words WHERE rowid = OLD.id; END"
+)
+event.listen(ProductWords.__table__, "after_create", _delete_words.execute_if("sqlite"))
 
 
 class Offer(NamedTuple):

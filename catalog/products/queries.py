@@ -1,22 +1,26 @@
 """SELECTs on products, built but not run: filters, orders, and pages by key."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from functools import cache
 from typing import Any, ClassVar, Self
 from urllib.parse import urlencode
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Integer, Select, String, bindparam, func, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from catalog.db.columns import Id, rfc3339
-from catalog.products.models import Product
+from catalog.db.fulltext import matches
+from catalog.products.models import Product, ProductWords
 from catalog.products.schemas import DEFAULT_SORT, MyListQuery, Sort
+from catalog.products.words import terms_of
 
 _table = Product.__table__.c
+_words = ProductWords.__table__.c
 
 COLUMNS = (
     _table.id,
@@ -48,6 +52,7 @@ class Selection:
         max_price: the highest price.
         user_id: whose they are.
         ids: which ones, at most; in no order.
+        terms: what words of them must begin with, as ``words.terms_of`` makes it of a search.
     """
 
     sort: Sort = DEFAULT_SORT
@@ -55,6 +60,7 @@ class Selection:
     max_price: float | None = None
     user_id: int | None = None
     ids: tuple[int, ...] | None = None
+    terms: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, query: MyListQuery, *, user_id: int | None) -> Self:
@@ -65,6 +71,7 @@ class Selection:
             max_price=query.max_price,
             user_id=user_id,
             ids=query.ids,
+            terms=terms_of(query.q) if query.q is not None else (),
         )
 
     @property
@@ -80,18 +87,27 @@ class Selection:
     @property
     def values(self) -> dict[str, Any]:
         """What the statements of this selection take."""
-        return {name: getattr(self, name) for name in self.filters}
+        values = {name: getattr(self, name) for name in self.filters}
+        if self.terms:
+            values["terms"] = self.terms
+            values |= {f"term_{number}": f" {term}" for number, term in enumerate(self.terms)}
+        return values
 
     def bound_to(self, path: str) -> str:
         """What a cursor of this selection is bound to, under a list's path."""
-        return f"{path}?{urlencode({'sort': self.sort, **dict(sorted(self.values.items()))})}"
+        filters = {name: getattr(self, name) for name in sorted(self.filters)}
+        if self.terms:
+            filters["terms"] = self.terms
+        return f"{path}?{urlencode({'sort': self.sort, **filters})}"
 
     def position_of(self, product: dict[str, Any]) -> Position:
         """The place of a product that is ready to render."""
         return (product["id"],) if self.key == "id" else (product[self.key], product["id"])
 
-    def values_after(self, position: Position) -> dict[str, Any]:
-        """What a statement takes that goes on behind a place."""
+    def values_after(self, position: Position | None) -> dict[str, Any]:
+        """What a statement takes that goes on behind a place; nothing at the start."""
+        if position is None:
+            return {}
         if self.key == "id":
             return {"after_id": position[-1]}
         key, product_id = position
@@ -113,15 +129,24 @@ class _Beyond(FunctionElement[bool]):
 
     The servers seek to the place only when it is put as ranges, SQLite only when the columns are
     compared as one.
+
+    Args:
+        key: the first column.
+        row_id: the second one.
+        place: the parameters' common beginning.
     """
 
     # No type: of a Boolean, the compiler would ask whether it is 1, and no engine seeks then.
     inherit_cache = True
     operator: ClassVar[str]
 
-    def __init__(self, key: ColumnElement[Any], row_id: ColumnElement[int]) -> None:
-        place = bindparam("after_key", type_=key.type), bindparam("after_id", type_=row_id.type)
-        super().__init__(key, row_id, *place)
+    def __init__(self, key: ColumnElement[Any], row_id: ColumnElement[int], place: str) -> None:
+        super().__init__(
+            key,
+            row_id,
+            bindparam(f"{place}_key", type_=key.type),
+            bindparam(f"{place}_id", type_=row_id.type),
+        )
 
 
 class _Above(_Beyond):
@@ -150,7 +175,7 @@ def _beyond_mysql(element: _Beyond, compiler: SQLCompiler, **kw: Any) -> str:
 
 @cache
 def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
-    """A page of a selection; takes ``limit``, and the values of the selection and of the place.
+    """A page of a selection without terms; takes its values, those of the place, and ``limit``.
 
     Seeks to its place by key instead of counting rows from the start, so that a page costs the
     same at any depth. Built once for each shape, because building it costs a quarter of what
@@ -161,25 +186,150 @@ def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
         filters: the names of the selection's filters.
         resumed: whether it goes on behind a place, and does not begin at the start.
     """
-    descends = sort.startswith("-")
-    key = _table[sort.removeprefix("-")]
-    # The id breaks ties, and it goes the same way, so that one index serves both directions.
-    order = [key] if key is _table.id else [key, _table.id]
-    statement = select(*COLUMNS).where(*(_CONDITIONS[name] for name in sorted(filters)))
-    if resumed and key is _table.id:
-        after = bindparam("after_id", type_=Id)
-        statement = statement.where(_table.id < after if descends else _table.id > after)
-    elif resumed:
-        statement = statement.where((_Below if descends else _Above)(key, _table.id))
-    statement = statement.order_by(*(each.desc() if descends else each.asc() for each in order))
-    return statement.limit(bindparam("limit", type_=Integer))
+    statement = select(*COLUMNS).where(*_kept(filters))
+    if resumed:
+        statement = statement.where(_behind(sort, _table.id, "after"))
+    if has_index(sort, filters):
+        statement = _by_index(statement, sort, filters)
+    return _in_order(statement, sort, _table.id).limit(bindparam("limit", type_=Integer))
 
 
 @cache
 def count(*, filters: frozenset[str]) -> Select[Any]:
-    """How many products a selection has; takes its values."""
-    conditions = (_CONDITIONS[name] for name in sorted(filters))
-    return select(func.count()).select_from(Product.__table__).where(*conditions)
+    """How many products a selection without terms has; takes its values."""
+    return select(func.count()).select_from(Product.__table__).where(*_kept(filters))
+
+
+def has_index(sort: Sort, filters: frozenset[str]) -> bool:
+    """Whether an index has a selection's products, and no others, in its order."""
+    return filters <= _SERVED.get(sort.removeprefix("-"), frozenset())
+
+
+class Plan(Enum):
+    """How a search finds products; what is found is the same."""
+
+    INDEX = "all that the full-text index has, put in order"
+    SCAN = "one product after the other, whatever way the engine likes"
+    NEAR = "one product after the other in order, up to an edge"
+
+
+@cache
+def found(
+    *, sort: Sort, filters: frozenset[str], resumed: bool, terms: int, plan: Plan
+) -> Select[Any]:
+    """A page of a selection with terms; takes what ``page`` does, and ``edge`` where it is near.
+
+    The products' own rows are read last, and only those of the page.
+
+    Args:
+        sort: the selection's order.
+        filters: the names of the selection's filters.
+        resumed: whether it goes on behind a place, and does not begin at the start.
+        terms: how many.
+        plan: how to find them.
+    """
+    # In the order of ids, the table of words is all that it takes.
+    alone = sort.removeprefix("-") == "id" and not filters
+    row_id = _words.rowid if alone else _table.id
+    rows = select(row_id.label("id"))
+    if plan is Plan.INDEX:
+        rows = rows.where(matches(_words.words, "terms"))
+    else:
+        rows = rows.where(*(_has_term(number) for number in range(terms)))
+    if not alone:
+        rows = _joined(rows, words_first=plan is Plan.INDEX).where(*_kept(filters))
+    if resumed:
+        rows = rows.where(_behind(sort, row_id, "after"))
+    if plan is Plan.NEAR:
+        rows = rows.where(_behind(sort, row_id, "edge", before=True))
+        rows = rows if alone else _by_index(rows, sort, filters)
+    some = _in_order(rows, sort, row_id).limit(bindparam("limit", type_=Integer)).subquery("found")
+    return _in_order(select(*COLUMNS).join(some, some.c.id == _table.id), sort, _table.id)
+
+
+@cache
+def count_found(*, filters: frozenset[str], terms: int, plan: Plan) -> Select[Any]:
+    """How many products a selection with terms has; takes its values."""
+    if plan is Plan.INDEX:
+        rows = select(func.count()).where(matches(_words.words, "terms"))
+    else:
+        rows = select(func.count()).where(*(_has_term(number) for number in range(terms)))
+    if not filters:
+        return rows.select_from(ProductWords.__table__)
+    return _joined(rows, words_first=plan is Plan.INDEX).where(*_kept(filters))
+
+
+@cache
+def edge(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
+    """The place that comes ``distance`` products behind another one, or behind the start."""
+    key = _table[sort.removeprefix("-")]
+    statement: Select[Any] = select(key.label("key"), _table.id).where(*_kept(filters))
+    if resumed:
+        statement = statement.where(_behind(sort, _table.id, "after"))
+    statement = _in_order(_by_index(statement, sort, filters), sort, _table.id)
+    return statement.limit(1).offset(bindparam("distance", type_=Integer))
+
+
+IDS = select(func.min(_table.id).label("first"), func.max(_table.id).label("last"))
+"""The range of ids, which tells about how many products there are."""
+
+
+@cache
+def some(*, filters: frozenset[str]) -> Select[Any]:
+    """How many products a selection has without its terms, counted up to ``limit``."""
+    rows = select(_table.id).where(*_kept(filters)).limit(bindparam("limit", type_=Integer))
+    return select(func.count()).select_from(rows.subquery())
+
+
+_SERVED = {"id": frozenset({"user_id"}), "price": frozenset({"min_price", "max_price"})}
+"""The filters that leave the products in the order of an index, by the column of the sort."""
+
+
+def _kept(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
+    return (_CONDITIONS[name] for name in sorted(filters))
+
+
+def _has_term(number: int) -> ColumnElement[bool]:
+    # As the full-text index means it: a token begins with the term, which has a space before it.
+    return func.instr(_words.words, bindparam(f"term_{number}", type_=String)) > 0
+
+
+def _joined(rows: Select[Any], *, words_first: bool) -> Select[Any]:
+    """Products and their words; the servers are told which of the two to begin with."""
+    tables = (Product.__table__, ProductWords.__table__)
+    first, second = reversed(tables) if words_first else tables
+    joined: Select[Any] = rows.select_from(first.join(second, _words.rowid == _table.id))
+    # For the servers alone: SQLite has no other word for it than another kind of join.
+    return joined.prefix_with("STRAIGHT_JOIN", dialect="mysql")
+
+
+def _by_index(statement: Select[Any], sort: Sort, filters: frozenset[str]) -> Select[Any]:
+    """Tell the servers to read in order, which they may hold for dearer than to sort."""
+    key = sort.removeprefix("-")
+    name = f"ix_products_{key}_id"
+    if key == "id":
+        name = "ix_products_user_id_id" if "user_id" in filters else "PRIMARY"
+    return statement.with_hint(Product.__table__, f"FORCE INDEX ({name})", "mysql")
+
+
+def _behind(
+    sort: Sort, row_id: ColumnElement[int], place: str, *, before: bool = False
+) -> ColumnElement[bool]:
+    """Whether a product stands behind a place in an order, or before it; takes its key and id."""
+    below = sort.startswith("-") != before
+    key = _table[sort.removeprefix("-")]
+    if key is _table.id:
+        place_id = bindparam(f"{place}_id", type_=Id)
+        return row_id < place_id if below else row_id > place_id
+    return (_Below if below else _Above)(key, row_id, place)
+
+
+def _in_order(statement: Select[Any], sort: Sort, row_id: ColumnElement[int]) -> Select[Any]:
+    """Order by the sort's column, and by ids, in the same direction, so that one index does."""
+    key = _table[sort.removeprefix("-")]
+    columns = [row_id] if key is _table.id else [key, row_id]
+    descends = sort.startswith("-")
+    return statement.order_by(*(each.desc() if descends else each.asc() for each in columns))
 
 
 ONE = select(*COLUMNS).where(_table.id == bindparam("product_id", type_=Id))

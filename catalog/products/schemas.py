@@ -21,6 +21,7 @@ from catalog.http.schemas import (
     WithoutNul,
 )
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeType
+from catalog.products.words import terms_of
 
 NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 """What ``Name`` checks, for readers of the OpenAPI document (ECMA-262)."""
@@ -162,6 +163,10 @@ ProductField = Literal[
 ]
 
 MAX_IDS = 200
+MAX_Q = 200
+"""Characters of a search."""
+MAX_TERMS = 32
+"""Words of a search; where words have no spaces between them, pairs of characters."""
 
 # As numbers are written in JSON (RFC 8259, section 6).
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -180,6 +185,17 @@ def _parts(value: object) -> object:
     return tuple(dict.fromkeys(value.split(",")))
 
 
+def _has_words(q: str) -> str:
+    terms = terms_of(q)
+    if not terms:
+        raise ValueError("must hold a letter or a digit")
+    if len(terms) > MAX_TERMS:
+        raise ValueError(f"must hold at most {MAX_TERMS} words")
+    return q
+
+
+SearchText = Annotated[str, Field(max_length=MAX_Q), WithoutNul, AfterValidator(_has_words)]
+
 PriceBound = Annotated[float, Field(ge=0, le=MAX_PRICE), BeforeValidator(_number)]
 
 
@@ -190,6 +206,12 @@ class MyListQuery(PageQuery):
         default=DEFAULT_SORT,
         description="The order: of ids, names (by code point), prices or times; `-` turns it "
         "round. Among equals the ids decide.",
+    )
+    q: SearchText | None = Field(
+        default=None,
+        description="Words, each of which must begin some word of the name or the description; "
+        "case, accents and width do not matter.",
+        examples=["desk lam"],
     )
     min_price: PriceBound | None = Field(default=None, description="The lowest price.")
     max_price: PriceBound | None = Field(default=None, description="The highest price.")

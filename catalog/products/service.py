@@ -10,7 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.auth.models import Role
 from catalog.auth.service import require_account, usable_accounts
 from catalog.db.columns import now, rfc3339_text
-from catalog.db.statements import affected_rows, insert_numbered_rows, stored_instant
+from catalog.db.statements import (
+    affected_rows,
+    insert_numbered_rows,
+    insert_rows,
+    stored_instant,
+)
 from catalog.errors import (
     AccountUnavailable,
     CatalogError,
@@ -21,10 +26,11 @@ from catalog.errors import (
     NotFound,
     PreconditionFailed,
 )
-from catalog.products import changes, idempotency, queries
+from catalog.products import changes, idempotency, queries, search
 from catalog.products.idempotency import Done, Key
-from catalog.products.models import ChangeType, Offer, Product
+from catalog.products.models import ChangeType, Offer, Product, ProductWords
 from catalog.products.queries import Position, Selection
+from catalog.products.words import text_of
 
 _INSERTED_COLUMNS = (
     *("name", "description", "price", "user_id", "version", "created_at", "updated_at"),
@@ -62,18 +68,23 @@ async def list_products(
         limit: products on the page.
         count: whether to count those on all pages, too.
     """
-    filters = selection.filters
-    statement = queries.page(sort=selection.sort, filters=filters, resumed=after is not None)
     # One row more than asked for tells whether there is a next page.
-    values = {**selection.values, "limit": limit + 1}
-    if after is not None:
-        values |= selection.values_after(after)
-    rows: Sequence[Any] = (await connection.execute(statement, values)).all()
+    if selection.terms:
+        rows = await search.find(connection, selection, after=after, limit=limit + 1)
+    else:
+        statement = queries.page(
+            sort=selection.sort, filters=selection.filters, resumed=after is not None
+        )
+        values = {**selection.values, **selection.values_after(after), "limit": limit + 1}
+        rows = (await connection.execute(statement, values)).all()
     products = [dict(zip(queries.FIELDS, row, strict=True)) for row in rows[:limit]]
     last = selection.position_of(products[-1]) if len(rows) > limit else None
     total = None
-    if count:
-        total = await connection.scalar(queries.count(filters=filters), selection.values)
+    if count and selection.terms:
+        total = await search.count(connection, selection)
+    elif count:
+        counted = queries.count(filters=selection.filters)
+        total = await connection.scalar(counted, selection.values)
     return Page(products, last, total)
 
 
@@ -185,7 +196,13 @@ async def insert_unlogged(
     for name, description, price, owner_id, created_at in offers:
         then = instant if created_at is None else stored_instant(session, created_at)
         rows.append((name, description, price, owner_id, 1, then, then))
-    return await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
+    ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
+    words = [
+        (product_id, text_of(offer.name, offer.description))
+        for product_id, offer in zip(ids, offers, strict=True)
+    ]
+    await insert_rows(session, ProductWords, ("rowid", "words"), words)
+    return ids
 
 
 async def read_product(
@@ -232,8 +249,12 @@ async def change_product(
     change = update(Product).where(*_is_still(product))
     if await affected_rows(session, change.values(**values, version=version, updated_at=at)) == 0:
         raise Conflict("Another request changed the product at the same time.")
-    position = await changes.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)
     product |= {**values, "version": version, "updated_at": rfc3339_text(at)}
+    if not values.keys().isdisjoint(("name", "description")):
+        words = text_of(product["name"], product["description"])
+        found = update(ProductWords).where(ProductWords.product_id == product_id)
+        await affected_rows(session, found.values(words=words))
+    position = await changes.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)
     return Written(product, position)
 
 
