@@ -69,14 +69,7 @@ async def list_products(
         count: whether to count those on all pages, too.
     """
     # One row more than asked for tells whether there is a next page.
-    if selection.terms:
-        rows = await search.find(connection, selection, after=after, limit=limit + 1)
-    else:
-        statement = queries.page(
-            sort=selection.sort, filters=selection.filters, resumed=after is not None
-        )
-        values = {**selection.values, **selection.values_after(after), "limit": limit + 1}
-        rows = (await connection.execute(statement, values)).all()
+    rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
     products = [dict(zip(queries.FIELDS, row, strict=True)) for row in rows[:limit]]
     last = selection.position_of(products[-1]) if len(rows) > limit else None
     total = None
@@ -86,6 +79,20 @@ async def list_products(
         counted = queries.count(filters=selection.filters)
         total = await connection.scalar(counted, selection.values)
     return Page(products, last, total)
+
+
+async def read_rows(
+    connection: AsyncConnection, *, selection: Selection, after: Position | None, limit: int
+) -> Sequence[Sequence[Any]]:
+    """Products of a selection behind a place, as the values of ``queries.FIELDS``."""
+    if selection.terms:
+        return await search.find(connection, selection, after=after, limit=limit)
+    statement = queries.page(
+        sort=selection.sort, filters=selection.filters, resumed=after is not None
+    )
+    values = {**selection.values, **selection.values_after(after), "limit": limit}
+    rows: Sequence[Any] = (await connection.execute(statement, values)).all()
+    return rows
 
 
 class Create(NamedTuple):

@@ -3,12 +3,16 @@
 What comes in is written in chunks, a transaction each, one of them while the next is being read.
 Reading happens on the event loop, which a thread would have to share its interpreter with
 anyway, and lets others have their turn every few milliseconds.
+
+What goes out is read in chunks, each by its place in the order and not from one long cursor, so
+that a slow client holds no connection; one is read while the one before is taken.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from operator import itemgetter
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -19,9 +23,10 @@ from catalog.auth.service import require_account
 from catalog.db.columns import now
 from catalog.db.database import Database, renew_deadline
 from catalog.errors import BodyTooLarge, CatalogError, LinesInvalid, Overloaded
-from catalog.products import changes, service
-from catalog.products.formats import Draft, LineFault, Reader, rendered
+from catalog.products import changes, queries, service
+from catalog.products.formats import Draft, Format, LineFault, Reader, rendered
 from catalog.products.models import ChangeType, Offer
+from catalog.products.queries import Position, Selection
 
 CHUNK_ROWS = 2000
 CHUNK_CHARACTERS = 500_000
@@ -36,6 +41,9 @@ MAX_FAULTS = 1000
 MAX_ATOMIC_ROWS = 100_000
 MAX_ATOMIC_BYTES = 64 * 1024 * 1024
 """Of one transaction. Its positions are taken at its end, and all other writers wait meanwhile."""
+
+EXPORTED_ROWS = 1000
+"""Products that are read at a time; it keeps the event loop for some ten milliseconds."""
 
 _TURN_SECONDS = 0.005
 _LOOK_AT_CLOCK_EVERY = 32
@@ -278,3 +286,64 @@ class _Spool:
         for size in self._sizes:
             data = await asyncio.to_thread(self._file.read, size)
             yield [Draft(*each) for each in orjson.loads(data)]
+
+
+async def export_products(
+    database: Database,
+    form: Format,
+    selection: Selection,
+    *,
+    fields: Sequence[str] | None = None,
+    after: Position | None = None,
+    limit: int | None = None,
+) -> AsyncGenerator[bytes, None]:
+    """The products of a selection as a text.
+
+    What is changed meanwhile is in it or not; each product that is there throughout is in it
+    once. Who then follows the changes from a position of before has them all.
+
+    Args:
+        database: where from.
+        form: how to write them down.
+        selection: which products, in which order.
+        fields: what of each, in this order; None for everything.
+        after: the place behind which to begin; None for the first one.
+        limit: products at most; None for all.
+
+    Yields:
+        pieces of the text.
+
+    Raises:
+        DatabaseUnavailable, DatabaseBusy: as ``Database.reading``; what was yielded is not all.
+    """
+    writer = form.writer(fields or queries.FIELDS)
+    narrowed = _narrowed(fields) if fields else None
+    left = limit
+
+    def reading() -> asyncio.Task[Sequence[Sequence[Any]]]:
+        size = EXPORTED_ROWS if left is None else min(EXPORTED_ROWS, left)
+        rows = database.reading(service.read_rows, selection=selection, after=after, limit=size)
+        return asyncio.create_task(rows)
+
+    next_rows = reading()
+    try:
+        yield writer.head()
+        while rows := await next_rows:
+            if left is not None:
+                left -= len(rows)
+            after = selection.position_of(dict(zip(queries.FIELDS, rows[-1], strict=True)))
+            if left != 0:
+                next_rows = reading()
+            yield writer.write(rows if narrowed is None else list(map(narrowed, rows)))
+            if left == 0:
+                return
+    finally:
+        next_rows.cancel()
+
+
+def _narrowed(fields: Sequence[str]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Takes some fields out of a row."""
+    places = [queries.FIELDS.index(name) for name in fields]
+    if len(places) == 1:
+        return lambda row: (row[places[0]],)
+    return itemgetter(*places)

@@ -46,7 +46,7 @@ class TestAccept:
         "accept",
         [
             "text/html",
-            "text/*",
+            "image/*",
             "application/xml",
             "application/json;q=0",
             "application/json; q=0.0, text/html",

@@ -1,6 +1,6 @@
 """``/api/products/changes``: what has happened since, and what happens from now on."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import orjson
@@ -20,6 +20,7 @@ from catalog.http.limits import limited
 from catalog.http.negotiation import EVENT_STREAM, offers, wanted
 from catalog.http.openapi import refuses
 from catalog.http.rendering import json_response
+from catalog.http.streaming import stream_response
 from catalog.products import changes
 from catalog.products.context import products
 from catalog.products.feed import Entry, entries_of
@@ -79,17 +80,14 @@ async def _stream(since: int) -> Response:
     feed = products().feed
     # Refused while that can still be said by a status.
     await feed.check(since)
-    body = _events(feed.follow(since)) if request.method == "GET" else b""
-    response = Response(body, content_type=f"{EVENT_STREAM}; charset=utf-8")
-    response.timeout = None
-    response.headers.update(_HEADERS)
-    response.headers[changes.HEADER] = str(since)
-    # nginx would collect events until its buffer is full.
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
+    return stream_response(
+        _events(feed.follow(since)),
+        media_type=EVENT_STREAM,
+        headers={**_HEADERS, changes.HEADER: str(since)},
+    )
 
 
-async def _events(stretches: AsyncGenerator[Sequence[Entry], None]) -> AsyncIterator[bytes]:
+async def _events(stretches: AsyncGenerator[Sequence[Entry], None]) -> AsyncGenerator[bytes, None]:
     # Tells proxies and clients that it has begun, too.
     yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
     try:

@@ -1,4 +1,4 @@
-"""``/api/products`` and ``/api/products/my``: pages of products."""
+"""``/api/products`` and ``/api/products/my``: pages of products, or all of them at once."""
 
 from typing import Any
 
@@ -7,13 +7,17 @@ from quart import Blueprint, Response, request
 from quart_schema import document_response, tag_blueprint, validate_querystring
 
 from catalog.auth.guards import caller_id, public, signed_in
+from catalog.errors import FieldError, InvalidRequest
 from catalog.http.conditional import cacheable_response, etag_of
 from catalog.http.context import cursors, database
 from catalog.http.limits import limited
+from catalog.http.negotiation import offers, wanted
 from catalog.http.openapi import revalidates
 from catalog.http.pagination import Place, link_headers
-from catalog.products import changes, service
-from catalog.products.queries import Selection
+from catalog.http.streaming import stream_response
+from catalog.products import changes, service, transfer
+from catalog.products.formats import FORMATS, Format
+from catalog.products.queries import Position, Selection
 from catalog.products.schemas import (
     ListQuery,
     MyListQuery,
@@ -33,18 +37,20 @@ tag_blueprint(blueprint, ["products"])
 @limited("read")
 @public
 @revalidates
+@offers(*FORMATS)
 @validate_querystring(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_products(query_args: ListQuery) -> Response:
     """List everyone's products, newest first unless told."""
     selection = Selection.of(query_args, user_id=query_args.user_id)
-    return await _page(PATH, query_args, selection, bound_to=selection.bound_to(PATH))
+    return await _list(PATH, query_args, selection, bound_to=selection.bound_to(PATH))
 
 
 @blueprint.get("/my")
 @limited("read")
 @signed_in
 @revalidates
+@offers(*FORMATS)
 @validate_querystring(MyListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_my_products(query_args: MyListQuery) -> Response:
@@ -53,27 +59,61 @@ async def list_my_products(query_args: MyListQuery) -> Response:
     # Bound to the list and not to the caller, to whom it shows only their own anyway.
     bound_to = Selection.of(query_args, user_id=None).bound_to(path)
     selection = Selection.of(query_args, user_id=caller_id())
-    return await _page(path, query_args, selection, bound_to=bound_to)
+    return await _list(path, query_args, selection, bound_to=bound_to)
 
 
-async def _page(path: str, query: MyListQuery, selection: Selection, *, bound_to: str) -> Response:
+async def _list(path: str, query: MyListQuery, selection: Selection, *, bound_to: str) -> Response:
     place = Place(cursors(), query.cursor, path=path, bound_to=bound_to)
+    form = FORMATS.get(wanted())
+    if form is None:
+        return await _page(query, selection, place)
+    if query.total:
+        raise InvalidRequest(errors=[FieldError("parameter", "total", "It is for pages.")])
+    return await _export(form, query, selection, place)
+
+
+async def _page(query: MyListQuery, selection: Selection, place: Place) -> Response:
     position, page = await database().reading(
         changes.at_position,
         service.list_products,
         selection=selection,
-        after=tuple(place.after) if place.after else None,
+        after=_after(place),
         limit=query.limit,
         count=query.total,
     )
     next_url = place.next_url(page.last, request.args)
-    headers = {
-        "Cache-Control": "no-cache",
-        changes.HEADER: str(position),
-        **link_headers(next_url),
-    }
+    headers = {**_headers(position), **link_headers(next_url)}
     body = orjson.dumps(_rendered(page, query.fields, next_url))
     return cacheable_response(body, etag_of(body), headers=headers)
+
+
+async def _export(form: Format, query: MyListQuery, selection: Selection, place: Place) -> Response:
+    # Before the products, so that who follows from here misses nothing.
+    position = await database().reading(changes.current_position)
+    pieces = transfer.export_products(
+        database(),
+        form,
+        selection,
+        fields=query.fields,
+        after=_after(place),
+        limit=query.limit if "limit" in query.model_fields_set else None,
+    )
+    return stream_response(
+        pieces,
+        media_type=form.media_type,
+        headers={
+            **_headers(position),
+            "Content-Disposition": f'attachment; filename="products.{form.name}"',
+        },
+    )
+
+
+def _after(place: Place) -> Position | None:
+    return tuple(place.after) if place.after else None
+
+
+def _headers(position: int) -> dict[str, str]:
+    return {"Cache-Control": "no-cache", "Vary": "Accept", changes.HEADER: str(position)}
 
 
 def _rendered(
