@@ -317,6 +317,15 @@ async def end_sessions(session: AsyncSession, *, login: str) -> int:
     return len(await sessions.end_all(session, user_id=account.id))
 
 
+async def account_id(session: AsyncSession, *, login: str) -> int:
+    """Whose account a name or address is.
+
+    Raises:
+        NotFound: nobody has that name or address.
+    """
+    return (await _require_named(session, login)).id
+
+
 async def _require_named(session: AsyncSession, login: str) -> Account:
     account = await _find_named(session, fold(login))
     if account is None:

@@ -11,6 +11,8 @@ HOMES = {
     "create-admin": "catalog.cli.create_admin",
     "reset-password": "catalog.cli.reset_password",
     "end-sessions": "catalog.cli.end_sessions",
+    "import": "catalog.cli.import_",
+    "export": "catalog.cli.export",
     "seed": "catalog.cli.seed",
     "check": "catalog.cli.check",
     "openapi": "catalog.cli.openapi",

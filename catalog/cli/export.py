@@ -1,0 +1,94 @@
+"""``catalog export``."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import aclosing
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO
+
+import click
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from catalog.cli.entry import run, settings_for_command
+from catalog.cli.import_ import FORMATS_BY_NAME, form_of
+from catalog.cli.schema import require_schema
+from catalog.db.database import Database
+from catalog.products import changes, queries, transfer
+from catalog.products.formats import Format
+from catalog.products.queries import Selection
+from catalog.settings import Settings
+
+_OLDEST_FIRST = Selection(sort="id")
+
+
+@click.command()
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(list(FORMATS_BY_NAME)),
+    help="What to write; without it the ending of the file's name tells.",
+)
+def export(file: Path | None, format_name: str | None) -> None:
+    """Write all products, the oldest first, as NDJSON or CSV.
+
+    To standard output, or to FILE, which is replaced when all of it has been written. Standard
+    error tells the position from which to follow the changes then.
+    """
+    form = form_of(file, format_name)
+    settings = settings_for_command()
+    if file is None:
+        position = run(_export(settings, form, sys.stdout.buffer))
+    else:
+        position = _replace(file, settings, form)
+    click.echo(f"Catalog-Position: {position}", err=True)
+
+
+def _replace(file: Path, settings: Settings, form: Format) -> int:
+    """Write a file beside the one that is meant, and put it in its place at the end."""
+    with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as text:
+        try:
+            position = run(_export(settings, form, text))
+            text.flush()
+            os.fsync(text.fileno())
+            # As any new file; a temporary one is for its owner alone.
+            mask = os.umask(0)
+            os.umask(mask)
+            os.fchmod(text.fileno(), 0o666 & ~mask)
+            Path(text.name).replace(file)
+        except BaseException:
+            Path(text.name).unlink(missing_ok=True)
+            raise
+    return position
+
+
+async def _export(settings: Settings, form: Format, text: IO[bytes]) -> int:
+    database = Database(settings)
+
+    async def begin(connection: AsyncConnection) -> tuple[int, int]:
+        await require_schema(connection)
+        total = await connection.scalar(queries.count(filters=frozenset()))
+        return await changes.current_position(connection), int(total or 0)
+
+    try:
+        position, total = await database.reading(begin)
+        with click.progressbar(
+            length=total, label="Exporting", file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as bar:
+            await _write(database, form, text, bar.update)
+        return position
+    finally:
+        await database.close()
+
+
+async def _write(
+    database: Database, form: Format, text: IO[bytes], advance: Callable[[int], None]
+) -> None:
+    pieces = transfer.export_products(database, form, _OLDEST_FIRST)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            # Nobody else waits for this event loop.
+            text.write(piece)
+            advance(transfer.EXPORTED_ROWS)

@@ -1,0 +1,119 @@
+"""``catalog import``."""
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import IO
+
+import click
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth import service
+from catalog.cli.entry import encodable, run, settings_for_command
+from catalog.cli.schema import require_schema
+from catalog.db.database import Database
+from catalog.errors import CatalogError, LinesInvalid
+from catalog.products import transfer
+from catalog.products.formats import FORMATS, Format
+from catalog.products.transfer import Imported
+from catalog.settings import Settings
+
+FORMATS_BY_NAME = {form.name: form for form in FORMATS.values()}
+
+_PIECE_BYTES = 64 * 1024
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--owner", required=True, callback=encodable, help="Whose they are to be.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(list(FORMATS_BY_NAME)),
+    help="What the file is; without it the ending of its name tells.",
+)
+@click.option("--atomic", is_flag=True, help="All of them or none.")
+@click.option("--dry-run", is_flag=True, help="Tell what would happen, and do nothing.")
+def import_(file: Path, owner: str, format_name: str | None, atomic: bool, dry_run: bool) -> None:
+    """Create the products of a FILE, as NDJSON or CSV.
+
+    OWNER is a username or an e-mail address. Lines that are not valid are left out, told on
+    standard error, and make the exit status 1.
+    """
+    form = form_of(file, format_name)
+    settings = settings_for_command()
+    with (
+        file.open("rb") as text,
+        click.progressbar(
+            length=file.stat().st_size,
+            label="Importing",
+            file=sys.stderr,
+            hidden=not sys.stderr.isatty(),
+        ) as bar,
+    ):
+        pieces = _pieces(text, bar.update)
+        imported = run(_import(settings, pieces, form, owner, atomic=atomic, dry_run=dry_run))
+    for fault in imported.faults:
+        place = f" {fault.pointer}" if fault.pointer else ""
+        click.echo(f"Line {fault.line}{place}: {fault.message}", err=True)
+    would = "Would create" if dry_run else "Created"
+    click.echo(f"{would} {imported.created:,} products; {imported.failed:,} lines are not valid.")
+    if imported.failed:
+        sys.exit(1)
+
+
+def form_of(file: Path | None, format_name: str | None) -> Format:
+    """The format that is named, or that a file's ending names."""
+    name = format_name or (file.suffix.removeprefix(".") if file else "")
+    if name not in FORMATS_BY_NAME:
+        raise click.UsageError(f"Say the format: --format {' or '.join(FORMATS_BY_NAME)}.")
+    return FORMATS_BY_NAME[name]
+
+
+async def _pieces(text: IO[bytes], advance: Callable[[int], None]) -> AsyncIterator[bytes]:
+    # Nobody else waits for this event loop.
+    while piece := text.read(_PIECE_BYTES):
+        yield piece
+        advance(len(piece))
+
+
+async def _import(
+    settings: Settings,
+    pieces: AsyncIterator[bytes],
+    form: Format,
+    owner: str,
+    *,
+    atomic: bool,
+    dry_run: bool,
+) -> Imported:
+    database = Database(settings)
+
+    async def account(session: AsyncSession) -> int:
+        await require_schema(await session.connection())
+        return await service.account_id(session, login=owner)
+
+    try:
+        return await transfer.import_products(
+            database,
+            pieces,
+            form.reader(),
+            owner_id=await database.transaction(account),
+            atomic=atomic,
+            dry_run=dry_run,
+        )
+    except CatalogError as error:
+        _tell(error)
+        raise
+    finally:
+        await database.close()
+
+
+def _tell(error: CatalogError) -> None:
+    """What an import that failed as a whole says of its lines, and how far it came."""
+    faults = error.members.get("errors")
+    for fault in faults if isinstance(faults, list) else []:
+        place = f" {fault['pointer']}" if "pointer" in fault else ""
+        click.echo(f"Line {fault['line']}{place}: {fault['message']}", err=True)
+    if not isinstance(error, LinesInvalid) and "line" in error.members:
+        created, line = error.members["created"], error.members["line"]
+        click.echo(f"Created {created:,} products, up to line {line:,}.", err=True)

@@ -1,0 +1,145 @@
+"""``catalog import`` and ``catalog export``."""
+
+import csv
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from catalog.products.samples import make_samples
+from tests.cli.commands import CommandLine
+from tests.support import Caller
+
+SAMPLES = 2_500
+"""More than are written, and than are read, at a time."""
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """A file of products."""
+    file = tmp_path / "samples.ndjson"
+    with file.open("w") as text:
+        for offers in make_samples(SAMPLES, owner_ids=[1], seed=5):
+            for offer in offers:
+                product = {"name": offer.name, "price": offer.price}
+                text.write(json.dumps({**product, "description": offer.description}) + "\n")
+    return file
+
+
+def said_in(text: str) -> list[tuple[str, str | None, float]]:
+    """What an NDJSON text says of each product."""
+    products = [json.loads(line) for line in text.splitlines()]
+    return [(each["name"], each["description"], each["price"]) for each in products]
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("form", ["ndjson", "csv"])
+    async def test_what_was_imported_is_exported_and_imported_again(
+        self, catalog: CommandLine, ada: Caller, samples: Path, tmp_path: Path, form: str
+    ) -> None:
+        printed = await catalog.output_of("import", str(samples), "--owner", "ada")
+        assert printed == "Created 2,500 products; 0 lines are not valid.\n"
+
+        file = tmp_path / f"all.{form}"
+        exported = await catalog.run("export", str(file))
+        assert (exported.exit_code, exported.stderr) == (0, f"Catalog-Position: {SAMPLES}\n")
+        await catalog.output_of("import", str(file), "--owner", "ada@example.com")
+
+        again = await catalog.run("export", "--format", "ndjson")
+        said = said_in(again.stdout)
+        assert said[:SAMPLES] == said[SAMPLES:] == said_in(samples.read_text())
+        (page,) = [(await ada.get("/api/products?limit=1&total=true")).json]
+        assert page["total"] == 2 * SAMPLES
+        assert page["products"][0]["user_id"] == ada.user_id
+
+
+class TestImport:
+    async def test_faults_are_told_by_line(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "products.csv"
+        file.write_text("name,price\nLamp,9.5\n,1\nStool,-1\nRug,120\n")
+
+        result = await catalog.run("import", str(file), "--owner", "ada")
+
+        assert result.exit_code == 1
+        assert result.stdout == "Created 2 products; 2 lines are not valid.\n"
+        assert result.stderr.splitlines() == [
+            "Line 3 /name: String should have at least 1 character.",
+            "Line 4 /price: Input should be greater than or equal to 0.",
+        ]
+        names = [each["name"] for each in (await ada.get("/api/products")).json["products"]]
+        assert names == ["Rug", "Lamp"]
+
+    @pytest.mark.parametrize("option", ["--atomic", "--dry-run"])
+    async def test_nothing_is_written_when_that_is_asked_for(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, option: str
+    ) -> None:
+        file = tmp_path / "products.ndjson"
+        file.write_text('{"name": "Lamp", "price": 9.5}\n{"name": "Stool", "price": "x"}\n')
+
+        result = await catalog.run("import", str(file), "--owner", "ada", option)
+
+        assert result.exit_code == 1
+        assert "Line 2 /price: Input should be a valid number." in result.stderr
+        assert (await ada.get("/api/products")).json["products"] == []
+
+    async def test_a_dry_run_tells_what_would_be(
+        self, catalog: CommandLine, ada: Caller, samples: Path
+    ) -> None:
+        printed = await catalog.output_of("import", str(samples), "--owner", "ada", "--dry-run")
+
+        assert printed == "Would create 2,500 products; 0 lines are not valid.\n"
+        assert (await ada.get("/api/products")).json["products"] == []
+
+    async def test_an_unknown_owner_and_format_are_told(
+        self, catalog: CommandLine, samples: Path, tmp_path: Path
+    ) -> None:
+        assert await catalog.faults_of("import", str(samples), "--owner", "nobody") == [
+            "There is no such resource: There is no account 'nobody'."
+        ]
+        file = tmp_path / "products.txt"
+        file.write_text("")
+        result = await catalog.run("import", str(file), "--owner", "ada")
+        assert result.exit_code == 2
+        assert "--format ndjson or csv" in result.stderr
+
+    async def test_a_header_that_cannot_be_read_is_told(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "products.csv"
+        file.write_text("title,price\nLamp,9.5\n")
+
+        faults = await catalog.faults_of("import", str(file), "--owner", str(ada and "ada"))
+
+        assert "Line 1 /title: This column is not known here." in faults
+
+
+class TestExport:
+    async def test_csv_has_a_header_and_guards_formulas(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
+        await ada.offer("=1+1", description="'til dawn")
+
+        printed = (await catalog.run("export", "--format", "csv")).stdout
+
+        (record,) = csv.DictReader(StringIO(printed, newline=""))
+        assert (record["name"], record["description"]) == ("'=1+1", "'til dawn")
+
+    async def test_a_file_is_replaced_as_a_whole(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "all.ndjson"
+        file.write_text("what was there before")
+
+        failed = await catalog.run("export", str(file), DATABASE_URL=f"sqlite:///{tmp_path}/no.db")
+        assert failed.exit_code == 1
+        assert file.read_text() == "what was there before"
+
+        await ada.offer("Lamp")
+        await catalog.run("export", str(file))
+
+        assert json.loads(file.read_text())["name"] == "Lamp"
+        assert [each.name for each in tmp_path.glob("*.ndjson*")] == ["all.ndjson"]
+        assert not list(tmp_path.glob(".all*"))
