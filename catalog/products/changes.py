@@ -8,12 +8,12 @@ has seen all before it, which the engines' own numbers, given out before the com
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
-from sqlalchemy import Integer, bindparam, delete, func, select, update
+from sqlalchemy import Integer, Table, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.db.columns import Id, now, rfc3339
+from catalog.db.columns import Id, Timestamp, now, rfc3339
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
 from catalog.errors import CatalogError, ChangesGone
 from catalog.products import queries
@@ -40,6 +40,22 @@ _FOLLOWING = (
     .order_by(_log.position)
     .limit(bindparam("limit", type_=Integer))
 )
+
+
+# Read at READ COMMITTED, so it locks nothing that it reads.
+_LOG_OF_CREATED = insert(cast("Table", ProductChange.__table__)).from_select(
+    list(_LOG_COLUMNS),
+    select(
+        Product.id + bindparam("offset", type_=Id),
+        literal(ChangeType.CREATED.value),
+        Product.id,
+        Product.version,
+        bindparam("at", type_=Timestamp()),
+    ).where(Product.id.between(bindparam("first_id", type_=Id), bindparam("last_id", type_=Id))),
+)
+
+MANY = 100
+"""Changes from which on it is cheaper to let the database write them by itself."""
 
 
 class Changes(NamedTuple):
@@ -78,6 +94,24 @@ async def record(
         for offset, (product_id, version) in enumerate(products)
     ]
     await insert_rows(session, ProductChange, _LOG_COLUMNS, rows)
+    return position
+
+
+async def record_created(session: AsyncSession, product_ids: Sequence[int], *, at: datetime) -> int:
+    """The same for new products; of many, the database writes the log from their own rows.
+
+    Returns:
+        the position of the last of them.
+    """
+    count, first_id, last_id = len(product_ids), product_ids[0], product_ids[-1]
+    # Ids are in a row but where somebody else's came in between, or where clusters leave gaps.
+    if count < MANY or list(product_ids) != list(range(first_id, last_id + 1)):
+        created = [(product_id, 1) for product_id in product_ids]
+        return await record(session, ChangeType.CREATED, created, at=at)
+    position = await _take(session, count)
+    offset = position - last_id
+    values = {"offset": offset, "first_id": first_id, "last_id": last_id, "at": at}
+    await session.execute(_LOG_OF_CREATED, values)
     return position
 
 

@@ -91,6 +91,7 @@ class Offer(NamedTuple):
 
     Attributes:
         created_at: when it was offered; None for now.
+        words: what searches look at, if somebody has found it already.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Offer(NamedTuple):
     price: float
     owner_id: int
     created_at: datetime | None = None
+    words: str | None = None
 
 
 class ChangeType(StrEnum):

@@ -185,8 +185,7 @@ async def insert_products(session: AsyncSession, offers: Sequence[Offer]) -> Ins
     """
     at = now()
     ids = await insert_unlogged(session, offers, at=at)
-    created = [(product_id, 1) for product_id in ids]
-    position = await changes.record(session, ChangeType.CREATED, created, at=at)
+    position = await changes.record_created(session, ids, at=at)
     return Inserted(ids, range(position - len(ids) + 1, position + 1), at)
 
 
@@ -200,12 +199,12 @@ async def insert_unlogged(
     """
     instant = stored_instant(session, at)
     rows = []
-    for name, description, price, owner_id, created_at in offers:
+    for name, description, price, owner_id, created_at, _ in offers:
         then = instant if created_at is None else stored_instant(session, created_at)
         rows.append((name, description, price, owner_id, 1, then, then))
     ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
     words = [
-        (product_id, text_of(offer.name, offer.description))
+        (product_id, text_of(offer.name, offer.description) if offer.words is None else offer.words)
         for product_id, offer in zip(ids, offers, strict=True)
     ]
     await insert_rows(session, ProductWords, ("rowid", "words"), words)

@@ -25,8 +25,9 @@ from catalog.db.database import Database, renew_deadline
 from catalog.errors import BodyTooLarge, CatalogError, LinesInvalid, Overloaded
 from catalog.products import changes, queries, service
 from catalog.products.formats import Draft, Format, LineFault, Reader, rendered
-from catalog.products.models import ChangeType, Offer
+from catalog.products.models import Offer
 from catalog.products.queries import Position, Selection
+from catalog.products.words import text_of
 
 CHUNK_ROWS = 2000
 CHUNK_CHARACTERS = 500_000
@@ -174,18 +175,23 @@ async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, 
 async def _import_in_chunks(
     database: Database, chunks: AsyncIterator[Chunk], imported: Imported, *, owner_id: int
 ) -> None:
-    async def write(drafts: list[Draft], line: int) -> None:
-        if drafts:
-            imported.count(await database.transaction(_create, drafts, owner_id=owner_id))
+    async def write(offers: list[Offer], line: int) -> None:
+        if offers:
+            imported.count(await database.transaction(_create, offers, owner_id=owner_id))
         imported.line = line
 
     writing: asyncio.Task[None] | None = None
     try:
         try:
-            async for chunk in chunks:
+            async for drafts, line in chunks:
+                # Their words are found while the database is still busy with the chunk before.
+                offers = [
+                    Offer(*draft, owner_id, words=text_of(draft.name, draft.description))
+                    for draft in drafts
+                ]
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(write(*chunk))
+                writing = asyncio.create_task(write(offers, line))
         finally:
             if writing is not None:
                 await writing
@@ -195,13 +201,9 @@ async def _import_in_chunks(
         raise
 
 
-async def _create(session: AsyncSession, drafts: list[Draft], *, owner_id: int) -> service.Inserted:
+async def _create(session: AsyncSession, offers: list[Offer], *, owner_id: int) -> service.Inserted:
     await require_account(session, user_id=owner_id)
-    return await service.insert_products(session, _offers(drafts, owner_id))
-
-
-def _offers(drafts: list[Draft], owner_id: int) -> list[Offer]:
-    return [Offer(*draft, owner_id) for draft in drafts]
+    return await service.insert_products(session, offers)
 
 
 async def _import_at_once(
@@ -234,13 +236,12 @@ async def _create_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) 
     at = now()
     chunks = []
     async for drafts in spool.chunks():
-        offers = _offers(drafts, owner_id)
+        offers = [Offer(*draft, owner_id) for draft in drafts]
         chunks.append(await service.insert_unlogged(session, offers, at=at))
         renew_deadline(session)
     position = 0
     for ids in chunks:
-        created = [(product_id, 1) for product_id in ids]
-        position = await changes.record(session, ChangeType.CREATED, created, at=at)
+        position = await changes.record_created(session, ids, at=at)
         renew_deadline(session)
     all_ids = [product_id for ids in chunks for product_id in ids]
     return service.Inserted(all_ids, range(position - len(all_ids) + 1, position + 1), at)

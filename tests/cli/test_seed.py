@@ -171,7 +171,8 @@ class TestRefusal:
 
 class TestProducts:
     def test_a_seed_means_the_same_in_every_release(self) -> None:
-        first = repr([tuple(sample) for sample in samples(1000, seed=7)])
+        # Without the words, which no sample has.
+        first = repr([tuple(sample)[:-1] for sample in samples(1000, seed=7)])
 
         assert sha256(first.encode()).hexdigest() == PINNED
 
