@@ -45,9 +45,14 @@ class _LostBeforeCommit(Exception):
 
 
 class Database:
-    """The running service's connections; one per process, closed at its end."""
+    """The running service's connections; one per process, closed at its end.
+
+    Attributes:
+        max_writers: transactions that can run at the same time.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self.max_writers = 1 if settings.embedded else settings.database_pool_size
         self._deadline = settings.database_timeout
         self._threads = DriverThreads()
         self._read_engine = create_engine(settings, Purpose.READING, self._threads)

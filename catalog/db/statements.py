@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.columns import Base, Timestamp
 
-_STATEMENT_BYTES = 450_000
-"""Of parameters in one statement, before they are escaped, which at worst doubles them. The driver
-sends statements of up to 1,000 kB, a sixteenth of the least ``max_allowed_packet`` that supported
-servers come with, and cuts longer ones in two."""
+_STATEMENT_BYTES = 4_000_000
+"""Of parameters in one statement, before they are escaped, which at worst doubles them: half of
+the least ``max_allowed_packet`` that supported servers come with."""
 _NUMBER_BYTES = 24
 
 _STEP = text("SELECT @@auto_increment_increment")
@@ -108,7 +107,7 @@ def _literal(value: object) -> str:
 
 
 def _pieces(rows: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
-    """The rows, divided so that the driver sends each piece as one statement."""
+    """The rows, divided so that each piece makes one statement of a size that servers take."""
     pieces: list[list[tuple[Any, ...]]] = []
     room = 0
     for row in rows:

@@ -1,6 +1,6 @@
 """Products in bulk, in and out: any number of them as a stream, in constant memory.
 
-What comes in is written in chunks, a transaction each, one of them while the next is being read.
+What comes in is written in chunks, a transaction each, while the next ones are being read.
 Reading happens on the event loop, which a thread would have to share its interpreter with
 anyway, and lets others have their turn every few milliseconds.
 
@@ -9,6 +9,7 @@ that a slow client holds no connection; one is read while the one before is take
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ from catalog.products.words import text_of
 CHUNK_ROWS = 2000
 CHUNK_CHARACTERS = 500_000
 """What is written in one transaction at most; fewer products if they are long."""
+
+CHUNKS_AT_ONCE = 2
+"""Of one import, where the engine has more than one writer; they are committed in order."""
 
 PIECE_BYTES = 64 * 1024
 """What is read at a time at least: a record that is not complete is looked at anew each time."""
@@ -175,35 +179,57 @@ async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, 
 async def _import_in_chunks(
     database: Database, chunks: AsyncIterator[Chunk], imported: Imported, *, owner_id: int
 ) -> None:
-    async def write(offers: list[Offer], line: int) -> None:
+    async def write(offers: list[Offer], line: int, before: "asyncio.Task[None] | None") -> None:
         if offers:
-            imported.count(await database.transaction(_create, offers, owner_id=owner_id))
+            imported.count(
+                await database.transaction(_create, offers, owner_id=owner_id, before=before)
+            )
         imported.line = line
 
-    writing: asyncio.Task[None] | None = None
+    writing: deque[asyncio.Task[None]] = deque()
     try:
         try:
             async for drafts, line in chunks:
-                # Their words are found while the database is still busy with the chunk before.
+                # Their words are found while the database is still busy with the chunks before.
                 offers = [
                     Offer(*draft, owner_id, words=text_of(draft.name, draft.description))
                     for draft in drafts
                 ]
-                if writing is not None:
-                    await writing
-                writing = asyncio.create_task(write(offers, line))
+                while len(writing) >= min(CHUNKS_AT_ONCE, database.max_writers):
+                    await writing.popleft()
+                before = writing[-1] if writing else None
+                writing.append(asyncio.create_task(write(offers, line, before)))
         finally:
-            if writing is not None:
-                await writing
+            # What has been read is written, whatever became of the rest.
+            outcomes = await asyncio.gather(*writing, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
     except CatalogError as error:
         if not isinstance(error, LinesInvalid):
             error.members |= {**imported.rendered(), "line": imported.line}
         raise
 
 
-async def _create(session: AsyncSession, offers: list[Offer], *, owner_id: int) -> service.Inserted:
+async def _create(
+    session: AsyncSession,
+    offers: list[Offer],
+    *,
+    owner_id: int,
+    before: "asyncio.Task[None] | None",
+) -> service.Inserted:
+    """Create a chunk's products, and commit them only when the chunk before has been."""
+    at = now()
     await require_account(session, user_id=owner_id)
-    return await service.insert_products(session, offers)
+    ids = await service.insert_unlogged(session, offers, at=at)
+    if before is not None:
+        # Nothing is locked yet that it could wait for. While it commits, the database has written
+        # these rows already, which is most of the work.
+        await asyncio.wait([before])
+        before.result()
+        renew_deadline(session)
+    position = await changes.record_created(session, ids, at=at)
+    return service.Inserted(ids, range(position - len(ids) + 1, position + 1), at)
 
 
 async def _import_at_once(
