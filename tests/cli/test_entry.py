@@ -49,7 +49,7 @@ class TestFailure:
 
     async def test_what_the_database_refuses_is_one_line(self, fresh: CommandLine) -> None:
         await fresh.output_of("migrate")
-        await fresh.change("DROP TABLE products")
+        await fresh.change("DROP TABLE product_words", "DROP TABLE products")
 
         faults = await fresh.faults_of("seed", "--users=1", "--products=1")
 
