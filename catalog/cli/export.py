@@ -86,9 +86,8 @@ async def _export(settings: Settings, form: Format, text: IO[bytes]) -> int:
 async def _write(
     database: Database, form: Format, text: IO[bytes], advance: Callable[[int], None]
 ) -> None:
-    pieces = transfer.export_products(database, form, _OLDEST_FIRST)
+    pieces = transfer.export_products(database, form, _OLDEST_FIRST, advance=advance)
     async with aclosing(pieces):
         async for piece in pieces:
             # Nobody else waits for this event loop.
             text.write(piece)
-            advance(transfer.EXPORTED_ROWS)

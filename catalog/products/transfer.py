@@ -48,7 +48,11 @@ MAX_ATOMIC_BYTES = 64 * 1024 * 1024
 """Of one transaction. Its positions are taken at its end, and all other writers wait meanwhile."""
 
 EXPORTED_ROWS = 1000
-"""Products that are read at a time; it keeps the event loop for some ten milliseconds."""
+EXPORTED_CHARACTERS = 300_000
+"""What is read at a time, which keeps the event loop for some ten milliseconds. There are fewer
+products where those before were long: of each export several chunks are held, in several forms."""
+
+_FIRST_ROWS = 100
 
 _TURN_SECONDS = 0.005
 _LOOK_AT_CLOCK_EVERY = 32
@@ -323,6 +327,7 @@ async def export_products(
     fields: Sequence[str] | None = None,
     after: Position | None = None,
     limit: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> AsyncGenerator[bytes, None]:
     """The products of a selection as a text.
 
@@ -336,6 +341,7 @@ async def export_products(
         fields: what of each, in this order; None for everything.
         after: the place behind which to begin; None for the first one.
         limit: products at most; None for all.
+        advance: is told how many more have been taken.
 
     Yields:
         pieces of the text.
@@ -346,9 +352,10 @@ async def export_products(
     writer = form.writer(fields or queries.FIELDS)
     narrowed = _narrowed(fields) if fields else None
     left = limit
+    at_once = min(EXPORTED_ROWS, _FIRST_ROWS)
 
     def reading() -> asyncio.Task[Sequence[Sequence[Any]]]:
-        size = EXPORTED_ROWS if left is None else min(EXPORTED_ROWS, left)
+        size = at_once if left is None else min(at_once, left)
         rows = database.reading(service.read_rows, selection=selection, after=after, limit=size)
         return asyncio.create_task(rows)
 
@@ -359,13 +366,23 @@ async def export_products(
             if left is not None:
                 left -= len(rows)
             after = selection.position_of(dict(zip(queries.FIELDS, rows[-1], strict=True)))
+            fitting = EXPORTED_CHARACTERS * len(rows) // max(1, sum(map(_characters, rows)))
+            at_once = max(1, min(EXPORTED_ROWS, fitting))
             if left != 0:
                 next_rows = reading()
             yield writer.write(rows if narrowed is None else list(map(narrowed, rows)))
+            advance(len(rows))
             if left == 0:
                 return
     finally:
         next_rows.cancel()
+
+
+def _characters(row: Sequence[Any]) -> int:
+    return len(row[_NAME]) + len(row[_DESCRIPTION] or "")
+
+
+_NAME, _DESCRIPTION = map(queries.FIELDS.index, ("name", "description"))
 
 
 def _narrowed(fields: Sequence[str]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
