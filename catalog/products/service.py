@@ -190,9 +190,19 @@ async def insert_products(session: AsyncSession, offers: Sequence[Offer]) -> Ins
 
 
 async def insert_unlogged(
-    session: AsyncSession, offers: Sequence[Offer], *, at: datetime
+    session: AsyncSession,
+    offers: Sequence[Offer],
+    *,
+    at: datetime,
+    on_numbered: Callable[[], None] | None = None,
 ) -> list[int]:
     """Write products; the log of it is to follow in the same transaction.
+
+    Args:
+        session: the transaction.
+        offers: what to write.
+        at: when they are created, where the offer does not say.
+        on_numbered: is called when they have their ids, and there is still much to do.
 
     Returns:
         their ids, in the order of the offers, ascending.
@@ -203,6 +213,8 @@ async def insert_unlogged(
         then = instant if created_at is None else stored_instant(session, created_at)
         rows.append((name, description, price, owner_id, 1, then, then))
     ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
+    if on_numbered is not None:
+        on_numbered()
     words = [
         (product_id, text_of(offer.name, offer.description) if offer.words is None else offer.words)
         for product_id, offer in zip(ids, offers, strict=True)

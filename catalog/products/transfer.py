@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from operator import itemgetter
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -180,17 +180,40 @@ async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, 
     yield b"".join(parts), True
 
 
+class _Writing(NamedTuple):
+    """A chunk that is being written.
+
+    Attributes:
+        numbered: set when its products have their ids, or will never have any.
+        done: ends with its commit.
+    """
+
+    numbered: asyncio.Event
+    done: "asyncio.Task[None]"
+
+
 async def _import_in_chunks(
     database: Database, chunks: AsyncIterator[Chunk], imported: Imported, *, owner_id: int
 ) -> None:
-    async def write(offers: list[Offer], line: int, before: "asyncio.Task[None] | None") -> None:
-        if offers:
-            imported.count(
-                await database.transaction(_create, offers, owner_id=owner_id, before=before)
-            )
-        imported.line = line
+    async def write(
+        offers: list[Offer], line: int, numbered: asyncio.Event, before: _Writing | None
+    ) -> None:
+        try:
+            if offers:
+                imported.count(
+                    await database.transaction(
+                        _create,
+                        offers,
+                        owner_id=owner_id,
+                        before=before,
+                        on_numbered=numbered.set,
+                    )
+                )
+            imported.line = line
+        finally:
+            numbered.set()
 
-    writing: deque[asyncio.Task[None]] = deque()
+    writing: deque[_Writing] = deque()
     try:
         try:
             async for drafts, line in chunks:
@@ -200,12 +223,15 @@ async def _import_in_chunks(
                     for draft in drafts
                 ]
                 while len(writing) >= min(CHUNKS_AT_ONCE, database.max_writers):
-                    await writing.popleft()
+                    await writing.popleft().done
                 before = writing[-1] if writing else None
-                writing.append(asyncio.create_task(write(offers, line, before)))
+                numbered = asyncio.Event()
+                task = asyncio.create_task(write(offers, line, numbered, before))
+                writing.append(_Writing(numbered, task))
         finally:
             # What has been read is written, whatever became of the rest.
-            outcomes = await asyncio.gather(*writing, return_exceptions=True)
+            tasks = [each.done for each in writing]
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -220,17 +246,22 @@ async def _create(
     offers: list[Offer],
     *,
     owner_id: int,
-    before: "asyncio.Task[None] | None",
+    before: _Writing | None,
+    on_numbered: Callable[[], None],
 ) -> service.Inserted:
-    """Create a chunk's products, and commit them only when the chunk before has been."""
+    """Create a chunk's products, with ids behind those of the chunk before, and commit after it.
+
+    It waits for the other while it holds no lock that the other could want.
+    """
     at = now()
     await require_account(session, user_id=owner_id)
-    ids = await service.insert_unlogged(session, offers, at=at)
     if before is not None:
-        # Nothing is locked yet that it could wait for. While it commits, the database has written
-        # these rows already, which is most of the work.
-        await asyncio.wait([before])
-        before.result()
+        await before.numbered.wait()
+        renew_deadline(session)
+    ids = await service.insert_unlogged(session, offers, at=at, on_numbered=on_numbered)
+    if before is not None:
+        await asyncio.wait([before.done])
+        before.done.result()
         renew_deadline(session)
     position = await changes.record_created(session, ids, at=at)
     return service.Inserted(ids, range(position - len(ids) + 1, position + 1), at)
