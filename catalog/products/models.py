@@ -91,7 +91,7 @@ class Offer(NamedTuple):
 
     Attributes:
         created_at: when it was offered; None for now.
-        words: what searches look at, if somebody has found it already.
+        words: its words, as ``words.text_of`` finds them, if somebody has done it already.
     """
 
     name: str

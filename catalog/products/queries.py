@@ -1,6 +1,6 @@
 """SELECTs on products, built but not run: filters, orders, and pages by key."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -36,6 +36,9 @@ COLUMNS = (
 
 FIELDS = tuple(column.key for column in COLUMNS)
 """The names of the same, in the same order."""
+
+INDEXED_TERMS = 4
+"""Terms that the index is asked for; whether the others are there, too, is seen in the rows."""
 
 Position = tuple[int | float | str, ...]
 """A place in an order: what a product shows of the sort's column, and its id; the id alone where
@@ -88,10 +91,18 @@ class Selection:
     def values(self) -> dict[str, Any]:
         """What the statements of this selection take."""
         values = {name: getattr(self, name) for name in self.filters}
-        if self.terms:
-            values["terms"] = self.terms
-            values |= {f"term_{number}": f" {term}" for number, term in enumerate(self.terms)}
+        values |= {f"term_{number}": term for number, term in enumerate(self.ranked_terms)}
         return values
+
+    @property
+    def ranked_terms(self) -> tuple[str, ...]:
+        """The terms, those first that most likely few products have."""
+        return tuple(sorted(self.terms, key=len, reverse=True))
+
+    def sought_in(self, buckets: Sequence[str]) -> list[list[str]]:
+        """What ``matches`` takes to look for the terms in some buckets."""
+        indexed = self.ranked_terms[:INDEXED_TERMS]
+        return [[f"{bucket}{term}" for bucket in buckets] for term in indexed]
 
     def bound_to(self, path: str) -> str:
         """What a cursor of this selection is bound to, under a list's path."""
@@ -208,16 +219,21 @@ def has_index(sort: Sort, filters: frozenset[str]) -> bool:
 class Plan(Enum):
     """How a search finds products; what is found is the same."""
 
-    INDEX = "all that the full-text index has, put in order"
-    SCAN = "one product after the other, whatever way the engine likes"
-    NEAR = "one product after the other in order, up to an edge"
+    INDEX = "what the full-text index has, put in order"
+    SCAN = "one product after the other"
 
 
 @cache
 def found(
-    *, sort: Sort, filters: frozenset[str], resumed: bool, terms: int, plan: Plan
+    *,
+    sort: Sort,
+    filters: frozenset[str],
+    resumed: bool,
+    terms: int,
+    plan: Plan,
+    bounded: bool,
 ) -> Select[Any]:
-    """A page of a selection with terms; takes what ``page`` does, and ``edge`` where it is near.
+    """A page of a selection with terms; takes what ``page`` does.
 
     The products' own rows are read last, and only those of the page.
 
@@ -226,34 +242,29 @@ def found(
         filters: the names of the selection's filters.
         resumed: whether it goes on behind a place, and does not begin at the start.
         terms: how many.
-        plan: how to find them.
+        plan: how to find them; the index takes ``sought``.
+        bounded: whether it ends before a place, ``edge``.
     """
     # In the order of ids, the table of words is all that it takes.
     alone = sort.removeprefix("-") == "id" and not filters
     row_id = _words.rowid if alone else _table.id
-    rows = select(row_id.label("id"))
-    if plan is Plan.INDEX:
-        rows = rows.where(matches(_words.words, "terms"))
-    else:
-        rows = rows.where(*(_has_term(number) for number in range(terms)))
+    rows = select(row_id.label("id")).where(*_searched(terms, plan))
     if not alone:
         rows = _joined(rows, words_first=plan is Plan.INDEX).where(*_kept(filters))
     if resumed:
         rows = rows.where(_behind(sort, row_id, "after"))
-    if plan is Plan.NEAR:
+    if bounded:
         rows = rows.where(_behind(sort, row_id, "edge", before=True))
-        rows = rows if alone else _by_index(rows, sort, filters)
+        if plan is Plan.SCAN and not alone:
+            rows = _by_index(rows, sort, filters)
     some = _in_order(rows, sort, row_id).limit(bindparam("limit", type_=Integer)).subquery("found")
     return _in_order(select(*COLUMNS).join(some, some.c.id == _table.id), sort, _table.id)
 
 
 @cache
 def count_found(*, filters: frozenset[str], terms: int, plan: Plan) -> Select[Any]:
-    """How many products a selection with terms has; takes its values."""
-    if plan is Plan.INDEX:
-        rows = select(func.count()).where(matches(_words.words, "terms"))
-    else:
-        rows = select(func.count()).where(*(_has_term(number) for number in range(terms)))
+    """How many products a selection with terms has; takes its values, the index ``sought``."""
+    rows = select(func.count()).where(*_searched(terms, plan))
     if not filters:
         return rows.select_from(ProductWords.__table__)
     return _joined(rows, words_first=plan is Plan.INDEX).where(*_kept(filters))
@@ -289,9 +300,14 @@ def _kept(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
     return (_CONDITIONS[name] for name in sorted(filters))
 
 
-def _has_term(number: int) -> ColumnElement[bool]:
-    # As the full-text index means it: a token begins with the term, which has a space before it.
-    return func.instr(_words.words, bindparam(f"term_{number}", type_=String)) > 0
+def _searched(terms: int, plan: Plan) -> Iterator[ColumnElement[bool]]:
+    first = 0
+    if plan is Plan.INDEX:
+        yield matches(_words.words, "sought")
+        first = INDEXED_TERMS
+    for number in range(first, terms):
+        # As the index means it: a term begins with the mark, which stands only where a word begins.
+        yield func.instr(_words.words, bindparam(f"term_{number}", type_=String)) > 0
 
 
 def _joined(rows: Select[Any], *, words_first: bool) -> Select[Any]:

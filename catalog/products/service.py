@@ -30,7 +30,7 @@ from catalog.products import changes, idempotency, queries, search
 from catalog.products.idempotency import Done, Key
 from catalog.products.models import ChangeType, Offer, Product, ProductWords
 from catalog.products.queries import Position, Selection
-from catalog.products.words import text_of
+from catalog.products.words import text_of, tokens_of
 
 _INSERTED_COLUMNS = (
     *("name", "description", "price", "user_id", "version", "created_at", "updated_at"),
@@ -215,11 +215,11 @@ async def insert_unlogged(
     ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
     if on_numbered is not None:
         on_numbered()
-    words = [
-        (product_id, text_of(offer.name, offer.description) if offer.words is None else offer.words)
-        for product_id, offer in zip(ids, offers, strict=True)
-    ]
-    await insert_rows(session, ProductWords, ("rowid", "words"), words)
+    tokens = []
+    for product_id, offer in zip(ids, offers, strict=True):
+        words = text_of(offer.name, offer.description) if offer.words is None else offer.words
+        tokens.append((product_id, tokens_of(words, product_id)))
+    await insert_rows(session, ProductWords, ("rowid", "words"), tokens)
     return ids
 
 
@@ -269,7 +269,7 @@ async def change_product(
         raise Conflict("Another request changed the product at the same time.")
     product |= {**values, "version": version, "updated_at": rfc3339_text(at)}
     if not values.keys().isdisjoint(("name", "description")):
-        words = text_of(product["name"], product["description"])
+        words = tokens_of(text_of(product["name"], product["description"]), product_id)
         found = update(ProductWords).where(ProductWords.product_id == product_id)
         await affected_rows(session, found.values(words=words))
     position = await changes.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)

@@ -2,8 +2,10 @@
 
 The engines cut text into words each in its own way: one knows no Chinese, another folds ``ß``, a
 third leaves out ``the`` and whatever is shorter than three letters. So the words are found here,
-once for all engines, and the indexes get tokens of ASCII letters and digits that they can neither
-cut nor leave out. What begins a word begins its token.
+once for all engines, and written in ASCII letters and digits; what begins a word begins what is
+written for it. The indexes get tokens that they can neither cut nor leave out: ``0c_lamp`` is the
+word ``lamp`` of a product in bucket ``0c``, which goes by the id. So a search can ask the index for
+the newest products that have a word, and need not get all of them.
 """
 
 import unicodedata
@@ -12,14 +14,20 @@ from functools import lru_cache
 
 import regex
 
-MARK = "xx"
-"""What every token begins with: InnoDB leaves out words of two letters and those on its list of
-stopwords, none of which begins so."""
+MARK = "_"
+"""What stands before a word in its token, and nowhere else in it."""
+
+BUCKETS = 256
+BUCKET_IDS = 2**14
+"""Products whose ids follow one another and whose tokens begin alike; so many of them are searched
+at a time. After ``BUCKETS`` times as many ids the same beginning comes again."""
 
 MAX_TOKEN_LENGTH = 80
-"""Characters, the mark among them; InnoDB leaves out what is longer than 84."""
+"""Characters, the bucket and the mark among them; InnoDB leaves out what is longer than 84."""
 
-_MAX_LENGTH = MAX_TOKEN_LENGTH - len(MARK)
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_NAMES = tuple(f"{_DIGITS[number // 36]}{_DIGITS[number % 36]}" for number in range(BUCKETS))
+_MAX_LENGTH = MAX_TOKEN_LENGTH - len(_NAMES[0]) - len(MARK)
 
 # Accents; vowel points of Hebrew and Arabic and the stretched line, which are written or not; what
 # only says how to draw the character before it, or where a line may break.
@@ -52,20 +60,37 @@ _LATIN = str.maketrans(
     }
 )
 
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PLAIN = bytes(ord(chr(n).lower()) if chr(n).isalnum() else ord(" ") for n in range(128)).ljust(256)
 
 
 def text_of(name: str, description: str | None) -> str:
-    """The tokens of a product, each once, with a space before every one."""
+    """The words of a product, each once, with a space and the mark before every one."""
     text = name if description is None else f"{name}\n{description}"
     separator = f" {MARK}"
     words = separator.join(_words(text))
     return f"{separator}{words}" if words else ""
 
 
+def tokens_of(text: str, product_id: int) -> str:
+    """The words of a product as the index takes them: each with the name of the id's bucket."""
+    return text.replace(MARK, f"{bucket_of(product_id)}{MARK}")
+
+
+def bucket_of(product_id: int) -> str:
+    """The name of a bucket: two characters."""
+    return _NAMES[product_id // BUCKET_IDS % BUCKETS]
+
+
+def buckets_between(first_id: int, last_id: int) -> tuple[str, ...]:
+    """The names of the buckets that ids from one to another have."""
+    first, last = first_id // BUCKET_IDS, last_id // BUCKET_IDS
+    if last - first >= BUCKETS:
+        return _NAMES
+    return tuple(_NAMES[number % BUCKETS] for number in range(first, last + 1))
+
+
 def terms_of(q: str) -> tuple[str, ...]:
-    """The tokens that a search asks for: each must begin some token of a product."""
+    """What a search asks for: words after the mark, each of which must begin one of a product's."""
     found: list[str] = []
     for run in _RUNS.findall(_folded(q)):
         words = _words_of_run(run)

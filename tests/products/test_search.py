@@ -4,15 +4,24 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.db.columns import MAX_ID
 from catalog.db.database import Database
 from catalog.products import queries, search
-from catalog.products.models import Offer
+from catalog.products.models import Offer, Product, ProductWords
 from catalog.products.queries import Plan, Selection
 from catalog.products.samples import make_samples
 from catalog.products.service import insert_products
-from catalog.products.words import terms_of, text_of
+from catalog.products.words import (
+    BUCKET_IDS,
+    BUCKETS,
+    buckets_between,
+    terms_of,
+    text_of,
+    tokens_of,
+)
 from tests.products.test_lists import LIST, MINE, SORTS, ids_of, in_order, walk
 from tests.support import PASSWORD, Caller, fields_of, problem_of
 
@@ -241,18 +250,39 @@ async def everything(caller: Caller) -> list[dict[str, Any]]:
     return products
 
 
+COUNT = 2 * search.NEAR + 200
+
+
 class TestWalking:
     """Whatever way a search takes, its pages show what it finds, in order, once."""
 
     @pytest.fixture
     async def products(self, ada: Caller, bob: Caller, database: Database) -> list[dict[str, Any]]:
-        """More than a search looks at before it decides, oldest first."""
-        owner_ids = [ada.user_id or 0, bob.user_id or 0]
-        for offers in make_samples(2 * search.NEAR + 200, owner_ids=owner_ids, seed=1):
-            await database.transaction(insert_products, offers)
-        first = await ada.get(f"{LIST}?limit=1000")
-        rest = await ada.get(first.json["next"])
-        return [*first.json["products"], *rest.json["products"]][::-1]
+        """More than a search looks at before it decides, oldest first, in buckets of all names.
+
+        Half of them have ids that follow one another, the others' are far apart.
+        """
+        assert ada.user_id
+        assert bob.user_id
+        ids = [*range(1, COUNT // 2), *range(COUNT // 2, 2 * BUCKETS * BUCKET_IDS, 12_345)]
+        (offers,) = make_samples(COUNT, owner_ids=[ada.user_id, bob.user_id], seed=1)
+        rows: list[dict[str, Any]] = []
+        words: list[dict[str, Any]] = []
+        for product_id, offer in zip(ids, offers, strict=False):
+            owned = {"user_id": offer.owner_id, "created_at": offer.created_at}
+            rows.append({**offer._asdict(), **owned, "id": product_id})
+            text = text_of(offer.name, offer.description)
+            words.append({"product_id": product_id, "words": tokens_of(text, product_id)})
+        for row in rows:
+            del row["owner_id"], row["words"]
+
+        async def fill(session: AsyncSession) -> None:
+            await session.execute(insert(Product), rows)
+            await session.execute(insert(ProductWords), words)
+
+        await database.transaction(fill)
+        pages = await walk(ada, LIST, sort="id", limit=1000)
+        return [product for page in pages for product in page.json["products"]]
 
     async def test_words_common_and_rare_are_found_in_every_order(
         self, ada: Caller, products: list[dict[str, Any]]
@@ -263,7 +293,7 @@ class TestWalking:
             kept = [
                 product
                 for product in products
-                if all(f" {t}" in text_of(product["name"], product["description"]) for t in terms)
+                if all(t in text_of(product["name"], product["description"]) for t in terms)
             ]
             shares[q] = len(kept)
             for sort in SORTS:
@@ -289,8 +319,11 @@ async def by(database: Database, plan: Plan, selection: Selection) -> list[dict[
             resumed=False,
             terms=len(selection.terms),
             plan=plan,
+            bounded=False,
         )
-        rows = await connection.execute(statement, {**selection.values, "limit": 100})
+        sought = selection.sought_in(buckets_between(1, MAX_ID))
+        values = {**selection.values, "sought": sought, "limit": 100}
+        rows = await connection.execute(statement, values)
         return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
 
     return await database.reading(find)

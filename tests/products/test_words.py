@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catalog.products.words import MAX_TOKEN_LENGTH, terms_of, text_of
+from catalog.products.words import (
+    BUCKET_IDS,
+    BUCKETS,
+    MAX_TOKEN_LENGTH,
+    bucket_of,
+    buckets_between,
+    terms_of,
+    text_of,
+    tokens_of,
+)
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
 
@@ -16,12 +25,12 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
 def matches(q: str, name: str, description: str | None = None) -> bool:
     """Whether a search finds a product, as every engine has to decide it."""
     terms, text = terms_of(q), text_of(name, description)
-    return bool(terms) and all(f" {term}" in text for term in terms)
+    return bool(terms) and all(term in text for term in terms)
 
 
 class TestTextOf:
     def test_it_is_each_token_once_with_a_space_before_it(self) -> None:
-        assert text_of("Oak lamp", "A lamp of oak, 10%.") == " xxoak xxlamp xxa xxof xx10"
+        assert text_of("Oak lamp", "A lamp of oak, 10%.") == " _oak _lamp _a _of _10"
 
     def test_a_text_without_letters_has_none(self) -> None:
         for text in ("", " ", "!?", "\U0001f600", "\u0301", "— …"):
@@ -31,8 +40,8 @@ class TestTextOf:
     def test_tokens_are_letters_and_digits_that_no_engine_leaves_out(
         self, name: str, description: str | None
     ) -> None:
-        for token in text_of(name, description).split():
-            assert re.fullmatch(r"xx[a-z0-9]+", token)
+        for token in tokens_of(text_of(name, description), 7).split():
+            assert re.fullmatch(r"00_[a-z0-9]+", token)
             assert len(token) <= MAX_TOKEN_LENGTH
 
     @given(TEXTS)
@@ -49,16 +58,35 @@ class TestTextOf:
         assert forms == {text_of(text, None)}
 
     def test_a_word_that_is_too_long_is_cut_between_two_characters(self) -> None:
-        for letter, length in (("a", 78), ("q", 39), ("я", 15), ("\U0001d7d8\u0416", 13)):
-            (token,) = text_of(letter * 200, None).split()
-            assert len(token) <= MAX_TOKEN_LENGTH
-            assert token == text_of(letter * length, None)[1:][: len(token)]
-            assert text_of(letter * 200 + "x", None).split() == [token]
+        for letter, length in (("a", 77), ("q", 38), ("я", 15), ("яq", 22)):
+            long, cut = (letter * 200)[:200], (letter * 200)[:length]
+            assert text_of(long, None) == text_of(cut, None) == text_of(f"{cut}{letter}x", None)
+            assert text_of(cut, None) != text_of(cut[:-1], None)
+            assert terms_of(long) == terms_of(cut)
+
+
+class TestBuckets:
+    def test_a_products_words_bear_the_name_of_its_bucket(self) -> None:
+        text = text_of("Oak lamp", None)
+
+        assert tokens_of(text, 7) == " 00_oak 00_lamp"
+        assert tokens_of(text, 37 * BUCKET_IDS) == " 11_oak 11_lamp"
+        assert tokens_of("", 7) == ""
+
+    @given(st.integers(1, 2**63 - 1), st.integers(0, 2 * BUCKETS * BUCKET_IDS), st.data())
+    def test_between_two_ids_are_the_buckets_of_all(
+        self, first: int, distance: int, data: st.DataObject
+    ) -> None:
+        found = buckets_between(first, first + distance)
+        between = data.draw(st.integers(first, first + distance))
+
+        assert bucket_of(between) in found
+        assert len(set(found)) == len(found) <= min(BUCKETS, distance // BUCKET_IDS + 2)
 
 
 class TestTermsOf:
     def test_they_are_tokens_each_once(self) -> None:
-        assert terms_of("Lamp, lamp; OAK") == ("xxlamp", "xxoak")
+        assert terms_of("Lamp, lamp; OAK") == ("_lamp", "_oak")
 
     def test_there_are_none_without_letters(self) -> None:
         assert terms_of(" \t%_*\"'\\+-()~<>@") == terms_of("\U0001f600") == ()

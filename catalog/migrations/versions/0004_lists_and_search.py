@@ -8,7 +8,7 @@ from alembic import context, op
 
 from catalog.db.columns import Id
 from catalog.db.fulltext import FTS5, Tokens
-from catalog.products.words import text_of
+from catalog.products.words import text_of, tokens_of
 
 revision = "0004"
 down_revision = "0003"
@@ -71,7 +71,10 @@ def _find_words() -> None:
         rows = connection.execute(missing, {"last_id": last_id, "limit": CHUNK_ROWS}).all()
         if not rows:
             return
-        words = [{"id": row.id, "words": text_of(row.name, row.description)} for row in rows]
+        words = [
+            {"id": row.id, "words": tokens_of(text_of(row.name, row.description), row.id)}
+            for row in rows
+        ]
         connection.execute(found, words)
         if not _on_sqlite():
             connection.commit()
