@@ -12,7 +12,7 @@ from catalog.observability.logs import logger
 _log = logger(__name__)
 
 
-def stream_response(
+async def stream_response(
     pieces: AsyncGenerator[bytes, None], *, media_type: str, headers: Mapping[str, str]
 ) -> Response:
     """A response in pieces; each is made when the client has taken the one before.
@@ -20,8 +20,13 @@ def stream_response(
     It has no time limit as a whole: the operating system ends a connection whose client takes
     nothing. When making a piece fails, the connection ends without the end of the response, so
     that nobody takes what has come for all there is.
+
+    Raises:
+        CatalogError: making the first piece failed, which can still be told by a status.
     """
-    body = _sent(pieces, request_id()) if request.method == "GET" else b""
+    body: AsyncIterator[bytes] | None = None
+    if request.method == "GET":
+        body = _sent(await anext(pieces, b""), pieces, request_id())
     response = Response(body, content_type=f"{media_type}; charset=utf-8")
     response.timeout = None
     response.headers.update(headers)
@@ -30,9 +35,12 @@ def stream_response(
     return response
 
 
-async def _sent(pieces: AsyncGenerator[bytes, None], request: str) -> AsyncIterator[bytes]:
+async def _sent(
+    first: bytes, pieces: AsyncGenerator[bytes, None], request: str
+) -> AsyncIterator[bytes]:
     try:
         async with aclosing(pieces):
+            yield first
             async for piece in pieces:
                 yield piece
     except CatalogError as error:

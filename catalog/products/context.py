@@ -1,11 +1,12 @@
 """What the running app holds for products, typed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quart import Quart, current_app
 
 from catalog.products.feed import Feed
 from catalog.products.service import Create, Written
+from catalog.products.transfer import MAX_EXPORTS, MAX_IMPORTS, Places
 from catalog.products.writer import Writer
 
 _EXTENSION = "catalog.products"
@@ -13,10 +14,16 @@ _EXTENSION = "catalog.products"
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """One app's writer of new products, and its feed of what happens to all."""
+    """One app's writer of new products, its feed of what happens to all, and places for bulk."""
 
     creates: Writer[Create, Written]
     feed: Feed
+    imports: Places = field(
+        default_factory=lambda: Places(MAX_IMPORTS, "Too many imports are running.")
+    )
+    exports: Places = field(
+        default_factory=lambda: Places(MAX_EXPORTS, "Too many exports are running.")
+    )
 
 
 def hold(app: Quart, products: Products) -> None:

@@ -10,8 +10,15 @@ that a slow client holds no connection; one is read while the one before is take
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Sequence,
+)
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from tempfile import TemporaryFile
@@ -54,8 +61,41 @@ products where those before were long: of each export several chunks are held, i
 
 _FIRST_ROWS = 100
 
+MAX_IMPORTS = 16
+MAX_EXPORTS = 64
+"""At the same time in one process. Each holds up to some megabytes for as long as its client likes,
+and everybody may ask for an export."""
+
 _TURN_SECONDS = 0.005
 _LOOK_AT_CLOCK_EVERY = 32
+
+
+class Places:
+    """Bounds how many do something at the same time; nobody waits.
+
+    Args:
+        count: how many may.
+        refusal: what to say to the others.
+    """
+
+    def __init__(self, count: int, refusal: str) -> None:
+        self._free = count
+        self._refusal = refusal
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Do it.
+
+        Raises:
+            Overloaded: too many do it already.
+        """
+        if self._free == 0:
+            raise Overloaded(self._refusal)
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
 
 
 @dataclass(slots=True)
@@ -391,8 +431,8 @@ async def export_products(
         return asyncio.create_task(rows)
 
     next_rows = reading()
+    head = writer.head()
     try:
-        yield writer.head()
         while rows := await next_rows:
             if left is not None:
                 left -= len(rows)
@@ -401,10 +441,13 @@ async def export_products(
             at_once = max(1, min(EXPORTED_ROWS, fitting))
             if left != 0:
                 next_rows = reading()
-            yield writer.write(rows if narrowed is None else list(map(narrowed, rows)))
+            yield head + writer.write(rows if narrowed is None else list(map(narrowed, rows)))
             advance(len(rows))
+            head = b""
             if left == 0:
                 return
+        if head:
+            yield head
     finally:
         next_rows.cancel()
 

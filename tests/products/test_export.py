@@ -3,6 +3,7 @@
 import asyncio
 import csv
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from io import StringIO
 from typing import Any
 
@@ -15,14 +16,17 @@ from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.http.streaming import stream_response
 from catalog.products import service, transfer
+from catalog.products.context import products
 from catalog.products.formats import FORMATS
 from catalog.products.models import Offer
 from catalog.products.samples import make_samples
+from catalog.products.transfer import MAX_EXPORTS, MAX_IMPORTS
 from tests.support import Caller, Response, fields_of, problem_of
 
 LIST = "/api/products"
 NDJSON = {"Accept": "application/x-ndjson"}
 CSV = {"Accept": "text/csv"}
+TO_NDJSON = {"Content-Type": "application/x-ndjson"}
 SAMPLES = 250
 
 
@@ -213,9 +217,43 @@ class TestBrokenOff:
                     taken.append(bytes(piece))  # noqa: PERF401 (it ends by an exception)
 
         async with app.test_request_context("/"):
-            response = stream_response(pieces(), media_type="text/csv", headers={})
+            response = await stream_response(pieces(), media_type="text/csv", headers={})
             # What makes the framework leave out the end.
             with pytest.raises(TimeoutError):
                 await take(response)
 
         assert taken == [b"one\n"]
+
+    async def test_what_fails_before_it_begins_is_an_error(self, app: Quart) -> None:
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            raise DatabaseUnavailable
+            yield b""
+
+        async with app.test_request_context("/"):
+            with pytest.raises(DatabaseUnavailable):
+                await stream_response(pieces(), media_type="text/csv", headers={})
+
+
+class TestPlaces:
+    async def test_there_is_a_number_of_them_and_each_is_given_back(
+        self, app: Quart, ada: Caller
+    ) -> None:
+        exports, imports = products(app).exports, products(app).imports
+        with ExitStack() as stack:
+            for _ in range(MAX_EXPORTS - 1):
+                stack.enter_context(exports.taken())
+            for _ in range(MAX_IMPORTS - 1):
+                stack.enter_context(imports.taken())
+            # The last ones, each more than once.
+            for _ in range(2):
+                assert (await ada.get(LIST, headers=CSV)).status_code == 200
+                assert (await ada.send("HEAD", LIST, headers=CSV)).status_code == 200
+                assert (await ada.post(LIST, data=b"", headers=TO_NDJSON)).status_code == 200
+
+            stack.enter_context(exports.taken())
+            stack.enter_context(imports.taken())
+
+            assert problem_of(await ada.get(LIST, headers=CSV)) == (503, "overloaded")
+            refused = await ada.post(LIST, data=b"", headers=TO_NDJSON)
+            assert problem_of(refused) == (503, "overloaded")
+            assert (await ada.get(LIST)).status_code == 200

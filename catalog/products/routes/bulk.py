@@ -15,6 +15,7 @@ from catalog.http.context import database
 from catalog.http.problems import field_errors
 from catalog.http.rendering import json_response
 from catalog.products import changes, transfer
+from catalog.products.context import products
 from catalog.products.formats import FORMATS, Format
 from catalog.products.schemas import BulkQuery
 
@@ -47,14 +48,15 @@ async def _import_products(form: Format, query: BulkQuery) -> Response:
         raise UnsupportedMediaType("Products come in UTF-8.")
     if "Idempotency-Key" in request.headers:
         raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", _FOR_ONE)])
-    imported = await transfer.import_products(
-        database(),
-        body_stream(request),
-        form.reader(),
-        owner_id=caller_id(),
-        atomic=query.atomic,
-        dry_run=query.dry_run,
-    )
+    with products().imports.taken():
+        imported = await transfer.import_products(
+            database(),
+            body_stream(request),
+            form.reader(),
+            owner_id=caller_id(),
+            atomic=query.atomic,
+            dry_run=query.dry_run,
+        )
     position = imported.position
     if position is None:
         position = await database().reading(changes.current_position)

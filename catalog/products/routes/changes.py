@@ -80,7 +80,7 @@ async def _stream(since: int) -> Response:
     feed = products().feed
     # Refused while that can still be said by a status.
     await feed.check(since)
-    return stream_response(
+    return await stream_response(
         _events(feed.follow(since)),
         media_type=EVENT_STREAM,
         headers={**_HEADERS, changes.HEADER: str(since)},

@@ -1,5 +1,7 @@
 """``/api/products`` and ``/api/products/my``: pages of products, or all of them at once."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -7,15 +9,16 @@ from quart import Blueprint, Response, request
 from quart_schema import document_response, tag_blueprint, validate_querystring
 
 from catalog.auth.guards import caller_id, public, signed_in
-from catalog.errors import FieldError, InvalidRequest
+from catalog.errors import FieldError, InvalidRequest, Overloaded
 from catalog.http.conditional import cacheable_response, etag_of
 from catalog.http.context import cursors, database
 from catalog.http.limits import limited
 from catalog.http.negotiation import offers, wanted
-from catalog.http.openapi import revalidates
+from catalog.http.openapi import refuses, revalidates
 from catalog.http.pagination import Place, link_headers
 from catalog.http.streaming import stream_response
 from catalog.products import changes, service, transfer
+from catalog.products.context import products
 from catalog.products.formats import FORMATS, Format
 from catalog.products.queries import Position, Selection
 from catalog.products.schemas import (
@@ -26,6 +29,7 @@ from catalog.products.schemas import (
     ProductPage,
 )
 from catalog.products.service import Page
+from catalog.products.transfer import Places
 
 PATH = "/api/products"
 
@@ -36,6 +40,7 @@ tag_blueprint(blueprint, ["products"])
 @blueprint.get("")
 @limited("read")
 @public
+@refuses(Overloaded)
 @revalidates
 @offers(*FORMATS)
 @validate_querystring(ListQuery)
@@ -49,6 +54,7 @@ async def list_products(query_args: ListQuery) -> Response:
 @blueprint.get("/my")
 @limited("read")
 @signed_in
+@refuses(Overloaded)
 @revalidates
 @offers(*FORMATS)
 @validate_querystring(MyListQuery)
@@ -98,14 +104,23 @@ async def _export(form: Format, query: MyListQuery, selection: Selection, place:
         after=_after(place),
         limit=query.limit if "limit" in query.model_fields_set else None,
     )
-    return stream_response(
-        pieces,
+    return await stream_response(
+        _in_its_place(pieces, products().exports),
         media_type=form.media_type,
         headers={
             **_headers(position),
             "Content-Disposition": f'attachment; filename="products.{form.name}"',
         },
     )
+
+
+async def _in_its_place(
+    pieces: AsyncGenerator[bytes, None], places: Places
+) -> AsyncGenerator[bytes, None]:
+    with places.taken():
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
 
 def _after(place: Place) -> Position | None:
