@@ -1,132 +1,270 @@
-"""Behind a real nginx that compresses, and so weakens entity tags."""
+"""What clients see through nginx, as it is shipped."""
 
 import asyncio
-import shutil
-import socket
-import tempfile
+import json
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.server.service import Service
+from tests.server.nginx import Nginx, needs_cache, needs_nginx, nginx, own_folder
+from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service
 
 INCREMENTS = 100
 CLIENTS = 10
+PATH = "/api/products"
+# Long enough to be compressed.
+TEXT = "A lamp that is described at some length. " * 50
 
-CONFIGURATION = """
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    gzip on;
-    gzip_types application/json application/problem+json;
-    gzip_min_length 0;
-    gzip_proxied any;
-    upstream catalog {{
-        server {upstream};
-        keepalive 8;
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{
-            proxy_pass http://catalog;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }}
-    }}
-}}
-"""
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None,
-    reason="nginx is not installed: what clients see through it is not tested",
-)
+pytestmark = needs_nginx
 
 
-@asynccontextmanager
-async def nginx(upstream: str) -> AsyncIterator[str]:
-    """Run nginx before the service; gives its URL."""
-    with tempfile.TemporaryDirectory(prefix="nginx-") as name, socket.socket() as probe:
-        # Its workers run as another user, who may not look into pytest's folders.
-        folder = Path(name)
-        folder.chmod(0o755)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        file = folder / "nginx.conf"
-        file.write_text(CONFIGURATION.format(folder=folder, upstream=upstream, port=port))
-        process = await asyncio.create_subprocess_exec(
-            *("/usr/bin/env", "PATH=/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"),
-            *("nginx", "-c", str(file), "-p", str(folder)),
-        )
-        try:
-            await _listening(process, port)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            await process.wait()
+class Shop:
+    """The service, nginx before it, and somebody who offers there."""
+
+    def __init__(self, service: Service, proxy: Nginx, token: str, database: Path) -> None:
+        self.database = database
+        self.service = service
+        self.proxy = proxy
+        self._token = token
+
+    def client(self, url: str | None = None, *, token: bool = False) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self._token}"} if token else {}
+        return httpx.AsyncClient(base_url=url or self.proxy.url, headers=headers, timeout=30)
+
+    async def offer(self, url: str | None = None, **fields: object) -> str:
+        """Offer something, through nginx unless told; returns its path."""
+        async with self.client(url, token=True) as ada:
+            created = await ada.post(PATH, json={"name": "Lamp", "price": 0, **fields})
+            assert created.status_code == 201, created.text
+            return str(created.headers["location"])
+
+    async def asked(self, client: httpx.AsyncClient, path: str, **headers: str) -> bool:
+        """Whether a read got as far as the service."""
+        request_id = uuid4().hex
+        answer = await client.get(path, headers={"X-Request-ID": request_id, **headers})
+        assert answer.status_code < 500, answer.text
+        return await self.proxy.source_of(request_id) != "HIT"
 
 
-async def _listening(process: asyncio.subprocess.Process, port: int) -> None:
-    async with asyncio.timeout(20):
-        while process.returncode is None:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                await writer.wait_closed()
-                return
-    pytest.fail("nginx does not listen")
+@pytest.fixture(scope="module")
+async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
+    catalog = Catalog(tmp_path_factory.mktemp("shop"))
+    async with catalog.start("--workers=2", CATALOG_READ_LIMIT="1000000/day") as service:
+        await service.serving()
+        async with nginx(service.url) as proxy:
+            yield Shop(service, proxy, await service.sign_up(), catalog.folder / "catalog.db")
 
 
-async def test_increments_are_not_lost(service: Service) -> None:
-    token = await service.sign_up()
-    headers = {"Authorization": f"Bearer {token}"}
-    refused = 0
+class TestProxy:
+    async def test_increments_are_not_lost(self, shop: Shop) -> None:
+        refused = 0
+        path = await shop.offer(description=TEXT)
 
-    async with (
-        nginx(service.url.removeprefix("http://")) as url,
-        httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as ada,
-    ):
-        created = await ada.post("/api/products", json={"name": "Lamp", "price": 0})
-        path = created.headers["location"]
+        async with shop.client(token=True) as ada, shop.client() as anyone:
 
-        async def increment() -> None:
-            nonlocal refused
-            done = 0
-            while done < INCREMENTS // CLIENTS:
-                current = await ada.get(path)
-                # Compressed, and marked as weak for that.
-                assert current.headers["content-encoding"] == "gzip"
-                assert current.headers["etag"].startswith('W/"')
-                condition = {"If-Match": current.headers["etag"]}
-                price = current.json()["price"] + 1
-                answer = await ada.patch(path, json={"price": price}, headers=condition)
-                if answer.status_code == 200:
-                    done += 1
-                else:
-                    assert answer.status_code == 412, answer.text
-                    refused += 1
+            async def increment() -> None:
+                nonlocal refused
+                done = 0
+                while done < INCREMENTS // CLIENTS:
+                    current = await anyone.get(path)
+                    # Compressed, and marked as weak for that.
+                    assert current.headers["content-encoding"] == "gzip"
+                    assert current.headers["etag"].startswith('W/"')
+                    condition = {"If-Match": current.headers["etag"]}
+                    price = current.json()["price"] + 1
+                    answer = await ada.patch(path, json={"price": price}, headers=condition)
+                    if answer.status_code == 200:
+                        done += 1
+                    else:
+                        assert answer.status_code == 412, answer.text
+                        refused += 1
 
-        await asyncio.gather(*(increment() for _ in range(CLIENTS)))
+            await asyncio.gather(*(increment() for _ in range(CLIENTS)))
 
-        read = await ada.get(path)
-        for each in (read, await ada.get("/api/products")):
-            known = {"If-None-Match": each.headers["etag"]}
-            assert (await ada.get(each.url, headers=known)).status_code == 304
+            read = await anyone.get(path)
+            for each in (read, await anyone.get(PATH), await ada.get(PATH)):
+                known = {"If-None-Match": each.headers["etag"]}
+                sender = ada if each.request.headers.get("authorization") else anyone
+                assert (await sender.get(each.url, headers=known)).status_code == 304
 
-    assert (read.json()["price"], read.json()["version"]) == (INCREMENTS, INCREMENTS + 1)
-    assert refused > 0
+        assert (read.json()["price"], read.json()["version"]) == (INCREMENTS, INCREMENTS + 1)
+        assert refused > 0
+
+    async def test_metrics_are_out_of_reach(self, shop: Shop) -> None:
+        for path in ("/metrics", "/metrics/", "//metrics", "/%6detrics", "/livez/../metrics"):
+            connection = await Connection.open(shop.proxy.url)
+            answer = await connection.get(path)
+            await connection.close()
+
+            assert answer.status == 404
+            assert answer.headers["content-type"] == "application/problem+json"
+            problem = json.loads(answer.body)
+            assert problem["code"] == "not-found"
+            assert problem["request_id"] == answer.headers["x-request-id"]
+
+    async def test_json_is_bounded_and_imports_are_not(self, shop: Shop) -> None:
+        line = json.dumps({"name": "Lamp", "price": 1, "description": TEXT}).encode() + b"\n"
+        ndjson = {"Content-Type": "application/x-ndjson"}
+
+        async with shop.client(token=True) as ada:
+            long = await ada.post(
+                PATH, json={"name": "Lamp", "price": 1, "description": "x" * 300000}
+            )
+            bulk = await ada.post(f"{PATH}?dry_run=true", content=line * 500, headers=ndjson)
+
+        assert long.status_code == 413
+        assert long.json()["code"] == "body-too-large"
+        assert bulk.status_code == 200, bulk.text
+        assert bulk.json()["created"] == 500
+
+    async def test_events_come_one_by_one(self, shop: Shop) -> None:
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip"}
+        async with shop.client() as anyone:
+            since = (await anyone.get(PATH)).headers["catalog-position"]
+            events = anyone.stream("GET", f"{PATH}/changes?since={since}", headers=headers)
+            async with events as stream, asyncio.timeout(PATIENCE_SECONDS):
+                lines = stream.aiter_lines()
+                assert await anext(lines) == "retry: 1000"
+
+                path = await shop.offer()
+
+                event = [await anext(lines) for _ in range(3)]
+                assert event[1].startswith("id: ")
+                assert f'"id":{path.rpartition("/")[2]}' in event[2]
+
+    async def test_smuggled_requests_are_refused(self, shop: Shop) -> None:
+        inner = b"GET /metrics HTTP/1.1\r\nHost: catalog\r\n\r\n"
+        lengths = b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"
+        for fields in (lengths, b"Content-Length: 0\r\n" + b"Content-Length: 5\r\n"):
+            connection = await Connection.open(shop.proxy.url)
+            await connection.send(
+                b"POST /livez HTTP/1.1\r\nHost: catalog\r\n" + fields + b"\r\n0\r\n\r\n" + inner
+            )
+            answer = await connection.answer()
+            assert (answer.status, answer.closes) == (400, True)
+            assert await connection.reader.read() == b""
+            await connection.close()
+
+
+@needs_cache
+class TestCache:
+    async def test_pages_are_answered_without_the_service(self, shop: Shop) -> None:
+        path = await shop.offer(description=TEXT)
+        await shop.proxy.caching()
+        async with shop.client() as anyone:
+            for page in (path, f"{PATH}?limit=2", f"{PATH}?limit=2&sort=name"):
+                for encoding in ("identity", "gzip"):
+                    kind = {"Accept-Encoding": encoding, "Accept": "application/json, */*;q=0.5"}
+                    # On a busy machine nginx may lose sight of the position for a moment.
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        while await shop.asked(anyone, page, **kind):
+                            pass
+                    again = await anyone.get(page, headers=kind)
+
+                    assert again.headers.get("content-encoding", "identity") == encoding
+                    known = {**kind, "If-None-Match": again.headers["etag"]}
+                    assert (await anyone.get(page, headers=known)).status_code == 304
+
+    async def test_an_answer_is_the_askers_own(self, shop: Shop) -> None:
+        await shop.proxy.caching()
+        async with shop.client() as anyone:
+            answers = [await anyone.get(f"{PATH}?limit=1") for _ in range(3)]
+            named = await anyone.get(f"{PATH}?limit=1", headers={"X-Request-ID": "mine"})
+            plain = {"Accept-Encoding": "identity"}
+            direct = await anyone.get(f"{shop.service.url}{PATH}?limit=1", headers=plain)
+
+        ids = [answer.headers.get_list("x-request-id") for answer in answers]
+        assert len({each for (each,) in ids}) == 3
+        assert named.headers.get_list("x-request-id") == ["mine"]
+        # The service counts what it is asked, and tells that to nobody else.
+        assert "ratelimit" not in named.headers
+        theirs = set(direct.headers) - {"ratelimit", "ratelimit-policy", "content-length"}
+        assert theirs <= {*named.headers, "connection"}
+        assert named.headers["cache-control"] == "no-cache"
+        assert len(named.headers.get_list("content-security-policy")) == 1
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Authorization": "Bearer of-nothing"},
+            {"Cache-Control": "no-cache"},
+            {"Accept": "text/csv"},
+            {"Accept": "application/*, */*;q=0.1"},
+            {"Accept": "application/json;q=0"},
+            {"If-Match": '"x"'},
+            {"Range": "bytes=0-3"},
+        ],
+        ids=lambda headers: "-".join(headers),
+    )
+    async def test_some_always_ask_the_service(self, shop: Shop, headers: dict[str, str]) -> None:
+        await shop.proxy.caching()
+        async with shop.client() as anyone:
+            cached = await anyone.get(f"{PATH}?limit=3")
+            assert await shop.asked(anyone, f"{PATH}?limit=3", **headers)
+            assert (await anyone.get(f"{PATH}?limit=3")).content == cached.content
+
+    async def test_a_restart_forgets_what_was(self, shop: Shop) -> None:
+        path = await shop.offer()
+        with own_folder() as folder:
+            async with nginx(shop.service.url, folder=folder) as proxy:
+                await proxy.caching()
+                async with shop.client(proxy.url) as anyone:
+                    assert (await anyone.get(path)).json()["price"] == 0
+            # nginx does not hear of it.
+            async with shop.client(shop.service.url, token=True) as ada:
+                await ada.patch(path, json={"price": 1})
+            assert any((folder / "cache").rglob("*"))
+
+            async with nginx(shop.service.url, folder=folder) as proxy:
+                await proxy.caching()
+                async with shop.client(proxy.url) as anyone:
+                    assert (await anyone.get(path)).json()["price"] == 1
+
+    async def test_a_database_that_went_back_is_noticed(self, shop: Shop) -> None:
+        path = await shop.offer()
+        await shop.proxy.caching()
+        async with shop.client() as anyone:
+            position = int((await anyone.get(path)).headers["catalog-position"])
+            with sqlite3.connect(shop.database) as backup:
+                backup.execute("UPDATE change_counter SET position = position - 1")
+                backup.execute("DELETE FROM product_changes WHERE position = ?", [position])
+                backup.execute("UPDATE products SET price = 7 WHERE id = ?", path.split("/")[3:])
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while (read := await anyone.get(path)).json()["price"] != 7:
+                    await asyncio.sleep(0.01)
+        assert int(read.headers["catalog-position"]) == position - 1
+
+    async def test_without_the_service_nothing_is_answered(self, catalog: Catalog) -> None:
+        async with catalog.start() as service:
+            await service.serving()
+            async with nginx(service.url) as proxy, httpx.AsyncClient(base_url=proxy.url) as anyone:
+                await proxy.caching()
+                await service.end()
+
+                # Until the last time that the service was asked is too long ago.
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while (answer := await anyone.get(PATH)).status_code == 200:
+                        await asyncio.sleep(0.01)
+                assert answer.status_code == 503
+                assert answer.json()["code"] == "overloaded"
+                assert answer.headers["retry-after"] == "1"
+
+    async def test_writes_through_one_of_two_in_a_row_show_in_both(self, shop: Shop) -> None:
+        async with nginx(shop.proxy.url) as outer:
+            await outer.caching()
+            await shop.proxy.caching()
+            path = await shop.offer(outer.url)
+            async with (
+                shop.client(outer.url, token=True) as ada,
+                shop.client() as anyone,
+                shop.client(outer.url) as there,
+            ):
+                for price in range(1, 50):
+                    changed = await ada.patch(path, json={"price": price})
+                    assert changed.status_code == 200
+                    inner = (await anyone.get(path)).json()["price"]
+                    assert (inner, (await there.get(path)).json()["price"]) == (price, price)

@@ -1,0 +1,200 @@
+"""Runs nginx with the configuration that is shipped, on free ports and with files of its own."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines import tied_to_us
+from tests.server.service import Connection, until
+
+SHIPPED = Path(__file__).parents[2] / "docker" / "nginx"
+MODULE = "ngx_http_js_module.so"
+
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"))
+NGINX = os.environ.get("CATALOG_TEST_NGINX") or shutil.which("nginx", path=_PATH)
+
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+Edit = Callable[[str], str]
+
+needs_nginx = pytest.mark.skipif(
+    NGINX is None, reason="nginx is not there: what clients see through it is not tested"
+)
+
+
+class Nginx:
+    """A running nginx.
+
+    Attributes:
+        url: where it listens.
+        folder: where its files are.
+    """
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.folder = folder
+
+    def log(self) -> list[dict[str, Any]]:
+        """The requests so far."""
+        return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
+
+    def answers(self) -> Counter[str]:
+        """How often pages came from the cache (``HIT``), or from the service by way of it."""
+        return Counter(line["cache"] for line in self.log())
+
+    async def source_of(self, request_id: str) -> str:
+        """Where the answer to a request has come from: ``HIT``, or something else."""
+        found: list[str] = await until(
+            lambda: [line["cache"] for line in self.log() if line["request_id"] == request_id]
+        )
+        return found[0]
+
+    async def caching(self) -> None:
+        """Wait until it answers from its cache."""
+        connection = await Connection.open(self.url)
+        before = self.answers()["HIT"]
+        async with asyncio.timeout(20):
+            while self.answers()["HIT"] == before:
+                await connection.get("/api/products?limit=1")
+                await asyncio.sleep(0.01)
+        await connection.close()
+
+
+@cache
+def has_njs() -> bool:
+    """Whether nginx has the module that the cache needs, in a release that will do."""
+    with own_folder() as folder, _free_ports(2) as (port, origin):
+        _write(folder, ("127.0.0.1:9",), port, origin)
+        test = subprocess.run([*_command(folder), "-t"], check=False, capture_output=True)
+    return test.returncode == 0
+
+
+@asynccontextmanager
+async def nginx(
+    *urls: str, edit: Edit | None = None, folder: Path | None = None
+) -> AsyncIterator[Nginx]:
+    """Run nginx before the service.
+
+    Args:
+        urls: of the service's instances, or of other nginx.
+        edit: what to do to each of its files.
+        folder: of an nginx that ran before, to go on with its cache.
+    """
+    with own_folder() as new:
+        folder = folder or new
+        edit = edit or (str if has_njs() else without_njs)
+        with _free_ports(2) as (port, origin):
+            upstreams = tuple(url.removeprefix("http://") for url in urls)
+            _write(folder, upstreams, port, origin, edit)
+        process = await asyncio.create_subprocess_exec(
+            *tied_to_us(), *_command(folder), "-g", "daemon off;"
+        )
+        try:
+            await until(lambda: process.returncode is not None or _listens(port))
+            assert process.returncode is None, (folder / "error.log").read_text()
+            yield Nginx(folder, port)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder for nginx, whose workers run as another user and may not look into pytest's."""
+    with tempfile.TemporaryDirectory(prefix="nginx-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def without_njs(text: str) -> str:
+    """As much as an nginx without the module understands: nothing is cached."""
+    lines = r"^load_module [^;]*;|^ *(js_|proxy_cache|proxy_no_cache)\w* [^;]*;"
+    text = re.sub(lines, "", text, flags=re.MULTILINE)
+    return text.replace("map $catalog_generation ", 'map "" ')
+
+
+def without_position(text: str) -> str:
+    """Pages that stay whatever happens, which a test must find stale."""
+    return text.replace('"$catalog_generation $catalog_encoding', '"$catalog_encoding')
+
+
+def _write(
+    folder: Path, upstreams: tuple[str, ...], port: int, origin: int, edit: Edit = str
+) -> None:
+    """Copy what is shipped, with the listener and the upstream that a site would write."""
+    own = {
+        "127.0.0.1:8090": f"127.0.0.1:{origin}",
+        "/var/cache/catalog": f"{folder}/cache",
+        "/var/log/nginx": str(folder),
+        "/run/nginx.pid": f"{folder}/nginx.pid",
+        # So that tests can read it.
+        " buffer=64k flush=1s": "",
+    }
+    shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
+    for file in folder.rglob("*.*"):
+        if file.suffix in {".conf", ".js"}:
+            text = file.read_text()
+            for theirs, ours in own.items():
+                text = text.replace(theirs, ours)
+            file.write_text(edit(text))
+    (folder / "catalog" / "listen.conf").write_text(f"listen 127.0.0.1:{port};")
+    servers = "".join(f"server {upstream}; " for upstream in upstreams)
+    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in _TEMPORARY)
+    text = f"{paths}upstream catalog {{ {servers} keepalive 64; keepalive_timeout 60s; }}\n"
+    (folder / "catalog" / "upstream.conf").write_text(text)
+    if not (folder / "modules").is_symlink():
+        (folder / "modules").symlink_to(_modules())
+
+
+def _command(folder: Path) -> list[str]:
+    assert NGINX is not None
+    return [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+def _modules() -> Path:
+    """Where this nginx has its modules."""
+    assert NGINX is not None
+    beside = Path(NGINX).parent / "modules"
+    if (beside / MODULE).exists():
+        return beside
+    told = subprocess.run([NGINX, "-V"], check=True, capture_output=True, text=True).stderr
+    found = re.search(r"--modules-path=(\S+)", told)
+    return Path(found.group(1)) if found else beside
+
+
+@contextmanager
+def _free_ports(count: int) -> Iterator[list[int]]:
+    """Ports that are free, and are kept so that no two are the same."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        yield [probe.getsockname()[1] for probe in probes]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+# Down here, where all that it needs to find out is defined.
+needs_cache = pytest.mark.skipif(
+    NGINX is None or not has_njs(),
+    reason="nginx with its njs module, 0.8.1 or newer, is not there: the cache is not tested;"
+    " CATALOG_TEST_NGINX may lead to one, with its modules in a folder `modules` beside it",
+)
