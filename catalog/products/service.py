@@ -26,7 +26,7 @@ from catalog.errors import (
     NotFound,
     PreconditionFailed,
 )
-from catalog.products import changes, idempotency, queries, search
+from catalog.products import changes, idempotency, packed, queries, search
 from catalog.products.idempotency import Done, Key
 from catalog.products.models import ChangeType, Offer, Product, ProductWords
 from catalog.products.queries import Position, Selection
@@ -41,11 +41,16 @@ IsExpected = Callable[[dict[str, Any]], bool]
 
 
 class Page(NamedTuple):
-    """Products, ready to render, and the place after which the next page begins, if there is one.
+    """Products, ready to render.
 
-    ``total`` is how many there are on all pages, where that was asked for.
+    Attributes:
+        position: of a change; it is included, and so are all before it.
+        products: in their order.
+        last: the place after which the next page begins; None if there is none.
+        total: how many there are on all pages, where that was asked for.
     """
 
+    position: int
     products: list[dict[str, Any]]
     last: Position | None
     total: int | None = None
@@ -69,7 +74,7 @@ async def list_products(
         count: whether to count those on all pages, too.
     """
     # One row more than asked for tells whether there is a next page.
-    rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
+    position, rows = await _read_page(connection, selection=selection, after=after, limit=limit + 1)
     products = [dict(zip(queries.FIELDS, row, strict=True)) for row in rows[:limit]]
     last = selection.position_of(products[-1]) if len(rows) > limit else None
     total = None
@@ -78,7 +83,24 @@ async def list_products(
     elif count:
         counted = queries.count(filters=selection.filters)
         total = await connection.scalar(counted, selection.values)
-    return Page(products, last, total)
+    return Page(position, products, last, total)
+
+
+async def _read_page(
+    connection: AsyncConnection, *, selection: Selection, after: Position | None, limit: int
+) -> tuple[int, Sequence[Sequence[Any]]]:
+    """A position, and rows that are of then or newer."""
+    can_be_packed = not selection.terms and limit <= packed.MAX_PACKED
+    if can_be_packed and connection.dialect.name != "sqlite":
+        statement = packed.page(
+            sort=selection.sort, filters=selection.filters, resumed=after is not None
+        )
+        values = {**selection.values, **selection.values_after(after), "limit": limit}
+        unpacked = packed.unpack(await connection.scalar(statement, values))
+        if unpacked is not None:
+            return unpacked
+    position = await changes.current_position(connection)
+    return position, await read_rows(connection, selection=selection, after=after, limit=limit)
 
 
 async def read_rows(

@@ -79,8 +79,7 @@ async def _list(path: str, query: MyListQuery, selection: Selection, *, bound_to
 
 
 async def _page(query: MyListQuery, selection: Selection, place: Place) -> Response:
-    position, page = await database().reading(
-        changes.at_position,
+    page = await database().reading(
         service.list_products,
         selection=selection,
         after=_after(place),
@@ -88,7 +87,7 @@ async def _page(query: MyListQuery, selection: Selection, place: Place) -> Respo
         count=query.total,
     )
     next_url = place.next_url(page.last, request.args)
-    headers = {**_headers(position), **link_headers(next_url)}
+    headers = {**_headers(page.position), **link_headers(next_url)}
     body = orjson.dumps(_rendered(page, query.fields, next_url))
     return cacheable_response(body, etag_of(body), headers=headers)
 
