@@ -19,6 +19,7 @@ from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
 from catalog.db.database import Database
+from catalog.http.admission import Admission
 from catalog.http.bodies import BoundedBodies, StrictRequest
 from catalog.http.context import Running, hold, running
 from catalog.http.headers import Envelope
@@ -36,6 +37,8 @@ from catalog.products import context as products_context
 from catalog.products import routes as products_routes
 from catalog.products.context import Products, products
 from catalog.products.feed import POLL_SECONDS, Feed
+from catalog.products.pages import Pages
+from catalog.products.shortcut import Shortcut
 from catalog.products.writer import Writer
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
@@ -45,6 +48,9 @@ SWEEP_SECONDS = 60
 
 SWEPT_AT_ONCE = 1000
 """Rows of a kind that go at a time, so that nobody waits for the locks for long."""
+
+READS_OF_REQUESTS = 4
+"""One in how many requests in progress may be a read."""
 
 _TAGS = (
     Tag("auth", "Accounts and tokens."),
@@ -92,7 +98,7 @@ def create_app(settings: Settings) -> Quart:
         lambda creates: database.transaction(service.create_products, creates),
         patience=settings.database_pool_timeout,
     )
-    products_context.hold(app, Products(creates, Feed(database)))
+    products_context.hold(app, Products(Pages(database), creates, Feed(database)))
     configure_routing(app)
     configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
@@ -117,7 +123,14 @@ def _wrap(app: Quart, settings: Settings) -> None:
         timeout=settings.body_timeout,
         streamed=products_routes.STREAMED,
     )
-    enveloped = Envelope(bounded, settings, is_draining=lambda: state.draining)
+    admitted = Admission(
+        bounded,
+        max_requests=settings.max_requests,
+        max_reads=settings.max_requests // READS_OF_REQUESTS,
+        exempt=(*operations.HEALTH, products_routes.WAITING),
+    )
+    shortened = Shortcut(admitted, state, products(app).pages)
+    enveloped = Envelope(shortened, settings, is_draining=lambda: state.draining)
     app.asgi_app = TrustedProxies(enveloped, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
 
 

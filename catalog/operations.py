@@ -23,6 +23,9 @@ from catalog.http.schemas import ResponseBody
 READINESS_SECONDS = 0.9
 """How long ``/readyz`` may look at the database; its answer is due within a second."""
 
+HEALTH = ("/livez", "/readyz")
+"""What is answered however much there is to do."""
+
 blueprint = Blueprint("operations", __name__)
 tag_blueprint(blueprint, ["operations"])
 

@@ -1,7 +1,7 @@
 """Requests that are to be done only if, or only once: entity tags (RFC 9110, section 13), keys."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from quart import Response, request
@@ -94,15 +94,23 @@ def idempotency_key() -> str | None:
     return str(values[0])
 
 
-def cacheable_response(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Response:
-    """The answer to a GET, or 304 for who has it already (RFC 9110, sections 13.1.2, 15.4.5)."""
-    headers = {**headers, "ETag": etag}
-    values = request.headers.getlist("If-None-Match")
+def is_known(etag: str, if_none_match: Sequence[str]) -> bool:
+    """Whether the client has it already (RFC 9110, section 13.1.2).
+
+    Args:
+        etag: of what it would get.
+        if_none_match: the values of its ``If-None-Match`` fields.
+    """
     try:
-        known = bool(values) and etag in Tags(",".join(values))
+        return bool(if_none_match) and etag in Tags(",".join(if_none_match))
     except ValueError:
         # Nothing is lost by sending it once more.
-        known = False
-    if not known:
-        return json_response(body, headers=headers)
-    return Response(b"", status=304, headers=headers)
+        return False
+
+
+def cacheable_response(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Response:
+    """The answer to a GET, or 304 for who has it already (RFC 9110, section 15.4.5)."""
+    headers = {**headers, "ETag": etag}
+    if is_known(etag, request.headers.getlist("If-None-Match")):
+        return Response(b"", status=304, headers=headers)
+    return json_response(body, headers=headers)

@@ -5,6 +5,7 @@ policy is in ``RateLimit-Policy``, what is left of it in ``RateLimit``.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import wraps
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, ParamSpec, TypeVar, get_args
@@ -12,7 +13,7 @@ from typing import Literal, ParamSpec, TypeVar, get_args
 from quart import Quart, Response, g, request
 
 from catalog.errors import TooManyRequests
-from catalog.http.context import running
+from catalog.http.context import Running, running
 from catalog.http.limit_store import Count
 from catalog.settings import Rate, Settings
 
@@ -20,6 +21,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 View = Callable[P, Awaitable[T]]
+Client = tuple[str, int] | None
+"""What ASGI calls a client: address and port."""
+
 Policy = Literal["signup", "login", "refresh", "read", "write"]
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -57,25 +61,51 @@ def rate_of(settings: Settings, policy: Policy) -> Rate | None:
     return rate
 
 
-async def _admit(policy: Policy) -> None:
-    """Count the request.
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A request that was counted, and where its client stands."""
 
-    Raises:
-        TooManyRequests: it is beyond the limit.
-    """
-    state = running()
+    policy: Policy
+    rate: Rate
+    count: Count
+
+    def admit(self) -> None:
+        """Let it through.
+
+        Raises:
+            TooManyRequests: it is beyond the limit.
+        """
+        if not self.count.admitted:
+            requests, seconds = self.rate.requests, self.rate.seconds
+            raise TooManyRequests(
+                f"One address may do this {requests} times in {seconds} seconds.",
+                retry_after_seconds=self.count.reset_seconds,
+            )
+
+    def headers(self) -> dict[str, str]:
+        """What the answer tells of it, whatever it is."""
+        policy, rate, count = self.policy, self.rate, self.count
+        return {
+            "RateLimit-Policy": f'"{policy}";q={rate.requests};w={rate.seconds}',
+            "RateLimit": f'"{policy}";r={count.remaining};t={count.reset_seconds}',
+        }
+
+
+async def count_request(state: Running, policy: Policy, client: Client) -> Counted | None:
+    """Count a request of a client; None while the policy is off."""
     rate = rate_of(state.settings, policy)
     if rate is None:
-        return
-    who = client_network()
+        return None
+    who = network_of(client)
     # With the rate, because counts mean something else under another one.
     count = await state.limits.hit(rate, f"{policy}/{rate.requests}/{rate.seconds}/{who}")
-    g.rate_limit = (policy, rate, count)
-    if not count.admitted:
-        raise TooManyRequests(
-            f"One address may do this {rate.requests} times in {rate.seconds} seconds.",
-            retry_after_seconds=count.reset_seconds,
-        )
+    return Counted(policy, rate, count)
+
+
+async def _admit(policy: Policy) -> None:
+    g.counted = await count_request(running(), policy, request.scope.get("client"))
+    if g.counted is not None:
+        g.counted.admit()
 
 
 def client_network() -> str:
@@ -83,7 +113,7 @@ def client_network() -> str:
     return network_of(request.scope.get("client"))
 
 
-def network_of(client: tuple[str, int] | None) -> str:
+def network_of(client: Client) -> str:
     """Whom requests from an address count for.
 
     That is an IPv4 address, or the /64 of an IPv6 one, in which a client chooses freely. Who
@@ -111,9 +141,7 @@ async def _open() -> None:
 
 
 async def _tell(response: Response) -> Response:
-    counted: tuple[Policy, Rate, Count] | None = g.get("rate_limit")
+    counted: Counted | None = g.get("counted")
     if counted is not None:
-        policy, rate, count = counted
-        response.headers["RateLimit-Policy"] = f'"{policy}";q={rate.requests};w={rate.seconds}'
-        response.headers["RateLimit"] = f'"{policy}";r={count.remaining};t={count.reset_seconds}'
+        response.headers.update(counted.headers())
     return response

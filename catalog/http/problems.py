@@ -71,17 +71,24 @@ def answer(error: CatalogError) -> Response:
 
 def handle_errors(app: Quart) -> None:
     """Give the app a handler for everything that can be raised while it handles a request."""
-    app.register_error_handler(CatalogError, _refuse)
     app.register_error_handler(RequestSchemaValidationError, _refuse_schema)
     app.register_error_handler(HTTPException, _refuse_http)
-    app.register_error_handler(Exception, _refuse_unforeseen)
+    app.register_error_handler(Exception, _refuse)
 
 
-async def _refuse(error: CatalogError) -> Response:
+def refusal_of(error: Exception) -> CatalogError:
+    """What to tell the client of it, after the log was told what operators should know."""
+    if not isinstance(error, CatalogError):
+        _log.error("request_failed", exc_info=error)
+        return errors.InternalError()
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         cause = error.__cause__
         _log.warning("request_refused", code=error.slug, cause=repr(cause) if cause else None)
-    return answer(error)
+    return error
+
+
+async def _refuse(error: Exception) -> Response:
+    return answer(refusal_of(error))
 
 
 async def _refuse_schema(error: RequestSchemaValidationError) -> Response:
@@ -108,11 +115,6 @@ def _refuse_method(error: MethodNotAllowed) -> Response:
         del response.headers["Content-Type"]
         return response
     return answer(errors.MethodNotAllowed(headers=headers))
-
-
-async def _refuse_unforeseen(error: Exception) -> Response:
-    _log.error("request_failed", exc_info=error)
-    return answer(errors.InternalError())
 
 
 def field_errors(error: ValidationError, *, in_query: bool = False) -> Sequence[FieldError]:

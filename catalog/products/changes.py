@@ -25,6 +25,12 @@ P = ParamSpec("P")
 HEADER = "Catalog-Position"
 """Tells, of a read, a position that its content includes; of a write, its own."""
 
+
+def headers(position: int) -> dict[str, str]:
+    """Those of a read that has more than one form, and is to be asked for anew each time."""
+    return {"Cache-Control": "no-cache", "Vary": "Accept", HEADER: str(position)}
+
+
 _log = ProductChange.__table__.c
 _LOG_COLUMNS = ("position", "type", "product_id", "version", "at")
 

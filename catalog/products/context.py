@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from quart import Quart, current_app
 
 from catalog.products.feed import Feed
+from catalog.products.pages import Pages
 from catalog.products.service import Create, Written
 from catalog.products.transfer import MAX_EXPORTS, MAX_IMPORTS, Places
 from catalog.products.writer import Writer
@@ -14,8 +15,9 @@ _EXTENSION = "catalog.products"
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """One app's writer of new products, its feed of what happens to all, and places for bulk."""
+    """One app's pages, writer of new products, feed of what happens to all, and places for bulk."""
 
+    pages: Pages
     creates: Writer[Create, Written]
     feed: Feed
     imports: Places = field(

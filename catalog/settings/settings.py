@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     body_timeout: Seconds = 10.0
     """Seconds within which a request body must have arrived."""
 
+    max_requests: Annotated[int, Field(ge=16, le=100_000)] = 1024
+    """Requests that one worker has in progress; of reads a quarter. Beyond it they get 503."""
+
     response_timeout: Seconds = 30.0
     """Seconds within which a client must have taken its answer."""
 

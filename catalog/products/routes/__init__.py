@@ -7,3 +7,6 @@ blueprints = (changes.blueprint, lists.blueprint, products.blueprint)
 
 STREAMED = {products.PATH: FORMATS}
 """Paths that take bodies of any size, and of which media types."""
+
+WAITING = changes.PATH
+"""Where requests wait on purpose."""

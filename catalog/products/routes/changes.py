@@ -29,7 +29,9 @@ from catalog.products.schemas import ChangePage, ChangesQuery, LastEventId, Posi
 RECONNECT_MILLISECONDS = 1000
 """After which a browser comes back when the stream has ended."""
 
-blueprint = Blueprint("product_changes", __name__, url_prefix="/api/products/changes")
+PATH = "/api/products/changes"
+
+blueprint = Blueprint("product_changes", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
 
 
@@ -58,10 +60,7 @@ async def list_changes(query_args: ChangesQuery) -> Response:
         position,
         b"true" if more else b"false",
     )
-    return json_response(body, headers={**_HEADERS, changes.HEADER: str(position)})
-
-
-_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept"}
+    return json_response(body, headers=changes.headers(position))
 
 
 def _last_event_id(since: int) -> int:
@@ -83,7 +82,7 @@ async def _stream(since: int) -> Response:
     return await stream_response(
         _events(feed.follow(since)),
         media_type=EVENT_STREAM,
-        headers={**_HEADERS, changes.HEADER: str(since)},
+        headers=changes.headers(since),
     )
 
 

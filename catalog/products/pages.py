@@ -1,0 +1,279 @@
+"""Rendered pages: equal reads that wait together share one query, and what is true serves again.
+
+Nothing here is ever out of date, and nothing has to be invalidated. A caller joins only a query
+that begins after the call, so it is shown every write that had been acknowledged by then. And
+bytes serve again only when the position, read after the call as well, has not moved since they
+were made; reading it is a share of one tiny query.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextvars import Context
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Self, TypeVar
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from catalog.db.database import Database
+from catalog.errors import DatabaseUnavailable, Overloaded
+from catalog.http.conditional import etag_of
+from catalog.http.pagination import Cursors, Place, link_headers
+from catalog.products import changes, service
+from catalog.products.queries import Position, Selection
+from catalog.products.schemas import ListQuery, MyListQuery
+
+T = TypeVar("T")
+
+PATH = "/api/products"
+MY_PATH = f"{PATH}/my"
+
+MAX_READS = 256
+"""Different pages that are read at a time in one process, most of them waiting for a connection;
+that many take a quarter to half a second."""
+
+KEPT_BYTES = 16 * 1024 * 1024
+"""Of rendered pages in one process; those that were not asked for the longest go first."""
+
+_KEPT_BESIDES = 1024
+"""Bytes that a kept page takes besides its body, or about."""
+
+
+class Joined(Generic[T]):
+    """Reads of one thing: who asks while one is under way shares the next one.
+
+    Args:
+        read: reads it. It calls what it is given at the moment from which on it sees everything
+            that has been committed: who asks later is not to share this one.
+        when_idle: is called when nobody waits any more.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Callable[[], None]], Awaitable[T]],
+        when_idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._read = read
+        self._when_idle = when_idle
+        self._waiting: list[asyncio.Future[T]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def read(self) -> T:
+        """What is there now, or was a moment after this was called.
+
+        Raises:
+            CatalogError: what the read that was shared has raised.
+        """
+        loop = asyncio.get_running_loop()
+        # One for each: who is cancelled takes nobody along.
+        future: asyncio.Future[T] = loop.create_future()
+        self._waiting.append(future)
+        if self._task is None:
+            # It serves many requests, so it has the context of none.
+            self._task = loop.create_task(self._run(), context=Context())
+        return await future
+
+    async def _run(self) -> None:
+        sharing: list[asyncio.Future[T]] = []
+
+        def begin() -> None:
+            sharing.extend(self._waiting)
+            self._waiting.clear()
+
+        try:
+            while any(not future.done() for future in self._waiting):
+                sharing.clear()
+                try:
+                    result = await self._read(begin)
+                except Exception as error:  # noqa: BLE001 (it is told to those who wait)
+                    begin()
+                    for future in sharing:
+                        if not future.done():
+                            future.set_exception(copy(error))
+                else:
+                    for future in sharing:
+                        if not future.done():
+                            future.set_result(result)
+        finally:
+            self._task = None
+            begin()
+            for future in sharing:
+                future.cancel()
+            self._when_idle()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which page of which list.
+
+    Attributes:
+        query: what the client asks for.
+        selection: which products that are.
+        place: where the page begins.
+        given: the parameters as the client wrote them, for the link to the next page.
+        key: tells it from every other page.
+    """
+
+    query: MyListQuery
+    selection: Selection
+    place: Place
+    given: Mapping[str, str]
+    key: Hashable
+
+    @classmethod
+    def of_all(cls, query: ListQuery, cursors: Cursors, given: Mapping[str, str]) -> Self:
+        """A page of everyone's products.
+
+        Raises:
+            InvalidCursor: the cursor belongs elsewhere.
+        """
+        selection = Selection.of(query, user_id=query.user_id)
+        place = Place(cursors, query.cursor, path=PATH, bound_to=selection.bound_to(PATH))
+        return cls(query, selection, place, given, key=(None, *given.items()))
+
+    @classmethod
+    def of_one(
+        cls, query: MyListQuery, cursors: Cursors, given: Mapping[str, str], owner_id: int
+    ) -> Self:
+        """A page of what somebody offers, as they see it.
+
+        Raises:
+            InvalidCursor: the cursor belongs elsewhere.
+        """
+        # Bound to the list and not to the caller, to whom it shows only their own anyway.
+        bound_to = Selection.of(query, user_id=None).bound_to(MY_PATH)
+        place = Place(cursors, query.cursor, path=MY_PATH, bound_to=bound_to)
+        selection = Selection.of(query, user_id=owner_id)
+        return cls(query, selection, place, given, key=(owner_id, *given.items()))
+
+    @property
+    def after(self) -> Position | None:
+        """The place behind which the page begins; None for the first page."""
+        return tuple(self.place.after) if self.place.after else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A page as it goes out.
+
+    Attributes:
+        position: of a change; it is included, and so are all before it.
+        body: JSON.
+        etag: the strong entity tag of the body.
+        headers: that describe it, besides the tag.
+    """
+
+    position: int
+    body: bytes
+    etag: str
+    headers: dict[str, str]
+
+
+class Pages:
+    """Reads and renders pages; one for each process.
+
+    Args:
+        database: where they are read.
+        kept_bytes: of pages that may serve again.
+        max_reads: different pages that are read at a time.
+    """
+
+    def __init__(
+        self, database: Database, *, kept_bytes: int = KEPT_BYTES, max_reads: int = MAX_READS
+    ) -> None:
+        self._database = database
+        self._position = Joined(self._read_position)
+        self._reads: dict[Hashable, Joined[Rendered]] = {}
+        self._max_reads = max_reads
+        self._kept: OrderedDict[Hashable, Rendered] = OrderedDict()
+        self._kept_bytes = 0
+        self._max_kept_bytes = kept_bytes
+
+    async def read(self, asked: Asked) -> Rendered:
+        """A page as it is now.
+
+        Raises:
+            Overloaded: too many others are being read.
+            DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
+        """
+        kept = self._kept.get(asked.key)
+        if kept is not None and await self._position.read() == kept.position:
+            if asked.key in self._kept:
+                self._kept.move_to_end(asked.key)
+            return kept
+        joined = self._reads.get(asked.key)
+        if joined is None:
+            if len(self._reads) >= self._max_reads:
+                raise Overloaded("Too many pages are being read.")
+            read = partial(self._read_page, asked)
+            joined = Joined(read, when_idle=partial(self._forget_read, asked.key))
+            self._reads[asked.key] = joined
+        return await joined.read()
+
+    async def _read_position(self, begin: Callable[[], None]) -> int:
+        try:
+            return await self._database.reading(_beginning, begin, changes.current_position)
+        except DatabaseUnavailable:
+            # It may come back as another one, restored from a backup, and get to the same position.
+            self._forget()
+            raise
+
+    async def _read_page(self, asked: Asked, begin: Callable[[], None]) -> Rendered:
+        page = await self._database.reading(
+            _beginning,
+            begin,
+            service.list_products,
+            selection=asked.selection,
+            after=asked.after,
+            limit=asked.query.limit,
+            count=asked.query.total,
+        )
+        rendered = _rendered(asked, page)
+        self._keep(asked.key, rendered)
+        return rendered
+
+    def _forget_read(self, key: Hashable) -> None:
+        del self._reads[key]
+
+    def _keep(self, key: Hashable, page: Rendered) -> None:
+        self._drop(self._kept.pop(key, None))
+        self._kept[key] = page
+        self._kept_bytes += _size(page)
+        while self._kept_bytes > self._max_kept_bytes:
+            self._drop(self._kept.popitem(last=False)[1])
+
+    def _drop(self, page: Rendered | None) -> None:
+        if page is not None:
+            self._kept_bytes -= _size(page)
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._kept_bytes = 0
+
+
+async def _beginning(
+    connection: AsyncConnection, begin: Callable[[], None], work: Any, /, **options: Any
+) -> Any:
+    """Say that it begins, now that there is a connection, and read."""
+    begin()
+    return await work(connection, **options)
+
+
+def _size(page: Rendered) -> int:
+    return len(page.body) + _KEPT_BESIDES
+
+
+def _rendered(asked: Asked, page: service.Page) -> Rendered:
+    next_url = asked.place.next_url(page.last, asked.given)
+    products, fields = page.products, asked.query.fields
+    if fields is not None:
+        products = [{name: product[name] for name in fields} for product in products]
+    members: dict[str, Any] = {"products": products, "next": next_url}
+    if page.total is not None:
+        members["total"] = page.total
+    body = orjson.dumps(members)
+    headers = {**changes.headers(page.position), **link_headers(next_url)}
+    return Rendered(page.position, body, etag_of(body), headers)

@@ -1,0 +1,296 @@
+"""Reads that are shared, and pages that serve again, show all that was there when asked for."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from quart import Quart
+from sqlalchemy import event
+
+from catalog.db.database import Database
+from catalog.errors import DatabaseUnavailable, NotFound, Overloaded
+from catalog.http.context import running
+from catalog.products.models import Offer
+from catalog.products.pages import PATH, Asked, Joined, Pages, Rendered
+from catalog.products.schemas import ListQuery
+from catalog.products.service import insert_products
+from tests.support import Caller, at_once
+
+
+class Source:
+    """What is read: a number that counts up, and can be held up before or after it is looked at."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.reads = 0
+        self.connection = asyncio.Event()
+        self.answer = asyncio.Event()
+        self.connection.set()
+        self.answer.set()
+        self.failure: Exception | None = None
+
+    async def read(self, begin: Callable[[], None]) -> int:
+        await self.connection.wait()
+        begin()
+        self.reads += 1
+        value = self.value
+        await self.answer.wait()
+        if self.failure is not None:
+            raise self.failure
+        return value
+
+
+class NaivelyJoined(Joined[int]):
+    """Whoever comes joins what is under way: the usual "single flight", which is stale."""
+
+    async def _run(self) -> None:
+        result = await self._read(lambda: None)
+        for future in self._waiting:
+            future.set_result(result)
+        self._waiting.clear()
+        self._task = None
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+class TestJoined:
+    async def test_those_who_wait_together_share_one_read(self) -> None:
+        source = Source()
+        joined = Joined(source.read)
+
+        assert await asyncio.gather(*(joined.read() for _ in range(50))) == [0] * 50
+        assert source.reads == 1
+
+    @pytest.mark.parametrize(("kind", "seen"), [(Joined, 1), (NaivelyJoined, 0)])
+    async def test_who_comes_after_it_began_gets_the_next_one(
+        self, kind: type[Joined[int]], seen: int
+    ) -> None:
+        source = Source()
+        joined = kind(source.read)
+        source.answer.clear()
+        first = asyncio.create_task(joined.read())
+        await turns()
+
+        # A write is acknowledged, and only then somebody asks.
+        source.value = 1
+        second = asyncio.create_task(joined.read())
+        await turns()
+        source.answer.set()
+
+        assert await first == 0
+        assert await second == seen
+
+    async def test_who_comes_while_it_waits_for_a_connection_joins(self) -> None:
+        source = Source()
+        joined = Joined(source.read)
+        source.connection.clear()
+        first = asyncio.create_task(joined.read())
+        await turns()
+        source.value = 1
+        second = asyncio.create_task(joined.read())
+        await turns()
+        source.connection.set()
+
+        assert [await first, await second] == [1, 1]
+        assert source.reads == 1
+
+    async def test_who_gives_up_takes_nobody_along(self) -> None:
+        source = Source()
+        joined = Joined(source.read)
+        source.answer.clear()
+        readers = [asyncio.create_task(joined.read()) for _ in range(3)]
+        await turns()
+        readers[0].cancel()
+        await turns()
+        source.answer.set()
+
+        assert await asyncio.gather(*readers[1:]) == [0, 0]
+        assert readers[0].cancelled()
+
+    async def test_a_failure_is_told_to_those_who_shared_it_and_to_nobody_else(self) -> None:
+        source = Source()
+        joined = Joined(source.read)
+        source.failure = NotFound("Gone.", headers={"Catalog-Position": "7"})
+        failed = await asyncio.gather(*(joined.read() for _ in range(3)), return_exceptions=True)
+        source.failure = None
+
+        assert [type(error) for error in failed] == [NotFound] * 3
+        # Each its own, to which its request may add headers.
+        assert len(set(map(id, failed))) == 3
+        assert await joined.read() == 0
+
+    async def test_a_failure_to_begin_is_told_to_all_who_wait(self) -> None:
+        async def refuse(_: Callable[[], None]) -> int:
+            await turns()
+            raise Overloaded
+
+        joined = Joined(refuse)
+        readers = [asyncio.create_task(joined.read()) for _ in range(3)]
+        failed = await asyncio.gather(*readers, return_exceptions=True)
+
+        assert [type(error) for error in failed] == [Overloaded] * 3
+
+    async def test_it_tells_when_nobody_is_left(self) -> None:
+        idle: list[int] = []
+        source = Source()
+        joined = Joined(source.read, when_idle=lambda: idle.append(source.reads))
+
+        await asyncio.gather(joined.read(), joined.read())
+        await joined.read()
+
+        assert idle == [1, 2]
+
+
+class Statements:
+    """Counts what an app asks its database for pages and positions."""
+
+    def __init__(self, database: Database) -> None:
+        self.pages = self.positions = 0
+        event.listen(database._read_engine.sync_engine, "before_cursor_execute", self._count)
+
+    def _count(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "products" in statement:
+            self.pages += 1
+        elif "change_counter" in statement:
+            self.positions += 1
+
+    def clear(self) -> None:
+        self.pages = self.positions = 0
+
+
+@pytest.fixture
+def statements(database: Database) -> Statements:
+    return Statements(database)
+
+
+class TestLists:
+    async def test_a_crowd_is_answered_by_a_few_queries(
+        self, ada: Caller, anyone: Caller, statements: Statements
+    ) -> None:
+        await ada.offer("Lamp")
+        statements.clear()
+
+        answers = await at_once(100, lambda _: anyone.get(PATH))
+
+        assert {answer.body for answer in answers} == {answers[0].body}
+        assert [each["name"] for each in answers[0].json["products"]] == ["Lamp"]
+        assert statements.pages <= 3
+
+    async def test_a_page_serves_again_until_something_changes(
+        self, ada: Caller, anyone: Caller, statements: Statements
+    ) -> None:
+        lamp = await ada.offer("Lamp")
+        first = await anyone.get(PATH)
+        statements.clear()
+
+        for _ in range(3):
+            assert (await anyone.get(PATH)).body == first.body
+        assert (statements.pages, statements.positions) == (0, 3)
+
+        changed = await ada.send("PATCH", f"{PATH}/{lamp.json['id']}", json={"price": 2})
+        second = await anyone.get(PATH)
+        assert changed.status_code == 200
+        assert second.json["products"][0]["price"] == 2
+        assert second.headers["ETag"] != first.headers["ETag"]
+
+        assert (await ada.delete(lamp.json["id"])).status_code == 200
+        assert (await anyone.get(PATH)).json["products"] == []
+
+    async def test_lists_of_different_people_and_queries_are_not_mixed_up(
+        self, ada: Caller, bob: Caller, anyone: Caller
+    ) -> None:
+        await ada.offer("Lamp", price=1)
+        await bob.offer("Chair", price=2)
+
+        async def names(caller: Caller, path: str) -> list[str]:
+            return [each["name"] for each in (await caller.get(path)).json["products"]]
+
+        for _ in range(2):
+            assert await names(ada, f"{PATH}/my") == ["Lamp"]
+            assert await names(bob, f"{PATH}/my") == ["Chair"]
+            assert await names(anyone, PATH) == ["Chair", "Lamp"]
+            assert await names(anyone, f"{PATH}?sort=id") == ["Lamp", "Chair"]
+            assert await names(anyone, f"{PATH}?min_price=2") == ["Chair"]
+            assert await names(ada, f"{PATH}?limit=1&sort=id") == ["Lamp"]
+
+
+def asked(app: Quart, **given: str) -> Asked:
+    return Asked.of_all(ListQuery.model_validate(given), running(app).cursors, given)
+
+
+async def fill(database: Database, owner: Caller) -> None:
+    offers = [Offer(f"Lamp {number}", None, 1.0, owner.user_id or 0) for number in range(20)]
+    await database.transaction(insert_products, offers)
+
+
+class TestKeeping:
+    async def test_what_was_not_asked_for_the_longest_goes_first(
+        self, app: Quart, ada: Caller, database: Database, statements: Statements
+    ) -> None:
+        await fill(database, ada)
+        size = len((await Pages(database).read(asked(app, limit="5"))).body) + 1024
+        pages = Pages(database, kept_bytes=3 * size + size // 2)
+        statements.clear()
+
+        async def read(min_price: str) -> Rendered:
+            return await pages.read(asked(app, limit="5", min_price=min_price))
+
+        for min_price in ("0", "0.1", "0.2", "0", "0.3"):
+            await read(min_price)
+        assert statements.pages == 4
+
+        await read("0")
+        assert statements.pages == 4
+        await read("0.1")
+        assert statements.pages == 5
+
+    async def test_one_that_is_too_large_is_not_kept(
+        self, app: Quart, ada: Caller, database: Database
+    ) -> None:
+        await fill(database, ada)
+        pages = Pages(database, kept_bytes=1500)
+
+        first = await pages.read(asked(app))
+        assert (await pages.read(asked(app))).body == first.body
+        assert (await pages.read(asked(app, limit="1"))).body != first.body
+
+    async def test_after_an_outage_nothing_is_taken_for_true(
+        self, app: Quart, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await fill(database, ada)
+        pages = Pages(database)
+        await pages.read(asked(app))
+        reading = database.reading
+
+        async def away(*_: Any, **__: Any) -> Any:
+            raise DatabaseUnavailable
+
+        monkeypatch.setattr(database, "reading", away)
+        with pytest.raises(DatabaseUnavailable):
+            await pages.read(asked(app))
+        monkeypatch.setattr(database, "reading", reading)
+        statements = Statements(database)
+        await pages.read(asked(app))
+
+        assert statements.pages > 0
+
+
+class TestOverload:
+    async def test_beyond_its_bound_another_page_is_refused_at_once(
+        self, app: Quart, ada: Caller, database: Database
+    ) -> None:
+        await fill(database, ada)
+        pages = Pages(database, max_reads=4)
+
+        answers = await asyncio.gather(
+            *(pages.read(asked(app, limit=str(limit))) for limit in (1, 2, 3, 4, 5, 6, 1, 2)),
+            return_exceptions=True,
+        )
+
+        refused = [isinstance(answer, Overloaded) for answer in answers]
+        assert refused == [False] * 4 + [True] * 2 + [False] * 2
+        await pages.read(asked(app, limit="5"))
