@@ -8,7 +8,7 @@ framework, errors in the query among them.
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 from pydantic import ValidationError
@@ -24,8 +24,8 @@ from catalog.products.formats import FORMATS
 from catalog.products.pages import PATH, Asked, Pages, Rendered
 from catalog.products.schemas import ListQuery
 
-KNOWN_QUERIES = 1024
-"""Queries that are remembered with what they mean."""
+KNOWN = 1024
+"""Queries, and kinds of ``Accept``, that are remembered with what they mean."""
 
 # No escapes, so that it means what it says; and not so long that remembering them takes much.
 _PLAIN = re.compile(rb"(?:[a-z_]+=[A-Za-z0-9_.,-]+(?:&(?!\Z)|\Z)){0,16}")
@@ -33,6 +33,40 @@ _MAX_QUERY = 512
 
 # With a token a list is the caller's business; with a body the request has to be read first.
 _NOT_PLAIN = {b"authorization", b"content-length", b"transfer-encoding", b"expect"}
+
+
+def is_plain(scope: HTTPScope) -> bool:
+    """Whether a request is for a page, in the plainest form; its answer is short in any case."""
+    return _plain(scope) is not None
+
+
+class _Plain(NamedTuple):
+    query: bytes
+    tags: list[str]
+
+
+def _plain(scope: HTTPScope) -> _Plain | None:
+    """The query of a plain request, and the tags of what the client has already."""
+    if scope["path"] != PATH or scope["method"] != "GET":
+        return None
+    accept = b""
+    tags: list[str] = []
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accept = b"%b,%b" % (accept, value) if accept else value
+        elif name == b"if-none-match":
+            tags.append(value.decode("latin-1"))
+        elif name in _NOT_PLAIN:
+            return None
+    query = scope["query_string"]
+    if len(query) > _MAX_QUERY or not _wants_json(accept) or _PLAIN.fullmatch(query) is None:
+        return None
+    return _Plain(query, tags)
+
+
+@lru_cache(KNOWN)
+def _wants_json(accept: bytes) -> bool:
+    return best_of((JSON, *FORMATS), accept.decode("latin-1")) == JSON
 
 
 class Shortcut:
@@ -48,40 +82,21 @@ class Shortcut:
         self._app = app
         self._running = running
         self._pages = pages
-        self._asked = lru_cache(KNOWN_QUERIES)(self._parse)
-        self._wants_json = lru_cache(KNOWN_QUERIES)(_wants_json)
+        self._asked = lru_cache(KNOWN)(self._parse)
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "GET":
-            tags: list[str] = []
-            asked = self._understood(scope, tags)
+        if scope["type"] == "http" and (plain := _plain(scope)) is not None:
+            asked = self._asked(plain.query)
             if asked is not None:
                 annotate(scope, route=PATH)
-                await self._answer(asked, tags, scope, send)
+                await self._answer(asked, plain.tags, scope, send)
                 return
         await self._app(scope, receive, send)
 
-    def _understood(self, scope: HTTPScope, tags: list[str]) -> Asked | None:
-        """What is asked for, if it is plain; and the tags of what the client has already."""
-        accept = b""
-        for name, value in scope["headers"]:
-            if name == b"accept":
-                accept = b"%b,%b" % (accept, value) if accept else value
-            elif name == b"if-none-match":
-                tags.append(value.decode("latin-1"))
-            elif name in _NOT_PLAIN:
-                return None
-        query = scope["query_string"]
-        if len(query) > _MAX_QUERY or not self._wants_json(accept[:_MAX_QUERY]):
-            return None
-        return self._asked(query)
-
     def _parse(self, query: bytes) -> Asked | None:
-        if _PLAIN.fullmatch(query) is None:
-            return None
         parts = [part.split("=") for part in query.decode("ascii").split("&")] if query else []
         given = dict(parts)
         if len(given) < len(parts):
@@ -132,7 +147,3 @@ async def _send(
     }
     await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _wants_json(accept: bytes) -> bool:
-    return best_of((JSON, *FORMATS), accept.decode("latin-1")) == JSON

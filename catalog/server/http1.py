@@ -1,20 +1,107 @@
-"""HTTP/1.1 as we offer it: what hypercorn takes on top and cannot be told to leave out."""
+"""HTTP/1.1 as we offer it: what hypercorn takes on top and cannot be told to leave out.
+
+And its short way for plain requests. hypercorn runs every request in a task of its own, beside one
+that reads on, with a timer that is cancelled and made anew; h11 checks what comes and goes. That is
+right for requests that take long, and costs three quarters of one that does not.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import h11
+import hypercorn.asyncio.run
 import hypercorn.protocol
-from hypercorn.events import Closed
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import HTTPScope
+
+from catalog.server.heads import Answer, parse
 
 VERSIONS = {b"1.0", b"1.1"}
 
+IsQuick = Callable[[HTTPScope], bool]
+
 
 class PlainH11Protocol(H11Protocol):
-    """Stays with HTTP/1.1 for the whole connection.
+    """Stays with HTTP/1.1 for the whole connection, and answers plain requests itself.
 
     A proxy that forwards ``Upgrade: h2c`` and then relays bytes no longer sees the requests in
     them, so none of its rules apply. Ignoring the field is allowed (RFC 9110, section 7.8), and
     HTTP/2 without TLS has no other user here.
+
+    Attributes:
+        is_quick: whether a request's answer is short and comes soon, so that nobody needs to
+            listen meanwhile for the client to hang up.
+        is_answering: whether such an answer is on its way.
+        answered_at: when the last one went out, by the loop's clock.
     """
+
+    is_quick: IsQuick = staticmethod(lambda _: False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.is_answering = False
+        self.answered_at = 0.0
+
+    async def handle(self, event: Event) -> None:
+        """As the parent; a whole plain request between two others goes the short way."""
+        if isinstance(event, RawData) and self._is_between_requests():
+            scope = self._scope_of(event.data)
+            if scope is not None and self.is_quick(scope):
+                await self._answer(scope)
+                return
+        await super().handle(event)
+
+    def _is_between_requests(self) -> bool:
+        connection = self.connection
+        return (
+            self.stream is None
+            and connection.our_state is h11.IDLE
+            and connection.their_state is h11.IDLE
+            and connection.trailing_data == (b"", False)
+        )
+
+    def _scope_of(self, data: bytes) -> HTTPScope | None:
+        request = parse(data)
+        if request is None:
+            return None
+        path, query, fields = request
+        return {  # type: ignore[return-value]  # its state is untyped in the parent, too
+            "type": "http",
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "https" if self.ssl else "http",
+            "path": path.decode("ascii"),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": self.config.root_path,
+            "headers": fields,
+            "client": self.client,
+            "server": self.server,
+            "state": self.connection_state.copy(),
+            "extensions": {},
+        }
+
+    async def _answer(self, scope: HTTPScope) -> None:
+        self.keep_alive_requests += 1
+        is_last = self.keep_alive_requests >= self.config.keep_alive_max_requests
+        answer = Answer(is_last=is_last)
+        self.is_answering = True
+        try:
+            await self.app(scope, _NoBody().receive, answer.take, _unused, _unused)
+            await self.send(RawData(answer.data))
+        except Exception:  # noqa: BLE001 (the parent does the same)
+            await self.config.log.exception("Error in ASGI Framework")
+            await self._send_error_response(500)
+            answer.is_last = True
+        finally:
+            self.is_answering = False
+            self.answered_at = asyncio.get_running_loop().time()
+        if answer.is_last or self.context.terminated.is_set():
+            await self.send(Closed())
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Decide nothing: the parent would switch to HTTP/2 here."""
@@ -28,7 +115,60 @@ class PlainH11Protocol(H11Protocol):
         await self.send(Closed())
 
 
-def install() -> None:
+class _NoBody:
+    """What ASGI calls ``receive``, for a request without a body."""
+
+    def __init__(self) -> None:
+        self._is_received = False
+
+    async def receive(self) -> Any:
+        if self._is_received:
+            # Who listens for the client to hang up hears nothing, until the answer is there.
+            await asyncio.get_running_loop().create_future()
+        self._is_received = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def _unused(*_: Any) -> Any:
+    """What only WSGI applications are given."""
+    raise NotImplementedError
+
+
+class PlainTCPServer(TCPServer):
+    """A connection whose idle timer is not started anew by every plain request."""
+
+    async def _read_data(self) -> None:
+        # As the parent without its time-out, which we do not use and which costs a timer.
+        while not self.reader.at_eof():
+            try:
+                data = await self.reader.read(MAX_RECV)
+            except OSError:
+                break
+            await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
+
+    async def _idle_timeout(self) -> None:
+        """As the parent, but plain answers count as if they had started it."""
+        protocol: Any = self.protocol.protocol
+        patience = self.config.keep_alive_timeout
+        began = self.loop.time()
+        idle_since = began
+        while (left := idle_since + patience - self.loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self.context.terminated.wait()
+                break
+            except TimeoutError:
+                is_answering = protocol.is_answering
+                idle_since = self.loop.time() if is_answering else max(began, protocol.answered_at)
+        # One that is on its way is the last, and closes the connection itself.
+        if not protocol.is_answering:
+            await asyncio.shield(self._initiate_server_close())
+
+
+def install(is_quick: IsQuick) -> None:
     """Make hypercorn use it for connections from now on, in this process."""
-    # hypercorn has no setting and no factory for it; this name is where it looks the class up.
+    # hypercorn has no setting and no factory for it; these names are where it looks them up.
+    PlainH11Protocol.is_quick = staticmethod(is_quick)
     hypercorn.protocol.H11Protocol = PlainH11Protocol  # type: ignore[attr-defined]  # on purpose
+    hypercorn.asyncio.run.TCPServer = PlainTCPServer  # type: ignore[attr-defined]  # on purpose

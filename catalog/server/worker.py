@@ -24,6 +24,7 @@ from catalog.app import begin_drain, create_app
 from catalog.errors import OperatorError
 from catalog.observability.logs import configure_logging, logger
 from catalog.preparation import prepare
+from catalog.products.shortcut import is_plain
 from catalog.server import http1
 from catalog.server.sockets import BACKLOG
 from catalog.server.status import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY
@@ -181,7 +182,7 @@ def main() -> None:
     try:
         settings = load_settings(workers=options.workers)
         configure_logging(settings)
-        http1.install()
+        http1.install(is_plain)
         loop = ServingLoop()
         with asyncio.Runner(loop_factory=lambda: loop) as runner, suppress(asyncio.CancelledError):
             runner.run(Worker(options, settings).run(loop))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Self
 
@@ -335,6 +336,8 @@ class Catalog:
 class Clients:
     """Clients that keep their connections and ask again and again, until told to stop.
 
+    They ask for what goes each of the two ways through the server in turn.
+
     Attributes:
         outcomes: how often each status came, ``refused`` for no connection and ``failed`` for no
             whole answer.
@@ -348,10 +351,11 @@ class Clients:
 
     async def _ask(self) -> None:
         connection = None
+        paths = cycle(("/livez", "/api/products"))
         while not self._stopped:
             try:
                 connection = connection or await self._service.connect()
-                answer = await connection.get("/livez")
+                answer = await connection.get(next(paths))
                 self.outcomes[str(answer.status)] += 1
                 closed = answer.closes
             except ConnectionRefusedError:

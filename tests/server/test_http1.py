@@ -1,8 +1,18 @@
 """What HTTP/1.1 offers beyond requests is not taken up: no way around a proxy's rules."""
 
-import pytest
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-from tests.server.service import Service
+import pytest
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from catalog.server.http1 import PlainH11Protocol, PlainTCPServer
+from tests.server.service import Answer, Connection, Service
 
 
 class TestHttp2:
@@ -42,3 +52,169 @@ class TestRefusal:
 
         assert (answer.status, answer.closes) == (400, True)
         assert await connection.reader.read() == b""
+
+
+PLAIN = "/api/products?limit=3"
+
+
+def telling(answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    """An answer but for what differs from one to the next."""
+    own = {"date", "x-request-id"}
+    headers = {name: value for name, value in answer.headers.items() if name not in own}
+    return answer.status, headers, answer.body
+
+
+class TestPlainRequests:
+    """Requests that go past the general parser; ``/livez`` never does."""
+
+    async def test_in_two_pieces_they_get_the_same_answer(self, shared_service: Service) -> None:
+        connection = await shared_service.connect()
+
+        whole = await connection.get(PLAIN)
+        await connection.send(f"GET {PLAIN} HTTP/1.1\r\nHo".encode())
+        await asyncio.sleep(0.05)
+        await connection.send(b"st: catalog\r\n\r\n")
+        pieces = await connection.answer()
+
+        assert whole.status == 200
+        assert telling(whole) == telling(pieces)
+        assert whole.headers.keys() == pieces.headers.keys()
+
+    async def test_they_take_turns_with_others_on_one_connection(
+        self, shared_service: Service
+    ) -> None:
+        connection = await shared_service.connect()
+        statuses = []
+        for _ in range(3):
+            statuses += [
+                (await connection.get(PLAIN)).status,
+                (await connection.get("/livez")).status,
+                (await connection.ask("POST", "/api/products", body={})).status,
+                (await connection.get(f"{PLAIN}&sort=wrong")).status,
+                (await connection.get(PLAIN, 'If-None-Match: "x"')).status,
+            ]
+
+        assert statuses == [200, 200, 401, 422, 200] * 3
+
+    async def test_many_at_once_are_answered_in_their_order(self, shared_service: Service) -> None:
+        connection = await shared_service.connect()
+        head = "GET /api/products?limit={} HTTP/1.1\r\nHost: catalog\r\nX-Request-ID: {}\r\n\r\n"
+
+        await connection.send("".join(head.format(n, n) for n in range(1, 40)).encode())
+        ids = [(await connection.answer()).headers["x-request-id"] for _ in range(1, 40)]
+
+        assert ids == [str(n) for n in range(1, 40)]
+
+
+class Quick:
+    """An application whose answers can be held up, on the server with a short idle time."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.go.set()
+        self.asked = asyncio.Event()
+        self.shutdown = asyncio.Event()
+        self._connections: list[Connection] = []
+
+    async def connect(self, url: str) -> Connection:
+        connection = await Connection.open(url)
+        self._connections.append(connection)
+        return connection
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while (message := await receive())["type"] != "lifespan.shutdown":
+                await send({"type": f"{message['type']}.complete"})
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        self.asked.set()
+        await self.go.wait()
+        if scope["path"] == "/fails":
+            raise RuntimeError("on purpose")
+        headers = [(b"content-length", b"2")]
+        if scope["path"] == "/splits":
+            headers.append((b"x", b"a\r\nb: c"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok", "more_body": False})
+
+    @asynccontextmanager
+    async def serving(self, **options: Any) -> AsyncIterator[str]:
+        config = Config()
+        config.errorlog = logging.getLogger("hypercorn.error")
+        for name, value in options.items():
+            setattr(config, name, value)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            config.bind = [f"fd://{listener.fileno()}"]
+            task = asyncio.create_task(serve(self, config, shutdown_trigger=self.shutdown.wait))
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                self.shutdown.set()
+                for connection in self._connections:
+                    await connection.close()
+                await task
+            listener.detach()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Quick:
+    """The server with our protocol, for which every request is quick, in this process."""
+    monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: True))
+    monkeypatch.setattr("hypercorn.protocol.H11Protocol", PlainH11Protocol)
+    monkeypatch.setattr("hypercorn.asyncio.run.TCPServer", PlainTCPServer)
+    return Quick()
+
+
+class TestConnection:
+    async def test_it_stays_while_it_is_used_and_ends_when_it_is_idle(self, quick: Quick) -> None:
+        async with quick.serving(keep_alive_timeout=0.4) as url:
+            connection = await quick.connect(url)
+            for _ in range(4):
+                await asyncio.sleep(0.2)
+                assert (await connection.get("/")).body == b"ok"
+
+            async with asyncio.timeout(5):
+                assert await connection.reader.read() == b""
+
+    async def test_one_that_waits_for_its_answer_is_not_idle(self, quick: Quick) -> None:
+        async with quick.serving(keep_alive_timeout=0.2) as url:
+            connection = await quick.connect(url)
+            quick.go.clear()
+            answer = asyncio.create_task(connection.get("/"))
+            await asyncio.sleep(0.5)
+            quick.go.set()
+
+            assert (await answer).body == b"ok"
+
+    async def test_an_answer_on_its_way_is_finished_at_the_end(self, quick: Quick) -> None:
+        async with quick.serving() as url:
+            idle, busy = await quick.connect(url), await quick.connect(url)
+            assert (await idle.get("/")).status == 200
+            quick.go.clear()
+            quick.asked.clear()
+            answer = asyncio.create_task(busy.get("/"))
+            await quick.asked.wait()
+            quick.shutdown.set()
+            async with asyncio.timeout(5):
+                assert await idle.reader.read() == b""
+            quick.go.set()
+
+            assert (await answer).body == b"ok"
+            assert await busy.reader.read() == b""
+
+    async def test_it_ends_after_so_many_requests(self, quick: Quick) -> None:
+        async with quick.serving(keep_alive_max_requests=3) as url:
+            connection = await quick.connect(url)
+            answers = [await connection.get("/") for _ in range(3)]
+
+            assert [answer.closes for answer in answers] == [False, False, True]
+            assert await connection.reader.read() == b""
+
+    @pytest.mark.parametrize("path", ["/fails", "/splits"])
+    async def test_an_application_that_fails_is_a_500(self, quick: Quick, path: str) -> None:
+        async with quick.serving() as url:
+            connection = await quick.connect(url)
+            answer = await connection.get(path)
+
+            assert (answer.status, answer.closes, answer.body) == (500, True, b"")
+            assert await connection.reader.read() == b""
