@@ -268,12 +268,10 @@ def _size(page: Rendered) -> int:
 
 def _rendered(asked: Asked, page: service.Page) -> Rendered:
     next_url = asked.place.next_url(page.last, asked.given)
-    products, fields = page.products, asked.query.fields
-    if fields is not None:
-        products = [{name: product[name] for name in fields} for product in products]
-    members: dict[str, Any] = {"products": products, "next": next_url}
-    if page.total is not None:
-        members["total"] = page.total
-    body = orjson.dumps(members)
+    body = b'{"products":%b,"next":%b%b}' % (
+        page.products.json(asked.query.limit, asked.query.fields),
+        orjson.dumps(next_url),
+        b"" if page.total is None else b',"total":%d' % page.total,
+    )
     headers = {**changes.headers(page.position), **link_headers(next_url)}
     return Rendered(page.position, body, etag_of(body), headers)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import orjson
 from sqlalchemy import ColumnElement, Select, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -40,8 +41,48 @@ IsExpected = Callable[[dict[str, Any]], bool]
 """Tells whether a product, ready to render, is as the caller thinks."""
 
 
+class Products(Protocol):
+    """Products that were read, in whatever form, with their fields in one order."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One of them, ready to render."""
+
+    def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
+        """The first so many, or as many as there are, as a JSON array.
+
+        Args:
+            count: how many at most.
+            fields: what to show of each; None for everything.
+        """
+
+
+class Rows:
+    """Products as the values of ``queries.FIELDS``."""
+
+    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        """As ``Products``."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """As ``Products``."""
+        return dict(zip(queries.FIELDS, self._rows[index], strict=True))
+
+    def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
+        """As ``Products``."""
+        products = map(self.__getitem__, range(min(count, len(self))))
+        if fields is None:
+            return orjson.dumps(list(products))
+        return orjson.dumps([{name: product[name] for name in fields} for product in products])
+
+
 class Page(NamedTuple):
-    """Products, ready to render.
+    """A page, and perhaps one product more.
 
     Attributes:
         position: of a change; it is included, and so are all before it.
@@ -51,7 +92,7 @@ class Page(NamedTuple):
     """
 
     position: int
-    products: list[dict[str, Any]]
+    products: Products
     last: Position | None
     total: int | None = None
 
@@ -73,10 +114,11 @@ async def list_products(
         limit: products on the page.
         count: whether to count those on all pages, too.
     """
-    # One row more than asked for tells whether there is a next page.
-    position, rows = await _read_page(connection, selection=selection, after=after, limit=limit + 1)
-    products = [dict(zip(queries.FIELDS, row, strict=True)) for row in rows[:limit]]
-    last = selection.position_of(products[-1]) if len(rows) > limit else None
+    # One more than asked for tells whether there is a next page.
+    position, products = await _read_page(
+        connection, selection=selection, after=after, limit=limit + 1
+    )
+    last = selection.position_of(products[limit - 1]) if len(products) > limit else None
     total = None
     if count and selection.terms:
         total = await search.count(connection, selection)
@@ -88,19 +130,20 @@ async def list_products(
 
 async def _read_page(
     connection: AsyncConnection, *, selection: Selection, after: Position | None, limit: int
-) -> tuple[int, Sequence[Sequence[Any]]]:
-    """A position, and rows that are of then or newer."""
+) -> tuple[int, Products]:
+    """A position, and products of then or newer."""
     can_be_packed = not selection.terms and limit <= packed.MAX_PACKED
     if can_be_packed and connection.dialect.name != "sqlite":
         statement = packed.page(
             sort=selection.sort, filters=selection.filters, resumed=after is not None
         )
         values = {**selection.values, **selection.values_after(after), "limit": limit}
-        unpacked = packed.unpack(await connection.scalar(statement, values))
-        if unpacked is not None:
-            return unpacked
+        products = packed.unpack(await connection.scalar(statement, values))
+        if products is not None:
+            return products.position, products
     position = await changes.current_position(connection)
-    return position, await read_rows(connection, selection=selection, after=after, limit=limit)
+    rows = await read_rows(connection, selection=selection, after=after, limit=limit)
+    return position, Rows(rows)
 
 
 async def read_rows(

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.database import Database
 from catalog.products import packed, queries, service
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, Offer
-from catalog.products.packed import MAX_PACKED
+from catalog.products.packed import MAX_PACKED, Packed
 from catalog.products.queries import Selection
+from catalog.products.service import Products, Rows
 from catalog.settings import Settings
 from tests.products.test_lists import SORTS
 from tests.support import Caller
@@ -56,17 +57,28 @@ async def offers(servers_only: None, ada: Caller, bob: Caller, database: Databas
 
 async def both(
     database: Database, selection: Selection, after: Any = None, limit: int = 30
-) -> tuple[Any, Any]:
+) -> tuple[Packed, Rows]:
     """A page as its cell has it, and as its rows are."""
 
-    async def read(connection: AsyncConnection) -> tuple[Any, Any]:
+    async def read(connection: AsyncConnection) -> tuple[Packed, Rows]:
         shape = {"sort": selection.sort, "filters": selection.filters, "resumed": bool(after)}
         values = {**selection.values, **selection.values_after(after), "limit": limit}
         cell = await connection.scalar(packed.page(**shape), values)
         rows = await connection.execute(queries.page(**shape), values)
-        return packed.unpack(cell), [tuple(row) for row in rows]
+        products = packed.unpack(cell)
+        assert products is not None
+        return products, Rows(rows.all())
 
     return await database.reading(read)
+
+
+def assert_same(cell: Products, rows: Products) -> None:
+    assert len(cell) == len(rows)
+    assert [cell[n] for n in range(len(cell))] == [rows[n] for n in range(len(rows))]
+    for count in (0, 1, len(rows), 1000):
+        assert cell.json(count) == rows.json(count)
+    for fields in (("id",), ("price", "name"), ("description", "updated_at", "version")):
+        assert cell.json(1000, fields) == rows.json(1000, fields)
 
 
 class TestPage:
@@ -78,17 +90,17 @@ class TestPage:
             for filters in some:
                 selection = Selection(**{"sort": sort, **filters})
                 cell, rows = await both(database, selection)
-                assert cell.rows == rows
+                assert_same(cell, rows)
                 assert cell.position == offers
-                last = dict(zip(queries.FIELDS, rows[-1], strict=True))
-                cell, rows = await both(database, selection, selection.position_of(last))
-                assert cell.rows == rows
+                after = selection.position_of(rows[len(rows) - 1])
+                assert_same(*await both(database, selection, after))
 
     async def test_an_empty_one_has_a_position(self, offers: int, database: Database) -> None:
         cell, rows = await both(database, Selection(ids=(99999,)))
 
-        assert cell == (offers, [])
-        assert rows == []
+        assert cell.position == offers
+        assert (len(cell), len(rows)) == (0, 0)
+        assert cell.json(9) == rows.json(9) == b"[]"
 
     async def test_the_longest_one_is_whole(
         self, servers_only: None, ada: Caller, database: Database
@@ -99,7 +111,7 @@ class TestPage:
 
         cell, rows = await both(database, Selection(), limit=MAX_PACKED)
 
-        assert cell.rows == rows
+        assert cell.json(MAX_PACKED) == rows.json(MAX_PACKED)
         assert len(rows) == MAX_PACKED
 
     async def test_one_that_the_server_cuts_off_is_read_by_rows(
@@ -120,7 +132,7 @@ class TestPage:
         page = await database.reading(read)
 
         assert page.position == offers
-        assert len(page.products) == 50
+        assert len(page.products) == 51
 
 
 class TestUnpack:
@@ -129,15 +141,32 @@ class TestUnpack:
     def test_no_part_of_a_cell_passes_for_the_whole(self) -> None:
         cell = "\0".join(("12", "2", *self.ROW, *self.ROW, ""))
 
-        assert packed.unpack(cell) == (12, [(7, "Lamp", "Oak", 1.5, 1, 2, "then", "now")] * 2)
+        whole = packed.unpack(cell)
+        assert whole is not None
+        assert_same(whole, Rows([(7, "Lamp", "Oak", 1.5, 1, 2, "then", "now")] * 2))
         for length in range(4, len(cell)):
             assert packed.unpack(cell[:length]) is None
 
-    @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=3))
-    def test_texts_come_back(self, names: list[str]) -> None:
-        rows = [part for name in names for part in ("7", name, f"={name}", *self.ROW[3:])]
+    @given(
+        st.lists(
+            st.tuples(
+                st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+                st.none() | st.text('a"\\u0\n\x01é', max_size=8),
+                st.floats(0, MAX_PRICE),
+            ),
+            max_size=4,
+        )
+    )
+    def test_what_is_put_in_comes_out(self, products: list[tuple[str, str | None, float]]) -> None:
+        rows = [(7, *each, 1, 2, "then", "now") for each in products]
+        texts = [
+            "\0".join(
+                ("7", name, "" if text is None else f"={text}", repr(price), *self.ROW[4:], "")
+            )
+            for name, text, price in products
+        ]
 
-        unpacked = packed.unpack("\0".join(("12", str(len(names)), *rows, *[""] * bool(names))))
+        cell = packed.unpack("\0".join(("12", str(len(rows)), *["".join(texts)] * bool(rows))))
 
-        assert unpacked is not None
-        assert [row[1:3] for row in unpacked.rows] == [(name, name) for name in names]
+        assert cell is not None
+        assert_same(cell, Rows(rows))

@@ -48,7 +48,8 @@ async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
 
 async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
     options = {"selection": Selection(), "after": None, "limit": 100, **options}
-    return (await database.reading(list_products, **options)).products
+    products = (await database.reading(list_products, **options)).products
+    return [products[index] for index in range(len(products))]
 
 
 async def disable(session: AsyncSession, user_id: int) -> None:
