@@ -23,10 +23,6 @@ FRESH_SECONDS = 1.0
 """How long after its last use a connection for reading is taken to be still there."""
 
 
-MAX_CELL_BYTES = 16 * 1024 * 1024
-"""What MySQL and MariaDB may join into one cell, where they allow packets of that size."""
-
-
 class Purpose(Enum):
     """What an engine's connections are for."""
 
@@ -285,8 +281,6 @@ async def _set_session(connection: Any, settings: Settings, purpose: Purpose) ->
         # which the driver's quoting of strings would be wrong.
         "sql_mode": "'STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
         "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
-        # A cell that is made of many rows; by default it is cut off after 1 KiB.
-        "group_concat_max_len": str(MAX_CELL_BYTES),
     }
     if purpose is not Purpose.MIGRATING:
         # Less than the deadline, so that the server gives up its locks before we give up on it.

@@ -80,14 +80,14 @@ async def _insert(
     else:
         # As the driver would write it, which takes three times as long: it asks of each value
         # anew what it is.
-        values = ", ".join([f"({', '.join(map(_literal, row))})" for row in rows])
+        values = ", ".join([f"({', '.join(map(literal, row))})" for row in rows])
         result = await connection.exec_driver_sql(
             statement + values, execution_options={"no_parameters": True}
         )
     return result.lastrowid or 0
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
     """A value in the servers' SQL.
 
     Text is escaped by the driver, rightly for every sql_mode but NO_BACKSLASH_ESCAPES, which our

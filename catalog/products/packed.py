@@ -1,93 +1,71 @@
-"""A page of products as one cell, and out of it again.
+"""Products as one text each, and JSON made of them as a whole.
 
-On the servers, taking a page's rows apart costs the driver twice of what reading them costs the
-database: every value is a step in Python. So the database joins all values into one text, with a
-NUL behind each, which no value can hold, and JSON is made of that as a whole. The text also tells
-the position, from the same snapshot, so that a page takes one trip.
+On the servers, taking a page's rows apart costs the driver several times of what reading them costs
+the database: every value is a step in Python. So the database joins a product's values into one
+text, with a NUL between them, which no value can hold; and the texts are escaped together. Beside
+them comes the position, from the same snapshot, so that a page takes one trip.
 
 SQLite's driver is written in C and has no need of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, String, func, literal_column, select
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy import ColumnElement, Select, func, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from catalog.db.texts import read_texts
 from catalog.products import queries
 from catalog.products.models import ChangeCounter
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import Sort
 
-MAX_PACKED = 201
-"""Products of the longest page that is packed. With the longest texts that is 13 MiB: MariaDB makes
-no text of more than 16 MiB unless told otherwise, and ``db.engines`` lets a cell be as long."""
-
 _SEPARATOR = "\0"
 _NUL: ColumnElement[str] = literal_column("0x00")
 
 
-class _joined(FunctionElement[str]):  # noqa: N801 (reads as the SQL function that it is)
-    """The texts of all rows in an order, one behind the other: ``GROUP_CONCAT``."""
-
-    type = String()
-    inherit_cache = True
-
-    def __init__(self, text: ColumnElement[str], *order: ColumnElement[Any]) -> None:
-        super().__init__(text, *order)
-
-
-@compiles(_joined, "mysql")
-def _joined_mysql(element: _joined, compiler: SQLCompiler, **kw: Any) -> str:
-    text, *order = (compiler.process(each, **kw) for each in element.clauses)
-    return f"GROUP_CONCAT({text} ORDER BY {', '.join(order)} SEPARATOR '')"
-
-
 @cache
 def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
-    """``queries.page``, but one row with one cell."""
-    found = queries.page(sort=sort, filters=filters, resumed=resumed)
+    """``queries.page``, but a text for each product, and beside it the position."""
     # Of the only column that may be null, null is empty and a text has a letter before it.
     texts = [
         func.ifnull(func.concat("=", column), "") if column.key == "description" else column
         for column in queries.COLUMNS
     ]
-    # Each row ends with a NUL, so that what is cut off is noticed wherever that is. They are joined
-    # in here, where the columns need not be put into a table of their own.
-    row = func.concat_ws(_NUL, *texts, "").label("row_text")
-    keys = [column for column in queries.COLUMNS if column.key in {"id", sort.removeprefix("-")}]
-    rows = found.with_only_columns(row, *keys).subquery("page")
-    joined = _joined(rows.c.row_text, *queries.order_of(sort, rows.columns))
     position = select(ChangeCounter.position).scalar_subquery()
-    return select(func.concat_ws(_NUL, position, func.count(), joined)).select_from(rows)
+    found = queries.page(sort=sort, filters=filters, resumed=resumed)
+    return found.with_only_columns(func.concat_ws(_NUL, *texts), position)
+
+
+async def read_page(
+    connection: AsyncConnection, statement: Select[Any], values: Mapping[str, Any]
+) -> "Packed | None":
+    """The products that a statement of ``page`` finds; None if there are none."""
+    texts, position = await read_texts(connection, statement, values)
+    return None if position is None else Packed(int(position), texts)
 
 
 class Packed:
-    """The products of a cell.
+    """Products.
 
     Attributes:
         position: that of the last change before they were read.
     """
 
-    def __init__(self, cell: str) -> None:
-        position, count, *texts = cell.split(_SEPARATOR, 2)
-        self.position = int(position)
-        self._count = int(count)
-        self._text = texts[0] if texts else ""
+    def __init__(self, position: int, texts: Sequence[bytes]) -> None:
+        self.position = position
+        self._texts = texts
 
     def __len__(self) -> int:
         """How many there are."""
-        return self._count
+        return len(self._texts)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One of them, ready to render."""
-        width = len(FIELDS)
-        texts = self._text.split(_SEPARATOR, (index + 1) * width)[index * width :]
-        product: dict[str, Any] = dict(zip(FIELDS, texts, strict=False))
+        texts = self._texts[index].decode().split(_SEPARATOR)
+        product: dict[str, Any] = dict(zip(FIELDS, texts, strict=True))
         description = product["description"]
         product["description"] = description[1:] if description else None
         product["price"] = float(product["price"])
@@ -102,9 +80,9 @@ class Packed:
             count: how many at most.
             fields: what to show of each; None for everything.
         """
-        count = min(count, self._count)
+        count = min(count, len(self))
         width = len(FIELDS)
-        texts = _escaped(self._text)[: count * width]
+        texts = _escaped(b"\0".join(self._texts[:count]).decode()) if count else []
         texts[2::width] = [b'"%b"' % text[1:] if text else b"null" for text in texts[2::width]]
         # As the JSON library writes doubles, and not as the database does.
         prices = orjson.dumps(list(map(float, texts[3::width])))[1:-1]
@@ -117,17 +95,8 @@ class Packed:
         return _template(tuple(FIELDS if fields is None else fields), count) % tuple(texts)
 
 
-def unpack(cell: str | None) -> Packed | None:
-    """What a cell holds; None if the server has cut it off, or found it too long to be made."""
-    if cell is None:
-        return None
-    packed = Packed(cell)
-    complete = cell.count(_SEPARATOR) == 1 + len(packed) * len(FIELDS) + bool(len(packed))
-    return packed if complete else None
-
-
 def _escaped(text: str) -> list[bytes]:
-    """The values in a cell as they stand in JSON, without quotes."""
+    """Values as they stand in JSON, without quotes."""
     if "\\" in text:
         # A NUL that is escaped could not be told from one that somebody has written like that.
         return [orjson.dumps(each)[1:-1] for each in text.split(_SEPARATOR)]

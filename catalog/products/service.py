@@ -132,13 +132,12 @@ async def _read_page(
     connection: AsyncConnection, *, selection: Selection, after: Position | None, limit: int
 ) -> tuple[int, Products]:
     """A position, and products of then or newer."""
-    can_be_packed = not selection.terms and limit <= packed.MAX_PACKED
-    if can_be_packed and connection.dialect.name != "sqlite":
+    if not selection.terms and connection.dialect.name != "sqlite":
         statement = packed.page(
             sort=selection.sort, filters=selection.filters, resumed=after is not None
         )
         values = {**selection.values, **selection.values_after(after), "limit": limit}
-        products = packed.unpack(await connection.scalar(statement, values))
+        products = await packed.read_page(connection, statement, values)
         if products is not None:
             return products.position, products
     position = await changes.current_position(connection)

@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
 from catalog.products import packed, queries, service
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, Offer
-from catalog.products.packed import MAX_PACKED, Packed
+from catalog.products.packed import Packed
 from catalog.products.queries import Selection
 from catalog.products.service import Products, Rows
-from catalog.settings import Settings
+from tests.db.support import on_servers
 from tests.products.test_lists import SORTS
 from tests.support import Caller
 
 TEXTS = ("Lamp", "=1", "'", '"', "\\", "\x01", "\x1a\x7f", "%s %(x)s", "é\u0301", "\U0001f4a1", " ")
+REST = ("1", "2", "then", "now")
 LONGEST = "\U0001f4a1" * MAX_DESCRIPTION
 PRICES = (0.0, 5e-324, 1e-7, 0.1, 0.30000000000000004, 24.9, 1 / 3, 131072.01, 123456789.125)
 
@@ -31,15 +31,8 @@ def doubles() -> list[float]:
 
 
 @pytest.fixture
-def servers_only(settings: Settings) -> None:
-    if settings.embedded:
-        pytest.skip("SQLite's pages are not packed")
-
-
-@pytest.fixture
-async def offers(servers_only: None, ada: Caller, bob: Caller, database: Database) -> int:
+async def offers(ada: Caller, bob: Caller, database: Database) -> int:
     """Products with all kinds of texts and prices; returns how many."""
-    assert servers_only is None
     prices = [*PRICES, *(price for price in doubles() if price <= MAX_PRICE), MAX_PRICE]
     descriptions = [None, "", *TEXTS]
     offers = [
@@ -63,11 +56,10 @@ async def both(
     async def read(connection: AsyncConnection) -> tuple[Packed, Rows]:
         shape = {"sort": selection.sort, "filters": selection.filters, "resumed": bool(after)}
         values = {**selection.values, **selection.values_after(after), "limit": limit}
-        cell = await connection.scalar(packed.page(**shape), values)
         rows = await connection.execute(queries.page(**shape), values)
-        products = packed.unpack(cell)
-        assert products is not None
-        return products, Rows(rows.all())
+        products = await packed.read_page(connection, packed.page(**shape), values)
+        # Where there is no product there is no text, and nothing beside it.
+        return products or Packed(0, []), Rows(rows.all())
 
     return await database.reading(read)
 
@@ -81,6 +73,7 @@ def assert_same(cell: Products, rows: Products) -> None:
         assert cell.json(1000, fields) == rows.json(1000, fields)
 
 
+@on_servers
 class TestPage:
     async def test_it_is_that_of_the_rows_in_every_order(
         self, offers: int, database: Database, bob: Caller
@@ -95,58 +88,25 @@ class TestPage:
                 after = selection.position_of(rows[len(rows) - 1])
                 assert_same(*await both(database, selection, after))
 
-    async def test_an_empty_one_has_a_position(self, offers: int, database: Database) -> None:
-        cell, rows = await both(database, Selection(ids=(99999,)))
-
-        assert cell.position == offers
-        assert (len(cell), len(rows)) == (0, 0)
-        assert cell.json(9) == rows.json(9) == b"[]"
-
-    async def test_the_longest_one_is_whole(
-        self, servers_only: None, ada: Caller, database: Database
-    ) -> None:
-        assert servers_only is None
-        longest = Offer("\U0001f4a1" * MAX_NAME, LONGEST, MAX_PRICE, ada.user_id or 0)
-        await database.transaction(service.insert_products, [longest] * MAX_PACKED)
-
-        cell, rows = await both(database, Selection(), limit=MAX_PACKED)
-
-        assert cell.json(MAX_PACKED) == rows.json(MAX_PACKED)
-        assert len(rows) == MAX_PACKED
-
-    async def test_one_that_the_server_cuts_off_is_read_by_rows(
-        self, offers: int, database: Database
-    ) -> None:
-        options: Any = {"selection": Selection(), "after": None, "limit": 50}
-        shape: Any = {"sort": "-id", "filters": frozenset(), "resumed": False}
-
-        async def read(connection: AsyncConnection) -> service.Page:
-            await connection.execute(text("SET SESSION group_concat_max_len = 1024"))
-            cell = await connection.scalar(packed.page(**shape), {"limit": 50})
-            assert packed.unpack(cell) is None
-            page = await service.list_products(connection, **options)
-            # It is no longer like the others of its pool.
-            await connection.invalidate()
-            return page
-
-        page = await database.reading(read)
+    async def test_an_empty_one_has_a_position_too(self, offers: int, database: Database) -> None:
+        page = await database.reading(
+            service.list_products, selection=Selection(ids=(99999,)), after=None, limit=9
+        )
 
         assert page.position == offers
-        assert len(page.products) == 51
+        assert page.products.json(9) == b"[]"
+
+    async def test_the_longest_one_is_whole(self, ada: Caller, database: Database) -> None:
+        longest = Offer("\U0001f4a1" * MAX_NAME, LONGEST, MAX_PRICE, ada.user_id or 0)
+        await database.transaction(service.insert_products, [longest] * 200)
+
+        cell, rows = await both(database, Selection(), limit=200)
+
+        assert cell.json(200) == rows.json(200)
+        assert len(rows) == 200
 
 
-class TestUnpack:
-    ROW = ("7", "Lamp", "=Oak", "1.5", "1", "2", "then", "now")
-
-    def test_no_part_of_a_cell_passes_for_the_whole(self) -> None:
-        cell = "\0".join(("12", "2", *self.ROW, *self.ROW, ""))
-
-        whole = packed.unpack(cell)
-        assert whole is not None
-        assert_same(whole, Rows([(7, "Lamp", "Oak", 1.5, 1, 2, "then", "now")] * 2))
-        for length in range(4, len(cell)):
-            assert packed.unpack(cell[:length]) is None
-
+class TestJson:
     @given(
         st.lists(
             st.tuples(
@@ -160,13 +120,8 @@ class TestUnpack:
     def test_what_is_put_in_comes_out(self, products: list[tuple[str, str | None, float]]) -> None:
         rows = [(7, *each, 1, 2, "then", "now") for each in products]
         texts = [
-            "\0".join(
-                ("7", name, "" if text is None else f"={text}", repr(price), *self.ROW[4:], "")
-            )
+            "\0".join(("7", name, "" if text is None else f"={text}", repr(price), *REST)).encode()
             for name, text, price in products
         ]
 
-        cell = packed.unpack("\0".join(("12", str(len(rows)), *["".join(texts)] * bool(rows))))
-
-        assert cell is not None
-        assert_same(cell, Rows(rows))
+        assert_same(Packed(12, texts), Rows(rows))
