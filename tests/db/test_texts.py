@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from pymysql.err import Error
-from sqlalchemy import Select, bindparam, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -17,25 +17,20 @@ from catalog.db.texts import Texts, _Result, read_texts
 from catalog.errors import DatabaseUnavailable
 from tests.db.support import on_servers
 
-# Some thousands of rows of any server.
-MANY = literal_column("help.n").label("n")
+Statement = Select[*tuple[Any, ...]]
+
+# Rows of any server.
 NUMBERS = text(
-    "(WITH RECURSIVE help (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM help WHERE n < 900)"
-    " SELECT n FROM help) AS help"
+    "(WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 900)"
+    " SELECT n FROM numbers) AS numbers"
 )
-
-
-def padded(name: str = "size") -> Select[*tuple[Any, ...]]:
-    """Rows that are as long as a parameter says, and a constant."""
-    return (
-        select(func.rpad(MANY, bindparam(name), "é%'"), literal_column("'second'"))
-        .select_from(NUMBERS)
-        .order_by(MANY)
-    )
-
-
-PADDED = padded()
-ECHO = select(func.concat(bindparam("value")), literal_column("7"))
+NUMBER: ColumnElement[int] = literal_column("numbers.n")
+PADDED: Statement = (
+    select(func.rpad(NUMBER, bindparam("size"), "é%'"), literal_column("'second'"))
+    .select_from(NUMBERS)
+    .order_by(NUMBER)
+)
+ECHO: Statement = select(func.concat(bindparam("value")), literal_column("7"))
 
 
 async def echoed(database: Database, value: Any) -> str:
@@ -65,7 +60,7 @@ class TestReadTexts:
         assert float(await echoed(database, 0.1)) == 0.1
 
     async def test_others_are_left_to_sqlalchemy(self, database: Database) -> None:
-        at = select(func.concat(bindparam("at", type_=Timestamp())), literal_column("7"))
+        at: Statement = select(func.concat(bindparam("at", type_=Timestamp())), literal_column("7"))
         values = {"at": datetime(2026, 11, 23, 1, 2, 3, 4, tzinfo=UTC)}
 
         found = await database.reading(read_texts, at, values)
@@ -73,13 +68,13 @@ class TestReadTexts:
         assert found == ([b"2026-11-23 01:02:03.000004"], b"7")
 
     async def test_nothing_is_found(self, database: Database) -> None:
-        nothing = select(func.concat("a"), literal_column("7")).where(text("1 = 0"))
+        nothing: Statement = select(func.concat("a"), literal_column("7")).where(text("1 = 0"))
 
         assert await database.reading(read_texts, nothing, {}) == ([], None)
 
 
-WRONG = select(literal_column("missing"), literal_column("7"))
-SLOW: Select[*tuple[Any, ...]] = select(func.concat("a", func.sleep(30)), literal_column("7"))
+WRONG: Statement = select(literal_column("missing"), literal_column("7"))
+SLOW: Statement = select(func.concat("a", func.sleep(30)), literal_column("7"))
 
 
 @on_servers
@@ -88,7 +83,7 @@ class TestFailures:
         self, database: Database
     ) -> None:
         async def read(connection: AsyncConnection) -> tuple[Any, Any]:
-            own = select(func.concat(func.connection_id()), literal_column("7"))
+            own: Statement = select(func.concat(func.connection_id()), literal_column("7"))
             before = await read_texts(connection, own, {})
             with pytest.raises(DBAPIError) as refused:
                 await read_texts(connection, WRONG, {})
