@@ -78,6 +78,18 @@ want_redis() {
   apt_install redis-tools || say "Going on without Redis"
 }
 
+# The one with the module that the cache needs; tests without it are skipped, and say so.
+want_nginx() {
+  [[ -n ${CATALOG_TEST_NGINX:-} ]] && return
+  [[ -x $venv/nginx/nginx ]] || say "Fetching nginx"
+  if quietly tests/server/fetch_nginx.sh "$venv/nginx"; then
+    CATALOG_TEST_NGINX=$(realpath "$venv/nginx/nginx")
+    export CATALOG_TEST_NGINX
+  else
+    say "Going on without nginx's cache"
+  fi
+}
+
 apt_install() {
   [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null || return 1
   say "Installing $*"
@@ -169,6 +181,7 @@ run_tests() {
   setup_tools
   want_mariadb
   want_redis
+  want_nginx
   exec "$venv/bin/python" -m pytest "$@"
 }
 
