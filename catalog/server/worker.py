@@ -37,6 +37,8 @@ log = logger("catalog.server")
 # request's head by the same timer; a shorter one would keep out nobody, since holding a
 # connection idle costs an attacker no more than trickling a head into it.
 KEEP_ALIVE_SECONDS = 75
+# hypercorn's own 1,000 would have a busy client connect anew every second.
+KEEP_ALIVE_REQUESTS = 1_000_000
 # Even after a long drain: for connections that the kernel had accepted just before the end.
 SETTLE_SECONDS = 0.1
 
@@ -145,6 +147,7 @@ class Worker:
         config.bind = [f"fd://{self._options.listener_fd}"]
         config.backlog = BACKLOG
         config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+        config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
         config.graceful_timeout = self._settings.graceful_timeout
         config.shutdown_timeout = LAST_STEPS_SECONDS
         config.include_server_header = False
