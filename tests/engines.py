@@ -188,8 +188,10 @@ async def running(name: str, folder: Path) -> AsyncIterator[Engine]:
         async with _server(name, _given_mysql()) as server:
             yield server
         return
-    with _mariadb(folder) as (process, url):
-        await _answering(process, url)
+    # Commits are not synced one by one: test data need not survive a power cut.
+    options = ("--max-connections=500", "--innodb-flush-log-at-trx-commit=2")
+    with mariadb(folder, *options) as (process, url):
+        await answering(process, url)
         async with _server(name, url) as server:
             yield server
 
@@ -220,24 +222,46 @@ def _given_mysql() -> URL:
 
 
 @contextmanager
-def _mariadb(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
-    """Run a private MariaDB on a free loopback port; its data goes when it stops."""
-    # Servers live where a user's PATH need not lead.
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
-    install = shutil.which("mariadb-install-db", path=path)
-    serve = shutil.which("mariadbd", path=path)
+def mariadb(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
+    """Run a MariaDB of our own; see ``private_server``.
+
+    Raises:
+        EngineMissing: there is none.
+    """
+    install, serve = server_program("mariadb-install-db"), server_program("mariadbd")
     if not install or not serve:
         raise EngineMissing(
             "There is no mariadbd. Get it by: apt-get install mariadb-server-core"
             " mariadb-client-core (./build.sh test does, where it may)"
         )
+    # By force, because it would otherwise refuse a machine that cannot look up its own name.
+    installing = [install, "--force", "--auth-root-authentication-method=normal"]
+    with private_server(installing, [serve, *options], folder) as started:
+        yield started
+
+
+def server_program(name: str) -> str | None:
+    """Where a server's program is, which a user's PATH need not lead to."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+@contextmanager
+def private_server(
+    install: list[str], serve: list[str], folder: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
+    """Run a server on a free loopback port; its data goes when it stops.
+
+    Args:
+        install: what makes its system tables, and options of that.
+        serve: the server, and options of it.
+        folder: of its data and its log.
+    """
     data = folder / "data"
     common = ["--no-defaults", f"--datadir={data}"]
     if os.geteuid() == 0:
         common.append("--user=root")
     installing = subprocess.run(
-        # By force, because it would otherwise refuse a machine that cannot look up its own name.
-        [install, *common, "--force", "--auth-root-authentication-method=normal"],
+        [install[0], *common, *install[1:]],
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -248,17 +272,15 @@ def _mariadb(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = [
+        *serve[1:],
         "--bind-address=127.0.0.1",
         f"--port={port}",
         "--socket=socket",  # In the data; the whole path might exceed the 107 characters allowed.
         "--pid-file=pid",
-        "--max-connections=500",
-        # Commits are not synced one by one: test data need not survive a power cut.
-        "--innodb-flush-log-at-trx-commit=2",
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*tied_to_us(), serve, *common, *options],
+            [*tied_to_us(), serve[0], *common, *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -282,7 +304,8 @@ def tied_to_us() -> list[str]:
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 
 
-async def _answering(process: subprocess.Popen[bytes], url: URL) -> None:
+async def answering(process: subprocess.Popen[bytes], url: URL) -> None:
+    """Wait until a server that was started answers."""
     deadline = time.monotonic() + START_PATIENCE_SECONDS
     while True:
         try:

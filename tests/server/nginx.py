@@ -26,7 +26,7 @@ MODULE = "ngx_http_js_module.so"
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"))
 NGINX = os.environ.get("CATALOG_TEST_NGINX") or shutil.which("nginx", path=_PATH)
 
-_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 Edit = Callable[[str], str]
 
@@ -76,7 +76,7 @@ class Nginx:
 @cache
 def has_njs() -> bool:
     """Whether nginx has the module that the cache needs, in a release that will do."""
-    with own_folder() as folder, _free_ports(2) as (port, origin):
+    with own_folder() as folder, free_ports(2) as (port, origin):
         _write(folder, ("127.0.0.1:9",), port, origin)
         test = subprocess.run([*_command(folder), "-t"], check=False, capture_output=True)
     return test.returncode == 0
@@ -96,7 +96,7 @@ async def nginx(
     with own_folder() as new:
         folder = folder or new
         edit = edit or (str if has_njs() else without_njs)
-        with _free_ports(2) as (port, origin):
+        with free_ports(2) as (port, origin):
             upstreams = tuple(url.removeprefix("http://") for url in urls)
             _write(folder, upstreams, port, origin, edit)
         process = await asyncio.create_subprocess_exec(
@@ -154,7 +154,7 @@ def _write(
             file.write_text(edit(text))
     (folder / "catalog" / "listen.conf").write_text(f"listen 127.0.0.1:{port};")
     servers = "".join(f"server {upstream}; " for upstream in upstreams)
-    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in _TEMPORARY)
+    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in TEMPORARY)
     text = f"{paths}upstream catalog {{ {servers} keepalive 64; keepalive_timeout 60s; }}\n"
     (folder / "catalog" / "upstream.conf").write_text(text)
     if not (folder / "modules").is_symlink():
@@ -178,7 +178,7 @@ def _modules() -> Path:
 
 
 @contextmanager
-def _free_ports(count: int) -> Iterator[list[int]]:
+def free_ports(count: int) -> Iterator[list[int]]:
     """Ports that are free, and are kept so that no two are the same."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
