@@ -16,6 +16,10 @@ Usage: ./build.sh <command> [arguments]
            CATALOG_TEST_MYSQL_URL leads, on MySQL, with a Redis of their own;
            arguments go to pytest:
            ./build.sh test --engine sqlite -k products
+  bench    set up, then measure the service beside its peers, which get a folder of
+           their own, on a MySQL or MariaDB of its own or on one that you give:
+           ./build.sh bench --url mysql://… --workload hot --peer litestar --write;
+           ./build.sh bench --help tells more
   lint     check format, code, types and the direction of imports
   format   format the code and fix what can be fixed by itself
   lock     write the lock files anew after a change of the dependencies; versions
@@ -90,6 +94,11 @@ want_nginx() {
   fi
 }
 
+want_wrk() {
+  command -v wrk >/dev/null && return
+  apt_install wrk || die "wrk makes the load; install it."
+}
+
 apt_install() {
   [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null || return 1
   say "Installing $*"
@@ -152,6 +161,17 @@ setup_tools() {
   fi
 }
 
+# The peers have their own, so that nothing of theirs gets into what is measured.
+setup_peers() {
+  local venv=$venv-bench
+  make_venv
+  if changed peers tests/load/requirements.lock; then
+    say "Installing the peers"
+    pip_install --require-hashes -r tests/load/requirements.lock
+    remember peers tests/load/requirements.lock
+  fi
+}
+
 # --- commands ---------------------------------------------------------------------------------
 
 # Where `catalog serve` will listen, going by its arguments.
@@ -185,6 +205,14 @@ run_tests() {
   exec "$venv/bin/python" -m pytest "$@"
 }
 
+bench() {
+  setup_tools
+  setup_peers
+  want_mariadb
+  want_wrk
+  exec "$venv/bin/python" -m tests.load.bench --peers-python "$venv-bench/bin/python" "$@"
+}
+
 lint() {
   local failed=0
   setup_tools
@@ -208,6 +236,8 @@ lock() {
   echo "setuptools>=80" | compile requirements.lock pyproject.toml - "$@"
   say "Writing tests/requirements.lock"
   compile tests/requirements.lock tests/requirements.in -c requirements.lock "$@"
+  say "Writing tests/load/requirements.lock"
+  compile tests/load/requirements.lock tests/load/requirements.in -c requirements.lock "$@"
 }
 
 # One file for every Python: packages that differ between them carry markers.
@@ -221,6 +251,7 @@ case ${1:-help} in
   setup) setup ;;
   run) serve "${@:2}" ;;
   test) run_tests "${@:2}" ;;
+  bench) bench "${@:2}" ;;
   lint) lint ;;
   format) format ;;
   lock) lock "${@:2}" ;;

@@ -31,7 +31,7 @@ from sqlalchemy import URL, make_url
 
 from catalog.products.formats import CSV, NDJSON, Format
 from catalog.products.samples import make_samples
-from tests.load.contest import START_PATIENCE_SECONDS, cpu_seconds
+from tests.load.contestants import START_PATIENCE_SECONDS, cpu_seconds
 
 FORMATS = {each.name: each for each in (NDJSON, CSV)}
 PIECE_BYTES = 64 * 1024

@@ -1,0 +1,425 @@
+"""The service beside its peers: ``./build.sh bench``.
+
+All of them are started on one database and take turns, several times; what counts is the ratio
+within a round, because machines are noisy. Nothing but this machine is asked for anything.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import click
+
+from catalog.auth.samples import username_of
+from tests.load import wrk
+from tests.load.contestants import (
+    BEHIND_NGINX,
+    CATALOG,
+    HOT_PATH,
+    LIMIT,
+    PASSWORD,
+    PEERS,
+    WORKERS,
+    Contestant,
+    Ring,
+    nginx_version,
+    versions_of,
+)
+from tests.load.database import Server, database_server
+from tests.load.report import TITLES, LogIns, Overload, Results, Turn
+from tests.load.sign_in import Load, login_of, percentile
+from tests.load.wrk import Measured, Script
+from tests.server.nginx import has_njs
+
+WORKLOADS = tuple(TITLES)
+"""In the order in which they are run: all that write come last, so that the first page is still
+what the file has."""
+
+ACCOUNTS = 300
+
+PLACES = 5000
+"""Random pages; a turn of some seconds asks for few of them twice."""
+
+SIZES = (10_000, 1_000_000)
+
+PEAK_CONNECTIONS = 64
+OVERLOAD = 10
+RECOVERY_PATIENCE_SECONDS = 30
+
+LOG_IN_CLIENTS = 4
+LISTS_A_SECOND = 50
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure."""
+
+    products: int
+    rounds: int
+    seconds: int
+    connections: tuple[int, ...]
+    workloads: tuple[str, ...]
+    peers: tuple[str, ...]
+
+
+@click.command()
+@click.option("--url", help="DATABASE_URL of an empty MySQL or MariaDB; without it one is started.")
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    type=click.Choice(WORKLOADS),
+    help="All but size unless told, which fills two databases and takes a while.",
+)
+@click.option(
+    "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)), help="All unless told."
+)
+@click.option(
+    "--connections",
+    multiple=True,
+    type=click.IntRange(1, 10_000),
+    help="64, 512 and 5,000 unless told.",
+)
+@click.option("--products", default=100_000, show_default=True, help="In the database at first.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 20))
+@click.option(
+    "--seconds", default=8, show_default=True, type=click.IntRange(1, 60), help="Of one turn."
+)
+@click.option("--write", is_flag=True, help="Write docs/performance.md's tables, and its chart.")
+@click.option("--peers-python", required=True, hidden=True)
+def main(url: str | None, write: bool, peers_python: str, **given: tuple[str, ...]) -> None:
+    """Measure the service beside its peers, and print tables in Markdown.
+
+    Repeat --workload, --peer and --connections for several. MySQL is taken if there is one, else
+    MariaDB; CATALOG_TEST_NGINX leads to an nginx with njs where the system has none.
+    """
+    options = Options(**given)  # type: ignore[arg-type]  # by name
+    options = replace(
+        options,
+        workloads=options.workloads or tuple(each for each in WORKLOADS if each != "size"),
+        peers=options.peers or tuple(PEERS),
+        connections=options.connections or (64, 512, 5000),
+    )
+    wrk.require_wrk(max(*options.connections, OVERLOAD * PEAK_CONNECTIONS))
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        results = asyncio.run(measure(options, url, peers_python, Path(folder)))
+    click.echo(results.markdown())
+    if write:
+        results.write(peers_python)
+
+
+async def measure(options: Options, url: str | None, peers_python: str, folder: Path) -> Results:
+    """Start what there is to start, and let all take turns."""
+    async with AsyncExitStack() as stack:
+        _say("Starting the database")
+        server = await stack.enter_async_context(database_server(url, folder))
+        ring = Ring(server.url, secrets.token_hex(32), peers_python, folder)
+        results = Results(_facts(options, server, peers_python), {})
+        if set(options.workloads) - {"size"}:
+            contestants = await _start(stack, ring, options)
+            results.titles = {each.name: each.title for each in contestants.values()}
+            await Bench(options, contestants, results, folder).run()
+        if "size" in options.workloads:
+            await _compare_sizes(options, server, ring, results)
+    return results
+
+
+async def _start(stack: AsyncExitStack, ring: Ring, options: Options) -> dict[str, Contestant]:
+    """Fill the database and start all contestants."""
+    await _fill(ring, options.products)
+    _say("Starting the servers")
+    catalog = await stack.enter_async_context(ring.catalog())
+    found = [catalog]
+    if nginx_version():
+        front = await stack.enter_async_context(ring.behind_nginx(catalog))
+        found = [front, catalog]
+    for name in options.peers:
+        found.append(await stack.enter_async_context(ring.peer(name)))
+    if nginx_version():
+        found.append(await stack.enter_async_context(ring.file(catalog)))
+    return {each.name: each for each in found}
+
+
+async def _fill(ring: Ring, products: int) -> None:
+    _say(f"Filling it with {products:,} products")
+    await ring.run_catalog("migrate")
+    counts = ["--users", str(ACCOUNTS), "--products", str(products)]
+    await ring.run_catalog("seed", *counts, "--password", PASSWORD)
+
+
+class Bench:
+    """Contestants and what they are to do.
+
+    Args:
+        options: how to measure.
+        contestants: by name, in the order of their turns.
+        results: where to put what was measured.
+        folder: for scripts.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        contestants: Mapping[str, Contestant],
+        results: Results,
+        folder: Path,
+    ) -> None:
+        self._options = options
+        self._contestants = contestants
+        self._results = results
+        self._folder = folder
+        self._random: dict[str, Script] = {}
+        self._tokens: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Run the workloads that were chosen."""
+        direct = [CATALOG, *self._options.peers]
+        first = BEHIND_NGINX if BEHIND_NGINX in self._contestants else CATALOG
+        runs: dict[str, Callable[[], Awaitable[None]]] = {
+            "hot": partial(self._rates, "hot", list(self._contestants), self._hot),
+            "random": partial(self._rates, "random", direct, self._random_pages),
+            "logins": self._log_ins,
+            "overload": partial(self._overload, direct),
+            "create": partial(self._rates, "create", direct, self._create),
+            "mix": partial(self._rates, "mix", [first, *self._options.peers], self._mix),
+        }
+        for workload, run in runs.items():
+            if workload in self._options.workloads:
+                await run()
+
+    def _hot(self, _contestant: Contestant) -> Script:
+        return wrk.page(HOT_PATH)
+
+    def _random_pages(self, contestant: Contestant) -> Script:
+        if contestant.name not in self._random:
+            _say(f"Walking through {contestant.title}")
+            paths = places_of(contestant, self._options.products)
+            file = self._folder / f"{contestant.name}.paths"
+            self._random[contestant.name] = wrk.random_pages(paths, file)
+        return self._random[contestant.name]
+
+    def _create(self, contestant: Contestant) -> Script:
+        return wrk.create(self._token(contestant))
+
+    def _mix(self, contestant: Contestant) -> Script:
+        return wrk.mix(HOT_PATH, self._token(contestant))
+
+    def _token(self, contestant: Contestant) -> str:
+        if contestant.name not in self._tokens:
+            self._tokens[contestant.name] = contestant.token()
+        return self._tokens[contestant.name]
+
+    async def _rates(
+        self, workload: str, names: list[str], script_for: Callable[[Contestant], Script]
+    ) -> None:
+        """Let some take turns, with few and with many connections."""
+        contestants = [self._contestants[name] for name in names]
+        scripts = {each.name: script_for(each) for each in contestants}
+        for each in contestants:
+            await self._warm_up(each, scripts[each.name])
+        for connections in self._options.connections:
+            for number in range(1, self._options.rounds + 1):
+                for each in contestants:
+                    measured = await self._turn(each, scripts[each.name], connections)
+                    self._results.turns.append(
+                        Turn(workload, connections, number, each.name, measured)
+                    )
+                    _tell(f"{workload}, {connections:,}, round {number}", each, measured)
+
+    async def _warm_up(self, contestant: Contestant, script: Script) -> None:
+        """Let it open its connections to the database, and make what it makes once."""
+        await self._turn(contestant, script, PEAK_CONNECTIONS, seconds=1)
+
+    async def _turn(
+        self, contestant: Contestant, script: Script, connections: int, *, seconds: int = 0
+    ) -> Measured | None:
+        try:
+            return await wrk.load(
+                contestant,
+                script,
+                connections=connections,
+                seconds=seconds or self._options.seconds,
+                folder=self._folder,
+            )
+        except (click.ClickException, OSError) as error:
+            # A server that broke down under load is told of, and the others go on.
+            _say(f"{contestant.title}: {error}")
+            return None
+        finally:
+            await contestant.quiet()
+
+    async def _log_ins(self) -> None:
+        names = [each for each in (CATALOG, "obvious") if each in self._contestants]
+        requests = [login_of(username_of(number), PASSWORD) for number in range(1, ACCOUNTS + 1)]
+        for number in range(1, self._options.rounds + 1):
+            for name in names:
+                load = Load(
+                    self._contestants[name].url,
+                    HOT_PATH,
+                    LISTS_A_SECOND,
+                    LOG_IN_CLIENTS,
+                    self._options.seconds,
+                    requests,
+                )
+                alone = await load.run(with_log_ins=False)
+                beside = await load.run(with_log_ins=True)
+                outcomes = alone.outcomes + beside.outcomes
+                wrong = sum(outcomes.values()) - outcomes["list 200"] - outcomes["log-in 200"]
+                self._results.log_ins.append(
+                    LogIns(
+                        name=name,
+                        rate=len(beside.log_ins) / self._options.seconds,
+                        p50=percentile(beside.log_ins, 50),
+                        p99=percentile(beside.log_ins, 99),
+                        calm_p99=percentile(alone.lists, 99),
+                        list_p50=percentile(beside.lists, 50),
+                        list_p99=percentile(beside.lists, 99),
+                        failed=wrong,
+                    )
+                )
+                _say(f"logins, round {number}: {self._contestants[name].title}")
+
+    async def _overload(self, names: list[str]) -> None:
+        for number in range(1, self._options.rounds + 1):
+            for name in names:
+                contestant = self._contestants[name]
+                script = self._random_pages(contestant)
+                await self._warm_up(contestant, script)
+                for obedient in (True, False):
+                    calm = max(_seconds_of(contestant, script.path) or 1 for _ in range(20))
+                    peak = await self._turn(contestant, script, PEAK_CONNECTIONS)
+                    asked = script.obedient() if obedient else script
+                    measured = await self._flood(contestant, asked)
+                    recovery = await _recovery(contestant, script.path, calm)
+                    await contestant.quiet()
+                    _tell(f"overload, round {number}", contestant, measured)
+                    if peak and measured and peak.rate:
+                        self._results.overloads.append(
+                            Overload(name, obedient, peak.rate, measured, recovery)
+                        )
+
+    async def _flood(self, contestant: Contestant, script: Script) -> Measured | None:
+        try:
+            return await wrk.load(
+                contestant,
+                script,
+                connections=OVERLOAD * PEAK_CONNECTIONS,
+                seconds=self._options.seconds,
+                folder=self._folder,
+            )
+        except (click.ClickException, OSError) as error:
+            _say(f"{contestant.title}: {error}")
+            return None
+
+
+def places_of(contestant: Contestant, products: int) -> list[str]:
+    """Pages all over the list, by the cursors that the server itself gives out."""
+    step = min(max(products // PLACES, 1), LIMIT)
+    # The last ones have fewer products than the others.
+    wanted = max(min(PLACES, products // step) - LIMIT // step, 1)
+    paths: list[str] = []
+    path = f"/api/products?limit={step}"
+    while path and len(paths) < wanted:
+        path = json.loads(contestant.ask(path))["next"]
+        if path:
+            paths.append(re.sub(r"\blimit=\d+", f"limit={LIMIT}", path))
+    return paths
+
+
+async def _recovery(contestant: Contestant, path: str, calm: float) -> float | None:
+    """Seconds until it answers as in calm times, three times in a row; None if it does not."""
+    began = time.monotonic()
+    first, good = began, 0
+    while time.monotonic() - began < RECOVERY_PATIENCE_SECONDS:
+        asked = time.monotonic()
+        seconds = _seconds_of(contestant, path)
+        if seconds is not None and seconds <= max(2 * calm, 0.02):
+            first = first if good else asked
+            good += 1
+            if good == 3:
+                return first - began
+        else:
+            good = 0
+        await asyncio.sleep(0.05)
+    return None
+
+
+def _seconds_of(contestant: Contestant, path: str) -> float | None:
+    """How long an answer takes; None without one."""
+    began = time.monotonic()
+    try:
+        contestant.ask(path)
+    except OSError:
+        return None
+    return time.monotonic() - began
+
+
+async def _compare_sizes(options: Options, server: Server, ring: Ring, results: Results) -> None:
+    """Let the service take turns on few products and on many."""
+    async with AsyncExitStack() as stack:
+        benches: dict[int, tuple[Bench, Results]] = {}
+        for products in SIZES:
+            url = await stack.enter_async_context(server.another_database())
+            own = replace(ring, database=url)
+            await _fill(own, products)
+            catalog = await stack.enter_async_context(own.catalog())
+            folder = ring.folder / str(products)
+            folder.mkdir()
+            told = Results([], {})
+            chosen = replace(
+                options,
+                products=products,
+                rounds=1,
+                connections=options.connections[:1],
+                workloads=("hot", "random"),
+                peers=(),
+            )
+            benches[products] = Bench(chosen, {CATALOG: catalog}, told, folder), told
+        for _ in range(options.rounds):
+            for bench, _told in benches.values():
+                await bench.run()
+        for products, (_bench, told) in benches.items():
+            results.sizes += [(products, turn) for turn in told.turns]
+
+
+def _facts(options: Options, server: Server, peers_python: str) -> list[str]:
+    connections = ", ".join(f"{each:,}" for each in options.connections)
+    machine = f"{len(os.sched_getaffinity(0))} cores, shared with the database and wrk"
+    facts = [
+        f"{server.version}; {options.products:,} products, pages of {LIMIT}",
+        f"{machine}; Python {platform.python_version()}; {WORKERS} workers of each server",
+        f"turns of {options.seconds} s in {options.rounds} rounds, and medians of them;"
+        f" {connections} connections that ask again as soon as they are answered",
+        "the service without limits and, like its peers, without an access log",
+    ]
+    if nginx_version():
+        cache = "" if has_njs() else ", without njs and so without its cache"
+        facts.append(f"nginx {nginx_version()}{cache}")
+    else:
+        facts.append("without nginx, which is not there")
+    peers = [PEERS[name] for name in options.peers]
+    return [*facts, *(f"{peer.title}: {versions_of(peer, peers_python)}" for peer in peers)]
+
+
+def _tell(turn: str, contestant: Contestant, measured: Measured | None) -> None:
+    if measured:
+        rate = f"{measured.rate:,.0f}/s, p99 {measured.p99:,.0f} ms"
+        _say(f"{turn}: {contestant.title}: {rate}")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()

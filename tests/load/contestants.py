@@ -1,0 +1,399 @@
+"""Who is measured: the service, nginx before it, its peers, and the page as a file of nginx.
+
+All run two workers on the same database and wait, idle, for their turn.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import click
+import jwt
+from sqlalchemy import URL
+
+from catalog.auth.samples import username_of
+from tests.engines import tied_to_us
+from tests.server.nginx import NGINX, TEMPORARY, free_ports, has_njs, nginx, own_folder, without_njs
+
+WORKERS = 2
+START_PATIENCE_SECONDS = 60
+STOP_PATIENCE_SECONDS = 20
+QUIET_PATIENCE_SECONDS = 20
+PASSWORD = "correct horse battery staple"
+LIMIT = 100
+HOT_PATH = f"/api/products?limit={LIMIT}"
+TOKEN_SECONDS = 86_400
+
+CATALOG = "catalog"
+BEHIND_NGINX = "catalog-nginx"
+FILE = "nginx-file"
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another stack.
+
+    Attributes:
+        title: what it is called in tables.
+        driver: of its database URL.
+        command: module and arguments; ``{port}`` and ``{workers}`` are put in.
+        packages: whose versions are told.
+        own_packages: whether it needs other packages than the service.
+    """
+
+    title: str
+    driver: str
+    command: str
+    packages: tuple[str, ...]
+    own_packages: bool = True
+
+
+PEERS = {
+    "obvious": Peer(
+        "Quart, the obvious way",
+        "aiomysql",
+        # A longer queue than its own 100, as the others have by themselves.
+        "hypercorn -w {workers} -k asyncio -b 127.0.0.1:{port} --backlog 2048"
+        " tests.load.peers.obvious:app",
+        ("quart", "hypercorn", "sqlalchemy", "aiomysql"),
+        own_packages=False,
+    ),
+    "flask": Peer(
+        "Flask on gunicorn",
+        "pymysql",
+        "gunicorn -w {workers} -k sync -b 127.0.0.1:{port} --no-control-socket"
+        " tests.load.peers.flask_app:app",
+        ("flask", "gunicorn", "sqlalchemy", "pymysql"),
+    ),
+    "fastapi": Peer(
+        "FastAPI on uvicorn",
+        "asyncmy",
+        "uvicorn --workers {workers} --loop uvloop --http httptools --no-access-log"
+        " --log-level warning --port {port} tests.load.peers.fastapi_app:app",
+        ("fastapi", "uvicorn", "uvloop", "httptools", "sqlalchemy", "asyncmy"),
+    ),
+    "litestar": Peer(
+        "Litestar on granian",
+        "asyncmy",
+        # Its own queue of 1,024 connections would make 512 requests a worker wait in line outside.
+        "granian --interface asgi --workers {workers} --loop uvloop --http 1 --no-ws"
+        " --backlog 2048 --log-level warning --port {port} tests.load.peers.litestar_app:app",
+        ("litestar", "granian", "uvloop", "msgspec", "sqlalchemy", "asyncmy"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server that listens.
+
+    Attributes:
+        name: ``CATALOG``, ``BEHIND_NGINX``, ``FILE`` or one of ``PEERS``.
+        title: what it is called in tables.
+        url: where it listens.
+        pids: its processes; those that they have started are its too.
+        secret: what its tokens are signed with.
+    """
+
+    name: str
+    title: str
+    url: str
+    pids: tuple[int, ...]
+    secret: str = ""
+
+    def cpu_seconds(self) -> float:
+        """What all of its processes have used so far."""
+        return sum(map(cpu_seconds, self.pids))
+
+    def token(self) -> str:
+        """A token for creates, of the first sample account."""
+        if self.name in {CATALOG, BEHIND_NGINX, "obvious"}:
+            body = {"username": username_of(1), "password": PASSWORD}
+            return str(json.loads(self.ask("/api/auth/login", body))["access_token"])
+        claims = {"sub": "1", "exp": int(time.time()) + TOKEN_SECONDS}
+        return jwt.encode(claims, self.secret, "HS256")
+
+    def ask(self, path: str, body: object = None) -> bytes:
+        """Ask once.
+
+        Raises:
+            OSError: there was no answer, or it was a refusal.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        request = Request(self.url + path, data, headers)  # noqa: S310 (our own)
+        with urlopen(request, timeout=5) as answer:  # noqa: S310 (the same)
+            content: bytes = answer.read()
+        return content
+
+    async def quiet(self) -> None:
+        """Wait until it has nothing left to do of what it was asked before."""
+        deadline = time.monotonic() + QUIET_PATIENCE_SECONDS
+        before = self.cpu_seconds()
+        while time.monotonic() < deadline:
+            await asyncio.sleep(0.25)
+            now = self.cpu_seconds()
+            if now - before <= 0.03:
+                return
+            before = now
+
+
+@dataclass(frozen=True)
+class Ring:
+    """What contestants are started with.
+
+    Attributes:
+        database: where the tables are.
+        secret: what tokens are signed with.
+        peers_python: the interpreter with the peers' packages.
+        folder: for logs.
+    """
+
+    database: URL
+    secret: str
+    peers_python: str
+    folder: Path
+
+    def environment(self) -> dict[str, str]:
+        """The service's; no limit interferes, and tokens last."""
+        return {
+            # Nothing that somebody has set for a service of theirs.
+            **{name: value for name, value in os.environ.items() if not _is_setting(name)},
+            "DATABASE_URL": self.database.render_as_string(hide_password=False),
+            "JWT_SECRET_KEY": self.secret,
+            "ADMIN_PASSWORD": PASSWORD,
+            "CATALOG_ACCESS_TOKEN_TTL": str(TOKEN_SECONDS),
+            # None of the peers writes one.
+            "CATALOG_ACCESS_LOG": "off",
+            "CATALOG_TRUSTED_PROXIES": "127.0.0.1",
+            **{
+                f"CATALOG_{kind}_LIMIT": "off"
+                for kind in ("SIGNUP", "LOGIN", "REFRESH", "READ", "WRITE")
+            },
+        }
+
+    async def run_catalog(self, *command: str) -> None:
+        """Run one of the service's commands to its end.
+
+        Raises:
+            click.ClickException: it failed; what it said is above.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "catalog", *command),
+            env=self.environment(),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        if await process.wait():
+            raise click.ClickException(f"catalog {command[0]} failed.")
+
+    @asynccontextmanager
+    async def catalog(self) -> AsyncIterator[Contestant]:
+        """Run the service."""
+        command = "catalog serve --bind 127.0.0.1:{port} --workers {workers}"
+        async with self._serving(sys.executable, command, CATALOG, self.environment()) as (
+            pid,
+            url,
+        ):
+            yield Contestant(CATALOG, "the service", url, (pid,))
+
+    @asynccontextmanager
+    async def behind_nginx(self, catalog: Contestant) -> AsyncIterator[Contestant]:
+        """Run nginx before the service, with the configuration that is shipped."""
+        async with nginx(catalog.url, edit=_as_shipped) as front:
+            pid = int((front.folder / "nginx.pid").read_text())
+            if has_njs():
+                await front.caching()
+            title = "the service, through nginx"
+            yield Contestant(BEHIND_NGINX, title, front.url, (pid, *catalog.pids))
+
+    @asynccontextmanager
+    async def file(self, front: Contestant) -> AsyncIterator[Contestant]:
+        """Run an nginx that has the first page as a file."""
+        with own_folder() as folder:
+            port = _free_port()
+            _configure_file(folder, port, front.url + HOT_PATH)
+            assert NGINX is not None
+            command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
+            process = await asyncio.create_subprocess_exec(*tied_to_us(), *command)
+            try:
+                contestant = Contestant(
+                    FILE, "nginx, the page as a file", f"http://127.0.0.1:{port}", (process.pid,)
+                )
+                await _answering(process, contestant.url)
+                yield contestant
+            finally:
+                await _end(process)
+
+    @asynccontextmanager
+    async def peer(self, name: str) -> AsyncIterator[Contestant]:
+        """Run a peer."""
+        peer = PEERS[name]
+        url = self.database.set(drivername=f"mysql+{peer.driver}")
+        environment = {
+            **os.environ,
+            "DATABASE_URL": url.render_as_string(hide_password=False),
+            "JWT_SECRET_KEY": self.secret,
+        }
+        python = self.peers_python if peer.own_packages else sys.executable
+        async with self._serving(python, peer.command, name, environment) as (pid, listens):
+            yield Contestant(name, peer.title, listens, (pid,), self.secret)
+
+    @asynccontextmanager
+    async def _serving(
+        self, python: str, command: str, name: str, environment: Mapping[str, str]
+    ) -> AsyncIterator[tuple[int, str]]:
+        port = _free_port()
+        arguments = command.format(port=port, workers=WORKERS).split()
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(*tied_to_us(), python, "-m", *arguments),
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            await _answering(process, url, log)
+            yield process.pid, url
+        finally:
+            await _end(process)
+
+
+_VERSIONS = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv[1:]))"
+
+
+def versions_of(peer: Peer, peers_python: str) -> str:
+    """A peer's packages with their versions."""
+    python = peers_python if peer.own_packages else sys.executable
+    printed = subprocess.check_output([python, "-c", _VERSIONS, *peer.packages], text=True)
+    return ", ".join(map(" ".join, zip(peer.packages, printed.split(), strict=True)))
+
+
+def nginx_version() -> str | None:
+    """That of nginx, if there is one."""
+    if NGINX is None:
+        return None
+    told = subprocess.run([NGINX, "-v"], check=True, capture_output=True, text=True).stderr
+    return told.strip().rpartition("/")[2]
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and its descendants have used so far."""
+    ticks = 0
+    for each in _with_descendants(pid):
+        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / _TICKS_PER_SECOND
+
+
+def _with_descendants(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _with_descendants(int(child))
+
+
+def _free_port() -> int:
+    with free_ports(1) as (port,):
+        return port
+
+
+def _is_setting(name: str) -> bool:
+    """Whether a variable is one of the service's."""
+    return name.startswith(("CATALOG_", "ADMIN_", "JWT_", "DATABASE_URL"))
+
+
+async def _answering(process: Process, url: str, log: Path | None = None) -> None:
+    """Wait until a server answers that was started."""
+    deadline = time.monotonic() + START_PATIENCE_SECONDS
+    while True:
+        try:
+            with urlopen(url + HOT_PATH, timeout=5):  # noqa: S310 (our own)
+                return
+        except OSError:
+            if process.returncode is not None or time.monotonic() > deadline:
+                said = log.read_text()[-2000:] if log else ""
+                raise click.ClickException(f"{url} does not answer.\n{said}") from None
+            await asyncio.sleep(0.1)
+
+
+async def _end(process: Process) -> None:
+    """Stop a server; kill it and what it has started if that takes too long."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_PATIENCE_SECONDS)
+    except TimeoutError:
+        for pid in _with_descendants(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _as_shipped(text: str) -> str:
+    """Write the access log in lots again, which tests cannot wait for."""
+    text = text.replace("access.log catalog;", "access.log catalog buffer=64k flush=1s;")
+    return text if has_njs() else without_njs(text)
+
+
+_FILE_CONFIGURATION = """
+worker_processes {workers};
+worker_rlimit_nofile 65536;
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections 20480; }}
+http {{
+    {paths}
+    default_type application/json;
+    access_log off;
+    server_tokens off;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_timeout 15s;
+    keepalive_requests 100000;
+    open_file_cache max=2000 inactive=20s;
+    open_file_cache_valid 60s;
+    server {{
+        listen 127.0.0.1:{port} backlog=2048;
+        location = /api/products {{
+            alias {folder}/page.json;
+            {headers}
+        }}
+    }}
+}}
+"""
+
+# What nginx sends with any file, and what belongs to one connection.
+_OF_FILES = {"connection", "content-length", "content-type", "date", "etag", "server"}
+
+
+def _configure_file(folder: Path, port: int, url: str) -> None:
+    """Have nginx serve the page of a URL, with the same headers."""
+    with urlopen(url, timeout=5) as answer:  # noqa: S310 (our own)
+        (folder / "page.json").write_bytes(answer.read())
+        fields = [each for each in answer.headers.items() if each[0].lower() not in _OF_FILES]
+    headers = "\n            ".join(
+        f"add_header {name} {json.dumps(value.replace('$', ''))};" for name, value in fields
+    )
+    paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in TEMPORARY)
+    (folder / "nginx.conf").write_text(
+        _FILE_CONFIGURATION.format(
+            workers=WORKERS, folder=folder, port=port, headers=headers, paths=paths
+        )
+    )

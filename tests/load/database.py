@@ -1,0 +1,95 @@
+"""The database server that a benchmark runs on: one that is given, or one of its own."""
+
+import secrets
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from sqlalchemy import URL
+
+from catalog.settings import parse_database_url
+from tests.engines import (
+    EngineMissing,
+    answering,
+    connected,
+    mariadb,
+    private_server,
+    server_program,
+)
+
+# What the pages and the log take, so that no turn is about the disk; the rest is as the server
+# comes, which means that each commit is on disk before it is answered.
+_OPTIONS = ["--innodb-buffer-pool-size=1G", "--max-connections=500"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server with a database for the benchmark.
+
+    Attributes:
+        version: what it is, such as ``MySQL 9.7.0``.
+        url: of the database.
+    """
+
+    version: str
+    url: URL
+
+    @asynccontextmanager
+    async def another_database(self) -> AsyncIterator[URL]:
+        """Make one for as long as the block lasts; the account must have the right to."""
+        url = self.url.set(database=f"catalog_bench_{secrets.token_hex(6)}")
+        async with connected(self.url) as cursor:
+            await cursor.execute(f"CREATE DATABASE {url.database} CHARACTER SET utf8mb4")
+        try:
+            yield url
+        finally:
+            async with connected(self.url) as cursor:
+                await cursor.execute(f"DROP DATABASE {url.database}")
+
+
+@asynccontextmanager
+async def database_server(given: str | None, folder: Path) -> AsyncIterator[Server]:
+    """Give a server with an empty database: the one at a URL, else a MySQL, else a MariaDB.
+
+    Raises:
+        click.ClickException: the database has tables already, or there is no server.
+    """
+    if given is not None:
+        url = parse_database_url(given)
+        yield Server(await _version(url), url)
+        return
+    with _private(folder) as (process, url):
+        await answering(process, url)
+        server = Server(await _version(url, empty=False), url)
+        async with server.another_database() as own:
+            yield Server(server.version, own)
+
+
+async def _version(url: URL, *, empty: bool = True) -> str:
+    async with connected(url) as cursor:
+        if empty and await cursor.execute("SHOW TABLES"):
+            raise click.ClickException(f"{url.database} has tables already; give an empty one.")
+        await cursor.execute("SELECT VERSION()")
+        (version,) = await cursor.fetchone()
+    return f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.partition('-')[0]}"
+
+
+@contextmanager
+def _private(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
+    mysqld = server_program("mysqld")
+    # MariaDB's packages call theirs so too.
+    if mysqld and b"MariaDB" not in subprocess.check_output([mysqld, "--version"]):
+        serving = [mysqld, *_OPTIONS, "--mysqlx=OFF"]
+        with private_server([mysqld, "--initialize-insecure"], serving, folder) as started:
+            yield started
+        return
+    try:
+        with mariadb(folder, *_OPTIONS) as started:
+            yield started
+    except EngineMissing:
+        raise click.ClickException(
+            "There is neither MySQL nor MariaDB: install one, or give --url."
+        ) from None

@@ -1,0 +1,279 @@
+"""What was measured, as tables in Markdown and as a chart."""
+
+import json
+import statistics
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tests.load.contestants import FILE, PEERS
+from tests.load.wrk import Measured
+
+T = TypeVar("T")
+
+DOCS = Path(__file__).parents[2] / "docs"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+TITLES = {
+    "hot": "The first page",
+    "random": "Random pages",
+    "logins": "Log-ins beside reads",
+    "overload": "Ten times as many clients",
+    "create": "Creates",
+    "mix": "95 % first page, 5 % creates",
+    "size": "Few and many products",
+}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one contestant has done under one load; None where that could not be measured."""
+
+    workload: str
+    connections: int
+    round: int
+    name: str
+    measured: Measured | None
+
+
+@dataclass(frozen=True)
+class LogIns:
+    """Log-ins beside reads in one turn; times in milliseconds."""
+
+    name: str
+    rate: float
+    p50: float
+    p99: float
+    calm_p99: float
+    list_p50: float
+    list_p99: float
+    failed: int
+
+
+@dataclass(frozen=True)
+class Overload:
+    """One turn with too many clients.
+
+    Attributes:
+        obedient: whether they heeded ``Retry-After``.
+        peak: answers a second with few clients, just before.
+        measured: with many.
+        recovery: seconds until it answered again as before; None if it did not in time.
+    """
+
+    name: str
+    obedient: bool
+    peak: float
+    measured: Measured
+    recovery: float | None
+
+
+@dataclass
+class Results:
+    """All of it.
+
+    Attributes:
+        facts: what it was measured on and how, one a line.
+        titles: what contestants are called, in the order of the tables.
+    """
+
+    facts: list[str]
+    titles: dict[str, str]
+    turns: list[Turn] = field(default_factory=list)
+    log_ins: list[LogIns] = field(default_factory=list)
+    overloads: list[Overload] = field(default_factory=list)
+    sizes: list[tuple[int, Turn]] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The facts and the tables."""
+        parts = ["\n".join(f"- {fact}" for fact in self.facts)]
+        for workload, title in TITLES.items():
+            table = {
+                "logins": self._log_in_table,
+                "overload": self._overload_table,
+                "size": self._size_table,
+            }.get(workload, lambda workload=workload: self._rate_table(workload))()
+            if table:
+                parts.append(f"### {title}\n\n{table}")
+        return "\n\n".join(parts) + "\n"
+
+    def _rate_table(self, workload: str) -> str:
+        turns = [turn for turn in self.turns if turn.workload == workload]
+        with_file = any(turn.name == FILE for turn in turns)
+        head = ["connections", "server", "requests/s", "to best peer"]
+        head += ["to file"] if with_file else []
+        head += ["CPU µs", "machine µs", "p50 ms", "p99 ms", "refused", "failed"]
+        rows = []
+        for connections in sorted({turn.connections for turn in turns}):
+            for name in self.titles:
+                own = [
+                    each for each in turns if (each.connections, each.name) == (connections, name)
+                ]
+                if own:
+                    rows.append(
+                        [f"{connections:,}", self.titles[name], *self._cells(own, turns, with_file)]
+                    )
+        return _table(head, rows)
+
+    def _cells(self, own: list[Turn], turns: list[Turn], with_file: bool) -> list[str]:
+        measured = [turn.measured for turn in own if turn.measured]
+        if not measured:
+            return ["could not be measured"]
+        ratios = [_ratio(own, turns, PEERS)]
+        if with_file:
+            ratios.append(_ratio(own, turns, [FILE]))
+        return [
+            f"{_median(measured, lambda each: each.rate):,.0f}",
+            *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+            f"{_median(measured, lambda each: each.cpu_us):,.0f}",
+            f"{_median(measured, lambda each: each.machine_us):,.0f}",
+            f"{_median(measured, lambda each: each.p50):,.1f}",
+            f"{_median(measured, lambda each: each.p99):,.1f}",
+            f"{sum(each.refused for each in measured):,}",
+            f"{sum(each.failed for each in measured):,}",
+        ]
+
+    def _log_in_table(self) -> str:
+        head = [
+            "server",
+            "log-ins/s",
+            "p50 ms",
+            "p99 ms",
+            "list p99 ms alone",
+            "list p50 ms beside",
+        ]
+        head += ["list p99 ms beside", "failed"]
+        rows = []
+        for name, title in self.titles.items():
+            own = [each for each in self.log_ins if each.name == name]
+            if own:
+                columns: list[Callable[[LogIns], float]] = [
+                    lambda each: each.rate,
+                    lambda each: each.p50,
+                    lambda each: each.p99,
+                    lambda each: each.calm_p99,
+                    lambda each: each.list_p50,
+                    lambda each: each.list_p99,
+                ]
+                cells = [f"{_median(own, column):,.1f}" for column in columns]
+                rows.append([title, *cells, str(sum(each.failed for each in own))])
+        return _table(head, rows)
+
+    def _overload_table(self) -> str:
+        head = ["server", "clients", "peak/s", "answers/s ÷ peak", "p99 ms of them, at most"]
+        head += ["503", "failed", "normal after s"]
+        rows = []
+        for name, title in self.titles.items():
+            for obedient in (True, False):
+                own = [
+                    each
+                    for each in self.overloads
+                    if (each.name, each.obedient) == (name, obedient)
+                ]
+                if own:
+                    rows.append(
+                        [title, "wait as told" if obedient else "do not", *_overloaded(own)]
+                    )
+        return _table(head, rows)
+
+    def _size_table(self) -> str:
+        sizes = sorted({products for products, _ in self.sizes})
+        head = ["pages", *(f"requests/s of {products:,}" for products in sizes), "ratio"]
+        rows = []
+        for workload in ("hot", "random"):
+            rates = {
+                products: [
+                    turn.measured.rate
+                    for size, turn in self.sizes
+                    if size == products and turn.workload == workload and turn.measured
+                ]
+                for products in sizes
+            }
+            if sizes and all(rates.values()):
+                pairs = zip(rates[sizes[0]], rates[sizes[-1]], strict=False)
+                ratio = statistics.median(small / large for small, large in pairs)
+                medians = [f"{statistics.median(rates[products]):,.0f}" for products in sizes]
+                rows.append([TITLES[workload].lower(), *medians, f"{ratio:.2f}"])
+        return _table(head, rows)
+
+    def write(self, peers_python: str) -> None:
+        """Put the tables between the markers of docs/performance.md, and the chart beside it."""
+        file = DOCS / "performance.md"
+        text = file.read_text() if file.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
+        if BEGIN not in text or END not in text:
+            text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
+        before, _, rest = text.partition(BEGIN)
+        after = rest.partition(END)[2]
+        picture = ""
+        panels = self._panels()
+        if panels:
+            picture = "![Requests/s as multiples of the best peer's](performance.png)\n\n"
+            command = [peers_python, "-m", "tests.load.plot", str(DOCS / "performance.png")]
+            subprocess.run(command, input=json.dumps(panels), text=True, check=True)
+        file.write_text(f"{before}{BEGIN}\n\n{picture}{self.markdown()}\n{END}{after}")
+
+    def _panels(self) -> list[dict[str, object]]:
+        """What the chart shows: of each workload, the fewest connections."""
+        panels: list[dict[str, object]] = []
+        for workload in TITLES:
+            turns = [turn for turn in self.turns if turn.workload == workload]
+            connections = min((turn.connections for turn in turns), default=0)
+            turns = [turn for turn in turns if turn.connections == connections]
+            bars = []
+            for name, title in self.titles.items():
+                ratio = _ratio([turn for turn in turns if turn.name == name], turns, PEERS)
+                if ratio:
+                    bars.append({"name": name, "title": title, "ratio": ratio})
+            if bars:
+                title = f"{TITLES[workload]}, {connections:,} connections"
+                panels.append({"title": title, "bars": bars})
+        return panels
+
+
+def _ratio(own: list[Turn], turns: list[Turn], others: Iterable[str]) -> float | None:
+    """The median over rounds of how many times as much as the best of the others it has done."""
+    others = set(others)
+    ratios = []
+    for turn in own:
+        best = max(
+            (
+                each.measured.rate
+                for each in turns
+                if (each.connections, each.round) == (turn.connections, turn.round)
+                and each.name in others
+                and each.measured
+            ),
+            default=0,
+        )
+        if turn.measured and best:
+            ratios.append(turn.measured.rate / best)
+    return statistics.median(ratios) if ratios else None
+
+
+def _overloaded(own: list[Overload]) -> list[str]:
+    refused = sum(each.measured.refused for each in own)
+    requests = sum(each.measured.requests for each in own)
+    recoveries = [each.recovery for each in own]
+    slowest = max((each for each in recoveries if each is not None), default=None)
+    return [
+        f"{_median(own, lambda each: each.peak):,.0f}",
+        f"{_median(own, lambda each: each.measured.rate / each.peak):.2f}",
+        f"{_median(own, lambda each: each.measured.accepted_p99):,.0f}",
+        f"{refused / max(requests, 1):.0%}",
+        f"{sum(each.measured.failed for each in own):,}",
+        "never" if None in recoveries else f"{slowest:.1f}",
+    ]
+
+
+def _median(values: Sequence[T], of: Callable[[T], float]) -> float:
+    return statistics.median(map(of, values))
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown; nothing without rows."""
+    if not rows:
+        return ""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
