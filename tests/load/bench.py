@@ -50,7 +50,8 @@ ACCOUNTS = 300
 PLACES = 5000
 """Random pages; a turn of some seconds asks for few of them twice."""
 
-SIZES = (10_000, 1_000_000)
+BUSY = 0.05
+"""Of the machine, before anything was started; more than that is told."""
 
 PEAK_CONNECTIONS = 64
 OVERLOAD = 10
@@ -79,7 +80,8 @@ class Options:
     "workloads",
     multiple=True,
     type=click.Choice(WORKLOADS),
-    help="All but size unless told, which fills two databases and takes a while.",
+    help="All but size unless told, which fills two more databases: with a tenth of the products,"
+    " and with ten times as many.",
 )
 @click.option(
     "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)), help="All unless told."
@@ -121,12 +123,17 @@ def main(url: str | None, write: bool, peers_python: str, **given: tuple[str, ..
 async def measure(options: Options, url: str | None, peers_python: str, folder: Path) -> Results:
     """Start what there is to start, and let all take turns."""
     async with AsyncExitStack() as stack:
+        others = await wrk.busy()
         _say("Starting the database")
         server = await stack.enter_async_context(database_server(url, folder))
         ring = Ring(server.url, secrets.token_hex(32), peers_python, folder)
         results = Results(_facts(options, server, peers_python), {})
+        if others > BUSY:
+            results.facts.append(f"others used {others:.0%} of the machine when it began")
+            _say(results.facts[-1])
         if set(options.workloads) - {"size"}:
             contestants = await _start(stack, ring, options)
+            results.facts.append(_weigh(contestants))
             results.titles = {each.name: each.title for each in contestants.values()}
             await Bench(options, contestants, results, folder).run()
         if "size" in options.workloads:
@@ -148,6 +155,23 @@ async def _start(stack: AsyncExitStack, ring: Ring, options: Options) -> dict[st
     if nginx_version():
         found.append(await stack.enter_async_context(ring.file(catalog)))
     return {each.name: each for each in found}
+
+
+def _weigh(contestants: Mapping[str, Contestant]) -> str:
+    """How long the first page of each is.
+
+    Raises:
+        click.ClickException: they do not show the same products.
+    """
+    pages = {each.title: each.ask(HOT_PATH) for each in contestants.values()}
+    products = {title: json.loads(page)["products"] for title, page in pages.items()}
+    for title, shown in products.items():
+        expected = products[contestants[CATALOG].title]
+        for field in ("id", "name", "description", "price", "user_id", "version"):
+            if [each[field] for each in shown] != [each[field] for each in expected]:
+                raise click.ClickException(f"{title} shows another {field} than the service.")
+    lengths = sorted(map(len, pages.values()))
+    return f"a page is {lengths[0]:,} to {lengths[-1]:,} bytes long, as each server writes it"
 
 
 async def _fill(ring: Ring, products: int) -> None:
@@ -368,7 +392,7 @@ async def _compare_sizes(options: Options, server: Server, ring: Ring, results: 
     """Let the service take turns on few products and on many."""
     async with AsyncExitStack() as stack:
         benches: dict[int, tuple[Bench, Results]] = {}
-        for products in SIZES:
+        for products in (max(options.products // 10, 1), options.products * 10):
             url = await stack.enter_async_context(server.another_database())
             own = replace(ring, database=url)
             await _fill(own, products)

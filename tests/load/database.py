@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiomysql
 import click
 from sqlalchemy import URL
 
@@ -62,7 +63,11 @@ async def database_server(given: str | None, folder: Path) -> AsyncIterator[Serv
         yield Server(await _version(url), url)
         return
     with _private(folder) as (process, url):
-        await answering(process, url)
+        try:
+            await answering(process, url)
+        except aiomysql.OperationalError:
+            log = (folder / "log").read_text()[-2000:]
+            raise click.ClickException(f"The database did not start.\n{log}") from None
         server = Server(await _version(url, empty=False), url)
         async with server.another_database() as own:
             yield Server(server.version, own)
@@ -82,7 +87,8 @@ def _private(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
     mysqld = server_program("mysqld")
     # MariaDB's packages call theirs so too.
     if mysqld and b"MariaDB" not in subprocess.check_output([mysqld, "--version"]):
-        serving = [mysqld, *_OPTIONS, "--mysqlx=OFF"]
+        # The second is for a folder that only the package's own service makes.
+        serving = [mysqld, *_OPTIONS, "--mysqlx=OFF", "--secure-file-priv=NULL"]
         with private_server([mysqld, "--initialize-insecure"], serving, folder) as started:
             yield started
         return

@@ -16,6 +16,12 @@ T = TypeVar("T")
 DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
+LEGEND = """\
+Requests/s counts answers with 2xx. "To best peer" and "to file" are ratios within a round, to the
+best of the Python peers and to nginx with the page as a file. CPU is per answer: of the server's
+processes, and of the whole machine, which is with the database and without wrk. Failed are
+connections that were refused or broke, and answers that took more than 10 s."""
+
 TITLES = {
     "hot": "The first page",
     "random": "Random pages",
@@ -88,7 +94,7 @@ class Results:
 
     def markdown(self) -> str:
         """The facts and the tables."""
-        parts = ["\n".join(f"- {fact}" for fact in self.facts)]
+        parts = ["\n".join(f"- {fact}" for fact in self.facts), LEGEND]
         for workload, title in TITLES.items():
             table = {
                 "logins": self._log_in_table,
@@ -104,7 +110,7 @@ class Results:
         with_file = any(turn.name == FILE for turn in turns)
         head = ["connections", "server", "requests/s", "to best peer"]
         head += ["to file"] if with_file else []
-        head += ["CPU µs", "machine µs", "p50 ms", "p99 ms", "refused", "failed"]
+        head += ["CPU µs", "machine µs", "p50 ms", "p99 ms", "not 2xx", "failed"]
         rows = []
         for connections in sorted({turn.connections for turn in turns}):
             for name in self.titles:
@@ -121,6 +127,9 @@ class Results:
         measured = [turn.measured for turn in own if turn.measured]
         if not measured:
             return ["could not be measured"]
+        if not any(each.requests for each in measured):
+            failed = sum(each.failed for each in measured)
+            return ["0", *[""] * (6 if with_file else 5), "0", f"{failed:,}"]
         ratios = [_ratio(own, turns, PEERS)]
         if with_file:
             ratios.append(_ratio(own, turns, [FILE]))

@@ -7,6 +7,7 @@ runs are written here.
 import asyncio
 import json
 import os
+import random
 import resource
 import shutil
 from collections.abc import Sequence
@@ -132,8 +133,10 @@ def page(path: str) -> Script:
 
 
 def random_pages(paths: Sequence[str], file: Path) -> Script:
-    """All of these pages, which are kept in a file."""
-    file.write_text("".join(f"{path}\n" for path in paths))
+    """All of these pages in an order that is the same for all, kept in a file."""
+    shuffled = list(paths)
+    random.Random(0).shuffle(shuffled)  # noqa: S311 (repeatable is what it must be)
+    file.write_text("".join(f"{path}\n" for path in shuffled))
     return Script(paths[0], _SETUP + _RANDOM.format(paths=_quoted(str(file))))
 
 
@@ -188,6 +191,13 @@ class Measured:
         return (self.requests - self.refused) / self.seconds
 
 
+async def busy() -> float:
+    """The share of this machine's cores that others use."""
+    before = _of_machine()
+    await asyncio.sleep(1)
+    return (_of_machine() - before) / (os.cpu_count() or 1)
+
+
 async def load(
     contestant: Contestant, script: Script, *, connections: int, seconds: int, folder: Path
 ) -> Measured:
@@ -206,7 +216,12 @@ async def load(
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        # Ctrl-C ends the load too, and not only the wait for it.
+        if process.returncode is None:
+            process.kill()
     own = contestant.cpu_seconds() - own
     machine = _of_machine() - machine - (_of_children() - wrk)
     try:
