@@ -114,20 +114,26 @@ def main(url: str | None, write: bool, peers_python: str, **given: tuple[str, ..
     )
     wrk.require_wrk(max(*options.connections, OVERLOAD * PEAK_CONNECTIONS))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        results = asyncio.run(measure(options, url, peers_python, Path(folder)))
-    click.echo(results.markdown())
+        results = Results([], {})
+        try:
+            asyncio.run(measure(options, url, peers_python, Path(folder), results))
+        finally:
+            # What there is so far, too, when somebody has had enough.
+            click.echo(results.markdown())
     if write:
         results.write(peers_python)
 
 
-async def measure(options: Options, url: str | None, peers_python: str, folder: Path) -> Results:
+async def measure(
+    options: Options, url: str | None, peers_python: str, folder: Path, results: Results
+) -> None:
     """Start what there is to start, and let all take turns."""
     async with AsyncExitStack() as stack:
         others = await wrk.busy()
         _say("Starting the database")
         server = await stack.enter_async_context(database_server(url, folder))
         ring = Ring(server.url, secrets.token_hex(32), peers_python, folder)
-        results = Results(_facts(options, server, peers_python), {})
+        results.facts += _facts(options, server, peers_python)
         if others > BUSY:
             results.facts.append(f"others used {others:.0%} of the machine when it began")
             _say(results.facts[-1])
@@ -138,7 +144,6 @@ async def measure(options: Options, url: str | None, peers_python: str, folder: 
             await Bench(options, contestants, results, folder).run()
         if "size" in options.workloads:
             await _compare_sizes(options, server, ring, results)
-    return results
 
 
 async def _start(stack: AsyncExitStack, ring: Ring, options: Options) -> dict[str, Contestant]:
@@ -253,7 +258,9 @@ class Bench:
             await self._warm_up(each, scripts[each.name])
         for connections in self._options.connections:
             for number in range(1, self._options.rounds + 1):
-                for each in contestants:
+                # Nobody is always the one after the one that leaves most to do behind.
+                first = number % len(contestants)
+                for each in (*contestants[first:], *contestants[:first]):
                     measured = await self._turn(each, scripts[each.name], connections)
                     self._results.turns.append(
                         Turn(workload, connections, number, each.name, measured)
@@ -267,6 +274,15 @@ class Bench:
     async def _turn(
         self, contestant: Contestant, script: Script, connections: int, *, seconds: int = 0
     ) -> Measured | None:
+        """What it does under a load; None if it broke down, and the others go on."""
+        measured = await self._flood(contestant, script, connections, seconds=seconds)
+        await contestant.quiet()
+        return measured
+
+    async def _flood(
+        self, contestant: Contestant, script: Script, connections: int, *, seconds: int = 0
+    ) -> Measured | None:
+        """The same, without waiting for it to have done with it."""
         try:
             return await wrk.load(
                 contestant,
@@ -276,11 +292,8 @@ class Bench:
                 folder=self._folder,
             )
         except (click.ClickException, OSError) as error:
-            # A server that broke down under load is told of, and the others go on.
             _say(f"{contestant.title}: {error}")
             return None
-        finally:
-            await contestant.quiet()
 
     async def _log_ins(self) -> None:
         names = [each for each in (CATALOG, "obvious") if each in self._contestants]
@@ -295,8 +308,12 @@ class Bench:
                     self._options.seconds,
                     requests,
                 )
-                alone = await load.run(with_log_ins=False)
-                beside = await load.run(with_log_ins=True)
+                try:
+                    alone = await load.run(with_log_ins=False)
+                    beside = await load.run(with_log_ins=True)
+                except (OSError, EOFError) as error:
+                    _say(f"{self._contestants[name].title}: {error!r}")
+                    continue
                 outcomes = alone.outcomes + beside.outcomes
                 wrong = sum(outcomes.values()) - outcomes["list 200"] - outcomes["log-in 200"]
                 self._results.log_ins.append(
@@ -323,7 +340,7 @@ class Bench:
                     calm = max(_seconds_of(contestant, script.path) or 1 for _ in range(20))
                     peak = await self._turn(contestant, script, PEAK_CONNECTIONS)
                     asked = script.obedient() if obedient else script
-                    measured = await self._flood(contestant, asked)
+                    measured = await self._flood(contestant, asked, OVERLOAD * PEAK_CONNECTIONS)
                     recovery = await _recovery(contestant, script.path, calm)
                     await contestant.quiet()
                     _tell(f"overload, round {number}", contestant, measured)
@@ -331,19 +348,6 @@ class Bench:
                         self._results.overloads.append(
                             Overload(name, obedient, peak.rate, measured, recovery)
                         )
-
-    async def _flood(self, contestant: Contestant, script: Script) -> Measured | None:
-        try:
-            return await wrk.load(
-                contestant,
-                script,
-                connections=OVERLOAD * PEAK_CONNECTIONS,
-                seconds=self._options.seconds,
-                folder=self._folder,
-            )
-        except (click.ClickException, OSError) as error:
-            _say(f"{contestant.title}: {error}")
-            return None
 
 
 def places_of(contestant: Contestant, products: int) -> list[str]:
@@ -397,6 +401,7 @@ async def _compare_sizes(options: Options, server: Server, ring: Ring, results: 
             own = replace(ring, database=url)
             await _fill(own, products)
             catalog = await stack.enter_async_context(own.catalog())
+            catalog = replace(catalog, title=f"the service with {products:,} products")
             folder = ring.folder / str(products)
             folder.mkdir()
             told = Results([], {})

@@ -12,7 +12,7 @@ import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -24,6 +24,7 @@ from sqlalchemy import URL
 from catalog.auth.samples import username_of
 from tests.engines import tied_to_us
 from tests.server.nginx import NGINX, TEMPORARY, free_ports, has_njs, nginx, own_folder, without_njs
+from tests.server.processes import GONE
 
 WORKERS = 2
 START_PATIENCE_SECONDS = 60
@@ -296,16 +297,21 @@ def cpu_seconds(pid: int) -> float:
     """What a process and its descendants have used so far."""
     ticks = 0
     for each in _with_descendants(pid):
-        fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        # It may end while it is looked at.
+        with suppress(*GONE):
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
     return ticks / _TICKS_PER_SECOND
 
 
 def _with_descendants(pid: int) -> Iterator[int]:
     yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from _with_descendants(int(child))
+    children: list[str] = []
+    with suppress(*GONE):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += (task / "children").read_text().split()
+    for child in children:
+        yield from _with_descendants(int(child))
 
 
 def _free_port() -> int:
@@ -341,7 +347,8 @@ async def _end(process: Process) -> None:
         await asyncio.wait_for(process.wait(), STOP_PATIENCE_SECONDS)
     except TimeoutError:
         for pid in _with_descendants(process.pid):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         await process.wait()
 
 
