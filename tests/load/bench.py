@@ -45,6 +45,8 @@ WORKLOADS = tuple(TITLES)
 """In the order in which they are run: all that write come last, so that the first page is still
 what the file has."""
 
+IDLE_SECONDS = 3
+
 ACCOUNTS = 300
 
 PLACES = 5000
@@ -139,7 +141,7 @@ async def measure(
             _say(results.facts[-1])
         if set(options.workloads) - {"size"}:
             contestants = await _start(stack, ring, options)
-            results.facts.append(_weigh(contestants))
+            results.facts += [_weigh(contestants), await _idle(contestants)]
             results.titles = {each.name: each.title for each in contestants.values()}
             await Bench(options, contestants, results, folder).run()
         if "size" in options.workloads:
@@ -177,6 +179,17 @@ def _weigh(contestants: Mapping[str, Contestant]) -> str:
                 raise click.ClickException(f"{title} shows another {field} than the service.")
     lengths = sorted(map(len, pages.values()))
     return f"a page is {lengths[0]:,} to {lengths[-1]:,} bytes long, as each server writes it"
+
+
+async def _idle(contestants: Mapping[str, Contestant]) -> str:
+    """What all of them take from whoever has its turn."""
+    # nginx counts the service that is behind it as its own.
+    twice = CATALOG if BEHIND_NGINX in contestants else None
+    servers = [each for each in contestants.values() if each.name != twice]
+    before = sum(each.cpu_seconds() for each in servers)
+    await asyncio.sleep(IDLE_SECONDS)
+    used = sum(each.cpu_seconds() for each in servers) - before
+    return f"all servers stay up; idle, they use {used / IDLE_SECONDS:.0%} of one core together"
 
 
 async def _fill(ring: Ring, products: int) -> None:
