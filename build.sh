@@ -210,6 +210,7 @@ bench() {
   setup_peers
   want_mariadb
   want_wrk
+  want_nginx
   exec "$venv/bin/python" -m tests.load.bench --peers-python "$venv-bench/bin/python" "$@"
 }
 
