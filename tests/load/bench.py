@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import secrets
+import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -114,6 +115,8 @@ def main(url: str | None, write: bool, peers_python: str, **given: tuple[str, ..
         peers=options.peers or tuple(PEERS),
         connections=options.connections or (64, 512, 5000),
     )
+    # Who is told to end as by Ctrl-C ends what was started, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wrk.require_wrk(max(*options.connections, OVERLOAD * PEAK_CONNECTIONS))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         results = Results([], {})
