@@ -170,11 +170,15 @@ class Database:
 
         The pool itself lets newcomers pass those who wait, some of them until they give up.
         """
-        try:
-            async with asyncio.timeout(self._patience):
-                await self._read_turns.acquire()
-        except TimeoutError:
-            raise PoolTimeout from None
+        if self._read_turns.locked():
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._read_turns.acquire()
+            except TimeoutError:
+                raise PoolTimeout from None
+        else:
+            # There is one: it takes no time, and no timer.
+            await self._read_turns.acquire()
         try:
             yield
         finally:

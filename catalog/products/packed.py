@@ -18,25 +18,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.texts import read_texts
 from catalog.products import queries
-from catalog.products.models import ChangeCounter
+from catalog.products.models import ChangeCounter, Product
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import Sort
 
 _SEPARATOR = "\0"
-_NUL: ColumnElement[str] = literal_column("0x00")
+# As text and not as bytes, for which the servers take a fifth longer; and joined by ``CONCAT``,
+# which costs less than ``CONCAT_WS`` does.
+_NUL: ColumnElement[str] = literal_column("'\\0'")
 
 
 @cache
 def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
     """``queries.page``, but a text for each product, and beside it the position."""
-    # Of the only column that may be null, null is empty and a text has a letter before it.
-    texts = [
-        func.ifnull(func.concat("=", column), "") if column.key == "description" else column
-        for column in queries.COLUMNS
-    ]
+    # Of the only column that may be null, null is empty and a text has a letter before it. Instants
+    # are as the servers write them.
+    table = Product.__table__.c
+    texts: list[ColumnElement[Any]] = [table[name] for name in FIELDS]
+    texts[_DESCRIPTION] = func.ifnull(func.concat("=", table.description), "")
+    separated = [each for text in texts for each in (text, _NUL)][:-1]
     position = select(ChangeCounter.position).scalar_subquery()
     found = queries.page(sort=sort, filters=filters, resumed=resumed)
-    return found.with_only_columns(func.concat_ws(_NUL, *texts), position)
+    return found.with_only_columns(func.concat(*separated), position)
 
 
 async def read_page(
@@ -71,6 +74,8 @@ class Packed:
         product["price"] = float(product["price"])
         for field in ("id", "user_id", "version"):
             product[field] = int(product[field])
+        for field in _INSTANTS:
+            product[field] = product[field].replace(" ", "T") + "Z"
         return product
 
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
@@ -84,6 +89,10 @@ class Packed:
         width = len(FIELDS)
         texts = _escaped(b"\0".join(self._texts[:count]).decode()) if count else []
         texts[2::width] = [b'"%b"' % text[1:] if text else b"null" for text in texts[2::width]]
+        for place in _INSTANT_PLACES:
+            # All at once, which is quicker than one by one: in an instant nothing else is a space.
+            instants = _SEPARATOR.encode().join(texts[place::width]).replace(b" ", b"T")
+            texts[place::width] = instants.split(_SEPARATOR.encode())[:count]
         # As the JSON library writes doubles, and not as the database does.
         prices = orjson.dumps(list(map(float, texts[3::width])))[1:-1]
         texts[3::width] = prices.split(b",") if count else []
@@ -106,9 +115,16 @@ def _escaped(text: str) -> list[bytes]:
 # Numbers, and what has its quotes already unless it is null.
 _BARE = {"id", "price", "user_id", "version", "description"}
 
+_TEXT = '"%b"'
+
+_DESCRIPTION = FIELDS.index("description")
+_INSTANTS = ("created_at", "updated_at")
+_INSTANT_PLACES = tuple(map(FIELDS.index, _INSTANTS))
+
 
 @lru_cache(64)
 def _template(fields: tuple[str, ...], count: int) -> bytes:
-    members = (f'"{name}":' + ("%b" if name in _BARE else '"%b"') for name in fields)
+    forms = {**dict.fromkeys(_BARE, "%b"), **dict.fromkeys(_INSTANTS, '"%bZ"')}
+    members = (f'"{name}":{forms.get(name, _TEXT)}' for name in fields)
     product = "{" + ",".join(members) + "}"
     return f"[{','.join([product] * count)}]".encode()

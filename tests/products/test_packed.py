@@ -19,7 +19,8 @@ from tests.products.test_lists import SORTS
 from tests.support import Caller
 
 TEXTS = ("Lamp", "=1", "'", '"', "\\", "\x01", "\x1a\x7f", "%s %(x)s", "é\u0301", "\U0001f4a1", " ")
-REST = ("1", "2", "then", "now")
+REST = ("1", "2", "2026-11-23 09:30:00.000001", "2026-11-23 09:30:00.000002")
+SHOWN = (1, 2, "2026-11-23T09:30:00.000001Z", "2026-11-23T09:30:00.000002Z")
 LONGEST = "\U0001f4a1" * MAX_DESCRIPTION
 PRICES = (0.0, 5e-324, 1e-7, 0.1, 0.30000000000000004, 24.9, 1 / 3, 131072.01, 123456789.125)
 
@@ -118,7 +119,7 @@ class TestJson:
         )
     )
     def test_what_is_put_in_comes_out(self, products: list[tuple[str, str | None, float]]) -> None:
-        rows = [(7, *each, 1, 2, "then", "now") for each in products]
+        rows = [(7, *each, *SHOWN) for each in products]
         texts = [
             "\0".join(("7", name, "" if text is None else f"={text}", repr(price), *REST)).encode()
             for name, text, price in products
