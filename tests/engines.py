@@ -260,9 +260,13 @@ def private_server(
     common = ["--no-defaults", f"--datadir={data}"]
     if os.geteuid() == 0:
         common.append("--user=root")
+    # One that starts removes what it takes for leftovers, and would find those of another here.
+    (folder / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
     installing = subprocess.run(
         [install[0], *common, *install[1:]],
         check=False,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -284,6 +288,7 @@ def private_server(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=environment,
             start_new_session=True,  # Ctrl-C is for pytest, which then stops the server.
         )
     try:
@@ -296,6 +301,7 @@ def private_server(
             process.kill()
             process.wait()
         shutil.rmtree(data)
+        shutil.rmtree(folder / "tmp")
 
 
 def tied_to_us() -> list[str]:
