@@ -1,5 +1,6 @@
 """Tokens: what is issued, and that nothing else is taken for it."""
 
+import asyncio
 import hmac
 import json
 import time
@@ -195,6 +196,29 @@ class TestIssued:
         assert await verdict(bare_app, token_with(kind), kind) == GOOD
 
 
+class TestKnown:
+    """Tokens that have been verified before."""
+
+    async def test_they_are_bounded_and_those_that_were_forgotten_stay_good(
+        self, bare_app: Quart, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.auth.tokens.MAX_KNOWN_TOKENS", 3)
+        tokens = [token_with("access", jti=uuid4().hex) for _ in range(10)]
+
+        for _ in range(2):
+            for token in tokens:
+                assert await verdict(bare_app, token, "access") == GOOD
+
+        assert len(bare_app.extensions["quart-jwt-extended"]._known) == 3
+
+    async def test_a_known_one_is_still_of_its_kind(self, bare_app: Quart) -> None:
+        token = token_with("access")
+
+        assert await verdict(bare_app, token, "access") == GOOD
+        assert await verdict(bare_app, token, "refresh") == WRONG_KIND
+        assert await verdict(bare_app, token[:-4] + "AAAA", "access") == INVALID
+
+
 class TestKind:
     async def test_a_refresh_token_gives_no_access(self, bare_app: Quart, holder: Caller) -> None:
         assert await verdict(bare_app, str(holder.refresh_token), "access") == WRONG_KIND
@@ -250,6 +274,19 @@ class TestTime:
         token = signed(header_of(kind), claims)
 
         assert await verdict(bare_app, token, kind) == INVALID
+
+    @each_kind
+    async def test_one_that_was_good_a_moment_ago_expires_as_well(
+        self, bare_app: Quart, kind: str
+    ) -> None:
+        token = token_with(kind, exp=later(-28))
+        assert await verdict(bare_app, token, kind) == GOOD
+
+        async with asyncio.timeout(10):
+            while (last := await verdict(bare_app, token, kind)) == GOOD:
+                await asyncio.sleep(0.1)
+
+        assert last == EXPIRED
 
     async def test_the_wrong_kind_is_not_told_of_an_expired_one(self, bare_app: Quart) -> None:
         assert await verdict(bare_app, token_with("refresh", exp=0), "access") == EXPIRED
