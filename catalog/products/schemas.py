@@ -182,7 +182,11 @@ def _parts(value: object) -> object:
     """What stands between commas, each once."""
     if not isinstance(value, str):
         raise ValueError("Input should be one text, with commas between its parts")
-    return tuple(dict.fromkeys(value.split(",")))
+    parts = value.split(",")
+    # Counted as the document has it, before what is there twice goes.
+    if len(parts) > MAX_IDS:
+        raise ValueError(f"must hold at most {MAX_IDS} parts")
+    return tuple(dict.fromkeys(parts))
 
 
 def _has_words(q: str) -> str:
@@ -217,7 +221,9 @@ class MyListQuery(PageQuery):
     max_price: PriceBound | None = Field(default=None, description="The highest price.")
     ids: (
         Annotated[
-            tuple[Annotated[Id, Digits], ...], Field(max_length=MAX_IDS), BeforeValidator(_parts)
+            tuple[Annotated[Id, Digits], ...],
+            Field(max_length=MAX_IDS),
+            BeforeValidator(_parts),
         ]
         | None
     ) = Field(default=None, description=f"Only these, with commas between them; up to {MAX_IDS}.")
