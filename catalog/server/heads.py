@@ -5,6 +5,7 @@ one reading is taken here: a GET without a body, in bytes that need no decoding,
 piece and with nothing behind it. Everything else is the general parser's, errors included.
 """
 
+import asyncio
 import re
 from time import time
 from typing import Any
@@ -43,7 +44,7 @@ def parse(data: bytes) -> tuple[bytes, bytes, list[Header]] | None:
 
 
 class Answer:
-    """Takes an answer from an ASGI application, to send it in one piece.
+    """Takes an answer from an ASGI application, to send it in one piece; for a plain request.
 
     Args:
         is_last: whether the connection closes behind it.
@@ -53,6 +54,18 @@ class Answer:
         self.is_last = is_last
         self._parts: list[bytes] = []
         self._is_complete = False
+        self._is_received = False
+        self._end: asyncio.Event | None = None
+
+    async def receive(self) -> Any:
+        """What ASGI calls ``receive``: no body, and then nothing until the answer is complete."""
+        if not self._is_received:
+            self._is_received = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if not self._is_complete:
+            self._end = self._end or asyncio.Event()
+            await self._end.wait()
+        return {"type": "http.disconnect"}
 
     async def take(self, message: Any) -> None:
         """What ASGI calls ``send``."""
@@ -60,7 +73,10 @@ class Answer:
             self._parts.append(self._head(message["status"], message["headers"]))
         elif message["type"] == "http.response.body":
             self._parts.append(message.get("body", b""))
-            self._is_complete = not message.get("more_body", False)
+            if not message.get("more_body", False):
+                self._is_complete = True
+                if self._end is not None:
+                    self._end.set()
 
     @property
     def data(self) -> bytes:

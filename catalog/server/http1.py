@@ -91,7 +91,7 @@ class PlainH11Protocol(H11Protocol):
         answer = Answer(is_last=is_last)
         self.is_answering = True
         try:
-            await self.app(scope, _NoBody().receive, answer.take, _unused, _unused)
+            await self.app(scope, answer.receive, answer.take, _unused, _unused)
             await self.send(RawData(answer.data))
         except Exception:  # noqa: BLE001 (the parent does the same)
             await self.config.log.exception("Error in ASGI Framework")
@@ -113,20 +113,6 @@ class PlainH11Protocol(H11Protocol):
         # RFC 9110, section 15.6.6; HTTP/2 with prior knowledge lands here too, as "PRI * HTTP/2.0".
         await self._send_error_response(505)
         await self.send(Closed())
-
-
-class _NoBody:
-    """What ASGI calls ``receive``, for a request without a body."""
-
-    def __init__(self) -> None:
-        self._is_received = False
-
-    async def receive(self) -> Any:
-        if self._is_received:
-            # Who listens for the client to hang up hears nothing, until the answer is there.
-            await asyncio.get_running_loop().create_future()
-        self._is_received = True
-        return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _unused(*_: Any) -> Any:

@@ -1,5 +1,7 @@
 """Plain heads are read as the general parser reads them, and no others are read at all."""
 
+import asyncio
+
 import h11
 import pytest
 from hypothesis import given
@@ -124,6 +126,19 @@ class TestAnswer:
         assert begin == b"HTTP/1.1 200 \r\ncontent-length: 4\r\na: b"
         assert end.endswith(b" GMT\r\n\r\nabcd")
         assert not answer.is_last
+
+    async def test_there_is_no_body_and_then_nothing_until_it_is_complete(self) -> None:
+        answer = Answer(is_last=False)
+        first = await answer.receive()
+        waiting = asyncio.create_task(answer.receive())
+        await answer.take({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0)
+        assert not waiting.done()
+
+        await answer.take({"type": "http.response.body"})
+
+        assert first == {"type": "http.request", "body": b"", "more_body": False}
+        assert await waiting == await answer.receive() == {"type": "http.disconnect"}
 
     async def test_a_half_one_is_none(self) -> None:
         answer = Answer(is_last=False)
