@@ -38,7 +38,7 @@ from catalog.products import routes as products_routes
 from catalog.products.context import Products, products
 from catalog.products.feed import POLL_SECONDS, Feed
 from catalog.products.pages import Pages
-from catalog.products.shortcut import Shortcut
+from catalog.products.shortcut import CreateShortcut, Shortcut
 from catalog.products.writer import Writer
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
@@ -118,7 +118,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     """Put the middleware around the framework; the last one is the first to see a request."""
     state = running(app)
     bounded = BoundedBodies(
-        app.asgi_app,
+        CreateShortcut(app, state, products(app).creates),
         max_bytes=settings.max_body_bytes,
         timeout=settings.body_timeout,
         streamed=products_routes.STREAMED,

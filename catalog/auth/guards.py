@@ -5,11 +5,11 @@ The library's own decorators await none of their callbacks and answer a malforme
 ``get_jwt_identity`` works as its users know it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from quart import current_app, g, request
+from quart import Quart, current_app, g, request
 from quart_jwt_extended import get_jwt_identity
 from quart_schema import security_scheme
 
@@ -58,8 +58,17 @@ def leaving(view: View[P, T]) -> View[P, T]:
 
 
 def _let_in(token: str) -> Bearer:
-    bearer = _decoded(token, Kind.ACCESS)
-    return bearer._replace(role=auth().revocations.check(bearer))
+    return let_in(current_app, request.scope, token)
+
+
+def let_in(app: Quart, scope: Any, token: str) -> Bearer:
+    """What ``signed_in`` does, also for who answers in front of the framework.
+
+    Raises:
+        TokenInvalid, TokenExpired, WrongTokenKind, SessionEnded: it is not let in.
+    """
+    bearer = _decoded(app, scope, token, Kind.ACCESS)
+    return bearer._replace(role=auth(app).revocations.check(bearer))
 
 
 def _let_admins_in(token: str) -> Bearer:
@@ -71,17 +80,17 @@ def _let_admins_in(token: str) -> Bearer:
 
 
 def _let_refresh(token: str) -> Bearer:
-    return _decoded(token, Kind.REFRESH)
+    return _decoded(current_app, request.scope, token, Kind.REFRESH)
 
 
 def _let_out(token: str) -> Bearer:
-    return _decoded(token, Kind.ACCESS, Kind.REFRESH)
+    return _decoded(current_app, request.scope, token, Kind.ACCESS, Kind.REFRESH)
 
 
-def _decoded(token: str, *kinds: Kind) -> Bearer:
-    bearer = tokens().decode(token, *kinds)
+def _decoded(app: Quart, scope: Any, token: str, *kinds: Kind) -> Bearer:
+    bearer = tokens(app).decode(token, *kinds)
     # Before anything is refused, so that the access log tells whose request it was.
-    annotate(request.scope, user_id=str(bearer.user_id))
+    annotate(scope, user_id=str(bearer.user_id))
     return bearer
 
 
@@ -106,7 +115,11 @@ def bearer_token() -> str:
         TokenMissing: there is no such header, or it is of another scheme.
         TokenInvalid: there are two, or what follows the scheme is not one token.
     """
-    values = request.headers.getlist("Authorization")
+    return token_among(request.headers.getlist("Authorization"))
+
+
+def token_among(values: Sequence[str]) -> str:
+    """The same, of a request's ``Authorization`` fields."""
     if not values:
         raise TokenMissing
     scheme, _, token = values[0].strip().partition(" ")
@@ -123,9 +136,9 @@ def caller_id() -> int:
     return int(get_jwt_identity())
 
 
-def tokens() -> Tokens:
-    """The issuer and reader of the tokens of the app handling this request."""
-    held: Tokens = current_app.extensions["quart-jwt-extended"]
+def tokens(app: Quart | None = None) -> Tokens:
+    """The issuer and reader of tokens of the given app, or of the one handling this request."""
+    held: Tokens = (app or current_app).extensions["quart-jwt-extended"]
     return held
 
 

@@ -104,7 +104,7 @@ class BoundedBodies:
         if body is None:
             await self._refuse_large(scope, receive, send)
             return
-        await self._app(scope, _replaying(body, receive), send)
+        await self._app(scope, replaying(body, receive), send)
 
     async def _hand_over(
         self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -277,7 +277,8 @@ def _announced(headers: Any) -> tuple[int | None, bool, bytes]:
     return length, chunked, media_type
 
 
-def _replaying(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
+def replaying(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
+    """A way to receive a body once more that was received already, and what follows it."""
     handed_over = False
 
     async def replay() -> ASGIReceiveEvent:

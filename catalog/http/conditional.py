@@ -85,13 +85,17 @@ def idempotency_key() -> str | None:
     Raises:
         InvalidRequest: it is not 1 to 255 printable ASCII characters.
     """
-    values = request.headers.getlist("Idempotency-Key")
+    return key_among(request.headers.getlist("Idempotency-Key"))
+
+
+def key_among(values: Sequence[str]) -> str | None:
+    """The same, of a request's ``Idempotency-Key`` fields."""
     if not values:
         return None
     if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
         message = "It must be 1 to 255 printable ASCII characters."
         raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", message)])
-    return str(values[0])
+    return values[0]
 
 
 def is_known(etag: str, if_none_match: Sequence[str]) -> bool:

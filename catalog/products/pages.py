@@ -24,11 +24,10 @@ from catalog.http.conditional import etag_of
 from catalog.http.pagination import Cursors, Place, link_headers
 from catalog.products import changes, service
 from catalog.products.queries import Position, Selection
-from catalog.products.schemas import ListQuery, MyListQuery
+from catalog.products.schemas import PATH, ListQuery, MyListQuery
 
 T = TypeVar("T")
 
-PATH = "/api/products"
 MY_PATH = f"{PATH}/my"
 
 MAX_READS = 256

@@ -23,6 +23,9 @@ from catalog.http.schemas import (
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeType
 from catalog.products.words import terms_of
 
+PATH = "/api/products"
+"""Where products are."""
+
 NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 """What ``Name`` checks, for readers of the OpenAPI document (ECMA-262)."""
 

@@ -1,28 +1,46 @@
-"""The short way to a page: for the requests of which there are many, without the framework.
+"""The short ways, without the framework, for the requests of which there are many.
 
-The framework costs three times of what a page costs that is shared with others. So requests for
-pages of everyone's products that are as plain as they can be are answered in front of it: the same
-limits, pages and headers, and the same middleware around it. Whatever is not plain goes on to the
-framework, errors in the query among them.
+The framework costs three times of what a page costs that is shared with others, and as much as a
+create that shares its transaction. So requests for pages of everyone's products, and creates, that
+are as plain as they can be are answered in front of it: by the same limits, guard, schemas and
+rules, and with the same middleware around it. Whatever is not plain goes on to the framework, and
+so does every fault that is found before anything was done.
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    HTTPScope,
+    Scope,
+)
 from pydantic import ValidationError
+from quart import Quart
 
-from catalog.errors import InvalidCursor
-from catalog.http.conditional import is_known
+from catalog.auth.guards import let_in, token_among
+from catalog.errors import CatalogError, InvalidCursor
+from catalog.http.bodies import replaying
+from catalog.http.conditional import is_known, key_among
 from catalog.http.context import Running
 from catalog.http.headers import annotate, refuse
 from catalog.http.limits import count_request
 from catalog.http.negotiation import JSON, best_of
 from catalog.http.problems import refusal_of
+from catalog.http.strict_json import parse_json
+from catalog.products.answers import create
 from catalog.products.formats import FORMATS
-from catalog.products.pages import PATH, Asked, Pages, Rendered
-from catalog.products.schemas import ListQuery
+from catalog.products.models import Offer
+from catalog.products.pages import Asked, Pages
+from catalog.products.schemas import PATH, ListQuery, ProductCreate
+from catalog.products.service import Create, Written
+from catalog.products.writer import Writer
 
 KNOWN = 1024
 """Queries, and kinds of ``Accept``, that are remembered with what they mean."""
@@ -124,26 +142,123 @@ class Shortcut:
             await refuse(scope, send, error)
             return
         known = is_known(page.etag, tags)
-        await _send(page, send, headers, known=known)
+        own = {**page.headers, "ETag": page.etag, **headers}
+        await _send(send, 304 if known else 200, own, b"" if known else page.body)
+
+
+class CreateShortcut:
+    """ASGI middleware: does plain creates, and hands on all others.
+
+    It stands behind what bounds bodies, so a body is there as a whole.
+
+    Args:
+        app: the framework, which answers the others.
+        running: what the app runs on.
+        creates: what writes new products.
+    """
+
+    def __init__(self, app: Quart, running: Running, creates: Writer[Create, Written]) -> None:
+        self._app = app
+        self._framework = app.asgi_app
+        self._running = running
+        self._creates = creates
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != PATH:
+            await self._framework(scope, receive, send)
+            return
+        fields = _create_fields(scope)
+        if fields is None:
+            await self._framework(scope, receive, send)
+            return
+        message = await receive()
+        if message["type"] != "http.request" or message["more_body"]:
+            # The client is gone, and the framework gets to hear of it.
+            await self._framework(scope, _after(message, receive), send)
+            return
+        try:
+            bearer = let_in(self._app, scope, token_among(fields.authorization))
+            data = ProductCreate.model_validate(parse_json(message["body"]))
+            key = key_among(fields.idempotency_key)
+        except (CatalogError, ValidationError):
+            # The framework tells what is wrong with it.
+            await self._framework(scope, replaying(message["body"], receive), send)
+            return
+        annotate(scope, route=PATH)
+        offer = Offer(data.name, data.description, data.price, bearer.user_id)
+        await self._create(offer, key, scope, send)
+
+    async def _create(
+        self, offer: Offer, key: str | None, scope: HTTPScope, send: ASGISendCallable
+    ) -> None:
+        headers: dict[str, str] = {}
+        try:
+            counted = await count_request(self._running, "write", scope.get("client"))
+            if counted is not None:
+                headers = counted.headers()
+                counted.admit()
+            created = await create(self._creates, offer, key)
+        except Exception as fault:  # noqa: BLE001 (it is told to the client, and logged)
+            error = refusal_of(fault)
+            error.headers.update(headers)
+            await refuse(scope, send, error)
+            return
+        await _send(send, 201, {**created.headers, **headers}, created.body)
+
+
+class _CreateFields(NamedTuple):
+    authorization: list[str]
+    idempotency_key: list[str]
+
+
+def _create_fields(scope: HTTPScope) -> _CreateFields | None:
+    """What a plain create says in its head; None if it is not plain."""
+    if scope["query_string"]:
+        return None
+    authorization: list[str] = []
+    keys: list[str] = []
+    accept = media_type = b""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            authorization.append(value.decode("latin-1"))
+        elif name == b"idempotency-key":
+            keys.append(value.decode("latin-1"))
+        elif name == b"content-type":
+            media_type = value
+        elif name == b"accept":
+            accept = b"%b,%b" % (accept, value) if accept else value
+    if media_type != JSON.encode() or not _takes_json(accept):
+        return None
+    return _CreateFields(authorization, keys)
+
+
+@lru_cache(KNOWN)
+def _takes_json(accept: bytes) -> bool:
+    return best_of((JSON,), accept.decode("latin-1")) is not None
+
+
+def _after(message: ASGIReceiveEvent, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
+    """A way to receive a message once more, and what follows it."""
+    messages = [message]
+
+    async def receive_again() -> ASGIReceiveEvent:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
 
 
 async def _send(
-    page: Rendered, send: ASGISendCallable, headers: dict[str, str], *, known: bool
+    send: ASGISendCallable, status: int, headers: Mapping[str, str], body: bytes
 ) -> None:
-    fields = [
-        (name.lower().encode(), value.encode())
-        for name, value in {**page.headers, "ETag": page.etag, **headers}.items()
-    ]
-    body = b"" if known else page.body
-    if not known:
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    if status != HTTPStatus.NOT_MODIFIED:
         fields += [
             (b"content-type", JSON.encode()),
             (b"content-length", b"%d" % len(body)),
         ]
-    start: Any = {
-        "type": "http.response.start",
-        "status": 304 if known else 200,
-        "headers": fields,
-    }
+    start: Any = {"type": "http.response.start", "status": status, "headers": fields}
     await send(start)
     await send({"type": "http.response.body", "body": body, "more_body": False})

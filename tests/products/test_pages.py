@@ -12,8 +12,8 @@ from catalog.errors import DatabaseUnavailable, NotFound, Overloaded
 from catalog.http.context import running
 from catalog.products import changes, service
 from catalog.products.models import Offer
-from catalog.products.pages import PATH, Asked, Joined, Pages, Rendered
-from catalog.products.schemas import ListQuery
+from catalog.products.pages import Asked, Joined, Pages, Rendered
+from catalog.products.schemas import PATH, ListQuery
 from tests.support import Caller, at_once
 
 

@@ -1,15 +1,18 @@
 """The short way to a page answers as the framework does, and only what is plain goes by it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from quart import Quart, request, request_started
 
+from catalog.app import create_app
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable
-from catalog.products.pages import PATH
+from catalog.products.schemas import PATH
+from catalog.settings import Rate, Settings
 from tests.products.test_pages import fill
-from tests.support import Caller, problem_of
+from tests.support import Caller, Response, problem_of
 
 
 class TestShortcut:
@@ -85,3 +88,139 @@ class TestShortcut:
 
         assert problem_of(answer) == (503, "database-unavailable")
         assert answer.headers["Retry-After"]
+
+
+LAMP = b'{"name": "Lamp", "price": 24.9, "description": "Warm light."}'
+LONG_TYPE = {"Content-Type": "application/json; charset=utf-8"}
+SHORT_TYPE = {"Content-Type": "application/json"}
+
+
+class Seen:
+    """Notes what gets as far as the framework."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    async def note(self, _app: Quart, **_: object) -> None:
+        self.requests += 1
+
+
+async def create(
+    caller: Caller,
+    body: bytes = LAMP,
+    headers: Mapping[str, str] | None = None,
+    *,
+    path: str = PATH,
+    token: str | None = None,
+) -> Response:
+    """Send a body as servers hand it on: with its length, which the test client leaves out."""
+    given = {**SHORT_TYPE, "Content-Length": str(len(body)), **(headers or {})}
+    return await caller.post(path, data=body, headers=given, token=token)
+
+
+def telling(answer: Response) -> tuple[int, dict[str, str], Any]:
+    """An answer but for what differs between two products."""
+    headers = {
+        name: value
+        for name, value in answer.headers.items(lower=True)
+        if name not in {"location", "etag", "catalog-position", "content-length"}
+    }
+    body: Any = answer.json if answer.body else {}
+    if answer.status_code == 201:
+        body |= {"id": 0, "created_at": "", "updated_at": ""}
+    return answer.status_code, headers, body
+
+
+class TestCreateShortcut:
+    BODIES = (
+        b'{"name": "Lamp", "price": 24.9}',
+        b'{"name": "Lamp", "price": -0.0, "description": null}',
+        b'{"name": " ", "price": 1}',
+        b'{"name": "Lamp", "price": "1"}',
+        b'{"name": "Lamp", "price": 1, "is_admin": true}',
+        b'{"name": "Lamp", "name": "Lamp", "price": 1}',
+        b'{"price": NaN}',
+        b"\xff",
+        b"[]",
+        b"",
+    )
+    HEADERS: tuple[dict[str, str], ...] = (
+        {"Accept": "application/json"},
+        {"Accept": "text/csv"},
+        {"Authorization": ""},
+        {"Authorization": "Basic YTpi"},
+        {"Authorization": "Bearer not.a.token"},
+        {"Idempotency-Key": "x" * 256},
+        {"Idempotency-Key": "é"},
+    )
+
+    async def is_the_same(self, ada: Caller, body: bytes, headers: dict[str, str]) -> None:
+        headers = {**headers, "X-Request-ID": "same"}
+        token = "" if "Authorization" in headers else None
+        short, long = [
+            await create(ada, body, {**headers, **kind}, token=token)
+            for kind in (SHORT_TYPE, LONG_TYPE)
+        ]
+
+        assert telling(short) == telling(long)
+
+    async def test_bodies(self, ada: Caller) -> None:
+        for body in self.BODIES:
+            await self.is_the_same(ada, body, {})
+
+    async def test_headers(self, ada: Caller) -> None:
+        for headers in self.HEADERS:
+            await self.is_the_same(ada, self.BODIES[0], headers)
+
+    async def test_a_refresh_token_creates_nothing(self, ada: Caller) -> None:
+        answer = await create(ada, token=ada.refresh_token)
+
+        assert problem_of(answer) == (401, "token-wrong-kind")
+
+    async def test_a_session_that_has_ended_creates_nothing(self, ada: Caller) -> None:
+        await ada.post("/api/auth/logout")
+
+        assert problem_of(await create(ada)) == (401, "session-ended")
+
+    async def test_it_is_taken_for_plain_requests_alone(self, ada: Caller) -> None:
+        seen = Seen()
+        with request_started.connected_to(seen.note, sender=ada.app):
+            created = await create(ada)
+            keyed = await create(ada, LAMP, {"Idempotency-Key": "a"})
+            assert (created.status_code, keyed.status_code) == (201, 201)
+            assert seen.requests == 0
+
+            await create(ada, path=f"{PATH}?atomic=true")
+            await create(ada, LAMP, LONG_TYPE)
+            await create(ada, b"{}")
+            await create(ada, token="")
+        assert seen.requests == 4
+
+    async def test_a_key_is_one_by_either_way(self, ada: Caller) -> None:
+        answers = [
+            await create(ada, LAMP, {"Idempotency-Key": "a", **kind})
+            for kind in (SHORT_TYPE, LONG_TYPE, SHORT_TYPE)
+        ]
+
+        assert [answer.status_code for answer in answers] == [201] * 3
+        assert len({answer.body for answer in answers}) == 1
+        replayed = [answer.headers.get("Idempotency-Replayed") for answer in answers]
+        assert replayed == [None, "true", "true"]
+        listed = await ada.get(f"{PATH}/my")
+        assert len(listed.json["products"]) == 1
+
+    async def test_limits_count_both_ways(self, settings: Settings) -> None:
+        app = create_app(settings.model_copy(update={"write_limit": Rate(3, 3600)}))
+        async with app.test_app():
+            await self.creates_up_to_three(await Caller.signed_up(app, "ada"))
+
+    async def creates_up_to_three(self, ada: Caller) -> None:
+        answers = [
+            await create(ada, LAMP, kind)
+            for kind in (SHORT_TYPE, LONG_TYPE, SHORT_TYPE, SHORT_TYPE, LONG_TYPE)
+        ]
+
+        assert [answer.status_code for answer in answers] == [201, 201, 201, 429, 429]
+        left = [answer.headers["RateLimit"].split(";")[1] for answer in answers]
+        assert left == ["r=2", "r=1", "r=0", "r=0", "r=0"]
+        assert problem_of(answers[3]) == (429, "rate-limited")

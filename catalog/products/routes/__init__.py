@@ -2,10 +2,11 @@
 
 from catalog.products.formats import FORMATS
 from catalog.products.routes import changes, lists, products
+from catalog.products.schemas import PATH
 
 blueprints = (changes.blueprint, lists.blueprint, products.blueprint)
 
-STREAMED = {products.PATH: FORMATS}
+STREAMED = {PATH: FORMATS}
 """Paths that take bodies of any size, and of which media types."""
 
 WAITING = changes.PATH

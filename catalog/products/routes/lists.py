@@ -17,8 +17,8 @@ from catalog.http.streaming import stream_response
 from catalog.products import changes, transfer
 from catalog.products.context import products
 from catalog.products.formats import FORMATS, Format
-from catalog.products.pages import PATH, Asked
-from catalog.products.schemas import ListQuery, MyListQuery, PageHeaders, ProductPage
+from catalog.products.pages import Asked
+from catalog.products.schemas import PATH, ListQuery, MyListQuery, PageHeaders, ProductPage
 from catalog.products.transfer import Places
 
 blueprint = Blueprint("product_lists", __name__, url_prefix=PATH)

@@ -1,9 +1,5 @@
 """``/api/products/<id>``: create, read, change, delete."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import orjson
 from quart import Blueprint, Response
 from quart_schema import (
     document_headers,
@@ -24,18 +20,19 @@ from catalog.errors import (
     Overloaded,
     PreconditionFailed,
 )
-from catalog.http.conditional import cacheable_response, etag_of, idempotency_key, if_match
+from catalog.http.conditional import cacheable_response, idempotency_key, if_match
 from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
 from catalog.http.rendering import json_response
 from catalog.products import changes, service
+from catalog.products.answers import create, representation, written
 from catalog.products.context import products
 from catalog.products.formats import FORMATS
-from catalog.products.idempotency import key_of
 from catalog.products.models import Offer
 from catalog.products.routes.bulk import takes_many
 from catalog.products.schemas import (
+    PATH,
     BulkCreated,
     BulkQuery,
     CreatedHeaders,
@@ -48,9 +45,6 @@ from catalog.products.schemas import (
     ProductRead,
     ProductUpdate,
 )
-from catalog.products.service import Create
-
-PATH = "/api/products"
 
 blueprint = Blueprint("products", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
@@ -70,13 +64,8 @@ tag_blueprint(blueprint, ["products"])
 async def create_product(data: ProductCreate) -> Response:
     """Offer a product, or many at once."""
     offer = Offer(data.name, data.description, data.price, caller_id())
-    text = idempotency_key()
-    key = key_of(offer, text) if text is not None else None
-    created = await products().creates.write(Create(offer, key), key=key and key.name)
-    headers = {"Location": f"{PATH}/{created.product['id']}"}
-    if created.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return _written(created, status=201, headers=headers)
+    created = await create(products().creates, offer, idempotency_key())
+    return json_response(created.body, status=201, headers=created.headers)
 
 
 @blueprint.get("/<id:product_id>")
@@ -89,7 +78,7 @@ async def read_product(product_id: int) -> Response:
     position, product = await database().reading(
         changes.at_position, service.read_product, product_id=product_id
     )
-    body, etag = _representation(product)
+    body, etag = representation(product)
     headers = {"Cache-Control": "no-cache", changes.HEADER: str(position)}
     return cacheable_response(body, etag, headers=headers)
 
@@ -110,27 +99,14 @@ async def change_product(product_id: int, data: ProductUpdate) -> Response:
         caller_id=caller_id(),
         is_expected=_is_expected(),
     )
-    return _written(changed)
+    answer = written(changed)
+    return json_response(answer.body, headers=answer.headers)
 
 
 def _is_expected() -> service.IsExpected | None:
     """What the caller's ``If-Match`` says of a product."""
     tags = if_match()
-    return None if tags is None else lambda product: _representation(product)[1] in tags
-
-
-def _representation(product: dict[str, Any]) -> tuple[bytes, str]:
-    """A product's JSON and the entity tag of it."""
-    body = orjson.dumps(product)
-    return body, etag_of(body, version=product["version"])
-
-
-def _written(
-    write: service.Written, *, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    body, etag = _representation(write.product)
-    own = {"ETag": etag, changes.HEADER: str(write.position)}
-    return json_response(body, status=status, headers={**own, **(headers or {})})
+    return None if tags is None else lambda product: representation(product)[1] in tags
 
 
 @blueprint.delete("/<id:product_id>")

@@ -1,0 +1,53 @@
+"""What is answered about one product, by the framework's routes and in front of it alike."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from catalog.http.conditional import etag_of
+from catalog.products import changes
+from catalog.products.idempotency import key_of
+from catalog.products.models import Offer
+from catalog.products.schemas import PATH
+from catalog.products.service import Create, Written
+from catalog.products.writer import Writer
+
+
+class Answer(NamedTuple):
+    """An answer with a product: JSON, and headers besides those of every JSON."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+def representation(product: dict[str, Any]) -> tuple[bytes, str]:
+    """A product's JSON and the entity tag of it."""
+    body = orjson.dumps(product)
+    return body, etag_of(body, version=product["version"])
+
+
+def written(write: Written, headers: Mapping[str, str] | None = None) -> Answer:
+    """The product that a write has left behind."""
+    body, etag = representation(write.product)
+    own = {"ETag": etag, changes.HEADER: str(write.position)}
+    return Answer(body, {**own, **(headers or {})})
+
+
+async def create(creates: Writer[Create, Written], offer: Offer, key: str | None) -> Answer:
+    """Offer a product.
+
+    Args:
+        creates: what writes it, with others that wait.
+        offer: what is offered.
+        key: the text of the client's ``Idempotency-Key``, if it sent one.
+
+    Raises:
+        CatalogError: as ``Writer.write``.
+    """
+    wanted = Create(offer, key_of(offer, key) if key is not None else None)
+    created = await creates.write(wanted, key=wanted.key and wanted.key.name)
+    headers = {"Location": f"{PATH}/{created.product['id']}"}
+    if created.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return written(created, headers)
