@@ -239,6 +239,9 @@ class Pages:
 
     def _keep(self, key: Hashable, page: Rendered) -> None:
         self._drop(self._kept.pop(key, None))
+        if _size(page) > self._max_kept_bytes // 4:
+            # It would drive out all others.
+            return
         self._kept[key] = page
         self._kept_bytes += _size(page)
         while self._kept_bytes > self._max_kept_bytes:

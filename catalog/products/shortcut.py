@@ -47,7 +47,7 @@ KNOWN = 1024
 
 # No escapes, so that it means what it says; and not so long that remembering them takes much.
 _PLAIN = re.compile(rb"(?:[a-z_]+=[A-Za-z0-9_.,-]+(?:&(?!\Z)|\Z)){0,16}")
-_MAX_QUERY = 512
+_MAX_LENGTH = 512
 
 # With a token a list is the caller's business; with a body the request has to be read first.
 _NOT_PLAIN = {b"authorization", b"content-length", b"transfer-encoding", b"expect"}
@@ -77,7 +77,9 @@ def _plain(scope: HTTPScope) -> _Plain | None:
         elif name in _NOT_PLAIN:
             return None
     query = scope["query_string"]
-    if len(query) > _MAX_QUERY or not _wants_json(accept) or _PLAIN.fullmatch(query) is None:
+    if max(len(query), len(accept)) > _MAX_LENGTH or _PLAIN.fullmatch(query) is None:
+        return None
+    if not _wants_json(accept):
         return None
     return _Plain(query, tags)
 
@@ -230,7 +232,7 @@ def _create_fields(scope: HTTPScope) -> _CreateFields | None:
             media_type = value
         elif name == b"accept":
             accept = b"%b,%b" % (accept, value) if accept else value
-    if media_type != JSON.encode() or not _takes_json(accept):
+    if media_type != JSON.encode() or len(accept) > _MAX_LENGTH or not _takes_json(accept):
         return None
     return _CreateFields(authorization, keys)
 

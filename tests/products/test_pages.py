@@ -233,30 +233,34 @@ class TestKeeping:
     ) -> None:
         await fill(database, ada)
         size = len((await Pages(database).read(asked(app, limit="5"))).body) + 1024
-        pages = Pages(database, kept_bytes=3 * size + size // 2)
+        pages = Pages(database, kept_bytes=4 * size + size // 2)
         reads.clear()
 
         async def read(min_price: str) -> Rendered:
             return await pages.read(asked(app, limit="5", min_price=min_price))
 
-        for min_price in ("0", "0.1", "0.2", "0", "0.3"):
+        for min_price in ("0", "0.1", "0.2", "0.3", "0", "0.4"):
             await read(min_price)
-        assert reads.pages == 4
-
-        await read("0")
-        assert reads.pages == 4
-        await read("0.1")
         assert reads.pages == 5
 
-    async def test_one_that_is_too_large_is_not_kept(
-        self, app: Quart, ada: Caller, database: Database
+        await read("0")
+        assert reads.pages == 5
+        await read("0.1")
+        assert reads.pages == 6
+
+    async def test_one_that_is_too_large_drives_out_no_other(
+        self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
-        pages = Pages(database, kept_bytes=1500)
+        pages = Pages(database, kept_bytes=4 * 1500)
+        small, large = asked(app, limit="1"), asked(app)
+        reads.clear()
 
-        first = await pages.read(asked(app))
-        assert (await pages.read(asked(app))).body == first.body
-        assert (await pages.read(asked(app, limit="1"))).body != first.body
+        for _ in range(3):
+            assert len((await pages.read(small)).body) < 500
+            assert len((await pages.read(large)).body) > 1500
+
+        assert reads.pages == 1 + 3
 
     async def test_after_an_outage_nothing_is_taken_for_true(
         self, app: Quart, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
