@@ -30,9 +30,9 @@ T = TypeVar("T")
 
 MY_PATH = f"{PATH}/my"
 
-MAX_READS = 256
+MAX_READS = 384
 """Different pages that are read at a time in one process, most of them waiting for a connection;
-that many take a quarter to half a second."""
+that many take about half a second."""
 
 KEPT_BYTES = 16 * 1024 * 1024
 """Of rendered pages in one process; those that were not asked for the longest go first."""
