@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 
 from sqlalchemy import ColumnElement, Integer, Select, String, bindparam, func, select
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -342,23 +341,11 @@ def _behind(
 
 
 def _in_order(statement: Select[Any], sort: Sort, row_id: ColumnElement[int]) -> Select[Any]:
-    return statement.order_by(*_ordered(sort, _table[sort.removeprefix("-")], row_id))
-
-
-def order_of(
-    sort: Sort, columns: ReadOnlyColumnCollection[str, Any]
-) -> Iterator[ColumnElement[Any]]:
-    """An order by the columns of something else that has those of a page."""
-    return _ordered(sort, columns[sort.removeprefix("-")], columns["id"])
-
-
-def _ordered(
-    sort: Sort, key: ColumnElement[Any], row_id: ColumnElement[int]
-) -> Iterator[ColumnElement[Any]]:
-    """By the sort's column, and by ids, in the same direction, so that one index does."""
-    columns = [row_id] if sort.endswith("id") else [key, row_id]
+    """Order by the sort's column, and by ids, in the same direction, so that one index does."""
+    key = _table[sort.removeprefix("-")]
+    columns = [row_id] if key is _table.id else [key, row_id]
     descends = sort.startswith("-")
-    return (each.desc() if descends else each.asc() for each in columns)
+    return statement.order_by(*(each.desc() if descends else each.asc() for each in columns))
 
 
 ONE = select(*COLUMNS).where(_table.id == bindparam("product_id", type_=Id))
