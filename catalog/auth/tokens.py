@@ -34,8 +34,8 @@ MAX_TOKEN_LENGTH = 4096
 """Characters; ours have some 400."""
 
 MAX_KNOWN_TOKENS = 4096
-"""Tokens that a process does not verify again: a client sends the same one for minutes, and it
-costs a tenth of a create."""
+"""Tokens that a process does not verify again: a client sends the same one for minutes, and to
+verify it takes 55 µs."""
 
 _REQUIRED = ["exp", "iat", "nbf", "sub", "sid", "jti", "type", "iss", "aud"]
 

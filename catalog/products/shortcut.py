@@ -8,10 +8,10 @@ so does every fault that is found before anything was done.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hypercorn.typing import (
     ASGIFramework,
@@ -30,7 +30,7 @@ from catalog.http.bodies import replaying
 from catalog.http.conditional import is_known, key_among
 from catalog.http.context import Running
 from catalog.http.headers import annotate, refuse
-from catalog.http.limits import count_request
+from catalog.http.limits import Policy, count_request
 from catalog.http.negotiation import JSON, best_of
 from catalog.http.problems import refusal_of
 from catalog.http.strict_json import parse_json
@@ -41,6 +41,8 @@ from catalog.products.pages import Asked, Pages
 from catalog.products.schemas import PATH, ListQuery, ProductCreate
 from catalog.products.service import Create, Written
 from catalog.products.writer import Writer
+
+T = TypeVar("T")
 
 KNOWN = 1024
 """Queries, and kinds of ``Accept``, that are remembered with what they mean."""
@@ -131,18 +133,10 @@ class Shortcut:
     async def _answer(
         self, asked: Asked, tags: list[str], scope: HTTPScope, send: ASGISendCallable
     ) -> None:
-        headers: dict[str, str] = {}
-        try:
-            counted = await count_request(self._running, "read", scope.get("client"))
-            if counted is not None:
-                headers = counted.headers()
-                counted.admit()
-            page = await self._pages.read(asked)
-        except Exception as fault:  # noqa: BLE001 (it is told to the client, and logged)
-            error = refusal_of(fault)
-            error.headers.update(headers)
-            await refuse(scope, send, error)
+        done = await _do(self._running, "read", self._pages.read(asked), scope, send)
+        if done is None:
             return
+        page, headers = done
         known = is_known(page.etag, tags)
         own = {**page.headers, "ETag": page.etag, **headers}
         await _send(send, 304 if known else 200, own, b"" if known else page.body)
@@ -196,18 +190,10 @@ class CreateShortcut:
     async def _create(
         self, offer: Offer, key: str | None, scope: HTTPScope, send: ASGISendCallable
     ) -> None:
-        headers: dict[str, str] = {}
-        try:
-            counted = await count_request(self._running, "write", scope.get("client"))
-            if counted is not None:
-                headers = counted.headers()
-                counted.admit()
-            created = await create(self._creates, offer, key)
-        except Exception as fault:  # noqa: BLE001 (it is told to the client, and logged)
-            error = refusal_of(fault)
-            error.headers.update(headers)
-            await refuse(scope, send, error)
+        done = await _do(self._running, "write", create(self._creates, offer, key), scope, send)
+        if done is None:
             return
+        created, headers = done
         await _send(send, 201, {**created.headers, **headers}, created.body)
 
 
@@ -250,6 +236,36 @@ def _after(message: ASGIReceiveEvent, receive: ASGIReceiveCallable) -> ASGIRecei
         return messages.pop() if messages else await receive()
 
     return receive_again
+
+
+async def _do(
+    running: Running,
+    policy: Policy,
+    work: Coroutine[Any, Any, T],
+    scope: HTTPScope,
+    send: ASGISendCallable,
+) -> tuple[T, dict[str, str]] | None:
+    """Count the request and do its work.
+
+    Returns:
+        what came of it, and the headers that tell of the limit; None if the client has been told
+        why there is nothing.
+    """
+    headers: dict[str, str] = {}
+    try:
+        counted = await count_request(running, policy, scope.get("client"))
+        if counted is not None:
+            headers = counted.headers()
+            counted.admit()
+        return await work, headers
+    except Exception as fault:  # noqa: BLE001 (it is told to the client, and logged)
+        error = refusal_of(fault)
+        error.headers.update(headers)
+        await refuse(scope, send, error)
+        return None
+    finally:
+        # Nothing once it is done; without it, what was never begun would warn of that.
+        work.close()
 
 
 async def _send(
