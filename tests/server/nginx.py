@@ -103,7 +103,7 @@ async def nginx(
             *tied_to_us(), *_command(folder), "-g", "daemon off;"
         )
         try:
-            await until(lambda: process.returncode is not None or _listens(port))
+            await until(lambda: process.returncode is not None or _is_up(folder, port))
             assert process.returncode is None, (folder / "error.log").read_text()
             yield Nginx(folder, port)
         finally:
@@ -184,6 +184,12 @@ def free_ports(count: int) -> Iterator[list[int]]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         yield [probe.getsockname()[1] for probe in probes]
+
+
+def _is_up(folder: Path, port: int) -> bool:
+    # It listens before it says who it is.
+    pid = folder / "nginx.pid"
+    return pid.exists() and pid.read_text() != "" and _listens(port)
 
 
 def _listens(port: int) -> bool:
