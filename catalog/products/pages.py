@@ -212,12 +212,20 @@ class Pages:
             self._reads[asked.key] = joined
         return await joined.read()
 
+    def forget(self) -> None:
+        """Keep nothing of what is kept: something has been committed.
+
+        It would be noticed anyway, by reading the position; that is what this spares.
+        """
+        self._kept.clear()
+        self._kept_bytes = 0
+
     async def _read_position(self, begin: Callable[[], None]) -> int:
         try:
             return await self._database.reading(_beginning, begin, changes.current_position)
         except DatabaseUnavailable:
             # It may come back as another one, restored from a backup, and get to the same position.
-            self._forget()
+            self.forget()
             raise
 
     async def _read_page(self, asked: Asked, begin: Callable[[], None]) -> Rendered:
@@ -250,10 +258,6 @@ class Pages:
     def _drop(self, page: Rendered | None) -> None:
         if page is not None:
             self._kept_bytes -= _size(page)
-
-    def _forget(self) -> None:
-        self._kept.clear()
-        self._kept_bytes = 0
 
 
 async def _beginning(
