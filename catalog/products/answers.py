@@ -31,6 +31,8 @@ def written(write: Written, headers: Mapping[str, str] | None = None) -> Answer:
     """The product that a write has left behind."""
     body, etag = representation(write.product)
     own = {"ETag": etag, changes.HEADER: str(write.position)}
+    if write.batch_position != write.position:
+        own[changes.BATCH_HEADER] = str(write.batch_position)
     return Answer(body, {**own, **(headers or {})})
 
 

@@ -49,7 +49,10 @@ function unfit(r) {
 /** Note the position of an answer, before the client gets it. */
 function note(r) {
     const known = ngx.shared.catalog;
-    const position = positionOf(r.headersOut['Catalog-Position']);
+    // Creates that were committed together need one generation together.
+    const position = positionOf(
+        r.headersOut['Catalog-Batch-Position'] || r.headersOut['Catalog-Position'],
+    );
     const isRead = r.method === 'GET' || r.method === 'HEAD';
     if (isRead) {
         // Who has seen a change, by whatever way, does not see the time before it here.
