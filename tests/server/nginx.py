@@ -130,7 +130,7 @@ def without_njs(text: str) -> str:
 
 def impatient(text: str) -> str:
     """Requests wait half a second for an instance, so that a test need not wait for longer."""
-    return text.replace("PATIENCE_MS = 20000", "PATIENCE_MS = 500")
+    return text.replace("PATIENCE_MS = 30000", "PATIENCE_MS = 500")
 
 
 def without_position(text: str) -> str:

@@ -4,9 +4,9 @@
 // seconds. Requests wait for the next one then, instead of failing. When that takes too long they
 // get 503, and from then on at once.
 
-// How long after the service was last seen. Replacing takes some 5 s, and clients are patient for
-// 30 s, as a rule.
-const PATIENCE_MS = 20000;
+// How long after the service was last seen. Replacing takes some 5 s, 20 on a machine that is busy;
+// and clients are patient for about as long.
+const PATIENCE_MS = 30000;
 
 // After that an instance answers, but not this; and nginx takes a request elsewhere ten times only.
 const MAX_REPEATS = 2;
