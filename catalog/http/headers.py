@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import structlog
@@ -22,6 +22,7 @@ from hypercorn.typing import (
 
 from catalog.errors import CatalogError
 from catalog.http.problems import MEDIA_TYPE, body_of
+from catalog.http.trace_context import trace_id_of
 from catalog.observability.logs import logger
 from catalog.settings import Settings
 
@@ -71,9 +72,11 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id, has_token = _read(scope)
+        request_id, has_token, trace_id = _read(scope)
         annotate(scope, request_id=request_id)
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        if trace_id is not None:
+            structlog.contextvars.bind_contextvars(trace_id=trace_id)
         status = 0
 
         async def send_enveloped(message: ASGISendEvent) -> None:
@@ -94,6 +97,9 @@ class Envelope:
         finally:
             if status >= self._log_from_status:
                 _log_request(scope, status, time.perf_counter() - started)
+            if trace_id is not None:
+                # The next request on the connection may run in the same context.
+                structlog.contextvars.unbind_contextvars("trace_id")
 
     def _enveloped(self, headers: list[Header], request_id: str, has_token: bool) -> list[Header]:
         present = {name for name, _ in headers}
@@ -112,15 +118,26 @@ class Envelope:
         return headers
 
 
-def _read(scope: HTTPScope) -> tuple[str, bool]:
-    """The request's id, the client's own if it is one, and whether it carries a token."""
+class _Head(NamedTuple):
+    request_id: str
+    has_token: bool
+    trace_id: str | None
+
+
+def _read(scope: HTTPScope) -> _Head:
+    """The request's id, the client's own if it is one, whether it carries a token, its trace."""
     request_id, has_token = "", False
+    parents: list[bytes] = []
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             request_id = value.decode("ascii")
         elif name == b"authorization":
             has_token = True
-    return request_id or uuid4().hex, has_token
+        elif name == b"traceparent":
+            parents.append(value)
+    # Of two nobody could tell which one is meant.
+    trace_id = trace_id_of(parents[0]) if len(parents) == 1 else None
+    return _Head(request_id or uuid4().hex, has_token, trace_id)
 
 
 def annotate(scope: Any, **values: str) -> None:
