@@ -30,7 +30,8 @@ from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
-from catalog.http.routing import configure_routing
+from catalog.http.routing import configure_routing, routes_of
+from catalog.observability import metrics
 from catalog.periodic import Periodic
 from catalog.products import changes, idempotency, service
 from catalog.products import context as products_context
@@ -42,6 +43,9 @@ from catalog.products.shortcut import CreateShortcut, Shortcut
 from catalog.products.writer import Writer
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
+
+GAUGE_SECONDS = 0.5
+"""How often each process tells the metrics how things are; the others read it from there."""
 
 SWEEP_SECONDS = 60
 """How often each process deletes what nobody needs any more."""
@@ -73,7 +77,7 @@ def create_app(settings: Settings) -> Quart:
     # Bodies are bounded before the framework sees them.
     app.config["MAX_CONTENT_LENGTH"] = None
     app.config["RESPONSE_TIMEOUT"] = settings.response_timeout
-    database = Database(settings)
+    database = Database(settings, metrics.DatabaseMetrics())
     hold(
         app,
         Running(
@@ -130,7 +134,21 @@ def _wrap(app: Quart, settings: Settings) -> None:
         exempt=(*operations.HEALTH, products_routes.WAITING),
     )
     shortened = Shortcut(admitted, state, products(app).pages)
-    enveloped = Envelope(shortened, settings, is_draining=lambda: state.draining)
+    enveloped = Envelope(
+        shortened,
+        settings,
+        quiet=operations.HEALTH,
+        is_draining=lambda: state.draining,
+        route_of=routes_of(app),
+    )
+    state.gauges.append(
+        lambda: metrics.measure(
+            in_progress=enveloped.in_progress,
+            pools=state.database.pools,
+            subscribers=products(app).feed.followers,
+        )
+    )
+    metrics.tell_build(settings.commit)
     app.asgi_app = TrustedProxies(enveloped, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
 
 
@@ -156,7 +174,13 @@ def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
         "revocations", revocations.refresh, interval=settings.revocation_interval, at_once=True
     )
     poll = Periodic("changes", products(app).feed.poll, interval=POLL_SECONDS)
-    return [refresh, poll, *sweeps]
+    gauges = Periodic("gauges", partial(_measure, app), interval=GAUGE_SECONDS, at_once=True)
+    return [refresh, poll, gauges, *sweeps]
+
+
+async def _measure(app: Quart) -> None:
+    for measure in running(app).gauges:
+        measure()
 
 
 async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
