@@ -235,8 +235,10 @@ lock() {
   say "Writing requirements.lock"
   # setuptools builds the service without a network of its own, so it is locked like the rest.
   echo "setuptools>=80" | compile requirements.lock pyproject.toml - "$@"
+  say "Writing requirements-otel.lock"
+  compile requirements-otel.lock pyproject.toml --extra otel -c requirements.lock "$@"
   say "Writing tests/requirements.lock"
-  compile tests/requirements.lock tests/requirements.in -c requirements.lock "$@"
+  compile tests/requirements.lock tests/requirements.in -c requirements-otel.lock "$@"
   say "Writing tests/load/requirements.lock"
   compile tests/load/requirements.lock tests/load/requirements.in -c requirements.lock "$@"
 }

@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from hypercorn.typing import ASGIFramework
 from quart import Quart
 from quart_schema import Tag
 
@@ -19,6 +20,7 @@ from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
 from catalog.db.database import Database
+from catalog.errors import SettingsInvalid
 from catalog.http.admission import Admission
 from catalog.http.bodies import BoundedBodies, StrictRequest
 from catalog.http.context import Running, hold, running
@@ -149,7 +151,29 @@ def _wrap(app: Quart, settings: Settings) -> None:
         )
     )
     metrics.tell_build(settings.commit)
-    app.asgi_app = TrustedProxies(enveloped, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
+    seen = _traced(app, enveloped, settings)
+    app.asgi_app = TrustedProxies(seen, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
+
+
+def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFramework:
+    """Make spans, if asked to.
+
+    Raises:
+        SettingsInvalid: the packages for it are missing.
+    """
+    if settings.tracing == "off":
+        return asgi_app
+    try:
+        # Here and not above: an extra, that is to cost nothing where it is not wanted.
+        from catalog.http.tracing import TracedRequests
+        from catalog.observability.tracing import Tracing
+    except ImportError as error:
+        fault = f"CATALOG_TRACING needs packages: pip install 'catalog[otel]' ({error})"
+        raise SettingsInvalid([fault]) from None
+    tracing = Tracing(settings.commit)
+    tracing.watch(running(app).database.engines)
+    app.after_serving(tracing.close)
+    return TracedRequests(asgi_app, tracing.tracer)
 
 
 def _tasks(app: Quart, settings: Settings) -> list[Periodic]:

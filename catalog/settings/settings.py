@@ -192,8 +192,11 @@ class Settings(BaseSettings):
     access_log: Literal["all", "errors", "off"] = "all"
     """Which requests are logged: all, those answered with 400 and above, or none."""
 
+    tracing: Literal["off", "otlp"] = "off"
+    """``otlp`` sends OpenTelemetry traces where the ``OTEL_`` variables say; needs an extra."""
+
     commit: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")] = "unknown"
-    """What this build was made from; metrics tell it."""
+    """What this build was made from; metrics and traces tell it."""
 
     @classmethod
     def settings_customise_sources(
