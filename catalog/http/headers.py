@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Container
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -154,13 +154,7 @@ class Envelope:
         return headers
 
 
-class _Head(NamedTuple):
-    request_id: str
-    has_token: bool
-    trace_id: str | None
-
-
-def _read(scope: HTTPScope) -> _Head:
+def _read(scope: HTTPScope) -> tuple[str, bool, str | None]:
     """The request's id, the client's own if it is one, whether it carries a token, its trace."""
     request_id, has_token = "", False
     parents: list[bytes] = []
@@ -173,7 +167,7 @@ def _read(scope: HTTPScope) -> _Head:
             parents.append(value)
     # Of two nobody could tell which one is meant.
     trace_id = trace_id_of(parents[0]) if len(parents) == 1 else None
-    return _Head(request_id or uuid4().hex, has_token, trace_id)
+    return request_id or uuid4().hex, has_token, trace_id
 
 
 def annotate(scope: Any, **values: str) -> None:
