@@ -45,8 +45,9 @@ GONE: Final = 499
 """The status, after nginx, of a request whose client hung up before its answer began."""
 
 DURATIONS: Final = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0),
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1),
+    0.2,  # What reads are to keep: how many do can only be told at the bound of a bucket.
+    *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
 )
 BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
