@@ -94,6 +94,18 @@ want_nginx() {
   fi
 }
 
+# For rules, alerts and the dashboard.
+want_prometheus() {
+  [[ -n ${CATALOG_TEST_PROMETHEUS:-} ]] && return
+  [[ -x $venv/prometheus/prometheus ]] || say "Fetching Prometheus"
+  if quietly tests/monitoring/fetch_prometheus.sh "$venv/prometheus"; then
+    CATALOG_TEST_PROMETHEUS=$(realpath "$venv/prometheus/prometheus")
+    export CATALOG_TEST_PROMETHEUS
+  else
+    say "Going on without Prometheus"
+  fi
+}
+
 want_wrk() {
   command -v wrk >/dev/null && return
   apt_install wrk || die "wrk makes the load; install it."
@@ -202,6 +214,7 @@ run_tests() {
   want_mariadb
   want_redis
   want_nginx
+  want_prometheus
   exec "$venv/bin/python" -m pytest "$@"
 }
 
