@@ -1,6 +1,6 @@
 """The composition root: the one module that knows every room of the house."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
 from catalog.db.database import Database
-from catalog.errors import SettingsInvalid
+from catalog.errors import CatalogError, SettingsInvalid
 from catalog.http.admission import Admission
 from catalog.http.bodies import BoundedBodies, StrictRequest
 from catalog.http.context import Running, hold, running
@@ -100,11 +100,7 @@ def create_app(settings: Settings) -> Quart:
         lateness=3 * timedelta(seconds=settings.database_timeout),
     )
     auth_context.hold(app, Auth(keys, Passwords(settings), revocations, service.delete_products_of))
-    creates = Writer[service.Create, service.Written](
-        lambda creates: database.transaction(service.create_products, creates),
-        patience=settings.database_pool_timeout,
-    )
-    products_context.hold(app, Products(Pages(database), creates, Feed(database)))
+    products_context.hold(app, _products(database, settings))
     configure_routing(app)
     configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
@@ -118,6 +114,20 @@ def create_app(settings: Settings) -> Quart:
     app.after_serving(partial(_close, app, tasks))
     _wrap(app, settings)
     return app
+
+
+def _products(database: Database, settings: Settings) -> Products:
+    pages = Pages(database)
+
+    async def create(
+        creates: Sequence[service.Create],
+    ) -> Sequence[service.Written | CatalogError]:
+        outcomes = await database.transaction(service.create_products, creates)
+        pages.forget()
+        return outcomes
+
+    creates = Writer(create, patience=settings.database_pool_timeout)
+    return Products(pages, creates, Feed(database))
 
 
 def _wrap(app: Quart, settings: Settings) -> None:

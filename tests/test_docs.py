@@ -13,6 +13,7 @@ from catalog.auth.audit import Audit
 from catalog.cli import main
 from catalog.errors import public_errors
 from catalog.settings import SECRET_FIELDS, load_settings, variable_names
+from tests.deployment import compose
 from tests.engines import settings_for
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +81,7 @@ class TestSettings:
         assert lines.count(variable) == 1, f"{variable}: a line {variable}= in .env.example"
 
     def test_nothing_is_documented_that_cannot_be_set(self) -> None:
-        known = {*variable_names().values(), *NOT_SETTINGS}
+        known = {*variable_names().values(), *NOT_SETTINGS, *compose.variables()}
         known |= {f"{variable_names()[field]}_FILE" for field in SECRET_FIELDS}
         texts = {name_of(page): without_fences(page) for page in PAGES}
         texts[".env.example"] = read(".env.example")

@@ -223,12 +223,20 @@ class Pages:
         PAGES.labels(result).inc()
         return page
 
+    def forget(self) -> None:
+        """Keep nothing of what is kept: something has been committed.
+
+        It would be noticed anyway, by reading the position; that is what this spares.
+        """
+        self._kept.clear()
+        self._kept_bytes = 0
+
     async def _read_position(self, begin: Callable[[], None]) -> int:
         try:
             current: int = await self._database.reading(_beginning, begin, changes.current_position)
         except DatabaseUnavailable:
             # It may come back as another one, restored from a backup, and get to the same position.
-            self._forget()
+            self.forget()
             raise
         saw_position(current)
         return current
@@ -264,10 +272,6 @@ class Pages:
     def _drop(self, page: Rendered | None) -> None:
         if page is not None:
             self._kept_bytes -= _size(page)
-
-    def _forget(self) -> None:
-        self._kept.clear()
-        self._kept_bytes = 0
 
 
 async def _beginning(

@@ -1,0 +1,2 @@
+# The last step of the first start: see start.sh.
+rm -f /var/lib/mysql/.first-start
