@@ -101,6 +101,18 @@ want_nginx() {
   fi
 }
 
+# For rules, alerts and the dashboard.
+want_prometheus() {
+  [[ -n ${CATALOG_TEST_PROMETHEUS:-} ]] && return
+  [[ -x $venv/prometheus/prometheus ]] || say "Fetching Prometheus"
+  if quietly tests/monitoring/fetch_prometheus.sh "$venv/prometheus"; then
+    CATALOG_TEST_PROMETHEUS=$(realpath "$venv/prometheus/prometheus")
+    export CATALOG_TEST_PROMETHEUS
+  else
+    say "Going on without Prometheus"
+  fi
+}
+
 want_wrk() {
   command -v wrk >/dev/null && return
   apt_install wrk || die "wrk makes the load; install it."
@@ -403,6 +415,7 @@ run_tests() {
   want_mariadb
   want_redis
   want_nginx
+  want_prometheus
   exec "$venv/bin/python" -m pytest "$@"
 }
 
@@ -534,8 +547,10 @@ lock() {
   say "Writing requirements.lock"
   # setuptools builds the service without a network of its own, so it is locked like the rest.
   echo "setuptools>=80" | compile requirements.lock pyproject.toml - "$@"
+  say "Writing requirements-otel.lock"
+  compile requirements-otel.lock pyproject.toml --extra otel -c requirements.lock "$@"
   say "Writing tests/requirements.lock"
-  compile tests/requirements.lock tests/requirements.in -c requirements.lock "$@"
+  compile tests/requirements.lock tests/requirements.in -c requirements-otel.lock "$@"
   say "Writing tests/load/requirements.lock"
   compile tests/load/requirements.lock tests/load/requirements.in -c requirements.lock "$@"
 }

@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from hypercorn.typing import ASGIFramework
 from quart import Quart
 from quart_schema import Tag
 
@@ -19,7 +20,7 @@ from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
 from catalog.db.database import Database
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, SettingsInvalid
 from catalog.http.admission import Admission
 from catalog.http.bodies import BoundedBodies, StrictRequest
 from catalog.http.context import Running, hold, running
@@ -31,7 +32,8 @@ from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
-from catalog.http.routing import configure_routing
+from catalog.http.routing import configure_routing, routes_of
+from catalog.observability import metrics
 from catalog.periodic import Periodic
 from catalog.products import changes, idempotency, service
 from catalog.products import context as products_context
@@ -43,6 +45,9 @@ from catalog.products.shortcut import CreateShortcut, Shortcut
 from catalog.products.writer import Writer
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
+
+GAUGE_SECONDS = 0.5
+"""How often each process tells the metrics how things are; the others read it from there."""
 
 SWEEP_SECONDS = 60
 """How often each process deletes what nobody needs any more."""
@@ -74,7 +79,7 @@ def create_app(settings: Settings) -> Quart:
     # Bodies are bounded before the framework sees them.
     app.config["MAX_CONTENT_LENGTH"] = None
     app.config["RESPONSE_TIMEOUT"] = settings.response_timeout
-    database = Database(settings)
+    database = Database(settings, metrics.DatabaseMetrics())
     hold(
         app,
         Running(
@@ -141,8 +146,44 @@ def _wrap(app: Quart, settings: Settings) -> None:
         exempt=(*operations.HEALTH, products_routes.WAITING),
     )
     shortened = Shortcut(admitted, state, products(app).pages)
-    enveloped = Envelope(shortened, settings, is_draining=lambda: state.draining)
-    app.asgi_app = TrustedProxies(enveloped, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
+    enveloped = Envelope(
+        shortened,
+        settings,
+        quiet=operations.HEALTH,
+        is_draining=lambda: state.draining,
+        route_of=routes_of(app),
+    )
+    state.gauges.append(
+        lambda: metrics.measure(
+            in_progress=enveloped.in_progress,
+            pools=state.database.pools,
+            subscribers=products(app).feed.followers,
+        )
+    )
+    metrics.tell_build(settings.commit)
+    seen = _traced(app, enveloped, settings)
+    app.asgi_app = TrustedProxies(seen, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
+
+
+def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFramework:
+    """Make spans, if asked to.
+
+    Raises:
+        SettingsInvalid: the packages for it are missing.
+    """
+    if settings.tracing == "off":
+        return asgi_app
+    try:
+        # Here and not above: an extra, that is to cost nothing where it is not wanted.
+        from catalog.http.tracing import TracedRequests
+        from catalog.observability.tracing import Tracing
+    except ImportError as error:
+        fault = f"CATALOG_TRACING needs packages: pip install 'catalog[otel]' ({error})"
+        raise SettingsInvalid([fault]) from None
+    tracing = Tracing(settings.commit)
+    tracing.watch(running(app).database.engines)
+    app.after_serving(tracing.close)
+    return TracedRequests(asgi_app, tracing.tracer)
 
 
 def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
@@ -167,7 +208,13 @@ def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
         "revocations", revocations.refresh, interval=settings.revocation_interval, at_once=True
     )
     poll = Periodic("changes", products(app).feed.poll, interval=POLL_SECONDS)
-    return [refresh, poll, *sweeps]
+    gauges = Periodic("gauges", partial(_measure, app), interval=GAUGE_SECONDS, at_once=True)
+    return [refresh, poll, gauges, *sweeps]
+
+
+async def _measure(app: Quart) -> None:
+    for measure in running(app).gauges:
+        measure()
 
 
 async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:

@@ -12,6 +12,7 @@ from copy import copy
 from typing import Generic, NamedTuple, TypeVar
 
 from catalog.errors import CatalogError, DatabaseBusy, KeyInUse, Unavailable
+from catalog.observability.metrics import WRITE_BATCH_SIZE, shed
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -65,6 +66,7 @@ class Writer(Generic[W, R]):
             CatalogError: why it was refused.
         """
         if len(self._waiting) >= MAX_WAITING:
+            shed("creates")
             raise DatabaseBusy("Too many writes are waiting.")
         if key is not None and key in self._keys:
             raise KeyInUse
@@ -86,6 +88,7 @@ class Writer(Generic[W, R]):
     async def _run(self) -> None:
         try:
             while batch := self._next_batch():
+                WRITE_BATCH_SIZE.observe(len(batch))
                 await self._do(batch)
         finally:
             self._running = None
@@ -99,6 +102,7 @@ class Writer(Generic[W, R]):
             if waiting.outcome.done():
                 continue
             if waiting.since < began_after:
+                shed("creates")
                 waiting.outcome.set_exception(DatabaseBusy("The writes before took too long."))
             else:
                 batch.append(waiting)

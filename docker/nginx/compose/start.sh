@@ -14,6 +14,8 @@ mkdir -p "$to/catalog"
 sed "s/^worker_rlimit_nofile .*/worker_rlimit_nofile $(ulimit -H -n);/" "$from/nginx.conf" >"$to/nginx.conf"
 cp "$from"/catalog/* "$to/catalog/"
 cp "$from"/compose/*.conf "$to/catalog/"
+# Not every platform lets /run be written to.
+sed -i "s|^pid .*|pid $to/nginx.pid;|" "$to/nginx.conf"
 if [ -e "$tls/fullchain.pem" ]; then
   for file in fullchain.pem privkey.pem; do
     if ! [ -r "$tls/$file" ]; then
