@@ -164,6 +164,15 @@ unchanged() {
   before=$(containers | sort)
   ./build.sh up && [[ $(containers | sort) == "$before" ]]
 }
+# Clients go on while the command runs; what they saw is in the output.
+clients() { "${PYTHON:-python3}" tests/deployment/clients.py --url "$api" --password-file .secrets/admin_password "$@"; }
+replaced() {
+  local before
+  before=$(containers app | sort)
+  # Another revision is another image, so all containers are replaced.
+  CATALOG_REVISION=another clients docker compose up --detach --no-deps --build app && [[ -z $(comm -12 <(echo "$before") <(containers app | sort)) ]]
+}
+told() { sed 's/^/      /' "$folder/output" | grep -E 'reads|longest|created|took'; }
 nothing_published_but_nginx() {
   [[ $(containers | xargs docker inspect --format '{{range $port, $at := .HostConfig.PortBindings}}{{$port}} {{end}}' | tr -d '\n') == '80/tcp ' ]]
 }
@@ -203,6 +212,17 @@ check "again up changes nothing" unchanged
 check "there can be four instances" ./build.sh up --scale app=4
 check "each of them serves" everyone_serves
 check "there is one administrator" one_admin
+export CATALOG_INSTANCES=2
+check "there can be two" ./build.sh up
+check "nobody notices that both are replaced" replaced
+told
+check "nor that workers are reloaded" clients --requests 5000 docker compose kill --signal HUP app
+told
+check "nor that nginx is" clients --requests 5000 docker compose exec -T nginx sh /opt/nginx/compose/start.sh reload
+told
+check "without MySQL there are clean refusals" clients --requests 5000 --allow-503 docker compose restart mysql
+told
+unset CATALOG_INSTANCES
 check "down keeps the data" ./build.sh down --timeout 40
 check "up finds it again" ./build.sh up
 check "the product is still there" still_there
