@@ -339,7 +339,7 @@ secret() {
 }
 
 # What .env does not say is made up once.
-kept() { [[ -s .secrets/$1 ]] && cat ".secrets/$1" || random "$2"; }
+kept() { if [[ -s .secrets/$1 ]]; then cat ".secrets/$1"; else random "$2"; fi; }
 
 write_secrets() {
   local url rest user password database name
@@ -364,7 +364,7 @@ write_secrets() {
   secret mysql_user "$user"
   secret mysql_password "$password"
 
-  password=$(sed 's/^requirepass //' <<<"$(kept valkey_auth 24)")
+  password=$(kept valkey_auth 24) && password=${password#requirepass }
   secret valkey_auth "requirepass $password"
   url=$(env_value CATALOG_LIMITS_URL)
   secret limits_url "${url:-redis://:$password@valkey:6379/0}"

@@ -11,6 +11,7 @@ tls=/etc/nginx/tls
 
 mkdir -p "$to/catalog"
 # As many files as the container may have.
+# shellcheck disable=SC3045  # Not in POSIX, but in the shell of every image.
 sed "s/^worker_rlimit_nofile .*/worker_rlimit_nofile $(ulimit -H -n);/" "$from/nginx.conf" >"$to/nginx.conf"
 cp "$from"/catalog/* "$to/catalog/"
 cp "$from"/compose/*.conf "$to/catalog/"
