@@ -2,8 +2,9 @@
 """Clients who go on while something is done to the stack, and tell what they have noticed of it.
 
 Reads and creates with an Idempotency-Key over connections that are kept open, as a program's HTTP
-library makes them: a connection that was closed while it was idle is opened again. Nothing else is
-tried twice. In the end every create that was acknowledged must be there once, and no other twice.
+library makes them: a connection that was closed while it was idle is opened again, and a create
+that is refused because too many are waiting comes again when told. No read is tried twice, and
+nothing that failed otherwise. In the end every create that was acknowledged must be there once, and no other twice.
 
     tests/deployment/clients.py --url URL --password-file FILE docker compose restart app
 
@@ -24,6 +25,7 @@ from uuid import uuid4
 
 PATH = "/api/products"
 READS_PER_CREATE = 9
+MAX_REPEATS = 5
 PAUSE_SECONDS = 0.03
 BEFORE_SECONDS = 2
 AFTER_SECONDS = 3
@@ -169,13 +171,19 @@ class Load:
     async def _create(self, client: Client) -> None:
         name = uuid4().hex
         self.tried.add(name)
-        answer = await client.ask(
-            "POST",
-            PATH,
-            body={"name": name, "price": 1},
-            Authorization=f"Bearer {self._token}",
-            Idempotency_Key=name,
-        )
+        for _ in range(MAX_REPEATS):
+            answer = await client.ask(
+                "POST",
+                PATH,
+                body={"name": name, "price": 1},
+                Authorization=f"Bearer {self._token}",
+                Idempotency_Key=name,
+            )
+            if self._allows_refusals or not answer.is_clean_refusal:
+                break
+            # It was told that there is too much to write just now, and when to come again.
+            self.seen["creates to be repeated"] += 1
+            await asyncio.sleep(int(answer.headers["retry-after"]))
         self._note("creates", answer, 201)
         if answer.status == 201:
             self.created[name] = json.loads(answer.body)["id"]
