@@ -16,13 +16,16 @@ if ! docker compose version >/dev/null 2>&1 || ! docker info >/dev/null 2>&1; th
   exit 77
 fi
 
-port=${SMOKE_PORT:-18080}
-export COMPOSE_PROJECT_NAME=catalog-smoke CATALOG_IMAGE=catalog-smoke:latest
+# Two may run at once.
+port=$((20000 + 2 * (RANDOM % 5000)))
+export COMPOSE_PROJECT_NAME=catalog-smoke-$$ CATALOG_IMAGE=catalog-smoke-$$:latest
 export CATALOG_HTTP_BIND=127.0.0.1:$port CATALOG_HTTPS_BIND=127.0.0.1:$((port + 1))
-export CATALOG_PROXY_NETWORK=${SMOKE_NETWORK:-10.203.77.0/24} CATALOG_MYSQL_BUFFER_POOL=128M
+export CATALOG_PROXY_NETWORK=10.203.$((RANDOM % 200 + 50)).0/24 CATALOG_MYSQL_BUFFER_POOL=128M
 api=http://127.0.0.1:$port
 base=python:3.13-slim
 budget=$((120 * 1000 * 1000))
+size=0
+cold='?'
 
 folder=$(mktemp -d)
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --target-directory "$folder"
@@ -149,8 +152,14 @@ one_admin() { [[ $(sql "SELECT COUNT(*) FROM users WHERE role = 'admin'") == 1 ]
 unreachable() { # FROM HOST PORT: from another container
   not docker compose exec -T "$1" bash -c "timeout 2 bash -c '</dev/tcp/$2/$3'"
 }
-# Of a default route, that is.
-nothing_outside() { not in_app grep -E '^\S+\s00000000\s' /proc/net/route; }
+# Debian's mirror stands for what is outside, if there is any: nginx may reach it.
+nothing_outside() {
+  local outside
+  outside=$(getent ahostsv4 deb.debian.org | awk 'NR == 1 {print $1}') || true
+  compose exec -T nginx curl --silent --output /dev/null --max-time 5 "http://${outside:-deb.debian.org}" ||
+    echo "nothing is shown: there is no network"
+  not in_app python -c 'import socket, sys; socket.create_connection((sys.argv[1], 80), 3)' "${outside:-deb.debian.org}"
+}
 
 sign_in() { curl --silent --max-time 10 "$api/api/auth/login" --header 'Content-Type: application/json' \
   --data "{\"username\": \"admin\", \"password\": \"$(cat .secrets/admin_password)\"}" | field access_token; }
