@@ -187,7 +187,7 @@ def _log_request(scope: Any, status: int, seconds: float) -> None:
     _log.info(
         "request",
         method=scope["method"],
-        route=scope.get("catalog.route", "other"),
+        route=metrics.label_of(scope.get("catalog.route", metrics.OTHER)),
         path=scope["path"][:200],
         status=status,
         duration_ms=round(seconds * 1000, 2),
