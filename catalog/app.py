@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypercorn.typing import ASGIFramework
 from quart import Quart
@@ -45,6 +45,10 @@ from catalog.products.shortcut import CreateShortcut, Shortcut
 from catalog.products.writer import Writer
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
+
+if TYPE_CHECKING:
+    from catalog.http.tracing import TracedRequests
+    from catalog.observability.tracing import Tracing
 
 GAUGE_SECONDS = 0.5
 """How often each process tells the metrics how things are; the others read it from there."""
@@ -173,6 +177,19 @@ def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFram
     """
     if settings.tracing == "off":
         return asgi_app
+    traced_requests, tracing_of = tracing_classes()
+    tracing = tracing_of(settings.commit)
+    tracing.watch(running(app).database.engines)
+    app.after_serving(tracing.close)
+    return traced_requests(asgi_app, tracing.tracer)
+
+
+def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
+    """What makes spans: of requests, and of all else.
+
+    Raises:
+        SettingsInvalid: the packages for it are missing.
+    """
     try:
         # Here and not above: an extra, that is to cost nothing where it is not wanted.
         from catalog.http.tracing import TracedRequests
@@ -180,10 +197,7 @@ def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFram
     except ImportError as error:
         fault = f"CATALOG_TRACING needs packages: pip install 'catalog[otel]' ({error})"
         raise SettingsInvalid([fault]) from None
-    tracing = Tracing(settings.commit)
-    tracing.watch(running(app).database.engines)
-    app.after_serving(tracing.close)
-    return TracedRequests(asgi_app, tracing.tracer)
+    return TracedRequests, Tracing
 
 
 def _tasks(app: Quart, settings: Settings) -> list[Periodic]:

@@ -95,10 +95,11 @@ class Envelope:
         if trace_id is not None:
             structlog.contextvars.bind_contextvars(trace_id=trace_id)
         status = 0
+        is_counted = False
         self.in_progress += 1
 
         async def send_enveloped(message: ASGISendEvent) -> None:
-            nonlocal status
+            nonlocal status, is_counted
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = list(message["headers"])
@@ -107,8 +108,12 @@ class Envelope:
                     headers = [header for header in headers if header[0] not in _OF_CONTENT]
                 headers = self._enveloped(headers, request_id, has_token)
                 await send({**message, "headers": headers})
-            else:
-                await send(message)
+                return
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                # Before the end goes out: what a client has is counted, whatever becomes of us.
+                is_counted = True
+                self._count(scope, status, time.perf_counter() - started)
+            await send(message)
 
         try:
             await self._app(scope, receive, send_enveloped)
@@ -119,7 +124,8 @@ class Envelope:
         finally:
             self.in_progress -= 1
             seconds = time.perf_counter() - started
-            self._count(scope, status, seconds)
+            if not is_counted:
+                self._count(scope, status, seconds)
             if status >= self._log_from_status and self._is_news(scope, status):
                 _log_request(scope, status, seconds)
             if trace_id is not None:
@@ -181,7 +187,7 @@ def _log_request(scope: Any, status: int, seconds: float) -> None:
     _log.info(
         "request",
         method=scope["method"],
-        route=scope.get("catalog.route", "other"),
+        route=metrics.label_of(scope.get("catalog.route", metrics.OTHER)),
         path=scope["path"][:200],
         status=status,
         duration_ms=round(seconds * 1000, 2),

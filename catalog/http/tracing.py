@@ -57,10 +57,12 @@ class TracedRequests:
             },
         )
         identity = span.get_span_context()
-        structlog.contextvars.bind_contextvars(
-            trace_id=trace.format_trace_id(identity.trace_id),
-            span_id=trace.format_span_id(identity.span_id),
-        )
+        # It is none where OTEL_SDK_DISABLED says so.
+        if identity.is_valid:
+            structlog.contextvars.bind_contextvars(
+                trace_id=trace.format_trace_id(identity.trace_id),
+                span_id=trace.format_span_id(identity.span_id),
+            )
         status = 0
 
         async def send_noting(message: ASGISendEvent) -> None:

@@ -23,16 +23,26 @@ from prometheus_client import (
 )
 
 from catalog.observability.shared_values import shared_value_class
-from catalog.settings import shared_metrics
-
-SHARED: Final = shared_metrics()
-"""Where this process counts with others; None if it counts by itself."""
+from catalog.settings import SharedMetrics, shared_metrics
 
 REGISTRY: Final = CollectorRegistry()
 
-# The library looks there whenever it makes a metric, so it comes before all of them. By itself it
-# would decide by the environment alone, and number processes by their ids.
-values.ValueClass = shared_value_class(SHARED) if SHARED else values.MutexValue
+
+def _share(place: SharedMetrics | None) -> SharedMetrics | None:
+    """Count there, together with others; or by itself, should there be no room any more."""
+    # The library looks at this whenever it makes a metric, so it comes before all of them. By
+    # itself it would decide by the environment alone, and number processes by their ids.
+    values.ValueClass = values.MutexValue
+    if place is not None:
+        try:
+            values.ValueClass = shared_value_class(place)
+        except OSError:
+            return None
+    return place
+
+
+SHARED: Final = _share(shared_metrics())
+"""Where this process counts with others; None if it counts by itself."""
 
 METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}

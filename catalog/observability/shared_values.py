@@ -14,9 +14,13 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from catalog.settings import SharedMetrics
 
-FILE_BYTES = {"histogram": 256 * 1024}
-OTHER_FILE_BYTES = 64 * 1024
-"""What a file has from its start; one that is full is doubled."""
+FILE_BYTES = {
+    "counter": 64 * 1024,
+    "histogram": 256 * 1024,
+    "gauge_livesum": 64 * 1024,
+    "gauge_livemax": 64 * 1024,
+}
+"""The files of a process, and what each has from its start; one that is full is doubled."""
 
 
 def shared_value_class(metrics: SharedMetrics) -> type[Any]:
@@ -24,15 +28,15 @@ def shared_value_class(metrics: SharedMetrics) -> type[Any]:
 
     A process goes on where the one with its number before it has stopped: counters never go
     back, and there are no more files than workers at a time.
+
+    Raises:
+        OSError: there is no room for its files.
     """
     files: dict[str, MmapedDict] = {}
-
-    def file_of(kind: str) -> MmapedDict:
-        if kind not in files:
-            path = metrics.folder / f"{kind}_{metrics.number}.db"
-            _reserve(str(path), FILE_BYTES.get(kind, OTHER_FILE_BYTES))
-            files[kind] = MmapedDict(str(path))
-        return files[kind]
+    for kind, size in FILE_BYTES.items():
+        path = str(metrics.folder / f"{kind}_{metrics.number}.db")
+        _reserve(path, size)
+        files[kind] = MmapedDict(path)
 
     class SharedValue:
         """One number in a file; the interface is the library's."""
@@ -50,7 +54,7 @@ def shared_value_class(metrics: SharedMetrics) -> type[Any]:
             multiprocess_mode: str = "",
             **_: object,
         ) -> None:
-            file = file_of(f"{typ}_{multiprocess_mode}" if typ == "gauge" else typ)
+            file = files[f"{typ}_{multiprocess_mode}" if typ == "gauge" else typ]
             key = mmap_key(metric_name, name, list(labelnames), list(labelvalues), help_text)
             self._number = _number_in(file, key)
 

@@ -8,6 +8,7 @@ that comes alone is a batch of one.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context, copy_context
 from copy import copy
 from typing import Generic, NamedTuple, TypeVar
 
@@ -29,6 +30,7 @@ class _Waiting(NamedTuple, Generic[W, R]):
     key: Hashable | None
     since: float
     outcome: asyncio.Future[R]
+    context: Context
 
 
 class Writer(Generic[W, R]):
@@ -71,13 +73,14 @@ class Writer(Generic[W, R]):
         if key is not None and key in self._keys:
             raise KeyInUse
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[W, R](write, key, loop.time(), loop.create_future())
+        waiting = _Waiting[W, R](write, key, loop.time(), loop.create_future(), copy_context())
         self._waiting.append(waiting)
         if key is not None:
             self._keys.add(key)
             waiting.outcome.add_done_callback(lambda _: self._keys.discard(key))
         if self._running is None:
-            self._running = asyncio.create_task(self._run())
+            # It serves many requests, so it has the context of none.
+            self._running = loop.create_task(self._run(), context=Context())
         return await waiting.outcome
 
     async def close(self) -> None:
@@ -89,7 +92,11 @@ class Writer(Generic[W, R]):
         try:
             while batch := self._next_batch():
                 WRITE_BATCH_SIZE.observe(len(batch))
-                await self._do(batch)
+                if len(batch) > 1:
+                    await self._do(batch)
+                else:
+                    # What is logged, and traced, of one alone is its own.
+                    await asyncio.create_task(self._do(batch), context=batch[0].context)
         finally:
             self._running = None
 

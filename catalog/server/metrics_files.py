@@ -4,12 +4,13 @@ Workers get numbers, which go from the dead to the living with what was counted 
 count is lost with a worker, and the folder does not grow however many there have been.
 """
 
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
@@ -25,9 +26,9 @@ _PREFIX = "catalog-metrics-"
 _OWNER = "owner"
 
 ROOM_BYTES = 4 * 1024 * 1024
-"""What must be free where the folder is made; what many workers take is checked by each of them."""
+"""What must be free where the folder is made. A worker that finds no more counts by itself."""
 
-# Counters are in memory only, and their files are written some hundred thousand times a second.
+# What is written there all the time is to reach no disk.
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 (the folder in it is made safely)
 
 
@@ -56,8 +57,8 @@ class MetricsFiles:
         return SharedMetrics(self._folder, str(number))
 
     def leave_place(self, place: SharedMetrics | None) -> None:
-        """Let go of what a worker was while it lived; what it counted stays. Idempotent."""
-        if place is not None and int(place.number) in self._taken:
+        """Let go of what a worker was while it lived; what it counted stays."""
+        if place is not None:
             mark_process_dead(place.number, str(place.folder))
             self._taken.discard(int(place.number))
 
@@ -70,28 +71,35 @@ class MetricsFiles:
 @contextmanager
 def metrics_files() -> Iterator[MetricsFiles]:
     """Make the folder, and take away those of instances that were killed."""
-    base = _base()
-    if base is None:
-        _log.warning("metrics_not_shared", reason="there is no room for temporary files")
-        yield MetricsFiles(None)
-        return
-    _sweep(base)
+    with ExitStack() as stack:
+        files = None
+        for base in _bases():
+            with suppress(OSError):
+                _sweep(base)
+                files = MetricsFiles(stack.enter_context(_folder_in(base)))
+                break
+        if files is None:
+            _log.warning("metrics_not_shared", reason="There is no room for temporary files.")
+        yield files or MetricsFiles(None)
+
+
+def _bases() -> Iterator[Path]:
+    yield IN_MEMORY
+    with suppress(FileNotFoundError):
+        yield Path(tempfile.gettempdir())
+
+
+@contextmanager
+def _folder_in(base: Path) -> Iterator[Path]:
+    disk = os.statvfs(base)
+    if disk.f_bavail * disk.f_frsize < ROOM_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     folder, owner = _make(base)
     try:
-        yield MetricsFiles(folder)
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(owner)
-
-
-def _base() -> Path | None:
-    with suppress(OSError):
-        for base in (IN_MEMORY, Path(tempfile.gettempdir())):
-            if base.is_dir() and os.access(base, os.W_OK | os.X_OK):
-                disk = os.statvfs(base)
-                if disk.f_bavail * disk.f_frsize >= ROOM_BYTES:
-                    return base
-    return None
 
 
 def _make(base: Path) -> tuple[Path, int]:

@@ -1,5 +1,6 @@
 """The folder where workers count does not grow, and forgets nothing."""
 
+import errno
 import gc
 import warnings
 from collections.abc import Iterator
@@ -98,6 +99,27 @@ class TestFolder:
 
         with metrics_files() as files:
             assert files.take_place() is None
+
+    def test_a_full_one_is_not_taken(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        full, other = folder / "full", folder / "other"
+        full.mkdir()
+        other.mkdir()
+        monkeypatch.setattr(module, "IN_MEMORY", full)
+        monkeypatch.setattr("tempfile.tempdir", str(other))
+        room = module.MetricsFiles
+
+        def files_in(place: Path | None) -> MetricsFiles:
+            if place is not None and place.parent == full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return room(place)
+
+        monkeypatch.setattr(module, "MetricsFiles", files_in)
+
+        with metrics_files() as files:
+            place = files.take_place()
+            assert place is not None
+            assert place.folder.parent == other
+        assert not list(full.iterdir()) + list(other.iterdir())
 
     def test_where_there_is_no_memory_for_files_it_is_a_temporary_one(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
