@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
 
 from catalog.db.engines import DriverThreads, Purpose, create_engine
 from catalog.db.failures import refusals, worth_a_retry
+from catalog.errors import DatabaseBusy
 from catalog.settings import Settings
 
 T = TypeVar("T")
@@ -34,6 +35,13 @@ def renew_deadline(session: AsyncSession) -> None:
     """Give a transaction of many steps its whole time once more, for the next of them."""
     limit, seconds = session.info[_DEADLINE]
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+class Outdated(Exception):
+    """Raised by work that finds that what it has read does not hold any more.
+
+    Everything is rolled back and the work run again, as after a deadlock.
+    """
 
 
 class _LostBeforeCommit(Exception):
@@ -76,7 +84,8 @@ class Database:
         """Run ``work(session, ...)`` in a transaction and commit it.
 
         A deadlock or a lock wait that times out rolls everything back and runs ``work`` again,
-        so it must leave nothing behind but what it does through the session. A caller who is
+        so it must leave nothing behind but what it does through the session. In a cluster that
+        several write to, the COMMIT itself may lose; that counts as a deadlock. A caller who is
         cancelled, because the client hung up, does not take the transaction along: it would be
         undefined whether a COMMIT under way took effect.
 
@@ -108,6 +117,8 @@ class Database:
                             # Nothing of it was kept. Most likely the connection was lost while it
                             # lay in the pool, and a new one will do.
                             continue
+                        except Outdated:
+                            pass
                         except DBAPIError as error:
                             if not worth_a_retry(error):
                                 raise
@@ -117,6 +128,8 @@ class Database:
                     return await self._attempt(work, limit)
             except _LostBeforeCommit as lost:
                 raise lost.error from None
+            except Outdated as error:
+                raise DatabaseBusy from error
             except TimeoutError:
                 if contention is None:
                     raise
