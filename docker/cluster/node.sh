@@ -3,11 +3,11 @@
 #
 #   node.sh             start
 #   node.sh position    tell how far this node has got, which must not be running
+#   node.sh found       let this node found the cluster anew at its next start, from its data, when
+#                       all are down and none begins; docs/scaling.md tells when
 #
 # CLUSTER_NODES   names of all nodes, separated by commas; the first one founds the cluster
 # CLUSTER_NODE    this node's name
-# CLUSTER_FOUND   yes: found the cluster anew from this node's data, whatever it says (see
-#                 docs/scaling.md before)
 # CATALOG_DB_PASSWORD_FILE   holds the password of the service's user, read when the cluster is founded
 set -euo pipefail
 
@@ -37,7 +37,7 @@ position() {
 }
 
 make_database() {
-  local password sql
+  local password sql new=$data/.new
   password=$(<"$CATALOG_DB_PASSWORD_FILE")
   sql=$(mktemp)
   cat >"$sql" <<SQL
@@ -48,31 +48,36 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON catalog.* TO 'catalog'@'%';
 GRANT CREATE, ALTER, DROP, INDEX, REFERENCES ON catalog.* TO 'catalog'@'%';
 CREATE USER 'haproxy'@'%' WITH MAX_USER_CONNECTIONS 20;
 SQL
-  # It leaves root and mysql to those of that name on this machine, who come by the socket.
-  mariadb-install-db --datadir="$data" --auth-root-authentication-method=socket \
+  # Elsewhere first: half a database would look like one. It leaves root and mysql to those of that
+  # name on this machine, who come by the socket; what is set for a node does not concern it yet.
+  rm -rf "$new"
+  mariadb-install-db --no-defaults --datadir="$new" --auth-root-authentication-method=socket \
     --auth-root-socket-user=mysql --skip-test-db --extra-file="$sql" >/dev/null
-  rm -f "$sql"
+  mv "$new"/* "$data"
+  rm -rf "$new" "$sql"
 }
 
-if [[ ${1:-} == position ]]; then
-  position
-  exit
-fi
+state=$data/grastate.dat
+case ${1:-} in
+  position)
+    position
+    exit
+    ;;
+  found)
+    sed -i 's/^safe_to_bootstrap:.*/safe_to_bootstrap: 1/' "$state"
+    exit
+    ;;
+esac
 
 options=()
-state=$data/grastate.dat
-if [[ ${CLUSTER_FOUND:-} == yes ]]; then
-  say "Founding the cluster anew from here, as told"
-  [[ ! -f $state ]] || sed -i 's/^safe_to_bootstrap:.*/safe_to_bootstrap: 1/' "$state"
-  options+=(--wsrep-new-cluster)
-elif a_peer_serves; then
+if a_peer_serves; then
   say "Joining the others"
 elif [[ ! -d $data/mysql && $CLUSTER_NODE == "${CLUSTER_NODES%%,*}" ]]; then
   say "Making the database and founding the cluster"
   make_database
   options+=(--wsrep-new-cluster)
 elif grep -qs '^safe_to_bootstrap: 1' "$state"; then
-  say "Founding the cluster again: this node was the last to leave"
+  say "Founding the cluster again: this node was the last to leave, or is told to"
   options+=(--wsrep-new-cluster)
 else
   say "Looking for the others"

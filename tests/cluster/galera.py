@@ -101,9 +101,8 @@ class Node:
     @property
     def caught_up_by(self) -> str:
         """SST, if it has got a copy of everything, or IST, if it has got what it had missed."""
-        if "SST received" in self.log:
-            return "SST"
-        return "IST" if "IST received" in self.log else "nothing"
+        found = re.findall(r"mariabackup ([IS]ST) completed on joiner", self.log)
+        return found[-1] if found else "nothing"
 
     async def make_database(self) -> None:
         """Make the one that the others get a copy of."""
