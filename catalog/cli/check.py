@@ -23,6 +23,9 @@ from catalog.settings import MIN_SECRET_BYTES, Settings, unknown_variables
 SPARE_CONNECTIONS = 10
 """What is left to others on a server: administrators, migrations, backups."""
 
+QUORUM = 3
+"""Nodes that a cluster needs so that it goes on when one is lost."""
+
 
 class Finding(NamedTuple):
     """What a look at one thing told; a fault when something must be mended."""
@@ -140,6 +143,8 @@ async def _look_at_database(
     else:
         yield await _describe_server(connection, settings)
         yield await _count_connections(connection, settings)
+        async for finding in _look_at_cluster(connection):
+            yield finding
     revision = await current_revision(connection)
     fault = schema_fault(revision)
     yield Finding("schema", f"{fault or f'at {revision}, as this release needs'}.", bool(fault))
@@ -175,6 +180,32 @@ async def _count_connections(connection: AsyncConnection, settings: Settings) ->
             True,
         )
     return Finding("connections", f"{sums} of the server's {limit}.")
+
+
+async def _look_at_cluster(connection: AsyncConnection) -> AsyncIterator[Finding]:
+    """What a node of Galera says of its cluster; nothing of any other server."""
+
+    async def show(what: str) -> dict[str, str]:
+        rows = await connection.execute(
+            text(f"SHOW GLOBAL {what} WHERE Variable_name LIKE 'wsrep%'")
+        )
+        return {name.lower(): value for name, value in rows}
+
+    variables = await show("VARIABLES")
+    if variables.get("wsrep_on") != "ON":
+        return
+    status = await show("STATUS")
+    size = int(status["wsrep_cluster_size"])
+    node = f"{variables['wsrep_node_name']} is {status['wsrep_local_state_comment']}"
+    if size < QUORUM:
+        few = f"{node}, in a cluster of {size}: when one more is lost, the rest stops too."
+        yield Finding("cluster", few, True)
+    else:
+        yield Finding("cluster", f"{node}, one of {size} nodes.")
+    for name, needed in (("binlog_format", "ROW"), ("innodb_autoinc_lock_mode", "2")):
+        value = str(await connection.scalar(text(f"SELECT @@GLOBAL.{name}")))
+        if value != needed:
+            yield Finding("cluster", f"{name} is {value} and must be {needed} on Galera.", True)
 
 
 async def _look_for_admin(connection: AsyncConnection) -> Finding:

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import (
 
 from catalog.db.engines import DriverThreads, Purpose, create_engine
 from catalog.db.failures import code_of, refusals, worth_a_retry
+from catalog.errors import DatabaseBusy
 from catalog.settings import Settings
 
 T = TypeVar("T")
@@ -126,6 +127,13 @@ def renew_deadline(session: AsyncSession) -> None:
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
+class Outdated(Exception):
+    """Raised by work that finds that what it has read does not hold any more.
+
+    Everything is rolled back and the work run again, as after a deadlock.
+    """
+
+
 class _LostBeforeCommit(Exception):
     """The connection was lost in the middle of a transaction, which therefore never was."""
 
@@ -182,7 +190,8 @@ class Database:
         """Run ``work(session, ...)`` in a transaction and commit it.
 
         A deadlock or a lock wait that times out rolls everything back and runs ``work`` again,
-        so it must leave nothing behind but what it does through the session. A caller who is
+        so it must leave nothing behind but what it does through the session. In a cluster that
+        several write to, the COMMIT itself may lose; that counts as a deadlock. A caller who is
         cancelled, because the client hung up, does not take the transaction along: it would be
         undefined whether a COMMIT under way took effect.
 
@@ -215,6 +224,8 @@ class Database:
                             # lay in the pool, and a new one will do.
                             self._observer.retried("lost")
                             continue
+                        except Outdated:
+                            self._observer.retried("outdated")
                         except DBAPIError as error:
                             if not worth_a_retry(error):
                                 raise
@@ -225,6 +236,8 @@ class Database:
                     return await self._attempt(work, limit)
             except _LostBeforeCommit as lost:
                 raise lost.error from None
+            except Outdated as error:
+                raise DatabaseBusy from error
             except TimeoutError:
                 if contention is None:
                     raise

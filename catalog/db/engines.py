@@ -17,6 +17,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from catalog.db.failures import is_astray
 from catalog.settings import Settings
 
 FRESH_SECONDS = 1.0
@@ -94,9 +95,20 @@ def create_engine(
         engine = _sqlite_engine(settings, purpose, options, threads or DriverThreads())
     else:
         engine = _mysql_engine(settings, purpose, options)
-    if not settings.embedded and purpose in {Purpose.READING, Purpose.WRITING}:
-        _ping_after_idling(engine)
+    if not settings.embedded:
+        _leave_what_leads_astray(engine)
+        if purpose in {Purpose.READING, Purpose.WRITING}:
+            _ping_after_idling(engine)
     return engine
+
+
+def _leave_what_leads_astray(engine: AsyncEngine) -> None:
+    """Take a connection for lost, with all others of the pool, whose node must not be used now."""
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def _lose_connection(context: Any) -> None:
+        if is_astray(context.original_exception):
+            context.is_disconnect = True
 
 
 def _ping_after_idling(engine: AsyncEngine) -> None:
@@ -300,3 +312,20 @@ async def _set_session(connection: Any, settings: Settings, purpose: Purpose) ->
         assignments = ", ".join(f"{name} = {value}" for name, value in variables.items())
         await cursor.execute(f"SET SESSION {assignments}")
         await cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, {access}")
+        await _catch_up(cursor)
+
+
+async def _catch_up(cursor: Any) -> None:
+    """On Galera, wait until the node has what the others have acknowledged by now.
+
+    A node is up to date with its own writes only. Who is led to another one, because the first is
+    gone, would for a moment miss what was acknowledged last, and be told of positions that there
+    never were. Once is enough as long as all write to one node; else the cluster's own setting,
+    which this leaves as it is, makes every read wait.
+    """
+    await cursor.execute("SHOW SESSION VARIABLES LIKE 'wsrep_on'")
+    row = await cursor.fetchone()
+    if row and row[1] == "ON":
+        await cursor.execute("SET SESSION wsrep_sync_wait = 1")
+        await cursor.execute("SELECT 1")
+        await cursor.execute("SET SESSION wsrep_sync_wait = DEFAULT")

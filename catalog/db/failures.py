@@ -23,6 +23,8 @@ _UNAVAILABLE = {
     *(1040, 1044, 1045, 1049, 1130, 1203, 1226, 1698, 3118),
     # There, but not for this: read-only, node not in its cluster, out of disk, out of time.
     *(1021, 1041, 1047, 1114, 1290, 1317, 1792, 1836, 1969, 3024, 3100, 3101),
+    # There, but a COMMIT went wrong on its way to the disk, or to the other nodes of a cluster.
+    1180,
     -sqlite3.SQLITE_CANTOPEN,
     -sqlite3.SQLITE_FULL,
     -sqlite3.SQLITE_IOERR,
@@ -33,6 +35,8 @@ _UNAVAILABLE = {
     -sqlite3.SQLITE_READONLY,
     -sqlite3.SQLITE_INTERRUPT,
 }
+# Not a node to talk to, for now: it has left its cluster, or others are written to.
+_ASTRAY = {1047, 1290, 1836}
 # Wrong user, wrong password, no such database, or no right to make tables in it.
 _PERMANENT = {1044, 1045, 1049, 1130, 1142, 1227, 1698, 3118}
 _CONSTRAINTS_OF_CHECKS = {
@@ -43,7 +47,10 @@ _CONSTRAINTS_OF_CHECKS = {
 
 def code_of(error: DBAPIError) -> int | None:
     """The engine's number for an error; see the tables above."""
-    cause: BaseException | None = error.orig
+    return _code_of(error.orig)
+
+
+def _code_of(cause: BaseException | None) -> int | None:
     while cause is not None:
         if isinstance(cause, sqlite3.Error):
             extended = getattr(cause, "sqlite_errorcode", None)
@@ -95,6 +102,14 @@ def is_permanent(error: Exception) -> bool:
         # A file does not come and go as a server does; only its lock passes.
         return code not in _BUSY
     return code in _PERMANENT
+
+
+def is_astray(error: BaseException) -> bool:
+    """Whether a driver's error says that its connection leads to the wrong node of a cluster.
+
+    Another connection may lead to another node; a proxy or a name stands in between.
+    """
+    return _code_of(error) in _ASTRAY
 
 
 def worth_a_retry(error: DBAPIError) -> bool:

@@ -53,7 +53,8 @@ async def insert_numbered_rows(
     """The same for a model whose table numbers its rows itself.
 
     Returns:
-        the rows' ids, in their order and ascending.
+        the rows' ids, in their order and ascending. On Galera they are others when a node joins or
+        leaves the cluster just then: who goes on with them must notice, and raise ``Outdated``.
     """
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     # One statement's ids are evenly apart, by more than one in some clusters. It knows its number

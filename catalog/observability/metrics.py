@@ -114,7 +114,7 @@ RETRIES = _counter(
     "retries_total",
     "Transactions that were run again.",
     "code",
-    ("1020", "1205", "1213", "lost"),
+    ("1020", "1205", "1213", "lost", "outdated"),
 )
 
 LOGINS = _counter(

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 from sqlalchemy import ColumnElement, Select, delete, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import Role
 from catalog.auth.service import require_account, usable_accounts
 from catalog.db.columns import now, rfc3339_text
+from catalog.db.database import Outdated
 from catalog.db.statements import (
     affected_rows,
     insert_numbered_rows,
@@ -287,7 +289,13 @@ async def insert_unlogged(
     for product_id, offer in zip(ids, offers, strict=True):
         words = text_of(offer.name, offer.description) if offer.words is None else offer.words
         tokens.append((product_id, tokens_of(words, product_id)))
-    await insert_rows(session, ProductWords, ("rowid", "words"), tokens)
+    try:
+        await insert_rows(session, ProductWords, ("rowid", "words"), tokens)
+    except IntegrityError as error:
+        # The ids are not those that the rows got, because the step between ids has changed since
+        # it was read: a node has joined the cluster or left it. It cannot go unnoticed, since each
+        # of these rows needs a product that has none yet.
+        raise Outdated from error
     return ids
 
 

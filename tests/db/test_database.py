@@ -12,7 +12,7 @@ from sqlalchemy import URL, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
-from catalog.db.database import Database
+from catalog.db.database import MAX_ATTEMPTS, Database, Outdated
 from catalog.db.engines import Purpose, create_engine
 from catalog.db.failures import worth_a_retry
 from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
@@ -356,6 +356,64 @@ class TestDeadlock:
         assert stopwatch.seconds < 1.5 + LENIENCE
         give_back.set()
         await holding
+
+
+class TestOutdated:
+    async def test_work_that_says_so_is_run_again_and_leaves_nothing_behind(
+        self, database: Database
+    ) -> None:
+        attempts: list[int] = []
+
+        async def work(session: AsyncSession) -> None:
+            attempts.append(await add_product(session, f"Lamp {len(attempts)}"))
+            if len(attempts) < MAX_ATTEMPTS:
+                raise Outdated
+
+        await database.transaction(work)
+
+        assert len(attempts) == MAX_ATTEMPTS
+        assert await database.reading(count_products) == 1
+
+    async def test_work_that_always_says_so_finds_the_database_busy(
+        self, database: Database
+    ) -> None:
+        async def work(session: AsyncSession) -> None:
+            await add_product(session, "Lamp")
+            raise Outdated
+
+        with pytest.raises(DatabaseBusy):
+            await database.transaction(work)
+
+        assert await database.reading(count_products) == 0
+
+
+@on_servers
+class TestAstray:
+    """A connection to a node that has left its cluster, or that others are written to."""
+
+    @pytest.mark.parametrize("code", [1047, 1290])
+    @both_ways
+    async def test_it_is_left_for_another_one(
+        self, database: Database, way: Way, code: int
+    ) -> None:
+        connections: list[int] = []
+
+        async def work(executor: AsyncSession | AsyncConnection) -> None:
+            connections.append(await executor.scalar(text("SELECT CONNECTION_ID()")))
+            if len(connections) == 1:
+                await executor.execute(text(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}"))
+
+        await way(database, work)
+
+        first, second = connections
+        assert first != second
+
+    async def test_where_all_are_the_database_is_unavailable(self, database: Database) -> None:
+        async def work(session: AsyncSession) -> None:
+            await session.execute(text("SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290"))
+
+        with pytest.raises(DatabaseUnavailable):
+            await database.transaction(work)
 
 
 @on_sqlite

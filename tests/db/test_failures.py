@@ -7,7 +7,7 @@ from pymysql import err
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from catalog.db.failures import is_permanent, refusal_for, worth_a_retry
+from catalog.db.failures import is_astray, is_permanent, refusal_for, worth_a_retry
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable
 
 # The servers' numbers, as mysqld_error.h and errmsg.h name them.
@@ -47,6 +47,7 @@ SERVER_CODES: dict[type[CatalogError], dict[int, str]] = {
         1159: "ER_NET_READ_INTERRUPTED",
         1160: "ER_NET_ERROR_ON_WRITE",
         1161: "ER_NET_WRITE_INTERRUPTED",
+        1180: "ER_ERROR_DURING_COMMIT",
         1203: "ER_TOO_MANY_USER_CONNECTIONS",
         1226: "ER_USER_LIMIT_REACHED",
         1290: "ER_OPTION_PREVENTS_STATEMENT: read-only",
@@ -211,9 +212,19 @@ class TestRetries:
     def test_collisions_are_worth_one(self, code: int) -> None:
         assert worth_a_retry(server_error(code))
 
-    @pytest.mark.parametrize("code", [1062, 1064, 1290, 2003, 2006, 2013])
+    @pytest.mark.parametrize("code", [1062, 1064, 1180, 1290, 2003, 2006, 2013])
     def test_what_would_be_repeated_is_not(self, code: int) -> None:
         assert not worth_a_retry(server_error(code))
+
+
+class TestNodes:
+    @pytest.mark.parametrize("code", [1047, 1290, 1836])
+    def test_one_that_is_not_to_be_used_is_known(self, code: int) -> None:
+        assert is_astray(err.OperationalError(code, SECRET_TEXT))
+
+    @pytest.mark.parametrize("code", [1053, 1180, 1213, 1792])
+    def test_one_that_has_another_fault_is_not_taken_for_it(self, code: int) -> None:
+        assert not is_astray(err.OperationalError(code, SECRET_TEXT))
 
 
 class TestRefusal:

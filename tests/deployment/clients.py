@@ -4,7 +4,8 @@
 Reads and creates with an Idempotency-Key over connections that are kept open, as a program's HTTP
 library makes them: a connection that was closed while it was idle is opened again, and a create
 that is refused because too many are waiting comes again when told. No read is tried twice, and
-nothing that failed otherwise. In the end every create that was acknowledged must be there once, and no other twice.
+nothing that failed otherwise. In the end every create that was acknowledged must be there once, and
+no other twice.
 
     tests/deployment/clients.py --url URL --password-file FILE docker compose restart app
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import Role, User
@@ -13,6 +13,7 @@ from catalog.errors import AccountUnavailable, CatalogError, Forbidden, NotFound
 from catalog.products.models import Offer
 from catalog.products.queries import Selection
 from catalog.products.service import Create, create_products, delete_product, list_products
+from tests.db.support import on_servers
 
 ADA, BOB, GRACE, NOBODY = 1, 2, 3, 4
 
@@ -71,6 +72,30 @@ class TestCreateProduct:
             await database.transaction(create_and_fail)
 
         assert await listed(database) == []
+
+    @on_servers
+    @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+    async def test_ids_are_right_when_a_node_joins_or_leaves_the_cluster_just_then(
+        self, database: Database, before: int, after: int
+    ) -> None:
+        attempts: list[AsyncSession] = []
+
+        async def create(session: AsyncSession) -> list[Any]:
+            attempts.append(session)
+            if len(attempts) == 1:
+                await session.execute(text(f"SET SESSION auto_increment_increment = {before}"))
+                connection = (await session.connection()).sync_connection
+                event.listen(connection, "before_cursor_execute", change_step)
+            return await create_products(session, [lamp(ADA, f"Lamp {n}") for n in range(5)])
+
+        def change_step(_connection: object, cursor: Any, statement: str, *_: object) -> None:
+            if statement.startswith("INSERT INTO products"):
+                cursor.execute(f"SET SESSION auto_increment_increment = {after}")
+
+        outcomes = await database.transaction(create)
+
+        assert len(attempts) == 2
+        assert await listed(database) == [each.product for each in reversed(outcomes)]
 
     async def test_accounts_that_are_disabled_or_gone_are_refused(self, database: Database) -> None:
         await database.transaction(disable, ADA)

@@ -1,0 +1,260 @@
+"""The service on three nodes of MariaDB Galera that are killed, stopped and written to at once.
+
+Not run with the other tests: ``./build.sh test -m cluster -s``. What is measured is printed, and
+docs/scaling.md has it.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+
+from catalog.db.database import Database
+from catalog.errors import DatabaseUnavailable
+from tests.cluster.galera import Cluster, galera, missing
+from tests.cluster.load import Load, Seen, Verdict, judge
+from tests.engines import settings_for
+from tests.server.service import Catalog, Service
+
+WRITERS = int(os.environ.get("CATALOG_TEST_WRITERS", "24"))
+CREATES = 1000
+MAX_PAUSE_SECONDS = 8.0
+CUTS = 5
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(bool(missing()), reason=f"there is no {', '.join(missing())}"),
+]
+
+
+@pytest.fixture(scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    async with galera(tmp_path_factory.mktemp("galera") / "c") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(running: Cluster) -> Cluster:
+    """Three nodes, one of which is written to."""
+    await running.complete()
+    return running
+
+
+@pytest.fixture
+async def database(cluster: Cluster) -> str:
+    """The name of an empty one."""
+    return await cluster.create_database()
+
+
+@pytest.fixture
+async def service(cluster: Cluster, database: str, tmp_path: Path) -> AsyncIterator[Service]:
+    """Two workers, by way of the proxy."""
+    url = cluster.url(database)
+    async with Catalog(tmp_path).start("--workers=2", DATABASE_URL=url) as service:
+        yield await service.serving()
+
+
+def report(title: str, seen: Seen, verdict: Verdict, **more: Any) -> None:
+    """Print what was measured."""
+    figures = {
+        "acknowledged": len(seen.acknowledged),
+        "per_second": round(seen.rate),
+        "pause": round(seen.pause, 2),
+        "slowest": round(seen.slow, 2),
+        "answers": dict(sorted(seen.answers.items())),
+        "replayed": seen.replayed,
+        "reads": seen.reads,
+        "stale": len(seen.stale),
+        "followed": len(seen.followed),
+        "started_over": seen.gone,
+        "lost": len(verdict.lost),
+        "doubled": len(verdict.doubled),
+        "gaps": len(verdict.gaps),
+        "apart": verdict.apart,
+        **more,
+    }
+    sys.stderr.write(f"\n{title}: {json.dumps(figures)}\n")
+
+
+def assert_kept(seen: Seen, verdict: Verdict) -> None:
+    """What is promised, whatever happened."""
+    assert verdict == Verdict(lost=[], doubled=[], gaps=[], apart=[])
+    assert seen.stale == []
+    assert seen.gone == 0
+    assert not {"500", "read 500"} & seen.answers.keys()
+    assert seen.pause <= MAX_PAUSE_SECONDS
+
+
+class TestOneWriter:
+    @pytest.mark.parametrize(
+        ("how", "number"), [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)]
+    )
+    async def test_losing_the_node_that_is_written_to_costs_a_pause_and_nothing_else(
+        self, cluster: Cluster, service: Service, database: str, how: str, number: signal.Signals
+    ) -> None:
+        load = Load([service], await service.sign_up(), writers=WRITERS)
+
+        async with load.running() as seen:
+            await load.more(CREATES)
+            node = await cluster.writer()
+            await node.end(number)
+            await load.more(CREATES)
+            successor = await cluster.writer()
+            await cluster.complete()
+            await load.more(CREATES)
+            writer = await cluster.writer()
+
+        verdict = await judge(cluster, database, seen)
+        report(how, seen, verdict, rejoined_by=node.caught_up_by)
+        assert_kept(seen, verdict)
+        # The one that comes back does not take over again, which would cost another pause.
+        assert node is not successor is writer
+
+    async def test_a_node_that_hangs_is_left_and_may_come_back(
+        self, cluster: Cluster, service: Service, database: str
+    ) -> None:
+        load = Load([service], await service.sign_up(), writers=WRITERS)
+
+        async with load.running() as seen:
+            await load.more(CREATES)
+            node = await cluster.writer()
+            node.send_signal(signal.SIGSTOP)
+            await load.more(CREATES)
+            node.send_signal(signal.SIGCONT)
+            await cluster.complete()
+            await load.more(CREATES)
+
+        verdict = await judge(cluster, database, seen)
+        report("frozen", seen, verdict)
+        assert_kept(seen, verdict)
+
+    @pytest.mark.parametrize("keys", [True, False], ids=["with keys", "without"])
+    async def test_creates_that_are_cut_off_in_their_commit_are_made_once_by_their_keys(
+        self, cluster: Cluster, service: Service, database: str, *, keys: bool
+    ) -> None:
+        load = Load([service], await service.sign_up(), writers=WRITERS, keys=keys)
+        writer = await cluster.writer()
+        other = next(node for node in cluster.nodes if node is not writer)
+
+        async with load.running() as seen:
+            for _ in range(CUTS):
+                await load.more(100)
+                # Commits wait for a node that hangs, until it is taken for dead.
+                other.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(0.5)
+                await cluster.proxy.ask(f"shutdown sessions server galera/{writer.name}")
+                other.send_signal(signal.SIGCONT)
+
+        verdict = await judge(cluster, database, seen)
+        report("cut off with keys" if keys else "cut off without keys", seen, verdict)
+        assert "500" not in seen.answers
+        if keys:
+            assert verdict == Verdict(lost=[], doubled=[], gaps=[], apart=[])
+            assert seen.replayed > 0
+        else:
+            # Else the test above would prove nothing.
+            assert len(verdict.doubled) > 0
+
+
+class TestEveryNodeAtOnce:
+    @pytest.fixture
+    async def services(
+        self, cluster: Cluster, database: str, tmp_path: Path
+    ) -> AsyncIterator[list[Service]]:
+        """An instance for each node, which migrate at the same time."""
+        for node in cluster.nodes:
+            await node.run("SET GLOBAL wsrep_sync_wait = 1")
+            await node.run("SET GLOBAL wsrep_auto_increment_control = ON")
+        async with AsyncExitStack() as stack:
+            started = [
+                await stack.enter_async_context(
+                    Catalog(tmp_path).start(DATABASE_URL=cluster.url(database, node))
+                )
+                for node in cluster.nodes
+            ]
+            yield [await service.serving() for service in started]
+        for node in cluster.nodes:
+            await node.run("SET GLOBAL wsrep_sync_wait = 0")
+
+    async def test_commits_that_collide_are_done_again(
+        self, cluster: Cluster, services: list[Service], database: str
+    ) -> None:
+        load = Load(services, await services[0].sign_up(), writers=WRITERS)
+        names = ("wsrep_local_cert_failures", "wsrep_local_bf_aborts")
+        before = {name: await cluster.status(name) for name in names}
+
+        async with load.running() as seen:
+            await load.more(CREATES)
+
+        verdict = await judge(cluster, database, seen)
+        collisions = {name: await cluster.status(name) - before[name] for name in names}
+        report("three writers", seen, verdict, **collisions)
+        assert sum(collisions.values()) > 0
+        assert_kept(seen, verdict)
+
+
+class TestAllNodesDown:
+    async def test_after_all_were_killed_they_find_each_other_again(
+        self, cluster: Cluster, service: Service, database: str
+    ) -> None:
+        load = Load([service], await service.sign_up(), writers=WRITERS)
+        async with load.running() as seen:
+            await load.more(CREATES)
+            await asyncio.gather(*(node.end(signal.SIGKILL) for node in cluster.nodes))
+            await asyncio.gather(*(node.start() for node in cluster.nodes))
+            await cluster.complete()
+            await load.more(CREATES)
+
+        verdict = await judge(cluster, database, seen)
+        report("all killed", seen, verdict)
+        assert verdict == Verdict(lost=[], doubled=[], gaps=[], apart=[])
+        assert "500" not in seen.answers
+
+    async def test_after_all_were_stopped_the_last_one_begins(self, cluster: Cluster) -> None:
+        for node in cluster.nodes:
+            await node.end(signal.SIGTERM)
+
+        *others, last = cluster.nodes
+        assert [node.may_found for node in cluster.nodes] == [False, False, True]
+        await last.start(found=True)
+        for node in others:
+            await node.start()
+
+        await cluster.complete()
+
+
+class TestConnections:
+    async def test_a_new_one_waits_until_its_node_has_what_the_others_acknowledged(
+        self, cluster: Cluster, database: str
+    ) -> None:
+        first, second, _ = cluster.nodes
+        await first.run(f"CREATE TABLE {database}.seen (id INT PRIMARY KEY)")
+        insert = f"INSERT INTO {database}.seen VALUES (1)"  # noqa: S608 (a name from above)
+        await second.rows("SELECT 1")
+        url = make_url(cluster.url(database, second)).set(drivername="mysql+aiomysql")
+        count = text("SELECT COUNT(*) FROM seen")
+
+        async def read(connection: Any) -> Any:
+            return await connection.scalar(count)
+
+        old, new = (Database(settings_for(url, database_connect_timeout=1)) for _ in range(2))
+        assert await old.reading(read) == 0
+        async with second.held_up():
+            await first.run(insert)
+            stale = await old.reading(read)
+            with pytest.raises(DatabaseUnavailable):
+                await new.reading(read)
+        fresh = await new.reading(read)
+        await old.close()
+        await new.close()
+
+        assert (stale, fresh) == (0, 1)
