@@ -26,7 +26,7 @@ Usage: ./build.sh <command> [arguments]
   down     stop and remove them; the data stays unless told --volumes
   logs     show what they log, as it comes; arguments go to `docker compose logs`
   secrets  only write .env, if there is none, and the secrets that `up` needs
-  lint     check format, code, types and the direction of imports
+  lint     check format, code, types, the direction of imports, scripts and containers
   format   format the code and fix what can be fixed by itself
   lock     write the lock files anew after a change of the dependencies; versions
            stay where they are unless asked for: ./build.sh lock --upgrade
@@ -533,6 +533,9 @@ lint() {
   say "Code" && "$venv/bin/ruff" check . || failed=1
   say "Types" && "$venv/bin/mypy" || failed=1
   say "Imports" && "$venv/bin/lint-imports" --no-logo || failed=1
+  say "Scripts" && git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" || failed=1
+  say "Containers" && "$venv/bin/hadolint" docker/Dockerfile || failed=1
+  "$venv/bin/check-jsonschema" --builtin-schema vendor.compose-spec docker-compose.yml docker/tls.yml || failed=1
   return "$failed"
 }
 
