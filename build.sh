@@ -450,24 +450,28 @@ up() {
   say "Sign in as ${bind:-admin}; the password is in $PWD/.secrets/admin_password"
 }
 
+# Where people reach it, by what CATALOG_HTTP_BIND says.
 url_of() {
   local host=${1%:*} port=${1##*:}
   [[ $1 == *:* ]] || host=0.0.0.0
-  [[ $host != 0.0.0.0 && $host != '[::]' ]] || host=$(hostname -I 2>/dev/null | cut -d ' ' -f 1)
-  [[ $port == 80 ]] || host=${host:-127.0.0.1}:$port
-  printf 'http://%s' "${host:-127.0.0.1}"
+  if [[ $host == 0.0.0.0 || $host == '[::]' ]]; then
+    host=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p') || true
+    [[ -n $host ]] || host=$(hostname -I 2>/dev/null | cut -d ' ' -f 1) || true
+  fi
+  host=${host:-127.0.0.1}
+  [[ $port == 80 ]] || host+=:$port
+  printf 'http://%s' "$host"
 }
 
 # Asks as a client does, through nginx.
 answers() {
-  local url line
-  url=$(url_of "$1")
-  url=${url#http://}
-  [[ $url == *:* ]] || url=$url:80
-  # shellcheck disable=SC2016
+  local host=${1%:*} line
+  [[ $1 == *:* && $host != 0.0.0.0 && $host != '[::]' ]] || host=127.0.0.1
+  host=${host#[} && host=${host%]}
+  # shellcheck disable=SC2016  # The other shell fills it in.
   line=$(timeout 3 bash -c '
     exec 3<>"/dev/tcp/$0/$1" && printf "GET /readyz HTTP/1.0\r\n\r\n" >&3 && head -n 1 <&3' \
-    "${url%:*}" "${url##*:}" 2>/dev/null) && [[ $line == *' 200 '* ]]
+    "$host" "${1##*:}" 2>/dev/null) && [[ $line == *' 200 '* ]]
 }
 
 wait_until_ready() {
