@@ -4,15 +4,22 @@ import asyncio
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymysql.err import OperationalError
 from quart import Quart
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.app import create_app
 from catalog.auth.context import auth
-from catalog.errors import Overloaded
+from catalog.errors import DatabaseBusy, Overloaded
+from catalog.http.admission import Admission
 from catalog.http.context import running
 from catalog.observability import metrics
 from catalog.products.context import products
+from catalog.settings import Rate, Settings
 from tests.http.wire import Unanswered, exchange
 from tests.numbers import Change, Numbers
 from tests.support import Caller, at_once
@@ -335,6 +342,74 @@ class TestDomain:
 
         assert refused > 0
         assert await change.of("shed_total", reason="passwords") == refused
+
+    async def test_waits_and_time_outs(self, settings: Settings) -> None:
+        patient = settings.model_copy(update={"database_pool_timeout": 0.2})
+        app = create_app(patient)
+        async with app.test_app():
+            caller = Caller(app)
+            change = await Change.since_now(caller)
+            database, done = running(app).database, asyncio.Event()
+
+            async def read(_: AsyncConnection) -> None:
+                await done.wait()
+
+            size = patient.database_pool_size
+            readers = [asyncio.create_task(database.reading(read)) for _ in range(size + 1)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            numbers = await Numbers.of(caller)
+            late = await asyncio.gather(readers.pop(), return_exceptions=True)
+            done.set()
+            await asyncio.gather(*readers)
+
+            assert numbers.total("db_pool_in_use", pool="read") == size
+            assert numbers.total("db_pool_waiting", pool="read") == 1
+            assert isinstance(late[0], DatabaseBusy)
+            assert await change.of("db_pool_timeouts_total", pool="read") == 1
+            assert await change.of("db_pool_wait_seconds_count", pool="read") == size
+
+    async def test_retries(self, app: Quart, change: Change) -> None:
+        deadlock = DBAPIError("", {}, OperationalError(1213, "Deadlock found"))
+        lost = DBAPIError("", {}, OperationalError(2013, "Lost"), connection_invalidated=True)
+        failures = [deadlock, deadlock, lost]
+
+        async def work(_: AsyncSession) -> None:
+            if failures:
+                raise failures.pop()
+
+        await running(app).database.transaction(work)
+
+        assert await change.of("retries_total", code="1213") == 2
+        assert await change.of("retries_total", code="lost") == 1
+
+    async def test_rate_limits(self, settings: Settings) -> None:
+        app = create_app(settings.model_copy(update={"login_limit": Rate(1, 60)}))
+        async with app.test_app():
+            caller = Caller(app)
+            change = await Change.since_now(caller)
+
+            statuses = [(await caller.log_in("nobody")).status_code for _ in range(3)]
+
+            assert statuses == [401, 429, 429]
+            assert await change.of("rate_limited_total", policy="login") == 2
+            assert await change.of("logins_total") == 1
+
+    @pytest.mark.parametrize(("method", "reason"), [("GET", "reads"), ("DELETE", "writes")])
+    async def test_requests_beyond_the_bound(
+        self, app: Quart, change: Change, method: str, reason: str
+    ) -> None:
+        admission: Any = app.asgi_app
+        while not isinstance(admission, Admission):
+            admission = admission._app
+        admission._max_reads = admission._max_requests = 0
+
+        answer = await Caller(app).send(method, "/api/products/7")
+
+        assert answer.status_code == 503
+        assert await change.of("shed_total", reason=reason) == 1
+        where = {"method": method, "route": "/api/products/<id>"}
+        assert await change.of("http_requests_total", status="503", **where) == 1
 
     @pytest.mark.parametrize("reason", ["imports", "exports"])
     async def test_places(self, app: Quart, change: Change, reason: str) -> None:

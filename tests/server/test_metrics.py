@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+
 from tests.numbers import Numbers
 from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service, until
 
@@ -76,6 +78,21 @@ class TestAllWorkers:
             assert numbers.total("position") == expected
             assert numbers.total("db_pool_size", pool="read") == 2 * 5
         assert len({folder_of(worker) for worker in service.workers}) == 1
+
+    async def test_it_is_openmetrics_too(self, service: Service) -> None:
+        connection = await service.connect()
+        await connection.get("/livez")
+
+        answer = await connection.get(
+            "/metrics", "Accept: application/openmetrics-text;version=1.0.0"
+        )
+        families = {family.name: family for family in openmetrics(answer.body.decode())}
+
+        assert answer.headers["content-type"].startswith("application/openmetrics-text")
+        assert families["catalog_http_requests"].type == "counter"
+        assert families["catalog_http_request_duration_seconds"].type == "histogram"
+        assert families["catalog_workers"].samples[0].value == 2
+        assert all(family.documentation for family in families.values())
 
     async def test_what_is_no_request_is_counted_too(self, service: Service) -> None:
         for _ in range(3):
