@@ -188,13 +188,16 @@ class TestRequests:
         assert await change.of("http_requests_total", status="499", route="/api/auth/login") == 1
 
     async def test_one_for_a_websocket_counts(self, app: Quart, change: Change) -> None:
-        sent = []
+        sent: list[str] = []
+
+        async def receive() -> Any:
+            """Nothing is asked for."""
 
         async def send(message: Any) -> None:
             sent.append(message["type"])
 
         scope: Any = {"type": "websocket", "path": "/", "headers": [], "client": None}
-        await app.asgi_app(scope, Any, send)
+        await app.asgi_app(scope, receive, send)
 
         assert sent == ["websocket.close"]
         assert await change.of("http_requests_total", route="other", status="403") == 1
