@@ -83,6 +83,7 @@ class Envelope:
         """Serve one request."""
         if scope["type"] == "websocket":
             # There are none here; 403 is what a server makes of this.
+            metrics.count_request("GET", metrics.OTHER, HTTPStatus.FORBIDDEN, 0.0)
             await send({"type": "websocket.close", "code": 1000, "reason": None})
             return
         if scope["type"] != "http":

@@ -187,6 +187,21 @@ class TestRequests:
 
         assert await change.of("http_requests_total", status="499", route="/api/auth/login") == 1
 
+    async def test_one_for_a_websocket_counts(self, app: Quart, change: Change) -> None:
+        sent: list[str] = []
+
+        async def receive() -> Any:
+            """Nothing is asked for."""
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        scope: Any = {"type": "websocket", "path": "/", "headers": [], "client": None}
+        await app.asgi_app(scope, receive, send)
+
+        assert sent == ["websocket.close"]
+        assert await change.of("http_requests_total", route="other", status="403") == 1
+
     async def test_one_that_raises_is_500(self, app: Quart, change: Change) -> None:
         @app.get("/unforeseen")
         async def unforeseen() -> str:
