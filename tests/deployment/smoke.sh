@@ -21,7 +21,11 @@ port=$((20000 + 2 * (RANDOM % 5000)))
 export COMPOSE_PROJECT_NAME=catalog-smoke-$$ CATALOG_IMAGE=catalog-smoke-$$:latest
 export CATALOG_HTTP_BIND=127.0.0.1:$port CATALOG_HTTPS_BIND=127.0.0.1:$((port + 1))
 export CATALOG_PROXY_NETWORK=10.203.$((RANDOM % 200 + 50)).0/24 CATALOG_MYSQL_BUFFER_POOL=128M
+export CATALOG_PROMETHEUS_BIND=127.0.0.1:$((port - 9999))
 api=http://127.0.0.1:$port
+# With the packages of the tests, if there is one.
+tester=$PWD/${VENV:-.venv}/bin/python
+prometheus=prom/prometheus:v3.5.0
 base=python:3.13-slim
 budget=$((120 * 1000 * 1000))
 size=0
@@ -179,6 +183,12 @@ everyone_serves() {
     echo "$number: $before" && ((before > 0)) || return 1
   done
 }
+# The instances stay as they are.
+monitored() {
+  docker compose --profile monitoring up --detach --no-deps --wait prometheus &&
+    "$tester" -m tests.monitoring.stack --service "$api" --prometheus "http://$CATALOG_PROMETHEUS_BIND" --instances 4 &&
+    docker compose --profile monitoring rm --stop --force prometheus
+}
 unchanged() {
   local before
   before=$(containers | sort)
@@ -231,6 +241,11 @@ check "a product is made" offer
 check "again up changes nothing" unchanged
 check "there can be four instances" ./build.sh up --scale app=4
 check "each of them serves" everyone_serves
+if [[ -x $tester ]] && { docker image inspect "$prometheus" || docker pull "$prometheus"; } >/dev/null 2>&1; then
+  check "Prometheus sees all four, and the dashboard has data" monitored
+else
+  echo "NOT RUN: there is no .venv or no image $prometheus, so the dashboard is not tested." >&2
+fi
 check "there is one administrator" one_admin
 export CATALOG_INSTANCES=2
 check "there can be two" ./build.sh up

@@ -1,51 +1,21 @@
 """A real Prometheus scrapes a running service, and each expression has an answer."""
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import yaml
 
 from tests.engines import tied_to_us
 from tests.monitoring.expressions import PROMETHEUS, RULES, Found, of_dashboard, rules
+from tests.monitoring.running import Prometheus, numbers, scraped, use
 from tests.server.nginx import free_ports
-from tests.server.service import PATIENCE_SECONDS, Catalog, Service
-from tests.support import PASSWORD
+from tests.server.service import PATIENCE_SECONDS, Catalog
 
 SCRAPES = 4
 """How often it looks before it is asked; two would do for a rate."""
-
-
-class Prometheus:
-    """A running one."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
-
-    async def ask(self, text: str) -> list[dict[str, Any]]:
-        """Evaluate an expression now; returns its series."""
-        answer = await self._client.post("/api/v1/query", data={"query": text})
-        assert answer.status_code == 200, answer.text
-        series: list[dict[str, Any]] = answer.json()["data"]["result"]
-        return series
-
-    async def value(self, text: str) -> float:
-        (series,) = await self.ask(text)
-        return float(series["value"][1])
-
-    async def rules(self) -> list[dict[str, Any]]:
-        groups = (await self._client.get("/api/v1/rules")).json()["data"]["groups"]
-        return [rule for group in groups for rule in group["rules"]]
-
-    async def ready(self) -> bool:
-        try:
-            return (await self._client.get("/-/ready")).status_code == 200
-        except httpx.TransportError:
-            return False
 
 
 @asynccontextmanager
@@ -84,31 +54,6 @@ async def prometheus_of(program: Path, folder: Path, target: str) -> AsyncIterat
         await process.wait()
 
 
-async def use(service: Service, username: str, *, products: int) -> None:
-    """Do a little of everything, in the name of somebody new."""
-    async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE_SECONDS) as client:
-        right = {"username": username, "password": PASSWORD}
-        fields = {**right, "email": f"{username}@example.com"}
-        tokens = (await client.post("/api/auth/signup", json=fields)).json()
-        for credentials in (right, {**right, "password": "something else"}):
-            await client.post("/api/auth/login", json=credentials)
-        client.headers["Authorization"] = f"Bearer {tokens['access_token']}"
-        lamp = {"name": "Lamp", "price": 24.9}
-        for number in range(products):
-            key = {"Idempotency-Key": f"lamp-{number}"}
-            answer = await client.post("/api/products", json=lamp, headers=key)
-            assert answer.status_code == 201, answer.text
-        # The last of them once more.
-        assert (await client.post("/api/products", json=lamp, headers=key)).status_code == 201
-        path = answer.headers["Location"]
-        assert (await client.patch(path, json={"price": 20})).status_code == 200
-        assert (await client.delete(path)).status_code == 200
-        for asked in ("/api/products", "/api/products?limit=1", path, "/nowhere"):
-            for _ in range(5):
-                await client.get(asked)
-        await client.get("/api/products/changes?since=0")
-
-
 class TestScraping:
     async def test_each_expression_has_an_answer(
         self, prometheus: Path, catalog: Catalog, tmp_path: Path
@@ -120,9 +65,9 @@ class TestScraping:
             target = service.url.removeprefix("http://")
             async with prometheus_of(prometheus, tmp_path, target) as running:
                 # Before it has looked and after, so that something increases.
-                await use(service, "ada", products=3)
+                await use(service.url, "ada", products=3)
                 await scraped(running, 2)
-                await use(service, "bob", products=3)
+                await use(service.url, "bob", products=3)
                 # Rules look at what was scraped before.
                 await scraped(running, SCRAPES)
 
@@ -141,7 +86,7 @@ class TestScraping:
             await service.serving()
             target = service.url.removeprefix("http://")
             async with prometheus_of(prometheus, tmp_path, target) as running:
-                await use(service, "ada", products=7)
+                await use(service.url, "ada", products=7)
                 await scraped(running, SCRAPES)
 
                 created = await running.value(
@@ -154,18 +99,3 @@ class TestScraping:
         assert created == 8
         assert position == 9
         assert workers == 2
-
-
-async def scraped(running: Prometheus, times: int) -> None:
-    """Wait until it has looked so many times more."""
-    text = 'sum(count_over_time(up{job="catalog"}[1h])) or vector(0)'
-    goal = await running.value(text) + times
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await running.value(text) < goal:
-            await asyncio.sleep(0.2)
-
-
-def numbers(series: list[dict[str, Any]]) -> list[float]:
-    """The values that are any."""
-    values = [float(each["value"][1]) for each in series]
-    return [value for value in values if not math.isnan(value)]
