@@ -59,7 +59,7 @@ async def at_schema(settings: Settings, work: Callable[[AsyncConnection], Awaita
         try:
             async with migrations.exclusive(settings) as connection:
                 return await work(connection)
-        except (DBAPIError, OSError) as error:
+        except (DBAPIError, OSError, migrations.Overtaken) as error:
             cause = getattr(error, "orig", None) or error
             reason = str(cause.args[-1] if cause.args else cause)
             if is_permanent(error) or time.monotonic() > deadline:

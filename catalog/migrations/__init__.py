@@ -28,6 +28,13 @@ LOCK_PATIENCE_SECONDS = 60
 """How long an instance waits for another one's migration before it gives up."""
 
 
+class Overtaken(Exception):
+    """Another instance migrates at the same time, as it can at another node of a cluster.
+
+    Whoever tries again goes on where the other one stands.
+    """
+
+
 def _config(**attributes: Any) -> Config:
     config = Config(output_buffer=attributes.pop("output", None))
     config.set_main_option("script_location", str(Path(__file__).parent))
@@ -68,8 +75,8 @@ async def exclusive(settings: Settings) -> AsyncIterator[AsyncConnection]:
     """A connection that no other instance holds at the same time, for work at the schema.
 
     SQLite's own write lock does it there, and all the work is one transaction. The servers commit
-    around every DDL statement, so a named lock of theirs stands in; Galera keeps it per node, for
-    which the migrations also bear being run twice.
+    around every DDL statement, so a named lock of theirs stands in. Galera keeps it per node; so
+    migrations bear being run twice at once, see ``Overtaken``.
 
     Raises:
         StartFailed: another instance held it for longer than a minute.
@@ -116,6 +123,7 @@ async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:
 
     Raises:
         StartFailed: the database is newer than this release, or there is no such revision.
+        Overtaken: try again.
     """
     await _run(connection, command.upgrade, revision)
 
@@ -138,6 +146,9 @@ async def _run(connection: AsyncConnection, run: Any, revision: str) -> None:
     try:
         await connection.run_sync(lambda sync: run(_config(connection=sync), revision))
     except CommandError as error:
+        if await current_revision(connection) != current:
+            # It had begun, and found the revision to be another one than it had left.
+            raise Overtaken(str(error)) from error
         raise StartFailed(f"{error}.") from None
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,20 @@ def assert_kept(seen: Seen, verdict: Verdict) -> None:
     assert seen.pause <= MAX_PAUSE_SECONDS
 
 
+@asynccontextmanager
+async def started_at_each_node(
+    cluster: Cluster, database: str, folder: Path
+) -> AsyncIterator[list[Service]]:
+    """An instance for each node, which all migrate and make the administrator at once."""
+    async with AsyncExitStack() as stack:
+        started = []
+        for node in cluster.nodes:
+            url = cluster.url(database, node)
+            starting = Catalog(folder).start(DATABASE_URL=url)
+            started.append(await stack.enter_async_context(starting))
+        yield [await service.serving() for service in started]
+
+
 class TestOneWriter:
     @pytest.mark.parametrize(
         ("how", "number"), [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)]
@@ -170,20 +184,25 @@ class TestEveryNodeAtOnce:
     async def services(
         self, cluster: Cluster, database: str, tmp_path: Path
     ) -> AsyncIterator[list[Service]]:
-        """An instance for each node, which migrate at the same time."""
+        """An instance for each node, as the settings for several writers want it."""
         for node in cluster.nodes:
             await node.run("SET GLOBAL wsrep_sync_wait = 1")
             await node.run("SET GLOBAL wsrep_auto_increment_control = ON")
-        async with AsyncExitStack() as stack:
-            started = [
-                await stack.enter_async_context(
-                    Catalog(tmp_path).start(DATABASE_URL=cluster.url(database, node))
-                )
-                for node in cluster.nodes
-            ]
-            yield [await service.serving() for service in started]
+        async with started_at_each_node(cluster, database, tmp_path) as services:
+            yield services
         for node in cluster.nodes:
             await node.run("SET GLOBAL wsrep_sync_wait = 0")
+            await node.run("SET GLOBAL wsrep_auto_increment_control = OFF")
+
+    @pytest.mark.parametrize("attempt", range(3))
+    async def test_instances_that_start_at_the_same_time_all_come_up(
+        self, cluster: Cluster, database: str, tmp_path: Path, attempt: int
+    ) -> None:
+        async with started_at_each_node(cluster, database, tmp_path) as services:
+            await services[attempt].sign_up()
+
+        statement = "SELECT COUNT(*) FROM users WHERE role = 'admin'"
+        assert [await node.rows(statement, database) for node in cluster.nodes] == [[(1,)]] * 3
 
     async def test_commits_that_collide_are_done_again(
         self, cluster: Cluster, services: list[Service], database: str

@@ -5,10 +5,10 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import URL, text
+from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,7 +18,7 @@ from catalog import migrations
 from catalog.db.columns import Base
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import StartFailed
-from catalog.migrations import Dialect, downgrade, exclusive, upgrade, upgrade_sql
+from catalog.migrations import Dialect, Overtaken, downgrade, exclusive, upgrade, upgrade_sql
 from tests.engines import Engine, settings_for
 from tests.relay import relayed
 
@@ -155,6 +155,25 @@ class TestUpgrade:
     async def test_a_revision_that_does_not_exist_is_refused(self, empty_database_url: URL) -> None:
         with pytest.raises(StartFailed, match="9999"):
             await migrate(empty_database_url, (upgrade, "9999"))
+
+
+@on_servers
+class TestSeveralNodes:
+    """Named locks do not reach from one to another; see also the tests of the cluster."""
+
+    async def test_one_that_is_overtaken_can_be_run_again(self, empty_database_url: URL) -> None:
+        def overtake(_connection: object, cursor: Any, statement: str, *_: object) -> None:
+            if statement.startswith("UPDATE alembic_version"):
+                cursor.execute("UPDATE alembic_version SET version_num = '0002'")
+
+        async with connected(empty_database_url) as connection:
+            event.listen(connection.sync_connection, "before_cursor_execute", overtake)
+            with pytest.raises(Overtaken):
+                await upgrade(connection)
+        async with connected(empty_database_url) as connection:
+            await upgrade(connection)
+
+            assert await migrations.current_revision(connection) == migrations.head_revision()
 
 
 class TestDowngrade:
