@@ -429,13 +429,16 @@ bench() {
 }
 
 up() {
-  local bind version
+  local bind version source
   need_docker
   write_env
   write_secrets
   version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
   export CATALOG_VERSION=${CATALOG_VERSION:-$version}
   export CATALOG_REVISION=${CATALOG_REVISION:-$(git rev-parse HEAD 2>/dev/null || true)}
+  source=$(git config --get remote.origin.url 2>/dev/null || true)
+  # Other forms may name a folder of this machine, or hold a password.
+  [[ $source != https://* || $source == *@* ]] || export CATALOG_SOURCE=${CATALOG_SOURCE:-$source}
   say "Building the image"
   compose build app || die "could not build the image."
   say "Starting; the first time takes a minute"
