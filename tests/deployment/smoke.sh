@@ -65,7 +65,7 @@ trap end EXIT
 
 compose() { docker compose "$@"; }
 in_app() { compose exec -T --index "${index:-1}" app "$@"; }
-containers() { compose ps --all --quiet; }
+containers() { compose ps --all --quiet "$@"; }
 status_of() { curl --silent --output /dev/null --max-time 10 --write-out '%{http_code}' "$@"; }
 answers() { [[ $(status_of "${@:2}") == "$1" ]]; }
 not() { ! "$@"; }
