@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 
@@ -28,6 +28,23 @@ async def careless_instance() -> AsyncIterator[tuple[str, list[bytes]]]:
     async with server:
         # nginx is never to leave it out for what it does.
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]} max_fails=0", taken
+
+
+@asynccontextmanager
+async def busy_instance() -> AsyncIterator[str]:
+    """Something that answers clients and has no time to tell nginx its position."""
+    answer = b"HTTP/1.1 200\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET"):
+                writer.write(answer)
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def offer(
@@ -87,6 +104,19 @@ class TestNoInstance:
                     assert answer.headers["retry-after"] == "1"
                 took = answer.elapsed.total_seconds()
                 assert took < 0.4, "It was not told at once."
+
+
+class TestBusyInstances:
+    async def test_they_are_not_left_out_for_it(self) -> None:
+        async with (
+            busy_instance() as one,
+            busy_instance() as other,
+            nginx(one, other) as proxy,
+            client_of(proxy) as anyone,
+        ):
+            for _ in range(CLIENTS):
+                assert (await anyone.get("/livez")).status_code == 200
+                await asyncio.sleep(0.1)
 
 
 class TestCarelessInstance:
