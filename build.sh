@@ -20,13 +20,20 @@ Usage: ./build.sh <command> [arguments]
            their own, on a MySQL or MariaDB of its own or on one that you give:
            ./build.sh bench --url mysql://… --workload hot --peer litestar --write;
            ./build.sh bench --help tells more
-  lint     check format, code, types and the direction of imports
+  up       start the containers of docker-compose.yml on http://127.0.0.1:8080, with a
+           new .env if there is none, and wait until they are ready; installs Docker
+           where it is missing; arguments go to `docker compose up`: --scale app=4
+  down     stop and remove them; the data stays unless told --volumes
+  logs     show what they log, as it comes; arguments go to `docker compose logs`
+  secrets  only write .env, if there is none, and the secrets that `up` needs
+  lint     check format, code, types, the direction of imports, scripts and containers
   format   format the code and fix what can be fixed by itself
   lock     write the lock files anew after a change of the dependencies; versions
            stay where they are unless asked for: ./build.sh lock --upgrade
   help     print this
 
-PYTHON names the interpreter (3.11 to 3.13), VENV a folder other than .venv.
+PYTHON names the interpreter (3.11 to 3.13), VENV a folder other than .venv. What the
+containers are told, such as CATALOG_HTTP_BIND, is in .env; see .env.example.
 EOF
 }
 
@@ -94,6 +101,18 @@ want_nginx() {
   fi
 }
 
+# For rules, alerts and the dashboard.
+want_prometheus() {
+  [[ -n ${CATALOG_TEST_PROMETHEUS:-} ]] && return
+  [[ -x $venv/prometheus/prometheus ]] || say "Fetching Prometheus"
+  if quietly tests/monitoring/fetch_prometheus.sh "$venv/prometheus"; then
+    CATALOG_TEST_PROMETHEUS=$(realpath "$venv/prometheus/prometheus")
+    export CATALOG_TEST_PROMETHEUS
+  else
+    say "Going on without Prometheus"
+  fi
+}
+
 want_wrk() {
   command -v wrk >/dev/null && return
   apt_install wrk || die "wrk makes the load; install it."
@@ -103,9 +122,23 @@ apt_install() {
   [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null || return 1
   say "Installing $*"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get install -y --no-install-recommends "$@" >/dev/null 2>&1 && return
+  apt-get "${patient[@]}" install -y --no-install-recommends "$@" >/dev/null 2>&1 && return
   # The usual reason: package lists that are old, or missing as in container images.
-  quietly apt-get update && quietly apt-get install -y --no-install-recommends "$@"
+  apt_update && quietly apt-get "${patient[@]}" install -y --no-install-recommends "$@"
+}
+
+# In a server's first minutes others use it, too.
+patient=(-o DPkg::Lock::Timeout=300)
+
+apt_update() {
+  local output
+  for _ in {1..60}; do
+    output=$(apt-get update 2>&1) && return
+    [[ $output == *'Could not get lock'* ]] || break
+    sleep 5
+  done
+  tail -n 20 <<<"$output" >&2
+  return 1
 }
 
 # --- the virtual environment ------------------------------------------------------------------
@@ -172,6 +205,186 @@ setup_peers() {
   fi
 }
 
+# --- Docker -----------------------------------------------------------------------------------
+
+compose() {
+  local files=(--file docker-compose.yml)
+  [[ -z $(setting CATALOG_TLS) ]] || files+=(--file docker/tls.yml)
+  # Who names files by themselves knows what they want.
+  [[ -z $(setting COMPOSE_FILE) ]] || files=()
+  docker compose "${files[@]}" "$@"
+}
+
+need_docker() {
+  docker compose version >/dev/null 2>&1 || install_docker
+  docker info >/dev/null 2>&1 || start_docker
+}
+
+start_docker() {
+  if [[ $EUID -ne 0 ]]; then
+    docker info 2>&1 | tail -n 1 >&2
+    die "Docker does not answer. Does it run, and are you root or in the group docker?"
+  fi
+  say "Starting Docker"
+  if [[ -d /run/systemd/system ]]; then
+    quietly systemctl enable --now docker
+  else
+    quietly service docker start
+  fi || die "Docker does not start."
+  for _ in {1..60}; do
+    docker info >/dev/null 2>&1 && return
+    sleep 0.5
+  done
+  docker info 2>&1 | tail -n 5 >&2
+  die "Docker does not answer."
+}
+
+# What a release of Debian or Ubuntu has itself is better kept up to date with it. Compose as a
+# plugin is docker-compose-v2 in Ubuntu and docker-compose in Debian 13; in Debian 12 that is the
+# Compose of old, which cannot read this stack, so there Docker's own packages are taken.
+install_docker() {
+  local engine=() plugin=()
+  [[ $EUID -eq 0 ]] || die "Docker or its Compose plugin is missing; install it, or run this as root."
+  command -v apt-get >/dev/null || die "Docker with its Compose plugin is missing; install it first."
+  apt_update || die "could not ask for packages. Is there a network?"
+  if offers docker-compose-v2; then
+    plugin=(docker-compose-v2)
+  elif offers docker-compose 2; then
+    plugin=(docker-compose)
+  else
+    add_dockers_packages
+    engine=(docker-ce docker-ce-cli containerd.io)
+    plugin=(docker-compose-plugin docker-buildx-plugin)
+  fi
+  if [[ ${#engine[@]} -eq 0 ]]; then
+    engine=(docker.io iptables ca-certificates)
+    # A part of docker.io in older releases.
+    ! offers docker-cli || engine+=(docker-cli)
+    ! offers docker-buildx || plugin+=(docker-buildx)
+  fi
+  # Whoever has an engine keeps it.
+  ! command -v dockerd >/dev/null || engine=()
+  apt_install "${engine[@]}" "${plugin[@]}" || die "could not install Docker."
+  docker compose version >/dev/null 2>&1 || die "Docker is there, but its Compose plugin is not."
+}
+
+# Whether a package can be had, in this major version or newer.
+offers() {
+  local version
+  version=$(apt-cache policy "$1" | sed -n 's/^  Candidate: \([0-9]*:\)\?//p')
+  [[ -n $version && $version != '(none)' && ${version%%.*} -ge ${2:-0} ]]
+}
+
+add_dockers_packages() {
+  local id codename
+  # shellcheck disable=SC1091
+  read -r id codename < <(. /etc/os-release && echo "$ID ${VERSION_CODENAME:-}")
+  [[ $id == debian || $id == ubuntu ]] || die "Docker can be installed on Debian and Ubuntu only; install it first."
+  apt_install ca-certificates curl || die "could not install curl."
+  say "Adding Docker's packages for $id $codename"
+  install -d -m 0755 /etc/apt/keyrings
+  quietly curl --fail --silent --show-error --location --output /etc/apt/keyrings/docker.asc \
+    "https://download.docker.com/linux/$id/gpg" || die "could not fetch the key of Docker's packages."
+  echo "deb [arch=$(dpkg --print-architecture) signed-by=/etc/apt/keyrings/docker.asc]" \
+    "https://download.docker.com/linux/$id $codename stable" >/etc/apt/sources.list.d/docker.list
+  apt_update || die "could not ask for Docker's packages."
+}
+
+# --- .env and secrets -------------------------------------------------------------------------
+
+# What .env says, as Compose reads it: blanks around = and quotes are no part of it.
+env_value() {
+  local value
+  [[ -f .env ]] || return 0
+  value=$(grep -E "^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=" .env | tail -n 1) || return 0
+  value=$(sed -E 's/^[^=]*=[[:space:]]*//; s/[[:space:]]+$//' <<<"$value")
+  case $value in
+    \'*) value=${value#\'} && value=${value%%\'*} ;;
+    \"*) value=${value#\"} && value=${value%%\"*} ;;
+    *) value=$(sed -E 's/(^|[[:space:]]+)#.*$//' <<<"$value") ;;
+  esac
+  printf '%s' "$value"
+}
+
+# What Compose goes by: the environment, else .env.
+setting() { if [[ -n ${!1:-} ]]; then printf '%s' "${!1}"; else env_value "$1"; fi; }
+
+random() { od -An -v -N "$1" -t x1 /dev/urandom | tr -d ' \n'; }
+
+write_env() {
+  local new
+  [[ ! -e .env ]] || return 0
+  say "Writing .env with new secrets"
+  new=$(mktemp .env.XXXXXX)
+  cat >"$new" <<EOF
+# Written by ./build.sh, which does not change it again; .env.example tells what else can be set.
+DATABASE_URL=mysql+pymysql://catalog:$(random 24)@mysql:3306/catalog
+JWT_SECRET_KEY=$(random 32)
+# The administrator's at the first start; see ADMIN_USERNAME
+ADMIN_PASSWORD=$(random 12)
+# Where nginx is reached: a port, or address:port
+CATALOG_HTTP_BIND=${CATALOG_HTTP_BIND:-127.0.0.1:8080}
+EOF
+  chmod 600 "$new"
+  # All of it or nothing, and never over another.
+  mv -n "$new" .env
+}
+
+# Containers run as users of their own, so they may read the files; nobody else gets through the
+# folder. A file is written in place, because a running container would keep one that is replaced.
+secret() {
+  local file=.secrets/$1
+  [[ -f $file && $(<"$file") == "$2" ]] || printf '%s' "$2" >"$file"
+  chmod 644 "$file"
+}
+
+# What .env does not say is made up once.
+kept() { if [[ -s .secrets/$1 ]]; then cat ".secrets/$1"; else random "$2"; fi; }
+
+write_secrets() {
+  local url rest user password database name
+  mkdir -p .secrets
+  chmod 700 .secrets
+  url=$(env_value DATABASE_URL)
+  [[ -n $url ]] || url=mysql://catalog:$(kept mysql_password 24)@mysql:3306/catalog
+  rest=${url#*://}
+  [[ $url =~ ^(mysql|mariadb)(\+[a-z]+)?:// && ${rest#*@} =~ ^mysql(:3306)?/[^?]+ ]] ||
+    die "DATABASE_URL in .env does not lead to the MySQL of this stack: mysql://USER:PASSWORD@mysql:3306/NAME"
+  user=$(decoded "${rest%%[:@]*}")
+  password=${rest%%@*} && password=$(decoded "${password#*:}")
+  database=${rest#*@*/} && database=$(decoded "${database%%\?*}")
+  secret database_url "$url"
+  secret mysql_database "$database"
+  if [[ $user == root ]]; then
+    secret mysql_root_password "$password"
+    user='' password=''
+  else
+    secret mysql_root_password "$(kept mysql_root_password 24)"
+  fi
+  secret mysql_user "$user"
+  secret mysql_password "$password"
+
+  password=$(kept valkey_auth 24) && password=${password#requirepass }
+  secret valkey_auth "requirepass $password"
+  url=$(env_value CATALOG_LIMITS_URL)
+  secret limits_url "${url:-redis://:$password@valkey:6379/0}"
+
+  password=$(env_value JWT_SECRET_KEY)
+  secret jwt_secret_key "${password:-$(kept jwt_secret_key 32)}"
+  password=$(env_value ADMIN_PASSWORD)
+  secret admin_password "${password:-$(kept admin_password 12)}"
+  secret grafana_admin_password "$(kept grafana_admin_password 12)"
+  for name in jwt_previous_secret_keys jwt_private_key jwt_previous_public_keys; do
+    secret "$name" "$(env_value "CATALOG_${name^^}")"
+  done
+}
+
+# %40 is @.
+decoded() {
+  local text=${1//\\/\\\\}
+  printf '%b' "${text//%/\\x}"
+}
+
 # --- commands ---------------------------------------------------------------------------------
 
 # Where `catalog serve` will listen, going by its arguments.
@@ -202,6 +415,7 @@ run_tests() {
   want_mariadb
   want_redis
   want_nginx
+  want_prometheus
   exec "$venv/bin/python" -m pytest "$@"
 }
 
@@ -214,6 +428,108 @@ bench() {
   exec "$venv/bin/python" -m tests.load.bench --peers-python "$venv-bench/bin/python" "$@"
 }
 
+up() {
+  local bind version
+  need_docker
+  write_env
+  write_secrets
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+  export CATALOG_VERSION=${CATALOG_VERSION:-$version}
+  export CATALOG_REVISION=${CATALOG_REVISION:-$(git rev-parse HEAD 2>/dev/null || true)}
+  say "Building the image"
+  compose build app || die "could not build the image."
+  say "Starting; the first time takes a minute"
+  if ! compose up --detach --remove-orphans "$@"; then
+    tell_whats_wrong
+    die "could not start."
+  fi
+  wait_until_ready
+  bind=$(setting CATALOG_HTTP_BIND)
+  say "Ready: $(url_of "${bind:-127.0.0.1:8080}")/api/products"
+  bind=$(env_value ADMIN_USERNAME)
+  say "Sign in as ${bind:-admin}; the password is in $PWD/.secrets/admin_password"
+}
+
+# Where people reach it, by what CATALOG_HTTP_BIND says.
+url_of() {
+  local host=${1%:*} port=${1##*:}
+  [[ $1 == *:* ]] || host=0.0.0.0
+  if [[ $host == 0.0.0.0 || $host == '[::]' ]]; then
+    host=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p') || true
+    [[ -n $host ]] || host=$(hostname -I 2>/dev/null | cut -d ' ' -f 1) || true
+  fi
+  host=${host:-127.0.0.1}
+  [[ $port == 80 ]] || host+=:$port
+  printf 'http://%s' "$host"
+}
+
+# Asks as a client does, through nginx.
+answers() {
+  local host=${1%:*} line
+  [[ $1 == *:* && $host != 0.0.0.0 && $host != '[::]' ]] || host=127.0.0.1
+  host=${host#[} && host=${host%]}
+  # shellcheck disable=SC2016  # The other shell fills it in.
+  line=$(timeout 3 bash -c '
+    exec 3<>"/dev/tcp/$0/$1" && printf "GET /readyz HTTP/1.0\r\n\r\n" >&3 && head -n 1 <&3' \
+    "$host" "${1##*:}" 2>/dev/null) && [[ $line == *' 200 '* ]]
+}
+
+wait_until_ready() {
+  local bind end=$((SECONDS + ${CATALOG_UP_TIMEOUT:-180})) told=$SECONDS
+  bind=$(setting CATALOG_HTTP_BIND)
+  until answers "${bind:-127.0.0.1:8080}"; do
+    if ((SECONDS >= end)) || gives_up; then
+      tell_whats_wrong
+      die "it is not ready: /readyz does not answer with 200."
+    fi
+    if ((SECONDS >= told + 5)); then
+      told=$SECONDS
+      say "Waiting for $(unhealthy | tr '\n' ',' | sed 's/,$//; s/,/, /g')"
+    fi
+    sleep 1
+  done
+}
+
+# The containers that are not as they should be, one a line: service, state and health.
+unhealthy() {
+  # shellcheck disable=SC2046
+  docker inspect --format '{{index .Config.Labels "com.docker.compose.service"}} is {{.State.Status}}{{with .State.Health}} and {{.Status}}{{end}}' \
+    $(compose ps --all --quiet) 2>/dev/null | grep -vE 'is running( and healthy)?$' | sort -u
+}
+
+# Whether one of them has ended again and again.
+gives_up() {
+  local count
+  # shellcheck disable=SC2046
+  for count in $(docker inspect --format '{{if .State.Restarting}}{{.RestartCount}}{{end}}' $(compose ps --all --quiet)); do
+    ((count < 5)) || return 0
+  done
+  return 1
+}
+
+tell_whats_wrong() {
+  local line
+  while read -r line; do
+    say "$line; the last of its log:"
+    compose logs --no-color --no-log-prefix --tail 20 "${line%% *}"
+  done < <(unhealthy) >&2
+}
+
+down() {
+  local word
+  docker compose version >/dev/null 2>&1 || die "Docker or its Compose plugin is missing."
+  for word in "$@"; do
+    [[ $word != -v && $word != --volumes ]] || say "Removing the data, too: $(compose --profile '*' config --volumes | tr '\n' ' ')"
+  done
+  compose --profile '*' down --remove-orphans "$@"
+}
+
+logs() {
+  docker compose version >/dev/null 2>&1 || die "Docker or its Compose plugin is missing."
+  [[ $# -gt 0 ]] || set -- --follow --tail 100
+  compose --profile '*' logs "$@"
+}
+
 lint() {
   local failed=0
   setup_tools
@@ -221,6 +537,10 @@ lint() {
   say "Code" && "$venv/bin/ruff" check . || failed=1
   say "Types" && "$venv/bin/mypy" || failed=1
   say "Imports" && "$venv/bin/lint-imports" --no-logo || failed=1
+  say "Scripts" && git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" || failed=1
+  say "Containers" && "$venv/bin/hadolint" docker/Dockerfile docker/cluster/Dockerfile || failed=1
+  "$venv/bin/check-jsonschema" --builtin-schema vendor.compose-spec docker-compose.yml docker/tls.yml \
+    docker/cluster/compose.yml || failed=1
   return "$failed"
 }
 
@@ -235,8 +555,10 @@ lock() {
   say "Writing requirements.lock"
   # setuptools builds the service without a network of its own, so it is locked like the rest.
   echo "setuptools>=80" | compile requirements.lock pyproject.toml - "$@"
+  say "Writing requirements-otel.lock"
+  compile requirements-otel.lock pyproject.toml --extra otel -c requirements.lock "$@"
   say "Writing tests/requirements.lock"
-  compile tests/requirements.lock tests/requirements.in -c requirements.lock "$@"
+  compile tests/requirements.lock tests/requirements.in -c requirements-otel.lock "$@"
   say "Writing tests/load/requirements.lock"
   compile tests/load/requirements.lock tests/load/requirements.in -c requirements.lock "$@"
 }
@@ -253,6 +575,10 @@ case ${1:-help} in
   run) serve "${@:2}" ;;
   test) run_tests "${@:2}" ;;
   bench) bench "${@:2}" ;;
+  up) up "${@:2}" ;;
+  down) down "${@:2}" ;;
+  logs) logs "${@:2}" ;;
+  secrets) write_env && write_secrets ;;
   lint) lint ;;
   format) format ;;
   lock) lock "${@:2}" ;;

@@ -1,10 +1,11 @@
 """The composition root: the one module that knows every room of the house."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hypercorn.typing import ASGIFramework
 from quart import Quart
 from quart_schema import Tag
 
@@ -19,6 +20,7 @@ from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
 from catalog.db.database import Database
+from catalog.errors import CatalogError, SettingsInvalid
 from catalog.http.admission import Admission
 from catalog.http.bodies import BoundedBodies, StrictRequest
 from catalog.http.context import Running, hold, running
@@ -30,7 +32,8 @@ from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
-from catalog.http.routing import configure_routing
+from catalog.http.routing import configure_routing, routes_of
+from catalog.observability import metrics
 from catalog.periodic import Periodic
 from catalog.products import changes, idempotency, service
 from catalog.products import context as products_context
@@ -42,6 +45,13 @@ from catalog.products.shortcut import CreateShortcut, Shortcut
 from catalog.products.writer import Writer
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
+
+if TYPE_CHECKING:
+    from catalog.http.tracing import TracedRequests
+    from catalog.observability.tracing import Tracing
+
+GAUGE_SECONDS = 0.5
+"""How often each process tells the metrics how things are; the others read it from there."""
 
 SWEEP_SECONDS = 60
 """How often each process deletes what nobody needs any more."""
@@ -73,7 +83,7 @@ def create_app(settings: Settings) -> Quart:
     # Bodies are bounded before the framework sees them.
     app.config["MAX_CONTENT_LENGTH"] = None
     app.config["RESPONSE_TIMEOUT"] = settings.response_timeout
-    database = Database(settings)
+    database = Database(settings, metrics.DatabaseMetrics())
     hold(
         app,
         Running(
@@ -94,11 +104,7 @@ def create_app(settings: Settings) -> Quart:
         lateness=3 * timedelta(seconds=settings.database_timeout),
     )
     auth_context.hold(app, Auth(keys, Passwords(settings), revocations, service.delete_products_of))
-    creates = Writer[service.Create, service.Written](
-        lambda creates: database.transaction(service.create_products, creates),
-        patience=settings.database_pool_timeout,
-    )
-    products_context.hold(app, Products(Pages(database), creates, Feed(database)))
+    products_context.hold(app, _products(database, settings))
     configure_routing(app)
     configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
@@ -112,6 +118,20 @@ def create_app(settings: Settings) -> Quart:
     app.after_serving(partial(_close, app, tasks))
     _wrap(app, settings)
     return app
+
+
+def _products(database: Database, settings: Settings) -> Products:
+    pages = Pages(database)
+
+    async def create(
+        creates: Sequence[service.Create],
+    ) -> Sequence[service.Written | CatalogError]:
+        outcomes = await database.transaction(service.create_products, creates)
+        pages.forget()
+        return outcomes
+
+    creates = Writer(create, patience=settings.database_pool_timeout)
+    return Products(pages, creates, Feed(database))
 
 
 def _wrap(app: Quart, settings: Settings) -> None:
@@ -130,8 +150,54 @@ def _wrap(app: Quart, settings: Settings) -> None:
         exempt=(*operations.HEALTH, products_routes.WAITING),
     )
     shortened = Shortcut(admitted, state, products(app).pages)
-    enveloped = Envelope(shortened, settings, is_draining=lambda: state.draining)
-    app.asgi_app = TrustedProxies(enveloped, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
+    enveloped = Envelope(
+        shortened,
+        settings,
+        quiet=operations.HEALTH,
+        is_draining=lambda: state.draining,
+        route_of=routes_of(app),
+    )
+    state.gauges.append(
+        lambda: metrics.measure(
+            in_progress=enveloped.in_progress,
+            pools=state.database.pools,
+            subscribers=products(app).feed.followers,
+        )
+    )
+    metrics.tell_build(settings.commit)
+    seen = _traced(app, enveloped, settings)
+    app.asgi_app = TrustedProxies(seen, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
+
+
+def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFramework:
+    """Make spans, if asked to.
+
+    Raises:
+        SettingsInvalid: the packages for it are missing.
+    """
+    if settings.tracing == "off":
+        return asgi_app
+    traced_requests, tracing_of = tracing_classes()
+    tracing = tracing_of(settings.commit)
+    tracing.watch(running(app).database.engines)
+    app.after_serving(tracing.close)
+    return traced_requests(asgi_app, tracing.tracer)
+
+
+def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
+    """What makes spans: of requests, and of all else.
+
+    Raises:
+        SettingsInvalid: the packages for it are missing.
+    """
+    try:
+        # Here and not above: an extra, that is to cost nothing where it is not wanted.
+        from catalog.http.tracing import TracedRequests
+        from catalog.observability.tracing import Tracing
+    except ImportError as error:
+        fault = f"CATALOG_TRACING needs packages: pip install 'catalog[otel]' ({error})"
+        raise SettingsInvalid([fault]) from None
+    return TracedRequests, Tracing
 
 
 def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
@@ -156,7 +222,13 @@ def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
         "revocations", revocations.refresh, interval=settings.revocation_interval, at_once=True
     )
     poll = Periodic("changes", products(app).feed.poll, interval=POLL_SECONDS)
-    return [refresh, poll, *sweeps]
+    gauges = Periodic("gauges", partial(_measure, app), interval=GAUGE_SECONDS, at_once=True)
+    return [refresh, poll, gauges, *sweeps]
+
+
+async def _measure(app: Quart) -> None:
+    for measure in running(app).gauges:
+        measure()
 
 
 async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:

@@ -1,5 +1,6 @@
-"""For operators and machines: health, the OpenAPI document, and what each kind of problem means."""
+"""For operators and machines: health, metrics, the OpenAPI document, what each problem means."""
 
+import asyncio
 from inspect import cleandoc
 from typing import Literal
 
@@ -19,12 +20,13 @@ from catalog.http.context import running
 from catalog.http.openapi import document_of, refuses, revalidates
 from catalog.http.rendering import json_response
 from catalog.http.schemas import ResponseBody
+from catalog.observability.exposition import exposition
 
 READINESS_SECONDS = 0.9
 """How long ``/readyz`` may look at the database; its answer is due within a second."""
 
-HEALTH = ("/livez", "/readyz")
-"""What is answered however much there is to do."""
+HEALTH = ("/livez", "/readyz", "/metrics")
+"""What is answered however much there is to do, and logged only when it is not well."""
 
 blueprint = Blueprint("operations", __name__)
 tag_blueprint(blueprint, ["operations"])
@@ -88,6 +90,21 @@ async def _schema_revision(connection: AsyncConnection) -> str | None:
         # There is no such table: nobody has migrated this database.
         return None
     return revision
+
+
+@blueprint.get("/metrics")
+@public
+@hide
+async def read_metrics() -> Response:
+    """What the instance has counted, for Prometheus; looks at nothing but files in memory."""
+    state = running()
+    for measure in state.gauges:
+        measure()
+    accept = ",".join(request.headers.getlist("Accept"))
+    # One at a time: it shares the interpreter with the event loop, however many ask.
+    async with state.exposing:
+        body, media_type = await asyncio.to_thread(exposition, accept)
+    return Response(body, content_type=media_type)
 
 
 class PublicKey(ResponseBody):

@@ -83,7 +83,7 @@ def pytest_terminal_summary(
     if not found and not missing:
         return
     terminalreporter.section("engines")
-    for name in (*engines.NAMES, "redis"):
+    for name in (*engines.NAMES, "redis", "prometheus"):
         if name in found:
             terminalreporter.line(f"{name}: {found[name]}")
         if name in missing:

@@ -15,7 +15,7 @@ from tests.http.wire import app_to_read
 from tests.support import Caller, problem_of
 
 ROOT = Path(__file__).parent.parent
-LOCK_FILES = ("requirements.lock", "tests/requirements.lock")
+LOCK_FILES = ("requirements.lock", "requirements-otel.lock", "tests/requirements.lock")
 
 
 def requirements_of(lock_file: str) -> dict[str, list[str]]:
@@ -62,12 +62,27 @@ class TestLockFiles:
         assert wanted <= set(requirements_of("tests/requirements.lock"))
 
     def test_the_tools_run_beside_what_the_service_is_shipped_with(self) -> None:
-        service, tools = map(requirements_of, LOCK_FILES)
+        service, traced, tools = map(requirements_of, LOCK_FILES)
 
-        for name in service.keys() & tools.keys():
-            assert {entry.split()[0] for entry in tools[name]} <= {
-                entry.split()[0] for entry in service[name]
-            }
+        for shipped in (service, traced):
+            for name in shipped.keys() & tools.keys():
+                assert {entry.split()[0] for entry in tools[name]} <= {
+                    entry.split()[0] for entry in shipped[name]
+                }
+
+    def test_the_extra_adds_to_the_service_and_changes_nothing_of_it(self) -> None:
+        service, traced = map(requirements_of, LOCK_FILES[:2])
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        extra = {name_of(each) for each in project["project"]["optional-dependencies"]["otel"]}
+
+        assert extra <= traced.keys()
+        assert not extra & service.keys()
+        for name in service.keys() - {"setuptools"}:
+            pinned, same = (
+                [entry.partition("\n    # via")[0] for entry in lock[name]]
+                for lock in (service, traced)
+            )
+            assert pinned == same
 
 
 class TestPackage:

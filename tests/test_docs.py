@@ -13,13 +13,19 @@ from catalog.auth.audit import Audit
 from catalog.cli import main
 from catalog.errors import public_errors
 from catalog.settings import SECRET_FIELDS, load_settings, variable_names
+from tests.deployment import compose
 from tests.engines import settings_for
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 # What tests and scripts read, and the service does not.
-NOT_SETTINGS = {"CATALOG_TEST_MYSQL_URL", "CATALOG_TEST_NGINX", "CATALOG_TEST_REWRITE"}
+NOT_SETTINGS = {
+    *("CATALOG_TEST_MYSQL_URL", "CATALOG_TEST_NGINX", "CATALOG_TEST_PROMETHEUS"),
+    "CATALOG_TEST_REWRITE",
+    # What the stacks for Docker read.
+    *("CATALOG_CONFIGS", "CATALOG_GRAFANA_BIND", "CATALOG_IMAGE", "CATALOG_PROMETHEUS_BIND"),
+}
 
 
 def name_of(page: Path) -> str:
@@ -75,7 +81,7 @@ class TestSettings:
         assert lines.count(variable) == 1, f"{variable}: a line {variable}= in .env.example"
 
     def test_nothing_is_documented_that_cannot_be_set(self) -> None:
-        known = {*variable_names().values(), *NOT_SETTINGS}
+        known = {*variable_names().values(), *NOT_SETTINGS, *compose.variables()}
         known |= {f"{variable_names()[field]}_FILE" for field in SECRET_FIELDS}
         texts = {name_of(page): without_fences(page) for page in PAGES}
         texts[".env.example"] = read(".env.example")

@@ -19,8 +19,11 @@ from catalog.settings import (
     Bind,
     Rate,
     Settings,
+    SharedMetrics,
+    environment_of_worker,
     load_settings,
     parse_database_url,
+    shared_metrics,
     unknown_variables,
     variable_names,
 )
@@ -632,9 +635,31 @@ class TestBounds:
             ("CATALOG_LOG_LEVEL", "INFO"),
             ("CATALOG_LOG_FORMAT", "xml"),
             ("CATALOG_ACCESS_LOG", "some"),
+            ("CATALOG_TRACING", "on"),
+            ("CATALOG_COMMIT", "a b"),
+            ("CATALOG_COMMIT", "0" * 65),
         ],
     )
     def test_a_choice_is_one_of_those_that_exist(
         self, load: Load, variable: str, value: str
     ) -> None:
         assert fault_of(load, **{variable: value}).startswith(f"{variable} ")
+
+
+class TestSharedMetrics:
+    PLACE = SharedMetrics(Path("/dev/shm/catalog-metrics-x"), "3")  # noqa: S108 (nothing is there)
+
+    def test_a_worker_finds_what_its_supervisor_has_told_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in environment_of_worker(self.PLACE).items():
+            monkeypatch.setenv(name, value)
+
+        assert shared_metrics() == self.PLACE
+
+    def test_what_others_have_set_has_no_say(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nonexistent")
+
+        assert shared_metrics() is None
+        assert "PROMETHEUS_MULTIPROC_DIR" not in environment_of_worker(None)
+        assert environment_of_worker(None)["PATH"]

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from catalog.http.context import client_address
 from catalog.observability.logs import audit_logger
+from catalog.observability.metrics import LOGINS, REFRESH_REUSE
 
 _log = audit_logger("catalog.audit")
 
@@ -33,12 +34,22 @@ class Audit(StrEnum):
     ACCESS_REFUSED = "access_refused"
 
 
+_COUNTED = {
+    Audit.SIGNED_IN: LOGINS.labels("succeeded"),
+    Audit.SIGN_IN_FAILED: LOGINS.labels("failed"),
+    Audit.SIGN_IN_BLOCKED: LOGINS.labels("throttled"),
+    Audit.TOKEN_REUSED: REFRESH_REUSE,
+}
+
+
 def record(what: Audit, *, user_id: int | None, **details: object) -> None:
-    """Write one line; the request's id is on it too.
+    """Write one line, with the request's id on it too, and count what has a metric.
 
     Args:
         what: what happened.
         user_id: the account it happened to, or None when there is none.
         details: ids, roles, states and counts.
     """
+    if what in _COUNTED:
+        _COUNTED[what].inc()
     _log.info(what.value, user_id=user_id, client=client_address() or None, **details)

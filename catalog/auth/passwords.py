@@ -22,6 +22,7 @@ from argon2.low_level import ARGON2_VERSION, Type
 from catalog.auth.models import MAX_PASSWORD
 from catalog.auth.names import composed, fold
 from catalog.errors import Overloaded
+from catalog.observability.metrics import shed
 from catalog.settings import Settings, usable_cores
 
 T = TypeVar("T")
@@ -169,6 +170,7 @@ class Passwords:
 
     async def _run(self, work: "partial[T]") -> T:
         if self._room <= 0:
+            shed("passwords")
             raise Overloaded("Too many passwords are being checked.")
         self._room -= 1
         future = self._threads.submit(work)

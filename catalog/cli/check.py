@@ -10,6 +10,7 @@ import click
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.app import tracing_classes
 from catalog.auth.keys import Key, KeyRing, existing_secret
 from catalog.auth.service import has_admin
 from catalog.cli.entry import EXPECTED, lines_of, run, settings_for_command
@@ -61,6 +62,7 @@ def _collect() -> list[Finding]:
         # Without settings there is no telling which database to look at.
         return [Finding("settings", f"{fault}.", True) for fault in error.faults]
     findings = [Finding("settings", f"valid, for {settings.env}."), *_look_at_keys(settings)]
+    findings += _look_at_tracing(settings)
     if settings.embedded:
         findings.append(_look_at_folder(settings.data_dir))
         if not Path(str(settings.database_url.database)).is_file():
@@ -107,6 +109,16 @@ def _look_at_keys(settings: Settings) -> list[Finding]:
             Finding("keys", f"{name(keys.for_refresh)} signs refresh tokens."),
         ]
     return findings + [Finding("keys", f"{name(key)} is still accepted.") for key in keys.previous]
+
+
+def _look_at_tracing(settings: Settings) -> list[Finding]:
+    if settings.tracing == "off":
+        return []
+    try:
+        tracing_classes()
+    except SettingsInvalid as error:
+        return [Finding("tracing", f"{fault}.", True) for fault in error.faults]
+    return [Finding("tracing", "goes where the OTEL_ variables say.")]
 
 
 def _look_at_folder(folder: Path) -> Finding:

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from catalog.db.engines import DriverThreads, Purpose, create_engine
-from catalog.db.failures import refusals, worth_a_retry
+from catalog.db.failures import code_of, refusals, worth_a_retry
 from catalog.errors import DatabaseBusy
 from catalog.settings import Settings
 
@@ -29,6 +30,95 @@ MAX_ATTEMPTS = 4
 
 
 _DEADLINE = "catalog.deadline"
+
+PoolName = Literal["read", "write"]
+
+
+class Observer(Protocol):
+    """Hears what others may want to count."""
+
+    def waited(self, pool: PoolName, seconds: float) -> None:
+        """A unit of work has its turn, after that long."""
+
+    def timed_out(self, pool: PoolName) -> None:
+        """A unit of work has given up waiting for its turn."""
+
+    def retried(self, code: str) -> None:
+        """A transaction is run again: the engine's number for the reason, or ``lost``."""
+
+
+class _Nobody:
+    """Counts nothing."""
+
+    def waited(self, pool: PoolName, seconds: float) -> None:
+        """As ``Observer``."""
+
+    def timed_out(self, pool: PoolName) -> None:
+        """As ``Observer``."""
+
+    def retried(self, code: str) -> None:
+        """As ``Observer``."""
+
+
+class PoolState(NamedTuple):
+    """A pool, how many may use it at a time, how many do, and how many wait."""
+
+    name: PoolName
+    size: int
+    in_use: int
+    waiting: int
+
+
+class _Turns:
+    """Lets as many have a connection as there are, the others in the order of their arrival.
+
+    The pool itself lets newcomers pass those who wait, some of them until they give up.
+    """
+
+    def __init__(self, name: PoolName, size: int, patience: float, observer: Observer) -> None:
+        self._name = name
+        self._size = size
+        self._patience = patience
+        self._observer = observer
+        self._free = asyncio.Semaphore(size)
+        self._in_use = self._waiting = 0
+
+    @property
+    def state(self) -> PoolState:
+        return PoolState(self._name, self._size, self._in_use, self._waiting)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a connection, and have it.
+
+        Raises:
+            PoolTimeout: none came free in time.
+        """
+        if self._free.locked():
+            await self._wait()
+        else:
+            # There is one: it takes no time, and no timer.
+            await self._free.acquire()
+            self._observer.waited(self._name, 0.0)
+        self._in_use += 1
+        try:
+            yield
+        finally:
+            self._in_use -= 1
+            self._free.release()
+
+    async def _wait(self) -> None:
+        began = time.monotonic()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._free.acquire()
+        except TimeoutError:
+            self._observer.timed_out(self._name)
+            raise PoolTimeout from None
+        finally:
+            self._waiting -= 1
+        self._observer.waited(self._name, time.monotonic() - began)
 
 
 def renew_deadline(session: AsyncSession) -> None:
@@ -55,11 +145,15 @@ class _LostBeforeCommit(Exception):
 class Database:
     """The running service's connections; one per process, closed at its end.
 
+    Args:
+        settings: where the database is, and for how long to wait for it.
+        observer: hears of waits and retries.
+
     Attributes:
         max_writers: transactions that can run at the same time.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
         self.max_writers = 1 if settings.embedded else settings.database_pool_size
         self._deadline = settings.database_timeout
         self._threads = DriverThreads()
@@ -70,9 +164,21 @@ class Database:
         # And one that health checks, however many there are, leave alone.
         self._watch_engine = create_engine(settings, Purpose.PROBING, self._threads)
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
-        self._read_turns = asyncio.Semaphore(settings.database_pool_size)
-        self._patience = settings.database_pool_timeout
+        self._observer = observer or _Nobody()
+        patience = settings.database_pool_timeout
+        self._reads = _Turns("read", settings.database_pool_size, patience, self._observer)
+        self._write_turns = _Turns("write", self.max_writers, patience, self._observer)
         self._unfinished: set[asyncio.Task[Any]] = set()
+
+    @property
+    def pools(self) -> tuple[PoolState, PoolState]:
+        """How much the connections are in use now."""
+        return self._reads.state, self._write_turns.state
+
+    @property
+    def engines(self) -> tuple[AsyncEngine, AsyncEngine]:
+        """Those that requests use, for who wants to see their statements."""
+        return self._read_engine, self._write_engine
 
     async def transaction(
         self,
@@ -116,13 +222,15 @@ class Database:
                         except _LostBeforeCommit:
                             # Nothing of it was kept. Most likely the connection was lost while it
                             # lay in the pool, and a new one will do.
+                            self._observer.retried("lost")
                             continue
                         except Outdated:
-                            pass
+                            self._observer.retried("outdated")
                         except DBAPIError as error:
                             if not worth_a_retry(error):
                                 raise
                             contention = error
+                            self._observer.retried(str(code_of(error)))
                         # Jitter, so that those who collided do not collide again.
                         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
                     return await self._attempt(work, limit)
@@ -139,8 +247,9 @@ class Database:
     async def _attempt(
         self, work: Callable[[AsyncSession], Awaitable[T]], limit: asyncio.Timeout
     ) -> T:
+        info = {_DEADLINE: (limit, self._deadline)}
         # Not begin(): work may roll back and look why it was refused, before it refuses.
-        async with self._writes(info={_DEADLINE: (limit, self._deadline)}) as session:
+        async with self._write_turns.turn(), self._writes(info=info) as session:
             try:
                 result = await work(session)
             except DBAPIError as error:
@@ -166,7 +275,7 @@ class Database:
             DatabaseUnavailable: the database is away or did not answer within the deadline.
         """
         with refusals():
-            async with asyncio.timeout(self._deadline), self._reading_turn():
+            async with asyncio.timeout(self._deadline), self._reads.turn():
                 try:
                     async with self._read_engine.connect() as connection:
                         return await work(connection, *args, **kwargs)
@@ -176,26 +285,6 @@ class Database:
                         raise
                 async with self._read_engine.connect() as connection:
                     return await work(connection, *args, **kwargs)
-
-    @asynccontextmanager
-    async def _reading_turn(self) -> AsyncIterator[None]:
-        """Wait for a connection in the order of arrival.
-
-        The pool itself lets newcomers pass those who wait, some of them until they give up.
-        """
-        if self._read_turns.locked():
-            try:
-                async with asyncio.timeout(self._patience):
-                    await self._read_turns.acquire()
-            except TimeoutError:
-                raise PoolTimeout from None
-        else:
-            # There is one: it takes no time, and no timer.
-            await self._read_turns.acquire()
-        try:
-            yield
-        finally:
-            self._read_turns.release()
 
     async def probe(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
         """Run a health check beside the pools.

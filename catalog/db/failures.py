@@ -45,7 +45,7 @@ _CONSTRAINTS_OF_CHECKS = {
 }
 
 
-def _code(error: DBAPIError) -> int | None:
+def code_of(error: DBAPIError) -> int | None:
     """The engine's number for an error; see the tables above."""
     return _code_of(error.orig)
 
@@ -71,7 +71,7 @@ def refusal_for(error: Exception) -> CatalogError | None:
         return DatabaseUnavailable("The database did not answer in time.")
     if not isinstance(error, DBAPIError):
         return None
-    code = _code(error)
+    code = code_of(error)
     if code in _BUSY:
         return DatabaseBusy()
     if code in _CONFLICT:
@@ -97,7 +97,7 @@ def is_permanent(error: Exception) -> bool:
     """Whether waiting will not help: the database is there and will not have us, or is none."""
     if not isinstance(error, DBAPIError):
         return False
-    code = _code(error)
+    code = code_of(error)
     if code is not None and code < 0:
         # A file does not come and go as a server does; only its lock passes.
         return code not in _BUSY
@@ -114,4 +114,4 @@ def is_astray(error: BaseException) -> bool:
 
 def worth_a_retry(error: DBAPIError) -> bool:
     """Whether the same transaction may well succeed when it is run again from its start."""
-    return _code(error) in _WORTH_A_RETRY
+    return code_of(error) in _WORTH_A_RETRY

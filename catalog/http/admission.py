@@ -12,6 +12,7 @@ from hypercorn.typing import (
 
 from catalog.errors import Overloaded
 from catalog.http.headers import refuse
+from catalog.observability.metrics import shed
 
 _READS = {"GET", "HEAD", "OPTIONS"}
 
@@ -45,8 +46,10 @@ class Admission:
         if scope["type"] != "http" or scope["path"].startswith(self._exempt):
             await self._app(scope, receive, send)
             return
-        limit = self._max_reads if scope["method"] in _READS else self._max_requests
+        is_read = scope["method"] in _READS
+        limit = self._max_reads if is_read else self._max_requests
         if self._in_progress >= limit:
+            shed("reads" if is_read else "writes")
             await refuse(scope, send, Overloaded("Too many requests are in progress."))
             return
         self._in_progress += 1

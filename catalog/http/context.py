@@ -1,6 +1,8 @@
 """What the running app holds, typed, for whoever handles a request."""
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from quart import Quart, current_app, request
 
@@ -19,6 +21,8 @@ class Running:
     Attributes:
         schema_revisions: every revision of the schema that this release knows, and its newest.
         draining: whether the process is about to stop and wants no new clients.
+        gauges: what tells the metrics how things are now.
+        exposing: held by who writes the metrics out.
     """
 
     settings: Settings
@@ -28,6 +32,8 @@ class Running:
     known_revisions: frozenset[str]
     head_revision: str
     draining: bool = False
+    gauges: list[Callable[[], None]] = field(default_factory=list)
+    exposing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def hold(app: Quart, running: Running) -> None:

@@ -1,11 +1,12 @@
 """What every response carries, whoever made it: ASGI middleware around the framework.
 
-A request gets its id here, its answer the security headers, and the log its line.
+A request gets its id here, its answer the security headers, the log its line, and the metrics
+their count.
 """
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,8 @@ from hypercorn.typing import (
 
 from catalog.errors import CatalogError
 from catalog.http.problems import MEDIA_TYPE, body_of
+from catalog.http.trace_context import trace_id_of
+from catalog.observability import metrics
 from catalog.observability.logs import logger
 from catalog.settings import Settings
 
@@ -44,19 +47,34 @@ Header = tuple[bytes, bytes]
 
 
 class Envelope:
-    """ASGI middleware: request id, security headers, ``Connection: close`` and the access log.
+    """ASGI middleware: request id, security headers, ``Connection: close``, access log, metrics.
 
     Args:
         app: what answers.
         settings: which requests are logged.
+        quiet: paths that are asked for again and again, and logged only when something is wrong.
         is_draining: whether the process is about to stop, so that clients are to go elsewhere.
+        route_of: the template of the route that a path belongs to, for a request that was
+            refused before anybody looked.
+
+    Attributes:
+        in_progress: requests whose answer has not ended.
     """
 
     def __init__(
-        self, app: ASGIFramework, settings: Settings, is_draining: Callable[[], bool]
+        self,
+        app: ASGIFramework,
+        settings: Settings,
+        *,
+        quiet: Container[str],
+        is_draining: Callable[[], bool],
+        route_of: Callable[[str], str | None],
     ) -> None:
+        self.in_progress = 0
         self._app = app
+        self._quiet = quiet
         self._is_draining = is_draining
+        self._route_of = route_of
         self._log_from_status = {"all": 0, "errors": 400, "off": 1000}[settings.access_log]
 
     async def __call__(
@@ -65,19 +83,24 @@ class Envelope:
         """Serve one request."""
         if scope["type"] == "websocket":
             # There are none here; 403 is what a server makes of this.
+            metrics.count_request("GET", metrics.OTHER, HTTPStatus.FORBIDDEN, 0.0)
             await send({"type": "websocket.close", "code": 1000, "reason": None})
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id, has_token = _read(scope)
+        request_id, has_token, trace_id = _read(scope)
         annotate(scope, request_id=request_id)
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        if trace_id is not None:
+            structlog.contextvars.bind_contextvars(trace_id=trace_id)
         status = 0
+        is_counted = False
+        self.in_progress += 1
 
         async def send_enveloped(message: ASGISendEvent) -> None:
-            nonlocal status
+            nonlocal status, is_counted
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = list(message["headers"])
@@ -86,14 +109,40 @@ class Envelope:
                     headers = [header for header in headers if header[0] not in _OF_CONTENT]
                 headers = self._enveloped(headers, request_id, has_token)
                 await send({**message, "headers": headers})
-            else:
-                await send(message)
+                return
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                # Before the end goes out: what a client has is counted, whatever becomes of us.
+                is_counted = True
+                self._count(scope, status, time.perf_counter() - started)
+            await send(message)
 
         try:
             await self._app(scope, receive, send_enveloped)
+        except Exception:
+            # It is the server that answers then.
+            status = status or HTTPStatus.INTERNAL_SERVER_ERROR
+            raise
         finally:
-            if status >= self._log_from_status:
-                _log_request(scope, status, time.perf_counter() - started)
+            self.in_progress -= 1
+            seconds = time.perf_counter() - started
+            if not is_counted:
+                self._count(scope, status, seconds)
+            if status >= self._log_from_status and self._is_news(scope, status):
+                _log_request(scope, status, seconds)
+            if trace_id is not None:
+                # The next request on the connection may run in the same context.
+                structlog.contextvars.unbind_contextvars("trace_id")
+
+    def _is_news(self, scope: HTTPScope, status: int) -> bool:
+        return status >= HTTPStatus.BAD_REQUEST or scope["path"] not in self._quiet
+
+    def _count(self, scope: Any, status: int, seconds: float) -> None:
+        route = scope.get("catalog.route")
+        if route is None and status != HTTPStatus.NOT_FOUND:
+            route = self._route_of(scope["path"])
+        metrics.count_request(
+            scope["method"], route or metrics.OTHER, status or metrics.GONE, seconds
+        )
 
     def _enveloped(self, headers: list[Header], request_id: str, has_token: bool) -> list[Header]:
         present = {name for name, _ in headers}
@@ -112,15 +161,20 @@ class Envelope:
         return headers
 
 
-def _read(scope: HTTPScope) -> tuple[str, bool]:
-    """The request's id, the client's own if it is one, and whether it carries a token."""
+def _read(scope: HTTPScope) -> tuple[str, bool, str | None]:
+    """The request's id, the client's own if it is one, whether it carries a token, its trace."""
     request_id, has_token = "", False
+    parents: list[bytes] = []
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             request_id = value.decode("ascii")
         elif name == b"authorization":
             has_token = True
-    return request_id or uuid4().hex, has_token
+        elif name == b"traceparent":
+            parents.append(value)
+    # Of two nobody could tell which one is meant.
+    trace_id = trace_id_of(parents[0]) if len(parents) == 1 else None
+    return request_id or uuid4().hex, has_token, trace_id
 
 
 def annotate(scope: Any, **values: str) -> None:
@@ -134,7 +188,7 @@ def _log_request(scope: Any, status: int, seconds: float) -> None:
     _log.info(
         "request",
         method=scope["method"],
-        route=scope.get("catalog.route", "other"),
+        route=metrics.label_of(scope.get("catalog.route", metrics.OTHER)),
         path=scope["path"][:200],
         status=status,
         duration_ms=round(seconds * 1000, 2),

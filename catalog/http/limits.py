@@ -15,6 +15,7 @@ from quart import Quart, Response, g, request
 from catalog.errors import TooManyRequests
 from catalog.http.context import Running, running
 from catalog.http.limit_store import Count
+from catalog.observability.metrics import RATE_LIMITED
 from catalog.settings import Rate, Settings
 
 P = ParamSpec("P")
@@ -76,6 +77,7 @@ class Counted:
             TooManyRequests: it is beyond the limit.
         """
         if not self.count.admitted:
+            RATE_LIMITED.labels(self.policy).inc()
             requests, seconds = self.rate.requests, self.rate.seconds
             raise TooManyRequests(
                 f"One address may do this {requests} times in {seconds} seconds.",

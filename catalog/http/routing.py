@@ -1,7 +1,11 @@
 """What a path may hold in an id's place, and what a route is called in the log."""
 
+from collections.abc import Callable
+from functools import lru_cache
+
 from quart import Quart, request
-from werkzeug.routing import IntegerConverter
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import IntegerConverter, RequestRedirect
 
 from catalog.db.columns import MAX_ID
 from catalog.http.headers import annotate
@@ -30,6 +34,29 @@ class IdConverter(IntegerConverter):
     # The pattern alone decides. Were a number refused after it, a path that several routes share
     # would answer 405 to some methods, as if there were such a resource.
     regex = _up_to(MAX_ID)
+
+
+KNOWN_PATHS = 1024
+"""Paths that are remembered with their routes."""
+
+
+def routes_of(app: Quart) -> Callable[[str], str | None]:
+    """What finds the template of a path's route, whatever the method; None if there is none."""
+
+    @lru_cache(KNOWN_PATHS)
+    def route_of(path: str) -> str | None:
+        adapter = app.url_map.bind("")
+        try:
+            try:
+                rule, _ = adapter.match(path, method="GET", return_rule=True)
+            except MethodNotAllowed as error:
+                method = next(iter(error.valid_methods or ()), "GET")
+                rule, _ = adapter.match(path, method=method, return_rule=True)
+        except (HTTPException, RequestRedirect):
+            return None
+        return rule.rule
+
+    return route_of
 
 
 def configure_routing(app: Quart) -> None:

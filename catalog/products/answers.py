@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from catalog.errors import KeyInUse, KeyReused
 from catalog.http.conditional import etag_of
+from catalog.observability.metrics import IDEMPOTENCY, saw_position
 from catalog.products import changes
 from catalog.products.idempotency import key_of
 from catalog.products.models import Offer
@@ -29,8 +31,11 @@ def representation(product: dict[str, Any]) -> tuple[bytes, str]:
 
 def written(write: Written, headers: Mapping[str, str] | None = None) -> Answer:
     """The product that a write has left behind."""
+    saw_position(write.position)
     body, etag = representation(write.product)
     own = {"ETag": etag, changes.HEADER: str(write.position)}
+    if write.batch_position != write.position:
+        own[changes.BATCH_HEADER] = str(write.batch_position)
     return Answer(body, {**own, **(headers or {})})
 
 
@@ -45,9 +50,25 @@ async def create(creates: Writer[Create, Written], offer: Offer, key: str | None
     Raises:
         CatalogError: as ``Writer.write``.
     """
-    wanted = Create(offer, key_of(offer, key) if key is not None else None)
-    created = await creates.write(wanted, key=wanted.key and wanted.key.name)
+    if key is None:
+        created = await creates.write(Create(offer))
+    else:
+        created = await _create_once(creates, Create(offer, key_of(offer, key)))
     headers = {"Location": f"{PATH}/{created.product['id']}"}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"
     return written(created, headers)
+
+
+async def _create_once(creates: Writer[Create, Written], wanted: Create) -> Written:
+    """Offer a product under a key."""
+    try:
+        created = await creates.write(wanted, key=wanted.key and wanted.key.name)
+    except KeyInUse:
+        IDEMPOTENCY.labels("conflict").inc()
+        raise
+    except KeyReused:
+        IDEMPOTENCY.labels("mismatch").inc()
+        raise
+    IDEMPOTENCY.labels("replayed" if created.replayed else "first").inc()
+    return created

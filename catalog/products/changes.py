@@ -26,6 +26,10 @@ HEADER = "Catalog-Position"
 """Tells, of a read, a position that its content includes; of a write, its own."""
 
 
+BATCH_HEADER = "Catalog-Batch-Position"
+"""Tells, of a create that shared its transaction, the last position of that transaction."""
+
+
 def headers(position: int) -> dict[str, str]:
     """Those of a read that has more than one form, and is to be asked for anew each time."""
     return {"Cache-Control": "no-cache", "Vary": "Accept", HEADER: str(position)}

@@ -21,10 +21,10 @@ class Products:
     creates: Writer[Create, Written]
     feed: Feed
     imports: Places = field(
-        default_factory=lambda: Places(MAX_IMPORTS, "Too many imports are running.")
+        default_factory=lambda: Places(MAX_IMPORTS, "Too many imports are running.", "imports")
     )
     exports: Places = field(
-        default_factory=lambda: Places(MAX_EXPORTS, "Too many exports are running.")
+        default_factory=lambda: Places(MAX_EXPORTS, "Too many exports are running.", "exports")
     )
 
 

@@ -14,6 +14,7 @@ import orjson
 
 from catalog.db.database import Database
 from catalog.errors import ChangesGone, NotReady, Overloaded
+from catalog.observability.metrics import saw_position, shed
 from catalog.products.changes import Changes, current_position, read_changes
 
 POLL_SECONDS = 0.1
@@ -65,6 +66,11 @@ class Feed:
         self._begin: int | None = None
 
     @property
+    def followers(self) -> int:
+        """How many wait for what happens."""
+        return self._followers
+
+    @property
     def _head(self) -> int:
         return (self._begin or 0) + len(self._entries)
 
@@ -92,6 +98,7 @@ class Feed:
                 return
             self._add(entries_of(found))
             more = found.more
+            saw_position(self._head)
 
     async def _watch(self, work: Any, **options: Any) -> Any:
         return await self._database.watch(
@@ -135,6 +142,7 @@ class Feed:
     @contextmanager
     def _following(self) -> Iterator[None]:
         if self._followers >= MAX_FOLLOWERS:
+            shed("followers")
             raise Overloaded("Too many follow the changes already.")
         self._followers += 1
         try:
@@ -191,6 +199,7 @@ class Feed:
                 news = self._news
                 found = self._after(position, STRETCH)
                 if found is None and has_caught_up and self._begin is not None:
+                    shed("followers")
                     raise Overloaded("Changes came faster than they were taken.")
                 if found is None:
                     found = await self._read_log(position)

@@ -22,6 +22,7 @@ from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.http.conditional import etag_of
 from catalog.http.pagination import Cursors, Place, link_headers
+from catalog.observability.metrics import PAGES, count_kept_page, saw_position, shed
 from catalog.products import changes, service
 from catalog.products.queries import Position, Selection
 from catalog.products.schemas import PATH, ListQuery, MyListQuery
@@ -59,6 +60,11 @@ class Joined(Generic[T]):
         self._when_idle = when_idle
         self._waiting: list[asyncio.Future[T]] = []
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the next read to begin."""
+        return bool(self._waiting)
 
     async def read(self) -> T:
         """What is there now, or was a moment after this was called.
@@ -202,23 +208,38 @@ class Pages:
         if kept is not None and await self._position.read() == kept.position:
             if asked.key in self._kept:
                 self._kept.move_to_end(asked.key)
+            count_kept_page()
             return kept
         joined = self._reads.get(asked.key)
         if joined is None:
             if len(self._reads) >= self._max_reads:
+                shed("pages")
                 raise Overloaded("Too many pages are being read.")
             read = partial(self._read_page, asked)
             joined = Joined(read, when_idle=partial(self._forget_read, asked.key))
             self._reads[asked.key] = joined
-        return await joined.read()
+        result = "joined" if joined.is_awaited else "read"
+        page = await joined.read()
+        PAGES.labels(result).inc()
+        return page
+
+    def forget(self) -> None:
+        """Keep nothing of what is kept: something has been committed.
+
+        It would be noticed anyway, by reading the position; that is what this spares.
+        """
+        self._kept.clear()
+        self._kept_bytes = 0
 
     async def _read_position(self, begin: Callable[[], None]) -> int:
         try:
-            return await self._database.reading(_beginning, begin, changes.current_position)
+            current: int = await self._database.reading(_beginning, begin, changes.current_position)
         except DatabaseUnavailable:
             # It may come back as another one, restored from a backup, and get to the same position.
-            self._forget()
+            self.forget()
             raise
+        saw_position(current)
+        return current
 
     async def _read_page(self, asked: Asked, begin: Callable[[], None]) -> Rendered:
         page = await self._database.reading(
@@ -230,6 +251,7 @@ class Pages:
             limit=asked.query.limit,
             count=asked.query.total,
         )
+        saw_position(page.position)
         rendered = _rendered(asked, page)
         self._keep(asked.key, rendered)
         return rendered
@@ -250,10 +272,6 @@ class Pages:
     def _drop(self, page: Rendered | None) -> None:
         if page is not None:
             self._kept_bytes -= _size(page)
-
-    def _forget(self) -> None:
-        self._kept.clear()
-        self._kept_bytes = 0
 
 
 async def _beginning(

@@ -331,6 +331,10 @@ class CreatedHeaders(ProductHeaders):
     """Headers of a new product."""
 
     location: str
+    catalog_batch_position: int | None = Field(
+        default=None,
+        description="The last position of the transaction that it shared, if it was not its own.",
+    )
     idempotency_replayed: str | None = Field(
         default=None, description="`true` when an earlier request with that key has created it."
     )

@@ -31,6 +31,7 @@ from catalog.auth.service import require_account
 from catalog.db.columns import now
 from catalog.db.database import Database, renew_deadline
 from catalog.errors import BodyTooLarge, CatalogError, LinesInvalid, Overloaded
+from catalog.observability.metrics import Shed, saw_position, shed
 from catalog.products import changes, queries, service
 from catalog.products.formats import Draft, Format, LineFault, Reader, rendered
 from catalog.products.models import Offer
@@ -76,11 +77,13 @@ class Places:
     Args:
         count: how many may.
         refusal: what to say to the others.
+        reason: under which they are counted.
     """
 
-    def __init__(self, count: int, refusal: str) -> None:
+    def __init__(self, count: int, refusal: str, reason: Shed) -> None:
         self._free = count
         self._refusal = refusal
+        self._reason = reason
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -90,6 +93,7 @@ class Places:
             Overloaded: too many do it already.
         """
         if self._free == 0:
+            shed(self._reason)
             raise Overloaded(self._refusal)
         self._free -= 1
         try:
@@ -124,6 +128,7 @@ class Imported:
         self.first_id = self.first_id or inserted.ids[0]
         self.last_id = inserted.ids[-1]
         self.position = inserted.positions[-1]
+        saw_position(self.position)
 
     def rendered(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -380,6 +385,7 @@ class _Spool:
         try:
             await asyncio.to_thread(self._file.write, data)
         except OSError as error:
+            shed("imports")
             raise Overloaded("There is no room for more products at once.") from error
 
     async def chunks(self) -> AsyncIterator[list[Draft]]:

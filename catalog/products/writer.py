@@ -8,10 +8,12 @@ that comes alone is a batch of one.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context, copy_context
 from copy import copy
 from typing import Generic, NamedTuple, TypeVar
 
 from catalog.errors import CatalogError, DatabaseBusy, KeyInUse, Unavailable
+from catalog.observability.metrics import WRITE_BATCH_SIZE, shed
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -28,6 +30,7 @@ class _Waiting(NamedTuple, Generic[W, R]):
     key: Hashable | None
     since: float
     outcome: asyncio.Future[R]
+    context: Context
 
 
 class Writer(Generic[W, R]):
@@ -65,17 +68,19 @@ class Writer(Generic[W, R]):
             CatalogError: why it was refused.
         """
         if len(self._waiting) >= MAX_WAITING:
+            shed("creates")
             raise DatabaseBusy("Too many writes are waiting.")
         if key is not None and key in self._keys:
             raise KeyInUse
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[W, R](write, key, loop.time(), loop.create_future())
+        waiting = _Waiting[W, R](write, key, loop.time(), loop.create_future(), copy_context())
         self._waiting.append(waiting)
         if key is not None:
             self._keys.add(key)
             waiting.outcome.add_done_callback(lambda _: self._keys.discard(key))
         if self._running is None:
-            self._running = asyncio.create_task(self._run())
+            # It serves many requests, so it has the context of none.
+            self._running = loop.create_task(self._run(), context=Context())
         return await waiting.outcome
 
     async def close(self) -> None:
@@ -86,7 +91,12 @@ class Writer(Generic[W, R]):
     async def _run(self) -> None:
         try:
             while batch := self._next_batch():
-                await self._do(batch)
+                WRITE_BATCH_SIZE.observe(len(batch))
+                if len(batch) > 1:
+                    await self._do(batch)
+                else:
+                    # What is logged, and traced, of one alone is its own.
+                    await asyncio.create_task(self._do(batch), context=batch[0].context)
         finally:
             self._running = None
 
@@ -99,6 +109,7 @@ class Writer(Generic[W, R]):
             if waiting.outcome.done():
                 continue
             if waiting.since < began_after:
+                shed("creates")
                 waiting.outcome.set_exception(DatabaseBusy("The writes before took too long."))
             else:
                 batch.append(waiting)

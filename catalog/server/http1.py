@@ -17,6 +17,7 @@ from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import HTTPScope
 
+from catalog.observability import metrics
 from catalog.server.heads import Answer, parse
 
 VERSIONS = {b"1.0", b"1.1"}
@@ -113,6 +114,12 @@ class PlainH11Protocol(H11Protocol):
         # RFC 9110, section 15.6.6; HTTP/2 with prior knowledge lands here too, as "PRI * HTTP/2.0".
         await self._send_error_response(505)
         await self.send(Closed())
+
+    async def _send_error_response(self, status_code: int) -> None:
+        # What has a stream, or went the short way, has been counted by the application.
+        if self.stream is None and not self.is_answering:
+            metrics.count_request(metrics.OTHER, metrics.OTHER, status_code, 0.0)
+        await super()._send_error_response(status_code)
 
 
 def _unused(*_: Any) -> Any:

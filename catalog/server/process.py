@@ -10,12 +10,15 @@ from contextlib import suppress
 from socket import socket
 from typing import Self
 
+from catalog.settings import SharedMetrics, environment_of_worker
+
 
 class WorkerProcess:
     """A worker from its start to its exit.
 
     Attributes:
         slot: which listening socket it serves.
+        metrics: where it counts.
         ready: whether it has come to accept connections; stays true.
         proven: whether it then lived long enough to say that the code and the settings are good.
         leaving: whether its exit is expected.
@@ -24,9 +27,15 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, slot: int, process: asyncio.subprocess.Process, status: int, lifeline: int
+        self,
+        slot: int,
+        process: asyncio.subprocess.Process,
+        status: int,
+        lifeline: int,
+        metrics: SharedMetrics | None,
     ) -> None:
         self.slot = slot
+        self.metrics = metrics
         self.ready = self.proven = self.leaving = False
         self.failure = ""
         self.came_up: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -35,7 +44,15 @@ class WorkerProcess:
         self._lifeline = lifeline
 
     @classmethod
-    async def start(cls, slot: int, listener: socket, *, workers: int, prepare: bool) -> Self:
+    async def start(
+        cls,
+        slot: int,
+        listener: socket,
+        *,
+        workers: int,
+        prepare: bool,
+        metrics: SharedMetrics | None,
+    ) -> Self:
         """Start a fresh interpreter, so that a reload runs the code that is there now.
 
         Raises:
@@ -56,6 +73,7 @@ class WorkerProcess:
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=fds,
+                env=environment_of_worker(metrics),
                 # Ctrl-C in a terminal reaches the whole group; what follows is up to us.
                 process_group=0,
             )
@@ -66,7 +84,7 @@ class WorkerProcess:
         finally:
             os.close(status_of_worker)
             os.close(lifeline_of_worker)
-        return cls(slot, process, status, lifeline)
+        return cls(slot, process, status, lifeline, metrics)
 
     @property
     def pid(self) -> int:

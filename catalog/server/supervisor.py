@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from catalog.errors import StartFailed
 from catalog.observability.logs import logger
+from catalog.server.metrics_files import MetricsFiles, metrics_files
 from catalog.server.process import WorkerProcess
 from catalog.server.sockets import Listeners, open_listeners
 from catalog.server.status import LEAVING, READY, start_limit, stop_limit
@@ -35,8 +36,8 @@ def supervise(settings: Settings) -> int:
     Raises:
         StartFailed: it could not begin, or its workers kept dying.
     """
-    with open_listeners(settings.bind, settings.workers) as listeners:
-        return asyncio.run(Supervisor(settings, listeners).run())
+    with open_listeners(settings.bind, settings.workers) as listeners, metrics_files() as metrics:
+        return asyncio.run(Supervisor(settings, listeners, metrics).run())
 
 
 class Supervisor:
@@ -46,9 +47,10 @@ class Supervisor:
     ends while it is current is replaced at once.
     """
 
-    def __init__(self, settings: Settings, listeners: Listeners) -> None:
+    def __init__(self, settings: Settings, listeners: Listeners, metrics: MetricsFiles) -> None:
         self._settings = settings
         self._listeners = listeners
+        self._metrics = metrics
         self._current: list[WorkerProcess | None] = [None] * len(listeners.sockets)
         self._alive: set[WorkerProcess] = set()
         self._tasks = asyncio.TaskGroup()
@@ -91,14 +93,17 @@ class Supervisor:
 
     async def _start(self, slot: int, *, prepare: bool) -> WorkerProcess | None:
         """Start a worker and watch it; None, logged, when the system has no room for it."""
+        place = self._metrics.take_place()
         try:
             worker = await WorkerProcess.start(
                 slot,
                 self._listeners.sockets[slot],
                 workers=len(self._listeners.sockets),
                 prepare=prepare,
+                metrics=place,
             )
         except OSError as error:
+            self._metrics.leave_place(place)
             log.error("worker_not_started", slot=slot, reason=error.strerror)
             if not self._announced:
                 # Nobody would miss a service that has never been there: say so and end.
@@ -141,6 +146,7 @@ class Supervisor:
         code = await worker.exit_code()
         limit.cancel()
         self._alive.discard(worker)
+        self._metrics.leave_place(worker.metrics)
         self._on_exit(worker, code)
 
     def _on_ready(self, worker: WorkerProcess) -> None:
@@ -168,6 +174,7 @@ class Supervisor:
         else:
             reason = worker.failure or None
             log.error("worker_died", slot=worker.slot, worker=worker.pid, reason=reason, **cause)
+            self._metrics.count_restart()
         if self._stop.is_set() or worker is not self._current[worker.slot]:
             return
         if worker.failure and not self._announced:

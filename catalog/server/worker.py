@@ -22,6 +22,7 @@ from hypercorn.config import Config
 
 from catalog.app import begin_drain, create_app
 from catalog.errors import OperatorError
+from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
 from catalog.preparation import prepare
 from catalog.products.shortcut import is_plain
@@ -185,6 +186,8 @@ def main() -> None:
     try:
         settings = load_settings(workers=options.workers)
         configure_logging(settings)
+        if metrics.SHARED is None:
+            log.warning("metrics_not_shared", reason="There is no room for this worker's files.")
         http1.install(is_plain)
         loop = ServingLoop()
         with asyncio.Runner(loop_factory=lambda: loop) as runner, suppress(asyncio.CancelledError):

@@ -3,7 +3,7 @@
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -192,6 +192,12 @@ class Settings(BaseSettings):
     access_log: Literal["all", "errors", "off"] = "all"
     """Which requests are logged: all, those answered with 400 and above, or none."""
 
+    tracing: Literal["off", "otlp"] = "off"
+    """``otlp`` sends OpenTelemetry traces where the ``OTEL_`` variables say; needs an extra."""
+
+    commit: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")] = "unknown"
+    """What this build was made from; metrics and traces tell it."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -320,6 +326,40 @@ def unknown_variables() -> list[str]:
         for name in os.environ
         if name.startswith("CATALOG_") and name not in known and not name.startswith(injected)
     )
+
+
+class SharedMetrics(NamedTuple):
+    """Where a worker counts.
+
+    Attributes:
+        folder: that of its instance, where all workers' files are.
+        number: the worker's own, which no other has at the same time.
+    """
+
+    folder: Path
+    number: str
+
+
+# The first is what prometheus-client and its tools look for.
+_METRICS_FOLDER, _METRICS_NUMBER = "PROMETHEUS_MULTIPROC_DIR", "CATALOG_WORKER_NUMBER"
+
+
+def environment_of_worker(metrics: SharedMetrics | None) -> dict[str, str]:
+    """The environment for a worker that counts there, or by itself."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {_METRICS_FOLDER, _METRICS_NUMBER}
+    }
+    if metrics is None:
+        return inherited
+    return inherited | {_METRICS_FOLDER: str(metrics.folder), _METRICS_NUMBER: metrics.number}
+
+
+def shared_metrics() -> SharedMetrics | None:
+    """Where this process counts together with others; None if it counts by itself."""
+    folder, number = os.environ.get(_METRICS_FOLDER), os.environ.get(_METRICS_NUMBER)
+    return SharedMetrics(Path(folder), number) if folder and number else None
 
 
 def load_settings(**overrides: object) -> Settings:

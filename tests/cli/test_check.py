@@ -1,5 +1,6 @@
 """``catalog check``."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,26 @@ class TestAllWell:
             "WARNING settings: CATALOG_WORKER means nothing to this release.",
         ]
 
+    async def test_traces_only_where_they_are_wanted(
+        self, catalog: CommandLine, admin: Caller
+    ) -> None:
+        lines = (await catalog.output_of("check", CATALOG_TRACING="otlp")).splitlines()
+
+        assert admin.user_id
+        assert "OK tracing: goes where the OTEL_ variables say." in lines
+
 
 class TestFaults:
+    async def test_traces_without_their_packages(
+        self, catalog: CommandLine, admin: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert admin.user_id
+        monkeypatch.setitem(sys.modules, "catalog.http.tracing", None)
+
+        (fault,) = await catalog.faults_of("check", CATALOG_TRACING="otlp")
+
+        assert fault.startswith("FAULT tracing: CATALOG_TRACING needs packages: pip install")
+
     async def test_a_database_without_tables(self, fresh: CommandLine, engine: Engine) -> None:
         (fault,) = await fresh.faults_of("check")
 

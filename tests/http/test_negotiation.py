@@ -114,4 +114,4 @@ class TestAccept:
         with capture_logs() as logs:
             await Caller(app).send("DELETE", "/api/products/7", headers={"Accept": "text/html"})
 
-        assert [event["route"] for event in logs] == ["/api/products/<id:product_id>"]
+        assert [event["route"] for event in logs] == ["/api/products/<id>"]

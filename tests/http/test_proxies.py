@@ -188,6 +188,8 @@ class TestInTheApp:
         app = app_without_database(tmp_path, trusted_proxies=trusted, access_log="all")
 
         with capture_logs() as logs:
-            await exchange(app, "GET", "/livez", headers=forwarded(STRANGER), client=(PROXY, 1))
+            await exchange(
+                app, "GET", "/openapi.json", headers=forwarded(STRANGER), client=(PROXY, 1)
+            )
 
         assert [event["client"] for event in logs if event["event"] == "request"] == [logged]

@@ -368,7 +368,7 @@ events {{ worker_connections 20480; }}
 http {{
     {paths}
     default_type application/json;
-    access_log off;
+    access_log {folder}/access.log combined buffer=64k flush=1s;
     server_tokens off;
     sendfile on;
     tcp_nopush on;
@@ -391,7 +391,7 @@ _OF_FILES = {"connection", "content-length", "content-type", "date", "etag", "se
 
 
 def _configure_file(folder: Path, port: int, url: str) -> None:
-    """Have nginx serve the page of a URL, with the same headers."""
+    """Have nginx serve the page of a URL, with the same headers and an access log too."""
     with urlopen(url, timeout=5) as answer:  # noqa: S310 (our own)
         (folder / "page.json").write_bytes(answer.read())
         fields = [each for each in answer.headers.items() if each[0].lower() not in _OF_FILES]

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -181,6 +182,11 @@ class TestBatches:
         assert len(sizes) < 25
         by_position = sorted(answers, key=lambda answer: int(answer.headers["Catalog-Position"]))
         assert [int(each.headers["Catalog-Position"]) for each in by_position] == [*range(1, 51)]
+        # And the last position of those who shared its transaction.
+        last = list(accumulate(sizes))
+        for own, each in enumerate(by_position, start=1):
+            batch_position = int(each.headers.get("Catalog-Batch-Position", own))
+            assert batch_position == min(end for end in last if end >= own)
         # Each was told its own product and not a neighbour's.
         shown = (await ada.get("/api/products?sort=id")).json["products"]
         assert [each.json for each in by_position] == shown

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 
 import pytest
 
@@ -114,6 +115,35 @@ class TestBatches:
 
         assert table.rows == [1, 2, 3]
         await asyncio.gather(*tasks)
+
+
+class TestContexts:
+    async def test_a_lone_write_is_done_in_its_callers_and_many_in_that_of_none(self) -> None:
+        caller: ContextVar[str] = ContextVar("caller", default="nobody")
+        seen: list[tuple[int, str]] = []
+        gate = asyncio.Event()
+
+        async def commit(writes: Sequence[int]) -> list[int | CatalogError]:
+            seen.append((len(writes), caller.get()))
+            await gate.wait()
+            return list(writes)
+
+        writer: Writer[int, int] = Writer(commit, patience=30)
+
+        async def write(number: int) -> None:
+            caller.set(f"caller {number}")
+            await writer.write(number)
+
+        first = asyncio.create_task(write(1))
+        while not seen:
+            await asyncio.sleep(0)
+        others = [asyncio.create_task(write(number)) for number in (2, 3)]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *others)
+        await write(4)
+
+        assert seen == [(1, "caller 1"), (2, "nobody"), (1, "caller 4")]
 
 
 class TestFailures:

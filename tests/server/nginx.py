@@ -124,7 +124,13 @@ def own_folder() -> Iterator[Path]:
 def without_njs(text: str) -> str:
     """As much as an nginx without the module understands: nothing is cached."""
     lines = r"^load_module [^;]*;|^ *(js_|proxy_cache|proxy_no_cache)\w* [^;]*;"
+    text = text.replace("= @outage;", "=503 @problem;")
     return re.sub(lines, "", text, flags=re.MULTILINE)
+
+
+def impatient(text: str) -> str:
+    """Requests wait half a second for an instance, so that a test need not wait for longer."""
+    return text.replace("PATIENCE_MS = 30000", "PATIENCE_MS = 500")
 
 
 def without_position(text: str) -> str:

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.server.nginx import Nginx, needs_cache, needs_nginx, nginx, own_folder
+from tests.server.nginx import Nginx, impatient, needs_cache, needs_nginx, nginx, own_folder
 from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service
 
 INCREMENTS = 100
@@ -241,7 +241,10 @@ class TestCache:
     async def test_without_the_service_nothing_is_answered(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
-            async with nginx(service.url) as proxy, httpx.AsyncClient(base_url=proxy.url) as anyone:
+            async with (
+                nginx(service.url, edit=impatient) as proxy,
+                httpx.AsyncClient(base_url=proxy.url) as anyone,
+            ):
                 await proxy.caching()
                 await service.end()
 

@@ -25,6 +25,7 @@ from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
 from catalog.http.rendering import json_response
+from catalog.observability.metrics import saw_position
 from catalog.products import changes, service
 from catalog.products.answers import create, representation, written
 from catalog.products.context import products
@@ -123,5 +124,6 @@ async def delete_product(product_id: int) -> Response:
         caller_id=caller_id(),
         is_expected=_is_expected(),
     )
+    saw_position(withdrawn.position)
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
     return json_response(deleted, headers={changes.HEADER: str(withdrawn.position)})

@@ -11,6 +11,8 @@
 // `checked` is when the present generation was last known to be up to date: when it began, or when
 // the service was last asked for its position and there was nothing new. That is how writes that go
 // around this nginx are noticed; and when it is too long ago, the next request begins a generation.
+//
+// `answered` is when the service was last asked and did answer; outage.js goes by it.
 
 const POSITION_URL = 'http://127.0.0.1:8090/position';
 
@@ -49,7 +51,10 @@ function unfit(r) {
 /** Note the position of an answer, before the client gets it. */
 function note(r) {
     const known = ngx.shared.catalog;
-    const position = positionOf(r.headersOut['Catalog-Position']);
+    // Creates that were committed together need one generation together.
+    const position = positionOf(
+        r.headersOut['Catalog-Batch-Position'] || r.headersOut['Catalog-Position'],
+    );
     const isRead = r.method === 'GET' || r.method === 'HEAD';
     if (isRead) {
         // Who has seen a change, by whatever way, does not see the time before it here.
@@ -111,6 +116,7 @@ async function look(started) {
     if (!(position >= 0)) {
         return;
     }
+    known.set('answered', started);
     const wentBack = position < before;
     // While nobody looked it may have gone back and come up again, as another database.
     const looksAgain = !(started - known.get('checked') <= MAX_AGE_MS);

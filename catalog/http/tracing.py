@@ -1,0 +1,102 @@
+"""A span for each request (OpenTelemetry's conventions for HTTP servers): ASGI middleware.
+
+Imported only when tracing is on: its packages are an extra.
+"""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    Scope,
+)
+from opentelemetry import context, trace
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from catalog.http.trace_context import trace_id_of
+from catalog.observability.metrics import METHODS, OTHER, label_of
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class TracedRequests:
+    """ASGI middleware: a span for each request, within the client's trace if it is in one.
+
+    Args:
+        app: what answers; it leaves the route on the scope.
+        tracer: makes the spans.
+    """
+
+    def __init__(self, app: ASGIFramework, tracer: Tracer) -> None:
+        self._app = app
+        self._tracer = tracer
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_known = scope["method"] in METHODS
+        method, name = (scope["method"],) * 2 if is_known else ("_OTHER", "HTTP")
+        span = self._tracer.start_span(
+            name,
+            context=_PROPAGATOR.extract(_carrier(scope["headers"]), context.Context()),
+            kind=SpanKind.SERVER,
+            attributes={
+                "http.request.method": method,
+                "url.scheme": scope["scheme"],
+                "url.path": scope["path"],
+                "network.protocol.version": scope["http_version"],
+            },
+        )
+        identity = span.get_span_context()
+        # It is none where OTEL_SDK_DISABLED says so.
+        if identity.is_valid:
+            structlog.contextvars.bind_contextvars(
+                trace_id=trace.format_trace_id(identity.trace_id),
+                span_id=trace.format_span_id(identity.span_id),
+            )
+        status = 0
+
+        async def send_noting(message: ASGISendEvent) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        token = context.attach(trace.set_span_in_context(span, context.Context()))
+        try:
+            await self._app(scope, receive, send_noting)
+        except Exception:
+            status = status or HTTPStatus.INTERNAL_SERVER_ERROR
+            raise
+        finally:
+            context.detach(token)
+            structlog.contextvars.unbind_contextvars("trace_id", "span_id")
+            route: Any = scope.get("catalog.route")
+            if route is not None and route != OTHER:
+                span.set_attribute("http.route", label_of(route))
+                span.update_name(f"{name} {label_of(route)}")
+            if status:
+                span.set_attribute("http.response.status_code", int(status))
+            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                span.set_attribute("error.type", str(int(status)))
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+
+
+def _carrier(headers: Any) -> dict[str, str]:
+    """What tells of the client's trace, if it is valid."""
+    parents = [value for name, value in headers if name == b"traceparent"]
+    if len(parents) != 1 or trace_id_of(parents[0]) is None:
+        return {}
+    states = [value.decode("latin-1") for name, value in headers if name == b"tracestate"]
+    carrier = {"traceparent": parents[0].decode("ascii")}
+    return carrier | ({"tracestate": ",".join(states)} if states else {})

@@ -1,0 +1,283 @@
+"""What is counted and measured; docs/monitoring.md lists it, ``/metrics`` tells it.
+
+Names and units are those that Prometheus advises. Labels have few values, known beforehand: the
+template of a route and never a path, the name of a policy and never who was refused. What can
+happen is there from the start with 0, so that the first time shows as an increase.
+"""
+
+import platform
+import re
+from bisect import bisect_left
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Final, Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    values,
+)
+
+from catalog.observability.shared_values import shared_value_class
+from catalog.settings import SharedMetrics, shared_metrics
+
+REGISTRY: Final = CollectorRegistry()
+
+
+def _share(place: SharedMetrics | None) -> SharedMetrics | None:
+    """Count there, together with others; or by itself, should there be no room any more."""
+    # The library looks at this whenever it makes a metric, so it comes before all of them. By
+    # itself it would decide by the environment alone, and number processes by their ids.
+    values.ValueClass = values.MutexValue
+    if place is not None:
+        try:
+            values.ValueClass = shared_value_class(place)
+        except OSError:
+            return None
+    return place
+
+
+SHARED: Final = _share(shared_metrics())
+"""Where this process counts with others; None if it counts by itself."""
+
+METHODS: Final = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+)
+"""Those of RFC 9110 and RFC 5789; all else that clients send as one is ``other``."""
+
+OTHER: Final = "other"
+
+GONE: Final = 499
+"""The status, after nginx, of a request whose client hung up before its answer began."""
+
+DURATIONS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1),
+    0.2,  # What reads are to keep: how many do can only be told at the bound of a bucket.
+    *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+Pool = Literal["read", "write"]
+Shed = Literal[
+    "reads", "writes", "passwords", "pages", "creates", "imports", "exports", "followers"
+]
+
+# When a series was made says nothing, where the process that made it may be long gone.
+disable_created_metrics()
+
+
+def _counter(name: str, meaning: str, label: str = "", known: Iterable[str] = ()) -> Counter:
+    counter = Counter(f"catalog_{name}", meaning, [label] if label else [], registry=REGISTRY)
+    for value in known:
+        counter.labels(value)
+    return counter
+
+
+def _gauge(name: str, meaning: str, *labels: str, highest: bool = False) -> Gauge:
+    """A gauge that is added up over the workers that live, or is that of the highest."""
+    mode: Literal["livemax", "livesum"] = "livemax" if highest else "livesum"
+    return Gauge(f"catalog_{name}", meaning, labels, registry=REGISTRY, multiprocess_mode=mode)
+
+
+def _histogram(name: str, meaning: str, *labels: str, buckets: Iterable[float]) -> Histogram:
+    return Histogram(f"catalog_{name}", meaning, labels, registry=REGISTRY, buckets=tuple(buckets))
+
+
+REQUESTS = Counter(
+    "catalog_http_requests_total",
+    "Requests that were answered.",
+    ["method", "route", "status"],
+    registry=REGISTRY,
+)
+REQUEST_SECONDS = _histogram(
+    "http_request_duration_seconds",
+    "From the request's head to the end of its answer.",
+    *("method", "route"),
+    buckets=DURATIONS,
+)
+REQUESTS_IN_PROGRESS = _gauge("http_requests_in_progress", "Requests whose answer has not ended.")
+
+POOL_SIZE = _gauge("db_pool_size", "Connections that may be in use.", "pool")
+POOL_IN_USE = _gauge("db_pool_in_use", "Connections that are in use.", "pool")
+POOL_WAITING = _gauge("db_pool_waiting", "Units of work that wait for a connection.", "pool")
+POOL_TIMEOUTS = _counter(
+    "db_pool_timeouts_total", "No connection came free in time.", "pool", ("read", "write")
+)
+POOL_WAIT_SECONDS = _histogram(
+    "db_pool_wait_seconds", "Waited for a connection to be free.", "pool", buckets=DURATIONS
+)
+RETRIES = _counter(
+    "retries_total",
+    "Transactions that were run again.",
+    "code",
+    ("1020", "1205", "1213", "lost", "outdated"),
+)
+
+LOGINS = _counter(
+    "logins_total", "Log-ins that were tried.", "result", ("succeeded", "failed", "throttled")
+)
+REFRESH_REUSE = _counter("refresh_reuse_total", "Superseded refresh tokens that came back.")
+RATE_LIMITED = _counter(
+    "rate_limited_total",
+    "Requests beyond a rate limit.",
+    "policy",
+    ("signup", "login", "refresh", "read", "write"),
+)
+SHED = _counter(
+    "shed_total",
+    "Requests that were refused because too much was in progress.",
+    "reason",
+    Shed.__args__,  # type: ignore[attr-defined]  # of a Literal
+)
+
+PAGES = _counter("pages_total", "Pages that were read.", "result", ("kept", "joined", "read"))
+WRITE_BATCH_SIZE = _histogram(
+    "write_batch_size", "Creates in one transaction.", buckets=BATCH_SIZES
+)
+POSITION = _gauge("position", "The highest position of a change that is known.", highest=True)
+CHANGE_SUBSCRIBERS = _gauge("change_subscribers", "Clients who wait for changes.")
+IDEMPOTENCY = _counter(
+    "idempotency_total",
+    "Creates under an Idempotency-Key.",
+    "result",
+    ("first", "replayed", "conflict", "mismatch"),
+)
+
+WORKERS = _gauge("workers", "Worker processes that run.")
+WORKER_RESTARTS = _counter("worker_restarts_total", "Workers that died and were replaced.")
+BUILD_INFO = _gauge(
+    "build_info",
+    "Always 1; the labels tell what runs.",
+    "version",
+    "commit",
+    "python",
+    highest=True,
+)
+
+
+class _Series:
+    """A request's two metrics, resolved: the library's own look-up costs more than the counting."""
+
+    __slots__ = ("_bounds", "_buckets", "_count", "_seconds")
+
+    def __init__(self, method: str, route: str, status: int) -> None:
+        histogram = REQUEST_SECONDS.labels(method, route)
+        self._count = REQUESTS.labels(method, route, status)._value
+        self._seconds = histogram._sum
+        self._buckets = histogram._buckets
+        self._bounds = histogram._upper_bounds
+
+    def count(self, seconds: float) -> None:
+        self._count.inc(1)
+        self._seconds.inc(seconds)
+        # The library walks through them, and most requests are in the first ones, but not all.
+        self._buckets[bisect_left(self._bounds, seconds)].inc(1)
+
+
+_series: dict[tuple[str, str, int], _Series] = {}
+
+
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count a request that is over.
+
+    Args:
+        method: as the client sent it.
+        route: the template of its route, as the framework writes it.
+        status: of the answer.
+        seconds: what it took, as a whole.
+    """
+    series = _series.get((method, route, status))
+    if series is None:
+        # Only what is known gets here as a key, so that a client cannot make it grow.
+        method = method if method in METHODS else OTHER
+        key = method, route, status
+        series = _series.setdefault(
+            key, _series.get(key) or _Series(method, label_of(route), status)
+        )
+    series.count(seconds)
+
+
+@lru_cache(256)
+def label_of(route: str) -> str:
+    """A route's template as the documentation writes it: ``/api/products/<id>``."""
+    return re.sub(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>", lambda m: f"<{m[1] or m[2]}>", route)
+
+
+def shed(reason: Shed) -> None:
+    """Count a request that is refused because too much is in progress."""
+    SHED.labels(reason).inc()
+
+
+_pages_kept = PAGES.labels("kept")._value
+
+
+def count_kept_page() -> None:
+    """Count a page whose kept bytes served again; the most frequent of all."""
+    _pages_kept.inc(1)
+
+
+class _Positions:
+    """The highest position that this process knows."""
+
+    def __init__(self) -> None:
+        self.highest = 0
+
+    def saw(self, position: int) -> None:
+        """Take note of a position that is committed."""
+        if position > self.highest:
+            self.highest = position
+
+
+_positions = _Positions()
+saw_position = _positions.saw
+
+
+class DatabaseMetrics:
+    """What the database tells of; it does not know who listens."""
+
+    def __init__(self) -> None:
+        self._waits = {pool: POOL_WAIT_SECONDS.labels(pool) for pool in ("read", "write")}
+
+    def waited(self, pool: Pool, seconds: float) -> None:
+        """A unit of work has its connection."""
+        self._waits[pool].observe(seconds)
+
+    def timed_out(self, pool: Pool) -> None:
+        """A unit of work has waited for too long."""
+        POOL_TIMEOUTS.labels(pool).inc()
+
+    def retried(self, code: str) -> None:
+        """A transaction is run again, because of the engine's error or a lost connection."""
+        RETRIES.labels(code).inc()
+
+
+def measure(
+    *, in_progress: int, pools: Iterable[tuple[Pool, int, int, int]], subscribers: int
+) -> None:
+    """Tell how things are now.
+
+    What changes with each request is looked at now and then instead of being written each time.
+
+    Args:
+        in_progress: requests.
+        pools: for each its name, how many connections it may have, how many are in use, and how
+            many units of work wait for one.
+        subscribers: clients who wait for changes.
+    """
+    REQUESTS_IN_PROGRESS.set(in_progress)
+    for pool, size, in_use, waiting in pools:
+        POOL_SIZE.labels(pool).set(size)
+        POOL_IN_USE.labels(pool).set(in_use)
+        POOL_WAITING.labels(pool).set(waiting)
+    CHANGE_SUBSCRIBERS.set(subscribers)
+    POSITION.set(_positions.highest)
+
+
+def tell_build(commit: str) -> None:
+    """Say that this process runs, and what it runs."""
+    WORKERS.set(1)
+    BUILD_INFO.labels(version("catalog"), commit, platform.python_version()).set(1)

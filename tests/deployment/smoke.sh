@@ -1,0 +1,285 @@
+#!/usr/bin/env bash
+# Builds the image and runs the whole stack through its paces, from a copy of this clone with names,
+# secrets, data and addresses of its own, which it removes in the end. Needs a Docker engine; says so
+# and exits with 77 if there is none. Takes some minutes:
+#
+#   tests/deployment/smoke.sh
+#
+# SMOKE_KEEP=1 leaves the stack running, in the folder that it names.
+#
+# shellcheck disable=SC2016  # What stands between single quotes is for other shells and programs.
+set -euo pipefail
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
+
+if ! docker compose version >/dev/null 2>&1 || ! docker info >/dev/null 2>&1; then
+  echo "NOT RUN: there is no Docker engine with Compose, so the image and the stack are not tested." >&2
+  exit 77
+fi
+
+# Two may run at once.
+port=$((20000 + 2 * (RANDOM % 5000)))
+export COMPOSE_PROJECT_NAME=catalog-smoke-$$ CATALOG_IMAGE=catalog-smoke-$$:latest
+export CATALOG_HTTP_BIND=127.0.0.1:$port CATALOG_HTTPS_BIND=127.0.0.1:$((port + 1))
+export CATALOG_PROXY_NETWORK=10.203.$((RANDOM % 200 + 50)).0/24 CATALOG_MYSQL_BUFFER_POOL=128M
+export CATALOG_PROMETHEUS_BIND=127.0.0.1:$((port - 9999))
+api=http://127.0.0.1:$port
+# With the packages of the tests, if there is one.
+tester=$PWD/${VENV:-.venv}/bin/python
+prometheus=prom/prometheus:v3.5.0
+base=python:3.13-slim
+budget=$((120 * 1000 * 1000))
+size=0
+cold='?'
+
+folder=$(mktemp -d)
+git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --target-directory "$folder"
+cd "$folder"
+
+passed=0
+failed=0
+check() { # WHAT COMMAND...
+  if "${@:2}" >"$folder/output" 2>&1; then
+    passed=$((passed + 1))
+    printf 'ok    %4d s  %s\n' "$SECONDS" "$1"
+  else
+    failed=$((failed + 1))
+    printf 'FAILED %3d s  %s\n' "$SECONDS" "$1"
+    tail -n 30 "$folder/output" | sed 's/^/      /'
+  fi
+}
+
+end() {
+  local status=$?
+  if [[ -n ${SMOKE_KEEP:-} ]]; then
+    echo "It goes on in $folder"
+    return
+  fi
+  [[ $status -eq 0 ]] || { docker compose ps --all && docker compose logs --tail 20; } >&2 || true
+  ./build.sh down --volumes --timeout 5 >/dev/null 2>&1 || true
+  docker image rm --force "$CATALOG_IMAGE" >/dev/null 2>&1 || true
+  rm -rf "$folder"
+}
+trap end EXIT
+
+# --- what the checks are made of ---------------------------------------------------------------
+
+compose() { docker compose "$@"; }
+in_app() { compose exec -T --index "${index:-1}" app "$@"; }
+containers() { compose ps --all --quiet; }
+status_of() { curl --silent --output /dev/null --max-time 10 --write-out '%{http_code}' "$@"; }
+answers() { [[ $(status_of "${@:2}") == "$1" ]]; }
+not() { ! "$@"; }
+field() { sed "s/.*\"$1\":\"\\?\\([^\",}]*\\).*/\\1/"; }
+
+size_of() { docker image inspect --format '{{.Size}}' "$1"; }
+within_budget() {
+  local over=$(($(size_of "$CATALOG_IMAGE") - $(size_of "$base")))
+  echo "$over bytes over $base" && ((over <= budget)) && size=$over
+}
+
+conversation() {
+  local script=$folder/conversation.sh
+  sed -n '/^## A first conversation/,/^## /p' README.md | sed -n '/^```bash$/,/^```$/{/^```/d;p}' |
+    sed "s|^api=.*|api=$api|; s|curl -s|curl --silent --show-error --max-time 10|" >"$script"
+  bash -eu "$script" | tee "$folder/said"
+  local said
+  for said in '"status":"ready"' '"username":"ada"' 'Desk lamp' ',Desk lamp,24.9' '"type":"created"' \
+    '"message":"Product 1 deleted."' '"code":"not-found"' '"code":"session-ended"'; do
+    grep -qF -- "$said" "$folder/said" || { echo "missing: $said"; return 1; }
+  done
+}
+
+free_of_secrets() {
+  local word text=$folder/text
+  cat >"$text"
+  [[ -s $text ]] || { echo "nothing to look at"; return 1; }
+  for word in $(for file in .secrets/*; do secret_of "$file"; done); do
+    ! grep -qF -- "$word" "$text" || { echo "a secret is in there"; return 1; }
+  done
+}
+secret_of() {
+  case $1 in
+    */*_password | */jwt_secret_key) cat "$1" && echo ;;
+    */valkey_auth) sed 's/requirepass //' "$1" && echo ;;
+  esac
+}
+inspected() { containers | xargs docker inspect && docker image inspect "$CATALOG_IMAGE" && docker network inspect "${COMPOSE_PROJECT_NAME}_proxy"; }
+no_secret_inspected() { inspected | free_of_secrets; }
+no_secret_logged() { compose logs --no-color | free_of_secrets; }
+no_secret_in_image() { { docker history --no-trunc "$CATALOG_IMAGE" && docker save "$CATALOG_IMAGE"; } | free_of_secrets; }
+no_secret_in_processes() { containers | xargs -n 1 docker top | free_of_secrets; }
+shut_away() { [[ $(stat -c %a .secrets) == 700 && $(stat -c %a .env) == 600 ]]; }
+
+confined() {
+  local id
+  for id in $(containers); do
+    docker inspect --format '{{.Name}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.CapAdd}}' "$id" |
+      grep -E ' true \[ALL\] \[no-new-privileges:true\] \[\]$' || return 1
+    # Of the processes themselves, what the kernel says.
+    docker exec "$id" sh -c 'grep -hE "^(Uid|CapEff|CapPrm|CapBnd|NoNewPrivs)" /proc/1/status; ! touch /here 2>/dev/null' |
+      tee "$folder/status" || return 1
+    [[ $(grep -cE '^Cap.*\s0{16}$|^NoNewPrivs:\s1$' "$folder/status") == 4 ]] || return 1
+    ! grep -qE '^Uid:\s0\s' "$folder/status" || return 1
+  done
+}
+supervised() { [[ $(in_app sh -c 'tr "\0" " " </proc/1/cmdline') == *catalog\ serve* ]]; }
+all_healthy() {
+  for _ in {1..30}; do
+    [[ $(containers | xargs docker inspect --format '{{.State.Health.Status}}' | sort -u) != healthy ]] || return 0
+    sleep 1
+  done
+  return 1
+}
+no_build_tools() { in_app python -c '
+import importlib.util, shutil, sys
+found = [name for name in ("pip", "setuptools", "wheel") if importlib.util.find_spec(name)]
+found += [name for name in ("pip", "pip3", "gcc", "cc", "make") if shutil.which(name)]
+sys.exit(", ".join(found) or None)'; }
+compiled() { in_app python -c '
+import pathlib, sys, catalog.app
+missing = [
+    name for name, module in sys.modules.items()
+    if (cached := getattr(module, "__cached__", None)) and not pathlib.Path(cached).exists()
+]
+sys.exit(", ".join(missing) or None)'; }
+believes_nginx_alone() {
+  curl --silent --output /dev/null --header 'X-Forwarded-For: 203.0.113.9' --header 'X-Request-ID: smoke-forwarded' "$api/nowhere"
+  sleep 1
+  compose logs --no-log-prefix app | grep '"smoke-forwarded"' | tee "$folder/line"
+  grep -q '"client":"[0-9.]*"' "$folder/line" && ! grep -q 203.0.113.9 "$folder/line" &&
+    ! grep -q "\"client\":\"${CATALOG_PROXY_NETWORK%.*}" "$folder/line"
+}
+limits_are_shared() { compose exec -T valkey sh -c 'valkey-cli --no-auth-warning -a "$(sed "s/requirepass //" /run/secrets/valkey_auth)" keys "catalog-limits:*"' | grep -q catalog-limits; }
+durable() { [[ $(sql 'SELECT CONCAT_WS(" ", @@innodb_flush_log_at_trx_commit, @@sync_binlog, @@character_set_server, @@innodb_buffer_pool_size)') == "1 1 utf8mb4 $((128 << 20))" ]]; }
+sql() { compose exec -T mysql bash -c 'MYSQL_PWD=$(cat /run/secrets/mysql_password) mysql -N -h127.0.0.1 -u"$(cat /run/secrets/mysql_user)" "$(cat /run/secrets/mysql_database)" -e "$0"' "$1" 2>/dev/null; }
+one_admin() { [[ $(sql "SELECT COUNT(*) FROM users WHERE role = 'admin'") == 1 ]]; }
+unreachable() { # FROM HOST PORT: from another container
+  not docker compose exec -T "$1" bash -c "timeout 2 bash -c '</dev/tcp/$2/$3'"
+}
+# Debian's mirror stands for what is outside, if there is any: nginx may reach it.
+nothing_outside() {
+  local outside
+  outside=$(getent ahostsv4 deb.debian.org | awk 'NR == 1 {print $1}') || true
+  compose exec -T nginx curl --silent --output /dev/null --max-time 5 "http://${outside:-deb.debian.org}" ||
+    echo "nothing is shown: there is no network"
+  not in_app python -c 'import socket, sys; socket.create_connection((sys.argv[1], 80), 3)' "${outside:-deb.debian.org}"
+}
+
+sign_in() { curl --silent --max-time 10 "$api/api/auth/login" --header 'Content-Type: application/json' \
+  --data "{\"username\": \"admin\", \"password\": \"$(cat .secrets/admin_password)\"}" | field access_token; }
+offer() {
+  token=$(sign_in)
+  curl --silent --max-time 10 "$api/api/products" --header "Authorization: Bearer $token" \
+    --header 'Content-Type: application/json' --data '{"name": "Kept", "price": 1}' | tee "$folder/offered"
+  id=$(field id <"$folder/offered") && [[ $id =~ ^[0-9]+$ ]]
+}
+still_there() { curl --silent --max-time 10 "$api/api/products/$id" | grep -F '"name":"Kept"'; }
+
+everyone_serves() {
+  local before number
+  for _ in {1..200}; do curl --silent --output /dev/null "$api/api/products/$RANDOM"; done
+  for number in 1 2 3 4; do
+    before=$(docker logs "$(docker compose ps --quiet app | sed -n "${number}p")" 2>&1 | grep -c '"path":"/api/products/') || true
+    echo "$number: $before" && ((before > 0)) || return 1
+  done
+}
+# The instances stay as they are.
+monitored() {
+  docker compose --profile monitoring up --detach --no-deps --wait prometheus &&
+    "$tester" -m tests.monitoring.stack --service "$api" --prometheus "http://$CATALOG_PROMETHEUS_BIND" --instances 4 &&
+    docker compose --profile monitoring rm --stop --force prometheus
+}
+unchanged() {
+  local before
+  before=$(containers | sort)
+  ./build.sh up && [[ $(containers | sort) == "$before" ]]
+}
+# Clients go on while the command runs; what they saw is in the output.
+clients() { "${PYTHON:-python3}" tests/deployment/clients.py --url "$api" --password-file .secrets/admin_password "$@"; }
+replaced() {
+  local before
+  before=$(containers app | sort)
+  # Another revision is another image, so all containers are replaced.
+  CATALOG_REVISION=another clients docker compose up --detach --no-deps --build app && [[ -z $(comm -12 <(echo "$before") <(containers app | sort)) ]]
+}
+told() { sed 's/^/      /' "$folder/output" | grep -E 'reads|longest|created|took'; }
+nothing_published_but_nginx() {
+  [[ $(containers | xargs docker inspect --format '{{range $port, $at := .HostConfig.PortBindings}}{{$port}} {{end}}' | tr -d '\n') == '80/tcp ' ]]
+}
+secure() {
+  curl --silent --insecure --http2 --include --max-time 10 "https://127.0.0.1:$((port + 1))$1" | tr -d '\r' | tee "$folder/secure"
+  head -n 1 "$folder/secure" | grep -q '^HTTP/2 ' && grep -qi '^strict-transport-security: max-age=' "$folder/secure"
+}
+ready_within_a_minute() {
+  local began=$SECONDS
+  ./build.sh up && cold=$((SECONDS - began)) && ((cold <= ${SMOKE_COLD_SECONDS:-60}))
+}
+
+# --- the paces ----------------------------------------------------------------------------------
+
+./build.sh secrets >/dev/null
+check "the image is built" compose build app
+check "it is at most $((budget / 1000000)) MB over its base" within_budget
+echo "      $((size / 1000000)) MB over $base"
+check "from nothing it is ready within a minute" ready_within_a_minute
+echo "      ready after $cold s"
+check "all say that they are healthy" all_healthy
+check "the README's conversation goes as it is told" conversation
+check "metrics are not for everybody" answers 404 "$api/metrics"
+check "process 1 is the supervisor" supervised
+check "all are confined, and none is root" confined
+check "only nginx is published" nothing_published_but_nginx
+check "nginx reaches no database" unreachable nginx mysql 3306
+check "the service reaches nothing outside" nothing_outside
+check "nothing is left to build with" no_build_tools
+check "nothing is left to compile" compiled
+check "clients' addresses are those that nginx sees" believes_nginx_alone
+check "limits are counted in Valkey" limits_are_shared
+check "MySQL keeps what it acknowledges, in utf8mb4" durable
+check "catalog check finds no fault" in_app catalog check
+check "a product is made" offer
+check "again up changes nothing" unchanged
+check "there can be four instances" ./build.sh up --scale app=4
+check "each of them serves" everyone_serves
+if [[ -x $tester ]] && { docker image inspect "$prometheus" || docker pull "$prometheus"; } >/dev/null 2>&1; then
+  check "Prometheus sees all four, and the dashboard has data" monitored
+else
+  echo "NOT RUN: there is no .venv or no image $prometheus, so the dashboard is not tested." >&2
+fi
+check "there is one administrator" one_admin
+export CATALOG_INSTANCES=2
+check "there can be two" ./build.sh up
+check "nobody notices that both are replaced" replaced
+told
+check "nor that workers are reloaded" clients --requests 5000 docker compose kill --signal HUP app
+told
+check "nor that nginx is" clients --requests 5000 docker compose exec -T nginx sh /opt/nginx/compose/start.sh reload
+told
+check "without MySQL there are clean refusals" clients --requests 5000 --allow-503 docker compose restart mysql
+told
+unset CATALOG_INSTANCES
+check "down keeps the data" ./build.sh down --timeout 40
+check "up finds it again" ./build.sh up
+check "the product is still there" still_there
+check "the load generator reports" compose run --rm load --seconds 3 --connections 8 --write
+sed 's/^/      /' "$folder/output" | grep -E 'GET|POST|answers'
+mkdir tls
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout tls/privkey.pem -out tls/fullchain.pem 2>/dev/null
+chmod 644 tls/*
+export CATALOG_TLS=$folder/tls
+check "with a certificate it starts" ./build.sh up
+check "HTTP/2 and HSTS for pages" secure /api/products
+check "and for all else" secure /api/auth/me
+check "and for what nginx refuses" secure /metrics
+check "without TLS there is no HSTS" not grep -qi strict-transport <(curl --silent --head "$api/livez")
+check "a certificate is taken over while it runs" compose exec -T nginx sh /opt/nginx/compose/start.sh reload
+check "secrets are shut away" shut_away
+check "a secret would be found" not free_of_secrets < <(cat .env)
+check "no secret is in docker inspect" no_secret_inspected
+check "no secret is in a log" no_secret_logged
+check "no secret is in a list of processes" no_secret_in_processes
+check "no secret is in the image" no_secret_in_image
+check "down with the data" ./build.sh down --volumes
+check "nothing is left" test -z "$(docker volume ls --quiet --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")"
+echo "$passed passed, $failed failed after $SECONDS s."
+((failed == 0))

@@ -1,0 +1,176 @@
+"""What the compose file promises, as far as it can be read off; test_stack.py runs it."""
+
+from typing import Any
+
+import pytest
+
+from catalog.server.status import stop_limit
+from catalog.settings import SECRET_FIELDS, load_settings, variable_names
+from tests.deployment import compose
+
+STACK = compose.stack()
+SERVICES: dict[str, dict[str, Any]] = STACK["services"]
+
+# Those that are there to serve, whatever they are asked for; the others end by themselves.
+LASTING = sorted(name for name, service in SERVICES.items() if service["restart"] != "no")
+ALWAYS = sorted(name for name, service in SERVICES.items() if "profiles" not in service)
+
+SECRETS = {variable_names()[field] for field in SECRET_FIELDS}
+
+
+def is_internal(network: str) -> bool:
+    return bool((STACK["networks"][network] or {}).get("internal"))
+
+
+class TestServices:
+    def test_they_are_those_that_were_asked_for(self) -> None:
+        assert ALWAYS == ["app", "mysql", "nginx", "valkey"]
+        assert set(SERVICES) - set(ALWAYS) == {"grafana", "load", "prometheus"}
+
+    @pytest.mark.parametrize("name", LASTING)
+    def test_each_tells_how_it_is_and_comes_back(self, name: str) -> None:
+        service = SERVICES[name]
+
+        assert service["healthcheck"]["test"]
+        assert service["restart"] == "unless-stopped"
+        assert compose.seconds(compose.default(service["stop_grace_period"])) >= 10
+
+    @pytest.mark.parametrize("name", sorted(SERVICES))
+    def test_each_is_confined(self, name: str) -> None:
+        service = SERVICES[name]
+
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert "cap_add" not in service
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert not {"privileged", "pid", "ipc", "network_mode", "devices"} & set(service)
+
+    @pytest.mark.parametrize("name", sorted(SERVICES))
+    def test_none_is_root(self, name: str) -> None:
+        service = SERVICES[name]
+
+        # The image that is made here says so itself.
+        # Images that have a user of their own: ours, and Prometheus' with the owner of its data.
+        own = {SERVICES["app"]["image"], SERVICES["prometheus"]["image"]}
+        assert "build" in service or service["image"] in own or service["user"]
+
+    @pytest.mark.parametrize("name", sorted(SERVICES))
+    def test_each_is_bounded(self, name: str) -> None:
+        limits = SERVICES[name]["deploy"]["resources"]["limits"]
+
+        assert compose.default(limits["memory"])[-1] in "MG"
+        assert limits["pids"] <= 1024
+        assert SERVICES[name]["logging"]["options"].keys() == {"max-size", "max-file"}
+
+    @pytest.mark.parametrize("name", sorted(SERVICES))
+    def test_none_has_a_name_that_only_one_can_have(self, name: str) -> None:
+        assert "container_name" not in SERVICES[name]
+        assert "hostname" not in SERVICES[name]
+
+    def test_each_waits_for_those_it_needs(self) -> None:
+        needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+
+        assert needs["app"].keys() == {"mysql", "valkey"}
+        assert needs["nginx"].keys() == {"app"}
+        conditions = {need["condition"] for needed in needs.values() for need in needed.values()}
+        assert conditions == {"service_healthy"}
+
+    def test_the_service_gets_the_time_that_it_needs_to_stop(self) -> None:
+        grace = compose.seconds(compose.default(SERVICES["app"]["stop_grace_period"]))
+
+        assert grace > stop_limit(load_settings())
+
+
+class TestNetworks:
+    def test_only_nginx_is_published_and_only_here(self) -> None:
+        published = {name: SERVICES[name]["ports"] for name in ALWAYS if "ports" in SERVICES[name]}
+
+        assert published == {"nginx": ["${CATALOG_HTTP_BIND:-127.0.0.1:8080}:80"]}
+
+    @pytest.mark.parametrize("name", sorted(set(SERVICES) - set(ALWAYS)))
+    def test_what_is_asked_for_is_published_here_at_most(self, name: str) -> None:
+        for port in SERVICES[name].get("ports", ()):
+            assert compose.default(port).startswith("127.0.0.1:")
+
+    @pytest.mark.parametrize("name", ["mysql", "valkey"])
+    def test_the_databases_are_within_reach_of_the_service_alone(self, name: str) -> None:
+        (network,) = SERVICES[name]["networks"]
+        members = {each for each, service in SERVICES.items() if network in service["networks"]}
+
+        assert is_internal(network)
+        assert members == {"app", "mysql", "valkey"}
+
+    def test_the_service_reaches_nothing_outside(self) -> None:
+        assert all(is_internal(network) for network in SERVICES["app"]["networks"])
+
+    def test_nginx_is_believed_and_nobody_else(self) -> None:
+        believed = SERVICES["app"]["environment"]["CATALOG_TRUSTED_PROXIES"]
+        (network,) = (
+            name
+            for name, network in STACK["networks"].items()
+            if network and {"subnet": believed} in network.get("ipam", {}).get("config", [])
+        )
+        members = {name for name, service in SERVICES.items() if network in service["networks"]}
+
+        assert members == {"nginx", "app"}
+        assert load_settings(trusted_proxies=compose.default(believed)).trusted_proxies
+
+
+class TestSettings:
+    def test_all_can_be_set_but_what_the_image_says(self) -> None:
+        told = set(SERVICES["app"]["environment"])
+        settings = set(variable_names().values())
+        # The image's own.
+        ours = {"CATALOG_BIND", "CATALOG_COMMIT"}
+
+        assert told == {f"{name}_FILE" for name in SECRETS} | (settings - SECRETS - ours)
+
+    def test_what_can_be_set_is_passed_on_as_it_is(self) -> None:
+        environment = SERVICES["app"]["environment"]
+        given = {name: value for name, value in environment.items() if value is not None}
+
+        # The others are those of .env, or missing: their defaults stay in one place.
+        assert {name for name in given if not name.endswith("_FILE")} == {
+            "CATALOG_ENV",
+            "CATALOG_TRUSTED_PROXIES",
+            "CATALOG_DATABASE_START_TIMEOUT",
+            "CATALOG_ACCESS_LOG",
+        }
+
+    def test_what_the_stack_wants_to_be_told_is_in_the_example(self) -> None:
+        example = (compose.ROOT / ".env.example").read_text(encoding="utf-8")
+        # For whoever builds: build.sh fills them in.
+        building = {"PIP_INDEX_URL", "CATALOG_VERSION", "CATALOG_REVISION", "CATALOG_SOURCE"}
+
+        for name in compose.variables() - building:
+            assert f"\n#{name}=" in example, name
+
+
+class TestSecrets:
+    def test_no_environment_holds_any(self) -> None:
+        for service in SERVICES.values():
+            for name, value in (service.get("environment") or {}).items():
+                if name in SECRETS or any(word in name for word in ("PASSWORD", "SECRET", "TOKEN")):
+                    assert name.endswith("_FILE") or value is None, name
+                    assert name not in SECRETS
+                if name.endswith("_FILE"):
+                    secret = str(value).removeprefix("/run/secrets/")
+                    assert secret in service["secrets"], name
+
+    def test_no_file_of_variables_is_handed_over(self) -> None:
+        assert not [name for name, service in SERVICES.items() if "env_file" in service]
+
+    def test_all_come_from_files(self) -> None:
+        used = {name for service in SERVICES.values() for name in service.get("secrets", ())}
+
+        assert STACK["secrets"] == {name: {"file": f".secrets/{name}"} for name in used}
+
+
+class TestMysql:
+    def test_what_was_acknowledged_survives(self) -> None:
+        text = (compose.ROOT / "docker/mysql/conf.d/catalog.cnf").read_text(encoding="utf-8")
+        lines = text.splitlines()
+
+        assert "innodb_flush_log_at_trx_commit = 1" in lines
+        assert "sync_binlog = 1" in lines
+        assert "character_set_server = utf8mb4" in lines

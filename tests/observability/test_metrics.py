@@ -1,0 +1,444 @@
+"""What is counted, by which labels, and that it is documented."""
+
+import asyncio
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymysql.err import OperationalError
+from quart import Quart
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from catalog.app import create_app
+from catalog.auth.context import auth
+from catalog.errors import DatabaseBusy, Overloaded
+from catalog.http.admission import Admission
+from catalog.http.context import running
+from catalog.observability import metrics
+from catalog.products.context import products
+from catalog.settings import Rate, Settings
+from tests.http.wire import Unanswered, exchange
+from tests.numbers import Change, Numbers
+from tests.support import Caller, at_once
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "monitoring.md"
+
+
+@pytest.fixture
+async def change(anyone: Caller) -> Change:
+    return await Change.since_now(anyone)
+
+
+class TestExposition:
+    async def test_it_is_prometheus_text(self, anyone: Caller) -> None:
+        answer = await anyone.get("/metrics")
+
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert b"# TYPE catalog_http_requests_total counter\n" in answer.body
+
+    async def test_it_is_openmetrics_for_who_asks(self, anyone: Caller) -> None:
+        accept = "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.1"
+        answer = await anyone.get("/metrics", headers={"Accept": accept})
+
+        assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+        assert answer.body.endswith(b"# EOF\n")
+
+    async def test_it_does_not_need_the_database(self, anyone: Caller, app: Quart) -> None:
+        await running(app).database.close()
+        running(app).database.transaction = running(app).database.reading = None  # type: ignore[assignment, method-assign]  # whoever asks fails
+
+        assert (await anyone.get("/metrics")).status_code == 200
+
+    async def test_what_can_happen_is_there_before_it_happens(self, anyone: Caller) -> None:
+        numbers = await Numbers.of(anyone)
+
+        for name in ("logins", "shed", "rate_limited", "pages", "idempotency", "retries"):
+            assert len(numbers.series(f"{name}_total")) > 1, name
+
+
+class TestDocumentation:
+    async def test_the_table_is_what_is_told(self, anyone: Caller) -> None:
+        await anyone.get("/livez")
+        numbers = await Numbers.of(anyone)
+        told = {
+            (
+                family.name + ("_total" if family.type == "counter" else ""),
+                family.type,
+                frozenset(numbers.labels_of(family.name)),
+            )
+            for family in numbers.families
+        }
+        rows = re.findall(
+            r"^\| `(catalog_\w+)` \| (counter|gauge|histogram) \| ([^|]+) \| [^|]+ \| [^|]+ \|$",
+            DOCUMENTATION.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+        documented = {
+            (name, kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows
+        }
+
+        assert told == documented
+
+    def test_the_buckets_are_those(self) -> None:
+        text = " ".join(DOCUMENTATION.read_text(encoding="utf-8").split())
+        found = re.search(
+            r"Buckets of seconds are ([\d., and]+); those of batches ([\d, and]+)\.", text
+        )
+
+        assert found is not None
+        seconds, sizes = (
+            [float(each) for each in re.findall(r"\d+(?:\.\d+)?", part)] for part in found.groups()
+        )
+        assert tuple(seconds) == metrics.DURATIONS
+        assert tuple(sizes) == metrics.BATCH_SIZES
+
+    def test_the_values_of_labels_are_those(self) -> None:
+        text = DOCUMENTATION.read_text(encoding="utf-8")
+        for counter in (
+            *(metrics.LOGINS, metrics.RATE_LIMITED, metrics.SHED, metrics.PAGES),
+            metrics.IDEMPOTENCY,
+        ):
+            for family in counter.collect():
+                for sample in family.samples:
+                    for value in sample.labels.values():
+                        assert f"`{value}`" in text, value
+
+
+class TestRequests:
+    async def test_each_is_counted_by_the_template_of_its_route(
+        self, ada: Caller, change: Change
+    ) -> None:
+        lamp = (await ada.offer("Lamp")).json["id"]
+        await ada.get(f"/api/products/{lamp}")
+        await ada.get("/api/products/99999")
+        await ada.delete(lamp)
+
+        one = {"route": "/api/products/<id>"}
+        assert await change.of("http_requests_total", method="GET", status="200", **one) == 1
+        assert await change.of("http_requests_total", method="GET", status="404", **one) == 1
+        assert await change.of("http_requests_total", method="DELETE", **one) == 1
+        assert await change.of("http_request_duration_seconds_count", method="GET", **one) == 2
+
+    async def test_plain_ones_go_short_ways_and_count_alike(
+        self, ada: Caller, anyone: Caller, change: Change
+    ) -> None:
+        for _ in range(3):
+            assert (await anyone.get("/api/products")).status_code == 200
+        assert (await ada.get("/api/products")).status_code == 200
+        await ada.offer("Lamp")
+
+        where = {"route": "/api/products"}
+        assert await change.of("http_requests_total", method="GET", status="200", **where) == 4
+        assert await change.of("http_requests_total", method="POST", status="201", **where) == 1
+
+    @pytest.mark.parametrize(
+        ("method", "path", "headers", "route", "status"),
+        [
+            ("GET", "/nowhere", [], "other", 404),
+            ("DELETE", "/livez", [], "/livez", 405),
+            ("BREW", "/api/products/7", [], "/api/products/<id>", 405),
+            (
+                "POST",
+                "/api/auth/login",
+                [(b"content-length", b"999999999")],
+                "/api/auth/login",
+                413,
+            ),
+            (
+                *("POST", "/api/products/7"),
+                [(b"transfer-encoding", b"chunked"), (b"content-length", b"0")],
+                *("/api/products/<id>", 400),
+            ),
+        ],
+    )
+    async def test_refusals_count_too(
+        self,
+        app: Quart,
+        change: Change,
+        method: str,
+        path: str,
+        headers: list[tuple[bytes, bytes]],
+        route: str,
+        status: int,
+    ) -> None:
+        answer = await exchange(app, method, path, headers=headers)
+
+        assert answer.status_code == status
+        label = method if method in metrics.METHODS else "other"
+        counted = await change.of(
+            "http_requests_total", method=label, route=route, status=str(status)
+        )
+        assert counted == 1
+
+    async def test_one_whose_client_hung_up_is_499(self, app: Quart, change: Change) -> None:
+        with pytest.raises(Unanswered):
+            await exchange(
+                app,
+                *("POST", "/api/auth/login"),
+                headers=[(b"content-length", b"10")],
+                body=[b"{"],
+                then="hangs up",
+            )
+
+        assert await change.of("http_requests_total", status="499", route="/api/auth/login") == 1
+
+    async def test_one_for_a_websocket_counts(self, app: Quart, change: Change) -> None:
+        sent: list[str] = []
+
+        async def receive() -> Any:
+            """Nothing is asked for."""
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        scope: Any = {"type": "websocket", "path": "/", "headers": [], "client": None}
+        await app.asgi_app(scope, receive, send)
+
+        assert sent == ["websocket.close"]
+        assert await change.of("http_requests_total", route="other", status="403") == 1
+
+    async def test_one_that_raises_is_500(self, app: Quart, change: Change) -> None:
+        @app.get("/unforeseen")
+        async def unforeseen() -> str:
+            raise RuntimeError
+
+        answer = await exchange(app, "GET", "/unforeseen")
+
+        assert answer.status_code == 500
+        assert await change.of("http_requests_total", status="500", route="/unforeseen") == 1
+
+    async def test_clients_cannot_make_series(self, app: Quart, anyone: Caller) -> None:
+        async def ask(number: int) -> None:
+            await exchange(app, f"M{number}", f"/{number}/x")
+            await exchange(app, f"M{number}", "/api/products")
+            await exchange(app, "GET", f"/api/products/{number}?{number}")
+            await exchange(app, "GET", f"/api/products/x{number}")
+
+        names = ("http_requests_total", "http_request_duration_seconds_bucket")
+        await ask(1)
+        before = await Numbers.of(anyone)
+        for number in range(2, 200):
+            await ask(number)
+        after = await Numbers.of(anyone)
+
+        for name in names:
+            assert before.series(name) == after.series(name)
+
+    async def test_what_is_in_progress_is_told(self, app: Quart, anyone: Caller) -> None:
+        waiting = asyncio.create_task(Caller(app).get("/api/products/changes?since=0&wait=5"))
+        try:
+            async with asyncio.timeout(5):
+                while (numbers := await Numbers.of(anyone)).total("change_subscribers") < 1:
+                    await asyncio.sleep(0.01)
+        finally:
+            waiting.cancel()
+
+        # The scrape is one itself.
+        assert numbers.total("http_requests_in_progress") == 2
+
+    def test_what_is_slower_than_all_buckets_counts(self) -> None:
+        metrics.count_request("GET", "/slow", 200, 3600.0)
+
+        samples = {
+            sample.labels.get("le"): sample.value
+            for family in metrics.REQUEST_SECONDS.collect()
+            for sample in family.samples
+            if sample.labels["route"] == "/slow"
+        }
+        assert (samples["10.0"], samples["+Inf"]) == (0, 1)
+
+    @pytest.mark.parametrize(
+        ("seconds", "bucket"),
+        [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.0025"), (10.0, "10.0")],
+    )
+    def test_a_bucket_holds_its_bound(self, seconds: float, bucket: str) -> None:
+        route = f"/bound/{seconds}"
+        metrics.count_request("GET", route, 200, seconds)
+
+        first = next(
+            sample.labels["le"]
+            for family in metrics.REQUEST_SECONDS.collect()
+            for sample in family.samples
+            if sample.labels["route"] == route and sample.value
+        )
+        assert first == bucket
+
+
+class TestDomain:
+    @pytest.mark.usefixtures("ada")
+    async def test_log_ins(self, anyone: Caller, change: Change) -> None:
+        await anyone.log_in("ada")
+        for _ in range(10):
+            await anyone.log_in("ada", "not this one at all")
+        answer = await anyone.log_in("ada")
+
+        assert answer.status_code == 429
+        assert await change.of("logins_total", result="succeeded") == 1
+        assert await change.of("logins_total", result="failed") == 10
+        assert await change.of("logins_total", result="throttled") == 1
+
+    async def test_superseded_tokens(
+        self, ada: Caller, change: Change, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.auth.sessions.GRACE", timedelta(days=-1))
+        token = ada.refresh_token
+        await ada.post("/api/auth/refresh", token=token, json={"rotate": True})
+        answer = await ada.post("/api/auth/refresh", token=token, json={"rotate": True})
+
+        assert answer.json["code"] == "token-reused"
+        assert await change.of("refresh_reuse_total") == 1
+
+    async def test_creates_under_a_key(self, ada: Caller, change: Change) -> None:
+        async def create(name: str) -> int:
+            fields = {"name": name, "price": 1}
+            headers = {"Idempotency-Key": "k"}
+            return (await ada.post("/api/products", json=fields, headers=headers)).status_code
+
+        assert [await create("Lamp"), await create("Lamp"), await create("Desk")] == [201, 201, 422]
+        for result in ("first", "replayed", "mismatch"):
+            assert await change.of("idempotency_total", result=result) == 1
+
+    async def test_twins_under_a_key(self, ada: Caller, change: Change) -> None:
+        async def create(_: int) -> object:
+            fields = {"name": "Lamp", "price": 1}
+            headers = {"Idempotency-Key": "twin"}
+            return await ada.post("/api/products", json=fields, headers=headers)
+
+        answers = await at_once(4, create)  # type: ignore[arg-type]
+        conflicts = sum(answer.status_code == 409 for answer in answers)
+
+        assert conflicts > 0
+        assert await change.of("idempotency_total", result="conflict") == conflicts
+
+    async def test_pages(self, app: Quart, ada: Caller, anyone: Caller, change: Change) -> None:
+        await ada.offer("Lamp")
+        await anyone.get("/api/products")
+        await anyone.get("/api/products")
+        await at_once(8, lambda _: Caller(app).get("/api/products?limit=7"))
+
+        read, joined, kept = [
+            await change.of("pages_total", result=result) for result in ("read", "joined", "kept")
+        ]
+        assert kept >= 1
+        assert read >= 2
+        assert joined >= 1
+        assert read + joined + kept == 10
+
+    async def test_batches_and_positions(self, ada: Caller, change: Change) -> None:
+        answers = await at_once(12, lambda number: ada.offer(f"Lamp {number}"))
+        numbers = await Numbers.of(ada)
+
+        assert await change.of("write_batch_size_sum") == 12
+        assert await change.of("write_batch_size_count") < 12
+        highest = max(int(answer.headers["Catalog-Position"]) for answer in answers)
+        assert numbers.total("position") >= highest
+
+    async def test_pools(self, ada: Caller, change: Change, app: Quart) -> None:
+        await ada.offer("Lamp")
+        await ada.get("/api/products")
+        numbers = await Numbers.of(ada)
+
+        assert numbers.total("db_pool_size", pool="read") == 5
+        assert numbers.total("db_pool_size", pool="write") == running(app).database.max_writers
+        assert numbers.total("db_pool_in_use") == 0
+        for pool in ("read", "write"):
+            assert await change.of("db_pool_wait_seconds_count", pool=pool) >= 1
+
+    async def test_passwords_beyond_the_queue(self, app: Quart, change: Change) -> None:
+        passwords = auth(app).passwords
+        hashing = [asyncio.create_task(passwords.hash("correct horse")) for _ in range(80)]
+        results = await asyncio.gather(*hashing, return_exceptions=True)
+        refused = sum(isinstance(result, Overloaded) for result in results)
+
+        assert refused > 0
+        assert await change.of("shed_total", reason="passwords") == refused
+
+    async def test_waits_and_time_outs(self, settings: Settings) -> None:
+        patient = settings.model_copy(update={"database_pool_timeout": 0.2})
+        app = create_app(patient)
+        async with app.test_app():
+            caller = Caller(app)
+            change = await Change.since_now(caller)
+            database, done = running(app).database, asyncio.Event()
+
+            async def read(_: AsyncConnection) -> None:
+                await done.wait()
+
+            size = patient.database_pool_size
+            readers = [asyncio.create_task(database.reading(read)) for _ in range(size + 1)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            numbers = await Numbers.of(caller)
+            late = await asyncio.gather(readers.pop(), return_exceptions=True)
+            done.set()
+            await asyncio.gather(*readers)
+
+            assert numbers.total("db_pool_in_use", pool="read") == size
+            assert numbers.total("db_pool_waiting", pool="read") == 1
+            assert isinstance(late[0], DatabaseBusy)
+            assert await change.of("db_pool_timeouts_total", pool="read") == 1
+            assert await change.of("db_pool_wait_seconds_count", pool="read") == size
+
+    async def test_retries(self, app: Quart, change: Change) -> None:
+        deadlock = DBAPIError("", {}, OperationalError(1213, "Deadlock found"))
+        lost = DBAPIError("", {}, OperationalError(2013, "Lost"), connection_invalidated=True)
+        failures = [deadlock, deadlock, lost]
+
+        async def work(_: AsyncSession) -> None:
+            if failures:
+                raise failures.pop()
+
+        await running(app).database.transaction(work)
+
+        assert await change.of("retries_total", code="1213") == 2
+        assert await change.of("retries_total", code="lost") == 1
+
+    async def test_rate_limits(self, settings: Settings) -> None:
+        app = create_app(settings.model_copy(update={"login_limit": Rate(1, 60)}))
+        async with app.test_app():
+            caller = Caller(app)
+            change = await Change.since_now(caller)
+
+            statuses = [(await caller.log_in("nobody")).status_code for _ in range(3)]
+
+            assert statuses == [401, 429, 429]
+            assert await change.of("rate_limited_total", policy="login") == 2
+            assert await change.of("logins_total") == 1
+
+    @pytest.mark.parametrize(("method", "reason"), [("GET", "reads"), ("DELETE", "writes")])
+    async def test_requests_beyond_the_bound(
+        self, app: Quart, change: Change, method: str, reason: str
+    ) -> None:
+        admission: Any = app.asgi_app
+        while not isinstance(admission, Admission):
+            admission = admission._app
+        admission._max_reads = admission._max_requests = 0
+
+        answer = await Caller(app).send(method, "/api/products/7")
+
+        assert answer.status_code == 503
+        assert await change.of("shed_total", reason=reason) == 1
+        where = {"method": method, "route": "/api/products/<id>"}
+        assert await change.of("http_requests_total", status="503", **where) == 1
+
+    @pytest.mark.parametrize("reason", ["imports", "exports"])
+    async def test_places(self, app: Quart, change: Change, reason: str) -> None:
+        places = getattr(products(app), reason)
+        places._free = 0
+
+        with pytest.raises(Overloaded), places.taken():
+            pass
+
+        assert await change.of("shed_total", reason=reason) == 1
+
+    async def test_build_and_workers(self, anyone: Caller) -> None:
+        numbers = await Numbers.of(anyone)
+
+        assert numbers.total("workers") == 1
+        (labels,) = numbers.series("build_info")
+        assert dict(labels)["commit"] == "unknown"

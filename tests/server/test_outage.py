@@ -1,0 +1,120 @@
+"""What clients of nginx see while instances come and go."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+
+from tests.server.nginx import Nginx, impatient, needs_cache, needs_nginx, nginx
+from tests.server.service import Catalog
+
+PATH = "/api/products"
+CLIENTS = 20
+
+pytestmark = [needs_nginx, needs_cache]
+
+
+@asynccontextmanager
+async def careless_instance() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Something that takes requests and goes away without an answer; tells which it took."""
+    taken: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with server:
+        # nginx is never to leave it out for what it does.
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]} max_fails=0", taken
+
+
+async def offer(
+    client: httpx.AsyncClient, token: str, name: str, key: str | None = None
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}"}
+    if key is not None:
+        headers["Idempotency-Key"] = key
+    return await client.post(PATH, json={"name": name, "price": 1}, headers=headers)
+
+
+async def names(client: httpx.AsyncClient) -> list[str]:
+    shown = await client.get(PATH, headers={"Cache-Control": "no-cache"})
+    return sorted(product["name"] for product in shown.json()["products"])
+
+
+def client_of(proxy: Nginx) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=proxy.url, timeout=40)
+
+
+class TestNoInstance:
+    async def test_requests_wait_for_the_next_one(self, catalog: Catalog) -> None:
+        async with catalog.start() as first:
+            await first.serving()
+            bind, token = first.url.removeprefix("http://"), await first.sign_up()
+            async with nginx(first.url) as proxy, client_of(proxy) as anyone:
+                await proxy.caching()
+                await first.end()
+
+                asked = [
+                    *(asyncio.create_task(anyone.get(PATH)) for _ in range(CLIENTS)),
+                    *(asyncio.create_task(offer(anyone, token, f"Lamp {n}")) for n in range(3)),
+                    asyncio.create_task(offer(anyone, token, "Rug", key="1")),
+                ]
+                done, _ = await asyncio.wait(asked, timeout=1)
+                assert not done
+                async with catalog.start(f"--bind={bind}") as second:
+                    await second.serving()
+                    answers = await asyncio.gather(*asked)
+
+                    statuses = [answer.status_code for answer in answers]
+                    assert statuses == [200] * CLIENTS + [201] * 4
+                    assert await names(anyone) == ["Lamp 0", "Lamp 1", "Lamp 2", "Rug"]
+
+    async def test_they_do_not_wait_for_ever(self, catalog: Catalog) -> None:
+        async with catalog.start() as service:
+            await service.serving()
+            async with nginx(service.url, edit=impatient) as proxy, client_of(proxy) as anyone:
+                await proxy.caching()
+                await service.end()
+
+                # The first waits; when it has given up, so has everybody.
+                for _ in range(2):
+                    answer = await anyone.get(PATH)
+                    assert answer.status_code == 503
+                    assert answer.json()["code"] == "overloaded"
+                    assert answer.headers["retry-after"] == "1"
+                took = answer.elapsed.total_seconds()
+                assert took < 0.4, "It was not told at once."
+
+
+class TestCarelessInstance:
+    async def test_reads_go_to_another(self, catalog: Catalog) -> None:
+        async with catalog.start() as service, careless_instance() as (url, taken):
+            await service.serving()
+            async with nginx(url, service.url) as proxy, client_of(proxy) as anyone:
+                for limit in range(1, CLIENTS + 1):
+                    answer = await anyone.get(PATH, params={"limit": limit})
+                    assert answer.status_code == 200
+        assert any(head.startswith(b"GET") for head in taken)
+
+    async def test_a_create_goes_to_another_with_a_key_only(self, catalog: Catalog) -> None:
+        async with catalog.start() as service, careless_instance() as (url, taken):
+            await service.serving()
+            token = await service.sign_up()
+            async with nginx(url, service.url) as proxy, client_of(proxy) as ada:
+                keyed, bare = [], []
+                for number in range(CLIENTS):
+                    keyed.append(await offer(ada, token, f"Keyed {number}", key=str(number)))
+                    bare.append(await offer(ada, token, f"Bare {number}"))
+
+                assert [answer.status_code for answer in keyed] == [201] * CLIENTS
+                made = [answer.json()["name"] for answer in bare if answer.status_code == 201]
+                refused = [answer for answer in bare if answer.status_code != 201]
+                assert {answer.status_code for answer in refused} <= {503}
+                posts = [head for head in taken if head.startswith(b"POST")]
+                assert sum(b"dempotency-" in head for head in posts) > 0
+                # What it took without a key was tried once, and is not known to be done.
+                assert sum(b"dempotency-" not in head for head in posts) == len(refused) > 0
+                assert await names(ada) == sorted([*made, *(f"Keyed {n}" for n in range(CLIENTS))])
