@@ -541,7 +541,7 @@ lint() {
   say "Types" && "$venv/bin/mypy" || failed=1
   say "Imports" && "$venv/bin/lint-imports" --no-logo || failed=1
   say "Scripts" && git ls-files -z '*.sh' .ci/run | xargs -0 "$venv/bin/shellcheck" || failed=1
-  say "Containers" && "$venv/bin/hadolint" --failure-threshold warning docker/{,cluster/}Dockerfile || failed=1
+  say "Containers" && "$venv/bin/hadolint" docker/{,cluster/}Dockerfile || failed=1
   "$venv/bin/check-jsonschema" --builtin-schema vendor.compose-spec \
     docker-compose.yml docker/{tls,swarm,cluster/compose}.yml || failed=1
   return "$failed"
