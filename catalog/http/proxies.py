@@ -1,6 +1,7 @@
 """Who is calling, when a proxy calls on a client's behalf."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -65,6 +66,8 @@ class TrustedProxies:
         return {**scope, **changes} if changes else scope
 
 
+# Most requests come from the proxies, and a twentieth of a page was to read their addresses again.
+@lru_cache(1024)
 def _parsed(address: str) -> IPv4Address | IPv6Address:
     """An address; one of IPv4 that comes in IPv6's clothes is one of IPv4."""
     parsed = ip_address(address)
