@@ -50,7 +50,8 @@ def _check(app: Quart, method: str, path: str, start: dict[str, Any], body: byte
     response = operation["responses"][status]
     missing = {name for name in response["headers"] if name.lower() not in headers}
     # A request may be refused before it counts against a limit, as for its size.
-    optional = {"Idempotency-Replayed", "Link", "RateLimit", "RateLimit-Policy"}
+    optional = {"Catalog-Batch-Position", "Idempotency-Replayed", "Link"}
+    optional |= {"RateLimit", "RateLimit-Policy"}
     assert not missing - optional, f"{asked}: {status} without {missing}"
     if method == "HEAD" or not body:
         assert method == "HEAD" or "content" not in response, f"{asked}: {status} without a body"
