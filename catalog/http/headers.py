@@ -96,24 +96,29 @@ class Envelope:
         if trace_id is not None:
             structlog.contextvars.bind_contextvars(trace_id=trace_id)
         status = 0
+        length = -1
         is_counted = False
         self.in_progress += 1
 
         async def send_enveloped(message: ASGISendEvent) -> None:
-            nonlocal status, is_counted
+            nonlocal status, length, is_counted
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = list(message["headers"])
                 if status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
                     # The framework counts to 0 here too; RFC 9110, section 8.6 forbids it.
                     headers = [header for header in headers if header[0] not in _OF_CONTENT]
+                length = _length_in(headers)
                 headers = self._enveloped(headers, request_id, has_token)
                 await send({**message, "headers": headers})
                 return
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                # Before the end goes out: what a client has is counted, whatever becomes of us.
-                is_counted = True
-                self._count(scope, status, time.perf_counter() - started)
+            if message["type"] == "http.response.body" and not is_counted:
+                length -= len(message.get("body", b""))
+                # Before the end goes out, after which the framework may have nothing left but to
+                # say so: what a client has is counted, whatever becomes of us.
+                if length == 0 or not message.get("more_body", False):
+                    is_counted = True
+                    self._count(scope, status, time.perf_counter() - started)
             await send(message)
 
         try:
@@ -159,6 +164,11 @@ class Envelope:
         if self._is_draining():
             headers.append((b"connection", b"close"))
         return headers
+
+
+def _length_in(headers: list[Header]) -> int:
+    """How long the body will be; -1 if that is not said."""
+    return next((int(value) for name, value in headers if name == b"content-length"), -1)
 
 
 def _read(scope: HTTPScope) -> tuple[str, bool, str | None]:
