@@ -47,6 +47,22 @@ async def busy_instance() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+def hasty(text: str) -> str:
+    """A look that takes too long counts as a failure of the instance: the control."""
+    look = "proxy_pass http://catalog/api/products?limit=1&fields=id;"
+    assert "location = /position" not in text or look in text
+    return text.replace(look, f"proxy_read_timeout 200ms; {look}")
+
+
+async def statuses(client: httpx.AsyncClient) -> list[int]:
+    """Of requests over two seconds, in which nginx looks forty times."""
+    found = []
+    for _ in range(CLIENTS):
+        found.append((await client.get("/livez")).status_code)
+        await asyncio.sleep(0.1)
+    return found
+
+
 async def offer(
     client: httpx.AsyncClient, token: str, name: str, key: str | None = None
 ) -> httpx.Response:
@@ -114,9 +130,16 @@ class TestBusyInstances:
             nginx(one, other) as proxy,
             client_of(proxy) as anyone,
         ):
-            for _ in range(CLIENTS):
-                assert (await anyone.get("/livez")).status_code == 200
-                await asyncio.sleep(0.1)
+            assert set(await statuses(anyone)) == {200}
+
+    async def test_with_time_outs_for_looks_they_would_be(self) -> None:
+        async with (
+            busy_instance() as one,
+            busy_instance() as other,
+            nginx(one, other, edit=hasty) as proxy,
+            client_of(proxy) as anyone,
+        ):
+            assert 503 in await statuses(anyone)
 
 
 class TestCarelessInstance:
