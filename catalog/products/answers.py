@@ -34,7 +34,7 @@ def written(write: Written, headers: Mapping[str, str] | None = None) -> Answer:
     saw_position(write.position)
     body, etag = representation(write.product)
     own = {"ETag": etag, changes.HEADER: str(write.position)}
-    if write.batch_position != write.position:
+    if write.batch_position not in {None, write.position}:
         own[changes.BATCH_HEADER] = str(write.batch_position)
     return Answer(body, {**own, **(headers or {})})
 

@@ -25,7 +25,6 @@ P = ParamSpec("P")
 HEADER = "Catalog-Position"
 """Tells, of a read, a position that its content includes; of a write, its own."""
 
-
 BATCH_HEADER = "Catalog-Batch-Position"
 """Tells, of a create that shared its transaction, the last position of that transaction."""
 

@@ -174,14 +174,14 @@ class Written(NamedTuple):
     Attributes:
         product: as it is now, ready to render; as it was, if it was deleted.
         position: the change's.
-        batch_position: the last one of its transaction.
         replayed: whether an earlier request with the same key has done it.
+        batch_position: the last one of a transaction that others may have shared.
     """
 
     product: dict[str, Any]
     position: int
-    batch_position: int
     replayed: bool = False
+    batch_position: int | None = None
 
 
 async def create_products(
@@ -215,9 +215,9 @@ async def create_products(
         done = []
         for index, product_id, position in zip(todo, made.ids, made.positions, strict=True):
             offer, key = creates[index]
-            outcomes[index] = Written(
-                _rendered(offer, product_id, made.at), position, made.positions[-1]
-            )
+            product = _rendered(offer, product_id, made.at)
+            last = made.positions[-1]
+            outcomes[index] = Written(product, position, batch_position=last)
             if key is not None:
                 done.append((key, Done(key.content_hash, product_id, position, made.at)))
         if done:
@@ -231,7 +231,7 @@ def _replay(offer: Offer, key: Key, done: Done) -> Written | CatalogError:
         message = "It came with other content before."
         return KeyReused(errors=[FieldError("header", "Idempotency-Key", message)])
     product = _rendered(offer, done.product_id, done.created_at)
-    return Written(product, done.position, done.position, replayed=True)
+    return Written(product, done.position, replayed=True)
 
 
 class Inserted(NamedTuple):
@@ -337,8 +337,7 @@ async def change_product(
     """
     product = await _lock(session, product_id, caller_id, is_expected)
     if all(product[field] == value for field, value in values.items()):
-        position = await changes.current_position(session)
-        return Written(product, position, position)
+        return Written(product, await changes.current_position(session))
     at = now()
     version = product["version"] + 1
     change = update(Product).where(*_is_still(product))
@@ -350,7 +349,7 @@ async def change_product(
         found = update(ProductWords).where(ProductWords.product_id == product_id)
         await affected_rows(session, found.values(words=words))
     position = await changes.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)
-    return Written(product, position, position)
+    return Written(product, position)
 
 
 async def delete_product(
@@ -379,7 +378,7 @@ async def delete_product(
         raise Conflict("Another request changed the product at the same time.")
     last = (product_id, product["version"])
     position = await changes.record(session, ChangeType.DELETED, [last], at=now())
-    return Written(product, position, position)
+    return Written(product, position)
 
 
 async def delete_products_of(session: AsyncSession, user_id: int) -> None:
