@@ -8,13 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 from tests.cluster.galera import Cluster
-from tests.server.service import CONNECTION_FAILURES, Answer, Connection, Service
+from tests.server.service import Client, Service
 
 PATH = "/api/products"
-ANSWER_SECONDS = 15.0
 PAUSE_SECONDS = 0.05
 """Before a request is repeated. An answer 503 asks for a whole second; this is harder."""
 
@@ -64,36 +62,6 @@ class Seen:
         """Creates in a second."""
         times = [each.at for each in self.acknowledged]
         return len(times) / (times[-1] - times[0])
-
-
-class Client:
-    """Keeps a connection while it lasts, and opens another when it does not."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._url = url
-        self._token = token
-        self._connection: Connection | None = None
-
-    async def ask(self, method: str, path: str, *fields: str, body: Any = None) -> Answer | None:
-        """Send a request once; None if nobody knows what came of it."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                if self._connection is None:
-                    self._connection = await Connection.open(self._url)
-                answer = await self._connection.ask(
-                    method, path, *fields, token=self._token, body=body
-                )
-        except (*CONNECTION_FAILURES, TimeoutError):
-            await self.close()
-            return None
-        if answer.closes:
-            await self.close()
-        return answer
-
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
 
 
 class Load:

@@ -23,7 +23,11 @@ PATIENCE_SECONDS = 30.0
 END_SECONDS = 10.0
 """For the last output of processes that were killed."""
 
+# Time-outs among them: they are errors of the system since Python 3.11.
 CONNECTION_FAILURES = (OSError, asyncio.IncompleteReadError)
+
+ANSWER_SECONDS = 15.0
+"""After which a client who must not wait for ever gives a request up."""
 
 
 async def until(condition: Callable[[], Any], *, within: float = PATIENCE_SECONDS) -> Any:
@@ -122,6 +126,36 @@ class Connection:
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
+
+
+class Client:
+    """Keeps a connection while it lasts, and opens another when it does not."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._token = token
+        self._connection: Connection | None = None
+
+    async def ask(self, method: str, path: str, *fields: str, body: Any = None) -> Answer | None:
+        """Send a request once; None if nobody knows what came of it."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if self._connection is None:
+                    self._connection = await Connection.open(self._url)
+                answer = await self._connection.ask(
+                    method, path, *fields, token=self._token, body=body
+                )
+        except CONNECTION_FAILURES:
+            await self.close()
+            return None
+        if answer.closes:
+            await self.close()
+        return answer
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
 
 
 class Service:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.database import Database
 from catalog.products.models import Product, ProductChange
 from tests.engines import Engine, settings_for
-from tests.server.service import CONNECTION_FAILURES, Answer, Catalog, Connection, Service
+from tests.server.service import Catalog, Client, Connection, Service
 
 PATH = "/api/products"
 KEYS = int(os.environ.get("CATALOG_TEST_KEYS", "300"))
@@ -80,33 +80,6 @@ async def cluster(engine: Engine, tmp_path: Path) -> AsyncIterator[Cluster]:
         yield Cluster(service, database, await service.sign_up())
 
 
-class Client:
-    """Keeps a connection while it lasts, and opens another when it does not."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._connection: Connection | None = None
-
-    async def ask(self, method: str, path: str, *fields: str, body: Any = None) -> Answer | None:
-        """Send a request once; None if nobody knows what came of it."""
-        try:
-            if self._connection is None:
-                self._connection = await self._cluster.service.connect()
-            token = self._cluster.token
-            answer = await self._connection.ask(method, path, *fields, token=token, body=body)
-        except CONNECTION_FAILURES:
-            await self.close()
-            return None
-        if answer.closes:
-            await self.close()
-        return answer
-
-    async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
-
-
 class TestKeys:
     async def test_as_many_keys_make_as_many_products(self, cluster: Cluster) -> None:
         chance = random.Random(4)  # noqa: S311 (repeatable is what it must be)
@@ -124,7 +97,7 @@ class TestKeys:
                 await asyncio.sleep(0.01)
 
         async def work() -> None:
-            clients = [Client(cluster) for _ in range(5)]
+            clients = [Client(cluster.service.url, cluster.token) for _ in range(5)]
             for key in keys:
                 copies = chance.randint(1, 5)
                 await asyncio.gather(*(send(client, key) for client in clients[:copies]))
@@ -149,7 +122,7 @@ class TestFeed:
 
         async def write() -> None:
             nonlocal written
-            client, mine = Client(cluster), [0]
+            client, mine = Client(cluster.service.url, cluster.token), [0]
             while written < CHANGES:
                 written += 1
                 await asyncio.sleep(chance.random() * 0.02)
