@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +86,7 @@ async def exchange(
     then: Literal["end", "stalls", "hangs up"] = "end",
     client: tuple[str, int] | None = ("192.0.2.1", 50000),
     scheme: str = "http",
+    on_send: Callable[[Any], None] = lambda _: None,
 ) -> Response:
     """Send one request just as given, without the headers that a client would add.
 
@@ -98,6 +99,7 @@ async def exchange(
         then: what follows them: the request's ``end``, or the client ``stalls`` or ``hangs up``.
         client: the peer's address.
         scheme: of the connection to the peer.
+        on_send: is called with each event of the answer, when it goes out.
 
     Raises:
         Unanswered: there was no answer.
@@ -135,6 +137,7 @@ async def exchange(
 
     async def send(message: Any) -> None:
         sent.append(message)
+        on_send(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             answered.set()
 

@@ -187,6 +187,21 @@ class TestRequests:
 
         assert await change.of("http_requests_total", status="499", route="/api/auth/login") == 1
 
+    async def test_each_is_counted_before_the_client_has_all_of_it(self, app: Quart) -> None:
+        labels = {"method": "GET", "route": "/livez", "status": "200"}
+        name = "catalog_http_requests_total"
+        before = metrics.REGISTRY.get_sample_value(name, labels) or 0
+        counted = []
+
+        def look(event: Any) -> None:
+            # The framework sends the body first, and that it has ended in an event of its own.
+            if event.get("body"):
+                counted.append(metrics.REGISTRY.get_sample_value(name, labels) or 0)
+
+        await exchange(app, "GET", "/livez", on_send=look)
+
+        assert counted == [before + 1]
+
     async def test_one_for_a_websocket_counts(self, app: Quart, change: Change) -> None:
         sent: list[str] = []
 
