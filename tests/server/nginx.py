@@ -206,6 +206,6 @@ def _listens(port: int) -> bool:
 # Down here, where all that it needs to find out is defined.
 needs_cache = pytest.mark.skipif(
     NGINX is None or not has_njs(),
-    reason="nginx with its njs module, 0.8.1 or newer, is not there: the cache is not tested;"
+    reason="nginx with its njs module, 0.8.5 or newer, is not there: the cache is not tested;"
     " CATALOG_TEST_NGINX may lead to one, with its modules in a folder `modules` beside it",
 )

@@ -185,7 +185,17 @@ class TestCache:
         theirs = set(direct.headers) - {"ratelimit", "ratelimit-policy", "content-length"}
         assert theirs <= {*named.headers, "connection"}
         assert named.headers["cache-control"] == "no-cache"
-        assert len(named.headers.get_list("content-security-policy")) == 1
+
+    @pytest.mark.parametrize("question", ["limit=1", "limit=no"], ids=["page", "error"])
+    async def test_security_headers_are_the_services(self, shop: Shop, question: str) -> None:
+        await shop.proxy.caching()
+        async with shop.client() as anyone:
+            direct = await anyone.get(f"{shop.service.url}{PATH}?{question}")
+            through = [await anyone.get(f"{PATH}?{question}") for _ in range(3)]
+        for name in ("x-content-type-options", "referrer-policy", "content-security-policy"):
+            assert [direct.headers[name]] == direct.headers.get_list(name)
+            for answer in through:
+                assert answer.headers.get_list(name) == [direct.headers[name]], name
 
     @pytest.mark.parametrize(
         "headers",
