@@ -123,7 +123,7 @@ def own_folder() -> Iterator[Path]:
 
 def without_njs(text: str) -> str:
     """As much as an nginx without the module understands: nothing is cached."""
-    lines = r"^load_module [^;]*;|^ *(js_|proxy_cache|proxy_no_cache)\w* [^;]*;"
+    lines = r"^load_module [^;]*;|^ *(js_|proxy_cache|set )[^;]*;"
     text = text.replace("= @outage;", "=503 @problem;")
     return re.sub(lines, "", text, flags=re.MULTILINE)
 

@@ -45,14 +45,21 @@ function note(r) {
     }
 }
 
+/** The position that a page has to show which the service is asked for now. */
+function expected() {
+    return highest(ngx.shared.catalog);
+}
+
 /** Note a page's position, and keep it from being cached if it is none of this generation. */
 function notePage(r) {
     note(r);
     const position = positionOf(r.headersOut['Catalog-Position']);
     const isJson = /^application\/json\b/.test(r.headersOut['Content-Type']);
     // By contract the service answers with what was there when it was asked, or newer. If it ever
-    // does not, as behind a replica that lags, the page is not kept.
-    if (!(isJson && position >= ngx.shared.catalog.get('position'))) {
+    // does not, as behind a replica that lags, the page is not kept. What has changed since it was
+    // asked has begun a generation of its own, and is no reason not to answer those who wait for
+    // this one.
+    if (!(isJson && position >= Number(r.variables.catalog_expected))) {
         r.headersOut['X-Accel-Expires'] = '0';
     }
 }
@@ -133,4 +140,4 @@ function positionOf(text) {
     return text ? Number(text) : NaN;
 }
 
-export default {note, notePage, watch};
+export default {expected, note, notePage, watch};
