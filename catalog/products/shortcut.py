@@ -56,8 +56,12 @@ _NOT_PLAIN = {b"authorization", b"content-length", b"transfer-encoding", b"expec
 
 
 def is_plain(scope: HTTPScope) -> bool:
-    """Whether a request is for a page, in the plainest form; its answer is short in any case."""
-    return _plain(scope) is not None
+    """Whether a request is for a page, or creates a product, in the plainest form.
+
+    Its answer is short in any case. Whoever hangs up changes nothing: a page is shared by others,
+    and a create that was asked for is done.
+    """
+    return _plain(scope) is not None or _create_fields(scope) is not None
 
 
 class _Plain(NamedTuple):
@@ -163,10 +167,7 @@ class CreateShortcut:
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != PATH:
-            await self._framework(scope, receive, send)
-            return
-        fields = _create_fields(scope)
+        fields = _create_fields(scope) if scope["type"] == "http" else None
         if fields is None:
             await self._framework(scope, receive, send)
             return
@@ -204,7 +205,7 @@ class _CreateFields(NamedTuple):
 
 def _create_fields(scope: HTTPScope) -> _CreateFields | None:
     """What a plain create says in its head; None if it is not plain."""
-    if scope["query_string"]:
+    if scope["method"] != "POST" or scope["path"] != PATH or scope["query_string"]:
         return None
     authorization: list[str] = []
     keys: list[str] = []

@@ -18,7 +18,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import HTTPScope
 
 from catalog.observability import metrics
-from catalog.server.heads import Answer, parse
+from catalog.server.heads import Answer, Message, parse
 
 VERSIONS = {b"1.0", b"1.1"}
 
@@ -33,8 +33,8 @@ class PlainH11Protocol(H11Protocol):
     HTTP/2 without TLS has no other user here.
 
     Attributes:
-        is_quick: whether a request's answer is short and comes soon, so that nobody needs to
-            listen meanwhile for the client to hang up.
+        is_quick: whether a request's answer is short and is made even if the client hangs up, so
+            that nobody needs to listen for that meanwhile.
         is_answering: whether such an answer is on its way.
         answered_at: when the last one went out, by the loop's clock.
     """
@@ -49,9 +49,9 @@ class PlainH11Protocol(H11Protocol):
     async def handle(self, event: Event) -> None:
         """As the parent; a whole plain request between two others goes the short way."""
         if isinstance(event, RawData) and self._is_between_requests():
-            scope = self._scope_of(event.data)
-            if scope is not None and self.is_quick(scope):
-                await self._answer(scope)
+            message = parse(event.data)
+            if message is not None and self.is_quick(scope := self._scope_of(message)):
+                await self._answer(scope, message.body)
                 return
         await super().handle(event)
 
@@ -64,32 +64,28 @@ class PlainH11Protocol(H11Protocol):
             and connection.trailing_data == (b"", False)
         )
 
-    def _scope_of(self, data: bytes) -> HTTPScope | None:
-        request = parse(data)
-        if request is None:
-            return None
-        path, query, fields = request
+    def _scope_of(self, message: Message) -> HTTPScope:
         return {  # type: ignore[return-value]  # its state is untyped in the parent, too
             "type": "http",
             "asgi": {"spec_version": "2.1", "version": "3.0"},
             "http_version": "1.1",
-            "method": "GET",
+            "method": message.method.decode("ascii"),
             "scheme": "https" if self.ssl else "http",
-            "path": path.decode("ascii"),
-            "raw_path": path,
-            "query_string": query,
+            "path": message.path.decode("ascii"),
+            "raw_path": message.path,
+            "query_string": message.query,
             "root_path": self.config.root_path,
-            "headers": fields,
+            "headers": message.fields,
             "client": self.client,
             "server": self.server,
             "state": self.connection_state.copy(),
             "extensions": {},
         }
 
-    async def _answer(self, scope: HTTPScope) -> None:
+    async def _answer(self, scope: HTTPScope, body: bytes) -> None:
         self.keep_alive_requests += 1
         is_last = self.keep_alive_requests >= self.config.keep_alive_max_requests
-        answer = Answer(is_last=is_last)
+        answer = Answer(body, is_last=is_last)
         self.is_answering = True
         try:
             await self.app(scope, answer.receive, answer.take, _unused, _unused)

@@ -23,47 +23,75 @@ SPACES = st.text(" \t", max_size=2).map(str.encode)
 TARGETS = st.text("/aZ0-._~!$&'()*+,;=:@?%# ", max_size=12).map(lambda text: b"/" + text.encode())
 
 
-def by_h11(data: bytes) -> tuple[bytes, Fields] | None:
-    """What the general parser makes of it, if it is one whole GET without a body."""
+def by_h11(data: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
+    """What the general parser makes of it, if it is one whole request."""
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(data)
     try:
         request = connection.next_event()
-        end = connection.next_event()
+        parts = [connection.next_event()]
+        while isinstance(parts[-1], h11.Data):
+            parts.append(connection.next_event())
     except h11.RemoteProtocolError:
         return None
-    if not isinstance(request, h11.Request) or not isinstance(end, h11.EndOfMessage):
+    if not isinstance(request, h11.Request) or not isinstance(parts.pop(), h11.EndOfMessage):
         return None
-    if request.method != b"GET" or connection.trailing_data[0]:
+    if connection.trailing_data[0]:
         return None
-    return request.target, list(request.headers)
+    body = b"".join(bytes(part.data) for part in parts)  # type: ignore[union-attr]
+    return request.method, request.target, list(request.headers), body
+
+
+def by_us(data: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
+    """The same for ours; it takes a question mark that nothing follows for none."""
+    found = parse(data)
+    if found is None:
+        return None
+    has_query = b"?" in data.split(b" ")[1]
+    target = found.path + b"?" + found.query if has_query else found.path
+    return found.method, target, found.fields, found.body
 
 
 def head(*lines: bytes) -> bytes:
     return b"\r\n".join([b"GET /api/products HTTP/1.1", *lines, b"", b""])
 
 
+def post(body: bytes, *lines: bytes) -> bytes:
+    return b"\r\n".join([b"POST /api/products HTTP/1.1", b"Host: a", *lines, b"", body])
+
+
 class TestParse:
-    @given(TARGETS, st.lists(st.tuples(NAMES, SPACES, VALUES, SPACES), max_size=5))
+    @given(
+        st.sampled_from([b"GET", b"POST"]),
+        TARGETS,
+        st.lists(st.tuples(NAMES, SPACES, VALUES, SPACES), max_size=5),
+        st.none() | st.integers(0, 12),
+        st.binary(max_size=12),
+    )
     def test_it_is_what_the_general_parser_reads(
-        self, target: bytes, fields: list[tuple[bytes, bytes, bytes, bytes]]
+        self,
+        method: bytes,
+        target: bytes,
+        fields: list[tuple[bytes, bytes, bytes, bytes]],
+        length: int | None,
+        body: bytes,
     ) -> None:
         lines = [name + b":" + left + value + right for name, left, value, right in fields]
-        data = b"\r\n".join([b"GET " + target + b" HTTP/1.1", b"Host: catalog", *lines, b"", b""])
+        if length is not None:
+            lines.append(b"Content-Length: %d" % length)
+        start = method + b" " + target + b" HTTP/1.1"
+        data = b"\r\n".join([start, b"Host: catalog", *lines, b"", body])
 
-        found = parse(data)
+        found = by_us(data)
 
-        if found is not None:
-            path, query, headers = found
-            whole = path + b"?" + query if b"?" in target else path
-            assert by_h11(data) == (whole, headers)
+        assert found is None or found == by_h11(data)
 
     @given(st.binary(max_size=200))
     def test_no_bytes_are_misread(self, data: bytes) -> None:
-        found = parse(head(b"Host: catalog", data))
+        for message in (head(b"Host: catalog", data), post(data), post(b"", data)):
+            found = by_us(message)
 
-        if found is not None:
-            assert by_h11(head(b"Host: catalog", data)) == (found[0], found[2])
+            assert found is None or found == by_h11(message)
 
     @pytest.mark.parametrize(
         "fields",
@@ -76,10 +104,13 @@ class TestParse:
     def test_what_clients_send_is_plain(self, fields: tuple[bytes, ...]) -> None:
         data = head(b"Host: catalog:8000", *fields)
 
-        found = parse(data)
+        assert by_us(data) == by_h11(data) != None  # noqa: E711 (of both)
 
-        assert found is not None
-        assert (found[0] + found[1], found[2]) == by_h11(data)
+    @pytest.mark.parametrize("body", [b"", b"{}", b"\r\n\r\n", b"\x00" * 40_000])
+    def test_a_body_that_is_there_is_plain(self, body: bytes) -> None:
+        data = post(body, b"Content-Type: application/json", b"Content-Length: %d" % len(body))
+
+        assert by_us(data) == by_h11(data) != None  # noqa: E711 (of both)
 
     @pytest.mark.parametrize(
         "data",
@@ -108,6 +139,17 @@ class TestParse:
             head(b"Host: a").replace(b"/api", b"http://a/api"),
             head(b"Host: a").replace(b" /", b"  /"),
             head(b"Host: a", b"Long: " + b"x" * MAX_HEAD_BYTES),
+            head(b"Host: a").replace(b"GET", b"POST"),
+            head(b"Host: a").replace(b"GET", b"PUT"),
+            post(b"{}"),
+            post(b"{}", b"Content-Length: 1"),
+            post(b"{}", b"Content-Length: 3"),
+            post(b"{}", b"Content-Length: +2"),
+            post(b"{}", b"Content-Length: 2, 2"),
+            post(b"{}", b"Content-Length: 2", b"Content-Length: 2"),
+            post(b"{}", b"Content-Length: 2", b"Transfer-Encoding: identity"),
+            post(b"2\r\n{}\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"),
+            post(b"{}", b"Content-Length: 2", b"Expect: 100-continue"),
         ],
     )
     def test_what_has_more_than_one_reading_or_is_long_is_not(self, data: bytes) -> None:
@@ -127,8 +169,11 @@ class TestAnswer:
         assert end.endswith(b" GMT\r\n\r\nabcd")
         assert not answer.is_last
 
-    async def test_there_is_no_body_and_then_nothing_until_it_is_complete(self) -> None:
-        answer = Answer(is_last=False)
+    @pytest.mark.parametrize("body", [b"", b"{}"])
+    async def test_there_is_the_body_and_then_nothing_until_it_is_complete(
+        self, body: bytes
+    ) -> None:
+        answer = Answer(body, is_last=False)
         first = await answer.receive()
         waiting = asyncio.create_task(answer.receive())
         await answer.take({"type": "http.response.start", "status": 200, "headers": []})
@@ -137,7 +182,7 @@ class TestAnswer:
 
         await answer.take({"type": "http.response.body"})
 
-        assert first == {"type": "http.request", "body": b"", "more_body": False}
+        assert first == {"type": "http.request", "body": body, "more_body": False}
         assert await waiting == await answer.receive() == {"type": "http.disconnect"}
 
     async def test_a_half_one_is_none(self) -> None:

@@ -1,6 +1,7 @@
 """What HTTP/1.1 offers beyond requests is not taken up: no way around a proxy's rules."""
 
 import asyncio
+import json
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -79,6 +80,30 @@ class TestPlainRequests:
         assert whole.status == 200
         assert telling(whole) == telling(pieces)
         assert whole.headers.keys() == pieces.headers.keys()
+
+    @pytest.mark.parametrize(
+        "body", ['{"name":"Lamp","price":1}', '{"price":-1}', "{", '{"name":"' + "x" * 300_000]
+    )
+    async def test_with_a_body_in_two_pieces_too(self, shared_service: Service, body: str) -> None:
+        token = await shared_service.sign_up(f"ada{len(body)}")
+        head = (
+            "POST /api/products HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        answers = []
+        for pause in (0, 0.05):
+            connection = await shared_service.connect()
+            await connection.send(head.encode() + (b"" if pause else body.encode()))
+            if pause:
+                await asyncio.sleep(pause)
+                await connection.send(body.encode())
+            answers.append(await connection.answer())
+
+        one, two = map(telling, answers)
+        assert one[0] == two[0] in {201, 400, 413, 422}
+        assert one[1].keys() == two[1].keys()
+        if one[0] != 201:
+            assert json.loads(one[2])["code"] == json.loads(two[2])["code"]
 
     async def test_they_take_turns_with_others_on_one_connection(
         self, shared_service: Service
