@@ -150,10 +150,13 @@ class Database:
         observer: hears of waits and retries.
 
     Attributes:
-        max_writers: transactions that can run at the same time.
+        max_readers: reads that can run at the same time.
+        max_writers: transactions that can.
+        patience: seconds that either waits for a connection.
     """
 
     def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
+        self.max_readers = settings.database_pool_size
         self.max_writers = 1 if settings.embedded else settings.database_pool_size
         self._deadline = settings.database_timeout
         self._threads = DriverThreads()
@@ -165,9 +168,9 @@ class Database:
         self._watch_engine = create_engine(settings, Purpose.PROBING, self._threads)
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._observer = observer or _Nobody()
-        patience = settings.database_pool_timeout
-        self._reads = _Turns("read", settings.database_pool_size, patience, self._observer)
-        self._write_turns = _Turns("write", self.max_writers, patience, self._observer)
+        self.patience = settings.database_pool_timeout
+        self._reads = _Turns("read", self.max_readers, self.patience, self._observer)
+        self._write_turns = _Turns("write", self.max_writers, self.patience, self._observer)
         self._unfinished: set[asyncio.Task[Any]] = set()
 
     @property

@@ -6,7 +6,7 @@ from their pool, in their state before and after; only the answer to one stateme
 them, as MySQL's documentation describes it ("Protocol::COM_QUERY Response", text result sets).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.statements import literal
 
 _READ_BYTES = 256 * 1024
+# A row that no statement finds tells where the next statement's rows begin.
+_BETWEEN = b") UNION ALL (SELECT '') UNION ALL ("
 _PLAIN = {int, float, str, type(None)}
 
 _ERROR, _EOF, _NULL = 0xFF, 0xFE, 0xFB
@@ -28,36 +30,61 @@ _LONGEST_EOF = 8
 _LONGEST_PACKET = 0xFFFFFF
 
 
-class Texts(NamedTuple):
-    """What a statement has found.
+class Question(NamedTuple):
+    """A statement that finds texts.
 
     Attributes:
-        texts: the first column, as UTF-8.
-        second: the second column of the first row; None without rows.
+        statement: with one column, in which nothing is null or empty, and a LIMIT if its order
+            matters, which it may lose without one; made once and kept, as its SQL is remembered.
+        values: what it takes.
     """
 
-    texts: list[bytes]
-    second: bytes | None
+    statement: Select[*tuple[Any, ...]]
+    values: Mapping[str, Any]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its values can be written without SQLAlchemy."""
+        return all(type(value) in _PLAIN for value in self.values.values())
 
 
-async def read_texts(
-    connection: AsyncConnection, statement: Select[*tuple[Any, ...]], values: Mapping[str, Any]
-) -> Texts:
-    """Run a statement with two columns, texts and something that is the same in each row.
+async def read_texts(connection: AsyncConnection, *questions: Question) -> list[list[bytes]]:
+    """Run statements, as one as far as that is possible: a trip takes longer than a statement.
+
+    What is run as one is from one snapshot, the first statement's included if it is plain; the
+    others come after it. UNION ALL leaves it to the server in which order rows come. Both servers
+    run one statement after the other, each in its own order; were they to mix them up, it would be
+    an error here.
 
     Args:
         connection: to a server.
-        statement: one that is made once and kept, as its SQL is remembered for it.
-        values: what it takes; neither column may be null.
+        questions: the statements.
+
+    Returns:
+        what each has found, as UTF-8.
 
     Raises:
         DBAPIError: as ``AsyncConnection.execute``.
     """
-    if not all(type(value) in _PLAIN for value in values.values()):
-        rows = (await connection.execute(statement, values)).all()
-        texts = [str(row[0]).encode() for row in rows]
-        return Texts(texts, str(rows[0][1]).encode() if rows else None)
-    sql = _Sql.of(statement, connection.dialect).filled(values)
+    plain = [question for question in questions if question.is_plain]
+    found = iter(await _read_as_one(connection, plain) if plain else ())
+    return [
+        next(found) if question.is_plain else await _read_alone(connection, question)
+        for question in questions
+    ]
+
+
+async def _read_alone(connection: AsyncConnection, question: Question) -> list[bytes]:
+    texts = await connection.scalars(question.statement, question.values)
+    return [str(text).encode() for text in texts]
+
+
+async def _read_as_one(
+    connection: AsyncConnection, questions: Sequence[Question]
+) -> list[list[bytes]]:
+    dialect = connection.dialect
+    statements = [_Sql.of(each.statement, dialect).filled(each.values) for each in questions]
+    sql = b"(" + _BETWEEN.join(statements) + b")" if len(statements) > 1 else statements[0]
     driver: Any = (await connection.get_raw_connection()).driver_connection
     result = _Result()
     try:
@@ -70,7 +97,7 @@ async def read_texts(
         if lost:
             _drop(connection)
         raise DBAPIError.instance(
-            str(statement),
+            str(questions[0].statement),
             None,
             error,
             Error,
@@ -82,7 +109,14 @@ async def read_texts(
         # What is left of the answer must not be taken for that to the next statement.
         _drop(connection)
         raise
-    return Texts(result.texts, result.second)
+    found = []
+    start = 0
+    for _ in statements[1:]:
+        end = result.texts.index(b"", start)
+        found.append(result.texts[start:end])
+        start = end + 1
+    found.append(result.texts[start:])
+    return found
 
 
 def _drop(connection: AsyncConnection) -> None:
@@ -114,14 +148,12 @@ class _Result:
     """Takes an answer apart as it arrives.
 
     Attributes:
-        texts: the first column so far.
-        second: the second one of the first row.
+        texts: those of the rows so far.
         is_over: whether the answer has ended, well or with an error.
     """
 
     def __init__(self) -> None:
         self.texts: list[bytes] = []
-        self.second: bytes | None = None
         self.is_over = False
         self._rest = b""
         # The number of columns comes first, then the columns, and behind them the rows.
@@ -158,16 +190,13 @@ class _Result:
                     return True
                 self._is_at_rows = True
             elif self._is_at_rows:
-                text, behind = _value(data, begin)
-                if not self.texts:
-                    self.second, _ = _value(data, behind)
-                self.texts.append(text)
+                self.texts.append(_value(data, begin))
         self._rest = data[start:]
         return False
 
 
-def _value(data: bytes, place: int) -> tuple[bytes, int]:
-    """A value behind its length, and where the next one begins."""
+def _value(data: bytes, place: int) -> bytes:
+    """A value behind its length."""
     length = data[place]
     place += 1
     if length == _TWO_BYTES:
@@ -178,4 +207,4 @@ def _value(data: bytes, place: int) -> tuple[bytes, int]:
         place += 3
     elif length >= _NULL:
         raise OperationalError(CR.CR_MALFORMED_PACKET, "A value is null, or too long")
-    return data[place : place + length], place + length
+    return data[place : place + length]

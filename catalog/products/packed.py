@@ -3,12 +3,12 @@
 On the servers, taking a page's rows apart costs the driver several times of what reading them costs
 the database: every value is a step in Python. So the database joins a product's values into one
 text, with a NUL between them, which no value can hold; and the texts are escaped together. Beside
-them comes the position, from the same snapshot, so that a page takes one trip.
+them comes the position, from the same snapshot, and any number of pages takes one trip.
 
 SQLite's driver is written in C and has no need of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from catalog.db.texts import read_texts
+from catalog.db.texts import Question, read_texts
 from catalog.products import queries
 from catalog.products.models import ChangeCounter, Product
 from catalog.products.queries import FIELDS
@@ -30,31 +30,31 @@ _NUL: ColumnElement[str] = literal_column("'\\0'")
 
 @cache
 def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
-    """``queries.page``, but a text for each product, and beside it the position."""
+    """``queries.page``, but a text for each product."""
     # Of the only column that may be null, null is empty and a text has a letter before it. Instants
     # are as the servers write them.
     table = Product.__table__.c
     texts: list[ColumnElement[Any]] = [table[name] for name in FIELDS]
     texts[_DESCRIPTION] = func.ifnull(func.concat("=", table.description), "")
     separated = [each for text in texts for each in (text, _NUL)][:-1]
-    position = select(ChangeCounter.position).scalar_subquery()
     found = queries.page(sort=sort, filters=filters, resumed=resumed)
-    return found.with_only_columns(func.concat(*separated), position)
+    return found.with_only_columns(func.concat(*separated))
 
 
-async def read_page(
-    connection: AsyncConnection, statement: Select[Any], values: Mapping[str, Any]
-) -> "Packed | None":
-    """The products that a statement of ``page`` finds; None if there are none."""
-    texts, position = await read_texts(connection, statement, values)
-    return None if position is None else Packed(int(position), texts)
+_POSITION = Question(select(func.concat(ChangeCounter.position)), {})
+
+
+async def read_pages(connection: AsyncConnection, pages: Sequence[Question]) -> "list[Packed]":
+    """The products that statements of ``page`` find."""
+    (position,), *found = await read_texts(connection, _POSITION, *pages)
+    return [Packed(int(position), texts) for texts in found]
 
 
 class Packed:
     """Products.
 
     Attributes:
-        position: that of the last change before they were read.
+        position: of a change; it is included, and so are all before it.
     """
 
     def __init__(self, position: int, texts: Sequence[bytes]) -> None:

@@ -8,7 +8,7 @@ were made; reading it is a share of one tiny query.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextvars import Context
 from copy import copy
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from catalog.http.conditional import etag_of
 from catalog.http.pagination import Cursors, Place, link_headers
 from catalog.observability.metrics import PAGES, count_kept_page, saw_position, shed
 from catalog.products import changes, service
-from catalog.products.queries import Position, Selection
+from catalog.products.batching import Together
+from catalog.products.queries import Selection
 from catalog.products.schemas import PATH, ListQuery, MyListQuery
 
 T = TypeVar("T")
@@ -155,9 +156,10 @@ class Asked:
         return cls(query, selection, place, given, key=(owner_id, *given.items()))
 
     @property
-    def after(self) -> Position | None:
-        """The place behind which the page begins; None for the first page."""
-        return tuple(self.place.after) if self.place.after else None
+    def wanted(self) -> service.Wanted:
+        """The same as what there is to read."""
+        after = tuple(self.place.after) if self.place.after else None
+        return service.Wanted(self.selection, after, self.query.limit, self.query.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,9 @@ class Pages:
     ) -> None:
         self._database = database
         self._position = Joined(self._read_position)
+        self._together = Together(
+            self._read_together, trips=database.max_readers, patience=database.patience
+        )
         self._reads: dict[Hashable, Joined[Rendered]] = {}
         self._max_reads = max_reads
         self._kept: OrderedDict[Hashable, Rendered] = OrderedDict()
@@ -242,19 +247,20 @@ class Pages:
         return current
 
     async def _read_page(self, asked: Asked, begin: Callable[[], None]) -> Rendered:
-        page = await self._database.reading(
-            _beginning,
-            begin,
-            service.list_products,
-            selection=asked.selection,
-            after=asked.after,
-            limit=asked.query.limit,
-            count=asked.query.total,
-        )
+        wanted = asked.wanted
+        if wanted.is_light:
+            page = await self._together.ask(wanted, begin)
+        else:
+            (page,) = await self._database.reading(_beginning, begin, service.list_products, wanted)
         saw_position(page.position)
         rendered = _rendered(asked, page)
         self._keep(asked.key, rendered)
         return rendered
+
+    async def _read_together(
+        self, take: Callable[[], Sequence[service.Wanted]]
+    ) -> list[service.Page]:
+        return await self._database.reading(_taking, take, service.list_products)
 
     def _forget_read(self, key: Hashable) -> None:
         del self._reads[key]
@@ -275,11 +281,19 @@ class Pages:
 
 
 async def _beginning(
-    connection: AsyncConnection, begin: Callable[[], None], work: Any, /, **options: Any
+    connection: AsyncConnection, begin: Callable[[], None], work: Any, /, *args: Any
 ) -> Any:
     """Say that it begins, now that there is a connection, and read."""
     begin()
-    return await work(connection, **options)
+    return await work(connection, *args)
+
+
+async def _taking(
+    connection: AsyncConnection, take: Callable[[], Sequence[Any]], work: Any, /
+) -> Any:
+    """Take what there is to read, now that there is a connection, and read it if it is anything."""
+    taken = take()
+    return await work(connection, *taken) if taken else []
 
 
 def _size(page: Rendered) -> int:

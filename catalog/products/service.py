@@ -19,6 +19,7 @@ from catalog.db.statements import (
     insert_rows,
     stored_instant,
 )
+from catalog.db.texts import Question
 from catalog.errors import (
     AccountUnavailable,
     CatalogError,
@@ -99,52 +100,70 @@ class Page(NamedTuple):
     total: int | None = None
 
 
-async def list_products(
-    connection: AsyncConnection,
-    *,
-    selection: Selection,
-    after: Position | None,
-    limit: int,
-    count: bool = False,
-) -> Page:
-    """One page of a selection.
+class Wanted(NamedTuple):
+    """Which page to read.
 
-    Args:
-        connection: where to read.
+    Attributes:
         selection: which products, in which order.
         after: the place behind which the page begins; None for the first page.
         limit: products on the page.
-        count: whether to count those on all pages, too.
+        total: whether to count those on all pages, too.
     """
-    # One more than asked for tells whether there is a next page.
-    position, products = await _read_page(
-        connection, selection=selection, after=after, limit=limit + 1
+
+    selection: Selection
+    after: Position | None
+    limit: int
+    total: bool = False
+
+    @property
+    def is_light(self) -> bool:
+        """Whether it is read in no time, so that others may wait for it."""
+        return not self.selection.terms and not self.total
+
+
+async def list_products(connection: AsyncConnection, *wanted: Wanted) -> list[Page]:
+    """Pages; on a server those without a search are read in one trip."""
+    on_server = connection.dialect.name != "sqlite"
+    texts = [_text_question(each) for each in wanted if on_server and not each.selection.terms]
+    together = iter(await packed.read_pages(connection, texts) if texts else ())
+    pages = []
+    for each in wanted:
+        selection, after, limit, _ = each
+        products: Products
+        if on_server and not selection.terms:
+            products = next(together)
+            position = products.position
+        else:
+            position = await changes.current_position(connection)
+            rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
+            products = Rows(rows)
+        last = selection.position_of(products[limit - 1]) if len(products) > limit else None
+        pages.append(Page(position, products, last, await _total(connection, each)))
+    return pages
+
+
+def _text_question(wanted: Wanted) -> Question:
+    selection, after, limit, _ = wanted
+    statement = packed.page(
+        sort=selection.sort, filters=selection.filters, resumed=after is not None
     )
-    last = selection.position_of(products[limit - 1]) if len(products) > limit else None
-    total = None
-    if count and selection.terms:
-        total = await search.count(connection, selection)
-    elif count:
-        counted = queries.count(filters=selection.filters)
-        total = await connection.scalar(counted, selection.values)
-    return Page(position, products, last, total)
+    # One more than asked for tells whether there is a next page.
+    return Question(statement, _values(selection, after, limit + 1))
 
 
-async def _read_page(
-    connection: AsyncConnection, *, selection: Selection, after: Position | None, limit: int
-) -> tuple[int, Products]:
-    """A position, and products of then or newer."""
-    if not selection.terms and connection.dialect.name != "sqlite":
-        statement = packed.page(
-            sort=selection.sort, filters=selection.filters, resumed=after is not None
-        )
-        values = {**selection.values, **selection.values_after(after), "limit": limit}
-        products = await packed.read_page(connection, statement, values)
-        if products is not None:
-            return products.position, products
-    position = await changes.current_position(connection)
-    rows = await read_rows(connection, selection=selection, after=after, limit=limit)
-    return position, Rows(rows)
+def _values(selection: Selection, after: Position | None, limit: int) -> dict[str, Any]:
+    return {**selection.values, **selection.values_after(after), "limit": limit}
+
+
+async def _total(connection: AsyncConnection, wanted: Wanted) -> int | None:
+    if not wanted.total:
+        return None
+    selection = wanted.selection
+    if selection.terms:
+        return await search.count(connection, selection)
+    counted = queries.count(filters=selection.filters)
+    total: int | None = await connection.scalar(counted, selection.values)
+    return total
 
 
 async def read_rows(
@@ -156,7 +175,7 @@ async def read_rows(
     statement = queries.page(
         sort=selection.sort, filters=selection.filters, resumed=after is not None
     )
-    values = {**selection.values, **selection.values_after(after), "limit": limit}
+    values = _values(selection, after, limit)
     rows: Sequence[Any] = (await connection.execute(statement, values)).all()
     return rows
 

@@ -167,8 +167,7 @@ class CreateShortcut:
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request."""
-        fields = _create_fields(scope) if scope["type"] == "http" else None
-        if fields is None:
+        if scope["type"] != "http" or (fields := _create_fields(scope)) is None:
             await self._framework(scope, receive, send)
             return
         message = await receive()

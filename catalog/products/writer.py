@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from catalog.errors import CatalogError, DatabaseBusy, KeyInUse, Unavailable
 from catalog.observability.metrics import WRITE_BATCH_SIZE, shed
+from catalog.products.batching import take_batch
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -90,7 +91,9 @@ class Writer(Generic[W, R]):
 
     async def _run(self) -> None:
         try:
-            while batch := self._next_batch():
+            while batch := take_batch(
+                self._waiting, MAX_BATCH, patience=self._patience, reason="creates"
+            ):
                 WRITE_BATCH_SIZE.observe(len(batch))
                 if len(batch) > 1:
                     await self._do(batch)
@@ -99,21 +102,6 @@ class Writer(Generic[W, R]):
                     await asyncio.create_task(self._do(batch), context=batch[0].context)
         finally:
             self._running = None
-
-    def _next_batch(self) -> list[_Waiting[W, R]]:
-        """Those who wait longest, but who has gone and who has waited for too long."""
-        began_after = asyncio.get_running_loop().time() - self._patience
-        batch: list[_Waiting[W, R]] = []
-        while self._waiting and len(batch) < MAX_BATCH:
-            waiting = self._waiting.popleft()
-            if waiting.outcome.done():
-                continue
-            if waiting.since < began_after:
-                shed("creates")
-                waiting.outcome.set_exception(DatabaseBusy("The writes before took too long."))
-            else:
-                batch.append(waiting)
-        return batch
 
     async def _do(self, batch: list[_Waiting[W, R]], *, alone: bool = False) -> None:
         try:

@@ -65,7 +65,7 @@ class PlainH11Protocol(H11Protocol):
         )
 
     def _scope_of(self, message: Message) -> HTTPScope:
-        return {  # type: ignore[return-value]  # its state is untyped in the parent, too
+        return {
             "type": "http",
             "asgi": {"spec_version": "2.1", "version": "3.0"},
             "http_version": "1.1",
@@ -78,7 +78,7 @@ class PlainH11Protocol(H11Protocol):
             "headers": message.fields,
             "client": self.client,
             "server": self.server,
-            "state": self.connection_state.copy(),
+            "state": self.connection_state.copy(),  # type: ignore[typeddict-item]  # as in the parent
             "extensions": {},
         }
 

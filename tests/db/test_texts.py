@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.columns import Timestamp
 from catalog.db.database import Database
-from catalog.db.texts import Texts, _Result, read_texts
+from catalog.db.texts import Question, _Result, read_texts
 from catalog.errors import DatabaseUnavailable
 from tests.db.support import on_servers
 
@@ -26,32 +26,31 @@ NUMBERS = text(
 )
 NUMBER: ColumnElement[int] = literal_column("numbers.n")
 PADDED: Statement = (
-    select(func.rpad(NUMBER, bindparam("size"), "é%'"), literal_column("'second'"))
+    select(func.concat("=", func.rpad(NUMBER, bindparam("size"), "é%'")))
     .select_from(NUMBERS)
     .order_by(NUMBER)
 )
-ECHO: Statement = select(func.concat(bindparam("value")), literal_column("7"))
+ECHO: Statement = select(func.concat("=", bindparam("value")))
+NOTHING: Statement = select(func.concat("a")).where(text("1 = 0"))
 
 
 async def echoed(database: Database, value: Any) -> str:
-    (found,), second = await database.reading(read_texts, ECHO, {"value": value})
-    assert second == b"7"
-    return found.decode()
+    ((found,),) = await database.reading(read_texts, Question(ECHO, {"value": value}))
+    return found.decode().removeprefix("=")
 
 
 @on_servers
 class TestReadTexts:
     async def test_rows_of_any_length_are_those_of_sqlalchemy(self, database: Database) -> None:
-        async def read(connection: AsyncConnection, size: int) -> tuple[Texts, list[str]]:
-            found = await read_texts(connection, PADDED, {"size": size})
+        async def read(connection: AsyncConnection, size: int) -> tuple[list[bytes], list[str]]:
+            (found,) = await read_texts(connection, Question(PADDED, {"size": size}))
             rows = await connection.execute(PADDED, {"size": size})
             return found, [row[0] for row in rows]
 
         for size in (0, 1, 120, 200, 250, 251, 252, 3000, 50_000):
             found, rows = await database.reading(read, size)
-            assert [each.decode() for each in found.texts] == rows
+            assert [each.decode() for each in found] == rows
             assert len(rows) == 900
-            assert found.second == b"second"
 
     async def test_values_arrive_as_they_are(self, database: Database) -> None:
         for value in ("", "'", '\\"', "%s %% %(x)s", "é\U0001f4a1", "a\r\n\x1a", "; DROP TABLE x"):
@@ -60,21 +59,39 @@ class TestReadTexts:
         assert float(await echoed(database, 0.1)) == 0.1
 
     async def test_others_are_left_to_sqlalchemy(self, database: Database) -> None:
-        at: Statement = select(func.concat(bindparam("at", type_=Timestamp())), literal_column("7"))
+        at: Statement = select(func.concat(bindparam("at", type_=Timestamp())))
         values = {"at": datetime(2026, 11, 23, 1, 2, 3, 4, tzinfo=UTC)}
 
-        found = await database.reading(read_texts, at, values)
+        found = await database.reading(read_texts, Question(at, values))
 
-        assert found == ([b"2026-11-23 01:02:03.000004"], b"7")
+        assert found == [[b"2026-11-23 01:02:03.000004"]]
 
     async def test_nothing_is_found(self, database: Database) -> None:
-        nothing: Statement = select(func.concat("a"), literal_column("7")).where(text("1 = 0"))
+        assert await database.reading(read_texts, Question(NOTHING, {})) == [[]]
 
-        assert await database.reading(read_texts, nothing, {}) == ([], None)
+    async def test_many_statements_find_what_each_finds(self, database: Database) -> None:
+        at: Statement = select(func.concat(bindparam("at", type_=Timestamp())))
+        downwards = PADDED.order_by(None).order_by(NUMBER.desc())
+        questions = [
+            Question(NOTHING, {}),
+            Question(ECHO, {"value": "') UNION ALL (SELECT '"}),
+            *(Question(PADDED.limit(limit), {"size": 9}) for limit in (3, 1, 900)),
+            Question(at, {"at": datetime(2026, 11, 23, tzinfo=UTC)}),
+            Question(downwards.limit(5), {"size": 300}),
+            Question(NOTHING, {}),
+            Question(downwards.limit(900), {"size": 2}),
+            Question(NOTHING, {}),
+        ]
+
+        together = await database.reading(read_texts, *questions)
+        alone = [(await database.reading(read_texts, each))[0] for each in questions]
+
+        assert together == alone
+        assert [len(texts) for texts in together] == [0, 1, 3, 1, 900, 1, 5, 0, 900, 0]
 
 
-WRONG: Statement = select(literal_column("missing"), literal_column("7"))
-SLOW: Statement = select(func.concat("a", func.sleep(30)), literal_column("7"))
+WRONG: Statement = select(literal_column("missing"))
+SLOW: Statement = select(func.concat("a", func.sleep(30)))
 
 
 @on_servers
@@ -83,20 +100,21 @@ class TestFailures:
         self, database: Database
     ) -> None:
         async def read(connection: AsyncConnection) -> tuple[Any, Any]:
-            own: Statement = select(func.concat(func.connection_id()), literal_column("7"))
-            before = await read_texts(connection, own, {})
+            own = Question(select(func.concat(func.connection_id())), {})
+            before = await read_texts(connection, own)
             with pytest.raises(DBAPIError) as refused:
-                await read_texts(connection, WRONG, {})
+                await read_texts(connection, own, Question(WRONG, {}))
             assert refused.value.orig is not None
             assert refused.value.orig.args[0] == 1054
             assert not refused.value.connection_invalidated
-            return before, await read_texts(connection, own, {})
+            return before, await read_texts(connection, own)
 
         before, after = await database.reading(read)
         assert before == after
 
     async def test_who_gives_up_leaves_nothing_for_the_next(self, database: Database) -> None:
-        readers = [asyncio.create_task(database.reading(read_texts, SLOW, {})) for _ in range(5)]
+        slow = Question(SLOW, {})
+        readers = [asyncio.create_task(database.reading(read_texts, slow)) for _ in range(5)]
         await asyncio.sleep(0.1)
         for reader in readers:
             reader.cancel()
@@ -106,7 +124,7 @@ class TestFailures:
             assert await echoed(database, number) == str(number)
 
     async def test_a_connection_that_is_killed_is_replaced(self, database: Database) -> None:
-        async def read(connection: AsyncConnection) -> Texts:
+        async def read(connection: AsyncConnection) -> list[list[bytes]]:
             own = await connection.scalar(select(func.connection_id()))
 
             async def kill(other: AsyncConnection) -> None:
@@ -115,11 +133,11 @@ class TestFailures:
             if not killed:
                 killed.append(own)
                 await database.probe(kill, within=5)
-            return await read_texts(connection, ECHO, {"value": "there"})
+            return await read_texts(connection, Question(ECHO, {"value": "there"}))
 
         killed: list[Any] = []
         # A read may be done once more.
-        assert await database.reading(read) == ([b"there"], b"7")
+        assert await database.reading(read) == [[b"=there"]]
         assert len(killed) == 1
 
     async def test_one_that_takes_too_long_is_given_up(self, database: Database) -> None:
@@ -127,7 +145,7 @@ class TestFailures:
             # The server's own limit ends the sleep early on one engine and the query on the other.
             await connection.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
             async with asyncio.timeout(0.2):
-                await read_texts(connection, SLOW, {})
+                await read_texts(connection, Question(SLOW, {}))
 
         with pytest.raises(DatabaseUnavailable):
             await database.reading(read)
@@ -146,9 +164,8 @@ def answer_of(*texts: bytes, end: bytes = b"\xfe\x00\x00\x02\x00") -> bytes:
         width, mark = (2, 0xFC) if length < 1 << 16 else (3, 0xFD)
         return bytes([mark]) + length.to_bytes(width, "little") + content
 
-    head = (b"\x02", b"\x03def column", b"\x03def column", b"\xfe\x00\x00\x02\x00")
-    rows = (value(each) + value(b"7") for each in texts)
-    return b"".join(packet(each, n) for n, each in enumerate((*head, *rows, end)))
+    head = (b"\x01", b"\x03def column", b"\xfe\x00\x00\x02\x00")
+    return b"".join(packet(each, n) for n, each in enumerate((*head, *map(value, texts), end)))
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -164,7 +181,7 @@ class TestResult:
         ends = [result.take(piece) for piece in pieces(answer_of(*texts), size)]
 
         assert ends == [False] * (len(ends) - 1) + [True]
-        assert (result.texts, result.second) == (texts, b"7")
+        assert result.texts == texts
 
     def test_long_texts_are_whole(self) -> None:
         texts = [b"d" * 65_535, b"e" * 65_536, b"f" * 300_000]
@@ -188,7 +205,7 @@ class TestResult:
             result.take(answer_of(b"a", end=b"\xff\x25\x05#70100interrupted"))
         assert result.is_over
 
-    @pytest.mark.parametrize("content", [b"\xfb\x017", b"\xfe" + bytes(8) + b"\x017"])
+    @pytest.mark.parametrize("content", [b"\xfb", b"\xfe" + bytes(8) + b"7"])
     def test_what_it_cannot_read_it_does_not_guess(self, content: bytes) -> None:
         head = answer_of()[:-9]
 

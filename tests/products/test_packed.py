@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
+from catalog.db.texts import Question
 from catalog.products import packed, queries, service
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, Offer
 from catalog.products.packed import Packed
@@ -58,9 +59,9 @@ async def both(
         shape = {"sort": selection.sort, "filters": selection.filters, "resumed": bool(after)}
         values = {**selection.values, **selection.values_after(after), "limit": limit}
         rows = await connection.execute(queries.page(**shape), values)
-        products = await packed.read_page(connection, packed.page(**shape), values)
-        # Where there is no product there is no text, and nothing beside it.
-        return products or Packed(0, []), Rows(rows.all())
+        question = Question(packed.page(**shape), values)
+        (products,) = await packed.read_pages(connection, [question])
+        return products, Rows(rows.all())
 
     return await database.reading(read)
 
@@ -90,9 +91,8 @@ class TestPage:
                 assert_same(*await both(database, selection, after))
 
     async def test_an_empty_one_has_a_position_too(self, offers: int, database: Database) -> None:
-        page = await database.reading(
-            service.list_products, selection=Selection(ids=(99999,)), after=None, limit=9
-        )
+        wanted = service.Wanted(Selection(ids=(99999,)), after=None, limit=9)
+        (page,) = await database.reading(service.list_products, wanted)
 
         assert page.position == offers
         assert page.products.json(9) == b"[]"

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import orjson
 import pytest
 from quart import Quart
 
@@ -11,6 +13,7 @@ from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, NotFound, Overloaded
 from catalog.http.context import running
 from catalog.products import changes, service
+from catalog.products.batching import MAX_TOGETHER
 from catalog.products.models import Offer
 from catalog.products.pages import Asked, Joined, Pages, Rendered
 from catalog.products.schemas import PATH, ListQuery
@@ -281,6 +284,46 @@ class TestKeeping:
         await pages.read(asked(app))
 
         assert reads.pages > 0
+
+
+class TestTogether:
+    async def test_pages_that_wait_together_are_those_that_come_alone(
+        self, app: Quart, ada: Caller, database: Database, reads: Reads
+    ) -> None:
+        await fill(database, ada)
+        alone = Pages(database)
+        questions = [
+            asked(app, **({"limit": str(limit), "sort": sort} | more))
+            for limit in (1, 3, 20, 21)
+            for sort in ("id", "-price", "name", "created_at")
+            for more in (
+                {},
+                {"min_price": "0.5"},
+                {"min_price": "5"},
+                {"total": "true"},
+                {"q": "7"},
+            )
+        ]
+        for limit in ("2", "5"):
+            for sort in ("id", "-created_at"):
+                page = await alone.read(asked(app, limit=limit, sort=sort))
+                given = dict(parse_qsl(urlsplit(orjson.loads(page.body)["next"]).query))
+                questions.append(asked(app, **given))
+        expected = [(await alone.read(each)).body for each in questions]
+        light = sum(each.wanted.is_light for each in questions)
+        reads.clear()
+
+        together = Pages(database, max_reads=len(questions))
+        found = await asyncio.gather(*map(together.read, questions))
+
+        assert [page.body for page in found] == expected
+        assert {page.position for page in found} == {20}
+        assert reads.pages < len(questions) - light + 2 * light / MAX_TOGETHER + 5
+
+    async def test_what_takes_long_lets_nobody_wait(self, app: Quart) -> None:
+        assert not asked(app, q="lamp").wanted.is_light
+        assert not asked(app, total="true").wanted.is_light
+        assert asked(app, sort="price", max_price="2").wanted.is_light
 
 
 class TestOverload:

@@ -12,7 +12,13 @@ from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, NotFound
 from catalog.products.models import Offer
 from catalog.products.queries import Selection
-from catalog.products.service import Create, create_products, delete_product, list_products
+from catalog.products.service import (
+    Create,
+    Wanted,
+    create_products,
+    delete_product,
+    list_products,
+)
 from tests.db.support import on_servers
 
 ADA, BOB, GRACE, NOBODY = 1, 2, 3, 4
@@ -49,7 +55,8 @@ async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
 
 async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
     options = {"selection": Selection(), "after": None, "limit": 100, **options}
-    products = (await database.reading(list_products, **options)).products
+    (page,) = await database.reading(list_products, Wanted(**options))
+    products = page.products
     return [products[index] for index in range(len(products))]
 
 
@@ -170,9 +177,8 @@ class TestListProducts:
         ids = [(await offer(database))["id"] for _ in range(3)]
 
         async def last(limit: int, *after: int) -> object:
-            page = await database.reading(
-                list_products, selection=Selection(), after=after or None, limit=limit
-            )
+            wanted = Wanted(Selection(), after or None, limit)
+            (page,) = await database.reading(list_products, wanted)
             return page.last
 
         assert await last(2) == (ids[1],)

@@ -71,7 +71,7 @@ async def _export(form: Format, asked: Asked) -> Response:
         form,
         asked.selection,
         fields=query.fields,
-        after=asked.after,
+        after=asked.wanted.after,
         limit=query.limit if "limit" in query.model_fields_set else None,
     )
     return await stream_response(
