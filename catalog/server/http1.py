@@ -13,7 +13,7 @@ import h11
 import hypercorn.asyncio.run
 import hypercorn.protocol
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import HTTPScope
 
@@ -124,7 +124,18 @@ def _unused(*_: Any) -> Any:
 
 
 class PlainTCPServer(TCPServer):
-    """A connection whose idle timer is not started anew by every plain request."""
+    """A connection whose idle timer is not started anew by every plain request.
+
+    And which ends when the client has gone: the parent keeps its socket until the timer has run
+    out, so that many clients who come for one request each use up the process's descriptors.
+    """
+
+    _has_ended = False
+
+    async def protocol_send(self, event: Event) -> None:
+        """As the parent, but there is no idle time any more once the client has gone."""
+        if not (self._has_ended and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
     async def _read_data(self) -> None:
         # As the parent without its time-out, which we do not use and which costs a timer.
@@ -134,6 +145,8 @@ class PlainTCPServer(TCPServer):
             except OSError:
                 break
             await self.protocol.handle(RawData(data))
+        self._has_ended = True
+        await self.idle_task.stop()
         await self.protocol.handle(Closed())
 
     async def _idle_timeout(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from catalog.server.http1 import PlainH11Protocol, PlainTCPServer
-from tests.server.service import Answer, Connection, Service
+from tests.server.service import Answer, Connection, Service, until
 
 
 class TestHttp2:
@@ -210,6 +211,28 @@ class TestConnection:
             quick.go.set()
 
             assert (await answer).body == b"ok"
+
+    @pytest.mark.parametrize("is_quick", [True, False], ids=["quick", "slow"])
+    @pytest.mark.parametrize("in_time", [True, False], ids=["answered", "asking"])
+    async def test_of_a_client_that_has_gone_nothing_is_kept(
+        self, quick: Quick, monkeypatch: pytest.MonkeyPatch, is_quick: bool, in_time: bool
+    ) -> None:
+        monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: is_quick))
+        async with quick.serving(keep_alive_timeout=600) as url:
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(20):
+                connection = await quick.connect(url)
+                if in_time:
+                    assert (await connection.get("/")).status == 200
+                else:
+                    quick.go.clear()
+                    quick.asked.clear()
+                    await connection.send(b"GET / HTTP/1.1\r\nHost: catalog\r\n\r\n")
+                    await quick.asked.wait()
+                await connection.close()
+                quick.go.set()
+
+            await until(lambda: len(os.listdir("/proc/self/fd")) == before)
 
     async def test_an_answer_on_its_way_is_finished_at_the_end(self, quick: Quick) -> None:
         async with quick.serving() as url:
