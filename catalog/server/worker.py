@@ -45,9 +45,15 @@ SETTLE_SECONDS = 0.1
 
 HUNG_UP = (ConnectionError, TimeoutError)
 
+ACCEPTS = 64
+"""Connections that are accepted in one turn of the loop; that many take some 20 ms."""
+
 
 class ServingLoop(uvloop.Loop):
-    """An event loop that can stop accepting while its connections go on.
+    """An event loop that accepts in lots, and can stop accepting while its connections go on.
+
+    libuv accepts one connection in each turn, and a turn may take 20 ms when many are answered in
+    it: of several hundred clients who come at once, the last would wait for seconds.
 
     hypercorn keeps its listening servers to itself. It closes them in one step with all idle
     connections, and what was on its way into those is lost.
@@ -56,15 +62,31 @@ class ServingLoop(uvloop.Loop):
     def __init__(self) -> None:
         super().__init__()
         self._listening: list[tuple[asyncio.AbstractServer, socket, Any]] = []
+        # The loop itself keeps none of them.
+        self._connecting: set[asyncio.Task[Any]] = set()
 
     # ``Any``: twenty parameters that are only passed on.
     async def create_server(  # type: ignore[override]  # always with a socket
         self, protocol_factory: Any, *args: Any, sock: socket, **kwargs: Any
     ) -> Any:
         """As the parent."""
-        server = await super().create_server(protocol_factory, *args, sock=sock, **kwargs)
+
+        def make_protocol() -> Any:
+            self.call_soon(self._accept_waiting, sock, protocol_factory)
+            return protocol_factory()
+
+        server = await super().create_server(make_protocol, *args, sock=sock, **kwargs)
         self._listening.append((server, sock, protocol_factory))
         return server
+
+    def _accept_waiting(self, listener: socket, protocol_factory: Any) -> None:
+        """Accept who waits behind the one whom libuv has accepted."""
+        with suppress(OSError):
+            for _ in range(ACCEPTS - 1):
+                connection = listener.accept()[0]
+                task = self.create_task(self.connect_accepted_socket(protocol_factory, connection))
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
 
     async def stop_accepting(self) -> None:
         """Close this process's copies of the listening sockets."""
