@@ -3,10 +3,10 @@
 import asyncio
 import json
 import logging
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,6 +191,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Quick:
     return Quick()
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 class TestConnection:
     async def test_it_stays_while_it_is_used_and_ends_when_it_is_idle(self, quick: Quick) -> None:
         async with quick.serving(keep_alive_timeout=0.4) as url:
@@ -219,7 +223,7 @@ class TestConnection:
     ) -> None:
         monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: is_quick))
         async with quick.serving(keep_alive_timeout=600) as url:
-            before = len(os.listdir("/proc/self/fd"))
+            before = open_files()
             for _ in range(20):
                 connection = await quick.connect(url)
                 if in_time:
@@ -232,7 +236,7 @@ class TestConnection:
                 await connection.close()
                 quick.go.set()
 
-            await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+            await until(lambda: open_files() == before)
 
     async def test_an_answer_on_its_way_is_finished_at_the_end(self, quick: Quick) -> None:
         async with quick.serving() as url:
