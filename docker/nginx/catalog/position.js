@@ -16,9 +16,6 @@ import pages from './generation.js';
 
 const POSITION_URL = 'http://127.0.0.1:8090/position';
 
-// For how long after a look its answer is taken for true; the same as in generation.js.
-const MAX_AGE_MS = 200;
-
 const INTERVAL_MS = 50;
 
 // How long one run of `watch` goes on. It is called again after 2000 ms, and is killed if it has
@@ -73,7 +70,7 @@ function mayHaveChanged(r) {
 /** Begin a generation, in which whoever asks gets a position or newer. */
 function begin(known, position) {
     // From here on older pages are not found.
-    pages.draw();
+    pages.count(1, pages.MAX_AGE_MS);
     // After that, so that who finds the position here may rely on the generation.
     if (position > highest(known)) {
         known.set('position', position);
@@ -114,7 +111,7 @@ async function look(started) {
     } else if (generation !== undefined) {
         // While nobody looked it may have gone back and come up again, as another database: a
         // generation that had expired before is left to that.
-        keepGeneration(started + MAX_AGE_MS - Date.now());
+        keepGeneration(started + pages.MAX_AGE_MS - Date.now());
     }
     if (wentBack) {
         known.set('position', position);
@@ -126,7 +123,7 @@ function keepGeneration(ms) {
     // From when it was asked and not when it answered: what was written in between may be missing.
     if (ms > 0) {
         // Whichever that is: to set the one that was read before would undo what has begun since.
-        ngx.shared.catalog_generation.incr('generation', 0, 0, ms);
+        pages.count(0, ms);
     }
 }
 
