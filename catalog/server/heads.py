@@ -76,10 +76,14 @@ class Answer:
     Args:
         body: the request's.
         is_last: whether the connection closes behind it.
+
+    Attributes:
+        status: its status; 0 before it begins.
     """
 
     def __init__(self, body: bytes = b"", *, is_last: bool) -> None:
         self.is_last = is_last
+        self.status = 0
         self._body = body
         self._parts: list[bytes] = []
         self._is_complete = False
@@ -99,7 +103,8 @@ class Answer:
     async def take(self, message: Any) -> None:
         """What ASGI calls ``send``."""
         if message["type"] == "http.response.start":
-            self._parts.append(self._head(message["status"], message["headers"]))
+            self.status = message["status"]
+            self._parts.append(self._head(self.status, message["headers"]))
         elif message["type"] == "http.response.body":
             self._parts.append(message.get("body", b""))
             if not message.get("more_body", False):

@@ -7,6 +7,7 @@ right for requests that take long, and costs three quarters of one that does not
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -24,6 +25,13 @@ VERSIONS = {b"1.0", b"1.1"}
 
 IsQuick = Callable[[HTTPScope], bool]
 
+REFUSALS_A_SECOND = 1000
+"""Refusals of a process after which it reads on without a pause; each costs some 0.2 ms."""
+
+SHORTEST_PAUSE_SECONDS = 0.01
+LONGEST_PAUSE_SECONDS = 1.0
+"""As long as those who are refused are asked to wait."""
+
 
 class PlainH11Protocol(H11Protocol):
     """Stays with HTTP/1.1 for the whole connection, and answers plain requests itself.
@@ -40,6 +48,7 @@ class PlainH11Protocol(H11Protocol):
     """
 
     is_quick: IsQuick = staticmethod(lambda _: False)
+    _refused_until = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -99,6 +108,20 @@ class PlainH11Protocol(H11Protocol):
             self.answered_at = asyncio.get_running_loop().time()
         if answer.is_last or self.context.terminated.is_set():
             await self.send(Closed())
+        elif answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Read on later, if many have been refused.
+
+        Thousands who ask again at once, without end, would leave no time for what was let in.
+        """
+        now = asyncio.get_running_loop().time()
+        until = max(now, PlainH11Protocol._refused_until) + 1 / REFUSALS_A_SECOND
+        PlainH11Protocol._refused_until = min(until, now + LONGEST_PAUSE_SECONDS)
+        # A short one would cost more than it saves.
+        if until - now > SHORTEST_PAUSE_SECONDS:
+            await asyncio.sleep(PlainH11Protocol._refused_until - now)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Decide nothing: the parent would switch to HTTP/2 here."""

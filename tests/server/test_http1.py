@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -157,10 +158,11 @@ class Quick:
         await self.go.wait()
         if scope["path"] == "/fails":
             raise RuntimeError("on purpose")
+        status = 503 if scope["path"] == "/refuses" else 200
         headers = [(b"content-length", b"2")]
         if scope["path"] == "/splits":
             headers.append((b"x", b"a\r\nb: c"))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"ok", "more_body": False})
 
     @asynccontextmanager
@@ -261,6 +263,23 @@ class TestConnection:
 
             assert [answer.closes for answer in answers] == [False, False, True]
             assert await connection.reader.read() == b""
+
+    async def test_who_is_refused_again_and_again_is_read_with_pauses(
+        self, quick: Quick, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.server.http1.REFUSALS_A_SECOND", 20)
+        monkeypatch.setattr(PlainH11Protocol, "_refused_until", 0.0)
+        async with quick.serving() as url:
+            clients = [await quick.connect(url) for _ in range(4)]
+            began = time.monotonic()
+            for _ in range(3):
+                answers = await asyncio.gather(*(client.get("/refuses") for client in clients))
+                assert {answer.status for answer in answers} == {503}
+            # Each one's first is answered at once, and the other eight twenty a second.
+            assert time.monotonic() - began > 0.3
+
+            other = await quick.connect(url)
+            assert (await other.get("/")).status == 200
 
     @pytest.mark.parametrize("path", ["/fails", "/splits"])
     async def test_an_application_that_fails_is_a_500(self, quick: Quick, path: str) -> None:
