@@ -254,8 +254,10 @@ class TestQueries:
         public = await statements.during(*(stranger.get("/api/products") for _ in range(50)))
         own = await statements.during(*(mine(ada) for _ in range(50)))
 
-        # Of the page, once, and of the position.
-        assert public == own == 1 + 50
+        # Of the position, but for the first time, when it comes with the page. On the servers pages
+        # are read past SQLAlchemy.
+        of_page = 2 if database.engines[0].dialect.name == "sqlite" else 0
+        assert public == own == 49 + of_page
         assert not any("sessions" in text or "users" in text for text in statements.texts)
 
     @on_sqlite
