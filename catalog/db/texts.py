@@ -51,10 +51,9 @@ class Question(NamedTuple):
 async def read_texts(connection: AsyncConnection, *questions: Question) -> list[list[bytes]]:
     """Run statements, as one as far as that is possible: a trip takes longer than a statement.
 
-    What is run as one is from one snapshot, the first statement's included if it is plain; the
-    others come after it. UNION ALL leaves it to the server in which order rows come. Both servers
-    run one statement after the other, each in its own order; were they to mix them up, it would be
-    an error here.
+    Those with plain values are run as one, from one snapshot, and the others after them. UNION ALL
+    leaves it to the server in which order rows come. Both servers run one statement after the
+    other, each in its own order; were they to mix them up, it would be an error here.
 
     Args:
         connection: to a server.

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from copy import copy
+from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from catalog.errors import DatabaseBusy
@@ -113,26 +114,26 @@ class Together(Generic[Q, R]):
 
     async def _run(self) -> None:
         try:
-            await self._travel()
+            while self._line:
+                await self._travel()
         finally:
             # At once, and not when the task is done: who comes in between would wait for ever.
             self._under_way -= 1
 
     async def _travel(self) -> None:
-        while self._line:
-            began = asyncio.get_running_loop().time()
-            batch: list[_Asking[Q, R]] = []
-            try:
-                answers = await self._ask(lambda batch=batch: self._begin(batch))  # type: ignore[misc]
-            except Exception as error:  # noqa: BLE001 (it is told to those who wait)
-                # Without a connection, it concerns all who have waited for it for as long.
-                for asking in batch or self._since(began):
-                    if not asking.outcome.done():
-                        asking.outcome.set_exception(copy(error))
-            else:
-                for asking, answer in zip(batch, answers, strict=True):
-                    if not asking.outcome.done():
-                        asking.outcome.set_result(answer)
+        began = asyncio.get_running_loop().time()
+        batch: list[_Asking[Q, R]] = []
+        try:
+            answers = await self._ask(partial(self._begin, batch))
+        except Exception as error:  # noqa: BLE001 (it is told to those who wait)
+            # Without a connection, it concerns all who have waited for it for as long.
+            for asking in batch or self._since(began):
+                if not asking.outcome.done():
+                    asking.outcome.set_exception(copy(error))
+        else:
+            for asking, answer in zip(batch, answers, strict=True):
+                if not asking.outcome.done():
+                    asking.outcome.set_result(answer)
 
     def _begin(self, batch: list[_Asking[Q, R]]) -> list[Q]:
         if not batch:

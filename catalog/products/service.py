@@ -124,13 +124,17 @@ class Wanted(NamedTuple):
 async def list_products(connection: AsyncConnection, *wanted: Wanted) -> list[Page]:
     """Pages; on a server those without a search are read in one trip."""
     on_server = connection.dialect.name != "sqlite"
-    texts = [_text_question(each) for each in wanted if on_server and not each.selection.terms]
+
+    def comes_as_texts(wanted: Wanted) -> bool:
+        return on_server and not wanted.selection.terms
+
+    texts = [_text_question(each) for each in wanted if comes_as_texts(each)]
     together = iter(await packed.read_pages(connection, texts) if texts else ())
     pages = []
     for each in wanted:
         selection, after, limit, _ = each
         products: Products
-        if on_server and not selection.terms:
+        if comes_as_texts(each):
             products = next(together)
             position = products.position
         else:

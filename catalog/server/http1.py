@@ -118,10 +118,11 @@ class PlainH11Protocol(H11Protocol):
         """
         now = asyncio.get_running_loop().time()
         until = max(now, PlainH11Protocol._refused_until) + 1 / REFUSALS_A_SECOND
-        PlainH11Protocol._refused_until = min(until, now + LONGEST_PAUSE_SECONDS)
+        until = min(until, now + LONGEST_PAUSE_SECONDS)
+        PlainH11Protocol._refused_until = until
         # A short one would cost more than it saves.
         if until - now > SHORTEST_PAUSE_SECONDS:
-            await asyncio.sleep(PlainH11Protocol._refused_until - now)
+            await asyncio.sleep(until - now)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Decide nothing: the parent would switch to HTTP/2 here."""

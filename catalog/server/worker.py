@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from contextlib import suppress
 from socket import socket
 from typing import Any
@@ -81,25 +82,27 @@ class ServingLoop(uvloop.Loop):
 
     def _accept_waiting(self, listener: socket, protocol_factory: Any) -> None:
         """Accept who waits behind the one whom libuv has accepted."""
-        with suppress(OSError):
-            for _ in range(ACCEPTS - 1):
-                connection = listener.accept()[0]
-                task = self.create_task(self.connect_accepted_socket(protocol_factory, connection))
-                self._connecting.add(task)
-                task.add_done_callback(self._connecting.discard)
+        for connection in accepted(listener, ACCEPTS - 1):
+            task = self.create_task(self.connect_accepted_socket(protocol_factory, connection))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
 
     async def stop_accepting(self) -> None:
         """Close this process's copies of the listening sockets."""
         for server, listener, protocol_factory in self._listening:
             # The kernel has told these clients that they are connected. Were they closed with
             # the socket, they could not know whether their request was carried out.
-            waiting = []
-            with suppress(OSError):
-                for _ in range(BACKLOG):
-                    waiting.append(listener.accept()[0])  # noqa: PERF401 (ends by an exception)
+            waiting = list(accepted(listener, BACKLOG))
             server.close()
             for connection in waiting:
                 await self.connect_accepted_socket(protocol_factory, connection)
+
+
+def accepted(listener: socket, most: int) -> Iterator[socket]:
+    """Connections that wait at a socket that does not block, so many at most."""
+    with suppress(OSError):
+        for _ in range(most):
+            yield listener.accept()[0]
 
 
 class Worker:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -24,14 +25,12 @@ class Source:
     async def ask(self, take: Callable[[], Sequence[int]]) -> list[int]:
         self.asking += 1
         await self.connection.wait()
-        if not self.answer.is_set():
-            self.trips.append(list(take()))
-            await self.answer.wait()
-        else:
-            self.trips.append(list(take()))
+        taken = list(take())
+        self.trips.append(taken)
+        await self.answer.wait()
         for failure in self.failures:
             raise failure
-        return [10 * question for question in self.trips[-1]]
+        return [10 * question for question in taken]
 
 
 class NaivelyTogether(Together[int, int]):
@@ -39,9 +38,9 @@ class NaivelyTogether(Together[int, int]):
 
     async def _run(self) -> None:
         while self._line:
-            batch = [self._line.popleft()]
-            answers = await self._ask(lambda batch=batch: [one.question for one in batch])  # type: ignore[misc]
-            batch[0].outcome.set_result(answers[0])
+            asking = self._line.popleft()
+            (answer,) = await self._ask(partial(list, [asking.question]))
+            asking.outcome.set_result(answer)
 
 
 def together(
@@ -59,10 +58,7 @@ def asked(
 ) -> list[asyncio.Task[int]]:
     """Questions that are asked at once."""
     begun = [] if begun is None else begun
-    return [
-        asyncio.create_task(line.ask(each, lambda each=each: begun.append(each)))  # type: ignore[misc]
-        for each in questions
-    ]
+    return [asyncio.create_task(line.ask(each, partial(begun.append, each))) for each in questions]
 
 
 async def turns() -> None:

@@ -185,6 +185,7 @@ class TestCache:
         theirs = set(direct.headers) - {"ratelimit", "ratelimit-policy", "content-length"}
         assert theirs <= {*named.headers, "connection"}
         assert named.headers["cache-control"] == "no-cache"
+        assert len(named.headers.get_list("content-security-policy")) == 1
 
     @pytest.mark.parametrize("question", ["limit=1", "limit=no"], ids=["page", "error"])
     async def test_security_headers_are_the_services(self, shop: Shop, question: str) -> None:
