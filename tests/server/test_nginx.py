@@ -4,14 +4,15 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.server.nginx import Nginx, impatient, needs_cache, needs_nginx, nginx, own_folder
-from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service
+from tests.server.nginx import Edit, Nginx, impatient, needs_cache, needs_nginx, nginx, own_folder
+from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service, until
 
 INCREMENTS = 100
 CLIENTS = 10
@@ -48,6 +49,58 @@ class Shop:
         answer = await client.get(path, headers={"X-Request-ID": request_id, **headers})
         assert answer.status_code < 500, answer.text
         return await self.proxy.source_of(request_id) != "HIT"
+
+
+class SlowPage:
+    """Something in the service's place that is slow to answer, and understands no bodies.
+
+    Attributes:
+        asked: how often for the page.
+        delivery: to be set for it to be answered.
+    """
+
+    PATH = f"{PATH}?limit=7"
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.asked = 0
+        self.delivery = asyncio.Event()
+        self._position = 5
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator["SlowPage"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        async with server:
+            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            yield self
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"POST"):
+                    self._position += 1
+                position = self._position
+                if head.startswith(f"GET {self.PATH} ".encode()):
+                    self.asked += 1
+                    await self.delivery.wait()
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+                    b"Catalog-Position: %d\r\n\r\n" % position
+                )
+                # A look at the position has no body.
+                writer.write(b"" if head.startswith(b"HEAD") else b"{}")
+        writer.close()
+
+
+def patient(text: str) -> str:
+    """Who finds a page on its way waits for it."""
+    return text.replace("proxy_cache_lock_timeout 10ms", "proxy_cache_lock_timeout 5s")
+
+
+def strict(text: str) -> str:
+    """A page is kept if it is the newest when it arrives, and not when it was asked for."""
+    return text.replace("Number(r.variables.catalog_expected)", "highest(ngx.shared.catalog)")
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +335,32 @@ class TestCache:
                     assert changed.status_code == 200
                     inner = (await anyone.get(path)).json()["price"]
                     assert (inner, (await there.get(path)).json()["price"]) == (price, price)
+
+    @pytest.mark.parametrize(("edit", "asked"), [(str, 1), (strict, 2)], ids=["shipped", "strict"])
+    async def test_a_page_that_was_overtaken_is_for_those_who_wait(
+        self, edit: Edit, asked: int
+    ) -> None:
+        async with (
+            SlowPage().run() as service,
+            nginx(service.url, edit=lambda text: edit(patient(text))) as proxy,
+        ):
+            await proxy.caching()
+            first, second, writer = [await Connection.open(proxy.url) for _ in range(3)]
+            await first.send(f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode())
+            await until(lambda: service.asked)
+            await second.send(f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode())
+            # Nothing tells that nginx has it.
+            await asyncio.sleep(0.3)
+
+            changed = await writer.ask("POST", PATH)
+            service.delivery.set()
+
+            answers = await first.answer(), await second.answer()
+            late = await writer.get(SlowPage.PATH)
+            for connection in (first, second, writer):
+                await connection.close()
+        assert changed.headers["catalog-position"] == "6"
+        # By contract a page shows what was there when it was asked for.
+        assert answers[0].headers["catalog-position"] == "5"
+        assert late.headers["catalog-position"] == "6"
+        assert service.asked == asked + 1
