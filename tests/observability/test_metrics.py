@@ -374,7 +374,7 @@ class TestDomain:
         assert await change.of("shed_total", reason="passwords") == refused
 
     async def test_waits_and_time_outs(self, settings: Settings) -> None:
-        patient = settings.model_copy(update={"database_pool_timeout": 0.2})
+        patient = settings.model_copy(update={"database_pool_timeout": 1.0})
         app = create_app(patient)
         async with app.test_app():
             caller = Caller(app)
