@@ -113,9 +113,9 @@ want_prometheus() {
   fi
 }
 
-want_wrk() {
-  command -v wrk >/dev/null && return
-  apt_install wrk || die "wrk makes the load; install it."
+want_clients() {
+  command -v wrk >/dev/null && command -v h2load >/dev/null && return
+  apt_install wrk nghttp2-client || die "wrk and h2load make the load; install them."
 }
 
 apt_install() {
@@ -423,7 +423,7 @@ bench() {
   setup_tools
   setup_peers
   want_mariadb
-  want_wrk
+  want_clients
   want_nginx
   exec "$venv/bin/python" -m tests.load.bench --peers-python "$venv-bench/bin/python" "$@"
 }

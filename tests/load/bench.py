@@ -22,10 +22,11 @@ from pathlib import Path
 import click
 
 from catalog.auth.samples import username_of
-from tests.load import wrk
+from tests.load import clients, wrk
 from tests.load.contestants import (
     BEHIND_NGINX,
     CATALOG,
+    FILE,
     HOT_PATH,
     LIMIT,
     PASSWORD,
@@ -37,9 +38,11 @@ from tests.load.contestants import (
     versions_of,
 )
 from tests.load.database import Server, database_server
+from tests.load.h2load import Streams
+from tests.load.measured import Measured, Traffic, busy
 from tests.load.report import TITLES, LogIns, Overload, Results, Turn
 from tests.load.sign_in import Load, login_of, percentile
-from tests.load.wrk import Measured, Script
+from tests.load.wrk import Script
 from tests.server.nginx import has_njs
 
 WORKLOADS = tuple(TITLES)
@@ -59,6 +62,10 @@ BUSY = 0.05
 PEAK_CONNECTIONS = 64
 OVERLOAD = 10
 RECOVERY_PATIENCE_SECONDS = 30
+
+MOST_CONNECTIONS = 10_000
+MOST_TLS_CONNECTIONS = 512
+"""More of them shake hands for most of a turn."""
 
 LOG_IN_CLIENTS = 4
 LISTS_A_SECOND = 50
@@ -92,7 +99,7 @@ class Options:
 @click.option(
     "--connections",
     multiple=True,
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, MOST_CONNECTIONS),
     help="64, 512 and 5,000 unless told.",
 )
 @click.option("--products", default=100_000, show_default=True, help="In the database at first.")
@@ -117,7 +124,7 @@ def main(url: str | None, write: bool, peers_python: str, **given: tuple[str, ..
     )
     # Who is told to end as by Ctrl-C ends what was started, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    wrk.require_wrk(max(*options.connections, OVERLOAD * PEAK_CONNECTIONS))
+    clients.require(max(*options.connections, OVERLOAD * PEAK_CONNECTIONS))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         results = Results([], {})
         try:
@@ -134,7 +141,7 @@ async def measure(
 ) -> None:
     """Start what there is to start, and let all take turns."""
     async with AsyncExitStack() as stack:
-        others = await wrk.busy()
+        others = await busy()
         _say("Starting the database")
         server = await stack.enter_async_context(database_server(url, folder))
         ring = Ring(server.url, secrets.token_hex(32), peers_python, folder)
@@ -237,6 +244,7 @@ class Bench:
             "overload": partial(self._overload, direct),
             "create": partial(self._rates, "create", direct, self._create),
             "mix": partial(self._rates, "mix", [first, *self._options.peers], self._mix),
+            "tls": self._over_tls,
         }
         for workload, run in runs.items():
             if workload in self._options.workloads:
@@ -264,45 +272,54 @@ class Bench:
             self._tokens[contestant.name] = contestant.token()
         return self._tokens[contestant.name]
 
+    async def _over_tls(self) -> None:
+        """Let nginx take turns with cached pages and with the file."""
+        names = [name for name in (BEHIND_NGINX, FILE) if name in self._contestants]
+        await self._rates("tls", names, lambda _: Streams(HOT_PATH), most=MOST_TLS_CONNECTIONS)
+
     async def _rates(
-        self, workload: str, names: list[str], script_for: Callable[[Contestant], Script]
+        self,
+        workload: str,
+        names: list[str],
+        traffic_for: Callable[[Contestant], Traffic],
+        *,
+        most: int = MOST_CONNECTIONS,
     ) -> None:
         """Let some take turns, with few and with many connections."""
         contestants = [self._contestants[name] for name in names]
-        scripts = {each.name: script_for(each) for each in contestants}
+        traffic = {each.name: traffic_for(each) for each in contestants}
         for each in contestants:
-            await self._warm_up(each, scripts[each.name])
-        for connections in self._options.connections:
+            await self._warm_up(each, traffic[each.name])
+        for connections in (each for each in self._options.connections if each <= most):
             for number in range(1, self._options.rounds + 1):
                 # Nobody is always the one after the one that leaves most to do behind.
                 first = number % len(contestants)
                 for each in (*contestants[first:], *contestants[:first]):
-                    measured = await self._turn(each, scripts[each.name], connections)
+                    measured = await self._turn(each, traffic[each.name], connections)
                     self._results.turns.append(
                         Turn(workload, connections, number, each.name, measured)
                     )
                     _tell(f"{workload}, {connections:,}, round {number}", each, measured)
 
-    async def _warm_up(self, contestant: Contestant, script: Script) -> None:
+    async def _warm_up(self, contestant: Contestant, traffic: Traffic) -> None:
         """Let it open its connections to the database, and make what it makes once."""
-        await self._turn(contestant, script, PEAK_CONNECTIONS, seconds=1)
+        await self._turn(contestant, traffic, PEAK_CONNECTIONS, seconds=1)
 
     async def _turn(
-        self, contestant: Contestant, script: Script, connections: int, *, seconds: int = 0
+        self, contestant: Contestant, traffic: Traffic, connections: int, *, seconds: int = 0
     ) -> Measured | None:
         """What it does under a load; None if it broke down, and the others go on."""
-        measured = await self._flood(contestant, script, connections, seconds=seconds)
+        measured = await self._flood(contestant, traffic, connections, seconds=seconds)
         await contestant.quiet()
         return measured
 
     async def _flood(
-        self, contestant: Contestant, script: Script, connections: int, *, seconds: int = 0
+        self, contestant: Contestant, traffic: Traffic, connections: int, *, seconds: int = 0
     ) -> Measured | None:
         """The same, without waiting for it to have done with it."""
         try:
-            return await wrk.load(
+            return await traffic.put_on(
                 contestant,
-                script,
                 connections=connections,
                 seconds=seconds or self._options.seconds,
                 folder=self._folder,
@@ -439,7 +456,7 @@ async def _compare_sizes(options: Options, server: Server, ring: Ring, results: 
 
 def _facts(options: Options, server: Server, peers_python: str) -> list[str]:
     connections = ", ".join(f"{each:,}" for each in options.connections)
-    machine = f"{len(os.sched_getaffinity(0))} cores, shared with the database and wrk"
+    machine = f"{len(os.sched_getaffinity(0))} cores, shared with the database and the clients"
     facts = [
         f"{server.version}; {options.products:,} products, pages of {LIMIT}",
         f"{machine}; Python {platform.python_version()}; {WORKERS} workers of each server",

@@ -14,6 +14,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -23,6 +24,7 @@ from sqlalchemy import URL
 
 from catalog.auth.samples import username_of
 from tests.engines import tied_to_us
+from tests.load.tls import certify, listener
 from tests.server.nginx import NGINX, TEMPORARY, free_ports, has_njs, nginx, own_folder, without_njs
 from tests.server.processes import GONE
 
@@ -106,6 +108,7 @@ class Contestant:
         url: where it listens.
         pids: its processes; those that they have started are its too.
         secret: what its tokens are signed with.
+        tls_url: where it listens for TLS, if it does.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Contestant:
     url: str
     pids: tuple[int, ...]
     secret: str = ""
+    tls_url: str = ""
 
     def cpu_seconds(self) -> float:
         """What all of its processes have used so far."""
@@ -212,25 +216,39 @@ class Ring:
     @asynccontextmanager
     async def behind_nginx(self, catalog: Contestant) -> AsyncIterator[Contestant]:
         """Run nginx before the service, with the configuration that is shipped."""
-        async with nginx(catalog.url, edit=_as_shipped) as front:
-            pid = int((front.folder / "nginx.pid").read_text())
-            if has_njs():
-                await front.caching()
-            title = "the service, through nginx"
-            yield Contestant(BEHIND_NGINX, title, front.url, (pid, *catalog.pids))
+        with own_folder() as folder:
+            port = _free_port()
+            certify(folder)
+            edit = partial(_as_shipped, tls=listener(folder, port))
+            async with nginx(catalog.url, edit=edit) as front:
+                pid = int((front.folder / "nginx.pid").read_text())
+                if has_njs():
+                    await front.caching()
+                yield Contestant(
+                    BEHIND_NGINX,
+                    "the service, through nginx",
+                    front.url,
+                    (pid, *catalog.pids),
+                    tls_url=f"https://127.0.0.1:{port}",
+                )
 
     @asynccontextmanager
     async def file(self, front: Contestant) -> AsyncIterator[Contestant]:
         """Run an nginx that has the first page as a file."""
         with own_folder() as folder:
-            port = _free_port()
-            _configure_file(folder, port, front.url + HOT_PATH)
+            with free_ports(2) as (port, tls_port):
+                certify(folder)
+                _configure_file(folder, port, tls_port, front.url + HOT_PATH)
             assert NGINX is not None
             command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf")]
             process = await asyncio.create_subprocess_exec(*tied_to_us(), *command)
             try:
                 contestant = Contestant(
-                    FILE, "nginx, the page as a file", f"http://127.0.0.1:{port}", (process.pid,)
+                    FILE,
+                    "nginx, the page as a file",
+                    f"http://127.0.0.1:{port}",
+                    (process.pid,),
+                    tls_url=f"https://127.0.0.1:{tls_port}",
                 )
                 await _answering(process, contestant.url)
                 yield contestant
@@ -352,9 +370,10 @@ async def _end(process: Process) -> None:
         await process.wait()
 
 
-def _as_shipped(text: str) -> str:
-    """Write the access log in lots again, which tests cannot wait for."""
+def _as_shipped(text: str, *, tls: str) -> str:
+    """Write the access log in lots again, which tests cannot wait for, and listen for TLS."""
     text = text.replace("access.log catalog;", "access.log catalog buffer=64k flush=1s;")
+    text = text.replace("include catalog/listen.conf;", f"include catalog/listen.conf;\n{tls}")
     return text if has_njs() else without_njs(text)
 
 
@@ -378,6 +397,7 @@ http {{
     open_file_cache_valid 60s;
     server {{
         listen 127.0.0.1:{port} backlog=2048;
+        {tls}
         location = /api/products {{
             alias {folder}/page.json;
             {headers}
@@ -390,7 +410,7 @@ http {{
 _OF_FILES = {"connection", "content-length", "content-type", "date", "etag", "server"}
 
 
-def _configure_file(folder: Path, port: int, url: str) -> None:
+def _configure_file(folder: Path, port: int, tls_port: int, url: str) -> None:
     """Have nginx serve the page of a URL, with the same headers and an access log too."""
     with urlopen(url, timeout=5) as answer:  # noqa: S310 (our own)
         (folder / "page.json").write_bytes(answer.read())
@@ -401,6 +421,11 @@ def _configure_file(folder: Path, port: int, url: str) -> None:
     paths = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in TEMPORARY)
     (folder / "nginx.conf").write_text(
         _FILE_CONFIGURATION.format(
-            workers=WORKERS, folder=folder, port=port, headers=headers, paths=paths
+            workers=WORKERS,
+            folder=folder,
+            port=port,
+            tls=listener(folder, tls_port),
+            headers=headers,
+            paths=paths,
         )
     )

@@ -3,13 +3,14 @@
 import json
 import statistics
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from tests.load.contestants import FILE, PEERS
-from tests.load.wrk import TIMEOUT_SECONDS, Measured
+from tests.load.measured import Measured
+from tests.load.wrk import TIMEOUT_SECONDS
 
 T = TypeVar("T")
 
@@ -19,10 +20,10 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 LEGEND = f"""\
 Requests/s counts answers with 2xx. "To best peer" and "to file" are ratios within a round, to the
 best of the Python peers and to nginx with the page as a file. CPU is per answer: of the server's
-processes, and of the whole machine, which is with the database and without wrk. Times are of the
-answers that came within a turn: with 5,000 connections and 500 answers a second, ten seconds pass
-before each has had one. Failed are connections that were refused or broke, and answers that took
-more than {TIMEOUT_SECONDS} s."""
+processes, and of the whole machine, which is with the database and without the clients. Times are
+of the answers that came within a turn: with 5,000 connections and 500 answers a second, ten seconds
+pass before each has had one. Failed are connections that were refused or broke, and answers that
+took more than {TIMEOUT_SECONDS} s."""
 
 TITLES = {
     "hot": "The first page",
@@ -31,6 +32,7 @@ TITLES = {
     "overload": "Ten times as many clients",
     "create": "Creates",
     "mix": "95 % first page, 5 % creates",
+    "tls": "The first page over TLS, ten at a time (HTTP/2)",
     "size": "Few and many products",
 }
 
@@ -109,9 +111,10 @@ class Results:
 
     def _rate_table(self, workload: str) -> str:
         turns = [turn for turn in self.turns if turn.workload == workload]
-        with_file = any(turn.name == FILE for turn in turns)
-        head = ["connections", "server", "requests/s", "to best peer"]
-        head += ["to file"] if with_file else []
+        rivals = {"to best peer": PEERS.keys(), "to file": {FILE}}
+        names = {turn.name for turn in turns}
+        rivals = {title: others for title, others in rivals.items() if names & others}
+        head = ["connections", "server", "requests/s", *rivals]
         head += ["CPU µs", "machine µs", "p50 ms", "p99 ms", "not 2xx", "failed"]
         rows = []
         for connections in sorted({turn.connections for turn in turns}):
@@ -120,21 +123,20 @@ class Results:
                     each for each in turns if (each.connections, each.name) == (connections, name)
                 ]
                 if own:
-                    rows.append(
-                        [f"{connections:,}", self.titles[name], *self._cells(own, turns, with_file)]
-                    )
+                    cells = self._cells(own, turns, rivals.values())
+                    rows.append([f"{connections:,}", self.titles[name], *cells])
         return _table(head, rows)
 
-    def _cells(self, own: list[Turn], turns: list[Turn], with_file: bool) -> list[str]:
+    def _cells(
+        self, own: list[Turn], turns: list[Turn], rivals: Collection[Collection[str]]
+    ) -> list[str]:
         measured = [turn.measured for turn in own if turn.measured]
         if not measured:
             return ["could not be measured"]
         if not any(each.requests for each in measured):
             failed = sum(each.failed for each in measured)
-            return ["0", *[""] * (6 if with_file else 5), "0", f"{failed:,}"]
-        ratios = [_ratio(own, turns, PEERS)]
-        if with_file:
-            ratios.append(_ratio(own, turns, [FILE]))
+            return ["0", *[""] * (len(rivals) + 4), "0", f"{failed:,}"]
+        ratios = [_ratio(own, turns, others) for others in rivals]
         return [
             f"{_median(measured, lambda each: each.rate):,.0f}",
             *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
@@ -243,9 +245,8 @@ class Results:
         return panels
 
 
-def _ratio(own: list[Turn], turns: list[Turn], others: Iterable[str]) -> float | None:
+def _ratio(own: list[Turn], turns: list[Turn], others: Collection[str]) -> float | None:
     """The median over rounds of how many times as much as the best of the others it has done."""
-    others = set(others)
     ratios = []
     for turn in own:
         best = max(

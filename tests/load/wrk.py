@@ -4,19 +4,17 @@ wrk keeps its connections busy: each asks again as soon as it is answered. The s
 runs are written here.
 """
 
-import asyncio
 import json
-import os
 import random
-import resource
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from tests.load.clients import output_of, threads_for
 from tests.load.contestants import Contestant
+from tests.load.measured import Measured, Meter
 
 TIMEOUT_SECONDS = 10
 """An answer that takes longer counts as a failure and in no percentile."""
@@ -126,6 +124,34 @@ class Script:
         """The same by clients that heed ``Retry-After``."""
         return Script(self.path, self.text + _OBEDIENT)
 
+    async def put_on(
+        self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
+    ) -> Measured:
+        """See ``Traffic``."""
+        file = folder / "script.lua"
+        file.write_text(self.text + _DONE)
+        meter = Meter(contestant)
+        output = await output_of(
+            *("wrk", f"-t{threads_for(connections)}", f"-c{connections}", f"-d{seconds}s"),
+            *(f"--timeout={TIMEOUT_SECONDS}s", "-s", str(file), contestant.url + self.path),
+        )
+        try:
+            told = json.loads(output.splitlines()[-1])
+        except (ValueError, IndexError):
+            raise click.ClickException(f"wrk printed something else:\n{output}") from None
+        own, machine = meter.a_request(max(told["requests"], 1))
+        return Measured(
+            requests=told["requests"],
+            seconds=told["microseconds"] / 1e6,
+            cpu_us=own,
+            machine_us=machine,
+            p50=told["p50"] / 1000,
+            p99=told["p99"] / 1000,
+            accepted_p99=told["accepted_p99"] / 1000,
+            refused=told["refused"],
+            failed=told["failed"],
+        )
+
 
 def page(path: str) -> Script:
     """The same page again and again."""
@@ -157,125 +183,3 @@ def _creating(token: str) -> dict[str, str]:
 def _quoted(text: str) -> str:
     # What JSON escapes, Lua escapes alike; neither slashes nor anything beyond ASCII is in it.
     return json.dumps(text)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One turn of one contestant.
-
-    Attributes:
-        requests: answered, whatever the status.
-        seconds: how long it took.
-        cpu_us: microseconds of CPU a request, of the contestant's processes.
-        machine_us: the same of the whole machine without wrk, so with the database.
-        p50: milliseconds, of all answers.
-        p99: the same.
-        accepted_p99: milliseconds, of the answers that are no refusals; an upper bound.
-        refused: answers with a status of 400 or more.
-        failed: connections that were refused or broke, and answers that came too late.
-    """
-
-    requests: int
-    seconds: float
-    cpu_us: float
-    machine_us: float
-    p50: float
-    p99: float
-    accepted_p99: float
-    refused: int
-    failed: int
-
-    @property
-    def rate(self) -> float:
-        """Answers a second that are no refusals."""
-        return (self.requests - self.refused) / self.seconds
-
-
-async def busy() -> float:
-    """The share of this machine's cores that others use."""
-    before = _of_machine()
-    await asyncio.sleep(1)
-    return (_of_machine() - before) / (os.cpu_count() or 1)
-
-
-async def load(
-    contestant: Contestant, script: Script, *, connections: int, seconds: int, folder: Path
-) -> Measured:
-    """Let wrk ask for a while.
-
-    Raises:
-        click.ClickException: wrk did not end well.
-    """
-    file = folder / "script.lua"
-    file.write_text(script.text + _DONE)
-    command = [
-        *("wrk", f"-t{threads_for(connections)}", f"-c{connections}", f"-d{seconds}s"),
-        *(f"--timeout={TIMEOUT_SECONDS}s", "-s", str(file), contestant.url + script.path),
-    ]
-    own, wrk, machine = contestant.cpu_seconds(), _of_children(), _of_machine()
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        output, _ = await process.communicate()
-    finally:
-        # Ctrl-C ends the load too, and not only the wait for it.
-        if process.returncode is None:
-            process.kill()
-    own = contestant.cpu_seconds() - own
-    machine = _of_machine() - machine - (_of_children() - wrk)
-    try:
-        told = json.loads(output.decode().splitlines()[-1])
-    except (ValueError, IndexError):
-        raise click.ClickException(f"wrk printed something else:\n{output.decode()}") from None
-    requests = max(told["requests"], 1)
-    return Measured(
-        requests=told["requests"],
-        seconds=told["microseconds"] / 1e6,
-        cpu_us=own / requests * 1e6,
-        machine_us=machine / requests * 1e6,
-        p50=told["p50"] / 1000,
-        p99=told["p99"] / 1000,
-        accepted_p99=told["accepted_p99"] / 1000,
-        refused=told["refused"],
-        failed=told["failed"],
-    )
-
-
-def threads_for(connections: int) -> int:
-    """How many of wrk's threads it takes; more would take the cores from who is measured."""
-    return 1 if connections <= 512 else 2
-
-
-def require_wrk(connections: int) -> None:
-    """See that there is wrk, and that so many connections can be opened at once.
-
-    Raises:
-        click.ClickException: there is not, or they cannot.
-    """
-    if shutil.which("wrk") is None:
-        raise click.ClickException("wrk is not installed.")
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Handed on to whatever is started here: servers need as many.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # nginx opens two for a client whose page it does not have.
-    if hard != resource.RLIM_INFINITY and 2 * connections + 200 > hard:
-        raise click.ClickException(
-            f"A process may open {hard} files and {connections} connections take more; see ulimit."
-        )
-    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    if 2 * connections > last - first:
-        raise click.ClickException(f"There are {last - first} local ports, which is too few.")
-
-
-def _of_children() -> float:
-    """CPU seconds of wrk: of all processes that were started here and have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _of_machine() -> float:
-    """CPU seconds that the whole machine has worked."""
-    line = Path("/proc/stat").read_text().partition("\n")[0]
-    user, nice, system, _idle, _wait, irq, softirq = map(int, line.split()[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
