@@ -34,6 +34,11 @@ ACCOUNT_BY_EMAIL = _account.where(_users.c.email_key == bindparam("key", type_=S
 RIGHTS = select(_users.c.role, _users.c.disabled).where(_users.c.id == _user_id)
 """What an account may do; takes ``user_id``."""
 
+USABLE = select(_users.c.id).where(
+    _users.c.id.in_(bindparam("user_ids", type_=Id, expanding=True)), _users.c.disabled.is_(False)
+)
+"""Which accounts may go on; takes ``user_ids``."""
+
 _times = (
     select(_guesses.c.times)
     .where(_guesses.c.subject == bindparam("subject", type_=String))

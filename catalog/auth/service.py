@@ -407,8 +407,9 @@ async def require_account(session: AsyncSession | AsyncConnection, *, user_id: i
 
 async def usable_accounts(session: AsyncSession, *, user_ids: Iterable[int]) -> set[int]:
     """Which of the accounts may go on calling."""
-    usable = select(User.id).where(User.id.in_(sorted(user_ids)), User.disabled.is_(False))
-    return set(await session.scalars(usable))
+    connection = await session.connection()
+    rows = await connection.execute(queries.USABLE, {"user_ids": sorted(user_ids)})
+    return set(rows.scalars())
 
 
 async def keep_an_admin(session: AsyncSession, *, without: int) -> None:

@@ -16,6 +16,7 @@ the least ``max_allowed_packet`` that supported servers come with."""
 _NUMBER_BYTES = 24
 
 _STEP = text("SELECT @@auto_increment_increment")
+_STEP_KEY = "auto_increment_increment"
 _LAST_ID = text("SELECT last_insert_rowid()")
 
 
@@ -53,13 +54,14 @@ async def insert_numbered_rows(
     """The same for a model whose table numbers its rows itself.
 
     Returns:
-        the rows' ids, in their order and ascending. On Galera they are others when a node joins or
-        leaves the cluster just then: who goes on with them must notice, and raise ``Outdated``.
+        the rows' ids, in their order and ascending. On Galera they are others when a node has
+        joined or left the cluster meanwhile: who goes on with them must notice, call
+        ``forget_step``, and raise ``Outdated``.
     """
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     # One statement's ids are evenly apart, by more than one in some clusters. It knows its number
     # of rows, and so InnoDB sets them aside all at once, in every innodb_autoinc_lock_mode.
-    step = 1 if on_sqlite or len(rows) == 1 else int(await session.scalar(_STEP))
+    step = 1 if on_sqlite or len(rows) == 1 else await _step(session)
     ids: list[int] = []
     for piece in _pieces(rows):
         first_id = await _insert(session, model, columns, piece)
@@ -68,6 +70,19 @@ async def insert_numbered_rows(
             first_id = int(await session.scalar(_LAST_ID)) - len(piece) + 1
         ids += range(first_id, first_id + len(piece) * step, step)
     return ids
+
+
+async def _step(session: AsyncSession) -> int:
+    """How far apart ids are; asked once on each connection, whose own setting it is."""
+    info = (await session.connection()).info
+    if _STEP_KEY not in info:
+        info[_STEP_KEY] = int(await session.scalar(_STEP))
+    return int(info[_STEP_KEY])
+
+
+async def forget_step(session: AsyncSession) -> None:
+    """Ask anew how far apart ids are: ids were found to be others than we took them for."""
+    (await session.connection()).info.pop(_STEP_KEY, None)
 
 
 async def _insert(

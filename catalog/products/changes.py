@@ -38,6 +38,13 @@ _log = ProductChange.__table__.c
 _LOG_COLUMNS = ("position", "type", "product_id", "version", "at")
 
 _POSITION = select(ChangeCounter.position)
+
+_counter = cast("Table", ChangeCounter.__table__)
+_taken = _counter.c.position + bindparam("count", type_=Id)
+_taking = update(_counter).where(_counter.c.id == 1)
+# The servers' LAST_INSERT_ID(expr): the answer to the UPDATE itself tells the new value.
+_TAKE = _taking.values(position=func.last_insert_id(_taken))
+_TAKE_RETURNING = _taking.values(position=_taken).returning(_counter.c.position)
 _OLDEST = select(_log.position, _log.at).order_by(_log.position)
 
 _OWN_COLUMNS = (_log.position, _log.type, _log.product_id, _log.version, rfc3339(_log.at))
@@ -126,18 +133,11 @@ async def record_created(session: AsyncSession, product_ids: Sequence[int], *, a
 
 async def _take(session: AsyncSession, count: int) -> int:
     """The last of that many positions; the others wait for ours to be committed."""
-    following = update(ChangeCounter).where(ChangeCounter.id == 1)
-    result: Any
-    if session.get_bind().dialect.name == "sqlite":
-        following = following.values(position=ChangeCounter.position + count)
-        result = await session.execute(following.returning(ChangeCounter.position))
+    connection = await session.connection()
+    if connection.dialect.name == "sqlite":
+        result = await connection.execute(_TAKE_RETURNING, {"count": count})
         return int(result.scalar_one())
-    # Tells the new value in the answer to the UPDATE itself (the servers' LAST_INSERT_ID(expr)).
-    value = func.last_insert_id(ChangeCounter.position + count)
-    result = await session.execute(
-        following.values(position=value), execution_options={"synchronize_session": False}
-    )
-    return int(result.lastrowid)
+    return int((await connection.execute(_TAKE, {"count": count})).lastrowid)
 
 
 async def current_position(connection: AsyncConnection | AsyncSession) -> int:

@@ -15,6 +15,7 @@ from catalog.db.columns import now, rfc3339_text
 from catalog.db.database import Outdated
 from catalog.db.statements import (
     affected_rows,
+    forget_step,
     insert_numbered_rows,
     insert_rows,
     stored_instant,
@@ -318,6 +319,7 @@ async def insert_unlogged(
         # The ids are not those that the rows got, because the step between ids has changed since
         # it was read: a node has joined the cluster or left it. It cannot go unnoticed, since each
         # of these rows needs a product that has none yet.
+        await forget_step(session)
         raise Outdated from error
     return ids
 
