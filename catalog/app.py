@@ -130,7 +130,11 @@ def _products(database: Database, settings: Settings) -> Products:
         pages.forget()
         return outcomes
 
-    creates = Writer(create, patience=settings.database_pool_timeout)
+    creates = Writer(
+        create,
+        patience=settings.database_pool_timeout,
+        has_readers=lambda: pages.is_in_demand,
+    )
     return Products(pages, creates, Feed(database))
 
 

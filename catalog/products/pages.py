@@ -201,6 +201,15 @@ class Pages:
         self._kept: OrderedDict[Hashable, Rendered] = OrderedDict()
         self._kept_bytes = 0
         self._max_kept_bytes = kept_bytes
+        self._reads_before = self._reads_since = 0
+
+    @property
+    def is_in_demand(self) -> bool:
+        """Whether pages were asked for, and not just once, before or since the last commit.
+
+        nginx asks for one, too, to see whether anything has changed.
+        """
+        return max(self._reads_before, self._reads_since) > 1
 
     async def read(self, asked: Asked) -> Rendered:
         """A page as it is now.
@@ -209,6 +218,7 @@ class Pages:
             Overloaded: too many others are being read.
             DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
         """
+        self._reads_since += 1
         kept = self._kept.get(asked.key)
         if kept is not None and await self._position.read() == kept.position:
             if asked.key in self._kept:
@@ -235,6 +245,7 @@ class Pages:
         """
         self._kept.clear()
         self._kept_bytes = 0
+        self._reads_before, self._reads_since = self._reads_since, 0
 
     async def _read_position(self, begin: Callable[[], None]) -> int:
         try:

@@ -1,8 +1,11 @@
 """Writes that wait together share one transaction.
 
 A commit costs a flush to disk and a turn at the change counter, however much it writes. One batch
-runs at a time, and what arrives meanwhile is the next one: nobody waits for a timer, and a write
-that comes alone is a batch of one.
+runs at a time, and what arrives meanwhile is the next one; a write that comes alone is a batch of
+one, and goes at once.
+
+A commit also makes every page of the list stale. So while pages are read, several who write at once
+let them stand for a moment: that is what readers gain from, and the next batch is larger.
 """
 
 import asyncio
@@ -21,6 +24,9 @@ R = TypeVar("R")
 
 MAX_BATCH = 256
 """Writes in one transaction."""
+
+REST_SECONDS = 0.02
+"""From a batch of several to the next one, while pages are read."""
 
 MAX_WAITING = 4096
 """Writes that may wait; more of them are refused at once."""
@@ -41,15 +47,19 @@ class Writer(Generic[W, R]):
         commit: does a batch in one transaction; tells of each write, in order, what came of it or
             why it was refused. It raises CatalogError when nothing was done.
         patience: seconds that a write may wait for its batch to begin.
+        has_readers: whether many have read since the last batch.
     """
 
     def __init__(
         self,
         commit: Callable[[Sequence[W]], Awaitable[Sequence[R | CatalogError]]],
         patience: float,
+        has_readers: Callable[[], bool] = lambda: False,
     ) -> None:
         self._commit = commit
         self._patience = patience
+        self._has_readers = has_readers
+        self._rest_until = 0.0
         self._waiting: deque[_Waiting[W, R]] = deque()
         self._keys: set[Hashable] = set()
         self._running: asyncio.Task[None] | None = None
@@ -91,17 +101,22 @@ class Writer(Generic[W, R]):
 
     async def _run(self) -> None:
         try:
-            while batch := take_batch(
-                self._waiting, MAX_BATCH, patience=self._patience, reason="creates"
-            ):
+            while batch := await self._next_batch():
                 WRITE_BATCH_SIZE.observe(len(batch))
                 if len(batch) > 1:
                     await self._do(batch)
+                    self._rest_until = asyncio.get_running_loop().time() + REST_SECONDS
                 else:
                     # What is logged, and traced, of one alone is its own.
                     await asyncio.create_task(self._do(batch), context=batch[0].context)
         finally:
             self._running = None
+
+    async def _next_batch(self) -> list[_Waiting[W, R]]:
+        rest = self._rest_until - asyncio.get_running_loop().time()
+        if rest > 0 and self._waiting and self._has_readers():
+            await asyncio.sleep(rest)
+        return take_batch(self._waiting, MAX_BATCH, patience=self._patience, reason="creates")
 
     async def _do(self, batch: list[_Waiting[W, R]], *, alone: bool = False) -> None:
         try:

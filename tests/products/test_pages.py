@@ -286,6 +286,24 @@ class TestKeeping:
         assert reads.pages > 0
 
 
+class TestDemand:
+    @pytest.mark.parametrize(("reads", "expected"), [(1, False), (2, True)])
+    async def test_it_is_told_of_the_time_since_a_commit_and_before_it(
+        self, app: Quart, database: Database, reads: int, expected: bool
+    ) -> None:
+        pages = Pages(database)
+        assert not pages.is_in_demand
+
+        for _ in range(reads):
+            await pages.read(asked(app))
+
+        assert pages.is_in_demand is expected
+        pages.forget()
+        assert pages.is_in_demand is expected
+        pages.forget()
+        assert not pages.is_in_demand
+
+
 class TestTogether:
     async def test_pages_that_wait_together_are_those_that_come_alone(
         self, app: Quart, ada: Caller, database: Database, reads: Reads

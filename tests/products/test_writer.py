@@ -8,6 +8,7 @@ from contextvars import ContextVar
 import pytest
 
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable, KeyInUse
+from catalog.products import writer as writers
 from catalog.products.writer import MAX_BATCH, MAX_WAITING, Writer
 
 
@@ -115,6 +116,37 @@ class TestBatches:
 
         assert table.rows == [1, 2, 3]
         await asyncio.gather(*tasks)
+
+
+class TestReaders:
+    @pytest.mark.parametrize("has_readers", [True, False])
+    async def test_among_them_several_writers_rest_and_are_more_the_next_time(
+        self, table: Table, has_readers: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writers, "REST_SECONDS", 0.3)
+        writer = Writer(table.commit, patience=30, has_readers=lambda: has_readers)
+        async with table.held_up():
+            tasks = [*await started(writer, [1]), *await started(writer, [2, 3])]
+        await asyncio.gather(*tasks)
+
+        tasks = await started(writer, [4])
+        await asyncio.sleep(0.01)
+        tasks += await started(writer, [5])
+        await asyncio.gather(*tasks)
+
+        assert table.batches == [[1], [2, 3], *([[4, 5]] if has_readers else [[4], [5]])]
+
+    async def test_a_lone_writer_waits_for_nobody(
+        self, table: Table, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writers, "REST_SECONDS", 3600)
+        writer = Writer(table.commit, patience=30, has_readers=lambda: True)
+
+        async with asyncio.timeout(30):
+            for write in range(3):
+                await writer.write(write)
+
+        assert table.batches == [[0], [1], [2]]
 
 
 class TestContexts:
