@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -293,7 +293,8 @@ class TestCache:
         await shop.proxy.caching()
         async with shop.client() as anyone:
             position = int((await anyone.get(path)).headers["catalog-position"])
-            with sqlite3.connect(shop.database) as backup:
+            # The first closes it, the second commits.
+            with closing(sqlite3.connect(shop.database)) as backup, backup:
                 backup.execute("UPDATE change_counter SET position = position - 1")
                 backup.execute("DELETE FROM product_changes WHERE position = ?", [position])
                 backup.execute("UPDATE products SET price = 7 WHERE id = ?", path.split("/")[3:])
