@@ -131,9 +131,7 @@ def _products(database: Database, settings: Settings) -> Products:
         return outcomes
 
     creates = Writer(
-        create,
-        patience=settings.database_pool_timeout,
-        has_readers=lambda: pages.is_in_demand,
+        create, patience=settings.database_pool_timeout, has_readers=pages.is_in_demand
     )
     return Products(pages, creates, Feed(database))
 

@@ -38,6 +38,7 @@ _log = ProductChange.__table__.c
 _LOG_COLUMNS = ("position", "type", "product_id", "version", "at")
 
 _POSITION = select(ChangeCounter.position)
+_OLDEST = select(_log.position, _log.at).order_by(_log.position)
 
 _counter = cast("Table", ChangeCounter.__table__)
 _taken = _counter.c.position + bindparam("count", type_=Id)
@@ -45,7 +46,6 @@ _taking = update(_counter).where(_counter.c.id == 1)
 # The servers' LAST_INSERT_ID(expr): the answer to the UPDATE itself tells the new value.
 _TAKE = _taking.values(position=func.last_insert_id(_taken))
 _TAKE_RETURNING = _taking.values(position=_taken).returning(_counter.c.position)
-_OLDEST = select(_log.position, _log.at).order_by(_log.position)
 
 _OWN_COLUMNS = (_log.position, _log.type, _log.product_id, _log.version, rfc3339(_log.at))
 

@@ -203,7 +203,6 @@ class Pages:
         self._max_kept_bytes = kept_bytes
         self._reads_before = self._reads_since = 0
 
-    @property
     def is_in_demand(self) -> bool:
         """Whether pages were asked for, and not just once, before or since the last commit.
 

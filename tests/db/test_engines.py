@@ -2,16 +2,11 @@
 
 import asyncio
 import sqlite3
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from sqlalchemy import URL, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -20,6 +15,7 @@ from catalog.db.database import Database
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import DatabaseUnavailable
 from catalog.settings import Settings
+from tests.certificates import self_signed
 from tests.db.support import Open, answer, on_mariadb, on_mysql, on_servers, on_sqlite
 from tests.engines import Engine, settings_for
 
@@ -185,21 +181,9 @@ class TestServer:
 
 def foreign_authority(folder: Path) -> Path:
     """A certificate authority that has nothing to do with any server."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Somebody else's authority")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    _, certificate = self_signed("Somebody else's authority", is_authority=True)
     path = folder / "ca.pem"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(certificate)
     return path
 
 

@@ -292,16 +292,16 @@ class TestDemand:
         self, app: Quart, database: Database, reads: int, expected: bool
     ) -> None:
         pages = Pages(database)
-        assert not pages.is_in_demand
+        assert not pages.is_in_demand()
 
         for _ in range(reads):
             await pages.read(asked(app))
 
-        assert pages.is_in_demand is expected
+        assert pages.is_in_demand() is expected
         pages.forget()
-        assert pages.is_in_demand is expected
+        assert pages.is_in_demand() is expected
         pages.forget()
-        assert not pages.is_in_demand
+        assert not pages.is_in_demand()
 
 
 class TestTogether:

@@ -130,6 +130,7 @@ class TestReaders:
         await asyncio.gather(*tasks)
 
         tasks = await started(writer, [4])
+        # Long enough for it to be done, if it does not wait.
         await asyncio.sleep(0.01)
         tasks += await started(writer, [5])
         await asyncio.gather(*tasks)

@@ -98,6 +98,16 @@ def patient(text: str) -> str:
     return text.replace("proxy_cache_lock_timeout 10ms", "proxy_cache_lock_timeout 5s")
 
 
+def crowded(text: str) -> str:
+    """Few clients are taken for thousands."""
+    return text.replace("    default 0;", "    default crowd;")
+
+
+def hasty_crowd(text: str) -> str:
+    """The same, and they ask as soon as a page is late: the control."""
+    return crowded(text).replace("proxy_cache_lock_timeout 3s", "proxy_cache_lock_timeout 500ms")
+
+
 def strict(text: str) -> str:
     """A page is kept if it is the newest when it arrives, and not when it was asked for."""
     return text.replace("Number(r.variables.catalog_expected)", "highest(ngx.shared.catalog)")
@@ -365,3 +375,22 @@ class TestCache:
         assert answers[0].headers["catalog-position"] == "5"
         assert late.headers["catalog-position"] == "6"
         assert service.asked == asked + 1
+
+    @pytest.mark.parametrize(("edit", "asked"), [(crowded, 1), (hasty_crowd, 3)])
+    async def test_a_crowd_waits_for_a_page_that_is_late(self, edit: Edit, asked: int) -> None:
+        async with SlowPage().run() as service, nginx(service.url, edit=edit) as proxy:
+            await proxy.caching()
+            connections = [await Connection.open(proxy.url) for _ in range(3)]
+            for connection in connections:
+                await connection.send(
+                    f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode()
+                )
+                await until(lambda: service.asked)
+            # nginx looks whether it is there after 500 ms.
+            await asyncio.sleep(0.8)
+            service.delivery.set()
+
+            for connection in connections:
+                assert (await connection.answer()).status == 200
+                await connection.close()
+        assert service.asked == asked
