@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pymysql.converters import escape_string
 from sqlalchemy import CursorResult, Delete, Update, text
@@ -17,6 +18,8 @@ _NUMBER_BYTES = 24
 
 _STEP = text("SELECT @@auto_increment_increment")
 _STEP_KEY = "auto_increment_increment"
+# How often it was found to have changed, by engine.
+_step_changes: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _LAST_ID = text("SELECT last_insert_rowid()")
 
 
@@ -74,15 +77,19 @@ async def insert_numbered_rows(
 
 async def _step(session: AsyncSession) -> int:
     """How far apart ids are; asked once on each connection, whose own setting it is."""
+    changes = _step_changes.get(session.get_bind(), 0)
     info = (await session.connection()).info
-    if _STEP_KEY not in info:
-        info[_STEP_KEY] = int(await session.scalar(_STEP))
-    return int(info[_STEP_KEY])
+    known_at, step = info.get(_STEP_KEY, (None, 0))
+    if known_at != changes:
+        step = int(await session.scalar(_STEP))
+        info[_STEP_KEY] = changes, step
+    return int(step)
 
 
-async def forget_step(session: AsyncSession) -> None:
-    """Ask anew how far apart ids are: ids were found to be others than we took them for."""
-    (await session.connection()).info.pop(_STEP_KEY, None)
+def forget_step(session: AsyncSession) -> None:
+    """Ask anew how far apart ids are, on all connections: a cluster has changed under them."""
+    bind = session.get_bind()
+    _step_changes[bind] = _step_changes.get(bind, 0) + 1
 
 
 async def _insert(

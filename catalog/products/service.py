@@ -319,7 +319,7 @@ async def insert_unlogged(
         # The ids are not those that the rows got, because the step between ids has changed since
         # it was read: a node has joined the cluster or left it. It cannot go unnoticed, since each
         # of these rows needs a product that has none yet.
-        await forget_step(session)
+        forget_step(session)
         raise Outdated from error
     return ids
 

@@ -8,6 +8,7 @@ from sqlalchemy import event, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import Role, User
+from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, NotFound
 from catalog.products.models import Offer
@@ -17,6 +18,7 @@ from catalog.products.service import (
     Wanted,
     create_products,
     delete_product,
+    insert_unlogged,
     list_products,
 )
 from tests.db.support import on_servers
@@ -102,6 +104,29 @@ class TestCreateProduct:
         outcomes = await database.transaction(create)
 
         assert len(attempts) == 2
+        assert await listed(database) == [each.product for each in reversed(outcomes)]
+
+    @on_servers
+    async def test_what_one_connection_finds_out_about_ids_all_of_them_ask_anew(
+        self, database: Database
+    ) -> None:
+        offers = [lamp(ADA, f"Lamp {n}").offer for n in range(3)]
+        # More than there are attempts at a transaction.
+        connections = asyncio.Barrier(5)
+
+        async def learn(session: AsyncSession) -> None:
+            await insert_unlogged(session, offers, at=now())
+            await session.execute(text("SET SESSION auto_increment_increment = 3"))
+            await connections.wait()
+            raise NotFound
+
+        learners = (database.transaction(learn) for _ in range(connections.parties))
+        for outcome in await asyncio.gather(*learners, return_exceptions=True):
+            assert isinstance(outcome, NotFound)
+
+        creates = [lamp(ADA, f"Lamp {n}") for n in range(3)]
+        outcomes = await database.transaction(create_products, creates)
+
         assert await listed(database) == [each.product for each in reversed(outcomes)]
 
     async def test_accounts_that_are_disabled_or_gone_are_refused(self, database: Database) -> None:
