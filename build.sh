@@ -16,6 +16,9 @@ Usage: ./build.sh <command> [arguments]
            CATALOG_TEST_MYSQL_URL leads, on MySQL, with a Redis of their own;
            arguments go to pytest:
            ./build.sh test --engine sqlite -k products
+  faults   set up, then put the service to the test under faults: databases, processes,
+           clients and input that fail or attack; 6 minutes, or 2 hours with --full;
+           other arguments go to pytest: ./build.sh faults -k database
   bench    set up, then measure the service beside its peers, which get a folder of
            their own, on a MySQL or MariaDB of its own or on one that you give:
            ./build.sh bench --url mysql://… --workload hot --peer litestar --write;
@@ -419,6 +422,15 @@ run_tests() {
   exec "$venv/bin/python" -m pytest "$@"
 }
 
+# One check at a time: they load the machine, and measure.
+run_faults() {
+  setup_tools
+  want_mariadb
+  want_redis
+  want_nginx
+  exec "$venv/bin/python" -m pytest -m faults --timeout 3600 tests/faults "$@"
+}
+
 bench() {
   setup_tools
   setup_peers
@@ -577,6 +589,7 @@ case ${1:-help} in
   setup) setup ;;
   run) serve "${@:2}" ;;
   test) run_tests "${@:2}" ;;
+  faults) run_faults "${@:2}" ;;
   bench) bench "${@:2}" ;;
   up) up "${@:2}" ;;
   down) down "${@:2}" ;;

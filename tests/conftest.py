@@ -39,6 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=engines.NAMES,
         help="run database tests only on this engine (may be repeated)",
     )
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="run the fault suite in its full size: up to 2 hours instead of 6 minutes",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

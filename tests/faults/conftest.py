@@ -1,0 +1,41 @@
+"""Fixtures of the fault suite; ``./build.sh faults`` runs it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.figures import Figures
+from tests.faults.scale import FULL, SHORT, Scale
+from tests.server.service import Catalog
+
+FIGURES = pytest.StashKey[Figures]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = Figures()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if table := config.stash[FIGURES].table():
+        terminalreporter.section("figures")
+        terminalreporter.write(f"{table}\n")
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> Scale:
+    """How much each check does."""
+    return FULL if request.config.getoption("--full") else SHORT
+
+
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Where a check notes what it has measured."""
+    return request.config.stash[FIGURES]
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    """The service as a process of its own, yet to be started."""
+    return Catalog(tmp_path)

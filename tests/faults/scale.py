@@ -1,0 +1,83 @@
+"""Sizes of the fault suite: short for every change, full for a release."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much each check does.
+
+    Attributes:
+        name: ``short`` (all checks within 6 minutes) or ``full`` (within 2 hours).
+        acknowledgements: of writes, over all kills.
+        kills: of the database and of processes, at random moments.
+        worker_kills: of each worker, under load.
+        reloads: rolling ones, under load.
+        requests: through nginx over kills and reloads.
+        deadlocks: forced ones.
+        resets: connections between service and database that are reset.
+        slow_clients: connections of each kind: heads, bodies, readers.
+        idle_clients: connections through nginx that ask for nothing.
+        cases: generated requests for each operation of the OpenAPI document.
+        machine_runs: runs of the state machines on each engine.
+        machine_steps: steps of each run.
+        generated_requests: that every engine answers alike.
+        fuzz_inputs: inputs for each parser.
+        soak_seconds: of mixed load.
+    """
+
+    name: str
+    acknowledgements: int
+    kills: int
+    worker_kills: int
+    reloads: int
+    requests: int
+    deadlocks: int
+    resets: int
+    slow_clients: int
+    idle_clients: int
+    cases: int
+    machine_runs: int
+    machine_steps: int
+    generated_requests: int
+    fuzz_inputs: int
+    soak_seconds: int
+
+
+SHORT = Scale(
+    name="short",
+    acknowledgements=2_000,
+    kills=2,
+    worker_kills=2,
+    reloads=2,
+    requests=4_000,
+    deadlocks=20,
+    resets=100,
+    slow_clients=100,
+    idle_clients=500,
+    cases=10,
+    machine_runs=10,
+    machine_steps=30,
+    generated_requests=200,
+    fuzz_inputs=5_000,
+    soak_seconds=20,
+)
+
+FULL = Scale(
+    name="full",
+    acknowledgements=50_000,
+    kills=10,
+    worker_kills=20,
+    reloads=20,
+    requests=100_000,
+    deadlocks=500,
+    resets=1_000,
+    slow_clients=500,
+    idle_clients=10_000,
+    cases=2_000,
+    machine_runs=500,
+    machine_steps=50,
+    generated_requests=5_000,
+    fuzz_inputs=500_000,
+    soak_seconds=1_800,
+)
