@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,6 +27,8 @@ from tests.load import clients, wrk
 from tests.load.contestants import (
     BEHIND_NGINX,
     CATALOG,
+    EARLIER,
+    EARLIER_BEHIND_NGINX,
     FILE,
     HOT_PATH,
     LIMIT,
@@ -81,6 +84,7 @@ class Options:
     connections: tuple[int, ...]
     workloads: tuple[str, ...]
     peers: tuple[str, ...]
+    earlier: Path | None = None
 
 
 @click.command()
@@ -102,6 +106,11 @@ class Options:
     type=click.IntRange(1, MOST_CONNECTIONS),
     help="64, 512 and 5,000 unless told.",
 )
+@click.option(
+    "--earlier",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="A clone of another release, set up by its own ./build.sh, to be measured beside.",
+)
 @click.option("--products", default=100_000, show_default=True, help="In the database at first.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 20))
 @click.option(
@@ -109,13 +118,13 @@ class Options:
 )
 @click.option("--write", is_flag=True, help="Write docs/performance.md's tables, and its chart.")
 @click.option("--peers-python", required=True, hidden=True)
-def main(url: str | None, write: bool, peers_python: str, **given: tuple[str, ...]) -> None:
+def main(url: str | None, write: bool, peers_python: str, **given: Any) -> None:
     """Measure the service beside its peers, and print tables in Markdown.
 
     Repeat --workload, --peer and --connections for several. MySQL is taken if there is one, else
     MariaDB; CATALOG_TEST_NGINX leads to an nginx with njs where the system has none.
     """
-    options = Options(**given)  # type: ignore[arg-type]  # by name
+    options = Options(**given)
     options = replace(
         options,
         workloads=options.workloads or tuple(each for each in WORKLOADS if each != "size"),
@@ -167,6 +176,12 @@ async def _start(stack: AsyncExitStack, ring: Ring, options: Options) -> dict[st
     if nginx_version():
         front = await stack.enter_async_context(ring.behind_nginx(catalog))
         found = [front, catalog]
+    if options.earlier is not None:
+        earlier = await stack.enter_async_context(ring.catalog(options.earlier))
+        if nginx_version():
+            behind = ring.behind_nginx(earlier, options.earlier)
+            found.append(await stack.enter_async_context(behind))
+        found.append(earlier)
     for name in options.peers:
         found.append(await stack.enter_async_context(ring.peer(name)))
     if nginx_version():
@@ -194,8 +209,8 @@ def _weigh(contestants: Mapping[str, Contestant]) -> str:
 async def _idle(contestants: Mapping[str, Contestant]) -> str:
     """What all of them take from whoever has its turn."""
     # nginx counts the service that is behind it as its own.
-    twice = CATALOG if BEHIND_NGINX in contestants else None
-    servers = [each for each in contestants.values() if each.name != twice]
+    twice = {CATALOG, EARLIER} if BEHIND_NGINX in contestants else set()
+    servers = [each for each in contestants.values() if each.name not in twice]
     before = sum(each.cpu_seconds() for each in servers)
     await asyncio.sleep(IDLE_SECONDS)
     used = sum(each.cpu_seconds() for each in servers) - before
@@ -235,20 +250,25 @@ class Bench:
 
     async def run(self) -> None:
         """Run the workloads that were chosen."""
-        direct = [CATALOG, *self._options.peers]
-        first = BEHIND_NGINX if BEHIND_NGINX in self._contestants else CATALOG
+        direct = self._present(CATALOG, EARLIER, *self._options.peers)
+        mixed = self._present(BEHIND_NGINX, EARLIER_BEHIND_NGINX, *self._options.peers)
+        if BEHIND_NGINX not in self._contestants:
+            mixed = direct
         runs: dict[str, Callable[[], Awaitable[None]]] = {
             "hot": partial(self._rates, "hot", list(self._contestants), self._hot),
             "random": partial(self._rates, "random", direct, self._random_pages),
             "logins": self._log_ins,
             "overload": partial(self._overload, direct),
             "create": partial(self._rates, "create", direct, self._create),
-            "mix": partial(self._rates, "mix", [first, *self._options.peers], self._mix),
+            "mix": partial(self._rates, "mix", mixed, self._mix),
             "tls": self._over_tls,
         }
         for workload, run in runs.items():
             if workload in self._options.workloads:
                 await run()
+
+    def _present(self, *names: str) -> list[str]:
+        return [name for name in names if name in self._contestants]
 
     def _hot(self, _contestant: Contestant) -> Script:
         return wrk.page(HOT_PATH)
@@ -274,7 +294,7 @@ class Bench:
 
     async def _over_tls(self) -> None:
         """Let nginx take turns with cached pages and with the file."""
-        names = [name for name in (BEHIND_NGINX, FILE) if name in self._contestants]
+        names = self._present(BEHIND_NGINX, EARLIER_BEHIND_NGINX, FILE)
         await self._rates("tls", names, lambda _: Streams(HOT_PATH), most=MOST_TLS_CONNECTIONS)
 
     async def _rates(
@@ -329,7 +349,7 @@ class Bench:
             return None
 
     async def _log_ins(self) -> None:
-        names = [each for each in (CATALOG, "obvious") if each in self._contestants]
+        names = self._present(CATALOG, EARLIER, "obvious")
         requests = [login_of(username_of(number), PASSWORD) for number in range(1, ACCOUNTS + 1)]
         for number in range(1, self._options.rounds + 1):
             for name in names:

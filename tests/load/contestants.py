@@ -25,7 +25,16 @@ from sqlalchemy import URL
 from catalog.auth.samples import username_of
 from tests.engines import tied_to_us
 from tests.load.tls import certify, listener
-from tests.server.nginx import NGINX, TEMPORARY, free_ports, has_njs, nginx, own_folder, without_njs
+from tests.server.nginx import (
+    NGINX,
+    SHIPPED,
+    TEMPORARY,
+    free_ports,
+    has_njs,
+    nginx,
+    own_folder,
+    without_njs,
+)
 from tests.server.processes import GONE
 
 WORKERS = 2
@@ -40,6 +49,10 @@ TOKEN_SECONDS = 86_400
 CATALOG = "catalog"
 BEHIND_NGINX = "catalog-nginx"
 FILE = "nginx-file"
+EARLIER = "earlier"
+EARLIER_BEHIND_NGINX = "earlier-nginx"
+COUNTERPARTS = {CATALOG: EARLIER, BEHIND_NGINX: EARLIER_BEHIND_NGINX}
+"""Another release of the service, by what it is compared with."""
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -103,7 +116,7 @@ class Contestant:
     """A server that listens.
 
     Attributes:
-        name: ``CATALOG``, ``BEHIND_NGINX``, ``FILE`` or one of ``PEERS``.
+        name: ``CATALOG``, ``BEHIND_NGINX``, their ``COUNTERPARTS``, ``FILE`` or one of ``PEERS``.
         title: what it is called in tables.
         url: where it listens.
         pids: its processes; those that they have started are its too.
@@ -124,7 +137,7 @@ class Contestant:
 
     def token(self) -> str:
         """A token for creates, of the first sample account."""
-        if self.name in {CATALOG, BEHIND_NGINX, "obvious"}:
+        if self.name not in PEERS or self.name == "obvious":
             body = {"username": username_of(1), "password": PASSWORD}
             return str(json.loads(self.ask("/api/auth/login", body))["access_token"])
         claims = {"sub": "1", "exp": int(time.time()) + TOKEN_SECONDS}
@@ -204,29 +217,45 @@ class Ring:
             raise click.ClickException(f"catalog {command[0]} failed.")
 
     @asynccontextmanager
-    async def catalog(self) -> AsyncIterator[Contestant]:
-        """Run the service."""
+    async def catalog(self, checkout: Path | None = None) -> AsyncIterator[Contestant]:
+        """Run the service.
+
+        Args:
+            checkout: a clone of another release that is set up; None for this one.
+        """
         command = "catalog serve --bind 127.0.0.1:{port} --workers {workers}"
-        async with self._serving(sys.executable, command, CATALOG, self.environment()) as (
+        name, title, python = CATALOG, "the service", sys.executable
+        if checkout is not None:
+            name, title = EARLIER, "an earlier release"
+            python = str(checkout / ".venv" / "bin" / "python")
+        async with self._serving(python, command, name, self.environment(), folder=checkout) as (
             pid,
             url,
         ):
-            yield Contestant(CATALOG, "the service", url, (pid,))
+            yield Contestant(name, title, url, (pid,))
 
     @asynccontextmanager
-    async def behind_nginx(self, catalog: Contestant) -> AsyncIterator[Contestant]:
-        """Run nginx before the service, with the configuration that is shipped."""
+    async def behind_nginx(
+        self, catalog: Contestant, checkout: Path | None = None
+    ) -> AsyncIterator[Contestant]:
+        """Run nginx before the service, with the configuration that is shipped.
+
+        Args:
+            catalog: the service.
+            checkout: whose configuration; None for the one of this release.
+        """
         with own_folder() as folder:
             port = _free_port()
             certify(folder)
             edit = partial(_as_shipped, tls=listener(folder, port))
-            async with nginx(catalog.url, edit=edit) as front:
+            shipped = SHIPPED if checkout is None else checkout / "docker" / "nginx"
+            async with nginx(catalog.url, edit=edit, shipped=shipped) as front:
                 pid = int((front.folder / "nginx.pid").read_text())
                 if has_njs():
                     await front.caching()
                 yield Contestant(
-                    BEHIND_NGINX,
-                    "the service, through nginx",
+                    BEHIND_NGINX if checkout is None else EARLIER_BEHIND_NGINX,
+                    f"{catalog.title}, through nginx",
                     front.url,
                     (pid, *catalog.pids),
                     tls_url=f"https://127.0.0.1:{port}",
@@ -271,7 +300,13 @@ class Ring:
 
     @asynccontextmanager
     async def _serving(
-        self, python: str, command: str, name: str, environment: Mapping[str, str]
+        self,
+        python: str,
+        command: str,
+        name: str,
+        environment: Mapping[str, str],
+        *,
+        folder: Path | None = None,
     ) -> AsyncIterator[tuple[int, str]]:
         port = _free_port()
         arguments = command.format(port=port, workers=WORKERS).split()
@@ -280,6 +315,7 @@ class Ring:
             process = await asyncio.create_subprocess_exec(
                 *(*tied_to_us(), python, "-m", *arguments),
                 env=environment,
+                cwd=folder,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

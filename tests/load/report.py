@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.load.contestants import FILE, PEERS
+from tests.load.contestants import COUNTERPARTS, EARLIER, FILE, PEERS
 from tests.load.measured import Measured
 from tests.load.wrk import TIMEOUT_SECONDS
 
@@ -18,12 +18,13 @@ DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 LEGEND = f"""\
-Requests/s counts answers with 2xx. "To best peer" and "to file" are ratios within a round, to the
-best of the Python peers and to nginx with the page as a file. CPU is per answer: of the server's
-processes, and of the whole machine, which is with the database and without the clients. Times are
-of the answers that came within a turn: with 5,000 connections and 500 answers a second, ten seconds
-pass before each has had one. Failed are connections that were refused or broke, and answers that
-took more than {TIMEOUT_SECONDS} s."""
+Requests/s counts answers with 2xx. "To earlier", "to best peer" and "to file" are ratios within a
+round: to another release of the service, to the best of the Python peers and to nginx with the page
+as a file. CPU is per answer: of the server's processes, and of the whole machine, which is with the
+database and without the clients. Times are of the answers that came within a turn: with 5,000
+connections and 500 answers a second, ten seconds pass before each has had one. Failed are
+connections that were refused or broke, and answers that took more than
+{TIMEOUT_SECONDS} s."""
 
 TITLES = {
     "hot": "The first page",
@@ -111,9 +112,13 @@ class Results:
 
     def _rate_table(self, workload: str) -> str:
         turns = [turn for turn in self.turns if turn.workload == workload]
-        rivals = {"to best peer": PEERS.keys(), "to file": {FILE}}
+        rivals: dict[str, Collection[str]] = {
+            "to earlier": COUNTERPARTS.values(),
+            "to best peer": PEERS.keys(),
+            "to file": {FILE},
+        }
         names = {turn.name for turn in turns}
-        rivals = {title: others for title, others in rivals.items() if names & others}
+        rivals = {title: others for title, others in rivals.items() if names & {*others}}
         head = ["connections", "server", "requests/s", *rivals]
         head += ["CPU µs", "machine µs", "p50 ms", "p99 ms", "not 2xx", "failed"]
         rows = []
@@ -136,7 +141,12 @@ class Results:
         if not any(each.requests for each in measured):
             failed = sum(each.failed for each in measured)
             return ["0", *[""] * (len(rivals) + 4), "0", f"{failed:,}"]
-        ratios = [_ratio(own, turns, others) for others in rivals]
+        name = own[0].name
+        ratios = [
+            # Each release with its like: straight, or through nginx.
+            _ratio(own, turns, {COUNTERPARTS.get(name, "")} if EARLIER in others else others)
+            for others in rivals
+        ]
         return [
             f"{_median(measured, lambda each: each.rate):,.0f}",
             *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),

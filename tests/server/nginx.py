@@ -84,7 +84,7 @@ def has_njs() -> bool:
 
 @asynccontextmanager
 async def nginx(
-    *urls: str, edit: Edit | None = None, folder: Path | None = None
+    *urls: str, edit: Edit | None = None, folder: Path | None = None, shipped: Path = SHIPPED
 ) -> AsyncIterator[Nginx]:
     """Run nginx before the service.
 
@@ -92,13 +92,14 @@ async def nginx(
         urls: of the service's instances, or of other nginx.
         edit: what to do to each of its files.
         folder: of an nginx that ran before, to go on with its cache.
+        shipped: the folder with the configuration.
     """
     with own_folder() as new:
         folder = folder or new
         edit = edit or (str if has_njs() else without_njs)
         with free_ports(2) as (port, origin):
             upstreams = tuple(url.removeprefix("http://") for url in urls)
-            _write(folder, upstreams, port, origin, edit)
+            _write(folder, upstreams, port, origin, edit, shipped)
         process = await asyncio.create_subprocess_exec(
             *tied_to_us(), *_command(folder), "-g", "daemon off;"
         )
@@ -139,7 +140,12 @@ def without_position(text: str) -> str:
 
 
 def _write(
-    folder: Path, upstreams: tuple[str, ...], port: int, origin: int, edit: Edit = str
+    folder: Path,
+    upstreams: tuple[str, ...],
+    port: int,
+    origin: int,
+    edit: Edit = str,
+    shipped: Path = SHIPPED,
 ) -> None:
     """Copy what is shipped, with the listener and the upstream that a site would write."""
     own = {
@@ -150,7 +156,7 @@ def _write(
         # So that tests can read it.
         " buffer=64k flush=1s": "",
     }
-    shutil.copytree(SHIPPED, folder, dirs_exist_ok=True)
+    shutil.copytree(shipped, folder, dirs_exist_ok=True)
     for file in folder.rglob("*.*"):
         if file.suffix in {".conf", ".js"}:
             text = file.read_text()
