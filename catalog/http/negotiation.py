@@ -18,8 +18,16 @@ NDJSON = "application/x-ndjson"
 CSV = "text/csv"
 EVENT_STREAM = "text/event-stream"
 
+_PROBLEM = "application/problem+json"
+
 _ATTRIBUTE = "catalog_offers"
-_WEIGHT = re.compile(r"q\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
+_WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+_BLANKS = " \t"
+# A comma or a semicolon inside a quoted string separates nothing (RFC 9110, section 5.6.4). The
+# quantifiers are possessive, so that time grows with the length alone, however quotes are nested.
+_QUOTED = r'"(?:[^"\\]|\\.)*+"?+'
+_ITEM = re.compile(rf'(?:[^,"]++|{_QUOTED})++', re.DOTALL)
+_PART = re.compile(rf'(?:[^;"]++|{_QUOTED})++', re.DOTALL)
 
 
 def offers(*media_types: str) -> Callable[[F], F]:
@@ -58,29 +66,51 @@ def wanted() -> str:
 
 
 def best_of(offered: tuple[str, ...], accept: str) -> str | None:
-    """The offer that a client likes best; of equals the one it names, then the first.
+    """Return the offer that a client likes best; of equals the one it names, then the first.
 
-    A media range's parameters other than the weight are ignored, because clients write
-    ``charset=utf-8`` there, and a weight that cannot be read counts as 1.
+    A media range is compared as a whole, so ``xapplication/json`` is not JSON. Its parameters other
+    than the weight are ignored, because clients write ``charset=utf-8`` there, and a weight that
+    cannot be read counts as 1. ``application/problem+json`` counts as JSON, after what is named
+    besides it.
     """
-    if not accept.strip():
+    weights = _weights(accept)
+    if not weights:
         return offered[0]
-    weights: dict[str, float] = {}
-    for item in accept.lower().split(","):
-        media_range, *parameters = (part.strip() for part in item.split(";"))
-        found = [weight for each in parameters if (weight := _WEIGHT.fullmatch(each))]
-        weights[media_range] = float(found[0].group(1)) if found else 1.0
     best, best_rank = None, (0.0, 0)
     for media_type in offered:
-        # The most specific range decides.
-        kind = media_type.partition("/")[0]
-        for specificity, media_range in ((3, media_type), (2, f"{kind}/*"), (1, "*/*")):
-            if media_range in weights:
-                rank = (weights[media_range], specificity)
-                if rank[0] > 0 and rank > best_rank:
-                    best, best_rank = media_type, rank
-                break
+        rank = _rank(media_type, weights)
+        if rank[0] > 0 and rank > best_rank:
+            best, best_rank = media_type, rank
     return best
+
+
+def _weights(accept: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for item in _ITEM.findall(accept.lower()):
+        # Empty elements of a list are ignored (RFC 9110, section 5.6.1.2).
+        if not item.strip(_BLANKS):
+            continue
+        parts = [part.strip(_BLANKS) for part in _PART.findall(item)]
+        # A range may be empty before its parameters, in which case it names nothing.
+        media_range, parameters = ("", parts) if item[0] == ";" else (parts[0], parts[1:])
+        found = next((match for each in parameters if (match := _WEIGHT.fullmatch(each))), None)
+        weights[media_range] = float(found.group(1)) if found else 1.0
+    return weights
+
+
+def _rank(media_type: str, weights: dict[str, float]) -> tuple[float, int]:
+    """Return the weight of a media type, and how exactly the client names it."""
+    if media_type in weights:
+        return weights[media_type], 3
+    kind = media_type.partition("/")[0]
+    rank = (0.0, 0)
+    for specificity, media_range in ((2, f"{kind}/*"), (1, "*/*")):
+        if media_range in weights:
+            rank = (weights[media_range], specificity)
+            break
+    if media_type == JSON and _PROBLEM in weights:
+        return max(rank, (weights[_PROBLEM], 0))
+    return rank
 
 
 async def _only_what_is_accepted() -> None:

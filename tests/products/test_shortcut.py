@@ -11,6 +11,8 @@ from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.products.schemas import PATH
 from catalog.settings import Rate, Settings
+from tests.db.support import on_sqlite
+from tests.http.accept_cases import ACCEPT_CASES
 from tests.products.test_pages import fill
 from tests.support import Caller, Response, problem_of
 
@@ -49,6 +51,22 @@ class TestShortcut:
         for tags in (etag, f'W/{etag}, "x"', '"x"', "*", "nonsense"):
             await self.is_the_same(anyone, "", {"If-None-Match": tags})
         assert (await anyone.get(PATH, headers={"If-None-Match": etag})).status_code == 304
+
+    @on_sqlite
+    async def test_accept_means_the_same_on_the_fast_path_and_behind_it(self, ada: Caller) -> None:
+        outcomes = {}
+        for case in ACCEPT_CASES:
+            # A token keeps a request off the fast path.
+            for token in (None, ""):
+                answer = await ada.get(PATH, headers={"Accept": case.accept}, token=token)
+                media_type = answer.headers["Content-Type"].partition(";")[0]
+                outcomes[case.accept, token] = (answer.status_code, media_type)
+
+        assert outcomes == {
+            (case.accept, token): (case.status, case.media_type or "application/problem+json")
+            for case in ACCEPT_CASES
+            for token in (None, "")
+        }
 
     async def test_it_is_taken_for_plain_requests_alone(self, ada: Caller, anyone: Caller) -> None:
         seen: list[str] = []
