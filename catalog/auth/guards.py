@@ -122,10 +122,11 @@ def token_among(values: Sequence[str]) -> str:
     """The same, of a request's ``Authorization`` fields."""
     if not values:
         raise TokenMissing
-    scheme, _, token = values[0].strip().partition(" ")
+    # Blanks of HTTP alone: str.strip() takes a no-break space for one as well.
+    scheme, _, token = values[0].strip(" \t").partition(" ")
     if scheme.lower() != "bearer":
         raise TokenMissing
-    token = token.strip()
+    token = token.strip(" ")
     if len(values) > 1 or not token or " " in token or not token.isascii():
         raise TokenInvalid
     return token

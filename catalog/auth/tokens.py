@@ -6,7 +6,7 @@ decoder of the service, and ``guards.py`` its one user.
 """
 
 import time
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -150,6 +150,8 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
         return bearer
 
     def _verified(self, token: str) -> Bearer:
+        if not _is_canonical(token):
+            raise TokenInvalid
         key = self._keys.find(_kid_of(token))
         if key is None:
             raise TokenInvalid
@@ -173,6 +175,25 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
         if bearer.kind is Kind.REFRESH and not key.is_secret:
             raise TokenInvalid
         return bearer
+
+
+def _is_canonical(token: str) -> bool:
+    """Tell whether a token is spelled as its parts encode: one token has one spelling.
+
+    base64url carries no padding, line breaks or other characters (RFC 7515, section 2) and its
+    unused bits are zero (RFC 4648, section 3.5). The library's decoder skips and ignores them all.
+    """
+    parts = token.split(".")
+    if len(parts) != 3:
+        return False
+    try:
+        return all(
+            urlsafe_b64encode(urlsafe_b64decode(part + "=" * (-len(part) % 4))).rstrip(b"=")
+            == part.encode()
+            for part in parts
+        )
+    except ValueError:
+        return False
 
 
 def _kid_of(token: str) -> str:

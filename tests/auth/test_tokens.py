@@ -16,11 +16,15 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 from quart import Quart
 
+from catalog.auth.guards import tokens
 from catalog.auth.models import Role
-from catalog.auth.tokens import MAX_TOKEN_LENGTH, issue_access_token
+from catalog.auth.tokens import MAX_TOKEN_LENGTH, Kind, issue_access_token
+from catalog.errors import TokenInvalid
 from tests.auth.keys import ALGORITHMS, pem_of, private_key, public_pem_of
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, exchange, holder_of_tokens
@@ -30,6 +34,7 @@ KEY = SECRET.get_secret_value().encode()
 KID = urlsafe_b64encode(hmac.digest(KEY, b"catalog kid 1", sha256)[:16]).rstrip(b"=").decode()
 RSA = private_key("RS256")
 
+BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 KINDS = ("access", "refresh")
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -584,11 +589,10 @@ class TestForged:
         self, bare_app: Quart, holder: Caller, kind: str
     ) -> None:
         token = str(getattr(holder, f"{kind}_token"))
-        alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
         for at, character in enumerate(token):
             # Half the alphabet away, so that no unused bit is all that differs.
-            other = "A" if character == "." else alphabet[alphabet.index(character) ^ 32]
+            other = "A" if character == "." else BASE64[BASE64.index(character) ^ 32]
 
             assert await verdict(bare_app, token[:at] + other + token[at + 1 :], kind) == INVALID
 
@@ -597,6 +601,24 @@ class TestForged:
 
         for at in range(len(token)):
             assert await verdict(bare_app, token[:at] + token[at + 1 :], "access") == INVALID
+
+    @each_kind
+    @pytest.mark.parametrize("added", ["=", "==", ".", "-", "A", "AA", "\t", "\xa0", "!", "*", "%"])
+    async def test_nothing_may_be_added(
+        self, bare_app: Quart, holder: Caller, kind: str, added: str
+    ) -> None:
+        token = str(getattr(holder, f"{kind}_token"))
+        header, payload, signature = token.split(".")
+
+        for longer in (
+            f"{token}{added}",
+            f"{added}{token}",
+            f"{header}{added}.{payload}.{signature}",
+            f"{header}.{payload}{added}.{signature}",
+        ):
+            # The blank behind the scheme, and those at the end of a field, belong to HTTP.
+            if longer.strip(" \t") != token:
+                assert await verdict(bare_app, longer, kind) == INVALID
 
     async def test_the_reason_is_not_told(self, bare_app: Quart) -> None:
         token = token_with("access", iss="orders")
@@ -745,12 +767,32 @@ class TestConfused:
 
         assert await verdict(signers.app, token, "access") == INVALID
 
+    @given(st.data())
+    def test_a_token_has_one_spelling(self, signers: Signers, data: st.DataObject) -> None:
+        manager, token = tokens(signers.app), signers.token
+        at = data.draw(st.integers(0, len(token)), "at")
+        taken = data.draw(st.integers(0, 1), "taken")
+        put = data.draw(st.sampled_from(BASE64) | st.characters(max_codepoint=255) | st.just(""))
+        other = token[:at] + put + token[at + taken :]
+        assume(other != token)
+
+        with pytest.raises(TokenInvalid):
+            manager.decode(other, Kind.ACCESS)
+
+    def test_unused_bits_of_a_part_are_zero(self, signers: Signers) -> None:
+        manager, token = tokens(signers.app), signers.token
+
+        for end, character in enumerate(f"{token}."):
+            if character == ".":
+                for other in BASE64.replace(token[end - 1], ""):
+                    with pytest.raises(TokenInvalid):
+                        manager.decode(token[: end - 1] + other + token[end:], Kind.ACCESS)
+
     async def test_no_character_may_change(self, signers: Signers) -> None:
-        alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
         token = signers.token
 
         for at in range(0, len(token), 3):
-            other = "A" if token[at] == "." else alphabet[alphabet.index(token[at]) ^ 32]
+            other = "A" if token[at] == "." else BASE64[BASE64.index(token[at]) ^ 32]
             changed_token = token[:at] + other + token[at + 1 :]
 
             assert await verdict(signers.app, changed_token, "access") == INVALID
