@@ -9,9 +9,13 @@ import unicodedata
 import regex
 from email_validator import EmailNotValidError, validate_email
 
-from catalog.auth.models import MAX_EMAIL, MAX_USERNAME
+from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
+from catalog.normal_forms import MAX_MARKS, Form, is_stream_safe, normalize
 
 MIN_USERNAME = 3
+
+MAX_PASSWORD_CODE_POINTS = 4 * MAX_PASSWORD
+"""Code points of a password as it is sent: no character of NFC is decomposed to more than four."""
 
 _MAX_LOCAL_PART = 64
 """Octets before the @ (RFC 5321, section 4.5.3.1.1)."""
@@ -57,9 +61,10 @@ def fold(name: str) -> str:
     The Unicode Standard, section 3.13.5, D146, composed at the end to keep it short. Folding can
     undo the normal form and normalizing can bring capitals back, hence both twice.
     """
-    for form in ("NFD", "NFKD"):
-        name = unicodedata.normalize(form, name).casefold()
-    return unicodedata.normalize("NFKC", name)
+    forms: tuple[Form, ...] = ("NFD", "NFKD")
+    for form in forms:
+        name = normalize(form, name).casefold()
+    return normalize("NFKC", name)
 
 
 def composed(password: str) -> str:
@@ -67,7 +72,17 @@ def composed(password: str) -> str:
 
     The same keys give different code points on different systems.
     """
-    return unicodedata.normalize("NFC", password)
+    return normalize("NFC", password)
+
+
+def check_marks(text: str) -> None:
+    """Refuse text that stacks accents without end (UAX #15, Stream-Safe Text Format).
+
+    Raises:
+        ValueError: more than 30 marks follow one another.
+    """
+    if not is_stream_safe(text):
+        raise ValueError(f"must not hold more than {MAX_MARKS} combining marks in a row")
 
 
 def checked_username(name: str) -> str:
@@ -75,11 +90,15 @@ def checked_username(name: str) -> str:
 
     Raises:
         ValueError: too short or long, also once folded; invisible or misleading characters; an
-            ``@``, which tells an e-mail address from a username at sign-in; letters of several
-            scripts or digits of several number systems.
+            ``@``, which tells an e-mail address from a username at sign-in; more than 30 marks
+            in a row; letters of several scripts or digits of several number systems.
     """
+    # Counted before anything is made of it.
+    if not MIN_USERNAME <= len(name) <= MAX_USERNAME:
+        raise ValueError(f"must have {MIN_USERNAME} to {MAX_USERNAME} characters")
+    check_marks(name)
     folded = fold(name)
-    if not MIN_USERNAME <= len(name) <= MAX_USERNAME or len(folded) > MAX_USERNAME:
+    if len(folded) > MAX_USERNAME:
         raise ValueError(f"must have {MIN_USERNAME} to {MAX_USERNAME} characters")
     if _is_misleading(name):
         raise ValueError("must not hold control, bidi, zero-width or other invisible characters")
@@ -114,9 +133,13 @@ def checked_email(address: str) -> str:
     It may mix scripts: nobody but its owner is shown it, and what it holds is up to the domain.
 
     Raises:
-        ValueError: it is not, or it is longer than 120 characters.
+        ValueError: it is not, or it is longer than 120 characters, or has more than 30 marks in a
+            row.
     """
-    if len(address) > MAX_EMAIL or len(fold(address)) > MAX_EMAIL:
+    if len(address) > MAX_EMAIL:
+        raise ValueError(f"must have at most {MAX_EMAIL} characters")
+    check_marks(address)
+    if len(fold(address)) > MAX_EMAIL:
         raise ValueError(f"must have at most {MAX_EMAIL} characters")
     if _is_misleading(address):
         raise ValueError("must not hold control, bidi, zero-width or other invisible characters")

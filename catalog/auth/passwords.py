@@ -20,7 +20,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION, Type
 
 from catalog.auth.models import MAX_PASSWORD
-from catalog.auth.names import composed, fold
+from catalog.auth.names import MAX_PASSWORD_CODE_POINTS, check_marks, composed, fold
 from catalog.errors import Overloaded
 from catalog.observability.metrics import shed
 from catalog.settings import Settings, usable_cores
@@ -53,8 +53,12 @@ def check_choice(
     Raises:
         ValueError: it may not; never repeats it.
     """
-    if not min_length <= len(composed(password)) <= MAX_PASSWORD:
+    if (
+        len(password) > MAX_PASSWORD_CODE_POINTS
+        or not min_length <= len(composed(password)) <= MAX_PASSWORD
+    ):
         raise ValueError(f"must have {min_length} to {MAX_PASSWORD} characters")
+    check_marks(password)
     if not refuse_guessable:
         return
     if composed(password).casefold() in common_passwords(min_length):

@@ -4,7 +4,6 @@ The account of a number is the same wherever and whenever it is made, so that fi
 again finds those of the last time.
 """
 
-import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +14,7 @@ from catalog.auth.models import Role, User
 from catalog.auth.names import fold
 from catalog.db.statements import affected_rows
 from catalog.errors import OperatorError
+from catalog.normal_forms import normalize
 
 UNUSABLE_HASH = f"$argon2id$v=19$m=19456,t=2,p=1${'A' * 22}${'A' * 43}"
 """The hash of no known password: all zeros. To try one takes as long as with any other account."""
@@ -49,7 +49,7 @@ def username_of(number: int) -> str:
 def email_of(number: int) -> str:
     """Its address, at a domain that is nobody's (RFC 2606, section 3)."""
     name = username_of(number).partition(".")[0].rstrip("0123456789")
-    latin = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    latin = normalize("NFKD", name).encode("ascii", "ignore").decode()
     return f"{latin or 'reader'}.{number}@example.org"
 
 

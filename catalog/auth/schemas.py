@@ -6,7 +6,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
 from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, Role
-from catalog.auth.names import MIN_USERNAME, checked_email, checked_username, composed
+from catalog.auth.names import (
+    MAX_PASSWORD_CODE_POINTS,
+    MIN_USERNAME,
+    checked_email,
+    checked_username,
+    composed,
+)
 from catalog.http.schemas import (
     WITHOUT_NUL_PATTERN,
     Id,
@@ -31,8 +37,11 @@ Email = Annotated[
 
 
 def _composed(password: object) -> object:
-    # Before anything is counted: what one system sends as é another sends as e and an accent.
-    return composed(password) if isinstance(password, str) else password
+    # Before characters are counted: what one system sends as é another sends as e and an accent.
+    # Not composed where it would be too long in any case.
+    if isinstance(password, str) and len(password) <= MAX_PASSWORD_CODE_POINTS:
+        return composed(password)
+    return password
 
 
 _SHOWN: dict[str, JsonValue] = {"format": "password", "pattern": WITHOUT_NUL_PATTERN}

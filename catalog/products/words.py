@@ -8,11 +8,12 @@ word ``lamp`` of a product in bucket ``0c``, which goes by the id. So a search c
 the newest products that have a word, and need not get all of them.
 """
 
-import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
 import regex
+
+from catalog.normal_forms import normalize
 
 MARK = "_"
 """What stands before a word in its token, and nowhere else in it."""
@@ -118,9 +119,9 @@ def _folded(text: str) -> str:
     """Text in which all that is held for the same is the same: case, width, accents."""
     if text.isascii():
         return text.lower()
-    bare = _IGNORED.sub("", unicodedata.normalize("NFKD", text))
+    bare = _IGNORED.sub("", normalize("NFKD", text))
     # Composed again: the syllables of Hangul are a letter each then, and not three.
-    return unicodedata.normalize("NFKC", bare.casefold().translate(_LATIN))
+    return normalize("NFKC", bare.casefold().translate(_LATIN))
 
 
 @lru_cache(maxsize=16_384)

@@ -1,0 +1,132 @@
+"""No input holds the event loop: worst shapes of everything that a client can send, on the app.
+
+The watchdog measures the longest piece of work on the loop. Inputs are about ten times as long as
+what is taken, or of the longest size that gets past the bounds on bodies and heads.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import pytest
+from quart import Quart
+
+from catalog.auth.models import MAX_PASSWORD
+from tests.http.wire import JSON, exchange
+from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
+from tests.watchdog import Watchdog
+
+# Canonical reordering of them is quadratic where it is done by insertion. In UTF-8 they have two
+# bytes each, so that they fill a body.
+MARKS = "\u0301" * 65_000 + "\u0327" * 65_000
+WORST_PASSWORD = "a" + MARKS
+
+UNSAFE = "a" + "\u0301\u0327" * 16
+"""Short enough for a name, with more marks on one letter than any language needs."""
+
+
+async def watched(
+    app: Quart,
+    method: str,
+    path: str,
+    *,
+    headers: list[tuple[bytes, bytes]] | None = None,
+    body: bytes | None = None,
+) -> Response:
+    """Send a request under the watchdog; it is made ready before."""
+    length = [] if body is None else [(b"content-length", str(len(body)).encode())]
+    parts = [] if body is None else [body]
+    with Watchdog():
+        return await exchange(app, method, path, headers=[*(headers or []), *length], body=parts)
+
+
+async def watched_json(
+    caller: Caller, method: str, path: str, body: Any, **headers: str
+) -> Response:
+    """Send JSON under the watchdog."""
+    encoded = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    fields = [(name.lower().replace("_", "-").encode(), v.encode()) for name, v in headers.items()]
+    if caller.access_token:
+        fields.append((b"authorization", f"Bearer {caller.access_token}".encode()))
+    return await watched(caller.app, method, path, headers=[JSON, *fields], body=encoded)
+
+
+class Case(NamedTuple):
+    """A body with one hostile field, and where it goes."""
+
+    method: str
+    path: str
+    field: str
+    others: dict[str, Any]
+
+    def body(self, value: str) -> dict[str, Any]:
+        return {**self.others, self.field: value}
+
+
+PASSWORD_FIELDS = [
+    Case("POST", "/api/auth/login", "password", {"username": "ada"}),
+    Case("POST", "/api/auth/signup", "password", {"username": "eve", "email": "eve@example.com"}),
+    Case("POST", "/api/auth/password", "current_password", {"new_password": PASSWORD}),
+    Case("POST", "/api/auth/password", "new_password", {"current_password": PASSWORD}),
+    Case("DELETE", "/api/auth/me", "password", {}),
+]
+NAME_FIELDS = [
+    Case("POST", "/api/auth/login", "username", {"password": PASSWORD}),
+    Case(
+        "POST", "/api/auth/signup", "username", {"email": "eve@example.com", "password": PASSWORD}
+    ),
+    Case("POST", "/api/auth/signup", "email", {"username": "eve", "password": PASSWORD}),
+    Case("PATCH", "/api/auth/me", "email", {}),
+]
+CHOSEN_FIELDS = [
+    case
+    for case in (*PASSWORD_FIELDS, *NAME_FIELDS)
+    if "login" not in case.path and case.field != "current_password"
+    if case.method != "DELETE"
+]
+
+
+def ids_of(cases: list[Case]) -> list[str]:
+    return [f"{case.path}-{case.field}" for case in cases]
+
+
+class TestMarks:
+    @pytest.mark.parametrize("case", PASSWORD_FIELDS, ids=ids_of(PASSWORD_FIELDS))
+    async def test_password_of_marks_is_counted_before_it_is_normalized(
+        self, ada: Caller, case: Case
+    ) -> None:
+        answer = await watched_json(ada, case.method, case.path, case.body(WORST_PASSWORD))
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == [f"/{case.field}"]
+
+    @pytest.mark.parametrize("case", NAME_FIELDS, ids=ids_of(NAME_FIELDS))
+    async def test_name_of_marks_is_counted_before_it_is_folded(
+        self, ada: Caller, case: Case
+    ) -> None:
+        answer = await watched_json(ada, case.method, case.path, case.body(WORST_PASSWORD))
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == [f"/{case.field}"]
+
+    @pytest.mark.parametrize("case", CHOSEN_FIELDS, ids=ids_of(CHOSEN_FIELDS))
+    async def test_more_than_30_marks_in_a_row_are_refused_where_text_is_chosen(
+        self, ada: Caller, case: Case
+    ) -> None:
+        value = f"{UNSAFE}@example.com" if case.field == "email" else f"{UNSAFE}bcdefgh"
+        answer = await watched_json(ada, case.method, case.path, case.body(value))
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == [f"/{case.field}"]
+        assert "30 combining marks" in answer.json["errors"][0]["message"]
+
+    async def test_log_in_with_such_text_is_like_a_wrong_password(self, ada: Caller) -> None:
+        # Accounts from before the rule may have such a password, and still get in.
+        for name, password in (("ada", UNSAFE), (UNSAFE, PASSWORD)):
+            assert problem_of(await ada.log_in(name, password)) == (401, "credentials-wrong")
+
+    async def test_longest_password_may_be_sent_decomposed(self, anyone: Caller) -> None:
+        # U+1F82 has four code points when it is decomposed, more than any other.
+        decomposed = "\u03b1\u0313\u0300\u0345" * MAX_PASSWORD
+
+        assert (await anyone.sign_up("ada", password=decomposed)).status_code == 201
+        assert (await anyone.log_in("ada", "\u1f82" * MAX_PASSWORD)).status_code == 200
