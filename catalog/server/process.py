@@ -61,7 +61,7 @@ class WorkerProcess:
         status, status_of_worker = os.pipe()
         lifeline_of_worker, lifeline = os.pipe()
         fds = (listener.fileno(), status_of_worker, lifeline_of_worker)
-        command = [sys.executable, "-m", "catalog.server.worker"]
+        command = [sys.executable, "-m", "catalog.server.start"]
         for option, fd in zip(("listener", "status", "lifeline"), fds, strict=True):
             command.append(f"--{option}-fd={fd}")
         # It reads the settings anew, but not the options of the command line.

@@ -1,4 +1,4 @@
-"""One worker: ``python -m catalog.server.worker``, started by the supervisor and by nobody else.
+"""One worker: started by the supervisor through ``start.py``, and by nobody else.
 
 It inherits the listening socket and two pipes. Into the status pipe it says what ``status.py``
 lists. The lifeline carries nothing: it ends when the supervisor lets go of it or is gone, even
@@ -27,7 +27,7 @@ from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
 from catalog.preparation import prepare
 from catalog.products.shortcut import is_plain
-from catalog.server import http1
+from catalog.server import http1, lifeline
 from catalog.server.sockets import BACKLOG
 from catalog.server.status import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY
 from catalog.settings import Settings, load_settings
@@ -147,6 +147,7 @@ class Worker:
         # Sent to all processes of the service, it asks the supervisor to reload, not us to die.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         loop.add_reader(self._options.lifeline_fd, end_of_lifeline)
+        lifeline.hand_over()
 
         if self._options.prepare:
             await prepare(self._settings)
@@ -221,7 +222,3 @@ def main() -> None:
         # Not printed here: every worker of a generation has the same to say.
         say(options.status_fd, error.detail)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -362,7 +362,7 @@ class Catalog:
         folder = self.folder / "broken"
         folder.mkdir(exist_ok=True)
         (folder / "sitecustomize.py").write_text(
-            f"import os, signal, sys\nif 'catalog.server.worker' in sys.orig_argv:\n    {code}\n"
+            f"import os, signal, sys\nif 'catalog.server.start' in sys.orig_argv:\n    {code}\n"
         )
         self.environment["PYTHONPATH"] = str(folder)
 

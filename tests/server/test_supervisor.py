@@ -1,5 +1,6 @@
 """``catalog serve`` keeps its promises when workers die, when it is told to stop, to reload."""
 
+import asyncio
 import os
 import resource
 import signal
@@ -92,6 +93,23 @@ class TestDeadWorkers:
             service.send_signal(signal.SIGKILL)
 
             await until(lambda: not service.workers, within=10)
+
+    async def test_a_supervisor_killed_while_it_replaces_a_worker_leaves_no_orphans(
+        self, catalog: Catalog
+    ) -> None:
+        # From the first moment of the new interpreter until a moment before it serves.
+        for delay in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
+            async with catalog.start() as service:
+                await service.serving()
+                os.kill(service.all_workers[0], signal.SIGKILL)
+                await service.event("worker_started", count=2)
+                await asyncio.sleep(delay)
+
+                service.send_signal(signal.SIGKILL)
+
+                # What has served by then drains instead.
+                if not service.logged("worker_ready", worker=service.all_workers[1]):
+                    await until(lambda: not service.workers, within=0.3)
 
 
 class TestStop:

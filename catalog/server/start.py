@@ -1,0 +1,24 @@
+"""Entry point of a worker: ``python -m catalog.server.start``, with the options of ``worker.py``.
+
+It imports next to nothing, so that the lifeline is watched before the service is imported.
+"""
+
+from argparse import ArgumentParser
+
+from catalog.server import lifeline
+
+
+def main() -> None:
+    """Watch the lifeline, then import the worker and run it."""
+    parser = ArgumentParser(add_help=False)
+    parser.add_argument("--lifeline-fd", type=int, required=True)
+    options, _ = parser.parse_known_args()
+    lifeline.watch(options.lifeline_fd)
+    # Here and not above: this is what takes the time.
+    from catalog.server import worker
+
+    worker.main()
+
+
+if __name__ == "__main__":
+    main()
