@@ -1,5 +1,6 @@
 """The composition root: the one module that knows every room of the house."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -164,6 +165,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
             in_progress=enveloped.in_progress,
             pools=state.database.pools,
             subscribers=products(app).feed.followers,
+            tasks=len(asyncio.all_tasks()),
         )
     )
     metrics.tell_build(settings.commit)

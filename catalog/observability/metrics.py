@@ -140,6 +140,7 @@ WRITE_BATCH_SIZE = _histogram(
 )
 POSITION = _gauge("position", "The highest position of a change that is known.", highest=True)
 CHANGE_SUBSCRIBERS = _gauge("change_subscribers", "Clients who wait for changes.")
+EVENT_LOOP_TASKS = _gauge("event_loop_tasks", "asyncio tasks that have not ended.")
 IDEMPOTENCY = _counter(
     "idempotency_total",
     "Creates under an Idempotency-Key.",
@@ -256,7 +257,7 @@ class DatabaseMetrics:
 
 
 def measure(
-    *, in_progress: int, pools: Iterable[tuple[Pool, int, int, int]], subscribers: int
+    *, in_progress: int, pools: Iterable[tuple[Pool, int, int, int]], subscribers: int, tasks: int
 ) -> None:
     """Tell how things are now.
 
@@ -267,6 +268,7 @@ def measure(
         pools: for each its name, how many connections it may have, how many are in use, and how
             many units of work wait for one.
         subscribers: clients who wait for changes.
+        tasks: of the event loop, those that have not ended.
     """
     REQUESTS_IN_PROGRESS.set(in_progress)
     for pool, size, in_use, waiting in pools:
@@ -274,6 +276,7 @@ def measure(
         POOL_IN_USE.labels(pool).set(in_use)
         POOL_WAITING.labels(pool).set(waiting)
     CHANGE_SUBSCRIBERS.set(subscribers)
+    EVENT_LOOP_TASKS.set(tasks)
     POSITION.set(_positions.highest)
 
 

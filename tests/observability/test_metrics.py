@@ -256,6 +256,18 @@ class TestRequests:
         # The scrape is one itself.
         assert numbers.total("http_requests_in_progress") == 2
 
+    async def test_unfinished_tasks_are_counted(self, anyone: Caller) -> None:
+        release = asyncio.Event()
+        before = (await Numbers.of(anyone)).total("event_loop_tasks")
+        tasks = [asyncio.create_task(release.wait()) for _ in range(100)]
+
+        during = (await Numbers.of(anyone)).total("event_loop_tasks")
+        release.set()
+        await asyncio.gather(*tasks)
+
+        # The scrape and the service's own tasks come and go.
+        assert abs(during - before - 100) < 10
+
     def test_what_is_slower_than_all_buckets_counts(self) -> None:
         metrics.count_request("GET", "/slow", 200, 3600.0)
 
