@@ -422,9 +422,21 @@ run_tests() {
   exec "$venv/bin/python" -m pytest "$@"
 }
 
+# Large, and for the fault suite alone; where it has no package, nothing is fuzzed, and that is said.
+want_fuzzer() {
+  changed fuzzer tests/faults/requirements.lock || return 0
+  say "Installing the fuzzer"
+  if quietly "$venv/bin/pip" install --quiet --require-hashes -r tests/faults/requirements.lock; then
+    remember fuzzer tests/faults/requirements.lock
+  else
+    say "Going on without the fuzzer"
+  fi
+}
+
 # One check at a time: they load the machine, and measure.
 run_faults() {
   setup_tools
+  want_fuzzer
   want_mariadb
   want_redis
   want_nginx
@@ -576,6 +588,8 @@ lock() {
   compile tests/requirements.lock tests/requirements.in -c requirements-otel.lock "$@"
   say "Writing tests/load/requirements.lock"
   compile tests/load/requirements.lock tests/load/requirements.in -c requirements.lock "$@"
+  say "Writing tests/faults/requirements.lock"
+  compile tests/faults/requirements.lock tests/faults/requirements.in "$@"
 }
 
 # One file for every Python: packages that differ between them carry markers.

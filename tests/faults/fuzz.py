@@ -1,0 +1,61 @@
+"""Fuzz one target by coverage: ``python -m tests.faults.fuzz TARGET [options of libFuzzer]``.
+
+A finding ends it with another code than 0 and prints the input as Base64.
+"""
+
+import sys
+import time
+
+import atheris
+
+BASE_SECONDS = 0.1
+SECONDS_PER_BYTE = 0.2 / 65_536
+"""CPU time that one input may take: counting coverage makes plain Python several times slower."""
+
+GUIDES = [
+    "catalog.auth.guards",
+    "catalog.auth.names",
+    "catalog.auth.schemas",
+    "catalog.auth.tokens",
+    "catalog.http.conditional",
+    "catalog.http.negotiation",
+    "catalog.http.pagination",
+    "catalog.http.strict_json",
+    "catalog.normal_forms",
+    "catalog.products.formats",
+    "catalog.products.queries",
+    "catalog.products.schemas",
+    "catalog.products.words",
+    "catalog.server.heads",
+    "tests.faults.fuzz_targets",
+]
+"""Modules whose coverage guides the search."""
+
+with atheris.instrument_imports(include=GUIDES):
+    from tests.faults.fuzz_targets import TARGETS
+
+
+class TooSlow(AssertionError):
+    """An input took more CPU time than its length allows."""
+
+
+def main() -> None:
+    """Run until an option of libFuzzer's ends it, or something is found."""
+    name, *options = sys.argv[1:]
+    target = TARGETS[name]
+    # The first call makes what is made once.
+    target.run(target.seeds[0])
+
+    def run(data: bytes) -> None:
+        began = time.thread_time()
+        target.run(data)
+        seconds = time.thread_time() - began
+        if seconds > BASE_SECONDS + SECONDS_PER_BYTE * len(data):
+            raise TooSlow(f"{seconds:.3f} s for {len(data)} bytes")
+
+    atheris.Setup([name, *options], run)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

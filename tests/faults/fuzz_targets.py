@@ -1,0 +1,326 @@
+"""Fuzz targets: parsers of what clients send, each with its oracle and its seeds.
+
+A target takes any bytes. It raises when a parser raises what it does not document, or disagrees
+with a second reading of the same input.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+
+import h11
+from pydantic import ValidationError
+from quart import Quart
+from sqlalchemy import URL
+
+from catalog.app import create_app
+from catalog.auth.guards import token_among, tokens
+from catalog.auth.names import fold
+from catalog.auth.schemas import LogIn, SignUp
+from catalog.auth.tokens import Kind
+from catalog.errors import (
+    InvalidCursor,
+    InvalidRequest,
+    LinesInvalid,
+    MalformedRequest,
+    TokenInvalid,
+    TokenMissing,
+)
+from catalog.http.conditional import Tags, key_among
+from catalog.http.negotiation import CSV as CSV_TYPE
+from catalog.http.negotiation import JSON, NDJSON, best_of
+from catalog.http.pagination import Cursors
+from catalog.http.problems import body_of, field_errors
+from catalog.http.strict_json import parse_json
+from catalog.products.formats import FORMATS, Draft, Format, Parsed
+from catalog.products.queries import Selection
+from catalog.products.schemas import ListQuery, ProductCreate
+from catalog.products.words import MAX_TOKEN_LENGTH, terms_of, text_of, tokens_of
+from catalog.server import heads
+from tests.engines import settings_for
+
+
+class Disagreement(AssertionError):
+    """A parser and its oracle read the same input differently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A parser to fuzz.
+
+    Attributes:
+        run: reads one input; raises what is a finding.
+        seeds: inputs to begin with.
+    """
+
+    run: Callable[[bytes], None]
+    seeds: Sequence[bytes]
+
+
+def agree(first: object, second: object) -> None:
+    """Compare two readings.
+
+    Raises:
+        Disagreement: they differ.
+    """
+    if first != second:
+        raise Disagreement(f"{first!r:.500} != {second!r:.500}")
+
+
+@cache
+def _app() -> Quart:
+    """Return an app that has keys; its database is never opened."""
+    return create_app(settings_for(URL.create("sqlite+aiosqlite", database="unused.db")))
+
+
+_CURSORS = Cursors(b"k" * 32)
+
+
+def read_cursor(data: bytes) -> None:
+    """Read a cursor; what is accepted has one spelling."""
+    text = data.decode("latin-1")
+    with suppress(InvalidCursor):
+        position = _CURSORS.decode(text, bound_to="list")
+        agree(_CURSORS.encode(position, bound_to="list"), text)
+
+
+def read_token(data: bytes) -> None:
+    """Read ``Authorization`` fields; none of these bytes are signed, so none is accepted."""
+    values = data.decode("latin-1").split("\n")
+    with suppress(TokenMissing, TokenInvalid):
+        token = token_among(values)
+        raise Disagreement(tokens(_app()).decode(token, Kind.ACCESS))
+
+
+def read_json(data: bytes) -> None:
+    """Read a body; what is accepted means the same to the standard library."""
+    try:
+        value = parse_json(data)
+    except MalformedRequest as error:
+        body_of(error, "")
+        return
+    agree(repr(value), repr(json.loads(data)))
+    try:
+        ProductCreate.model_validate(value)
+    except ValidationError as error:
+        body_of(InvalidRequest(errors=field_errors(error)), "")
+
+
+def read_query(data: bytes) -> None:
+    """Validate a query; what is accepted makes a selection, and a place to bind a cursor to."""
+    given = dict(
+        pair.split("=", 1) for pair in data.decode(errors="replace").split("&") if "=" in pair
+    )
+    try:
+        query = ListQuery.model_validate(given)
+    except ValidationError as error:
+        body_of(InvalidRequest(errors=field_errors(error, in_query=True)), "")
+        return
+    selection = Selection.of(query, user_id=query.user_id)
+    agree(selection.bound_to("/"), Selection.of(query, user_id=query.user_id).bound_to("/"))
+    for price in (query.min_price, query.max_price):
+        if price is not None and not math.isfinite(price):
+            raise Disagreement(price)
+
+
+def read_lines(form: Format, data: bytes) -> None:
+    """Read a bulk file in one piece and in several; the outcome is the same.
+
+    The first byte says how long the pieces are.
+    """
+    size, text = (data[0] if data else 0) + 1, data[1:]
+    agree(_lines_of(form, [text]), _lines_of(form, _pieces_of(text, size)))
+
+
+def _pieces_of(text: bytes, size: int) -> list[bytes]:
+    return [text[start : start + size] for start in range(0, len(text), size)] or [b""]
+
+
+def _lines_of(form: Format, pieces: Sequence[bytes]) -> object:
+    """Return what each line is, or why none can be read."""
+    reader = form.reader()
+    found: list[Parsed] = []
+    try:
+        for number, piece in enumerate(pieces):
+            found += reader.read(piece, is_last=number == len(pieces) - 1)
+    except LinesInvalid as error:
+        return error.detail, error.members
+    for each in found:
+        if isinstance(each, Draft):
+            ProductCreate(name=each.name, description=each.description, price=each.price)
+    return found
+
+
+def read_head(data: bytes) -> None:
+    """Read a plain request; what is accepted means the same to h11."""
+    message = heads.parse(data)
+    if message is None:
+        return
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(data)
+    request = connection.next_event()
+    if not isinstance(request, h11.Request):
+        raise Disagreement(request)
+    agree(message.method, request.method)
+    path, _, query = request.target.partition(b"?")
+    agree((message.path, message.query), (path, query))
+    agree(message.fields, list(request.headers))
+    body = b""
+    while isinstance(event := connection.next_event(), h11.Data):
+        body += event.data
+    agree(message.body, body)
+    agree(connection.trailing_data, (b"", False))
+
+
+def read_accept(data: bytes) -> None:
+    """Negotiate; the answer is one of what is offered."""
+    offered = (JSON, NDJSON, CSV_TYPE)
+    best = best_of(offered, data.decode("latin-1"))
+    if best is not None and best not in offered:
+        raise Disagreement(best)
+
+
+def read_conditions(data: bytes) -> None:
+    """Read entity tags and an idempotency key."""
+    text = data.decode("latin-1")
+    with suppress(ValueError):
+        agree('"a"' in Tags(text), '"a"' in Tags(text))
+    try:
+        key = key_among(text.split("\n"))
+    except InvalidRequest as error:
+        body_of(error, "")
+    else:
+        agree(key, text)
+
+
+def read_account(data: bytes) -> None:
+    """Validate names, addresses and passwords; a name that is accepted folds to itself."""
+    parts = [*data.decode(errors="replace").split("\n", 2), "", "", ""]
+    username, email, password = parts[:3]
+    for schema, fields in (
+        (SignUp, {"username": username, "email": email, "password": password}),
+        (LogIn, {"username": username, "password": password}),
+    ):
+        try:
+            schema.model_validate(fields)
+        except ValidationError as error:
+            body_of(InvalidRequest(errors=field_errors(error)), "")
+        else:
+            folded = fold(username)
+            agree(fold(folded), folded)
+
+
+def find_words(data: bytes) -> None:
+    """Find a text's words; they are ASCII, short enough, and found by a search for the text."""
+    text = data.decode(errors="replace").replace("\0", "")
+    indexed = text_of(text, None)
+    if not indexed.isascii():
+        raise Disagreement(indexed)
+    if any(len(token) > MAX_TOKEN_LENGTH for token in tokens_of(indexed, 1).split()):
+        raise Disagreement(indexed)
+    for term in terms_of(text):
+        if term not in indexed:
+            raise Disagreement((term, indexed))
+
+
+def fail_when_planted(data: bytes) -> None:
+    """Fail on one word: the negative control of the search."""
+    if data[:1] == b"F" and data[1:2] == b"U" and data[2:3] == b"Z":
+        raise RuntimeError("planted")
+
+
+def take_quadratic_time(data: bytes) -> None:
+    """Compare every byte with every other: the negative control of the bound on time."""
+    if len(data) > 2_000:
+        sum(first == second for first in data for second in data)
+
+
+_LONG = b"name,price\n" + b"a,1\n" * 1_000
+
+TARGETS: dict[str, Target] = {
+    "cursor": Target(
+        read_cursor,
+        [_CURSORS.encode([7], bound_to="list").encode(), b"", b"AAAA", b"====", b"\xff"],
+    ),
+    "token": Target(
+        read_token,
+        [
+            b"Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6IngifQ.eyJzdWIiOiIxIn0.AAAA",
+            b"bearer a.b.c",
+            b"Basic eA==",
+            b"Bearer x\nBearer y",
+        ],
+    ),
+    "json": Target(
+        read_json,
+        [
+            b'{"name":"Lamp","price":1.5,"description":null}',
+            b'{"name":"\\ud83d\\ude00","price":1e300,"x":[[{}]]}',
+            b'\xef\xbb\xbf{"a":1,"a":2}',
+            b'{"price":NaN,"name":"\\u0000"}',
+        ],
+    ),
+    "query": Target(
+        read_query,
+        [
+            b"limit=5&sort=-price&min_price=1e2&max_price=3.5",
+            b"q=desk lam&ids=1,2,3&fields=id,name&total=true&user_id=7",
+            b"cursor=AAAA&limit=0",
+        ],
+    ),
+    "csv": Target(
+        partial(read_lines, FORMATS[CSV_TYPE]),
+        [
+            b'\x05name,price,description\nLamp,1.5,"a ""b""\nc"\nRug,x,\n',
+            b"\x01\xef\xbb\xbfname,price\r\n'=1,2\r\n",
+            b"\xff" + _LONG,
+            b'\x03name,price\n"Lamp,1\nRug,2\n',
+        ],
+    ),
+    "ndjson": Target(
+        partial(read_lines, FORMATS[NDJSON]),
+        [
+            b'\x05{"name":"Lamp","price":1}\n\n{"name":"Rug"}\n[1]\n',
+            b'\x01{"name":"\\"","price":-0.0,"id":7}\r\n{"name":"a","name":"b","price":1}',
+            b"\xff" + b"{}\n" * 500,
+        ],
+    ),
+    "head": Target(
+        read_head,
+        [
+            b"GET /api/products?limit=5 HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n",
+            b"POST /api/products HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}",
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nX:\t b \t\r\n\r\n",
+        ],
+    ),
+    "accept": Target(
+        read_accept,
+        [b"application/json;q=0.5, text/csv", b'a/b;x="y,application/json";q=1, */*;q=0'],
+    ),
+    "conditions": Target(
+        read_conditions,
+        [b'W/"a", "b,c" ,"\x80"', b"*", b'"', b"key"],
+    ),
+    "account": Target(
+        read_account,
+        [
+            b"ada\nada@example.com\ncorrect horse",
+            "\uff41\uff44\uff41\nÅ@例え.jp\na\u0301\u0327".encode(),
+            "a\u200db\n\u202ex@y\n".encode(),
+        ],
+    ),
+    "words": Target(
+        find_words,
+        [
+            b"Desk lamp, 24 W",
+            "Straße ÉCOLE ﬁ 東京タワー ภาษาไทย".encode(),
+            "a\u0301\u0327\u1100\u1161\u11a8 q qq".encode(),
+        ],
+    ),
+    "planted-failure": Target(fail_when_planted, [b"x"]),
+    "planted-slowness": Target(take_quadratic_time, [b"x" * 3_000]),
+}
+CONTROLS = ("planted-failure", "planted-slowness")
