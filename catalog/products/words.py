@@ -8,8 +8,10 @@ word ``lamp`` of a product in bucket ``0c``, which goes by the id. So a search c
 the newest products that have a word, and need not get all of them.
 """
 
+import re
 from collections.abc import Iterable
-from functools import lru_cache
+from itertools import islice
+from operator import add
 
 import regex
 
@@ -32,34 +34,29 @@ _MAX_LENGTH = MAX_TOKEN_LENGTH - len(_NAMES[0]) - len(MARK)
 
 # Accents; vowel points of Hebrew and Arabic and the stretched line, which are written or not; what
 # only says how to draw the character before it, or where a line may break.
-_IGNORED = regex.compile(
-    r"[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640"
-    r"\u064b-\u065f\u0670\u06d6-\u06dc\u00ad\u200c\u200d\u2060\ufeff\u20d0-\u20ff"
-    r"\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
+_IGNORED = re.compile(
+    "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640"
+    "\u064b-\u065f\u0670\u06d6-\u06dc\u00ad\u200c\u200d\u2060\ufeff\u20d0-\u20ff"
+    "\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
 )
 # Scripts that put no spaces between words; U+30FC lengthens a syllable of both kana.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc]"
-_RUNS = regex.compile(
-    rf"[[\p{{L}}\p{{N}}]--{_UNSPACED}][[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]*"
-    rf"|[{_UNSPACED}&&[\p{{L}}\p{{M}}\p{{N}}]]+",
-    regex.VERSION1,
-)
-_BEGINS_UNSPACED = regex.compile(_UNSPACED, regex.VERSION1)
 
 # No accents to Unicode, but to those whose keyboards lack these letters.
-_LATIN = str.maketrans(
-    {
-        "ø": "o",
-        "ł": "l",
-        "đ": "d",
-        "ð": "d",
-        "þ": "th",
-        "æ": "ae",
-        "œ": "oe",
-        "\u0131": "i",
-        "ħ": "h",
-    }
-)
+_LATIN = {
+    "ø": "o",
+    "ł": "l",
+    "đ": "d",
+    "ð": "d",
+    "þ": "th",
+    "æ": "ae",
+    "œ": "oe",
+    "\u0131": "i",
+    "ħ": "h",
+}
+
+_FIRST_AND_LAST_WORD = "\u0635\u0644\u0649 \u0648\u0633\u0644\u0645"
+"""Of U+FDFA."""
 
 _PLAIN = bytes(ord(chr(n).lower()) if chr(n).isalnum() else ord(" ") for n in range(128)).ljust(256)
 
@@ -92,68 +89,172 @@ def buckets_between(first_id: int, last_id: int) -> tuple[str, ...]:
 
 def terms_of(q: str) -> tuple[str, ...]:
     """What a search asks for: words after the mark, each of which must begin one of a product's."""
-    found: list[str] = []
-    for run in _RUNS.findall(_folded(q)):
-        words = _words_of_run(run)
-        # The last character alone begins the pair before it.
-        found += words[:-1] if len(words) > 1 else words
-    return tuple(f"{MARK}{word}" for word in dict.fromkeys(found))
+    # The last character of a run without spaces begins the pair before it.
+    words = _cut_out(_encoded(_folded(q)), with_last=False)
+    return tuple(f"{MARK}{word}" for word in _each_once(words))
 
 
 def _words(text: str) -> Iterable[str]:
     """The words of a text, encoded, each once."""
     if not text.isascii():
-        text = _folded(text)
+        text = _folded(_without_repeats(text))
         if not text.isascii():
-            runs = _RUNS.findall(text)
-            return dict.fromkeys(word for run in runs for word in _words_of_run(run))
+            return _each_once(_cut_out(_encoded(text), with_last=True))
     # Most text is plain, and this takes half of the time.
     plain = text.encode("ascii").translate(_PLAIN).decode("ascii")
-    words = dict.fromkeys(plain.replace("q", "qq").split())
-    if max(map(len, words), default=0) > _MAX_LENGTH:
-        return dict.fromkeys(_encoded(word.replace("qq", "q")) for word in words)
-    return words
+    return _each_once(plain.replace("q", "qq").split())
+
+
+def _without_repeats(text: str) -> str:
+    """A text in which the sign for four words is written out but once; it has the same words.
+
+    To fold, it becomes 18 characters; no other becomes more than 8. The two words in its middle
+    are always the same, and need to be found once.
+    """
+    before, sign, behind = text.partition("\ufdfa")
+    return f"{before}{sign}{behind.replace(sign, _FIRST_AND_LAST_WORD)}" if sign else text
 
 
 def _folded(text: str) -> str:
     """Text in which all that is held for the same is the same: case, width, accents."""
     if text.isascii():
         return text.lower()
-    bare = _IGNORED.sub("", normalize("NFKD", text))
+    folded = _IGNORED.sub("", normalize("NFKD", text)).casefold()
+    # Letter by letter, because most are not there; a table is looked at for each character.
+    for letter, plain in _LATIN.items():
+        folded = folded.replace(letter, plain)
     # Composed again: the syllables of Hangul are a letter each then, and not three.
-    return normalize("NFKC", bare.casefold().translate(_LATIN))
+    return normalize("NFKC", folded)
 
 
-@lru_cache(maxsize=16_384)
-def _words_of_run(run: str) -> tuple[str, ...]:
-    """A word, encoded; of a run without spaces, its pairs of characters and its last one."""
-    if not _BEGINS_UNSPACED.match(run):
-        return (_encoded(run),)
-    return tuple(_encoded(run[at : at + 2]) for at in range(len(run)))
+def _each_once(words: Iterable[str]) -> Iterable[str]:
+    """Encoded words, each once, cut between two characters where they are too long."""
+    distinct = dict.fromkeys(words)
+    if max(map(len, distinct), default=0) > _MAX_LENGTH:
+        return dict.fromkeys(map(_cut, distinct))
+    return distinct
 
 
-def _encoded(word: str) -> str:
-    """A word in letters and digits, cut between two characters where it is too long.
+def _cut(word: str) -> str:
+    codes = _WHOLE_CODES.match(word, 0, _MAX_LENGTH)
+    return codes[0] if codes else ""
 
-    No character's code begins another's, so that two codes begin alike only where words do.
-    """
-    encoded = ""
-    for character in word:
-        code = _code(character)
-        if len(encoded) + len(code) > _MAX_LENGTH:
-            break
-        encoded += code
+
+def _encoded(text: str) -> str:
+    """A text in codes, with spaces where nothing is part of a word."""
+    encoded = f" {_codes.of(text)}"
+    if _MARK_SIGN in encoded:
+        encoded = _LEADING_MARKS.sub(" ", encoded).replace(_MARK_SIGN, "")
     return encoded
 
 
-def _code(character: str) -> str:
-    if character == "q":
-        return "qq"
-    if character.isascii():
-        return character
-    # Four digits hold 1,679,615, and U+10FFFF is 1,114,111, whose first digit comes before "q".
-    number, code = ord(character), ""
-    for _ in range(4):
-        number, digit = divmod(number, 36)
-        code = _DIGITS[digit] + code
-    return f"q{code}"
+def _cut_out(encoded: str, *, with_last: bool) -> list[str]:
+    """The words of an encoded text.
+
+    Of a run without spaces they are its pairs of characters and, if asked for, its last one; a
+    run of one character is a word.
+    """
+    if _UNSPACED_SIGN not in encoded:
+        return encoded.split()
+    words: list[str] = []
+    for chunk in encoded.split():
+        *parts, rest = chunk.split(_UNSPACED_SIGN)
+        if parts and len(chunk) == len(parts) * _UNSPACED_LENGTH:
+            words.extend(map(add, parts, islice(parts, 1, None)))
+            if with_last or len(parts) == 1:
+                words.append(parts[-1])
+            continue
+        # Words with spaces stand directly before or behind such a run.
+        last, is_alone = "", True
+        for part in parts:
+            code = part[-_CODE_LENGTH:]
+            if len(part) > _CODE_LENGTH:
+                if last and (with_last or is_alone):
+                    words.append(last)
+                words.append(part[:-_CODE_LENGTH])
+                is_alone = True
+            elif last:
+                words.append(last + code)
+                is_alone = False
+            last = code
+        if last and (with_last or is_alone):
+            words.append(last)
+        if rest:
+            words.append(rest)
+    return words
+
+
+# What a character is written as: itself, if it is a letter or a digit of ASCII, but for "q", with
+# which all other codes begin; "q" and four more, if it can be part of a word, with a sign behind
+# it in a script without spaces, and one before it if no word begins with it; and else a space. No
+# character's code begins another's, so that two codes begin alike only where words do.
+_CODE_LENGTH = 5
+_UNSPACED_SIGN = "\x01"
+_UNSPACED_LENGTH = _CODE_LENGTH + len(_UNSPACED_SIGN)
+_MARK_SIGN = "\x02"
+
+# Marks that follow no letter of a word with spaces around it.
+_LEADING_MARKS = re.compile(
+    rf"{_MARK_SIGN}(?<=[ {_UNSPACED_SIGN}]{_MARK_SIGN}).{{5}}(?:{_MARK_SIGN}.{{5}})*+"
+)
+_WHOLE_CODES = re.compile(r"(?:[^q]|q(?:q|[^q].{3}))*+")
+
+# Two digits hold 1,296; U+10FFFF is 1,114,111, whose first digit comes before "q".
+_PAIRS = tuple(f"{first}{second}" for first in _DIGITS for second in _DIGITS)
+
+_ASCII_CODES = {letter: letter for letter in f"{_DIGITS}{_DIGITS[10:].upper()}"} | {"q": "qq"}
+
+_KINDS = (
+    # What can begin a word, then what can only go on with one, in scripts with spaces.
+    (regex.compile(rf"[[\p{{L}}\p{{N}}]--{_UNSPACED}]+", regex.VERSION1), "", ""),
+    (regex.compile(rf"[\p{{M}}--{_UNSPACED}]+", regex.VERSION1), _MARK_SIGN, ""),
+    (
+        regex.compile(rf"[{_UNSPACED}&&[\p{{L}}\p{{M}}\p{{N}}]]+", regex.VERSION1),
+        "",
+        _UNSPACED_SIGN,
+    ),
+)
+
+
+class _Codes:
+    """Codes of characters that have occurred; making one takes five times of a look-up.
+
+    Args:
+        limit: how many are kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: dict[str, str] = {}
+
+    def of(self, text: str) -> str:
+        """Return what the characters of a text are written as."""
+        known = self._known
+        try:
+            return "".join(map(known.__getitem__, text))
+        except KeyError:
+            pass
+        unknown = set(text).difference(known)
+        if len(known) + len(unknown) > self._limit:
+            # Another one, because a thread may look at this one.
+            known, unknown = {}, set(text)
+        # All at once, for other threads.
+        known.update(_made_codes(unknown))
+        self._known = known
+        return "".join(map(known.__getitem__, text))
+
+
+def _made_codes(characters: Iterable[str]) -> dict[str, str]:
+    codes = dict.fromkeys(characters, " ")
+    # In order, because neighbours are mostly of one kind.
+    ordered = "".join(sorted(codes))
+    for kind, before, behind in _KINDS:
+        for run in kind.findall(ordered):
+            for character in run:
+                high, low = divmod(ord(character), len(_PAIRS))
+                codes[character] = f"{before}q{_PAIRS[high]}{_PAIRS[low]}{behind}"
+    codes.update((each, _ASCII_CODES[each]) for each in _ASCII_CODES.keys() & codes.keys())
+    return codes
+
+
+_codes = _Codes(limit=32_768)

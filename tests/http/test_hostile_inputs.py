@@ -6,6 +6,7 @@ what is taken, or of the longest size that gets past the bounds on bodies and he
 
 import json
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from quart import Quart
@@ -130,3 +131,30 @@ class TestMarks:
 
         assert (await anyone.sign_up("ada", password=decomposed)).status_code == 201
         assert (await anyone.log_in("ada", "\u1f82" * MAX_PASSWORD)).status_code == 200
+
+
+class TestProductText:
+    @pytest.mark.parametrize("method", ["POST", "PATCH"])
+    async def test_description_of_marks_is_kept_as_it_is(self, ada: Caller, method: str) -> None:
+        path = "/api/products"
+        if method == "PATCH":
+            path += f"/{(await ada.offer('Lamp')).json['id']}"
+        description = "lamp" + "\u0301" * 8000 + "\u0327" * 8000
+        body = {"name": "Lamp", "price": 1.5, "description": description}
+
+        answer = await watched_json(ada, method, path, body)
+
+        assert answer.status_code in {200, 201}
+        assert answer.json["description"] == description
+
+    async def test_search_for_marks_takes_little_time(self, ada: Caller) -> None:
+        q = quote("a" + "\u0301" * 99 + "\u0327" * 100)
+
+        assert (await watched(ada.app, "GET", f"/api/products?q={q}")).status_code == 200
+
+    async def test_long_search_is_counted_before_it_is_normalized(self, ada: Caller) -> None:
+        q = quote("a" + "\u0301" * 1000 + "\u0327" * 1000)
+
+        answer = await watched(ada.app, "GET", f"/api/products?q={q}")
+
+        assert problem_of(answer) == (422, "invalid")

@@ -1,13 +1,16 @@
 """The words of texts and searches, and the tokens that indexes keep of them."""
 
+import random
 import re
 import sys
+import tracemalloc
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.products.models import MAX_DESCRIPTION
 from catalog.products.words import (
     BUCKET_IDS,
     BUCKETS,
@@ -18,6 +21,8 @@ from catalog.products.words import (
     text_of,
     tokens_of,
 )
+from tests.products.reference_words import reference_terms_of, reference_text_of
+from tests.watchdog import Watchdog
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
 
@@ -63,6 +68,125 @@ class TestTextOf:
             assert text_of(long, None) == text_of(cut, None) == text_of(f"{cut}{letter}x", None)
             assert text_of(cut, None) != text_of(cut[:-1], None)
             assert terms_of(long) == terms_of(cut)
+
+
+def characters(*ranges: range) -> str:
+    """Characters from ranges in an order of no kind, as many as a description may have."""
+    pool = [chr(code) for codes in ranges for code in codes]
+    return "".join(random.Random(len(pool)).choices(pool, k=MAX_DESCRIPTION))  # noqa: S311 (no secret)
+
+
+def words(length: int, *ranges: range) -> str:
+    """The same, with a space after each so many."""
+    text = characters(*ranges)
+    return " ".join(text[at : at + length] for at in range(0, len(text), length))[:MAX_DESCRIPTION]
+
+
+LETTERS = [code for code in range(0x80, sys.maxunicode + 1) if chr(code).isalpha()]
+HAN = range(0x4E00, 0x9FFF)
+CYRILLIC = range(0x430, 0x450)
+
+LONG_TEXTS = {
+    "han": characters(HAN),
+    "han-extension": characters(range(0x20000, 0x2A6D0)),
+    "han-pairs": words(2, HAN),
+    "han-and-latin": words(1, HAN).replace(" ", "é"),
+    "kana": characters(range(0x3041, 0x3097), range(0x30A1, 0x30FF)),
+    "half-width-kana": characters(range(0xFF66, 0xFFA0)),
+    "thai": characters(range(0xE01, 0xE3B), range(0xE40, 0xE4F)),
+    "khmer": characters(range(0x1780, 0x17D4)),
+    "myanmar": characters(range(0x1000, 0x109E)),
+    "hangul": characters(range(0xAC00, 0xD7A4)),
+    "hangul-syllables": words(1, range(0xAC00, 0xD7A4)),
+    "jamo": unicodedata.normalize("NFD", characters(range(0xAC00, 0xD7A4)))[:MAX_DESCRIPTION],
+    "all-scripts": "".join(random.Random(2).choices([*map(chr, LETTERS)], k=MAX_DESCRIPTION)),  # noqa: S311 (no secret)
+    "all-scripts-apart": " ".join(map(chr, LETTERS[:: len(LETTERS) // 8000])),
+    "one-giant-word": "a" * MAX_DESCRIPTION,
+    "one-giant-word-of-q": "q" * MAX_DESCRIPTION,
+    "one-giant-cyrillic-word": characters(CYRILLIC),
+    "cyrillic-words": words(3, CYRILLIC),
+    "cyrillic-letters": words(1, CYRILLIC),
+    "latin-words": words(6, range(0xC0, 0x250)),
+    "devanagari-words": words(6, range(0x904, 0x94E)),
+    "arabic-words": words(6, range(0x620, 0x660)),
+    "all-different-words": " ".join(f"{number:x}é" for number in range(3000)),
+    "expanding-to-18": "\ufdfa" * MAX_DESCRIPTION,
+    "expanding-to-18-apart": "\ufdfaa " * (MAX_DESCRIPTION // 3),
+    "expanding-to-8": "\ufdfb" * MAX_DESCRIPTION,
+    "expanding-to-5": characters(range(0x3300, 0x3400)),
+    "fractions": "½" * MAX_DESCRIPTION,
+    "emoji": "\U0001f600" * MAX_DESCRIPTION,
+    "music": "\U0001d15e\U0001d165" * (MAX_DESCRIPTION // 2),
+}
+# The reference takes quadratic time for these.
+MARKS_OF_TWO_KINDS = {
+    "ignored": "a" + "\u0301" * 8000 + "\u0327" * 8000,
+    "ignored-in-turn": "a" + "\u0301\u0327" * 8000,
+    "kept": "\u0915" + "\u094d" * 8000 + "\u093c" * 8000,
+    "kept-in-turn": "\u0915" + "\u094d\u093c" * 8000,
+    "decomposed": "\u0f40" + "\u0f73\u0f71\u0f74\u0f72" * 4000,
+    "half-width": "\uff76" + "\u0301\uff9e" * 8000,
+    "without-a-letter": "\u094d\u093c" * 8000,
+}
+
+
+class TestStoredTokens:
+    """The quick way yields the tokens that the products of before have in the index."""
+
+    @given(TEXTS)
+    def test_words_of_any_text_are_those_of_the_reference(self, text: str) -> None:
+        assert text_of(text, None) == reference_text_of(text)
+        assert terms_of(text) == reference_terms_of(text)
+
+    @given(
+        st.text(
+            st.sampled_from(
+                "aZq1 _é\u0301\u094d\u093cकか花ไ\u0e31\u17d2\u1780ー"
+                "ß\u3099\uff9eﾊ\ufdfa㌀Ⅷ½\u200d\x01\x02한"
+            ),
+            max_size=200,
+        )
+    )
+    def test_words_of_mixed_scripts_are_those_of_the_reference(self, text: str) -> None:
+        assert text_of(text, None) == reference_text_of(text)
+        assert terms_of(text) == reference_terms_of(text)
+
+    def test_every_character_is_written_as_in_the_reference(self) -> None:
+        # Behind these blocks there are no letters.
+        for block in range(0x100, 0x32400, 0x100):
+            text = "".join(
+                f"a{chr(code)}b 花{chr(code)}木 {chr(code)}\n"
+                for code in range(block, block + 0x100)
+            )
+            assert text_of(text, None) == reference_text_of(text)
+
+    @pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS)
+    def test_words_of_a_long_text_are_those_of_the_reference(self, text: str) -> None:
+        assert text_of(text, None) == reference_text_of(text)
+        # Once more, now that its characters are known.
+        assert text_of(text, text[:9]) == reference_text_of(f"{text}\n{text[:9]}")
+
+    @pytest.mark.parametrize("text", MARKS_OF_TWO_KINDS.values(), ids=MARKS_OF_TWO_KINDS)
+    def test_words_of_many_marks_are_those_of_the_reference(self, text: str) -> None:
+        some = text[:100] + text[-100:]
+
+        assert text_of(some, None) == reference_text_of(some)
+
+    @pytest.mark.parametrize(
+        "text", (LONG_TEXTS | MARKS_OF_TWO_KINDS).values(), ids=LONG_TEXTS | MARKS_OF_TWO_KINDS
+    )
+    def test_longest_text_of_any_kind_takes_little_time(self, text: str) -> None:
+        with Watchdog(limit=0.04):
+            text_of(text, None)
+
+    def test_characters_of_many_texts_take_bounded_memory(self) -> None:
+        tracemalloc.start()
+        try:
+            for begin in range(0, len(LETTERS), 8000):
+                text_of("".join(map(chr, LETTERS[begin : begin + 8000])), None)
+            assert tracemalloc.get_traced_memory()[0] < 8_000_000
+        finally:
+            tracemalloc.stop()
 
 
 class TestBuckets:
