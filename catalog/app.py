@@ -35,7 +35,7 @@ from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
 from catalog.http.routing import configure_routing, routes_of
 from catalog.observability import metrics
-from catalog.periodic import Periodic
+from catalog.periodic import LoopLag, Periodic
 from catalog.products import changes, idempotency, service
 from catalog.products import context as products_context
 from catalog.products import routes as products_routes
@@ -204,7 +204,7 @@ def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
     return TracedRequests, Tracing
 
 
-def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
+def _tasks(app: Quart, settings: Settings) -> list[Periodic | LoopLag]:
     """What the app does in the background while it serves."""
     database, revocations = running(app).database, auth(app).revocations
     outdated: tuple[tuple[str, Callable[..., Awaitable[int]], dict[str, Any]], ...] = (
@@ -227,7 +227,8 @@ def _tasks(app: Quart, settings: Settings) -> list[Periodic]:
     )
     poll = Periodic("changes", products(app).feed.poll, interval=POLL_SECONDS)
     gauges = Periodic("gauges", partial(_measure, app), interval=GAUGE_SECONDS, at_once=True)
-    return [refresh, poll, gauges, *sweeps]
+    lag = LoopLag(metrics.LOOP_LAG_SECONDS.observe)
+    return [refresh, poll, gauges, lag, *sweeps]
 
 
 async def _measure(app: Quart) -> None:
@@ -241,12 +242,12 @@ async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
         pass
 
 
-async def _open(tasks: list[Periodic]) -> None:
+async def _open(tasks: list[Periodic | LoopLag]) -> None:
     for task in tasks:
         await task.start()
 
 
-async def _close(app: Quart, tasks: list[Periodic]) -> None:
+async def _close(app: Quart, tasks: list[Periodic | LoopLag]) -> None:
     for task in tasks:
         await task.stop()
     await products(app).creates.close()

@@ -1,6 +1,7 @@
 """Work that is done again and again, whatever becomes of it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -8,7 +9,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from catalog.errors import CatalogError, DatabaseBusy, DatabaseUnavailable
-from catalog.periodic import Periodic
+from catalog.periodic import LoopLag, Periodic
 
 
 class Work:
@@ -171,3 +172,44 @@ class TestStop:
 
     async def test_what_was_never_started_stops(self) -> None:
         await Periodic("chore", Work(), interval=0).stop()
+
+
+class TestLoopLag:
+    async def test_work_in_one_piece_shows_as_lag(self) -> None:
+        lags: list[float] = []
+        lag = LoopLag(lags.append, interval=0.01)
+        await lag.start()
+
+        time.sleep(0.1)
+        await asyncio.sleep(0.02)
+        await lag.stop()
+
+        assert 0.09 <= max(lags) < 5
+
+    async def test_waiting_is_no_lag(self) -> None:
+        lags: list[float] = []
+        measured = asyncio.Event()
+
+        def observe(seconds: float) -> None:
+            lags.append(seconds)
+            if len(lags) >= 5:
+                measured.set()
+
+        lag = LoopLag(observe, interval=0.02)
+        await lag.start()
+        await measured.wait()
+        await lag.stop()
+
+        # The lowest, because the machine may have other work.
+        assert 0 <= min(lags) < 0.02
+
+    async def test_nothing_is_measured_after_a_stop(self) -> None:
+        lags: list[float] = []
+        lag = LoopLag(lags.append, interval=0.001)
+        await lag.start()
+        await lag.stop()
+        await lag.stop()
+
+        await asyncio.sleep(0.01)
+
+        assert lags == []

@@ -148,6 +148,12 @@ IDEMPOTENCY = _counter(
     ("first", "replayed", "conflict", "mismatch"),
 )
 
+LOOP_LAG_SECONDS = _histogram(
+    "event_loop_lag_seconds",
+    "How much later than asked for an event loop called back; measured 20 times a second.",
+    buckets=DURATIONS,
+)
+
 WORKERS = _gauge("workers", "Worker processes that run.")
 WORKER_RESTARTS = _counter("worker_restarts_total", "Workers that died and were replaced.")
 BUILD_INFO = _gauge(

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -462,6 +463,21 @@ class TestDomain:
             pass
 
         assert await change.of("shed_total", reason=reason) == 1
+
+    async def test_lag_of_the_event_loop(self, anyone: Caller) -> None:
+        before = await Numbers.of(anyone)
+        time.sleep(0.3)
+        async with asyncio.timeout(5):
+            while True:
+                numbers = await Numbers.of(anyone)
+                if numbers.total("event_loop_lag_seconds_count") > before.total(
+                    "event_loop_lag_seconds_count"
+                ):
+                    break
+                await asyncio.sleep(0.01)
+
+        lag = numbers.total("event_loop_lag_seconds_sum")
+        assert lag - before.total("event_loop_lag_seconds_sum") > 0.2
 
     async def test_build_and_workers(self, anyone: Caller) -> None:
         numbers = await Numbers.of(anyone)
