@@ -1,4 +1,7 @@
-"""Runs nginx with the configuration that is shipped, on free ports and with files of its own."""
+"""Runs nginx with the configuration that is shipped, on free ports and with files of its own.
+
+Only addresses and paths are others than in the shipped files, and what ``OWN`` lists.
+"""
 
 import asyncio
 import json
@@ -27,6 +30,23 @@ _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sb
 NGINX = os.environ.get("CATALOG_TEST_NGINX") or shutil.which("nginx", path=_PATH)
 
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+SITES = {
+    "bare metal": "catalog",
+    "compose": "compose",
+    "kubernetes": "../kubernetes/base/nginx",
+}
+"""Where nginx runs, and the folder of the listen.conf and the upstream.conf for that, beside the
+other configuration."""
+
+OWN = {
+    # So that tests can read each line at once.
+    " buffer=64k flush=1s": "",
+}
+"""What is replaced besides addresses and paths."""
+
+RESOLVE_SINCE = (1, 27, 3)
+"""The release of nginx that knows ``resolve`` in ``server``; the images have a newer one."""
 
 Edit = Callable[[str], str]
 
@@ -74,17 +94,31 @@ class Nginx:
 
 
 @cache
+def nginx_version() -> tuple[int, ...]:
+    """That of nginx."""
+    assert NGINX is not None
+    told = subprocess.run([NGINX, "-v"], check=True, capture_output=True, text=True).stderr
+    found = re.search(r"nginx/([\d.]+)", told)
+    assert found is not None, told
+    return tuple(map(int, found.group(1).split(".")))
+
+
+@cache
 def has_njs() -> bool:
     """Whether nginx has the module that the cache needs, in a release that will do."""
     with own_folder() as folder, free_ports(2) as (port, origin):
-        _write(folder, ("127.0.0.1:9",), port, origin)
+        write_site(folder, ("127.0.0.1:9",), port, origin)
         test = subprocess.run([*_command(folder), "-t"], check=False, capture_output=True)
     return test.returncode == 0
 
 
 @asynccontextmanager
 async def nginx(
-    *urls: str, edit: Edit | None = None, folder: Path | None = None, shipped: Path = SHIPPED
+    *urls: str,
+    edit: Edit | None = None,
+    folder: Path | None = None,
+    site: str = "bare metal",
+    shipped: Path = SHIPPED,
 ) -> AsyncIterator[Nginx]:
     """Run nginx before the service.
 
@@ -92,6 +126,7 @@ async def nginx(
         urls: of the service's instances, or of other nginx.
         edit: what to do to each of its files.
         folder: of an nginx that ran before, to go on with its cache.
+        site: one of ``SITES``.
         shipped: the folder with the configuration.
     """
     with own_folder() as new:
@@ -99,7 +134,7 @@ async def nginx(
         edit = edit or (str if has_njs() else without_njs)
         with free_ports(2) as (port, origin):
             upstreams = tuple(url.removeprefix("http://") for url in urls)
-            _write(folder, upstreams, port, origin, edit, shipped)
+            write_site(folder, upstreams, port, origin, edit=edit, site=site, shipped=shipped)
         process = await asyncio.create_subprocess_exec(
             *tied_to_us(), *_command(folder), "-g", "daemon off;"
         )
@@ -139,37 +174,57 @@ def without_position(text: str) -> str:
     return text.replace('"$catalog_generation $catalog_encoding', '"$catalog_encoding')
 
 
-def _write(
+def write_site(
     folder: Path,
     upstreams: tuple[str, ...],
     port: int,
     origin: int,
+    *,
     edit: Edit = str,
+    site: str = "bare metal",
     shipped: Path = SHIPPED,
 ) -> None:
-    """Copy what is shipped, with the listener and the upstream that a site would write."""
+    """Copy what is shipped for a site, with other addresses and paths."""
     own = {
         "127.0.0.1:8090": f"127.0.0.1:{origin}",
         "/var/cache/catalog": f"{folder}/cache",
         "/var/log/nginx": str(folder),
         "/run/nginx.pid": f"{folder}/nginx.pid",
-        # So that tests can read it.
-        " buffer=64k flush=1s": "",
+        "_temp_path /tmp/": f"_temp_path {folder}/",
+        **OWN,
     }
     shutil.copytree(shipped, folder, dirs_exist_ok=True)
+    for name in ("listen.conf", "upstream.conf"):
+        shutil.copyfile(shipped / SITES[site] / name, folder / "catalog" / name)
+    _replace(folder / "catalog" / "listen.conf", r"^listen \d+", f"listen 127.0.0.1:{port}")
+    _replace(
+        folder / "catalog" / "upstream.conf",
+        r"^ *server \S+:8000( resolve)?(.*)$",
+        "\n".join(rf"server {upstream}\1\2" for upstream in upstreams),
+    )
+    if site != "bare metal":
+        # Nobody answers there, and addresses need not be asked for.
+        _replace(folder / "catalog" / "upstream.conf", r"^resolver \S+", "resolver 127.0.0.1")
     for file in folder.rglob("*.*"):
         if file.suffix in {".conf", ".js"}:
             text = file.read_text()
             for theirs, ours in own.items():
                 text = text.replace(theirs, ours)
+            if nginx_version() < RESOLVE_SINCE:
+                text = re.sub(r"^(server .*) resolve\b", r"\1", text, flags=re.MULTILINE)
             file.write_text(edit(text))
-    (folder / "catalog" / "listen.conf").write_text(f"listen 127.0.0.1:{port};")
-    servers = "".join(f"server {upstream}; " for upstream in upstreams)
     paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in TEMPORARY)
-    text = f"{paths}upstream catalog {{ {servers} keepalive 64; keepalive_timeout 60s; }}\n"
-    (folder / "catalog" / "upstream.conf").write_text(text)
+    upstream = (folder / "catalog" / "upstream.conf").read_text()
+    if paths not in upstream:
+        (folder / "catalog" / "upstream.conf").write_text(paths + upstream)
     if not (folder / "modules").is_symlink():
         (folder / "modules").symlink_to(_modules())
+
+
+def _replace(file: Path, pattern: str, replacement: str) -> None:
+    text, count = re.subn(pattern, replacement, file.read_text(), flags=re.MULTILINE)
+    assert count == 1, (file, pattern)
+    file.write_text(text)
 
 
 def _command(folder: Path) -> list[str]:
