@@ -1,0 +1,160 @@
+"""Requests mean the same straight and through nginx, whose cache reads their headers by itself."""
+
+import random
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.http.accept_cases import ACCEPT_CASES
+from tests.server.nginx import Nginx, needs_cache, nginx
+from tests.server.service import Catalog, Service
+
+PATH = "/api/products"
+PAGE = f"{PATH}?limit=2"
+
+GENERATED = 400
+PARTS = (
+    *(
+        "application",
+        "json",
+        "application/json",
+        "*/*",
+        "*",
+        "/",
+        ",",
+        ", ",
+        ";",
+        "; q=0",
+        ";q=0.5",
+    ),
+    *(";q=1", ";q=0.000", ";charset=utf-8", "text/csv", "text/*", "application/*", "text/html"),
+    *(
+        "application/problem+json",
+        "application/x-ndjson",
+        "x",
+        '"',
+        "image/png",
+        " ",
+        "\t",
+        "=",
+        "q",
+    ),
+)
+
+pytestmark = needs_cache
+
+Hops = tuple[Service, Nginx]
+
+
+@pytest.fixture(scope="module")
+async def hops(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hops]:
+    catalog = Catalog(tmp_path_factory.mktemp("hops"))
+    async with catalog.start(CATALOG_READ_LIMIT="off") as service:
+        await service.serving()
+        headers = {"Authorization": f"Bearer {await service.sign_up()}"}
+        async with httpx.AsyncClient(base_url=service.url, headers=headers) as ada:
+            for number in range(3):
+                await ada.post(PATH, json={"name": f"Lamp {number}", "price": 1})
+        async with nginx(service.url) as proxy:
+            await proxy.caching()
+            yield service, proxy
+
+
+def outcome(answer: httpx.Response) -> tuple[int, str, bytes]:
+    """What an answer is; a problem's body holds the request's id."""
+    media_type = answer.headers.get("content-type", "").partition(";")[0]
+    is_problem = media_type == "application/problem+json"
+    return answer.status_code, media_type, b"" if is_problem else answer.content
+
+
+async def differences(hops: Hops, values: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Headers that are answered in one way straight and in another through nginx."""
+    found = []
+    service, proxy = hops
+    async with (
+        httpx.AsyncClient(base_url=service.url) as straight,
+        httpx.AsyncClient(base_url=proxy.url) as through,
+    ):
+        for client in (straight, through):
+            # Each of them sends what it is told, and nothing else.
+            client.headers.clear()
+        for headers in values:
+            # So that there is something to be answered with wrongly.
+            await through.get(PAGE)
+            one, other = [await each.get(PAGE, headers=headers) for each in (straight, through)]
+            if outcome(one) != outcome(other):
+                found.append(headers)
+    return found
+
+
+def generated_accepts() -> list[str]:
+    chance = random.Random(14)  # noqa: S311 (repeatable is what it must be)
+    found = ["".join(chance.choices(PARTS, k=chance.randint(1, 7))) for _ in range(GENERATED)]
+    return [text.strip(" \t") for text in found]
+
+
+class TestAccept:
+    async def test_each_case_is_answered_alike(self, hops: Hops) -> None:
+        cases = [{"Accept": case.accept.strip()} for case in ACCEPT_CASES]
+
+        assert await differences(hops, cases) == []
+
+    async def test_generated_values_are_answered_alike(self, hops: Hops) -> None:
+        assert await differences(hops, [{"Accept": text} for text in generated_accepts()]) == []
+
+    @pytest.mark.parametrize(
+        "accept",
+        [
+            "application/json",
+            "application/json, text/plain, */*",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8",
+            "*/*;q=0.5",
+        ],
+    )
+    async def test_common_values_are_answered_from_the_cache(self, hops: Hops, accept: str) -> None:
+        _, proxy = hops
+        async with httpx.AsyncClient(base_url=proxy.url) as anyone:
+            for number in range(20):
+                name = f"{abs(hash(accept))}-{number}"
+                await anyone.get(PAGE, headers={"Accept": accept, "X-Request-ID": name})
+                if await proxy.source_of(name) == "HIT":
+                    return
+        pytest.fail("It was never answered from the cache.")
+
+    async def test_longest_list_is_read_in_no_time(self, hops: Hops) -> None:
+        _, proxy = hops
+        accept = "*/*," * 1900 + "x"
+        async with httpx.AsyncClient(base_url=proxy.url) as anyone:
+            answer = await anyone.get(PAGE, headers={"Accept": accept})
+
+        assert answer.status_code == 200
+
+
+class TestIfNoneMatch:
+    async def test_each_list_of_tags_is_answered_alike(self, hops: Hops) -> None:
+        service, _ = hops
+        async with httpx.AsyncClient(base_url=service.url) as straight:
+            tag = (await straight.get(PAGE)).headers["etag"]
+        values = [
+            *(tag, f"W/{tag}", "*", '"x"', f'"x", {tag}', f"{tag},", f",{tag}", f'"x",W/{tag}'),
+            *(tag.strip('"'), tag[:-1], tag[1:], f"w/{tag}", f"x{tag}", f"{tag}x", f"*, {tag}"),
+            *(f'"x{tag}', f'"a,{tag[1:]}', f'"a, {tag}, b"', f"{tag} {tag}", "", '""'),
+        ]
+
+        assert await differences(hops, [{"If-None-Match": value} for value in values]) == []
+
+
+class TestCacheControl:
+    @pytest.mark.parametrize(
+        "value",
+        ["no-cache", "NO-CACHE", "max-age=0", 'max-age="0"', "max-stale, max-age = 0", "no-store"],
+    )
+    async def test_what_must_be_fresh_is_not_from_the_cache(self, hops: Hops, value: str) -> None:
+        _, proxy = hops
+        async with httpx.AsyncClient(base_url=proxy.url) as anyone:
+            await anyone.get(PAGE)
+            name = f"{abs(hash(value))}-fresh"
+            await anyone.get(PAGE, headers={"Cache-Control": value, "X-Request-ID": name})
+
+        assert await proxy.source_of(name) == ""
