@@ -268,7 +268,7 @@ class ChangesGone(CatalogError):
 
     START_OVER: ClassVar = (
         "Start over: export GET /api/products as application/x-ndjson, then follow from the "
-        "Catalog-Position of that answer."
+        "Catalog-Change of that answer."
     )
 
 

@@ -17,6 +17,7 @@ from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.products import changes, queries, transfer
 from catalog.products.formats import Format
+from catalog.products.models import ChangeId
 from catalog.products.queries import Selection
 from catalog.settings import Settings
 
@@ -35,22 +36,23 @@ def export(file: Path | None, format_name: str | None) -> None:
     """Write all products, the oldest first, as NDJSON or CSV.
 
     To standard output, or to FILE, which is replaced when all of it has been written. Standard
-    error tells the position from which to follow the changes then.
+    error tells the position, and the change, from which to follow the changes then.
     """
     form = form_of(file, format_name)
     settings = settings_for_command()
     if file is None:
-        position = run(_export(settings, form, sys.stdout.buffer))
+        change = run(_export(settings, form, sys.stdout.buffer))
     else:
-        position = _replace(file, settings, form)
-    click.echo(f"Catalog-Position: {position}", err=True)
+        change = _replace(file, settings, form)
+    for name, value in changes.position_headers(change).items():
+        click.echo(f"{name}: {value}", err=True)
 
 
-def _replace(file: Path, settings: Settings, form: Format) -> int:
+def _replace(file: Path, settings: Settings, form: Format) -> ChangeId:
     """Write a file beside the one that is meant, and put it in its place at the end."""
     with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as text:
         try:
-            position = run(_export(settings, form, text))
+            change = run(_export(settings, form, text))
             text.flush()
             os.fsync(text.fileno())
             # As any new file; a temporary one is for its owner alone.
@@ -61,24 +63,24 @@ def _replace(file: Path, settings: Settings, form: Format) -> int:
         except BaseException:
             Path(text.name).unlink(missing_ok=True)
             raise
-    return position
+    return change
 
 
-async def _export(settings: Settings, form: Format, text: IO[bytes]) -> int:
+async def _export(settings: Settings, form: Format, text: IO[bytes]) -> ChangeId:
     database = Database(settings)
 
-    async def begin(connection: AsyncConnection) -> tuple[int, int]:
+    async def begin(connection: AsyncConnection) -> tuple[ChangeId, int]:
         await require_schema(connection)
         total = await connection.scalar(queries.count(filters=frozenset()))
-        return await changes.current_position(connection), int(total or 0)
+        return await changes.current_change(connection), int(total or 0)
 
     try:
-        position, total = await database.reading(begin)
+        change, total = await database.reading(begin)
         with click.progressbar(
             length=total, label="Exporting", file=sys.stderr, hidden=not sys.stderr.isatty()
         ) as bar:
             await _write(database, form, text, bar.update)
-        return position
+        return change
     finally:
         await database.close()
 

@@ -31,10 +31,10 @@ def representation(product: dict[str, Any]) -> tuple[bytes, str]:
 
 def written(write: Written, headers: Mapping[str, str] | None = None) -> Answer:
     """The product that a write has left behind."""
-    saw_position(write.position)
+    saw_position(write.change.position)
     body, etag = representation(write.product)
-    own = {"ETag": etag, changes.HEADER: str(write.position)}
-    if write.batch_position not in {None, write.position}:
+    own = {"ETag": etag, **changes.position_headers(write.change)}
+    if write.batch_position not in {None, write.change.position}:
         own[changes.BATCH_HEADER] = str(write.batch_position)
     return Answer(body, {**own, **(headers or {})})
 

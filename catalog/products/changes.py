@@ -3,6 +3,10 @@
 One row counts the changes. A transaction takes its positions last, and its lock on that row lasts
 until the commit: whoever takes the next ones commits later. So a reader who has seen a position
 has seen all before it, which the engines' own numbers, given out before the commit, do not offer.
+
+A position names a change in one history only. A restored backup begins another, so each
+transaction also draws a token, which stands in its rows of the log and beside the count: position
+and token together are a ``ChangeId`` (docs/adr/0018).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,14 +14,33 @@ from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
-from sqlalchemy import Integer, Table, bindparam, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    Integer,
+    String,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import aliased
 
 from catalog.db.columns import Id, Timestamp, now, rfc3339
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
 from catalog.errors import CatalogError, ChangesGone
 from catalog.products import queries
-from catalog.products.models import ChangeCounter, ChangeType, Product, ProductChange
+from catalog.products.models import (
+    ChangeCounter,
+    ChangeId,
+    ChangeType,
+    Product,
+    ProductChange,
+    new_token,
+)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -25,29 +48,49 @@ P = ParamSpec("P")
 HEADER = "Catalog-Position"
 """Tells, of a read, a position that its content includes; of a write, its own."""
 
+CHANGE_HEADER = "Catalog-Change"
+"""Tells the same, and of which history it is."""
+
 BATCH_HEADER = "Catalog-Batch-Position"
 """Tells, of a create that shared its transaction, the last position of that transaction."""
 
 
-def headers(position: int) -> dict[str, str]:
+def position_headers(change: ChangeId) -> dict[str, str]:
+    """Return the headers that tell a change."""
+    return {HEADER: str(change.position), CHANGE_HEADER: str(change)}
+
+
+def headers(change: ChangeId) -> dict[str, str]:
     """Those of a read that has more than one form, and is to be asked for anew each time."""
-    return {"Cache-Control": "no-cache", "Vary": "Accept", HEADER: str(position)}
+    return {"Cache-Control": "no-cache", "Vary": "Accept", **position_headers(change)}
 
 
 _log = ProductChange.__table__.c
-_LOG_COLUMNS = ("position", "type", "product_id", "version", "at")
+_LOG_COLUMNS = ("position", "type", "product_id", "version", "at", "token")
 
-_POSITION = select(ChangeCounter.position)
+_HEAD = select(ChangeCounter.position, ChangeCounter.token)
 _OLDEST = select(_log.position, _log.at).order_by(_log.position)
 
 _counter = cast("Table", ChangeCounter.__table__)
 _taken = _counter.c.position + bindparam("count", type_=Id)
 _taking = update(_counter).where(_counter.c.id == 1)
 # The servers' LAST_INSERT_ID(expr): the answer to the UPDATE itself tells the new value.
-_TAKE = _taking.values(position=func.last_insert_id(_taken))
-_TAKE_RETURNING = _taking.values(position=_taken).returning(_counter.c.position)
+_token = bindparam("token", type_=String())
+_TAKE = _taking.values(position=func.last_insert_id(_taken), token=_token)
+_TAKE_RETURNING = _taking.values(position=_taken, token=_token).returning(_counter.c.position)
 
-_OWN_COLUMNS = (_log.position, _log.type, _log.product_id, _log.version, rfc3339(_log.at))
+# Where the reader stands, to see that this is still of the same history; null when it was swept.
+_before = aliased(ProductChange)
+_TOKEN_BEFORE = (
+    select(_before.token)
+    .where(_before.position == bindparam("since", type_=Id))
+    .scalar_subquery()
+    .label("token_before")
+)
+_OWN_COLUMNS = (
+    *(_log.position, _log.token, _TOKEN_BEFORE),
+    *(_log.type, _log.product_id, _log.version, rfc3339(_log.at)),
+)
 
 _FOLLOWING = (
     select(*_OWN_COLUMNS, *queries.COLUMNS)
@@ -67,6 +110,7 @@ _LOG_OF_CREATED = insert(cast("Table", ProductChange.__table__)).from_select(
         Product.id,
         Product.version,
         bindparam("at", type_=Timestamp()),
+        _token,
     ).where(Product.id.between(bindparam("first_id", type_=Id), bindparam("last_id", type_=Id))),
 )
 
@@ -79,18 +123,20 @@ class Changes(NamedTuple):
 
     Attributes:
         changes: ready to render, in their order.
-        position: that of the last of them, or where the reader stood if there is none.
+        ids: theirs.
+        last: the last of them, or where the reader stood if there is none.
         more: whether there were more already.
     """
 
     changes: list[dict[str, Any]]
-    position: int
+    ids: list[ChangeId]
+    last: ChangeId
     more: bool
 
 
 async def record(
     session: AsyncSession, kind: ChangeType, products: Sequence[tuple[int, int]], *, at: datetime
-) -> int:
+) -> ChangeId:
     """Log changes of one kind; the last thing that a transaction does.
 
     Args:
@@ -100,49 +146,53 @@ async def record(
         at: when.
 
     Returns:
-        the position of the last of them; they have consecutive ones, in the order given.
+        the last of them; they have consecutive positions, in the order given, and one token.
     """
-    position = await _take(session, len(products))
+    last = await _take(session, len(products))
     instant = stored_instant(session, at)
-    first = position - len(products) + 1
+    first = last.position - len(products) + 1
     rows = [
-        (first + offset, kind.value, product_id, version, instant)
+        (first + offset, kind.value, product_id, version, instant, last.token)
         for offset, (product_id, version) in enumerate(products)
     ]
     await insert_rows(session, ProductChange, _LOG_COLUMNS, rows)
-    return position
+    return last
 
 
-async def record_created(session: AsyncSession, product_ids: Sequence[int], *, at: datetime) -> int:
+async def record_created(
+    session: AsyncSession, product_ids: Sequence[int], *, at: datetime
+) -> ChangeId:
     """The same for new products; of many, the database writes the log from their own rows.
 
     Returns:
-        the position of the last of them.
+        the last of them.
     """
     count, first_id, last_id = len(product_ids), product_ids[0], product_ids[-1]
     # Ids are in a row but where somebody else's came in between, or where clusters leave gaps.
     if count < MANY or list(product_ids) != list(range(first_id, last_id + 1)):
         created = [(product_id, 1) for product_id in product_ids]
         return await record(session, ChangeType.CREATED, created, at=at)
-    position = await _take(session, count)
-    offset = position - last_id
+    last = await _take(session, count)
+    offset = last.position - last_id
     values = {"offset": offset, "first_id": first_id, "last_id": last_id, "at": at}
-    await session.execute(_LOG_OF_CREATED, values)
-    return position
+    await session.execute(_LOG_OF_CREATED, {**values, "token": last.token})
+    return last
 
 
-async def _take(session: AsyncSession, count: int) -> int:
-    """The last of that many positions; the others wait for ours to be committed."""
+async def _take(session: AsyncSession, count: int) -> ChangeId:
+    """The last of that many positions, and a token; the others wait for ours to be committed."""
     connection = await session.connection()
+    token = new_token()
+    values = {"count": count, "token": token}
     if connection.dialect.name == "sqlite":
-        result = await connection.execute(_TAKE_RETURNING, {"count": count})
-        return int(result.scalar_one())
-    return int((await connection.execute(_TAKE, {"count": count})).lastrowid)
+        result = await connection.execute(_TAKE_RETURNING, values)
+        return ChangeId(result.scalar_one(), token)
+    return ChangeId((await connection.execute(_TAKE, values)).lastrowid, token)
 
 
-async def current_position(connection: AsyncConnection | AsyncSession) -> int:
-    """The position of the last committed change; 0 before the first."""
-    return int((await connection.execute(_POSITION)).scalar_one())
+async def current_change(connection: AsyncConnection | AsyncSession) -> ChangeId:
+    """The last committed change; position 0 before the first."""
+    return ChangeId(*(await connection.execute(_HEAD)).one())
 
 
 async def at_position(
@@ -151,44 +201,61 @@ async def at_position(
     /,
     *args: P.args,
     **kwargs: P.kwargs,
-) -> tuple[int, T]:
-    """Read something, and before it a position that it includes.
+) -> tuple[ChangeId, T]:
+    """Read something, and before it the last change that it includes.
 
     Raises:
-        CatalogError: what ``work`` raises, with the position among its headers.
+        CatalogError: what ``work`` raises, with that change among its headers.
     """
-    position = await current_position(connection)
+    change = await current_change(connection)
     try:
-        return position, await work(connection, *args, **kwargs)
+        return change, await work(connection, *args, **kwargs)
     except CatalogError as error:
-        error.headers[HEADER] = str(position)
+        error.headers.update(position_headers(change))
         raise
 
 
-async def read_changes(connection: AsyncConnection, *, since: int, limit: int) -> Changes:
-    """What has happened after a position.
+async def read_changes(connection: AsyncConnection, *, since: ChangeId, limit: int) -> Changes:
+    """What has happened after a change.
 
     A product is shown as it is now, or not at all when it is gone: later changes tell the rest.
 
     Raises:
-        ChangesGone: changes after that position have been deleted, or there never was such a
-            position, as when the database was restored from a backup.
+        ChangesGone: changes after that one have been deleted; or there never was such a change in
+            this history, as when the database was restored from a backup; or the change itself has
+            been deleted, so that its token cannot be compared.
     """
-    position = await current_position(connection)
-    if since > position:
-        raise ChangesGone(f"The last change has position {position}. {ChangesGone.START_OVER}")
-    values = {"since": since, "limit": limit}
+    head = await current_change(connection)
+    if since.position > head.position:
+        raise ChangesGone(f"The last change is {head}. {ChangesGone.START_OVER}")
+    is_head = since.position == head.position
+    if is_head and not since.may_be(head):
+        raise _other_history(since)
+    values = {"since": since.position, "limit": limit}
     rows: Sequence[Any] = (await connection.execute(_FOLLOWING, values)).all()
     # Positions have no gaps, so a missing one can only have been deleted.
-    if rows[0].position != since + 1 if rows else since < position:
+    if rows[0].position != since.position + 1 if rows else not is_head:
         raise ChangesGone(f"They are not kept any more. {ChangesGone.START_OVER}")
-    last = rows[-1].position if rows else since
-    return Changes([_change(row) for row in rows], last, more=last < position)
+    if not rows:
+        return Changes([], [], head, more=False)
+    if since.token and not is_head:
+        token: str | None = rows[0].token_before
+        if token is None:
+            raise ChangesGone(f"Change {since} is not kept any more. {ChangesGone.START_OVER}")
+        if not since.may_be(ChangeId(since.position, token)):
+            raise _other_history(since)
+    ids = [ChangeId(row.position, row.token) for row in rows]
+    return Changes(list(map(_change, rows)), ids, ids[-1], more=ids[-1].position < head.position)
+
+
+def _other_history(change: ChangeId) -> ChangesGone:
+    message = f"There is no change {change} in this history of the database."
+    return ChangesGone(f"{message} {ChangesGone.START_OVER}")
 
 
 def _change(row: Sequence[Any]) -> dict[str, Any]:
     own, product = row[: len(_OWN_COLUMNS)], row[len(_OWN_COLUMNS) :]
-    position, kind, product_id, version, at = own
+    position, _, _, kind, product_id, version, at = own
     is_there = kind != ChangeType.DELETED and product[0] is not None
     return {
         "position": position,

@@ -15,7 +15,8 @@ import orjson
 from catalog.db.database import Database
 from catalog.errors import ChangesGone, NotReady, Overloaded
 from catalog.observability.metrics import saw_position, shed
-from catalog.products.changes import Changes, current_position, read_changes
+from catalog.products.changes import Changes, current_change, read_changes
+from catalog.products.models import ChangeId
 
 POLL_SECONDS = 0.1
 """Between two looks at the log while somebody follows; each costs one or two small queries."""
@@ -39,15 +40,25 @@ STRETCH = 256
 
 
 class Entry(NamedTuple):
-    """A change as JSON."""
+    """A change as JSON.
 
-    position: int
+    Attributes:
+        change: which one.
+        name: the same as text.
+        json: what it was.
+    """
+
+    change: ChangeId
+    name: bytes
     json: bytes
 
 
 def entries_of(changes: Changes) -> list[Entry]:
     """A stretch of the log, rendered."""
-    return [Entry(change["position"], orjson.dumps(change)) for change in changes.changes]
+    return [
+        Entry(change_id, str(change_id).encode(), orjson.dumps(change))
+        for change_id, change in zip(changes.ids, changes.changes, strict=True)
+    ]
 
 
 class Feed:
@@ -63,7 +74,7 @@ class Feed:
         # known while nobody follows.
         self._entries: list[Entry] = []
         self._bytes = 0
-        self._begin: int | None = None
+        self._begin: ChangeId | None = None
 
     @property
     def followers(self) -> int:
@@ -71,8 +82,8 @@ class Feed:
         return self._followers
 
     @property
-    def _head(self) -> int:
-        return (self._begin or 0) + len(self._entries)
+    def _head(self) -> ChangeId:
+        return self._entries[-1].change if self._entries else self._begin or ChangeId(0)
 
     async def poll(self) -> None:
         """Look for new changes, if anybody follows; to be called every ``POLL_SECONDS``.
@@ -84,7 +95,7 @@ class Feed:
             self._forget()
             return
         if self._begin is None:
-            self._begin = await self._watch(current_position)
+            self._begin = await self._watch(current_change)
             self._tell()
         more = True
         while more:
@@ -98,7 +109,7 @@ class Feed:
                 return
             self._add(entries_of(found))
             more = found.more
-            saw_position(self._head)
+            saw_position(self._head.position)
 
     async def _watch(self, work: Any, **options: Any) -> Any:
         return await self._database.watch(
@@ -120,9 +131,10 @@ class Feed:
         while self._bytes - dropped > KEPT_BYTES:
             dropped += len(self._entries[surplus].json)
             surplus += 1
+        if surplus:
+            self._begin = self._entries[surplus - 1].change
         del self._entries[:surplus]
         self._bytes -= dropped
-        self._begin = (self._begin or 0) + surplus
 
     def _forget(self) -> None:
         self._entries.clear()
@@ -150,15 +162,16 @@ class Feed:
         finally:
             self._followers -= 1
 
-    async def wait(self, *, since: int, limit: int, seconds: float) -> list[Entry]:
-        """What happens after a position, as soon as something does; nothing if nothing does.
+    async def wait(self, *, since: ChangeId, limit: int, seconds: float) -> list[Entry]:
+        """What happens after a change, as soon as something does; nothing if nothing does.
 
         Args:
-            since: the position, at which the log ended a moment ago.
+            since: the change, at which the log ended a moment ago.
             limit: changes at most.
             seconds: for how long to wait.
 
         Raises:
+            ChangesGone: the database has another history now, in which it never was.
             Overloaded: too many wait already.
         """
         deadline = asyncio.get_running_loop().time() + seconds
@@ -167,7 +180,8 @@ class Feed:
                 news = self._news
                 found = self._after(since, limit)
                 if found is None and self._begin is not None:
-                    # More has happened meanwhile than is kept, and the log has it.
+                    # More has happened meanwhile than is kept, and the log has it; or this is
+                    # another history, as the log will tell.
                     changes = await self._database.reading(read_changes, since=since, limit=limit)
                     return entries_of(changes)
                 if found:
@@ -179,52 +193,55 @@ class Feed:
                     break
         return []
 
-    async def follow(self, since: int) -> AsyncGenerator[Sequence[Entry], None]:
-        """What has happened after a position and what happens from now on, in order, once each.
+    async def follow(self, since: ChangeId) -> AsyncGenerator[Sequence[Entry], None]:
+        """What has happened after a change and what happens from now on, in order, once each.
 
         Yields:
             stretches of the log; an empty one when nothing has happened for a while.
 
         Raises:
-            ChangesGone: the log does not reach back to there.
+            ChangesGone: the log does not reach back to there, or has another history by now.
             NotReady: the process is about to stop.
             Overloaded: too many follow already, or changes are taken more slowly than they come.
             DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
         """
-        position, has_caught_up = since, False
+        last, has_caught_up = since, False
         with self._following():
             while True:
                 if self._ended:
                     raise NotReady("The service is restarting.")
                 news = self._news
-                found = self._after(position, STRETCH)
-                if found is None and has_caught_up and self._begin is not None:
+                found = self._after(last, STRETCH)
+                if found is None and has_caught_up and self._is_behind(last):
                     shed("followers")
                     raise Overloaded("Changes came faster than they were taken.")
                 if found is None:
-                    found = await self._read_log(position)
+                    found = await self._read_log(last)
                 else:
                     has_caught_up = True
                 if found:
                     yield found
-                    position = found[-1].position
+                    last = found[-1].change
                     continue
+                if not last.token and last.may_be(self._head):
+                    # From here on it can be told.
+                    last = self._head
                 try:
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
                         await news.wait()
                 except TimeoutError:
                     yield ()
 
-    async def check(self, since: int) -> None:
-        """See that one can follow from a position.
+    async def check(self, since: ChangeId) -> None:
+        """See that one can follow from a change.
 
         Raises:
             ChangesGone, DatabaseUnavailable, DatabaseBusy: as ``follow``.
         """
-        if self._after(since, 1) is None or since > self._head:
+        if self._after(since, 1) is None or since.position > self._head.position:
             await self._read_log(since)
 
-    async def _read_log(self, since: int) -> list[Entry]:
+    async def _read_log(self, since: ChangeId) -> list[Entry]:
         """Catch up by a stretch."""
         # When a worker is replaced, all its followers come back at once: let them queue here,
         # where nobody is refused for it, and leave connections to others.
@@ -232,10 +249,20 @@ class Feed:
             changes = await self._database.reading(read_changes, since=since, limit=STRETCH)
         return entries_of(changes)
 
-    def _after(self, position: int, limit: int) -> list[Entry] | None:
-        """The first changes that are kept after a position; None if some before them are not."""
-        if self._begin is None or position < self._begin:
+    def _is_behind(self, last: ChangeId) -> bool:
+        return self._begin is not None and last.position < self._begin.position
+
+    def _after(self, last: ChangeId, limit: int) -> list[Entry] | None:
+        """The first changes that are kept after one.
+
+        None if some before them are not, or if it is none of this history.
+        """
+        if self._begin is None or last.position < self._begin.position:
             return None
+        first = last.position - self._begin.position
         # One who has read the log itself may be ahead.
-        first = position - self._begin
+        if first <= len(self._entries):
+            known = self._entries[first - 1].change if first else self._begin
+            if not last.may_be(known):
+                return None
         return self._entries[first : first + limit]

@@ -15,9 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.columns import now
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
-from catalog.products.models import IdempotencyKey, Offer
+from catalog.products.models import ChangeId, IdempotencyKey, Offer
 
-_COLUMNS = ("user_id", "key_hash", "content_hash", "product_id", "position", "created_at")
+_COLUMNS = (
+    *("user_id", "key_hash", "content_hash", "product_id", "position", "token", "created_at"),
+)
 
 
 class Key(NamedTuple):
@@ -45,7 +47,7 @@ class Done(NamedTuple):
 
     content_hash: str
     product_id: int
-    position: int
+    change: ChangeId
     created_at: datetime
 
 
@@ -59,10 +61,16 @@ async def look_up(session: AsyncSession, keys: Sequence[Key]) -> dict[tuple[int,
             IdempotencyKey.content_hash,
             IdempotencyKey.product_id,
             IdempotencyKey.position,
+            IdempotencyKey.token,
             IdempotencyKey.created_at,
         ).where(names.in_([key.name for key in keys]))
     )
-    return {(row[0], row[1]): Done(*row[2:]) for row in rows}
+    return {
+        (row.user_id, row.key_hash): Done(
+            row.content_hash, row.product_id, ChangeId(row.position, row.token), row.created_at
+        )
+        for row in rows
+    }
 
 
 async def remember(session: AsyncSession, done: Sequence[tuple[Key, Done]]) -> None:
@@ -71,7 +79,13 @@ async def remember(session: AsyncSession, done: Sequence[tuple[Key, Done]]) -> N
     Raises:
         IntegrityError: another transaction was first.
     """
-    rows = [(*key.name, *made[:-1], stored_instant(session, made.created_at)) for key, made in done]
+    rows = [
+        (
+            *(*key.name, made.content_hash, made.product_id, *made.change),
+            stored_instant(session, made.created_at),
+        )
+        for key, made in done
+    ]
     await insert_rows(session, IdempotencyKey, _COLUMNS, rows)
 
 

@@ -1,8 +1,9 @@
 """Products, the log of their changes, and what makes a repeated request the same one."""
 
+import secrets
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from sqlalchemy import DDL, CheckConstraint, Float, ForeignKey, Index, event
 from sqlalchemy.orm import Mapped, mapped_column
@@ -15,6 +16,15 @@ MAX_NAME = 512
 MAX_DESCRIPTION = 16_383
 """Characters; four bytes each at most, so that it fits the servers' TEXT of 65,535 bytes."""
 MAX_PRICE = 1e12
+
+TOKEN_LENGTH = 10
+"""Hexadecimal digits of a token: 40 bits, so that two histories have the same one at the same
+position once in 10^12 times."""
+
+
+def new_token() -> str:
+    """Draw a token; a transaction that changes products takes one with its positions."""
+    return secrets.token_hex(TOKEN_LENGTH // 2)
 
 
 class Product(Base):
@@ -110,6 +120,37 @@ class ChangeType(StrEnum):
     DELETED = "deleted"
 
 
+class ChangeId(NamedTuple):
+    """The name of a change in its history: ``8.5f0c29a1be``.
+
+    A position alone does not name a change: a database that was restored from a backup comes to
+    the same one again by other changes. The token tells them apart.
+
+    Attributes:
+        position: 1, 2, 3, … in commit order; 0 before the first change.
+        token: of the transaction that made it; empty where there is none, as in names from before
+            there were tokens, and of position 0, which is the same in all histories.
+    """
+
+    position: int
+    token: str = ""
+
+    def __str__(self) -> str:
+        """Write it as the API does."""
+        return f"{self.position}.{self.token}" if self.token else str(self.position)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``str`` has written, or a bare position; the caller knows that it is one."""
+        position, _, token = text.partition(".")
+        return cls(int(position), token if int(position) else "")
+
+    def may_be(self, other: "ChangeId") -> bool:
+        """Tell whether both can name the same change; a bare position can name any there."""
+        is_told = self.token and other.token
+        return self.position == other.position and (not is_told or self.token == other.token)
+
+
 class ProductChange(Base):
     """One committed change; outlives its product, and is deleted after the retention."""
 
@@ -126,10 +167,12 @@ class ProductChange(Base):
     product_id: Mapped[int] = mapped_column(Id)
     version: Mapped[int] = mapped_column(Id)
     at: Mapped[datetime] = mapped_column(Timestamp)
+    # Empty in the rows of a release from before there were tokens.
+    token: Mapped[str] = mapped_column(ExactString(TOKEN_LENGTH), server_default="")
 
 
 class ChangeCounter(Base):
-    """The position of the last change: one row, whose lock puts the commits in order."""
+    """The last change's position and token: one row, whose lock puts the commits in order."""
 
     __tablename__ = "change_counter"
     __table_args__ = (
@@ -139,6 +182,8 @@ class ChangeCounter(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
     position: Mapped[int] = mapped_column(Id)
+    # A release from before there were tokens leaves it as it is.
+    token: Mapped[str] = mapped_column(ExactString(TOKEN_LENGTH), server_default="")
 
 
 class IdempotencyKey(Base):
@@ -157,3 +202,4 @@ class IdempotencyKey(Base):
     product_id: Mapped[int] = mapped_column(Id)
     position: Mapped[int] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(Timestamp, index=True)
+    token: Mapped[str] = mapped_column(ExactString(TOKEN_LENGTH), server_default="")

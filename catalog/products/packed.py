@@ -3,7 +3,7 @@
 On the servers, taking a page's rows apart costs the driver several times of what reading them costs
 the database: every value is a step in Python. So the database joins a product's values into one
 text, with a NUL between them, which no value can hold; and the texts are escaped together. Beside
-them comes the position, from the same snapshot, and any number of pages takes one trip.
+them comes the last change, from the same snapshot, and any number of pages takes one trip.
 
 SQLite's driver is written in C and has no need of it.
 """
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.texts import Question, read_texts
 from catalog.products import queries
-from catalog.products.models import ChangeCounter, Product
+from catalog.products.models import ChangeCounter, ChangeId, Product
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import Sort
 
@@ -41,24 +41,24 @@ def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
     return found.with_only_columns(func.concat(*separated))
 
 
-_POSITION = Question(select(func.concat(ChangeCounter.position)), {})
+_CHANGE = Question(select(func.concat(ChangeCounter.position, ".", ChangeCounter.token)), {})
 
 
 async def read_pages(connection: AsyncConnection, pages: Sequence[Question]) -> "list[Packed]":
     """The products that statements of ``page`` find."""
-    (position,), *found = await read_texts(connection, _POSITION, *pages)
-    return [Packed(int(position), texts) for texts in found]
+    (change,), *found = await read_texts(connection, _CHANGE, *pages)
+    return [Packed(ChangeId.parse(change.decode()), texts) for texts in found]
 
 
 class Packed:
     """Products.
 
     Attributes:
-        position: of a change; it is included, and so are all before it.
+        change: the last one that is included; so are all before it.
     """
 
-    def __init__(self, position: int, texts: Sequence[bytes]) -> None:
-        self.position = position
+    def __init__(self, change: ChangeId, texts: Sequence[bytes]) -> None:
+        self.change = change
         self._texts = texts
 
     def __len__(self) -> int:

@@ -2,8 +2,8 @@
 
 Nothing here is ever out of date, and nothing has to be invalidated. A caller joins only a query
 that begins after the call, so it is shown every write that had been acknowledged by then. And
-bytes serve again only when the position, read after the call as well, has not moved since they
-were made; reading it is a share of one tiny query.
+bytes serve again only when the last change, read after the call as well, is still the one that they
+were made at, position and token; reading it is a share of one tiny query.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from catalog.http.pagination import Cursors, Place, link_headers
 from catalog.observability.metrics import PAGES, count_kept_page, saw_position, shed
 from catalog.products import changes, service
 from catalog.products.batching import Together
+from catalog.products.models import ChangeId
 from catalog.products.queries import Selection
 from catalog.products.schemas import PATH, ListQuery, MyListQuery
 
@@ -167,13 +168,13 @@ class Rendered:
     """A page as it goes out.
 
     Attributes:
-        position: of a change; it is included, and so are all before it.
+        change: the last one that is included; so are all before it.
         body: JSON.
         etag: the strong entity tag of the body.
         headers: that describe it, besides the tag.
     """
 
-    position: int
+    change: ChangeId
     body: bytes
     etag: str
     headers: dict[str, str]
@@ -192,7 +193,7 @@ class Pages:
         self, database: Database, *, kept_bytes: int = KEPT_BYTES, max_reads: int = MAX_READS
     ) -> None:
         self._database = database
-        self._position = Joined(self._read_position)
+        self._change = Joined(self._read_change)
         self._together = Together(
             self._read_together, trips=database.max_readers, patience=database.patience
         )
@@ -219,7 +220,7 @@ class Pages:
         """
         self._reads_since += 1
         kept = self._kept.get(asked.key)
-        if kept is not None and await self._position.read() == kept.position:
+        if kept is not None and await self._change.read() == kept.change:
             if asked.key in self._kept:
                 self._kept.move_to_end(asked.key)
             count_kept_page()
@@ -240,21 +241,21 @@ class Pages:
     def forget(self) -> None:
         """Keep nothing of what is kept: something has been committed.
 
-        It would be noticed anyway, by reading the position; that is what this spares.
+        It would be noticed anyway, by reading the last change; that is what this spares.
         """
         self._kept.clear()
         self._kept_bytes = 0
         self._reads_before, self._reads_since = self._reads_since, 0
 
-    async def _read_position(self, begin: Callable[[], None]) -> int:
+    async def _read_change(self, begin: Callable[[], None]) -> ChangeId:
         try:
-            current: int = await self._database.reading(_beginning, begin, changes.current_position)
+            last: ChangeId = await self._database.reading(_beginning, begin, changes.current_change)
         except DatabaseUnavailable:
-            # It may come back as another one, restored from a backup, and get to the same position.
+            # It may come back restored, by a release that leaves the token as it is.
             self.forget()
             raise
-        saw_position(current)
-        return current
+        saw_position(last.position)
+        return last
 
     async def _read_page(self, asked: Asked, begin: Callable[[], None]) -> Rendered:
         wanted = asked.wanted
@@ -262,7 +263,7 @@ class Pages:
             page = await self._together.ask(wanted, begin)
         else:
             (page,) = await self._database.reading(_beginning, begin, service.list_products, wanted)
-        saw_position(page.position)
+        saw_position(page.change.position)
         rendered = _rendered(asked, page)
         self._keep(asked.key, rendered)
         return rendered
@@ -317,5 +318,5 @@ def _rendered(asked: Asked, page: service.Page) -> Rendered:
         orjson.dumps(next_url),
         b"" if page.total is None else b',"total":%d' % page.total,
     )
-    headers = {**changes.headers(page.position), **link_headers(next_url)}
-    return Rendered(page.position, body, etag_of(body), headers)
+    headers = {**changes.headers(page.change), **link_headers(next_url)}
+    return Rendered(page.change, body, etag_of(body), headers)

@@ -4,7 +4,15 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from catalog.db.columns import MAX_ID
@@ -20,7 +28,13 @@ from catalog.http.schemas import (
     ResponseBody,
     WithoutNul,
 )
-from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeType
+from catalog.products.models import (
+    MAX_DESCRIPTION,
+    MAX_NAME,
+    MAX_PRICE,
+    ChangeId,
+    ChangeType,
+)
 from catalog.products.words import terms_of
 
 PATH = "/api/products"
@@ -61,6 +75,28 @@ def _truth(value: object) -> object:
     if value not in ("true", "false"):
         raise ValueError("Input should be true or false")
     return value == "true"
+
+
+CHANGE_PATTERN = r"^[0-9]{1,19}(\.[0-9A-Za-z]{1,32})?$"
+"""A change's name: a position, and a token unless it is a bare position."""
+
+_CHANGE = re.compile(CHANGE_PATTERN.removesuffix("$"))
+
+
+def change_id(text: object) -> ChangeId:
+    """Read a change's name as a client sends it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(text, ChangeId):
+        return text
+    if not isinstance(text, str) or _CHANGE.fullmatch(text) is None:
+        raise ValueError("must be a position, or a position and a token as in 8.5f0c29a1be")
+    change = ChangeId.parse(text)
+    if change.position > MAX_ID:
+        raise ValueError(f"must not be above {MAX_ID}")
+    return change
 
 
 class ProductCreate(RequestBody):
@@ -261,15 +297,24 @@ class ChangePage(ResponseBody):
     """Changes in order, and where to go on."""
 
     changes: list[ProductChangeRead]
-    position: int = Field(ge=0, description="The next `since`.")
+    position: int = Field(ge=0, description="That of the last of them, or where `since` was.")
+    change: str = Field(
+        pattern=CHANGE_PATTERN, description="The next `since`.", examples=["8.5f0c29a1be"]
+    )
     more: bool = Field(description="Whether there are more already.")
 
 
 class ChangesQuery(QueryParameters):
     """Which changes."""
 
-    since: Annotated[int, Field(ge=0, le=MAX_ID), Digits] = Field(
-        default=0, description="A position; changes after it are listed."
+    since: Annotated[
+        ChangeId,
+        PlainValidator(change_id),
+        WithJsonSchema({"type": "string", "pattern": CHANGE_PATTERN, "default": "0"}),
+    ] = Field(
+        default_factory=lambda: ChangeId(0),
+        description="A change, such as `8.5f0c29a1be`; those after it are listed. A bare position "
+        "will do, but in another history of the database it names another change.",
     )
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
         default=DEFAULT_LIMIT, description="Changes in one answer."
@@ -284,7 +329,7 @@ class LastEventId(BaseModel):
 
     last_event_id: str | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        description="The last position that a stream told; it wins over `since`.",
+        description="The last `id` that a stream told; it wins over `since`.",
     )
 
 
@@ -308,10 +353,13 @@ class IdempotencyHeader(BaseModel):
 
 
 class PositionHeaders(ResponseBody):
-    """A header of every answer about products."""
+    """Headers of every answer about products."""
 
     catalog_position: int = Field(
         ge=0, description="A position that the content includes; after a write, its own."
+    )
+    catalog_change: str = Field(
+        pattern=CHANGE_PATTERN, description="The same with the token of its history, for `since`."
     )
 
 

@@ -33,7 +33,7 @@ from catalog.errors import (
 )
 from catalog.products import changes, idempotency, packed, queries, search
 from catalog.products.idempotency import Done, Key
-from catalog.products.models import ChangeType, Offer, Product, ProductWords
+from catalog.products.models import ChangeId, ChangeType, Offer, Product, ProductWords
 from catalog.products.queries import Position, Selection
 from catalog.products.words import text_of, tokens_of
 
@@ -89,13 +89,13 @@ class Page(NamedTuple):
     """A page, and perhaps one product more.
 
     Attributes:
-        position: of a change; it is included, and so are all before it.
+        change: the last one that is included; so are all before it.
         products: in their order.
         last: the place after which the next page begins; None if there is none.
         total: how many there are on all pages, where that was asked for.
     """
 
-    position: int
+    change: ChangeId
     products: Products
     last: Position | None
     total: int | None = None
@@ -137,13 +137,13 @@ async def list_products(connection: AsyncConnection, *wanted: Wanted) -> list[Pa
         products: Products
         if comes_as_texts(each):
             products = next(together)
-            position = products.position
+            change = products.change
         else:
-            position = await changes.current_position(connection)
+            change = await changes.current_change(connection)
             rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
             products = Rows(rows)
         last = selection.position_of(products[limit - 1]) if len(products) > limit else None
-        pages.append(Page(position, products, last, await _total(connection, each)))
+        pages.append(Page(change, products, last, await _total(connection, each)))
     return pages
 
 
@@ -197,13 +197,13 @@ class Written(NamedTuple):
 
     Attributes:
         product: as it is now, ready to render; as it was, if it was deleted.
-        position: the change's.
+        change: its own; the last one, if it has changed nothing.
         replayed: whether an earlier request with the same key has done it.
         batch_position: the last one of a transaction that others may have shared.
     """
 
     product: dict[str, Any]
-    position: int
+    change: ChangeId
     replayed: bool = False
     batch_position: int | None = None
 
@@ -240,10 +240,10 @@ async def create_products(
         for index, product_id, position in zip(todo, made.ids, made.positions, strict=True):
             offer, key = creates[index]
             product = _rendered(offer, product_id, made.at)
-            last = made.positions[-1]
-            outcomes[index] = Written(product, position, batch_position=last)
+            change = ChangeId(position, made.last.token)
+            outcomes[index] = Written(product, change, batch_position=made.last.position)
             if key is not None:
-                done.append((key, Done(key.content_hash, product_id, position, made.at)))
+                done.append((key, Done(key.content_hash, product_id, change, made.at)))
         if done:
             await idempotency.remember(session, done)
     return [outcomes[index] for index in range(len(creates))]
@@ -255,7 +255,7 @@ def _replay(offer: Offer, key: Key, done: Done) -> Written | CatalogError:
         message = "It came with other content before."
         return KeyReused(errors=[FieldError("header", "Idempotency-Key", message)])
     product = _rendered(offer, done.product_id, done.created_at)
-    return Written(product, done.position, replayed=True)
+    return Written(product, done.change, replayed=True)
 
 
 class Inserted(NamedTuple):
@@ -263,13 +263,18 @@ class Inserted(NamedTuple):
 
     Attributes:
         ids: in the order of the offers, ascending.
-        positions: of their creations; consecutive.
+        last: the last one's creation; their positions are consecutive.
         at: when they were created, where the offer did not say.
     """
 
     ids: list[int]
-    positions: range
+    last: ChangeId
     at: datetime
+
+    @property
+    def positions(self) -> range:
+        """Of their creations."""
+        return range(self.last.position - len(self.ids) + 1, self.last.position + 1)
 
 
 async def insert_products(session: AsyncSession, offers: Sequence[Offer]) -> Inserted:
@@ -279,8 +284,7 @@ async def insert_products(session: AsyncSession, offers: Sequence[Offer]) -> Ins
     """
     at = now()
     ids = await insert_unlogged(session, offers, at=at)
-    position = await changes.record_created(session, ids, at=at)
-    return Inserted(ids, range(position - len(ids) + 1, position + 1), at)
+    return Inserted(ids, await changes.record_created(session, ids, at=at), at)
 
 
 async def insert_unlogged(
@@ -362,19 +366,19 @@ async def change_product(
     """
     product = await _lock(session, product_id, caller_id, is_expected)
     if all(product[field] == value for field, value in values.items()):
-        return Written(product, await changes.current_position(session))
+        return Written(product, await changes.current_change(session))
     at = now()
     version = product["version"] + 1
-    change = update(Product).where(*_is_still(product))
-    if await affected_rows(session, change.values(**values, version=version, updated_at=at)) == 0:
+    updating = update(Product).where(*_is_still(product))
+    if await affected_rows(session, updating.values(**values, version=version, updated_at=at)) == 0:
         raise Conflict("Another request changed the product at the same time.")
     product |= {**values, "version": version, "updated_at": rfc3339_text(at)}
     if not values.keys().isdisjoint(("name", "description")):
         words = tokens_of(text_of(product["name"], product["description"]), product_id)
         found = update(ProductWords).where(ProductWords.product_id == product_id)
         await affected_rows(session, found.values(words=words))
-    position = await changes.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)
-    return Written(product, position)
+    change = await changes.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)
+    return Written(product, change)
 
 
 async def delete_product(
@@ -402,8 +406,8 @@ async def delete_product(
     if await affected_rows(session, delete(Product).where(*_is_still(product))) == 0:
         raise Conflict("Another request changed the product at the same time.")
     last = (product_id, product["version"])
-    position = await changes.record(session, ChangeType.DELETED, [last], at=now())
-    return Written(product, position)
+    change = await changes.record(session, ChangeType.DELETED, [last], at=now())
+    return Written(product, change)
 
 
 async def delete_products_of(session: AsyncSession, user_id: int) -> None:

@@ -34,7 +34,7 @@ from catalog.errors import BodyTooLarge, CatalogError, LinesInvalid, Overloaded
 from catalog.observability.metrics import Shed, saw_position, shed
 from catalog.products import changes, queries, service
 from catalog.products.formats import Draft, Format, LineFault, Reader, rendered
-from catalog.products.models import Offer
+from catalog.products.models import ChangeId, Offer
 from catalog.products.queries import Position, Selection
 from catalog.products.words import text_of
 
@@ -110,7 +110,7 @@ class Imported:
         created: products that were created, or would have been.
         failed: lines that are not valid.
         line: the last line that is done with: what is valid up to there has been created.
-        position: of the last change.
+        change: the last one.
         faults: what is wrong with the first of the lines that failed.
     """
 
@@ -119,7 +119,7 @@ class Imported:
     line: int = 0
     first_id: int | None = None
     last_id: int | None = None
-    position: int | None = None
+    change: ChangeId | None = None
     faults: list[LineFault] = field(default_factory=list)
 
     def count(self, inserted: service.Inserted) -> None:
@@ -127,8 +127,8 @@ class Imported:
         self.created += len(inserted.ids)
         self.first_id = self.first_id or inserted.ids[0]
         self.last_id = inserted.ids[-1]
-        self.position = inserted.positions[-1]
-        saw_position(self.position)
+        self.change = inserted.last
+        saw_position(self.change.position)
 
     def rendered(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -308,8 +308,7 @@ async def _create(
         await asyncio.wait([before.done])
         before.done.result()
         renew_deadline(session)
-    position = await changes.record_created(session, ids, at=at)
-    return service.Inserted(ids, range(position - len(ids) + 1, position + 1), at)
+    return service.Inserted(ids, await changes.record_created(session, ids, at=at), at)
 
 
 async def _import_at_once(
@@ -345,12 +344,11 @@ async def _create_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) 
         offers = [Offer(*draft, owner_id) for draft in drafts]
         chunks.append(await service.insert_unlogged(session, offers, at=at))
         renew_deadline(session)
-    position = 0
+    last = ChangeId(0)
     for ids in chunks:
-        position = await changes.record_created(session, ids, at=at)
+        last = await changes.record_created(session, ids, at=at)
         renew_deadline(session)
-    all_ids = [product_id for ids in chunks for product_id in ids]
-    return service.Inserted(all_ids, range(position - len(all_ids) + 1, position + 1), at)
+    return service.Inserted([product_id for ids in chunks for product_id in ids], last, at)
 
 
 class _Spool:

@@ -15,7 +15,7 @@ from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.errors import NotFound
 from catalog.products import changes
-from catalog.products.models import ChangeType, ProductChange
+from catalog.products.models import TOKEN_LENGTH, ChangeId, ChangeType, ProductChange
 from catalog.products.service import create_products
 from catalog.settings import Settings
 from tests.db.support import on_servers
@@ -24,13 +24,13 @@ from tests.support import PASSWORD, Caller, at_once, problem_of
 PATH = "/api/products/changes"
 
 
-async def followed(caller: Caller, since: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
+async def followed(caller: Caller, since: int | str = 0, limit: int = 1000) -> list[dict[str, Any]]:
     """All changes after a position, page by page."""
     found: list[dict[str, Any]] = []
     while True:
         page = (await caller.get(f"{PATH}?since={since}&limit={limit}")).json
         found += page["changes"]
-        since = page["position"]
+        since = page["change"]
         if not page["more"]:
             return found
 
@@ -92,7 +92,7 @@ class TestLog:
         with pytest.raises(NotFound):
             await database.transaction(create_and_fail)
 
-        assert await database.reading(changes.current_position) == 1
+        assert (await database.reading(changes.current_change)).position == 1
 
     async def test_an_accounts_products_leave_one_by_one(self, ada: Caller, anyone: Caller) -> None:
         ids = [(await ada.offer(f"Lamp {number}")).json["id"] for number in range(3)]
@@ -116,7 +116,7 @@ class TestPages:
         assert (first["position"], first["more"]) == (3, True)
         assert [each["position"] for each in rest["changes"]] == [4, 5, 6, 7]
         assert (rest["position"], rest["more"]) == (7, False)
-        assert end == {"changes": [], "position": 7, "more": False}
+        assert end == {"changes": [], "position": 7, "change": rest["change"], "more": False}
 
     @pytest.mark.parametrize(
         "query", ["since=-1", "since=x", "limit=0", "limit=1001", "wait=26", "wait=-1", "after=1"]
@@ -131,6 +131,114 @@ class TestPages:
 
         assert problem_of(answer) == (410, "changes-gone")
         assert "application/x-ndjson" in answer.json["detail"]
+
+
+class TestHistories:
+    """A token beside the position tells changes of one history from those of another."""
+
+    async def test_each_answer_names_its_change(self, ada: Caller, anyone: Caller) -> None:
+        empty = await anyone.get("/api/products")
+        lamp = await ada.offer("Lamp")
+        path = lamp.headers["Location"]
+        read = await anyone.get(path)
+        patched = await ada.send("PATCH", path, json={"price": 5})
+        unchanged = await ada.send("PATCH", path, json={"price": 5})
+        deleted = await ada.send("DELETE", path)
+        missing = await anyone.get(path)
+        page = await anyone.get("/api/products")
+        export = await anyone.get("/api/products", headers={"Accept": "text/csv"})
+        bulk = await ada.post(
+            "/api/products", data=b"", headers={"Content-Type": "application/x-ndjson"}
+        )
+        followed = await anyone.get(PATH)
+
+        answers = (empty, lamp, read, patched, unchanged, deleted, missing, page, export, bulk)
+        told = [answer.headers["Catalog-Change"] for answer in answers]
+        assert [text.partition(".")[0] for text in told] == [*"0112233333"]
+        assert told[0] == "0"
+        assert told[2:3] + told[4:5] + told[6:] == [told[1], told[3], *[told[5]] * 4]
+        assert len(set(told)) == 4
+        assert (followed.headers["Catalog-Change"], followed.json["change"]) == (told[5], told[5])
+
+    async def test_changes_of_one_transaction_share_their_token(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        lines = b'{"name":"Lamp","price":1}\n' * 300
+        content = {"Content-Type": "application/x-ndjson"}
+        last = (await ada.post("/api/products", data=lines, headers=content)).headers
+
+        token = last["Catalog-Change"].partition(".")[2]
+        assert len(token) == TOKEN_LENGTH
+        for position in (1, 150, 299):
+            assert len(await followed(anyone, since=f"{position}.{token}")) == 300 - position
+
+    async def test_change_of_another_history_is_gone(self, ada: Caller, anyone: Caller) -> None:
+        told = [(await ada.offer("Lamp")).headers["Catalog-Change"] for _ in range(3)]
+
+        for position, change in enumerate(told, start=1):
+            assert len(await followed(anyone, since=change)) == 3 - position
+            for token in ("0" * TOKEN_LENGTH, "x", told[position % 3].partition(".")[2]):
+                answer = await anyone.get(f"{PATH}?since={position}.{token}")
+                assert problem_of(answer) == (410, "changes-gone"), (position, token)
+        # Before all changes every history is the same.
+        assert len(await followed(anyone, since="0.x")) == 3
+
+    async def test_token_that_was_swept_cannot_be_compared(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
+        told = [(await ada.offer("Lamp")).headers["Catalog-Change"] for _ in range(2)]
+        await database.transaction(changes.sweep, kept=timedelta(0), limit=1)
+
+        assert problem_of(await anyone.get(f"{PATH}?since={told[0]}")) == (410, "changes-gone")
+        assert len(await followed(anyone, since="1")) == 1
+        # At the end the counter tells.
+        await database.transaction(changes.sweep, kept=timedelta(0), limit=1)
+        assert (await anyone.get(f"{PATH}?since={told[1]}")).json["changes"] == []
+        assert problem_of(await anyone.get(f"{PATH}?since=2.x")) == (410, "changes-gone")
+
+    async def test_changes_of_the_release_before_can_be_followed(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
+        first = (await ada.offer("Lamp")).headers["Catalog-Change"]
+
+        async def change(session: AsyncSession) -> None:
+            await session.execute(text("UPDATE change_counter SET position = position + 1"))
+            await session.execute(
+                text(
+                    "INSERT INTO product_changes (position, type, product_id, version, at)"
+                    " SELECT 2, type, product_id, 2, at FROM product_changes"
+                )
+            )
+
+        await database.transaction(change)
+        second = (await anyone.get("/api/products")).headers["Catalog-Change"]
+        third = (await ada.offer("Lamp")).headers["Catalog-Change"]
+
+        assert second.partition(".")[0] == "2"
+        left = [len(await followed(anyone, since=since)) for since in (first, second, third)]
+        assert left == [2, 1, 0]
+
+    async def test_page_is_not_kept_for_the_same_position_of_another_history(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
+        await ada.offer("Lamp")
+        await anyone.get("/api/products")
+
+        async def restore(session: AsyncSession) -> None:
+            await session.execute(text("UPDATE products SET price = 7"))
+            await session.execute(text("UPDATE change_counter SET token = 'other'"))
+
+        await database.transaction(restore)
+        page = await anyone.get("/api/products")
+
+        assert page.headers["Catalog-Change"] == "1.other"
+        assert page.json["products"][0]["price"] == 7
+
+    @pytest.mark.parametrize("since", ["1.", ".x", "1.x.y", "1.%C3%A9", f"{2**63}", "1." + "x" * 33])
+    async def test_other_names_are_refused(self, anyone: Caller, since: str) -> None:
+        answer = await anyone.get(f"{PATH}?since={since}")
+
+        assert problem_of(answer) == (422, "invalid")
 
 
 class TestRetention:
@@ -243,7 +351,7 @@ class TestOrder:
             await changes.record(session, ChangeType.CREATED, [(7, 1), (8, 1)], at=now())
 
         async def current(connection: AsyncConnection, *, since: int) -> list[int]:
-            found = await changes.read_changes(connection, since=since, limit=5)
+            found = await changes.read_changes(connection, since=ChangeId(since), limit=5)
             return [each["position"] for each in found.changes]
 
         seen = await self._seen(settings, record, current, total)

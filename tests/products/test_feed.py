@@ -17,14 +17,15 @@ from catalog.app import begin_drain
 from catalog.db.database import Database
 from catalog.errors import CatalogError, ChangesGone, NotReady, Overloaded
 from catalog.products import feed as feed_module
-from catalog.products.changes import current_position
+from catalog.products.changes import current_change
 from catalog.products.context import products
 from catalog.products.feed import Feed
-from catalog.products.models import ChangeCounter, ProductChange
+from catalog.products.models import ChangeCounter, ChangeId, ProductChange
 from tests.support import Caller, at_once, fields_of, problem_of
 
 PATH = "/api/products/changes"
 STREAM = {"Accept": "text/event-stream"}
+START = ChangeId(0)
 
 
 @pytest.fixture
@@ -35,17 +36,17 @@ def feed(app: Quart) -> Feed:
 class Follower:
     """Somebody who follows, and what they were given."""
 
-    def __init__(self, feed: Feed, since: int = 0) -> None:
+    def __init__(self, feed: Feed, since: ChangeId = START) -> None:
         self.positions: list[int] = []
         self.heartbeats = 0
         self.ended: CatalogError | None = None
         self._task = asyncio.create_task(self._follow(feed, since))
 
-    async def _follow(self, feed: Feed, since: int) -> None:
+    async def _follow(self, feed: Feed, since: ChangeId) -> None:
         try:
             async with aclosing(feed.follow(since)) as stretches:
                 async for stretch in stretches:
-                    self.positions += [entry.position for entry in stretch]
+                    self.positions += [entry.change.position for entry in stretch]
                     self.heartbeats += not stretch
         except CatalogError as error:
             self.ended = error
@@ -60,7 +61,9 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(feed: Feed, count: int = 1, *, since: int = 0) -> AsyncIterator[list[Follower]]:
+async def following(
+    feed: Feed, count: int = 1, *, since: ChangeId = START
+) -> AsyncIterator[list[Follower]]:
     followers = [Follower(feed, since) for _ in range(count)]
     try:
         yield followers
@@ -95,7 +98,7 @@ class TestLongPoll:
     async def test_it_answers_empty_when_the_time_is_over(self, anyone: Caller) -> None:
         answer = await anyone.get(f"{PATH}?wait=1")
 
-        assert answer.json == {"changes": [], "position": 0, "more": False}
+        assert answer.json == {"changes": [], "position": 0, "change": "0", "more": False}
 
     async def test_it_does_not_wait_when_there_is_something(
         self, ada: Caller, anyone: Caller
@@ -193,21 +196,21 @@ class TestFollow:
         monkeypatch.setattr(feed_module, "KEPT_CHANGES", 10)
         monkeypatch.setattr(feed_module, "STRETCH", 3)
         seen: list[int] = []
-        async with following(feed) as (quick,), aclosing(feed.follow(0)) as slow:
+        async with following(feed) as (quick,), aclosing(feed.follow(START)) as slow:
             await ada.offer("Lamp")
-            seen += [entry.position for entry in await anext(slow)]
-            await until(lambda: feed._begin is not None and feed._head >= 1)
+            seen += [entry.change.position for entry in await anext(slow)]
+            await until(lambda: feed._begin is not None and feed._head.position >= 1)
             await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
-            await until(lambda: feed._head >= 6)
-            seen += [entry.position for entry in await anext(slow)]
+            await until(lambda: feed._head.position >= 6)
+            seen += [entry.change.position for entry in await anext(slow)]
             await at_once(30, lambda number: ada.offer(f"Stool {number}"))
-            await until(lambda: feed._head >= 36)
+            await until(lambda: feed._head.position >= 36)
             with pytest.raises(Overloaded):
                 await anext(slow)
             await until(lambda: len(quick.positions) == 36)
             assert len(feed._entries) <= 10 + 3
 
-        async with following(feed, since=seen[-1]) as (again,):
+        async with following(feed, since=ChangeId(seen[-1])) as (again,):
             await until(lambda: len(again.positions) == 36 - len(seen))
         assert seen + again.positions == [*range(1, 37)]
 
@@ -238,13 +241,30 @@ class TestFollow:
         self, ada: Caller, feed: Feed, database: Database
     ) -> None:
         await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
-        async with following(feed, since=3) as (follower,):
+        async with following(feed, since=ChangeId(3)) as (follower,):
             await until(lambda: feed._begin is not None)
             # As when the database is restored from a backup.
             await database.transaction(forget_two)
             await until(lambda: follower.ended)
 
         assert isinstance(follower.ended, ChangesGone)
+
+    @pytest.mark.parametrize("token", ["", "known"])
+    async def test_the_same_position_in_another_history_ends_it(
+        self, ada: Caller, feed: Feed, database: Database, token: str
+    ) -> None:
+        await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
+        last = await database.reading(current_change)
+        since = last if token else ChangeId(last.position)
+        async with following(feed, since=since) as (follower,), following(feed) as (other,):
+            await until(lambda: feed._begin is not None and other.positions == [1, 2, 3])
+            # By then one who came with a bare position has learned its token.
+            await ada.offer("Stool")
+            await until(lambda: (follower.positions, other.positions) == ([4], [1, 2, 3, 4]))
+            await database.transaction(replace_last)
+            await until(lambda: follower.ended and other.ended)
+
+        assert (type(follower.ended), type(other.ended)) == (ChangesGone, ChangesGone)
 
     async def test_a_stop_ends_it(self, app: Quart, feed: Feed) -> None:
         async with following(feed, 3) as followers:
@@ -258,6 +278,13 @@ class TestFollow:
 async def forget_two(session: AsyncSession) -> None:
     await session.execute(delete(ProductChange).where(ProductChange.position > 1))
     await session.execute(update(ChangeCounter).values(position=1))
+
+
+async def replace_last(session: AsyncSession) -> None:
+    await session.execute(
+        update(ProductChange).where(ProductChange.position == 4).values(token="other")
+    )
+    await session.execute(update(ChangeCounter).values(token="other"))
 
 
 class TestStream:
@@ -274,7 +301,7 @@ class TestStream:
         begin, first, _ = stream.split(b"\n\n", 2)
         assert begin == b"retry: 1000"
         number, data = first.split(b"\n")
-        assert number == b"id: 1"
+        assert number.startswith(b"id: 1.")
         assert orjson.loads(data.removeprefix(b"data: "))["product"] == lamp
         assert headers is not None
         assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -294,7 +321,7 @@ class TestStream:
         assert b"id: 3" not in stream
         assert b"id: 4" in stream
 
-    @pytest.mark.parametrize("last", ["x", "-1", "1.5", "9" * 20, "٣"])
+    @pytest.mark.parametrize("last", ["x", "-1", "1.", "1.x.y", "1.x y", "9" * 19, "9" * 20, "٣"])
     async def test_another_last_event_is_refused(self, anyone: Caller, last: str) -> None:
         answer = await anyone.get(PATH, headers={**STREAM, "Last-Event-ID": last})
 
@@ -351,4 +378,4 @@ class TestOutage:
                 assert follower.positions == [1]
             await until(lambda: follower.positions == [1, 2])
 
-        assert await database.reading(current_position) == 2
+        assert (await database.reading(current_change)).position == 2

@@ -40,7 +40,7 @@ class TestRepeat:
 
         assert first.status_code == again.status_code == 201
         assert again.body == first.body
-        for name in ("ETag", "Location", "Catalog-Position"):
+        for name in ("ETag", "Location", "Catalog-Position", "Catalog-Change"):
             assert again.headers[name] == first.headers[name]
         assert "Idempotency-Replayed" not in first.headers
         assert again.headers["Idempotency-Replayed"] == "true"

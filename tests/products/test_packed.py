@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.database import Database
 from catalog.db.texts import Question
 from catalog.products import packed, queries, service
-from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, Offer
+from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeId, Offer
 from catalog.products.packed import Packed
 from catalog.products.queries import Selection
 from catalog.products.service import Products, Rows
@@ -86,7 +86,7 @@ class TestPage:
                 selection = Selection(**{"sort": sort, **filters})
                 cell, rows = await both(database, selection)
                 assert_same(cell, rows)
-                assert cell.position == offers
+                assert cell.change.position == offers
                 after = selection.position_of(rows[len(rows) - 1])
                 assert_same(*await both(database, selection, after))
 
@@ -94,7 +94,7 @@ class TestPage:
         wanted = service.Wanted(Selection(ids=(99999,)), after=None, limit=9)
         (page,) = await database.reading(service.list_products, wanted)
 
-        assert page.position == offers
+        assert page.change.position == offers
         assert page.products.json(9) == b"[]"
 
     async def test_the_longest_one_is_whole(self, ada: Caller, database: Database) -> None:
@@ -125,4 +125,4 @@ class TestJson:
             for name, text, price in products
         ]
 
-        assert_same(Packed(12, texts), Rows(rows))
+        assert_same(Packed(ChangeId(12), texts), Rows(rows))

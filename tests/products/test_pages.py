@@ -156,7 +156,7 @@ class Reads:
 
         async def counted(*args: Any, **kwargs: Any) -> Any:
             self.pages += service.list_products in args
-            self.positions += changes.current_position in args
+            self.positions += changes.current_change in args
             return await reading(*args, **kwargs)
 
         monkeypatch.setattr(database, "reading", counted)
@@ -335,7 +335,7 @@ class TestTogether:
         found = await asyncio.gather(*map(together.read, questions))
 
         assert [page.body for page in found] == expected
-        assert {page.position for page in found} == {20}
+        assert {page.change.position for page in found} == {20}
         assert reads.pages < len(questions) - light + 2 * light / MAX_TOGETHER + 5
 
     async def test_what_takes_long_lets_nobody_wait(self, app: Quart) -> None:

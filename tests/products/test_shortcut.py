@@ -141,7 +141,7 @@ def telling(answer: Response) -> tuple[int, dict[str, str], Any]:
     headers = {
         name: value
         for name, value in answer.headers.items(lower=True)
-        if name not in {"location", "etag", "catalog-position", "content-length"}
+        if name not in {"location", "etag", "catalog-position", "catalog-change", "content-length"}
     }
     body: Any = answer.json if answer.body else {}
     if answer.status_code == 201:

@@ -110,7 +110,7 @@ def hasty_crowd(text: str) -> str:
 
 def strict(text: str) -> str:
     """A page is kept if it is the newest when it arrives, and not when it was asked for."""
-    return text.replace("Number(r.variables.catalog_expected)", "highest(ngx.shared.catalog)")
+    return text.replace("= r.variables.catalog_expected", "= expected()")
 
 
 @pytest.fixture(scope="module")

@@ -57,11 +57,11 @@ async def _import_products(form: Format, query: BulkQuery) -> Response:
             atomic=query.atomic,
             dry_run=query.dry_run,
         )
-    position = imported.position
-    if position is None:
-        position = await database().reading(changes.current_position)
+    change = imported.change
+    if change is None:
+        change = await database().reading(changes.current_change)
     body = orjson.dumps(imported.rendered())
-    return json_response(body, headers={changes.HEADER: str(position)})
+    return json_response(body, headers=changes.position_headers(change))
 
 
 def _query() -> BulkQuery:

@@ -13,7 +13,6 @@ from quart_schema import (
 )
 
 from catalog.auth.guards import public
-from catalog.db.columns import MAX_ID
 from catalog.errors import CatalogError, ChangesGone, FieldError, InvalidRequest, Overloaded
 from catalog.http.context import database
 from catalog.http.limits import limited
@@ -24,7 +23,14 @@ from catalog.http.streaming import stream_response
 from catalog.products import changes
 from catalog.products.context import products
 from catalog.products.feed import Entry, entries_of
-from catalog.products.schemas import ChangePage, ChangesQuery, LastEventId, PositionHeaders
+from catalog.products.models import ChangeId
+from catalog.products.schemas import (
+    ChangePage,
+    ChangesQuery,
+    LastEventId,
+    PositionHeaders,
+    change_id,
+)
 
 RECONNECT_MILLISECONDS = 1000
 """After which a browser comes back when the stream has ended."""
@@ -44,37 +50,40 @@ tag_blueprint(blueprint, ["products"])
 @document_headers(LastEventId)
 @document_response(ChangePage, 200, PositionHeaders)
 async def list_changes(query_args: ChangesQuery) -> Response:
-    """List what has happened to products after a position, in the order of the commits."""
+    """List what has happened to products after a change, in the order of the commits."""
     if wanted() == EVENT_STREAM:
         return await _stream(_last_event_id(query_args.since))
     since, limit = query_args.since, query_args.limit
     found = await database().reading(changes.read_changes, since=since, limit=limit)
-    entries, more = entries_of(found), found.more
+    entries, last, more = entries_of(found), found.last, found.more
     if not entries and query_args.wait:
         feed = products().feed
-        entries = await feed.wait(since=since, limit=limit, seconds=query_args.wait)
+        # With the token, even if the client has sent none: from here on it can be told.
+        entries = await feed.wait(since=last, limit=limit, seconds=query_args.wait)
         more = len(entries) == limit
-    position = entries[-1].position if entries else since
-    body = b'{"changes":[%b],"position":%d,"more":%b}' % (
+        last = entries[-1].change if entries else last
+    body = b'{"changes":[%b],"position":%d,"change":"%b","more":%b}' % (
         b",".join(entry.json for entry in entries),
-        position,
+        last.position,
+        str(last).encode(),
         b"true" if more else b"false",
     )
-    return json_response(body, headers=changes.headers(position))
+    return json_response(body, headers=changes.headers(last))
 
 
-def _last_event_id(since: int) -> int:
+def _last_event_id(since: ChangeId) -> ChangeId:
     """Where an interrupted stream goes on; the header is newer than the URL."""
     text = request.headers.get("Last-Event-ID", "")
     if not text:
         return since
-    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_ID):
-        message = "It must be a position."
-        raise InvalidRequest(errors=[FieldError("header", "Last-Event-ID", message)])
-    return int(text)
+    try:
+        return change_id(text)
+    except ValueError:
+        message = "It must be a position, or a change as 8.5f0c29a1be."
+        raise InvalidRequest(errors=[FieldError("header", "Last-Event-ID", message)]) from None
 
 
-async def _stream(since: int) -> Response:
+async def _stream(since: ChangeId) -> Response:
     """Server-sent events (HTML Standard, section 9.2), until the client or the process goes."""
     feed = products().feed
     # Refused while that can still be said by a status.
@@ -93,7 +102,7 @@ async def _events(stretches: AsyncGenerator[Sequence[Entry], None]) -> AsyncGene
         async with aclosing(stretches):
             async for stretch in stretches:
                 # JSON on one line has no line breaks of its own.
-                events = b"".join(b"id: %d\ndata: %b\n\n" % entry for entry in stretch)
+                events = b"".join(b"id: %b\ndata: %b\n\n" % entry[1:] for entry in stretch)
                 yield events or b":\n\n"
     except CatalogError as error:
         end = orjson.dumps({"code": error.slug, "detail": error.detail})

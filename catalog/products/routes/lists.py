@@ -64,7 +64,7 @@ async def _list(asked: Asked) -> Response:
 
 async def _export(form: Format, asked: Asked) -> Response:
     # Before the products, so that who follows from here misses nothing.
-    position = await database().reading(changes.current_position)
+    change = await database().reading(changes.current_change)
     query = asked.query
     pieces = transfer.export_products(
         database(),
@@ -78,7 +78,7 @@ async def _export(form: Format, asked: Asked) -> Response:
         _in_its_place(pieces, products().exports),
         media_type=form.media_type,
         headers={
-            **changes.headers(position),
+            **changes.headers(change),
             "Content-Disposition": f'attachment; filename="products.{form.name}"',
         },
     )

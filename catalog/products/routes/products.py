@@ -76,11 +76,11 @@ async def create_product(data: ProductCreate) -> Response:
 @document_response(ProductRead, 200, ProductHeaders)
 async def read_product(product_id: int) -> Response:
     """Read a product."""
-    position, product = await database().reading(
+    change, product = await database().reading(
         changes.at_position, service.read_product, product_id=product_id
     )
     body, etag = representation(product)
-    headers = {"Cache-Control": "no-cache", changes.HEADER: str(position)}
+    headers = {"Cache-Control": "no-cache", **changes.position_headers(change)}
     return cacheable_response(body, etag, headers=headers)
 
 
@@ -124,6 +124,6 @@ async def delete_product(product_id: int) -> Response:
         caller_id=caller_id(),
         is_expected=_is_expected(),
     )
-    saw_position(withdrawn.position)
+    saw_position(withdrawn.change.position)
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
-    return json_response(deleted, headers={changes.HEADER: str(withdrawn.position)})
+    return json_response(deleted, headers=changes.position_headers(withdrawn.change))

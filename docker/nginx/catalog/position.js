@@ -8,7 +8,10 @@
 // at the service's position shows that there is nothing new: that is how writes that go around this
 // nginx are noticed. The next request begins one then.
 //
-// `position` is the highest Catalog-Position seen. It tells whether there is anything new.
+// `change` is the Catalog-Change of the highest position seen. It tells whether there is anything
+// new. The position alone would not: a database that was restored from a backup comes to the same
+// one again by other changes. An instance of a release before has a position only, which can be
+// that of any history.
 //
 // `answered` is when the service was last asked and did answer; outage.js goes by it.
 
@@ -22,41 +25,38 @@ const INTERVAL_MS = 50;
 // not ended by then; its last look may take 200 ms.
 const WATCH_MS = 1700;
 
-/** Note the position of an answer, before the client gets it. */
+/** Note the last change that an answer includes, before the client gets it. */
 function note(r) {
-    const known = ngx.shared.catalog;
-    // Creates that were committed together need one generation together.
-    const position = positionOf(
-        r.headersOut['Catalog-Batch-Position'] || r.headersOut['Catalog-Position'],
-    );
-    const isRead = r.method === 'GET' || r.method === 'HEAD';
-    if (isRead) {
+    const known = ngx.shared.catalog_change.get('change');
+    const change = changeOf(r.headersOut);
+    if (isRead(r)) {
         // Who has seen a change, by whatever way, does not see the time before it here.
-        if (position > highest(known)) {
-            begin(known, position);
+        if (change && (isHigher(change, known) || isOther(change, known))) {
+            begin(change);
         }
-    } else if (position >= 0 ? position !== known.get('position') : mayHaveChanged(r)) {
+    } else if (change ? change !== known : mayHaveChanged(r)) {
         // Even if it is lower: of two writes the later may be answered first; or the database was
         // restored from a backup. Only if it is the same, the change is in this generation.
-        begin(known, position);
+        begin(change);
     }
 }
 
-/** The position that a page has to show which the service is asked for now. */
+/** The change that a page has to show which the service is asked for now. */
 function expected() {
-    return highest(ngx.shared.catalog);
+    return ngx.shared.catalog_change.get('change') || '';
 }
 
-/** Note a page's position, and keep it from being cached if it is none of this generation. */
+/** Note a page's change, and keep it from being cached if it is none of this generation. */
 function notePage(r) {
     note(r);
-    const position = positionOf(r.headersOut['Catalog-Position']);
+    const change = changeOf(r.headersOut);
+    const before = r.variables.catalog_expected;
     const isJson = /^application\/json\b/.test(r.headersOut['Content-Type']);
     // By contract the service answers with what was there when it was asked, or newer. If it ever
     // does not, as behind a replica that lags, the page is not kept. What has changed since it was
     // asked has begun a generation of its own, and is no reason not to answer those who wait for
     // this one.
-    if (!(isJson && position >= Number(r.variables.catalog_expected))) {
+    if (!(isJson && change && !isHigher(before, change) && !isOther(before, change))) {
         r.headersOut['X-Accel-Expires'] = '0';
     }
 }
@@ -67,17 +67,23 @@ function mayHaveChanged(r) {
     return r.status >= 500 || (r.method === 'DELETE' && r.status < 300);
 }
 
-/** Begin a generation, in which whoever asks gets a position or newer. */
-function begin(known, position) {
+function isRead(r) {
+    return r.method === 'GET' || r.method === 'HEAD';
+}
+
+/** Begin a generation, in which whoever asks gets a change or newer. */
+function begin(change) {
+    const changes = ngx.shared.catalog_change;
     // From here on older pages are not found.
     pages.count(1, pages.MAX_AGE_MS);
-    // After that, so that who finds the position here may rely on the generation.
-    if (position > highest(known)) {
-        known.set('position', position);
+    // After that, so that who finds the change here may rely on the generation.
+    const known = changes.get('change');
+    if (change && (isHigher(change, known) || isOther(change, known))) {
+        changes.set('change', change);
     }
 }
 
-/** Ask the service for its position again and again, for a while. */
+/** Ask the service for its last change again and again, for a while. */
 async function watch() {
     const end = Date.now() + WATCH_MS;
     const looks = [];
@@ -91,30 +97,31 @@ async function watch() {
 }
 
 async function look(started) {
-    const known = ngx.shared.catalog;
-    const before = known.get('position');
+    const changes = ngx.shared.catalog_change;
+    const before = changes.get('change');
     const generation = ngx.shared.catalog_generation.get('generation');
-    let position;
+    let change;
     try {
         const reply = await ngx.fetch(POSITION_URL, {method: 'HEAD'});
-        position = positionOf(reply.headers.get('Catalog-Position'));
+        change = reply.headers.get('Catalog-Change') || reply.headers.get('Catalog-Position');
     } catch (e) {
         return;
     }
-    if (!(position >= 0)) {
+    if (!change) {
         return;
     }
-    known.set('answered', started);
-    const wentBack = position < before;
-    if (position > highest(known) || wentBack) {
-        begin(known, position);
+    ngx.shared.catalog.set('answered', started);
+    // Compared with what was known before: what has been noted meanwhile may be newer.
+    const isRestored = isHigher(before, change) || isOther(before, change);
+    if (isRestored || isHigher(change, changes.get('change'))) {
+        begin(change);
     } else if (generation !== undefined) {
-        // While nobody looked it may have gone back and come up again, as another database: a
-        // generation that had expired before is left to that.
+        // While nobody looked, an instance of a release before may have written another history up
+        // to here: a generation that had expired before is left to that.
         keepGeneration(started + pages.MAX_AGE_MS - Date.now());
     }
-    if (wentBack) {
-        known.set('position', position);
+    if (isRestored) {
+        changes.set('change', change);
     }
 }
 
@@ -127,14 +134,24 @@ function keepGeneration(ms) {
     }
 }
 
-function highest(known) {
-    const position = known.get('position');
-    return position === undefined ? -1 : position;
+/** The last change that an answer includes; empty if it tells none. */
+function changeOf(headers) {
+    const change = headers['Catalog-Change'] || headers['Catalog-Position'] || '';
+    // Creates that were committed together, and so have one token, need one generation together.
+    const batch = headers['Catalog-Batch-Position'];
+    return batch ? change.replace(/^[0-9]+/, batch) : change;
 }
 
-/** A header's position; NaN if it has none. */
-function positionOf(text) {
-    return text ? Number(text) : NaN;
+/** Whether a change has a higher position than another, or the other is none. */
+function isHigher(change, other) {
+    return !other || parseInt(change, 10) > parseInt(other, 10);
+}
+
+/** Whether two changes have one position, and are of two histories. */
+function isOther(change, other) {
+    // An instance of a release before tells no token.
+    const areTold = Boolean(change && other) && change.includes('.') && other.includes('.');
+    return areTold && change !== other && parseInt(change, 10) === parseInt(other, 10);
 }
 
 export default {expected, note, notePage, watch};
