@@ -283,6 +283,9 @@ async def _import_in_chunks(
     except CatalogError as error:
         if not isinstance(error, LinesInvalid):
             error.members |= {**imported.rendered(), "line": imported.line}
+            if imported.change is not None:
+                # It tells what has been created, and caches have to hear of that.
+                error.headers.update(changes.position_headers(imported.change))
         raise
 
 

@@ -30,10 +30,10 @@ class Shop:
         self.database = database
         self.service = service
         self.proxy = proxy
-        self._token = token
+        self.token = token
 
     def client(self, url: str | None = None, *, token: bool = False) -> httpx.AsyncClient:
-        headers = {"Authorization": f"Bearer {self._token}"} if token else {}
+        headers = {"Authorization": f"Bearer {self.token}"} if token else {}
         return httpx.AsyncClient(base_url=url or self.proxy.url, headers=headers, timeout=30)
 
     async def offer(self, url: str | None = None, **fields: object) -> str:
@@ -54,6 +54,9 @@ class Shop:
 class SlowPage:
     """Something in the service's place that is slow to answer, and understands no bodies.
 
+    Args:
+        takes_writes: whether it answers them, or goes away instead.
+
     Attributes:
         asked: how often for the page.
         delivery: to be set for it to be answered.
@@ -61,9 +64,10 @@ class SlowPage:
 
     PATH = f"{PATH}?limit=7"
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_writes: bool = True) -> None:
         self.url = ""
         self.asked = 0
+        self._takes_writes = takes_writes
         self.delivery = asyncio.Event()
         self._position = 5
 
@@ -79,6 +83,8 @@ class SlowPage:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 if head.startswith(b"POST"):
+                    if not self._takes_writes:
+                        break
                     self._position += 1
                 position = self._position
                 if head.startswith(f"GET {self.PATH} ".encode()):
@@ -106,6 +112,12 @@ def crowded(text: str) -> str:
 def hasty_crowd(text: str) -> str:
     """The same, and they ask as soon as a page is late: the control."""
     return crowded(text).replace("proxy_cache_lock_timeout 3s", "proxy_cache_lock_timeout 500ms")
+
+
+def without_looks(text: str) -> str:
+    """What nginx does not hear of by itself stays unknown to it, for a minute."""
+    text = text.replace("MAX_AGE_MS = 200;", "MAX_AGE_MS = 60000;")
+    return text.replace("async function look(started) {", "async function look(started) { return;")
 
 
 def strict(text: str) -> str:
@@ -394,3 +406,112 @@ class TestCache:
                 assert (await connection.answer()).status == 200
                 await connection.close()
         assert service.asked == asked
+
+
+class SlowImport:
+    """An import through nginx, of which the client has sent a part."""
+
+    PATH = f"{PATH}?limit=1"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def begin(cls, url: str, token: str) -> "SlowImport":
+        connection = await Connection.open(url)
+        await connection.send(
+            b"POST /api/products HTTP/1.1\r\nHost: catalog\r\nAuthorization: Bearer %b\r\n"
+            b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+            % token.encode()
+        )
+        return cls(connection)
+
+    async def send(self, lines: int) -> None:
+        data = b'{"name":"Lamp","price":1}\n' * lines
+        await self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def answer(self) -> tuple[int, int]:
+        """The status, and how many products the answer says were created."""
+        answer = await self._connection.answer()
+        await self._connection.close()
+        return answer.status, json.loads(answer.body)["created"]
+
+
+@needs_cache
+class TestPartialWrites:
+    """nginx hears of a write by its answer, whatever the status is; it does not look here."""
+
+    @asynccontextmanager
+    async def _shop(self, catalog: Catalog, **environment: str) -> AsyncIterator[Shop]:
+        async with catalog.start(CATALOG_READ_LIMIT="1000000/day", **environment) as service:
+            await service.serving()
+            async with nginx(service.url, edit=without_looks) as proxy:
+                token = await service.sign_up()
+                yield Shop(service, proxy, token, catalog.folder / "catalog.db")
+
+    async def _products(self, shop: Shop) -> list[object]:
+        async with shop.client() as anyone:
+            found: list[object] = (await anyone.get(SlowImport.PATH)).json()["products"]
+        return found
+
+    async def test_import_that_stalls_shows_what_it_has_created(self, catalog: Catalog) -> None:
+        async with self._shop(catalog, CATALOG_BODY_TIMEOUT="1") as shop:
+            await shop.proxy.caching()
+            assert await self._products(shop) == []
+            lines = await SlowImport.begin(shop.proxy.url, shop.token)
+            await lines.send(3000)
+
+            status, created = await lines.answer()
+
+            assert (status, created >= 2000) == (408, True)
+            assert len(await self._products(shop)) == 1
+
+    async def test_import_of_an_account_that_is_disabled_shows_what_it_has_created(
+        self, catalog: Catalog
+    ) -> None:
+        async with self._shop(catalog) as shop:
+            await shop.proxy.caching()
+            assert await self._products(shop) == []
+            lines = await SlowImport.begin(shop.proxy.url, shop.token)
+            # More than are held back to fill a chunk.
+            await lines.send(6000)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not self._count(shop.database):
+                    await asyncio.sleep(0.01)
+            with closing(sqlite3.connect(shop.database, timeout=30)) as database, database:
+                database.execute("UPDATE users SET disabled = 1")
+            await lines.send(6000)
+
+            status, created = await lines.answer()
+
+            assert (status, created >= 2000) == (401, True)
+            assert len(await self._products(shop)) == 1
+
+    def _count(self, database: Path) -> int:
+        with closing(sqlite3.connect(database)) as connection:
+            (count,) = connection.execute("SELECT COUNT(*) FROM products").fetchone()
+        return int(count)
+
+    @pytest.mark.parametrize(("method", "status", "asked"), [("POST", 503, 1), ("GET", 200, 0)])
+    async def test_write_without_an_answer_begins_a_generation(
+        self, method: str, status: int, asked: int
+    ) -> None:
+        async with (
+            SlowPage(takes_writes=False).run() as service,
+            nginx(
+                f"{service.url} max_fails=0", edit=lambda text: without_looks(impatient(text))
+            ) as proxy,
+        ):
+            service.delivery.set()
+            connection = await Connection.open(proxy.url)
+            # The first one tells nginx the position.
+            for _ in range(3):
+                await connection.get(SlowPage.PATH)
+            before = service.asked
+
+            other = await connection.ask(method, PATH)
+            await connection.get(SlowPage.PATH)
+            await connection.close()
+
+        assert other.status == status
+        assert service.asked == before + asked

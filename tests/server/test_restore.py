@@ -209,6 +209,7 @@ class TestRestore:
             waiting = asyncio.create_task(
                 shop.service.get(f"{PATH}/changes?since={before}&wait=25")
             )
+            stack.callback(waiting.cancel)
             # So that all are known to be up to date.
             await asyncio.sleep(0.5)
 

@@ -41,6 +41,16 @@ function note(r) {
     }
 }
 
+/** Note an error of nginx's own, by which a client is told of a write that may have been one. */
+function noteProblem(r) {
+    const wasSent = /[1-9]/.test(r.variables.upstream_bytes_sent);
+    // What a client sends too slowly of an import may have been written up to there.
+    const isPartial = r.variables.catalog_room === 'bulk' && r.variables.status === '408';
+    if (!isRead(r) && wasSent && (isPartial || r.variables.status >= 500)) {
+        begin('');
+    }
+}
+
 /** The change that a page has to show which the service is asked for now. */
 function expected() {
     return ngx.shared.catalog_change.get('change') || '';
@@ -154,4 +164,4 @@ function isOther(change, other) {
     return areTold && change !== other && parseInt(change, 10) === parseInt(other, 10);
 }
 
-export default {expected, note, notePage, watch};
+export default {expected, note, notePage, noteProblem, watch};
