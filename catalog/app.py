@@ -132,7 +132,10 @@ def _products(database: Database, settings: Settings) -> Products:
         return outcomes
 
     creates = Writer(
-        create, patience=settings.database_pool_timeout, has_readers=pages.is_in_demand
+        create,
+        patience=settings.database_pool_timeout,
+        has_readers=pages.is_in_demand,
+        limit=database.write_limit,
     )
     return Products(pages, creates, Feed(database))
 

@@ -46,8 +46,11 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,13 @@ class CatalogError(Exception):
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.members = dict(members or {})
+
+
+def copy_of(error: E) -> E:
+    """Return an error for one more of those whom it concerns, with its cause for the log."""
+    copied = copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
 
 
 class MalformedRequest(CatalogError):

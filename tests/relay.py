@@ -1,6 +1,8 @@
 """A stretch of network between the service and its database that can fail, on loopback."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -23,6 +25,9 @@ class Relay:
         self._flows.set()
         self._listener: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        # Ends that face the service, and how many bytes they may still pass on to it.
+        self._accepted: set[asyncio.StreamWriter] = set()
+        self._left: dict[asyncio.StreamWriter, int] = {}
         self._connections: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> None:
@@ -45,6 +50,28 @@ class Relay:
         for writer in self._writers:
             writer.transport.abort()
 
+    def reset(self) -> int:
+        """Reset every connection (RST), as firewalls and proxies do; tell how many there were."""
+        for writer in self._accepted:
+            _reset(writer)
+        return len(self._accepted)
+
+    def close_idle(self) -> int:
+        """End every connection in the server's direction alone (FIN); tell how many there were."""
+        for writer in self._accepted:
+            if not writer.is_closing():
+                with suppress(OSError):
+                    writer.write_eof()
+        return len(self._accepted)
+
+    def cut_after(self, size: int) -> None:
+        """Reset each connection as soon as it has passed that many more bytes of answers."""
+        self._left = dict.fromkeys(self._accepted, size)
+
+    def heal(self) -> None:
+        """Cut nothing any more."""
+        self._left.clear()
+
     def refuse(self) -> None:
         """Break every connection and accept no more: a server that is gone."""
         if self._listener is not None:
@@ -66,6 +93,7 @@ class Relay:
         self.clients += 1
         writers = {writer}
         self._writers.add(writer)
+        self._accepted.add(writer)
         try:
             # Not even a greeting comes from a server that hangs.
             await self._flows.wait()
@@ -83,6 +111,8 @@ class Relay:
                 await asyncio.gather(*pumps, return_exceptions=True)
         finally:
             self.clients -= 1
+            self._accepted.discard(writer)
+            self._left.pop(writer, None)
             for each in writers:
                 each.transport.abort()
             self._writers -= writers
@@ -92,8 +122,24 @@ class Relay:
         with suppress(ConnectionError):
             while data := await reader.read(65536):
                 await self._flows.wait()
+                left = self._left.get(writer)
+                if left is not None:
+                    data = data[:left]
+                    self._left[writer] = left - len(data)
                 writer.write(data)
                 await writer.drain()
+                if left is not None and left <= len(data):
+                    _reset(writer)
+                    return
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection with RST instead of FIN, which is what a lingering of 0 seconds means."""
+    connection = writer.get_extra_info("socket")
+    if not writer.is_closing() and connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
 
 
 @asynccontextmanager

@@ -584,6 +584,7 @@ BOUNDS = {
     "database_pool_timeout": ("0.001", "1", "0", "1.1"),
     "database_connect_timeout": ("0.001", "3600", "0", "3600.1"),
     "database_timeout": ("0.001", "3600", "0", "3600.1"),
+    "database_read_timeout": ("0.001", "3600", "0", "3600.1"),
     "database_start_timeout": ("0", "3600", "-0.1", "3600.1"),
     "access_token_ttl": ("1", "31622400", "0.9", "31622401"),
     "refresh_token_ttl": ("1", "31622400", "0.9", "31622401"),

@@ -5,10 +5,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from catalog.db.engines import DriverThreads, Purpose, create_engine
-from catalog.db.failures import code_of, refusals, worth_a_retry
+from catalog.db.failures import code_of, is_lost, refusals, was_never_sent, worth_a_retry
 from catalog.errors import DatabaseBusy
 from catalog.settings import Settings
 
@@ -121,6 +122,24 @@ class _Turns:
         self._observer.waited(self._name, time.monotonic() - began)
 
 
+_ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", default=None)
+
+
+def bound_together(seconds: float) -> None:
+    """Let all that this context does in the database end in time, however many units it is made of.
+
+    Args:
+        seconds: from now on; each unit has its own deadline besides.
+    """
+    _ENDS_AT.set(asyncio.get_running_loop().time() + seconds)
+
+
+def _deadline(seconds: float) -> asyncio.Timeout:
+    when = asyncio.get_running_loop().time() + seconds
+    ends_at = _ENDS_AT.get()
+    return asyncio.timeout_at(when if ends_at is None else min(when, ends_at))
+
+
 def renew_deadline(session: AsyncSession) -> None:
     """Give a transaction of many steps its whole time once more, for the next of them."""
     limit, seconds = session.info[_DEADLINE]
@@ -137,7 +156,7 @@ class Outdated(Exception):
 class _LostBeforeCommit(Exception):
     """The connection was lost in the middle of a transaction, which therefore never was."""
 
-    def __init__(self, error: DBAPIError) -> None:
+    def __init__(self, error: SQLAlchemyError) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -153,12 +172,15 @@ class Database:
         max_readers: reads that can run at the same time.
         max_writers: transactions that can.
         patience: seconds that either waits for a connection.
+        read_limit: seconds that a read takes at most.
+        write_limit: seconds that a transaction does.
     """
 
     def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
         self.max_readers = settings.database_pool_size
         self.max_writers = 1 if settings.embedded else settings.database_pool_size
-        self._deadline = settings.database_timeout
+        self.read_limit = settings.read_deadline
+        self.write_limit = settings.database_timeout
         self._threads = DriverThreads()
         self._read_engine = create_engine(settings, Purpose.READING, self._threads)
         self._write_engine = create_engine(settings, Purpose.WRITING, self._threads)
@@ -218,7 +240,7 @@ class Database:
         contention: DBAPIError | None = None
         with refusals():
             try:
-                async with asyncio.timeout(self._deadline) as limit:
+                async with _deadline(self.write_limit) as limit:
                     for attempt in range(1, MAX_ATTEMPTS):
                         try:
                             return await self._attempt(work, limit)
@@ -250,16 +272,24 @@ class Database:
     async def _attempt(
         self, work: Callable[[AsyncSession], Awaitable[T]], limit: asyncio.Timeout
     ) -> T:
-        info = {_DEADLINE: (limit, self._deadline)}
+        info = {_DEADLINE: (limit, self.write_limit)}
         # Not begin(): work may roll back and look why it was refused, before it refuses.
         async with self._write_turns.turn(), self._writes(info=info) as session:
             try:
                 result = await work(session)
-            except DBAPIError as error:
-                if error.connection_invalidated:
+                # With COMMIT it could not be told whether the loss came before or after it.
+                if session.new or session.dirty or session.deleted:
+                    await session.flush()
+            except SQLAlchemyError as error:
+                if is_lost(error):
                     raise _LostBeforeCommit(error) from error
                 raise
-            await session.commit()
+            try:
+                await session.commit()
+            except DBAPIError as error:
+                if was_never_sent(error):
+                    raise _LostBeforeCommit(error) from error
+                raise
             return result
 
     async def reading(
@@ -278,13 +308,14 @@ class Database:
             DatabaseUnavailable: the database is away or did not answer within the deadline.
         """
         with refusals():
-            async with asyncio.timeout(self._deadline), self._reads.turn():
+            async with _deadline(self.read_limit), self._reads.turn():
                 try:
                     async with self._read_engine.connect() as connection:
                         return await work(connection, *args, **kwargs)
-                except DBAPIError as error:
-                    # Lost while it lay in the pool; a read may be done again.
-                    if not error.connection_invalidated:
+                except SQLAlchemyError as error:
+                    # Lost, most likely while it lay in the pool; a read may be done again. The pool
+                    # gives none of its other connections for it, which may be lost as well.
+                    if not is_lost(error):
                         raise
                 async with self._read_engine.connect() as connection:
                     return await work(connection, *args, **kwargs)
@@ -316,7 +347,7 @@ class Database:
     async def close(self) -> None:
         """Let transactions under way finish, then close every connection."""
         if self._unfinished:
-            await asyncio.wait(self._unfinished, timeout=self._deadline)
+            await asyncio.wait(self._unfinished, timeout=self.write_limit)
         for engine in (
             self._read_engine,
             self._write_engine,
@@ -324,7 +355,7 @@ class Database:
             self._watch_engine,
         ):
             await engine.dispose()
-        await self._threads.end(within=self._deadline)
+        await self._threads.end(within=self.write_limit)
 
 
 async def _beside_the_pools(

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import ssl
+import struct
 import time
 from contextlib import suppress
 from enum import Enum
@@ -12,13 +13,16 @@ from typing import Any
 
 import aiomysql
 import aiosqlite
+from pymysql.constants import COMMAND, CR
 from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from catalog.db.failures import is_astray
+from catalog.db.failures import ends_connection, is_astray
 from catalog.settings import Settings
+
+_GOODBYE = struct.pack("<iB", 1, COMMAND.COM_QUIT)
 
 FRESH_SECONDS = 1.0
 """How long after its last use a connection for reading is taken to be still there."""
@@ -103,11 +107,15 @@ def create_engine(
 
 
 def _leave_what_leads_astray(engine: AsyncEngine) -> None:
-    """Take a connection for lost, with all others of the pool, whose node must not be used now."""
+    """Take a connection for lost, with all others of the pool, whose node must not be used now.
+
+    The same goes for errors that end a connection and that SQLAlchemy does not know.
+    """
 
     @event.listens_for(engine.sync_engine, "handle_error")
     def _lose_connection(context: Any) -> None:
-        if is_astray(context.original_exception):
+        error = context.original_exception
+        if is_astray(error) or ends_connection(error):
             context.is_disconnect = True
 
 
@@ -131,8 +139,16 @@ def _ping_after_idling(engine: AsyncEngine) -> None:
         try:
             dialect.do_ping(connection)
         except dialect.loaded_dbapi.Error as error:
-            # The pool makes a new connection then.
-            raise DisconnectionError from error
+            # The pool makes a new connection then, and others in the place of all that are as old:
+            # a proxy that has dropped one while it was idle has most likely dropped them all.
+            raise InvalidatePoolError from error
+
+
+def _time_limit(settings: Settings, purpose: Purpose) -> float:
+    """Seconds after which a statement is of no use to anyone."""
+    if purpose is Purpose.READING:
+        return settings.read_deadline
+    return settings.database_timeout
 
 
 class _SqliteConnection(sqlite3.Connection):
@@ -194,7 +210,7 @@ def _sqlite_engine(
         # SQLite has one writer at a time. Waiting for a pool of one is fair and wakes at once;
         # waiting for the file's lock means sleeping and trying again.
         options |= {"pool_size": 1}
-    limit = float("inf") if purpose is Purpose.MIGRATING else settings.database_timeout
+    limit = float("inf") if purpose is Purpose.MIGRATING else _time_limit(settings, purpose)
     connect_args = {
         # The driver's own transactions begin late and as readers, which fails when two of them
         # turn into writers; with None it leaves BEGIN to us.
@@ -205,7 +221,7 @@ def _sqlite_engine(
     engine = create_async_engine(settings.database_url, connect_args=connect_args, **options)
     # The wait for a lock happens in a thread that cannot be cancelled, so it ends before the
     # deadline does. Migrations of several instances queue up instead.
-    patience = 60.0 if purpose is Purpose.MIGRATING else settings.database_timeout * 0.8
+    patience = 60.0 if purpose is Purpose.MIGRATING else _time_limit(settings, purpose) * 0.8
     pragmas = [
         f"PRAGMA busy_timeout = {int(patience * 1000)}",
         "PRAGMA journal_mode = WAL",
@@ -259,6 +275,91 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
+_FAULTS = (
+    # The socket's: reset, closed under way; uvloop refuses to write to a transport that is closed.
+    *(OSError, EOFError, RuntimeError),
+    # The driver's own, on half a packet or after another task has closed the connection.
+    *(AssertionError, AttributeError, LookupError, struct.error),
+)
+
+
+class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library is untyped
+    """Driver's connection that raises every fault of the connection as an error of the driver.
+
+    The driver lets some of them through as they are, and SQLAlchemy takes what is not translated
+    for a bug: it neither gives the connection up nor tells anyone that it is lost. An error 2006
+    says that nothing was sent, 2013 that the answer did not come.
+    """
+
+    async def _connect(self) -> None:
+        try:
+            await super()._connect()
+        except (*_FAULTS, aiomysql.InternalError, aiomysql.InterfaceError) as error:
+            raise aiomysql.OperationalError(
+                CR.CR_CONN_HOST_ERROR, f"no connection: {error!r}"
+            ) from error
+
+    def _ensure_alive(self) -> None:
+        if self._writer is None:
+            reason = self._close_reason or "Not connected"
+            raise aiomysql.OperationalError(CR.CR_SERVER_GONE_ERROR, reason)
+
+    def _write_bytes(self, data: bytes) -> None:
+        try:
+            self._writer.write(data)
+        except _FAULTS as error:
+            self.close()
+            raise aiomysql.OperationalError(CR.CR_SERVER_GONE_ERROR, repr(error)) from error
+
+    async def _read_query_result(self, unbuffered: bool = False) -> None:
+        try:
+            await super()._read_query_result(unbuffered)
+        except _FAULTS as error:
+            raise self._lost(error) from error
+        except aiomysql.InternalError as error:
+            # Without a number it is the driver's: packets that are not those that are expected.
+            if isinstance(error.args[0], int):
+                raise
+            raise self._lost(error) from error
+
+    async def _read_ok_packet(self) -> None:
+        try:
+            await super()._read_ok_packet()
+        except _FAULTS as error:
+            raise self._lost(error) from error
+        except aiomysql.InternalError as error:
+            if isinstance(error.args[0], int):
+                raise
+            raise self._lost(error) from error
+
+    async def read_some(self, size: int) -> bytes:
+        """Read what has arrived, at most that many bytes; nothing at the end.
+
+        Raises:
+            aiomysql.OperationalError: the connection is lost.
+        """
+        try:
+            data: bytes = await self._reader.read(size)
+        except _FAULTS as error:
+            raise self._lost(error) from error
+        return data
+
+    def _lost(self, error: Exception) -> aiomysql.OperationalError:
+        self.close()
+        return aiomysql.OperationalError(CR.CR_SERVER_LOST, repr(error))
+
+    async def ensure_closed(self) -> None:
+        """Say goodbye and close, without waiting for a server that may not read."""
+        if self._writer is None:
+            return
+        transport = self._writer.transport
+        if transport.get_write_buffer_size():
+            transport.abort()
+        with suppress(aiomysql.OperationalError):
+            self._write_bytes(_GOODBYE)
+        self.close()
+
+
 async def _connect_mysql(settings: Settings, purpose: Purpose, **kwargs: Any) -> Any:
     """Open one connection and set its session, all of it within the connect time-out.
 
@@ -268,7 +369,8 @@ async def _connect_mysql(settings: Settings, purpose: Purpose, **kwargs: Any) ->
     deadline = settings.database_connect_timeout
     try:
         async with asyncio.timeout(deadline):
-            connection = await aiomysql.connect(**kwargs)
+            connection = MysqlConnection(**kwargs)
+            await connection._connect()
             try:
                 await _set_session(connection, settings, purpose)
             except BaseException:
@@ -286,7 +388,7 @@ async def _connect_mysql(settings: Settings, purpose: Purpose, **kwargs: Any) ->
 
 async def _set_session(connection: Any, settings: Settings, purpose: Purpose) -> None:
     is_mariadb = "mariadb" in connection.get_server_info().lower()
-    limit = settings.database_timeout
+    limit = _time_limit(settings, purpose)
     variables = {
         "time_zone": "'+00:00'",
         # Refuses what does not fit instead of cutting it off; also rules out the modes under

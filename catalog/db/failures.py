@@ -4,23 +4,41 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable
 
 # MySQL and MariaDB number their errors alike; SQLite's are its primary result codes, negated
 # here so that the two cannot meet.
+_GONE = 2006
 _LOCK_WAIT, _DEADLOCK, _RECORD_CHANGED = 1205, 1213, 1020
-_WORTH_A_RETRY = {_LOCK_WAIT, _DEADLOCK, _RECORD_CHANGED}
-_BUSY = _WORTH_A_RETRY | {1206, 3572, -sqlite3.SQLITE_BUSY, -sqlite3.SQLITE_LOCKED}
+# Another session has changed a table's definition: a transaction that begins now sees the new one.
+_TABLE_CHANGED, _PREPARE_AGAIN = 1412, 1615
+_WORTH_A_RETRY = {_LOCK_WAIT, _DEADLOCK, _RECORD_CHANGED, _TABLE_CHANGED, _PREPARE_AGAIN}
+# The others: no room for locks or transactions, or a lock that must not be waited for.
+_BUSY = _WORTH_A_RETRY | {
+    *(1206, 1223, 1637, 3058, 3572),
+    *(-sqlite3.SQLITE_BUSY, -sqlite3.SQLITE_LOCKED, -sqlite3.SQLITE_PROTOCOL),
+}
 _CONFLICT = {1062, 1451, 1452, 1586, 1761, 1762, -sqlite3.SQLITE_CONSTRAINT}
 _UNAVAILABLE = {
     # Not there, going away, or cut off.
-    *(1053, 1077, 1079, 1080, 1129, 1152, 1158, 1159, 1160, 1161, 1927, 4031),
+    *(1042, 1043, 1053, 1077, 1078, 1079, 1080, 1129, 1152, 1154, 1156, 1157, 1158, 1159, 1160),
+    *(1161, 1184, 1927, 3032, 3168, 3169, 4031),
     *(2000, 2002, 2003, 2005, 2006, 2012, 2013, 2014, 2026, 2027, 2055),
-    # There, but it will not have us: too many connections, sign-in refused, no such database.
-    *(1040, 1044, 1045, 1049, 1130, 1203, 1226, 1698, 3118),
+    # There, but it will not have us: too many connections, sign-in refused, no such database, no
+    # privilege, no such table, a password to be changed first, a packet too large for it.
+    *(1040, 1044, 1045, 1046, 1049, 1130, 1135, 1142, 1143, 1146, 1153, 1203, 1226, 1227, 1370),
+    *(1698, 1820, 1862, 1932, 3118, 3159, 3955, 4151),
+    # There, but not its files: cannot be made, opened, read, written, locked; damaged; disk full.
+    *(1004, 1015, 1016, 1017, 1024, 1026, 1030, 1033, 1034, 1035, 1036, 1194, 1195, 1712, 1812),
+    *(1814, 1815, 1874, 1877, 1878, 1881),
+    # The same by the numbers of its system library, as for a temporary file that it cannot write.
+    *range(1, 25),
+    *(27, 29),
+    # There, but out of memory, or of room in its logs; or it names no reason.
+    *(1037, 1038, 1105, 1181, 1197, 1207, 1296, 1297, 1705, 1713),
     # There, but not for this: read-only, node not in its cluster, out of disk, out of time.
     *(1021, 1041, 1047, 1114, 1290, 1317, 1792, 1836, 1969, 3024, 3100, 3101),
     # There, but a COMMIT went wrong on its way to the disk, or to the other nodes of a cluster.
@@ -34,7 +52,20 @@ _UNAVAILABLE = {
     -sqlite3.SQLITE_PERM,
     -sqlite3.SQLITE_READONLY,
     -sqlite3.SQLITE_INTERRUPT,
+    *(
+        -sqlite3.SQLITE_AUTH,
+        -sqlite3.SQLITE_INTERNAL,
+        -sqlite3.SQLITE_NOLFS,
+        -sqlite3.SQLITE_SCHEMA,
+    ),
 }
+# After these a connection is of no use, whatever else the driver says. 2003 is one that never was.
+_LOST = {
+    *(1053, 1077, 1079, 1080, 1152, 1154, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927),
+    *(2002, 2003, 2006, 2012, 2013, 2014, 2027, 2055, 3032, 3168, 3169, 4031),
+}
+_NO_SUCH_TABLE = "no such table"
+"""How SQLite begins to say so: it has no number of its own for that."""
 # Not a node to talk to, for now: it has left its cluster, or others are written to.
 _ASTRAY = {1047, 1290, 1836}
 # Wrong user, wrong password, no such database, or no right to make tables in it.
@@ -56,6 +87,8 @@ def _code_of(cause: BaseException | None) -> int | None:
             extended = getattr(cause, "sqlite_errorcode", None)
             if extended is None or extended in _CONSTRAINTS_OF_CHECKS:
                 return None
+            if extended == sqlite3.SQLITE_ERROR and str(cause).startswith(_NO_SUCH_TABLE):
+                return -sqlite3.SQLITE_SCHEMA
             return -(int(extended) & 0xFF)
         if cause.args and isinstance(cause.args[0], int):
             return cause.args[0]
@@ -70,7 +103,7 @@ def refusal_for(error: Exception) -> CatalogError | None:
     if isinstance(error, TimeoutError):
         return DatabaseUnavailable("The database did not answer in time.")
     if not isinstance(error, DBAPIError):
-        return None
+        return DatabaseUnavailable() if is_lost(error) else None
     code = code_of(error)
     if code in _BUSY:
         return DatabaseBusy()
@@ -86,7 +119,7 @@ def refusals() -> Iterator[None]:
     """Let a driver's error out as the service's own, and a bug of ours as it is."""
     try:
         yield
-    except (DBAPIError, PoolTimeout, TimeoutError) as error:
+    except (SQLAlchemyError, TimeoutError) as error:
         refusal = refusal_for(error)
         if refusal is None:
             raise
@@ -110,6 +143,30 @@ def is_astray(error: BaseException) -> bool:
     Another connection may lead to another node; a proxy or a name stands in between.
     """
     return _code_of(error) in _ASTRAY
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether the connection was lost, or could not be made: another one may do.
+
+    SQLAlchemy may raise an error of its own on the way out of what the loss has interrupted, such
+    as a savepoint; the driver's then stands behind it.
+    """
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or code_of(error) in _LOST
+    if not isinstance(error, InvalidRequestError):
+        return False
+    behind = error.__cause__ or error.__context__
+    return behind is not None and is_lost(behind)
+
+
+def ends_connection(error: BaseException) -> bool:
+    """Tell whether a driver's error says that its connection cannot be used any more."""
+    return _code_of(error) in _LOST
+
+
+def was_never_sent(error: DBAPIError) -> bool:
+    """Tell whether the connection was found lost before a statement was written to it."""
+    return code_of(error) == _GONE
 
 
 def worth_a_retry(error: DBAPIError) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from aiomysql import OperationalError
 from pymysql.constants import COMMAND, CR
 from pymysql.err import Error, raise_mysql_exception
-from sqlalchemy import Dialect, Select
+from sqlalchemy import Connection, Dialect, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -88,22 +88,17 @@ async def _read_as_one(
     result = _Result()
     try:
         await driver._execute_command(COMMAND.COM_QUERY, sql)
-        while not result.take(await driver._reader.read(_READ_BYTES)):
+        while not result.take(await driver.read_some(_READ_BYTES)):
             pass
     except Error as error:
-        # After an error of the server's the connection is as good as before.
-        lost = not result.is_over
-        if lost:
-            _drop(connection)
-        raise DBAPIError.instance(
-            str(questions[0].statement),
-            None,
-            error,
-            Error,
-            hide_parameters=True,
-            connection_invalidated=lost,
-            dialect=connection.dialect,
-        ) from error
+        try:
+            await connection.run_sync(_raise, str(questions[0].statement), error)
+        except DBAPIError as raised:
+            # After an error of the server's the connection is as good as before.
+            if not result.is_over:
+                raised.connection_invalidated = True
+                _drop(connection)
+            raise
     except BaseException:
         # What is left of the answer must not be taken for that to the next statement.
         _drop(connection)
@@ -118,9 +113,21 @@ async def _read_as_one(
     return found
 
 
+def _raise(connection: Connection, statement: str, error: Error) -> None:
+    """Raise a driver's error as SQLAlchemy does, which invalidates the pool after a loss.
+
+    Raises:
+        DBAPIError: always.
+    """
+    try:
+        raise error
+    except Error:
+        connection._handle_dbapi_exception(error, statement, None, None, None)
+
+
 def _drop(connection: AsyncConnection) -> None:
     sync_connection = connection.sync_connection
-    if sync_connection is not None:
+    if sync_connection is not None and not sync_connection.invalidated:
         sync_connection.invalidate()
 
 

@@ -4,11 +4,10 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from copy import copy
 from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from catalog.errors import DatabaseBusy
+from catalog.errors import DatabaseBusy, copy_of
 from catalog.observability.metrics import Shed, shed
 
 Q = TypeVar("Q")
@@ -129,7 +128,7 @@ class Together(Generic[Q, R]):
             # Without a connection, it concerns all who have waited for it for as long.
             for asking in batch or self._since(began):
                 if not asking.outcome.done():
-                    asking.outcome.set_exception(copy(error))
+                    asking.outcome.set_exception(copy_of(error))
         else:
             for asking, answer in zip(batch, answers, strict=True):
                 if not asking.outcome.done():

@@ -7,10 +7,10 @@ were made at, position and token; reading it is a share of one tiny query.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextvars import Context
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
-from catalog.errors import DatabaseUnavailable, Overloaded
+from catalog.errors import DatabaseUnavailable, Overloaded, copy_of
 from catalog.http.conditional import etag_of
 from catalog.http.pagination import Cursors, Place, link_headers
 from catalog.observability.metrics import PAGES, count_kept_page, saw_position, shed
@@ -51,16 +51,23 @@ class Joined(Generic[T]):
         read: reads it. It calls what it is given at the moment from which on it sees everything
             that has been committed: who asks later is not to share this one.
         when_idle: is called when nobody waits any more.
+        limit: seconds after which a caller is told that there is no answer, whichever read it
+            waits for: the one under way may take its whole time before the next one begins.
     """
 
     def __init__(
         self,
         read: Callable[[Callable[[], None]], Awaitable[T]],
         when_idle: Callable[[], None] = lambda: None,
+        limit: float = math.inf,
     ) -> None:
         self._read = read
         self._when_idle = when_idle
-        self._waiting: list[asyncio.Future[T]] = []
+        self._limit = limit
+        # With the time until which each waits. One timer serves all of them.
+        self._waiting: list[tuple[float, asyncio.Future[T]]] = []
+        self._sharing: list[tuple[float, asyncio.Future[T]]] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -68,47 +75,73 @@ class Joined(Generic[T]):
         """Whether somebody waits for the next read to begin."""
         return bool(self._waiting)
 
-    async def read(self) -> T:
+    async def read(self, *, since: float | None = None) -> T:
         """What is there now, or was a moment after this was called.
 
+        Args:
+            since: from when on the limit counts, by the loop's clock; from now if not given.
+
         Raises:
+            DatabaseUnavailable: there was no answer within the limit.
             CatalogError: what the read that was shared has raised.
         """
         loop = asyncio.get_running_loop()
         # One for each: who is cancelled takes nobody along.
         future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append(future)
+        until = (loop.time() if since is None else since) + self._limit
+        self._waiting.append((until, future))
+        if self._timer is None and until < math.inf:
+            self._timer = loop.call_at(until, self._give_up)
         if self._task is None:
             # It serves many requests, so it has the context of none.
             self._task = loop.create_task(self._run(), context=Context())
         return await future
 
+    def _give_up(self) -> None:
+        """Tell those whose time is over, and come back for the next of the others."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        now, following = loop.time(), math.inf
+        for until, future in (*self._sharing, *self._waiting):
+            if future.done():
+                continue
+            if until <= now:
+                future.set_exception(DatabaseUnavailable("The database did not answer in time."))
+            else:
+                following = min(following, until)
+        if following < math.inf:
+            self._timer = loop.call_at(following, self._give_up)
+
     async def _run(self) -> None:
-        sharing: list[asyncio.Future[T]] = []
+        sharing = self._sharing
 
         def begin() -> None:
             sharing.extend(self._waiting)
             self._waiting.clear()
 
         try:
-            while any(not future.done() for future in self._waiting):
+            while any(not future.done() for _, future in self._waiting):
                 sharing.clear()
                 try:
                     result = await self._read(begin)
                 except Exception as error:  # noqa: BLE001 (it is told to those who wait)
                     begin()
-                    for future in sharing:
+                    for _, future in sharing:
                         if not future.done():
-                            future.set_exception(copy(error))
+                            future.set_exception(copy_of(error))
                 else:
-                    for future in sharing:
+                    for _, future in sharing:
                         if not future.done():
                             future.set_result(result)
         finally:
             self._task = None
             begin()
-            for future in sharing:
+            for _, future in sharing:
                 future.cancel()
+            sharing.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             self._when_idle()
 
 
@@ -193,7 +226,7 @@ class Pages:
         self, database: Database, *, kept_bytes: int = KEPT_BYTES, max_reads: int = MAX_READS
     ) -> None:
         self._database = database
-        self._change = Joined(self._read_change)
+        self._change = Joined(self._read_change, limit=database.read_limit)
         self._together = Together(
             self._read_together, trips=database.max_readers, patience=database.patience
         )
@@ -219,6 +252,7 @@ class Pages:
             DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
         """
         self._reads_since += 1
+        began = asyncio.get_running_loop().time()
         kept = self._kept.get(asked.key)
         if kept is not None and await self._change.read() == kept.change:
             if asked.key in self._kept:
@@ -231,10 +265,15 @@ class Pages:
                 shed("pages")
                 raise Overloaded("Too many pages are being read.")
             read = partial(self._read_page, asked)
-            joined = Joined(read, when_idle=partial(self._forget_read, asked.key))
+            joined = Joined(
+                read,
+                when_idle=partial(self._forget_read, asked.key),
+                limit=self._database.read_limit,
+            )
             self._reads[asked.key] = joined
         result = "joined" if joined.is_awaited else "read"
-        page = await joined.read()
+        # Both reads together take no longer than one may.
+        page = await joined.read(since=began)
         PAGES.labels(result).inc()
         return page
 

@@ -9,13 +9,20 @@ let them stand for a moment: that is what readers gain from, and the next batch 
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context, copy_context
-from copy import copy
 from typing import Generic, NamedTuple, TypeVar
 
-from catalog.errors import CatalogError, DatabaseBusy, KeyInUse, Unavailable
+from catalog.errors import (
+    CatalogError,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    KeyInUse,
+    Unavailable,
+    copy_of,
+)
 from catalog.observability.metrics import WRITE_BATCH_SIZE, shed
 from catalog.products.batching import take_batch
 
@@ -48,6 +55,8 @@ class Writer(Generic[W, R]):
             why it was refused. It raises CatalogError when nothing was done.
         patience: seconds that a write may wait for its batch to begin.
         has_readers: whether many have read since the last batch.
+        limit: seconds after which a write is told that there is no answer, waiting included; what
+            is under way then is not broken off.
     """
 
     def __init__(
@@ -55,9 +64,11 @@ class Writer(Generic[W, R]):
         commit: Callable[[Sequence[W]], Awaitable[Sequence[R | CatalogError]]],
         patience: float,
         has_readers: Callable[[], bool] = lambda: False,
+        limit: float = math.inf,
     ) -> None:
         self._commit = commit
         self._patience = patience
+        self._limit = limit
         self._has_readers = has_readers
         self._rest_until = 0.0
         self._waiting: deque[_Waiting[W, R]] = deque()
@@ -103,12 +114,23 @@ class Writer(Generic[W, R]):
         try:
             while batch := await self._next_batch():
                 WRITE_BATCH_SIZE.observe(len(batch))
-                if len(batch) > 1:
-                    await self._do(batch)
-                    self._rest_until = asyncio.get_running_loop().time() + REST_SECONDS
-                else:
-                    # What is logged, and traced, of one alone is its own.
-                    await asyncio.create_task(self._do(batch), context=batch[0].context)
+                loop = asyncio.get_running_loop()
+                # The first has waited for the longest.
+                timer = (
+                    loop.call_at(batch[0].since + self._limit, _give_up, batch)
+                    if self._limit < math.inf
+                    else None
+                )
+                try:
+                    if len(batch) > 1:
+                        await self._do(batch)
+                        self._rest_until = loop.time() + REST_SECONDS
+                    else:
+                        # What is logged, and traced, of one alone is its own.
+                        await loop.create_task(self._do(batch), context=batch[0].context)
+                finally:
+                    if timer is not None:
+                        timer.cancel()
         finally:
             self._running = None
 
@@ -124,7 +146,7 @@ class Writer(Generic[W, R]):
         except Unavailable as error:
             # It may have been committed: to do it again could do it twice.
             for waiting in batch:
-                _settle(waiting, copy(error))
+                _settle(waiting, copy_of(error))
         except Exception as error:  # noqa: BLE001 (it is told to those who wait)
             if alone:
                 _settle(batch[0], error)
@@ -132,10 +154,21 @@ class Writer(Generic[W, R]):
             # Nothing was done, because of one of them; let it hurt only itself. One that came
             # alone gets a second try too: what another process did at the same time is seen now.
             for waiting in batch:
-                await self._do([waiting], alone=True)
+                if not _is_given_up(waiting):
+                    await self._do([waiting], alone=True)
         else:
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 _settle(waiting, outcome)
+
+
+def _give_up(batch: Sequence[_Waiting[W, R]]) -> None:
+    """Tell those who still wait that their time is over; their writes may be done all the same."""
+    for waiting in batch:
+        _settle(waiting, DatabaseUnavailable("The database did not answer in time."))
+
+
+def _is_given_up(waiting: _Waiting[W, R]) -> bool:
+    return waiting.outcome.done() and not waiting.outcome.cancelled()
 
 
 def _settle(waiting: _Waiting[W, R], outcome: R | Exception) -> None:

@@ -139,7 +139,10 @@ class Settings(BaseSettings):
     """Seconds for a new connection, TLS and sign-in included."""
 
     database_timeout: Seconds = 5.0
-    """Seconds that one unit of work may take in the database."""
+    """Seconds that one write may take in the database, waiting and repetitions included."""
+
+    database_read_timeout: Seconds = 2.0
+    """Seconds that one read may take in the database, waiting and a second try included."""
 
     database_start_timeout: Annotated[float, Field(ge=0, le=3600)] = 30.0
     """Seconds to wait for the database at start."""
@@ -241,6 +244,11 @@ class Settings(BaseSettings):
     def embedded(self) -> bool:
         """Whether the database is a SQLite file of this machine."""
         return self.database_url.get_backend_name() == "sqlite"
+
+    @property
+    def read_deadline(self) -> float:
+        """Seconds that a read may take: no more than a write may."""
+        return min(self.database_read_timeout, self.database_timeout)
 
     @property
     def refuse_guessable_passwords(self) -> bool:

@@ -137,15 +137,16 @@ class TestServer:
     async def test_locks_and_statements_end_within_the_deadline(
         self, database_url: URL, engine: Engine
     ) -> None:
-        settings = settings_for(database_url, database_timeout=4)
+        settings = settings_for(database_url, database_timeout=8, database_read_timeout=4)
         limit = {
             "mysql": "SELECT @@max_execution_time / 1000",
             "mariadb": "SELECT @@max_statement_time",
         }[engine.name]
 
-        for purpose in (Purpose.READING, Purpose.WRITING):
-            assert await scalar(settings, purpose, "SELECT @@innodb_lock_wait_timeout") == 2
-            assert float(await scalar(settings, purpose, limit)) == 4
+        for purpose, seconds in ((Purpose.READING, 4), (Purpose.WRITING, 8)):
+            lock_wait = "SELECT @@innodb_lock_wait_timeout"
+            assert await scalar(settings, purpose, lock_wait) == seconds / 2
+            assert float(await scalar(settings, purpose, limit)) == seconds
 
     async def test_migrations_may_take_their_time(self, settings: Settings, engine: Engine) -> None:
         limit = {"mysql": "max_execution_time", "mariadb": "max_statement_time"}[engine.name]

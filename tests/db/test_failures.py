@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 from pymysql import err
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from catalog.db.failures import is_astray, is_permanent, refusal_for, worth_a_retry
@@ -17,6 +17,11 @@ SERVER_CODES: dict[type[CatalogError], dict[int, str]] = {
         1205: "ER_LOCK_WAIT_TIMEOUT",
         1206: "ER_LOCK_TABLE_FULL",
         1213: "ER_LOCK_DEADLOCK",
+        1223: "ER_CANT_UPDATE_WITH_READLOCK",
+        1412: "ER_TABLE_DEF_CHANGED",
+        1615: "ER_NEED_REPREPARE",
+        1637: "ER_TOO_MANY_CONCURRENT_TRXS",
+        3058: "ER_USER_LOCK_DEADLOCK",
         3572: "ER_LOCK_NOWAIT",
     },
     Conflict: {
@@ -73,6 +78,69 @@ SERVER_CODES: dict[type[CatalogError], dict[int, str]] = {
         3101: "ER_TRANSACTION_ROLLBACK_DURING_COMMIT: group replication",
         3118: "ER_ACCOUNT_HAS_BEEN_LOCKED",
         4031: "ER_CLIENT_INTERACTION_TIMEOUT",
+        # Of the system library, and what stands before it in the server's list.
+        3: "EE_WRITE",
+        5: "EE_OUTOFMEMORY",
+        11: "EE_CANTUNLOCK",
+        14: "EE_CANT_CHSIZE",
+        20: "EE_DISK_FULL",
+        23: "EE_OUT_OF_FILERESOURCES",
+        29: "EE_FILENOTFOUND",
+        1004: "ER_CANT_CREATE_FILE",
+        1015: "ER_CANT_LOCK",
+        1016: "ER_CANT_OPEN_FILE",
+        1017: "ER_FILE_NOT_FOUND",
+        1024: "ER_ERROR_ON_READ",
+        1026: "ER_ERROR_ON_WRITE",
+        1030: "ER_GET_ERRNO: of the storage engine",
+        1033: "ER_NOT_FORM_FILE",
+        1034: "ER_NOT_KEYFILE",
+        1035: "ER_OLD_KEYFILE",
+        1036: "ER_OPEN_AS_READONLY",
+        1037: "ER_OUTOFMEMORY",
+        1038: "ER_OUT_OF_SORTMEMORY",
+        1042: "ER_BAD_HOST_ERROR",
+        1043: "ER_HANDSHAKE_ERROR",
+        1046: "ER_NO_DB_ERROR",
+        1078: "ER_GOT_SIGNAL",
+        1105: "ER_UNKNOWN_ERROR",
+        1135: "ER_CANT_CREATE_THREAD",
+        1142: "ER_TABLEACCESS_DENIED_ERROR",
+        1143: "ER_COLUMNACCESS_DENIED_ERROR",
+        1146: "ER_NO_SUCH_TABLE",
+        1153: "ER_NET_PACKET_TOO_LARGE",
+        1154: "ER_NET_READ_ERROR_FROM_PIPE",
+        1156: "ER_NET_PACKETS_OUT_OF_ORDER",
+        1157: "ER_NET_UNCOMPRESS_ERROR",
+        1181: "ER_ERROR_DURING_ROLLBACK",
+        1184: "ER_NEW_ABORTING_CONNECTION",
+        1194: "ER_CRASHED_ON_USAGE",
+        1195: "ER_CRASHED_ON_REPAIR",
+        1197: "ER_TRANS_CACHE_FULL",
+        1207: "ER_READ_ONLY_TRANSACTION",
+        1227: "ER_SPECIFIC_ACCESS_DENIED_ERROR",
+        1296: "ER_GET_ERRMSG",
+        1297: "ER_GET_TEMPORARY_ERRMSG",
+        1370: "ER_PROCACCESS_DENIED_ERROR",
+        1705: "ER_STMT_CACHE_FULL",
+        1712: "ER_INDEX_CORRUPT",
+        1713: "ER_UNDO_RECORD_TOO_BIG",
+        1812: "ER_TABLESPACE_MISSING",
+        1814: "ER_TABLESPACE_DISCARDED",
+        1815: "ER_INTERNAL_ERROR",
+        1820: "ER_MUST_CHANGE_PASSWORD",
+        1862: "ER_MUST_CHANGE_PASSWORD_LOGIN",
+        1874: "ER_INNODB_READ_ONLY",
+        1877: "ER_TABLE_CORRUPT",
+        1878: "ER_TEMP_FILE_WRITE_FAILURE",
+        1881: "ER_INNODB_FORCED_RECOVERY",
+        1932: "ER_NO_SUCH_TABLE_IN_ENGINE",
+        3032: "ER_SERVER_OFFLINE_MODE",
+        3159: "ER_SECURE_TRANSPORT_REQUIRED",
+        3168: "ER_SERVER_ISNT_AVAILABLE",
+        3169: "ER_SESSION_WAS_KILLED",
+        3955: "ER_USER_ACCESS_DENIED_FOR_USER_ACCOUNT_BLOCKED_BY_PASSWORD_LOCK",
+        4151: "ER_ACCOUNT_HAS_BEEN_LOCKED of MariaDB",
     },
 }
 
@@ -84,6 +152,7 @@ SQLITE_CODES: dict[type[CatalogError], tuple[str, ...]] = {
         "SQLITE_BUSY_SNAPSHOT",
         "SQLITE_LOCKED",
         "SQLITE_LOCKED_SHAREDCACHE",
+        "SQLITE_PROTOCOL",
     ),
     Conflict: (
         "SQLITE_CONSTRAINT_FOREIGNKEY",
@@ -91,24 +160,27 @@ SQLITE_CODES: dict[type[CatalogError], tuple[str, ...]] = {
         "SQLITE_CONSTRAINT_UNIQUE",
     ),
     DatabaseUnavailable: (
+        "SQLITE_AUTH",
         "SQLITE_CANTOPEN",
         "SQLITE_CORRUPT",
         "SQLITE_FULL",
         "SQLITE_INTERRUPT",
+        "SQLITE_INTERNAL",
         "SQLITE_IOERR",
         "SQLITE_IOERR_FSYNC",
+        "SQLITE_NOLFS",
         "SQLITE_NOMEM",
         "SQLITE_NOTADB",
         "SQLITE_PERM",
         "SQLITE_READONLY",
         "SQLITE_READONLY_DBMOVED",
+        "SQLITE_SCHEMA",
     ),
 }
 
 BUGS = {
     1054: "ER_BAD_FIELD_ERROR",
     1064: "ER_PARSE_ERROR",
-    1146: "ER_NO_SUCH_TABLE",
     1264: "ER_WARN_DATA_OUT_OF_RANGE",
     1364: "ER_NO_DEFAULT_FOR_FIELD",
     1366: "ER_TRUNCATED_WRONG_VALUE_FOR_FIELD",
@@ -161,6 +233,12 @@ class TestTranslation:
         assert type(answer) is refusal
         assert SECRET_TEXT not in answer.detail
 
+    def test_a_missing_table_is_unavailable_on_sqlite_too(self) -> None:
+        cause = sqlite3.OperationalError("no such table: products")
+        cause.sqlite_errorcode = sqlite3.SQLITE_ERROR
+
+        assert type(refusal_for(DBAPIError("SELECT 1", {}, cause))) is DatabaseUnavailable
+
     @pytest.mark.parametrize("code", BUGS, ids=BUGS.values())
     def test_a_bug_of_ours_stays_what_it_is(self, code: int) -> None:
         error = server_error(code)
@@ -187,6 +265,14 @@ class TestTranslation:
 
         assert type(refusal_for(error)) is DatabaseUnavailable
 
+    def test_an_error_that_a_loss_leads_to_is_unavailable(self) -> None:
+        loss = DBAPIError("SELECT 1", {}, OSError("reset"), connection_invalidated=True)
+        error = PendingRollbackError("Can't reconnect until invalid savepoint is rolled back.")
+        error.__context__ = loss
+
+        assert type(refusal_for(error)) is DatabaseUnavailable
+        assert refusal_for(PendingRollbackError("Of our own making.")) is None
+
     def test_waiting_in_vain_for_the_pool_is_busy(self) -> None:
         assert type(refusal_for(PoolTimeout())) is DatabaseBusy
 
@@ -208,7 +294,7 @@ class TestTranslation:
 
 
 class TestRetries:
-    @pytest.mark.parametrize("code", [1020, 1205, 1213])
+    @pytest.mark.parametrize("code", [1020, 1205, 1213, 1412, 1615])
     def test_collisions_are_worth_one(self, code: int) -> None:
         assert worth_a_retry(server_error(code))
 

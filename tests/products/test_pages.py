@@ -48,7 +48,7 @@ class NaivelyJoined(Joined[int]):
 
     async def _run(self) -> None:
         result = await self._read(lambda: None)
-        for future in self._waiting:
+        for _, future in self._waiting:
             future.set_result(result)
         self._waiting.clear()
         self._task = None
