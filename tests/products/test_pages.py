@@ -136,6 +136,22 @@ class TestJoined:
 
         assert [type(error) for error in failed] == [Overloaded] * 3
 
+    async def test_limit_holds_while_a_read_hangs_and_for_the_next_one(self) -> None:
+        source = Source()
+        source.answer.clear()
+        joined = Joined(source.read, limit=0.05)
+        first = asyncio.create_task(joined.read())
+        await turns()
+        # This one waits for the next read to begin.
+        second = asyncio.create_task(joined.read())
+
+        failed = await asyncio.gather(first, second, return_exceptions=True)
+
+        assert source.reads == 1
+        assert [type(error) for error in failed] == [DatabaseUnavailable] * 2
+        source.answer.set()
+        assert await joined.read() == 0
+
     async def test_it_tells_when_nobody_is_left(self) -> None:
         idle: list[int] = []
         source = Source()

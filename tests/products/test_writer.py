@@ -261,3 +261,21 @@ class TestKeys:
 
         assert (await first, await other) == (10, 30)
         assert await writer.write(4, key="key") == 40
+
+    async def test_limit_holds_while_a_batch_hangs_and_its_writes_are_done(self) -> None:
+        gate = asyncio.Event()
+        done: list[int] = []
+
+        async def commit(writes: Sequence[int]) -> list[int | CatalogError]:
+            await gate.wait()
+            done.extend(writes)
+            return list(writes)
+
+        writer: Writer[int, int] = Writer(commit, patience=30, limit=0.05)
+
+        with pytest.raises(DatabaseUnavailable):
+            await writer.write(1)
+
+        gate.set()
+        await writer.close()
+        assert done == [1]
