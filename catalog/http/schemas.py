@@ -1,7 +1,8 @@
 """What all JSON shapes have in common: strict types, no unknown fields, no NUL."""
 
 from datetime import datetime
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -10,10 +11,12 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    model_validator,
 )
 
 from catalog.db.columns import MAX_ID, rfc3339_text
 from catalog.http.pagination import MAX_CURSOR_LENGTH
+from catalog.http.problems import MAX_FIELD_ERRORS
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -23,6 +26,16 @@ class RequestBody(BaseModel):
     """A body that a client sends; what it does not know is refused by name."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_few_unknown(cls, data: Any) -> Any:
+        """Keep of the unknown fields no more than are named, and so not a fault for each."""
+        if not isinstance(data, dict) or len(data) <= MAX_FIELD_ERRORS:
+            return data
+        known = {name: data[name] for name in cls.model_fields if name in data}
+        unknown = (name for name in data if name not in known)
+        return known | {name: data[name] for name in islice(unknown, MAX_FIELD_ERRORS)}
 
 
 class QueryParameters(BaseModel):

@@ -51,6 +51,8 @@ KNOWN = 1024
 _PLAIN = re.compile(rb"(?:[a-z_]+=[A-Za-z0-9_.,-]+(?:&(?!\Z)|\Z)){0,16}")
 _MAX_LENGTH = 512
 
+_MAX_BODY_BYTES = 64 * 1024
+
 # With a token a list is the caller's business; with a body the request has to be read first.
 _NOT_PLAIN = {b"authorization", b"content-length", b"transfer-encoding", b"expect"}
 
@@ -174,6 +176,10 @@ class CreateShortcut:
         if message["type"] != "http.request" or message["more_body"]:
             # The client is gone, and the framework gets to hear of it.
             await self._framework(scope, _after(message, receive), send)
+            return
+        if len(message["body"]) > _MAX_BODY_BYTES:
+            # It takes long to read, and is not to be read twice if it is faulty.
+            await self._framework(scope, replaying(message["body"], receive), send)
             return
         try:
             bearer = let_in(self._app, scope, token_among(fields.authorization))

@@ -25,6 +25,9 @@ UNSAFE = "a" + "\u0301\u0327" * 16
 """Short enough for a name, with more marks on one letter than any language needs."""
 
 
+EMPTY = [(b"content-length", b"2")]
+
+
 async def watched(
     app: Quart,
     method: str,
@@ -36,6 +39,8 @@ async def watched(
     """Send a request under the watchdog; it is made ready before."""
     length = [] if body is None else [(b"content-length", str(len(body)).encode())]
     parts = [] if body is None else [body]
+    # The first request of a kind makes what the later ones use again.
+    await exchange(app, method, path.partition("?")[0], headers=[JSON, *EMPTY], body=[b"{}"])
     with Watchdog():
         return await exchange(app, method, path, headers=[*(headers or []), *length], body=parts)
 
@@ -158,3 +163,85 @@ class TestProductText:
         answer = await watched(ada.app, "GET", f"/api/products?q={q}")
 
         assert problem_of(answer) == (422, "invalid")
+
+
+BODY_BYTES = 256 * 1024
+"""The largest body that is read."""
+
+
+def filled(unit: bytes, *, begin: bytes = b"[", end: bytes = b"]") -> bytes:
+    """A body of the largest size: what is repeated, with commas between, and what is around it."""
+    count = (BODY_BYTES - len(begin) - len(end)) // (len(unit) + 1)
+    return begin + b",".join([unit] * count) + end
+
+
+BODIES = {
+    "unknown-fields": b"{" + b",".join(b'"%05x":1' % number for number in range(24_000)) + b"}",
+    "unknown-fields-escaped": b"{"
+    + b",".join(b'"\\u%04x":1' % number for number in range(0x100, 0x5900))
+    + b"}",
+    "same-field": filled(b'"a":1', begin=b"{", end=b"}"),
+    "deep-arrays": b"[" * BODY_BYTES,
+    "deep-objects": b'{"a":' * (BODY_BYTES // 5),
+    "deep-enough-side-by-side": filled(b"[" * 31 + b"]" * 31),
+    "arrays": filled(b"[]"),
+    "objects": filled(b"{}"),
+    "objects-in-a-field": filled(b"{}", begin=b'{"name":[', end=b"]}"),
+    "objects-with-a-field": filled(b'{"a":1}'),
+    "objects-and-an-escape": filled(b'{"a":1}', end=b',"\\u00e9"]'),
+    "brackets-unseparated": b"[]" * (BODY_BYTES // 2),
+    "brackets-mismatched": b"[}" * (BODY_BYTES // 2),
+    "brackets-closed": b"]" * BODY_BYTES,
+    "brackets-in-strings": filled(b'"["', begin=b"[" * 31, end=b"]" * 31),
+    "integers": filled(b"1"),
+    "integers-of-4300-digits": filled(b"9" * 4300),
+    "integer-of-all-digits": b"9" * BODY_BYTES,
+    "price-of-all-digits": b'{"name":"a","price":' + b"1" * (BODY_BYTES - 30) + b"}",
+    "price-of-4300-digits": b'{"name":"a","price":' + b"1" * 4300 + b"}",
+    "price-of-all-decimals": b'{"price":0.' + b"1" * (BODY_BYTES - 30) + b"}",
+    "price-of-all-exponent": b'{"name":"a","price":1e' + b"1" * (BODY_BYTES - 30) + b"}",
+    "floats": filled(b"1e1"),
+    "floats-of-800-digits": filled(b"9007199254740993." + b"0" * 780 + b"1"),
+    "escapes": b'{"name":"' + b"\\u00e9" * (BODY_BYTES // 6 - 5) + b'"}',
+    "surrogates": b'{"name":"' + b"\\ud83d\\ude00" * (BODY_BYTES // 12 - 5) + b'"}',
+    "lone-surrogates": b'{"name":"' + b"\\ud83d" * (BODY_BYTES // 6 - 5) + b'"}',
+    "backslashes": b'"' + b"\\" * (BODY_BYTES - 1),
+    "unclosed-string": b'{"name":"' + b"a" * (BODY_BYTES - 20),
+    "unclosed-escapes": b"[" * 40 + b'"' + b'\\"' * (BODY_BYTES // 2 - 30),
+    "quotes": b"[" * 40 + b'"' * (BODY_BYTES - 40),
+    "empty-strings": filled(b'""', begin=b"[" + b"[]," * 40),
+    "spaces": b" " * BODY_BYTES,
+    "line-breaks": b"\n" * (BODY_BYTES - 1) + b"x",
+    "name-of-all-characters": b'{"price":1,"name":"' + b"a" * (BODY_BYTES - 40) + b'"}',
+    "blank-name": b'{"price":1,"name":"' + "\u3000".encode() * (BODY_BYTES // 3 - 40) + b'"}',
+    "long-field-name": b'{"' + b"~/" * (BODY_BYTES // 2 - 10) + b'":1}',
+    "ten-times-too-large": b"[" * (10 * BODY_BYTES),
+}
+
+
+class TestJson:
+    @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+    async def test_body_of_any_shape_is_refused_soon(self, ada: Caller, body: bytes) -> None:
+        answer = await watched_json(ada, "POST", "/api/products", body)
+
+        status, _ = problem_of(answer)
+        assert status in {400, 413, 422}
+        assert len(answer.body) < 64 * 1024
+
+    @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+    async def test_body_of_any_shape_is_refused_soon_without_an_account(
+        self, anyone: Caller, body: bytes
+    ) -> None:
+        answer = await watched_json(anyone, "POST", "/api/auth/login", body)
+
+        status, _ = problem_of(answer)
+        assert status in {400, 413, 422}
+
+    async def test_first_of_many_unknown_fields_are_named(self, ada: Caller) -> None:
+        fields = {f"field{number}": 1 for number in range(10_000)}
+
+        answer = await watched_json(ada, "POST", "/api/products", {**fields, "price": -1})
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer)[:4] == ["/name", "/price", "/field0", "/field1"]
+        assert len(fields_of(answer)) == 100

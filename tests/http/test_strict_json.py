@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.errors import MalformedRequest
-from catalog.http.strict_json import MAX_DEPTH, parse_json
+from catalog.http.strict_json import MAX_CONTAINERS, MAX_DEPTH, parse_json
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -45,7 +45,15 @@ class TestParseJson:
             parse_json(nested(MAX_DEPTH + 1, innermost))
 
     def test_depth_counts_and_not_size(self) -> None:
-        parse_json(b"[" + b"[]," * 50_000 + b"{}]")
+        parse_json(b"[" + b"[]," * (MAX_CONTAINERS - 2) + b"{}]")
+
+    def test_more_arrays_and_objects_than_allowed_are_refused(self) -> None:
+        with pytest.raises(MalformedRequest, match="more than 10,000 arrays and objects"):
+            parse_json(b"[" + b"[]," * (MAX_CONTAINERS - 1) + b"{}]")
+
+    def test_brackets_that_close_nothing_hide_no_depth(self) -> None:
+        with pytest.raises(MalformedRequest, match="not JSON"):
+            parse_json(b"]" * 50_000 + b"[" * 5000)
 
     def test_brackets_in_strings_nest_nothing(self) -> None:
         text = "[{" * MAX_DEPTH + '"\\'
