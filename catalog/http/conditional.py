@@ -10,7 +10,9 @@ from catalog.errors import FieldError, InvalidRequest
 from catalog.http.rendering import json_response
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
-_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_SEPARATORS = re.compile(r"[ \t,]*+")
+# Behind a tag there is the end, or a comma before the next one.
+_LISTED_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*+")[ \t]*+(?:\Z|,[ \t,]*+)')
 
 
 def etag_of(body: bytes, *, version: int | None = None) -> str:
@@ -47,18 +49,16 @@ class Tags:
 
 
 def _opaque_tags(text: str) -> frozenset[str]:
+    # A comma may stand inside of a tag, so the header is not just split; nor is its rest copied
+    # for each tag.
     tags = []
-    # A comma may stand inside of a tag, so the header is not just split.
-    rest = text.strip(" \t,")
-    while rest:
-        match = _TAG.match(rest)
+    at = _SEPARATORS.match(text).end()  # type: ignore[union-attr]  # It may match nothing.
+    while at < len(text):
+        match = _LISTED_TAG.match(text, at)
         if match is None:
             raise ValueError("must be * or a list of entity tags in double quotes")
-        tags.append(match.group(1))
-        rest, separated = rest[match.end() :].lstrip(" \t"), rest[match.end() :].strip(" \t")
-        if separated and not rest.startswith(","):
-            raise ValueError("must be * or a list of entity tags in double quotes")
-        rest = rest.lstrip(" \t,")
+        tags.append(match[1])
+        at = match.end()
     if not tags:
         raise ValueError("must be * or a list of entity tags in double quotes")
     return frozenset(tags)

@@ -22,10 +22,8 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 
 
-class RequestBody(BaseModel):
-    """A body that a client sends; what it does not know is refused by name."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class _Known(BaseModel):
+    """A shape that refuses by name what it does not know."""
 
     @model_validator(mode="before")
     @classmethod
@@ -38,7 +36,13 @@ class RequestBody(BaseModel):
         return known | {name: data[name] for name in islice(unknown, MAX_FIELD_ERRORS)}
 
 
-class QueryParameters(BaseModel):
+class RequestBody(_Known):
+    """A body that a client sends; what it does not know is refused by name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class QueryParameters(_Known):
     """The query string of a request; everything in it arrives as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -5,6 +5,7 @@ what is taken, or of the longest size that gets past the bounds on bodies and he
 """
 
 import json
+from base64 import urlsafe_b64encode as b64encode
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ import pytest
 from quart import Quart
 
 from catalog.auth.models import MAX_PASSWORD
-from tests.http.wire import JSON, exchange
+from tests.http.wire import JSON, Header, exchange
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
 from tests.watchdog import Watchdog
 
@@ -245,3 +246,157 @@ class TestJson:
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer)[:4] == ["/name", "/price", "/field0", "/field1"]
         assert len(fields_of(answer)) == 100
+
+
+LONG = 80_000
+"""Bytes of a head's field: ten times of what the server takes."""
+
+QUERIES = {
+    "one-parameter-many-times": "&".join(["limit=1"] * 12_000),
+    "many-parameters": "&".join(f"p{number:x}=1" for number in range(10_000)),
+    "many-parameters-without-values": "&" * LONG,
+    "many-signs": "=" * LONG,
+    "many-percent-signs": "q=" + "%" * LONG,
+    "escapes": "q=" + "%C3%A9" * (LONG // 6),
+    "escapes-of-no-text": "q=" + "%FF" * (LONG // 3),
+    "escapes-of-marks": "q=" + "%CC%81%CC%A7" * (LONG // 12),
+    "plus-signs": "q=" + "+" * LONG,
+    "ids": "ids=" + "1," * (LONG // 2),
+    "ids-many-times": "&".join(["ids=1"] * 13_000),
+    "fields": "fields=" + "id," * (LONG // 3),
+    "number-of-digits": "min_price=" + "1" * LONG,
+    "number-of-decimals": "min_price=1." + "1" * LONG,
+    "limit-of-digits": "limit=" + "1" * LONG,
+    "cursor": "cursor=" + "A" * LONG,
+    "cursor-of-the-longest-length": "cursor=" + "A" * 4200,
+    "cursor-of-signs": "cursor=" + "=" * 4200,
+    "long-name": "x" * LONG + "=1",
+    "sort": "sort=" + "-" * LONG,
+    "brackets": "q[" * (LONG // 2),
+}
+
+HEADERS: dict[str, tuple[bytes, bytes]] = {
+    "accept-many-types": (b"accept", b"a/b," * (LONG // 4)),
+    "accept-many-wildcards": (b"accept", b"*/*;q=0.1," * (LONG // 10)),
+    "accept-many-parameters": (b"accept", b"a/b" + b";c=d" * (LONG // 4)),
+    "accept-quoted": (b"accept", b'a/b;c="' + b'\\"' * (LONG // 2)),
+    "accept-commas": (b"accept", b"," * LONG),
+    "accept-semicolons": (b"accept", b";" * LONG),
+    "accept-spaces": (b"accept", b"a/b;q" + b" " * LONG + b"x"),
+    "accept-digits": (b"accept", b"a/b;q=0." + b"1" * LONG),
+    "if-none-match-many-tags": (b"if-none-match", b'"a",' * (LONG // 4)),
+    "if-none-match-unclosed": (b"if-none-match", b'W/"' * (LONG // 3)),
+    "if-none-match-quotes": (b"if-none-match", b'"' * LONG),
+    "if-none-match-spaces": (b"if-none-match", b'"a"' + b" " * LONG + b"x"),
+    "if-none-match-commas": (b"if-none-match", b"," * LONG),
+    "if-match-many-tags": (b"if-match", b'W/"a", ' * (LONG // 7)),
+    "if-match-spaces": (b"if-match", b'"a"' + b" " * LONG + b"x"),
+    "authorization-one-word": (b"authorization", b"B" * LONG),
+    "authorization-spaces": (b"authorization", b"Bearer" + b" " * LONG + b"x"),
+    "authorization-long-token": (b"authorization", b"Bearer " + b"A" * LONG),
+    "authorization-many-dots": (b"authorization", b"Bearer " + b"." * LONG),
+    "authorization-long-parts": (
+        b"authorization",
+        b"Bearer " + b".".join([b64encode(b'{"alg":"HS256","kid":"' + b"a" * 20_000 + b'"}')] * 3),
+    ),
+    "authorization-deep-header": (
+        b"authorization",
+        b"Bearer " + b64encode(b"[" * 45_000) + b".e30.AAAA",
+    ),
+    "authorization-wide-header": (
+        b"authorization",
+        b"Bearer " + b64encode(b"{" + b'"a":1,' * 9000 + b'"b":1}') + b".e30.AAAA",
+    ),
+    "authorization-basic": (b"authorization", b"Basic " + b64encode(b":" * 45_000)),
+    "idempotency-key": (b"idempotency-key", b"a" * LONG),
+    "idempotency-key-quotes": (b"idempotency-key", b'"' + b'\\"' * (LONG // 2)),
+    "content-type-parameters": (b"content-type", b"application/json" + b";a=b" * (LONG // 4)),
+    "content-type-semicolons": (b"content-type", b"application/json" + b";" * LONG),
+    "content-type-quoted": (b"content-type", b'application/json;charset="' + b'\\"' * (LONG // 2)),
+    "content-type-continued": (
+        b"content-type",
+        b"application/json" + b";".join(b"charset*%d=a" % number for number in range(6000)),
+    ),
+    "content-type-spaces": (b"content-type", b"application/json;" + b" " * LONG + b"="),
+    "content-type-multipart": (b"content-type", b"multipart/form-data;boundary=" + b"a" * LONG),
+    "last-event-id": (b"last-event-id", b"1" * LONG),
+    "traceparent": (b"traceparent", b"01-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01-" + b"-" * LONG),
+    "x-forwarded-for": (b"x-forwarded-for", b"192.0.2.1," * (LONG // 10)),
+    "x-forwarded-for-commas": (b"x-forwarded-for", b"," * LONG),
+    "x-forwarded-for-colons": (b"x-forwarded-for", b":" * LONG),
+    "x-request-id": (b"x-request-id", b"a" * LONG),
+    "user-agent": (b"user-agent", b"\xff" * LONG),
+    "cookie-many": (b"cookie", b"a=b;" * (LONG // 4)),
+    "cookie-quotes": (b"cookie", b'a="' + b"\\" * LONG),
+    "cookie-spaces": (b"cookie", b"a" + b" " * LONG + b"b"),
+    "accept-language": (b"accept-language", b"en;q=0.1," * (LONG // 9)),
+    "accept-encoding": (b"accept-encoding", b"gzip;q=0.1," * (LONG // 11)),
+    "cache-control": (b"cache-control", b"no-cache," * (LONG // 9)),
+    "range": (b"range", b"bytes=" + b"0-1," * (LONG // 4)),
+    "origin": (b"origin", b"https://" + b"a." * (LONG // 2)),
+    "host": (b"host", b"a." * (LONG // 2)),
+    "content-length": (b"content-length", b"1" * LONG),
+}
+
+PATHS = {
+    "digits": "/api/products/" + "1" * LONG,
+    "segments": "/api" + "/products" * (LONG // 9),
+    "slashes": "/" * LONG,
+    "trailing-slashes": "/api/products" + "/" * LONG,
+    "escapes": "/api/products/" + "%2F" * (LONG // 3),
+    "dots": "/api/" + "../" * (LONG // 3),
+    "problems": "/problems/" + "a" * LONG,
+    "outside": "/" + "a-" * (LONG // 2),
+}
+
+
+class TestHead:
+    @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+    @pytest.mark.parametrize("path", ["/api/products", "/api/products/changes"])
+    async def test_query_of_any_shape_is_read_soon(
+        self, anyone: Caller, path: str, query: str
+    ) -> None:
+        answer = await watched(anyone.app, "GET", f"{path}?{query}")
+
+        assert answer.status_code < 500
+        assert len(answer.body) < 64 * 1024
+
+    @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/api/products"),
+            ("GET", "/api/products/1"),
+            ("GET", "/api/products/changes"),
+            ("GET", "/api/auth/me"),
+            ("GET", "/"),
+            ("POST", "/api/products"),
+            ("POST", "/api/auth/login"),
+        ],
+    )
+    async def test_header_of_any_shape_is_read_soon(
+        self, anyone: Caller, method: str, path: str, header: Header
+    ) -> None:
+        body = b"{}" if method == "POST" else None
+        headers = [header]
+        if body is not None and header[0] != b"content-type":
+            headers.append(JSON)
+
+        answer = await watched(anyone.app, method, path, headers=headers, body=body)
+
+        assert answer.status_code < 500
+
+    @pytest.mark.parametrize("name", [b"accept", b"x-forwarded-for", b"if-none-match", b"x-a"])
+    async def test_many_headers_are_read_soon(self, anyone: Caller, name: bytes) -> None:
+        headers = [(name, b"a/b;q=0.5")] * 10_000
+
+        answer = await watched(anyone.app, "GET", "/api/products", headers=headers)
+
+        assert answer.status_code < 500
+
+    @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+    async def test_path_of_any_shape_is_read_soon(self, anyone: Caller, path: str) -> None:
+        answer = await watched(anyone.app, "GET", path)
+
+        assert answer.status_code in {404, 200}
+        assert len(answer.body) < 64 * 1024
