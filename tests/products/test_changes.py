@@ -234,7 +234,9 @@ class TestHistories:
         assert page.headers["Catalog-Change"] == "1.other"
         assert page.json["products"][0]["price"] == 7
 
-    @pytest.mark.parametrize("since", ["1.", ".x", "1.x.y", "1.%C3%A9", f"{2**63}", "1." + "x" * 33])
+    @pytest.mark.parametrize(
+        "since", ["1.", ".x", "1.x.y", "1.%C3%A9", f"{2**63}", "1." + "x" * 33]
+    )
     async def test_other_names_are_refused(self, anyone: Caller, since: str) -> None:
         answer = await anyone.get(f"{PATH}?since={since}")
 

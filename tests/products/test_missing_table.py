@@ -1,6 +1,7 @@
 """Faults of the database that waiting does not mend: 503, with their cause in the log."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from quart import Quart
@@ -44,7 +45,7 @@ class TestMissingTable:
     async def test_missing_table_is_unavailable_and_named_in_the_log(
         self, owner_of_lost_products: Caller, method: str, path: str
     ) -> None:
-        body = {"json": {"name": "Lamp", "price": 1}} if method == "POST" else {}
+        body: dict[str, Any] = {"json": {"name": "Lamp", "price": 1}} if method == "POST" else {}
 
         with capture_logs() as logs:
             answer = await owner_of_lost_products.send(method, path, **body)
