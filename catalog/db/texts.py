@@ -6,6 +6,7 @@ from their pool, in their state before and after; only the answer to one stateme
 them, as MySQL's documentation describes it ("Protocol::COM_QUERY Response", text result sets).
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -48,7 +49,9 @@ class Question(NamedTuple):
         return all(type(value) in _PLAIN for value in self.values.values())
 
 
-async def read_texts(connection: AsyncConnection, *questions: Question) -> list[list[bytes]]:
+async def read_texts(
+    connection: AsyncConnection, *questions: Question, max_bytes: int = sys.maxsize
+) -> list[list[bytes]]:
     """Run statements, as one as far as that is possible: a trip takes longer than a statement.
 
     Those with plain values are run as one, from one snapshot, and the others after them. UNION ALL
@@ -58,6 +61,8 @@ async def read_texts(connection: AsyncConnection, *questions: Question) -> list[
     Args:
         connection: to a server.
         questions: the statements.
+        max_bytes: what each of them may find. What comes behind the text that goes beyond it is
+            left out, so that a statement may find much more than is ever held.
 
     Returns:
         what each has found, as UTF-8.
@@ -66,7 +71,7 @@ async def read_texts(connection: AsyncConnection, *questions: Question) -> list[
         DBAPIError: as ``AsyncConnection.execute``.
     """
     plain = [question for question in questions if question.is_plain]
-    found = iter(await _read_as_one(connection, plain) if plain else ())
+    found = iter(await _read_as_one(connection, plain, max_bytes) if plain else ())
     return [
         next(found) if question.is_plain else await _read_alone(connection, question)
         for question in questions
@@ -79,13 +84,13 @@ async def _read_alone(connection: AsyncConnection, question: Question) -> list[b
 
 
 async def _read_as_one(
-    connection: AsyncConnection, questions: Sequence[Question]
+    connection: AsyncConnection, questions: Sequence[Question], max_bytes: int
 ) -> list[list[bytes]]:
     dialect = connection.dialect
     statements = [_Sql.of(each.statement, dialect).filled(each.values) for each in questions]
     sql = b"(" + _BETWEEN.join(statements) + b")" if len(statements) > 1 else statements[0]
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    result = _Result()
+    result = _Result(max_bytes)
     try:
         await driver._execute_command(COMMAND.COM_QUERY, sql)
         while not result.take(await driver.read_some(_READ_BYTES)):
@@ -153,13 +158,18 @@ class _Sql(NamedTuple):
 class _Result:
     """Takes an answer apart as it arrives.
 
+    Args:
+        max_bytes: of each statement's texts, which are separated by an empty one.
+
     Attributes:
         texts: those of the rows so far.
         is_over: whether the answer has ended, well or with an error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = sys.maxsize) -> None:
         self.texts: list[bytes] = []
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self.is_over = False
         self._rest = b""
         # The number of columns comes first, then the columns, and behind them the rows.
@@ -196,7 +206,13 @@ class _Result:
                     return True
                 self._is_at_rows = True
             elif self._is_at_rows:
-                self.texts.append(_value(data, begin))
+                text = _value(data, begin)
+                if not text:
+                    self._bytes = 0
+                elif self._bytes > self._max_bytes:
+                    continue
+                self._bytes += len(text)
+                self.texts.append(text)
         self._rest = data[start:]
         return False
 

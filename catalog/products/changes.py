@@ -92,12 +92,26 @@ _OWN_COLUMNS = (
     *(_log.type, _log.product_id, _log.version, rfc3339(_log.at)),
 )
 
-_FOLLOWING = (
-    select(*_OWN_COLUMNS, *queries.COLUMNS)
-    .outerjoin_from(ProductChange, Product, Product.id == _log.product_id)
+_NEXT = (
+    select(_log.position, _log.product_id)
     .where(_log.position > bindparam("since", type_=Id))
     .order_by(_log.position)
     .limit(bindparam("limit", type_=Integer))
+    .subquery("next")
+)
+_BYTES_BEFORE = func.sum(queries.TEXT_BYTES).over(order_by=_NEXT.c.position, rows=(None, -1))
+_SIZED = (
+    select(_NEXT.c.position, _BYTES_BEFORE.label("bytes_before"))
+    .outerjoin_from(_NEXT, Product, Product.id == _NEXT.c.product_id)
+    .subquery("sized")
+)
+# As many as have texts of a page's bytes, and one more.
+_FOLLOWING = (
+    select(*_OWN_COLUMNS, *queries.COLUMNS)
+    .join_from(_SIZED, ProductChange, _log.position == _SIZED.c.position)
+    .outerjoin(Product, Product.id == _log.product_id)
+    .where(func.coalesce(_SIZED.c.bytes_before, 0) <= bindparam("max_bytes", type_=Integer))
+    .order_by(_log.position)
 )
 
 
@@ -215,10 +229,22 @@ async def at_position(
         raise
 
 
-async def read_changes(connection: AsyncConnection, *, since: ChangeId, limit: int) -> Changes:
+async def read_changes(
+    connection: AsyncConnection,
+    *,
+    since: ChangeId,
+    limit: int,
+    max_bytes: int = queries.PAGE_BYTES,
+) -> Changes:
     """What has happened after a change.
 
     A product is shown as it is now, or not at all when it is gone: later changes tell the rest.
+
+    Args:
+        connection: where to read.
+        since: the change.
+        limit: changes at most.
+        max_bytes: of the products' texts; the change that goes beyond it is the last.
 
     Raises:
         ChangesGone: changes after that one have been deleted; or there never was such a change in
@@ -231,7 +257,7 @@ async def read_changes(connection: AsyncConnection, *, since: ChangeId, limit: i
     is_head = since.position == head.position
     if is_head and not since.may_be(head):
         raise _other_history(since)
-    values = {"since": since.position, "limit": limit}
+    values = {"since": since.position, "limit": limit, "max_bytes": max_bytes}
     rows: Sequence[Any] = (await connection.execute(_FOLLOWING, values)).all()
     # Positions have no gaps, so a missing one can only have been deleted.
     if rows[0].position != since.position + 1 if rows else not is_head:

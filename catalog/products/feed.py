@@ -38,6 +38,9 @@ was read last."""
 STRETCH = 256
 """Changes that are read, or given to a follower, at a time."""
 
+STRETCH_BYTES = 64 * 1024
+"""Of their JSON that a follower is given at a time: each has a copy of it, until it is taken."""
+
 
 class Entry(NamedTuple):
     """A change as JSON.
@@ -51,6 +54,17 @@ class Entry(NamedTuple):
     change: ChangeId
     name: bytes
     json: bytes
+
+
+def fitting(entries: Sequence[Entry], max_bytes: int) -> int:
+    """How many of them take that many bytes at most as JSON; one at least, if there is any."""
+    count = size = 0
+    for entry in entries:
+        size += len(entry.json)
+        if size > max_bytes and count:
+            break
+        count += 1
+    return count
 
 
 def entries_of(changes: Changes) -> list[Entry]:
@@ -220,6 +234,7 @@ class Feed:
                 else:
                     has_caught_up = True
                 if found:
+                    found = found[: fitting(found, STRETCH_BYTES)]
                     yield found
                     last = found[-1].change
                     continue
@@ -246,7 +261,9 @@ class Feed:
         # When a worker is replaced, all its followers come back at once: let them queue here,
         # where nobody is refused for it, and leave connections to others.
         async with self._catching_up:
-            changes = await self._database.reading(read_changes, since=since, limit=STRETCH)
+            changes = await self._database.reading(
+                read_changes, since=since, limit=STRETCH, max_bytes=STRETCH_BYTES
+            )
         return entries_of(changes)
 
     def _is_behind(self, last: ChangeId) -> bool:

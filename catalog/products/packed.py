@@ -29,24 +29,35 @@ _NUL: ColumnElement[str] = literal_column("'\\0'")
 
 
 @cache
-def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
-    """``queries.page``, but a text for each product."""
+def page(
+    *, sort: Sort, filters: frozenset[str], resumed: bool, bounded: bool = False
+) -> Select[Any]:
+    """``queries.page`` or ``queries.bounded_page``, but a text for each product."""
     # Of the only column that may be null, null is empty and a text has a letter before it. Instants
     # are as the servers write them.
     table = Product.__table__.c
     texts: list[ColumnElement[Any]] = [table[name] for name in FIELDS]
     texts[_DESCRIPTION] = func.ifnull(func.concat("=", table.description), "")
     separated = [each for text in texts for each in (text, _NUL)][:-1]
-    found = queries.page(sort=sort, filters=filters, resumed=resumed)
+    make = queries.bounded_page if bounded else queries.page
+    found = make(sort=sort, filters=filters, resumed=resumed)
     return found.with_only_columns(func.concat(*separated))
 
+
+_LONGEST_ESCAPE = 6
+_BESIDES_TEXT = 400
+"""Of a product's JSON: names of fields, numbers and instants."""
 
 _CHANGE = Question(select(func.concat(ChangeCounter.position, ".", ChangeCounter.token)), {})
 
 
 async def read_pages(connection: AsyncConnection, pages: Sequence[Question]) -> "list[Packed]":
-    """The products that statements of ``page`` find."""
-    (change,), *found = await read_texts(connection, _CHANGE, *pages)
+    """The products that statements of ``page`` find.
+
+    Of more than ``queries.PAGE_BYTES`` only as many as fit, and one more.
+    """
+    max_bytes = queries.PAGE_BYTES
+    (change,), *found = await read_texts(connection, _CHANGE, *pages, max_bytes=max_bytes)
     return [Packed(ChangeId.parse(change.decode()), texts) for texts in found]
 
 
@@ -64,6 +75,15 @@ class Packed:
     def __len__(self) -> int:
         """How many there are."""
         return len(self._texts)
+
+    @property
+    def most_bytes(self) -> int:
+        """As ``Products``."""
+        size = _BESIDES_TEXT * len(self._texts)
+        length = sum(map(len, self._texts))
+        if size + _LONGEST_ESCAPE * length > queries.PAGE_BYTES:
+            return size + len(orjson.dumps(b"".join(self._texts).decode()))
+        return size + _LONGEST_ESCAPE * length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One of them, ready to render."""

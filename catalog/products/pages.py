@@ -230,6 +230,7 @@ class Pages:
         self._together = Together(
             self._read_together, trips=database.max_readers, patience=database.patience
         )
+        self._heavy = asyncio.Semaphore(max(1, database.max_readers - 1))
         self._reads: dict[Hashable, Joined[Rendered]] = {}
         self._max_reads = max_reads
         self._kept: OrderedDict[Hashable, Rendered] = OrderedDict()
@@ -301,11 +302,27 @@ class Pages:
         if wanted.is_light:
             page = await self._together.ask(wanted, begin)
         else:
-            (page,) = await self._database.reading(_beginning, begin, service.list_products, wanted)
+            page = await self._read_heavy(wanted, begin)
         saw_position(page.change.position)
         rendered = _rendered(asked, page)
         self._keep(asked.key, rendered)
         return rendered
+
+    async def _read_heavy(self, wanted: service.Wanted, begin: Callable[[], None]) -> service.Page:
+        """Read what takes longer, and leave a connection to all else."""
+        try:
+            async with asyncio.timeout(self._database.patience):
+                await self._heavy.acquire()
+        except TimeoutError:
+            shed("pages")
+            raise Overloaded("Too many long pages are being read.") from None
+        try:
+            pages: list[service.Page] = await self._database.reading(
+                _beginning, begin, service.list_products, wanted
+            )
+        finally:
+            self._heavy.release()
+        return pages[0]
 
     async def _read_together(
         self, take: Callable[[], Sequence[service.Wanted]]
@@ -353,7 +370,7 @@ def _size(page: Rendered) -> int:
 def _rendered(asked: Asked, page: service.Page) -> Rendered:
     next_url = asked.place.next_url(page.last, asked.given)
     body = b'{"products":%b,"next":%b%b}' % (
-        page.products.json(asked.query.limit, asked.query.fields),
+        page.products.json(page.size, asked.query.fields),
         orjson.dumps(next_url),
         b"" if page.total is None else b',"total":%d' % page.total,
     )

@@ -37,7 +37,12 @@ _WIDENING = 6
 
 
 async def find(
-    connection: AsyncConnection, selection: Selection, *, after: Position | None, limit: int
+    connection: AsyncConnection,
+    selection: Selection,
+    *,
+    after: Position | None,
+    limit: int,
+    max_bytes: int,
 ) -> Sequence[Any]:
     """A page of a selection with terms.
 
@@ -46,20 +51,29 @@ async def find(
         selection: which products, in which order.
         after: the place behind which the page begins; None for the first page.
         limit: products on the page.
+        max_bytes: of their texts; the one that goes beyond it is the last.
     """
     if await _are_few(connection, selection):
-        search = _Search(connection, selection, after, limit, (0, 0))
+        search = _Search(connection, selection, after, limit, max_bytes, (0, 0))
         return await search.run(Plan.SCAN)
     ids = (await connection.execute(queries.IDS)).one()
     if ids.first is None:
         return []
-    search = _Search(connection, selection, after, limit, (ids.first, ids.last))
+    search = _Search(connection, selection, after, limit, max_bytes, (ids.first, ids.last))
     rows = await search.look(NEAR)
     if search.is_done(rows):
         return rows
     # One half more, because what has not been seen may be there all the same.
     share = (len(rows) + 0.5) / NEAR
     return await (search.by_id(share) if selection.key == "id" else search.by_key())
+
+
+_NAME, _DESCRIPTION = map(queries.FIELDS.index, ("name", "description"))
+
+
+def text_bytes(row: Sequence[Any]) -> int:
+    """What ``queries.TEXT_BYTES`` is of a row."""
+    return len(row[_NAME].encode()) + len((row[_DESCRIPTION] or "").encode())
 
 
 async def count(connection: AsyncConnection, selection: Selection) -> int:
@@ -100,6 +114,7 @@ class _Search:
         selection: Selection,
         after: Position | None,
         limit: int,
+        max_bytes: int,
         ids: tuple[int, int],
     ) -> None:
         self._connection = connection
@@ -107,12 +122,15 @@ class _Search:
         self._after = after
         self._limit = limit
         self._first_id, self._last_id = ids
-        self._values = {**selection.values, **selection.values_after(after), "limit": limit}
+        self._max_bytes = max_bytes
+        bounds = {"limit": limit, "max_bytes": max_bytes}
+        self._values = {**selection.values, **selection.values_after(after), **bounds}
         self.reached_end = False
 
     def is_done(self, rows: Sequence[Any]) -> bool:
         """Whether a look has found the page, or all that there is."""
-        return self.reached_end or len(rows) == self._limit
+        is_full = len(rows) == self._limit or sum(map(text_bytes, rows)) > self._max_bytes
+        return self.reached_end or is_full
 
     async def look(self, distance: int, plan: Plan = Plan.SCAN) -> Sequence[Any]:
         """What there is within so many products."""

@@ -51,6 +51,10 @@ class Products(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
+    @property
+    def most_bytes(self) -> int:
+        """What they take as JSON, or more than that; soon found out."""
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One of them, ready to render."""
 
@@ -63,6 +67,9 @@ class Products(Protocol):
         """
 
 
+_NAMES_BYTES = len(orjson.dumps(dict.fromkeys(queries.FIELDS)))
+
+
 class Rows:
     """Products as the values of ``queries.FIELDS``."""
 
@@ -72,6 +79,11 @@ class Rows:
     def __len__(self) -> int:
         """As ``Products``."""
         return len(self._rows)
+
+    @property
+    def most_bytes(self) -> int:
+        """As ``Products``."""
+        return len(orjson.dumps(list(map(tuple, self._rows)))) + _NAMES_BYTES * len(self)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """As ``Products``."""
@@ -86,17 +98,19 @@ class Rows:
 
 
 class Page(NamedTuple):
-    """A page, and perhaps one product more.
+    """A page, and perhaps some products more.
 
     Attributes:
         change: the last one that is included; so are all before it.
         products: in their order.
+        size: how many of them are the page's.
         last: the place after which the next page begins; None if there is none.
         total: how many there are on all pages, where that was asked for.
     """
 
     change: ChangeId
     products: Products
+    size: int
     last: Position | None
     total: int | None = None
 
@@ -119,7 +133,7 @@ class Wanted(NamedTuple):
     @property
     def is_light(self) -> bool:
         """Whether it is read in no time, so that others may wait for it."""
-        return not self.selection.terms and not self.total
+        return not self.selection.terms and not self.total and self.limit <= queries.FEW_ROWS
 
 
 async def list_products(connection: AsyncConnection, *wanted: Wanted) -> list[Page]:
@@ -142,22 +156,44 @@ async def list_products(connection: AsyncConnection, *wanted: Wanted) -> list[Pa
             change = await changes.current_change(connection)
             rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
             products = Rows(rows)
-        last = selection.position_of(products[limit - 1]) if len(products) > limit else None
-        pages.append(Page(change, products, last, await _total(connection, each)))
+        count = _fitting(products, limit)
+        last = selection.position_of(products[count - 1]) if len(products) > count else None
+        pages.append(Page(change, products, count, last, await _total(connection, each)))
     return pages
+
+
+def _fitting(products: Products, limit: int) -> int:
+    """How many products a page has: up to its limit, as many as fit, and one at least.
+
+    They count whole, whatever fields are shown, so that all engines and forms of a page agree.
+    """
+    most = min(limit, len(products))
+    if products.most_bytes <= queries.PAGE_BYTES:
+        return most
+    count = size = 0
+    while count < most and size <= queries.PAGE_BYTES:
+        size += len(orjson.dumps(products[count])) + 1
+        count += 1
+    return count if size <= queries.PAGE_BYTES else max(1, count - 1)
 
 
 def _text_question(wanted: Wanted) -> Question:
     selection, after, limit, _ = wanted
     statement = packed.page(
-        sort=selection.sort, filters=selection.filters, resumed=after is not None
+        sort=selection.sort,
+        filters=selection.filters,
+        resumed=after is not None,
+        bounded=limit > queries.FEW_ROWS,
     )
     # One more than asked for tells whether there is a next page.
     return Question(statement, _values(selection, after, limit + 1))
 
 
-def _values(selection: Selection, after: Position | None, limit: int) -> dict[str, Any]:
-    return {**selection.values, **selection.values_after(after), "limit": limit}
+def _values(
+    selection: Selection, after: Position | None, limit: int, max_bytes: int = queries.PAGE_BYTES
+) -> dict[str, Any]:
+    bounds = {"limit": limit, "max_bytes": max_bytes}
+    return {**selection.values, **selection.values_after(after), **bounds}
 
 
 async def _total(connection: AsyncConnection, wanted: Wanted) -> int | None:
@@ -172,15 +208,32 @@ async def _total(connection: AsyncConnection, wanted: Wanted) -> int | None:
 
 
 async def read_rows(
-    connection: AsyncConnection, *, selection: Selection, after: Position | None, limit: int
+    connection: AsyncConnection,
+    *,
+    selection: Selection,
+    after: Position | None,
+    limit: int,
+    max_bytes: int | None = None,
 ) -> Sequence[Sequence[Any]]:
-    """Products of a selection behind a place, as the values of ``queries.FIELDS``."""
+    """Products of a selection behind a place, as the values of ``queries.FIELDS``.
+
+    Args:
+        connection: where to read.
+        selection: which products, in which order.
+        after: the place behind which they begin; None for the first ones.
+        limit: how many at most.
+        max_bytes: of their texts; the product that goes beyond it is the last. None for a page's,
+            and for any length of only a few.
+    """
+    is_bounded = max_bytes is not None or limit > queries.FEW_ROWS + 1
+    max_bytes = queries.PAGE_BYTES if max_bytes is None else max_bytes
     if selection.terms:
-        return await search.find(connection, selection, after=after, limit=limit)
-    statement = queries.page(
-        sort=selection.sort, filters=selection.filters, resumed=after is not None
-    )
-    values = _values(selection, after, limit)
+        return await search.find(
+            connection, selection, after=after, limit=limit, max_bytes=max_bytes
+        )
+    make = queries.bounded_page if is_bounded else queries.page
+    statement = make(sort=selection.sort, filters=selection.filters, resumed=after is not None)
+    values = _values(selection, after, limit, max_bytes)
     rows: Sequence[Any] = (await connection.execute(statement, values)).all()
     return rows
 

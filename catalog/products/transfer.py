@@ -56,7 +56,7 @@ MAX_ATOMIC_BYTES = 64 * 1024 * 1024
 """Of one transaction. Its positions are taken at its end, and all other writers wait meanwhile."""
 
 EXPORTED_ROWS = 1000
-EXPORTED_CHARACTERS = 300_000
+EXPORTED_CHARACTERS = 128 * 1024
 """What is read at a time, which keeps the event loop for some ten milliseconds. There are fewer
 products where those before were long: of each export several chunks are held, in several forms."""
 
@@ -434,7 +434,13 @@ async def export_products(
 
     def reading() -> asyncio.Task[Sequence[Sequence[Any]]]:
         size = at_once if left is None else min(at_once, left)
-        rows = database.reading(service.read_rows, selection=selection, after=after, limit=size)
+        rows = database.reading(
+            service.read_rows,
+            selection=selection,
+            after=after,
+            limit=size,
+            max_bytes=EXPORTED_CHARACTERS,
+        )
         return asyncio.create_task(rows)
 
     next_rows = reading()
@@ -448,8 +454,11 @@ async def export_products(
             at_once = max(1, min(EXPORTED_ROWS, fitting))
             if left != 0:
                 next_rows = reading()
-            yield head + writer.write(rows if narrowed is None else list(map(narrowed, rows)))
-            advance(len(rows))
+            text = head + writer.write(rows if narrowed is None else list(map(narrowed, rows)))
+            # A slow client holds the text, but not what it was made of.
+            count, rows = len(rows), ()
+            yield text
+            advance(count)
             head = b""
             if left == 0:
                 return

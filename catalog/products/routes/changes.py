@@ -22,8 +22,9 @@ from catalog.http.rendering import json_response
 from catalog.http.streaming import stream_response
 from catalog.products import changes
 from catalog.products.context import products
-from catalog.products.feed import Entry, entries_of
+from catalog.products.feed import Entry, entries_of, fitting
 from catalog.products.models import ChangeId
+from catalog.products.queries import PAGE_BYTES
 from catalog.products.schemas import (
     ChangePage,
     ChangesQuery,
@@ -61,7 +62,9 @@ async def list_changes(query_args: ChangesQuery) -> Response:
         # With the token, even if the client has sent none: from here on it can be told.
         entries = await feed.wait(since=last, limit=limit, seconds=query_args.wait)
         more = len(entries) == limit
-        last = entries[-1].change if entries else last
+    count = fitting(entries, PAGE_BYTES)
+    entries, more = entries[:count], more or count < len(entries)
+    last = entries[-1].change if entries else last
     body = b'{"changes":[%b],"position":%d,"change":"%b","more":%b}' % (
         b",".join(entry.json for entry in entries),
         last.position,
