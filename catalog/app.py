@@ -61,7 +61,7 @@ SWEPT_AT_ONCE = 1000
 """Rows of a kind that go at a time, so that nobody waits for the locks for long."""
 
 READS_OF_REQUESTS = 4
-"""One in how many requests in progress may be a read."""
+"""One in how many requests in progress is a read, at most; the others may be writes."""
 
 _TAGS = (
     Tag("auth", "Accounts and tokens."),
@@ -143,19 +143,21 @@ def _products(database: Database, settings: Settings) -> Products:
 def _wrap(app: Quart, settings: Settings) -> None:
     """Put the middleware around the framework; the last one is the first to see a request."""
     state = running(app)
-    bounded = BoundedBodies(
-        CreateShortcut(app, state, products(app).creates),
-        max_bytes=settings.max_body_bytes,
-        timeout=settings.body_timeout,
-        streamed=products_routes.STREAMED,
-    )
+    max_reads = settings.max_requests // READS_OF_REQUESTS
     admitted = Admission(
-        bounded,
-        max_requests=settings.max_requests,
-        max_reads=settings.max_requests // READS_OF_REQUESTS,
+        CreateShortcut(app, state, products(app).creates),
+        max_reads=max_reads,
+        max_writes=settings.max_requests - max_reads,
         exempt=(*operations.HEALTH, products_routes.WAITING),
     )
-    shortened = Shortcut(admitted, state, products(app).pages)
+    bounded = BoundedBodies(
+        admitted,
+        max_bytes=settings.max_body_bytes,
+        timeout=settings.body_timeout,
+        max_waiting=settings.max_requests,
+        streamed=products_routes.STREAMED,
+    )
+    shortened = Shortcut(bounded, state, products(app).pages)
     enveloped = Envelope(
         shortened,
         settings,
@@ -169,6 +171,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
             pools=state.database.pools,
             subscribers=products(app).feed.followers,
             tasks=len(asyncio.all_tasks()),
+            request_body_bytes=bounded.waiting_bytes,
         )
     )
     metrics.tell_build(settings.commit)

@@ -1,6 +1,8 @@
 """Bounded work in progress: beyond it a request is refused at once, and does not wait."""
 
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Literal
 
 from hypercorn.typing import (
     ASGIFramework,
@@ -17,27 +19,36 @@ from catalog.observability.metrics import shed
 _READS = {"GET", "HEAD", "OPTIONS"}
 
 
+@dataclass(slots=True)
+class _Places:
+    """For requests of one kind."""
+
+    kind: Literal["reads", "writes"]
+    most: int
+    taken: int = 0
+
+
 class Admission:
     """ASGI middleware: answers 503 with ``Retry-After`` while too much is in progress already.
 
-    A request is in progress until its answer begins, so what is streamed does not count; it has
-    bounds of its own. Reads are refused before writes, which were more work for the client.
+    A request is in progress from when it has arrived as a whole until its answer begins, so what is
+    streamed does not count; it has bounds of its own. Reads and writes have places of their own,
+    so that neither can take those of the other.
 
     Args:
         app: what answers.
-        max_requests: in progress in this process.
-        max_reads: the same, from which on reads are refused.
+        max_reads: in progress in this process.
+        max_writes: the same.
         exempt: beginnings of paths that are always answered: health, and what waits on purpose.
     """
 
     def __init__(
-        self, app: ASGIFramework, *, max_requests: int, max_reads: int, exempt: tuple[str, ...]
+        self, app: ASGIFramework, *, max_reads: int, max_writes: int, exempt: tuple[str, ...]
     ) -> None:
         self._app = app
-        self._max_requests = max_requests
-        self._max_reads = max_reads
+        self._reads = _Places("reads", max_reads)
+        self._writes = _Places("writes", max_writes)
         self._exempt = exempt
-        self._in_progress = 0
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -46,18 +57,17 @@ class Admission:
         if scope["type"] != "http" or scope["path"].startswith(self._exempt):
             await self._app(scope, receive, send)
             return
-        is_read = scope["method"] in _READS
-        limit = self._max_reads if is_read else self._max_requests
-        if self._in_progress >= limit:
-            shed("reads" if is_read else "writes")
+        places = self._reads if scope["method"] in _READS else self._writes
+        if places.taken >= places.most:
+            shed(places.kind)
             await refuse(scope, send, Overloaded("Too many requests are in progress."))
             return
-        self._in_progress += 1
+        places.taken += 1
         counts = True
 
         def leave() -> None:
             nonlocal counts
-            self._in_progress -= counts
+            places.taken -= counts
             counts = False
 
         async def send_and_leave(message: ASGISendEvent) -> None:

@@ -22,12 +22,14 @@ from catalog.errors import (
     BodyTooLarge,
     InvalidRequest,
     MalformedRequest,
+    Overloaded,
     RequestTimeout,
     UnsupportedMediaType,
 )
 from catalog.http.headers import refuse
 from catalog.http.problems import field_errors
 from catalog.http.strict_json import parse_json
+from catalog.observability.metrics import shed
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -35,6 +37,26 @@ M = TypeVar("M", bound=BaseModel)
 _LINGER_SECONDS = 1.0
 
 _STREAM = "catalog.body"
+
+MAX_WAITING_BYTES = 32 * 1024 * 1024
+"""Of bodies that have not arrived as a whole, in one process: 128 of the largest by default."""
+
+
+class _Waiting:
+    """A body that has not arrived as a whole.
+
+    Attributes:
+        timeout: ends the waiting for it.
+        size: bytes that have arrived.
+        is_given_up: whether it had to make room for others.
+    """
+
+    __slots__ = ("is_given_up", "size", "timeout")
+
+    def __init__(self, timeout: asyncio.Timeout) -> None:
+        self.timeout = timeout
+        self.size = 0
+        self.is_given_up = False
 
 
 class BoundedBodies:
@@ -44,6 +66,10 @@ class BoundedBodies:
     announced, depending on its release; this one counts bytes as they arrive. It also refuses
     what announces its length in two ways, the root of request smuggling (RFC 9112, section 6.1).
 
+    Of bodies that have not arrived as a whole, this holds so many, and so many bytes, and gives up
+    the one that it has waited for the longest: a client that means it needs a moment, and one that
+    sends a byte now and then would keep the places of all others.
+
     What may be of any size is not read here at all, and handlers get it as it arrives by
     ``body_stream``. The framework's own way to do that holds what nobody has asked for yet.
 
@@ -51,8 +77,12 @@ class BoundedBodies:
         app: what to call with the body.
         max_bytes: the largest body.
         timeout: seconds within which it must have arrived; of a stream, the next piece of it.
+        max_waiting: bodies that have not arrived as a whole.
         streamed: paths to which bodies of any size may be posted, if they are of these media
             types.
+
+    Attributes:
+        waiting_bytes: of bodies that have not arrived as a whole.
     """
 
     def __init__(
@@ -61,11 +91,17 @@ class BoundedBodies:
         *,
         max_bytes: int,
         timeout: float,
+        max_waiting: int,
         streamed: Mapping[str, Collection[str]],
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._timeout = timeout
+        self._max_waiting = max_waiting
+        self._max_waiting_bytes = max(MAX_WAITING_BYTES, 2 * max_bytes)
+        # In the order in which they began.
+        self._waiting: dict[_Waiting, None] = {}
+        self.waiting_bytes = 0
         self._streamed = {
             (path, media_type.encode()) for path, types in streamed.items() for media_type in types
         }
@@ -93,10 +129,9 @@ class BoundedBodies:
             await self._refuse_large(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(self._timeout):
-                body = await self._read(receive)
-        except TimeoutError:
-            await refuse(scope, _parting(receive, send), RequestTimeout())
+            body = await self._read(receive)
+        except (RequestTimeout, Overloaded) as error:
+            await refuse(scope, _parting(receive, send), error)
             return
         except _ClientGone:
             # What has arrived may look whole, but is not what the client meant to send.
@@ -128,20 +163,53 @@ class BoundedBodies:
         """The body, or None when it is larger than the limit.
 
         Raises:
+            RequestTimeout: it did not arrive in time.
+            Overloaded: it had to make room for others.
             _ClientGone: it will never be whole.
         """
         parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise _ClientGone
-            size += len(message["body"])
-            if size > self._max_bytes:
-                return None
-            parts.append(message["body"])
-            if not message["more_body"]:
-                return b"".join(parts)
+        timeout = asyncio.timeout(self._timeout)
+        waiting = _Waiting(timeout)
+        try:
+            async with timeout:
+                self._make_room(1)
+                self._waiting[waiting] = None
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise _ClientGone
+                    piece = message["body"]
+                    waiting.size += len(piece)
+                    self.waiting_bytes += len(piece)
+                    if waiting.size > self._max_bytes:
+                        return None
+                    parts.append(piece)
+                    if not message["more_body"]:
+                        return b"".join(parts)
+                    self._make_room(0)
+        except TimeoutError:
+            if not waiting.is_given_up:
+                raise RequestTimeout from None
+            shed("bodies")
+            raise Overloaded("Too many requests have not arrived as a whole.") from None
+        finally:
+            self._waiting.pop(waiting, None)
+            self.waiting_bytes -= waiting.size
+
+    def _make_room(self, places: int) -> None:
+        """Give up the bodies that began first, if there are too many or they are too large."""
+        while self._waiting and (
+            len(self._waiting) + places > self._max_waiting
+            or self.waiting_bytes > self._max_waiting_bytes
+        ):
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            self.waiting_bytes -= oldest.size
+            oldest.size = 0
+            if not oldest.timeout.expired():
+                oldest.is_given_up = True
+                # In the past, so at once.
+                oldest.timeout.reschedule(0)
 
     async def _refuse_large(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable

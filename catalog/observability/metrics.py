@@ -63,7 +63,15 @@ BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 Pool = Literal["read", "write"]
 Shed = Literal[
-    "reads", "writes", "passwords", "pages", "creates", "imports", "exports", "followers"
+    "reads",
+    "writes",
+    "bodies",
+    "passwords",
+    "pages",
+    "creates",
+    "imports",
+    "exports",
+    "followers",
 ]
 
 # When a series was made says nothing, where the process that made it may be long gone.
@@ -100,6 +108,9 @@ REQUEST_SECONDS = _histogram(
     buckets=DURATIONS,
 )
 REQUESTS_IN_PROGRESS = _gauge("http_requests_in_progress", "Requests whose answer has not ended.")
+REQUEST_BODY_BYTES = _gauge(
+    "http_request_body_bytes", "Bytes of request bodies that have not arrived as a whole."
+)
 
 POOL_SIZE = _gauge("db_pool_size", "Connections that may be in use.", "pool")
 POOL_IN_USE = _gauge("db_pool_in_use", "Connections that are in use.", "pool")
@@ -263,7 +274,12 @@ class DatabaseMetrics:
 
 
 def measure(
-    *, in_progress: int, pools: Iterable[tuple[Pool, int, int, int]], subscribers: int, tasks: int
+    *,
+    in_progress: int,
+    pools: Iterable[tuple[Pool, int, int, int]],
+    subscribers: int,
+    tasks: int,
+    request_body_bytes: int,
 ) -> None:
     """Tell how things are now.
 
@@ -275,8 +291,10 @@ def measure(
             many units of work wait for one.
         subscribers: clients who wait for changes.
         tasks: of the event loop, those that have not ended.
+        request_body_bytes: of bodies that have not arrived as a whole.
     """
     REQUESTS_IN_PROGRESS.set(in_progress)
+    REQUEST_BODY_BYTES.set(request_body_bytes)
     for pool, size, in_use, waiting in pools:
         POOL_SIZE.labels(pool).set(size)
         POOL_IN_USE.labels(pool).set(in_use)

@@ -517,7 +517,9 @@ class Server:
         """Serve a request with one of the app's streams; returns what nobody has taken of it."""
         scope = {"type": "http", "method": "POST", "path": "/many/", "headers": list(headers)}
         streamed = {"/many": ["text/csv"]}
-        bounded = BoundedBodies(app, max_bytes=10, timeout=PATIENCE_SECONDS, streamed=streamed)
+        bounded = BoundedBodies(
+            app, max_bytes=10, timeout=PATIENCE_SECONDS, max_waiting=8, streamed=streamed
+        )
         arriving = asyncio.create_task(self._receive_from_client())
         async with asyncio.timeout(PATIENCE_SECONDS):
             await bounded(scope, self._queue.get, self._send)  # type: ignore[arg-type]  # enough of one
@@ -569,7 +571,7 @@ class TestStream:
 
         scope: Any = {"type": "http", "method": "POST", "path": "/", "headers": [CSV, CHUNKED]}
         streamed = {"": ["text/csv"]}
-        bounded = BoundedBodies(handler, max_bytes=10, timeout=1, streamed=streamed)
+        bounded = BoundedBodies(handler, max_bytes=10, timeout=1, max_waiting=8, streamed=streamed)
         serving = asyncio.ensure_future(bounded(scope, receive, receive))  # type: ignore[arg-type]
         await read.wait()
         await asyncio.sleep(0)

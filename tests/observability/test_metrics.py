@@ -445,7 +445,7 @@ class TestDomain:
         admission: Any = app.asgi_app
         while not isinstance(admission, Admission):
             admission = admission._app
-        admission._max_reads = admission._max_requests = 0
+        admission._reads.most = admission._writes.most = 0
 
         answer = await Caller(app).send(method, "/api/products/7")
 
