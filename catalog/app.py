@@ -33,6 +33,7 @@ from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
+from catalog.http.response_buffers import ResponseBuffers
 from catalog.http.routing import configure_routing, routes_of
 from catalog.observability import metrics
 from catalog.periodic import LoopLag, Periodic
@@ -83,7 +84,8 @@ def create_app(settings: Settings) -> Quart:
     app.request_class = StrictRequest
     # Bodies are bounded before the framework sees them.
     app.config["MAX_CONTENT_LENGTH"] = None
-    app.config["RESPONSE_TIMEOUT"] = settings.response_timeout
+    # The server watches what a client takes, and not only whether it is done.
+    app.config["RESPONSE_TIMEOUT"] = None
     database = Database(settings, metrics.DatabaseMetrics())
     hold(
         app,
@@ -94,6 +96,9 @@ def create_app(settings: Settings) -> Quart:
             limits=create_store(settings.limits_url),
             known_revisions=migrations.known_revisions(),
             head_revision=migrations.head_revision(),
+            buffers=ResponseBuffers(
+                max_bytes=settings.response_buffer_bytes, timeout=settings.response_timeout
+            ),
         ),
     )
     Tokens(app, keys, settings)
@@ -172,6 +177,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
             subscribers=products(app).feed.followers,
             tasks=len(asyncio.all_tasks()),
             request_body_bytes=bounded.waiting_bytes,
+            response_buffer_bytes=state.buffers.held_bytes,
         )
     )
     metrics.tell_build(settings.commit)

@@ -580,6 +580,7 @@ BOUNDS = {
     "body_timeout": ("0.001", "3600", "0", "3600.1"),
     "max_requests": ("16", "100000", "15", "100001"),
     "response_timeout": ("0.001", "3600", "0", "3600.1"),
+    "response_buffer_bytes": ("1048576", "68719476736", "1048575", "68719476737"),
     "database_pool_size": ("1", "256", "0", "257"),
     "database_pool_timeout": ("0.001", "1", "0", "1.1"),
     "database_connect_timeout": ("0.001", "3600", "0", "3600.1"),

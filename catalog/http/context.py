@@ -9,6 +9,7 @@ from quart import Quart, current_app, request
 from catalog.db.database import Database
 from catalog.http.limit_store import LimitStore
 from catalog.http.pagination import Cursors
+from catalog.http.response_buffers import ResponseBuffers
 from catalog.settings import Settings
 
 _EXTENSION = "catalog"
@@ -21,6 +22,7 @@ class Running:
     Attributes:
         schema_revisions: every revision of the schema that this release knows, and its newest.
         draining: whether the process is about to stop and wants no new clients.
+        buffers: answers that wait for their clients.
         gauges: what tells the metrics how things are now.
         exposing: held by who writes the metrics out.
     """
@@ -31,6 +33,7 @@ class Running:
     limits: LimitStore
     known_revisions: frozenset[str]
     head_revision: str
+    buffers: ResponseBuffers
     draining: bool = False
     gauges: list[Callable[[], None]] = field(default_factory=list)
     exposing: asyncio.Lock = field(default_factory=asyncio.Lock)

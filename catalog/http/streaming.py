@@ -6,7 +6,7 @@ from contextlib import aclosing
 from quart import Response, request
 
 from catalog.errors import CatalogError
-from catalog.http.context import request_id
+from catalog.http.context import request_id, running
 from catalog.observability.logs import logger
 
 _log = logger(__name__)
@@ -17,18 +17,19 @@ async def stream_response(
 ) -> Response:
     """A response in pieces; each is made when the client has taken the one before.
 
-    It has no time limit as a whole: the operating system ends a connection whose client takes
-    nothing. When making a piece fails, the connection ends without the end of the response, so
-    that nobody takes what has come for all there is.
+    It has no time limit as a whole, but its client must go on taking it. When making a piece
+    fails, the connection ends without the end of the response, so that nobody takes what has come
+    for all there is.
 
     Raises:
+        Overloaded: too much waits for clients already.
         CatalogError: making the first piece failed, which can still be told by a status.
     """
+    running().buffers.admit()
     body: AsyncIterator[bytes] | None = None
     if request.method == "GET":
         body = _sent(await anext(pieces, b""), pieces, request_id())
     response = Response(body, content_type=f"{media_type}; charset=utf-8")
-    response.timeout = None
     response.headers.update(headers)
     # nginx would collect it in files.
     response.headers["X-Accel-Buffering"] = "no"

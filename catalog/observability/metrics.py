@@ -72,6 +72,7 @@ Shed = Literal[
     "imports",
     "exports",
     "followers",
+    "responses",
 ]
 
 # When a series was made says nothing, where the process that made it may be long gone.
@@ -110,6 +111,13 @@ REQUEST_SECONDS = _histogram(
 REQUESTS_IN_PROGRESS = _gauge("http_requests_in_progress", "Requests whose answer has not ended.")
 REQUEST_BODY_BYTES = _gauge(
     "http_request_body_bytes", "Bytes of request bodies that have not arrived as a whole."
+)
+RESPONSE_BUFFER_BYTES = _gauge(
+    "http_response_buffer_bytes", "Bytes of answers that wait for their clients to take them."
+)
+STALLED_CLIENTS = _counter(
+    "http_stalled_clients_total",
+    "Connections that were dropped because their client took nothing, or the least of all.",
 )
 
 POOL_SIZE = _gauge("db_pool_size", "Connections that may be in use.", "pool")
@@ -280,6 +288,7 @@ def measure(
     subscribers: int,
     tasks: int,
     request_body_bytes: int,
+    response_buffer_bytes: int,
 ) -> None:
     """Tell how things are now.
 
@@ -292,9 +301,11 @@ def measure(
         subscribers: clients who wait for changes.
         tasks: of the event loop, those that have not ended.
         request_body_bytes: of bodies that have not arrived as a whole.
+        response_buffer_bytes: of answers that wait for their clients.
     """
     REQUESTS_IN_PROGRESS.set(in_progress)
     REQUEST_BODY_BYTES.set(request_body_bytes)
+    RESPONSE_BUFFER_BYTES.set(response_buffer_bytes)
     for pool, size, in_use, waiting in pools:
         POOL_SIZE.labels(pool).set(size)
         POOL_IN_USE.labels(pool).set(in_use)

@@ -33,6 +33,7 @@ from catalog.http.headers import annotate, refuse
 from catalog.http.limits import Policy, count_request
 from catalog.http.negotiation import JSON, best_of
 from catalog.http.problems import refusal_of
+from catalog.http.response_buffers import LARGE_BYTES
 from catalog.http.strict_json import parse_json
 from catalog.products.answers import create
 from catalog.products.formats import FORMATS
@@ -145,6 +146,13 @@ class Shortcut:
         page, headers = done
         known = is_known(page.etag, tags)
         own = {**page.headers, "ETag": page.etag, **headers}
+        if not known and len(page.body) >= LARGE_BYTES:
+            try:
+                self._running.buffers.admit(len(page.body))
+            except CatalogError as error:
+                error.headers.update(headers)
+                await refuse(scope, send, error)
+                return
         await _send(send, 304 if known else 200, own, b"" if known else page.body)
 
 

@@ -85,7 +85,8 @@ class Answer:
         self.is_last = is_last
         self.status = 0
         self._body = body
-        self._parts: list[bytes] = []
+        self._head = b""
+        self._content: list[bytes] = []
         self._is_complete = False
         self._is_received = False
         self._end: asyncio.Event | None = None
@@ -104,16 +105,16 @@ class Answer:
         """What ASGI calls ``send``."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self._parts.append(self._head(self.status, message["headers"]))
+            self._head = self._head_of(self.status, message["headers"])
         elif message["type"] == "http.response.body":
-            self._parts.append(message.get("body", b""))
+            self._content.append(message.get("body", b""))
             if not message.get("more_body", False):
                 self._is_complete = True
                 if self._end is not None:
                     self._end.set()
 
     @property
-    def data(self) -> bytes:
+    def parts(self) -> list[bytes]:
         """Head and body.
 
         Raises:
@@ -121,9 +122,9 @@ class Answer:
         """
         if not self._is_complete:
             raise RuntimeError("there is no answer, or only a part of one")
-        return b"".join(self._parts)
+        return [self._head, *self._content]
 
-    def _head(self, status: int, headers: list[Header]) -> bytes:
+    def _head_of(self, status: int, headers: list[Header]) -> bytes:
         lines = [b"HTTP/1.1 %d " % status, *(b"%b: %b" % header for header in headers)]
         if b"connection: close" in lines:
             self.is_last = True

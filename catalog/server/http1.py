@@ -6,7 +6,7 @@ right for requests that take long, and costs three quarters of one that does not
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,8 +16,9 @@ import hypercorn.protocol
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.typing import HTTPScope
+from hypercorn.typing import H11SendableEvent, HTTPScope
 
+from catalog.http.response_buffers import LARGE_BYTES, ResponseBuffers
 from catalog.observability import metrics
 from catalog.server.heads import Answer, Message, parse
 
@@ -31,6 +32,22 @@ REFUSALS_A_SECOND = 1000
 SHORTEST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 1.0
 """As long as those who are refused are asked to wait."""
+
+
+class Parts(Event):
+    """Bytes to send, in order; the transport is to keep these objects and make no copies."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        self.parts = parts
+
+
+def _sendable(parts: Sequence[bytes]) -> Event:
+    """Parts as they are if they are large, and as one otherwise, which takes less time."""
+    if sum(map(len, parts)) < LARGE_BYTES:
+        return RawData(b"".join(parts))
+    return Parts([part for part in parts if part])
 
 
 class PlainH11Protocol(H11Protocol):
@@ -54,6 +71,7 @@ class PlainH11Protocol(H11Protocol):
         super().__init__(*args, **kwargs)
         self.is_answering = False
         self.answered_at = 0.0
+        self._head = b""
 
     async def handle(self, event: Event) -> None:
         """As the parent; a whole plain request between two others goes the short way."""
@@ -98,7 +116,7 @@ class PlainH11Protocol(H11Protocol):
         self.is_answering = True
         try:
             await self.app(scope, answer.receive, answer.take, _unused, _unused)
-            await self.send(RawData(answer.data))
+            await self.send(_sendable(answer.parts))
         except Exception:  # noqa: BLE001 (the parent does the same)
             await self.config.log.exception("Error in ASGI Framework")
             await self._send_error_response(500)
@@ -123,6 +141,24 @@ class PlainH11Protocol(H11Protocol):
         # A short one would cost more than it saves.
         if until - now > SHORTEST_PAUSE_SECONDS:
             await asyncio.sleep(until - now)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        """As the parent, but the head goes out with what follows it, and a body uncopied."""
+        if not isinstance(self.connection, h11.Connection):
+            await super()._send_h11_event(event)
+            return
+        try:
+            parts = self.connection.send_with_data_passthrough(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response):
+            self._head = b"".join(parts or ())
+            return
+        head, self._head = self._head, b""
+        if head or parts:
+            await self.send(_sendable([head, *(parts or ())]))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Decide nothing: the parent would switch to HTTP/2 here."""
@@ -154,12 +190,34 @@ class PlainTCPServer(TCPServer):
     out, so that many clients who come for one request each use up the process's descriptors.
     """
 
+    buffers: ResponseBuffers
     _has_ended = False
+
+    async def run(self) -> None:
+        """As the parent, but to send is to wait until the kernel has all of it."""
+        self.writer.transport.set_write_buffer_limits(high=0)
+        await super().run()
 
     async def protocol_send(self, event: Event) -> None:
         """As the parent, but there is no idle time any more once the client has gone."""
-        if not (self._has_ended and isinstance(event, Updated)):
+        if isinstance(event, RawData):
+            await self._send((event.data,))
+        elif isinstance(event, Parts):
+            await self._send(event.parts)
+        elif not (self._has_ended and isinstance(event, Updated)):
             await super().protocol_send(event)
+
+    async def _send(self, parts: Sequence[bytes]) -> None:
+        async with self.send_lock:
+            try:
+                self.writer.writelines(parts)
+                if self.writer.transport.get_write_buffer_size():
+                    with self.buffers.holding(self.writer.transport, parts):
+                        await self.writer.drain()
+                else:
+                    await self.writer.drain()
+            except (ConnectionError, RuntimeError):
+                await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
         # As the parent without its time-out, which we do not use and which costs a timer.
@@ -192,9 +250,15 @@ class PlainTCPServer(TCPServer):
             await asyncio.shield(self._initiate_server_close())
 
 
-def install(is_quick: IsQuick) -> None:
-    """Make hypercorn use it for connections from now on, in this process."""
+def install(is_quick: IsQuick, buffers: ResponseBuffers) -> None:
+    """Make hypercorn use it for connections from now on, in this process.
+
+    Args:
+        is_quick: tells a request with a short answer.
+        buffers: watches what waits for clients.
+    """
     # hypercorn has no setting and no factory for it; these names are where it looks them up.
     PlainH11Protocol.is_quick = staticmethod(is_quick)
+    PlainTCPServer.buffers = buffers
     hypercorn.protocol.H11Protocol = PlainH11Protocol  # type: ignore[attr-defined]  # on purpose
     hypercorn.asyncio.run.TCPServer = PlainTCPServer  # type: ignore[attr-defined]  # on purpose

@@ -20,10 +20,9 @@ from catalog.settings import Bind
 # or more each; the kernel lowers it to net.core.somaxconn.
 BACKLOG = 2048
 
-# Without it a client that takes nothing of a long answer, and stays, would hold its connection and
-# what feeds it for ever. Ours to set, as no timer of the server looks at it.
-STALLED_SECONDS = 60
-"""How long a client may take nothing of what was sent to it (RFC 5482)."""
+UNSENT_BYTES = 128 * 1024
+"""What the kernel takes of an answer beyond what is on its way. It would take megabytes, a copy for
+each client, where the process holds one for all."""
 
 UNIX_MODE = 0o660
 """Owner and group may connect to a unix socket: run the proxy in the service's group."""
@@ -49,13 +48,19 @@ class Listeners:
 
 
 @contextmanager
-def open_listeners(bind: Bind, slots: int) -> Iterator[Listeners]:
+def open_listeners(bind: Bind, slots: int, *, timeout: float) -> Iterator[Listeners]:
     """Open the sockets, and leave nothing of them behind.
+
+    Args:
+        bind: where to listen.
+        slots: how many workers there are.
+        timeout: seconds for which a client may take nothing of what the kernel holds for it
+            (RFC 5482); no timer of the server's looks at that.
 
     Raises:
         StartFailed: the address is taken, not ours or unknown, or we may not listen there.
     """
-    listeners = _open_unix(bind, bind.path, slots) if bind.path else _open_tcp(bind, slots)
+    listeners = _open_unix(bind, bind.path, slots) if bind.path else _open_tcp(bind, slots, timeout)
     try:
         yield listeners
     finally:
@@ -66,7 +71,7 @@ def open_listeners(bind: Bind, slots: int) -> Iterator[Listeners]:
                 _remove_stale(bind.path)
 
 
-def _open_tcp(bind: Bind, slots: int) -> Listeners:
+def _open_tcp(bind: Bind, slots: int, timeout: float) -> Listeners:
     """Bind, but leave ``listen`` to the workers: until one is ready, clients are refused at once.
 
     A connection accepted by the kernel on behalf of nobody would only hide from a load balancer
@@ -84,8 +89,9 @@ def _open_tcp(bind: Bind, slots: int) -> Listeners:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             # Handed on to the connections that it accepts.
-            stalled = STALLED_SECONDS * 1000
+            stalled = max(1, int(timeout * 1000))
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             # On for bind, so that connections of a previous run in TIME_WAIT do not matter; off
             # again, so that the probe of a second instance fails from now on and not only once
             # this one listens. hypercorn turns it back on just before it listens.

@@ -36,7 +36,10 @@ def supervise(settings: Settings) -> int:
     Raises:
         StartFailed: it could not begin, or its workers kept dying.
     """
-    with open_listeners(settings.bind, settings.workers) as listeners, metrics_files() as metrics:
+    # Later than the workers' own, as the kernel gives connections up without telling the client.
+    timeout = settings.response_timeout + 1
+    opened = open_listeners(settings.bind, settings.workers, timeout=timeout)
+    with opened as listeners, metrics_files() as metrics:
         return asyncio.run(Supervisor(settings, listeners, metrics).run())
 
 

@@ -23,6 +23,7 @@ from hypercorn.config import Config
 
 from catalog.app import begin_drain, create_app
 from catalog.errors import OperatorError
+from catalog.http.context import running
 from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
 from catalog.preparation import prepare
@@ -117,6 +118,7 @@ class Worker:
         self._options = options
         self._settings = settings
         self._app = create_app(settings)
+        http1.install(is_plain, running(self._app).buffers)
         self._serving = False
         self._told = asyncio.Event()
         self._let_go = asyncio.Event()
@@ -214,7 +216,6 @@ def main() -> None:
         configure_logging(settings)
         if metrics.SHARED is None:
             log.warning("metrics_not_shared", reason="There is no room for this worker's files.")
-        http1.install(is_plain)
         loop = ServingLoop()
         with asyncio.Runner(loop_factory=lambda: loop) as runner, suppress(asyncio.CancelledError):
             runner.run(Worker(options, settings).run(loop))

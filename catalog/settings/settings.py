@@ -108,8 +108,11 @@ class Settings(BaseSettings):
     max_requests: Annotated[int, Field(ge=16, le=100_000)] = 1024
     """Requests that one worker has in progress; of reads a quarter. Beyond it they get 503."""
 
-    response_timeout: Seconds = 30.0
-    """Seconds within which a client must have taken its answer."""
+    response_timeout: Seconds = 8.0
+    """Seconds within which a client must take something of what waits for it, or is dropped."""
+
+    response_buffer_bytes: Annotated[int, Field(ge=1024 * 1024, le=64 * 1024**3)] = 24 * 1024 * 1024
+    """Bytes of answers that may wait for clients in one worker; beyond it large ones get 503."""
 
     signup_limit: Limit = Rate(120, 60)
     """Sign-ups that one client address may try: ``120/minute``, or ``off``."""

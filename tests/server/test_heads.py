@@ -170,7 +170,7 @@ class TestAnswer:
         await answer.take({"type": "http.response.body", "body": b"ab", "more_body": True})
         await answer.take({"type": "http.response.body", "body": b"cd"})
 
-        begin, _, end = answer.data.partition(b"\r\ndate: ")
+        begin, _, end = b"".join(answer.parts).partition(b"\r\ndate: ")
         assert begin == b"HTTP/1.1 200 \r\ncontent-length: 4\r\na: b"
         assert end.endswith(b" GMT\r\n\r\nabcd")
         assert not answer.is_last
@@ -196,7 +196,7 @@ class TestAnswer:
         await answer.take({"type": "http.response.start", "status": 200, "headers": []})
 
         with pytest.raises(RuntimeError):
-            _ = answer.data
+            _ = answer.parts
 
     async def test_the_application_may_close_the_connection(self) -> None:
         answer = Answer(is_last=False)
@@ -205,7 +205,7 @@ class TestAnswer:
         await answer.take({"type": "http.response.body"})
 
         assert answer.is_last
-        assert answer.data.count(b"connection: close") == 1
+        assert b"".join(answer.parts).count(b"connection: close") == 1
 
     @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\rb"])
     async def test_no_value_begins_another_header(self, value: bytes) -> None:

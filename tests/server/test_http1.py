@@ -14,6 +14,7 @@ import pytest
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from catalog.http.response_buffers import ResponseBuffers
 from catalog.server.http1 import PlainH11Protocol, PlainTCPServer
 from tests.server.service import Answer, Connection, Service, until
 
@@ -189,6 +190,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Quick:
     """The server with our protocol, for which every request is quick, in this process."""
     monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: True))
     monkeypatch.setattr("hypercorn.protocol.H11Protocol", PlainH11Protocol)
+    buffers = ResponseBuffers(max_bytes=1024 * 1024, timeout=10)
+    monkeypatch.setattr(PlainTCPServer, "buffers", buffers, raising=False)
     monkeypatch.setattr("hypercorn.asyncio.run.TCPServer", PlainTCPServer)
     return Quick()
 

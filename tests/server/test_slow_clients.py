@@ -1,0 +1,211 @@
+"""Clients that take nothing of what they ask for, or send only a little of it, hurt no others.
+
+On the processes that are shipped, over real sockets.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from tests.server.service import Catalog, Service
+
+READERS = 100
+MOST_BYTES = 100 * 1024 * 1024
+"""What all of them may make the workers hold."""
+
+TIMEOUT_SECONDS = 3
+DROPPED_SECONDS = 10.0
+TRICKLERS = 700
+
+LONG = "\N{ELECTRIC LIGHT BULB}" * 4000
+PRODUCTS = 1600
+"""Some 26 MB, so that a hundred pages that begin at different prices are different."""
+
+
+def resident_bytes(service: Service) -> int:
+    """What the workers hold that is theirs, added up."""
+    total = 0
+    for pid in service.workers:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def held_ports(service: Service) -> set[int]:
+    """Ports of clients for whom the kernel or the service holds what they have not taken."""
+    own = int(service.url.rpartition(":")[2])
+    ports = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues = line.split()[:5]
+        if int(local.rpartition(":")[2], 16) == own and not queues.startswith("00000000:"):
+            ports.add(int(remote.rpartition(":")[2], 16))
+    return ports
+
+
+async def fill(service: Service, token: str) -> None:
+    """Offer long products, each at a price of its own."""
+    lines = "".join(
+        json.dumps({"name": f"Lamp {number}", "price": number, "description": LONG}) + "\n"
+        for number in range(PRODUCTS)
+    ).encode()
+    connection = await service.connect()
+    head = [
+        "POST /api/products HTTP/1.1",
+        "Host: catalog",
+        "Content-Type: application/x-ndjson",
+        f"Authorization: Bearer {token}",
+        f"Content-Length: {len(lines)}",
+    ]
+    await connection.send("\r\n".join([*head, "", ""]).encode() + lines)
+    answer = await connection.answer()
+    assert json.loads(answer.body)["created"] == PRODUCTS, answer.body
+    await connection.close()
+
+
+@pytest.fixture
+async def filled(catalog: Catalog) -> AsyncIterator[tuple[Service, str]]:
+    """The service with two workers and long products; and a token."""
+    async with catalog.start(
+        "--workers=2", CATALOG_RESPONSE_TIMEOUT=str(TIMEOUT_SECONDS)
+    ) as service:
+        await service.serving()
+        token = await service.sign_up()
+        await fill(service, token)
+        # Once, so that what each worker keeps for good is not taken for what a client holds.
+        for number in range(100):
+            await service.get(f"/api/products?limit=1000&max_price={number + 20}")
+        yield service, token
+
+
+class Reader:
+    """A client with a tiny buffer that asks, and takes nothing until it is told to."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self.taken = b""
+
+    @classmethod
+    async def asking(cls, service: Service, path: str, *fields: str) -> "Reader":
+        host, _, port = service.url.removeprefix("http://").rpartition(":")
+        sock = socket.socket()
+        # Before it connects, so that no larger window is ever told.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, (host, int(port)))
+        lines = [f"GET {path} HTTP/1.1", "Host: catalog", *fields, "", ""]
+        await loop.sock_sendall(sock, "\r\n".join(lines).encode())
+        return cls(sock)
+
+    @property
+    def port(self) -> int:
+        """The port of its end."""
+        port: int = self.socket.getsockname()[1]
+        return port
+
+    async def take(self, size: int) -> int:
+        """Take so many bytes at most; tells how many came, 0 at the end."""
+        piece = await asyncio.get_running_loop().sock_recv(self.socket, size)
+        self.taken += piece
+        return len(piece)
+
+
+@asynccontextmanager
+async def readers(
+    service: Service, path_of: Callable[[int], str], *fields: str
+) -> AsyncIterator[None]:
+    """So many clients that have asked."""
+    asked = [await Reader.asking(service, path_of(number), *fields) for number in range(READERS)]
+    try:
+        yield
+    finally:
+        for reader in asked:
+            reader.socket.close()
+
+
+SAME = "/api/products?limit=1000"
+
+
+@pytest.mark.parametrize(
+    ("path_of", "fields"),
+    [
+        pytest.param(lambda _: SAME, (), id="same-page"),
+        pytest.param(lambda number: f"{SAME}&min_price={number}&sort=price", (), id="pages"),
+        pytest.param(lambda number: f"{SAME}&q=lamp&min_price={number}", (), id="searches"),
+        pytest.param(lambda _: "/api/products", ("Accept: application/x-ndjson",), id="exports"),
+        pytest.param(lambda _: "/api/products/changes?since=0&limit=1000", (), id="changes"),
+        pytest.param(
+            lambda _: "/api/products/changes?since=0", ("Accept: text/event-stream",), id="streams"
+        ),
+    ],
+)
+async def test_readers_that_take_nothing_are_bounded_and_dropped(
+    filled: tuple[Service, str], path_of: Callable[[int], str], fields: tuple[str, ...]
+) -> None:
+    service, _ = filled
+    before = highest = resident_bytes(service)
+    began = monotonic()
+
+    async with readers(service, path_of, *fields):
+        answered = most_held = 0
+        # What was refused is short, and taken.
+        while (held := held_ports(service)) or not most_held:
+            answer = await service.get("/api/products?limit=1")
+            assert answer.status == 200
+            answered += 1
+            highest = max(highest, resident_bytes(service))
+            most_held = max(most_held, len(held))
+            assert monotonic() - began < DROPPED_SECONDS, len(held)
+            await asyncio.sleep(0.05)
+
+    assert answered > TIMEOUT_SECONDS
+    # The others were refused.
+    assert most_held >= READERS // 10
+    assert highest - before <= MOST_BYTES
+
+
+async def test_slow_but_steady_reader_gets_the_whole_page(filled: tuple[Service, str]) -> None:
+    service, _ = filled
+    whole = (await service.get(SAME)).body
+    assert len(whole) > 900_000
+    reader = await Reader.asking(service, SAME)
+    began = monotonic()
+
+    # Three times as long as the time-out.
+    while len(reader.taken) < len(whole):
+        assert await reader.take(len(whole) // 100)
+        await asyncio.sleep(TIMEOUT_SECONDS * 3 / 100)
+    reader.socket.close()
+
+    assert monotonic() - began > 2 * TIMEOUT_SECONDS
+    assert reader.taken.endswith(whole[-1000:]) or whole[-1000:] in reader.taken
+
+
+async def test_trickling_bodies_take_no_places_of_reads_and_writes(catalog: Catalog) -> None:
+    async with catalog.start("--workers=2") as service:
+        await service.serving()
+        token = await service.sign_up()
+        head = (
+            b"POST /api/products HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %b\r\nContent-Length: 100\r\n\r\n{" % token.encode()
+        )
+        tricklers = [await service.connect() for _ in range(TRICKLERS)]
+        for trickler in tricklers:
+            await trickler.send(head)
+        statuses = []
+        client = await service.connect()
+        for number in range(100):
+            product = {"name": f"Lamp {number}", "price": 1}
+            created = await client.ask("POST", "/api/products", token=token, body=product)
+            read = await client.get(f"/api/products/{json.loads(created.body)['id']}")
+            mine = await client.get("/api/products/my", f"Authorization: Bearer {token}")
+            statuses += [created.status, read.status, mine.status]
+
+    assert statuses == [201, 200, 200] * 100
