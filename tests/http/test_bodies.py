@@ -592,3 +592,46 @@ class TestStream:
 
         assert server.sent[0]["status"] in {400, 413}
         assert server.closes
+
+
+class TestWaiting:
+    """Bodies that have not arrived as a whole are bounded, and the oldest makes room."""
+
+    async def test_oldest_body_gives_way_when_too_many_wait(self) -> None:
+        answered: dict[int, int] = {}
+
+        async def app(_scope: Any, receive: Any, send: Any) -> None:
+            assert (await receive())["body"] == b"ab"
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        bounded = BoundedBodies(
+            app, max_bytes=10, timeout=PATIENCE_SECONDS, max_waiting=2, streamed={}
+        )
+
+        async def serve(number: int, queue: asyncio.Queue[Any]) -> None:
+            async def send(message: Any) -> None:
+                answered.setdefault(number, message.get("status"))
+
+            scope: Any = {
+                "type": "http",
+                "method": "POST",
+                "path": "/",
+                "headers": [(b"content-length", b"2")],
+            }
+            await bounded(scope, queue.get, send)
+
+        queues = [asyncio.Queue[Any]() for _ in range(4)]
+        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+            for number, queue in enumerate(queues):
+                queue.put_nowait({"type": "http.request", "body": b"a", "more_body": True})
+                group.create_task(serve(number, queue))
+            while len(answered) < 2:
+                await asyncio.sleep(0)
+            assert answered == {0: 503, 1: 503}
+            assert bounded.waiting_bytes == 2
+            for queue in queues:
+                queue.put_nowait({"type": "http.request", "body": b"b", "more_body": False})
+
+        assert answered == {0: 503, 1: 503, 2: 200, 3: 200}
+        assert bounded.waiting_bytes == 0

@@ -1,0 +1,81 @@
+"""What waits for clients is counted as it is held, and bounded."""
+
+import asyncio
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from catalog.errors import Overloaded
+from catalog.http.response_buffers import LARGE_BYTES, PROGRESS_BYTES, ResponseBuffers
+
+PATIENCE_SECONDS = 10.0
+
+
+class Pipe:
+    """A transport whose client takes what it is told to."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.aborted = asyncio.Event()
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
+
+    def get_extra_info(self, _name: str) -> Any:
+        return None
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+class TestResponseBuffers:
+    async def test_page_with_several_readers_counts_once(self) -> None:
+        buffers = ResponseBuffers(max_bytes=10 * LARGE_BYTES, timeout=60)
+        page = bytes(LARGE_BYTES)
+
+        with ExitStack() as held:
+            for _ in range(3):
+                held.enter_context(buffers.holding(Pipe(LARGE_BYTES), [bytes(100), page]))
+            assert LARGE_BYTES < buffers.held_bytes <= LARGE_BYTES + 300
+        assert buffers.held_bytes == 0
+
+    async def test_large_answers_are_refused_when_too_much_waits(self) -> None:
+        buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=60)
+
+        buffers.admit(LARGE_BYTES)
+        with buffers.holding(Pipe(LARGE_BYTES), [bytes(LARGE_BYTES)]):
+            buffers.admit(LARGE_BYTES - 1)
+            with pytest.raises(Overloaded) as refusal:
+                buffers.admit(LARGE_BYTES)
+            with pytest.raises(Overloaded):
+                buffers.admit()
+        buffers.admit()
+
+        assert refusal.value.headers["Retry-After"]
+
+    async def test_client_that_takes_nothing_is_dropped_and_one_that_does_is_not(self) -> None:
+        buffers = ResponseBuffers(max_bytes=10 * LARGE_BYTES, timeout=0.4)
+        stalled, steady = Pipe(LARGE_BYTES), Pipe(LARGE_BYTES)
+
+        with (
+            buffers.holding(stalled, [bytes(LARGE_BYTES)]),
+            buffers.holding(steady, [bytes(LARGE_BYTES)]),
+        ):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not stalled.aborted.is_set():
+                    steady.left -= PROGRESS_BYTES
+                    await asyncio.sleep(0.05)
+
+        assert not steady.aborted.is_set()
+
+    async def test_slowest_client_is_dropped_when_too_much_waits(self) -> None:
+        buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=60)
+        slow, quick = Pipe(LARGE_BYTES), Pipe(LARGE_BYTES)
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with buffers.holding(quick, [bytes(LARGE_BYTES)]):
+                quick.left -= LARGE_BYTES // 2
+                with buffers.holding(slow, [bytes(LARGE_BYTES)]):
+                    await slow.aborted.wait()
+                    assert not quick.aborted.is_set()
