@@ -140,22 +140,26 @@ class TestFeed:
             await client.close()
 
         seen: list[dict[str, Any]] = []
+        names = ["0"]
 
         async def follow(until: asyncio.Event) -> None:
-            """Follow with interruptions, and go on after the last position each time."""
+            """Follow with interruptions, and go on after the last change each time."""
             async with httpx.AsyncClient(base_url=cluster.service.url, timeout=5) as http:
                 while not until.is_set() or seen[-1]["position"] < last_position:
                     with suppress(httpx.HTTPError, TimeoutError):
                         async with asyncio.timeout(chance.uniform(0.05, 0.5)):
-                            last = str(seen[-1]["position"]) if seen else "0"
-                            headers = {"Accept": "text/event-stream", "Last-Event-ID": last}
+                            headers = {"Accept": "text/event-stream", "Last-Event-ID": names[-1]}
                             url = f"{PATH}/changes"
                             async with http.stream("GET", url, headers=headers) as answer:
+                                name = ""
                                 async for line in answer.aiter_lines():
+                                    if line.startswith("id: "):
+                                        name = line.removeprefix("id: ")
                                     if line.startswith("data: {"):
                                         data = json.loads(line.removeprefix("data: "))
                                         if "position" in data:
                                             seen.append(data)
+                                            names.append(name)
 
         last_position = 10**9
         done = asyncio.Event()
@@ -217,7 +221,7 @@ class TestFollowers:
             code = await service.exit_code()
 
         for each in told:
-            positions = [part.split(b"\n")[0] for part in each.split(b"\nid: ")[1:]]
+            positions = [event.partition(b".")[0] for event in each.split(b"\nid: ")[1:]]
             assert positions == [b"1", b"2", b"3", b"4", b"5"]
         # Each has ended cleanly, the last chunk included.
         assert all(b"event: end" in end and end.endswith(b"0\r\n\r\n") for end in ends)
