@@ -26,6 +26,16 @@ def of_session(session: int) -> list[int]:
     return found
 
 
+def children_of(parent: int) -> list[int]:
+    """Processes that one has started and that still run."""
+    found = []
+    for pid in _all():
+        with suppress(*GONE):
+            if _stat(pid)[1] == str(parent) and is_running(pid):
+                found.append(pid)
+    return found
+
+
 def holders_of(file: str) -> list[int]:
     """Other processes that have a file open.
 

@@ -211,6 +211,31 @@ class TestProxy:
                 assert event[1].startswith("id: ")
                 assert f'"id":{path.rpartition("/")[2]}' in event[2]
 
+    @pytest.mark.parametrize(
+        ("data", "status"),
+        [
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+            (b"GET / HTTP/3.7\r\nHost: catalog\r\n\r\n", 505),
+            (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: catalog\r\n\r\n", 414),
+            (b"get / HTTP/1.1\r\nHost: catalog\r\n\r\n", 400),
+            (b"OPTIONS * HTTP/1.1\r\nHost: catalog\r\n\r\n", 400),
+            (b"GET /%00 HTTP/1.1\r\nHost: catalog\r\n\r\n", 400),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        ],
+    )
+    async def test_unreadable_request_line_is_refused_as_a_problem(
+        self, shop: Shop, data: bytes, status: int
+    ) -> None:
+        connection = await Connection.open(shop.proxy.url)
+
+        await connection.send(data)
+        answer = await connection.answer()
+        await connection.close()
+
+        assert answer.status == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert json.loads(answer.body)["status"] == status
+
     async def test_smuggled_requests_are_refused(self, shop: Shop) -> None:
         inner = b"GET /metrics HTTP/1.1\r\nHost: catalog\r\n\r\n"
         lengths = b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"
