@@ -164,11 +164,19 @@ class PlainH11Protocol(H11Protocol):
         """Decide nothing: the parent would switch to HTTP/2 here."""
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if request.http_version in VERSIONS:
+        if request.http_version not in VERSIONS:
+            # RFC 9110, section 15.6.6; HTTP/2 with prior knowledge lands here too, as
+            # "PRI * HTTP/2.0".
+            await self._refuse(505)
+        elif not request.method.isupper():
+            # RFC 9110, section 9.1: methods are case-sensitive. The parent would make it capitals,
+            # where a proxy's rules for GET did not apply.
+            await self._refuse(501)
+        else:
             await super()._create_stream(request)
-            return
-        # RFC 9110, section 15.6.6; HTTP/2 with prior knowledge lands here too, as "PRI * HTTP/2.0".
-        await self._send_error_response(505)
+
+    async def _refuse(self, status_code: int) -> None:
+        await self._send_error_response(status_code)
         await self.send(Closed())
 
     async def _send_error_response(self, status_code: int) -> None:

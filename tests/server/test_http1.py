@@ -43,6 +43,16 @@ class TestHttp2:
 
 
 class TestRefusal:
+    @pytest.mark.parametrize("method", ["get", "Get", "dELETE"])
+    async def test_method_in_small_letters_is_refused(
+        self, shared_service: Service, method: str
+    ) -> None:
+        connection = await shared_service.connect()
+
+        answer = await connection.ask(method, "/api/products")
+
+        assert (answer.status, answer.closes) == (501, True)
+
     async def test_a_connection_ends_however_much_is_on_its_way(
         self, shared_service: Service
     ) -> None:
