@@ -29,6 +29,9 @@ IsQuick = Callable[[HTTPScope], bool]
 REFUSALS_A_SECOND = 1000
 """Refusals of a process after which it reads on without a pause; each costs some 0.2 ms."""
 
+HEAD_SECONDS = 8.0
+"""From the first byte of a request's head to its last. nginx, in front, waits 5 s."""
+
 SHORTEST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 1.0
 """As long as those who are refused are asked to wait."""
@@ -62,6 +65,7 @@ class PlainH11Protocol(H11Protocol):
             that nobody needs to listen for that meanwhile.
         is_answering: whether such an answer is on its way.
         answered_at: when the last one went out, by the loop's clock.
+        head_began_at: when a head began that is not complete yet, by the same clock; 0 if none is.
     """
 
     is_quick: IsQuick = staticmethod(lambda _: False)
@@ -72,6 +76,7 @@ class PlainH11Protocol(H11Protocol):
         self.is_answering = False
         self.answered_at = 0.0
         self._head = b""
+        self.head_began_at = 0.0
 
     async def handle(self, event: Event) -> None:
         """As the parent; a whole plain request between two others goes the short way."""
@@ -81,6 +86,15 @@ class PlainH11Protocol(H11Protocol):
                 await self._answer(scope, message.body)
                 return
         await super().handle(event)
+        if isinstance(event, RawData):
+            self._note_head()
+
+    def _note_head(self) -> None:
+        """Note whether a part of a head waits for the rest."""
+        if self.stream is not None or not self.connection.trailing_data[0]:
+            self.head_began_at = 0.0
+        elif not self.head_began_at:
+            self.head_began_at = asyncio.get_running_loop().time()
 
     def _is_between_requests(self) -> bool:
         connection = self.connection
@@ -228,11 +242,17 @@ class PlainTCPServer(TCPServer):
                 await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
-        # As the parent without its time-out, which we do not use and which costs a timer.
+        # As the parent, but with a time-out only for heads: it costs a timer.
+        protocol: Any = self.protocol.protocol
         while not self.reader.at_eof():
             try:
-                data = await self.reader.read(MAX_RECV)
+                if protocol.head_began_at:
+                    async with asyncio.timeout_at(protocol.head_began_at + HEAD_SECONDS):
+                        data = await self.reader.read(MAX_RECV)
+                else:
+                    data = await self.reader.read(MAX_RECV)
             except OSError:
+                # A time-out is one, too.
                 break
             await self.protocol.handle(RawData(data))
         self._has_ended = True

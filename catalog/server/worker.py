@@ -36,9 +36,8 @@ from catalog.settings import Settings, load_settings
 log = logger("catalog.server")
 
 # Longer than the 60 s for which nginx and most load balancers keep idle connections, so that they
-# never send a request into one that is just being closed. hypercorn bounds the arrival of a
-# request's head by the same timer; a shorter one would keep out nobody, since holding a
-# connection idle costs an attacker no more than trickling a head into it.
+# never send a request into one that is just being closed. Heads that have begun have a time of
+# their own.
 KEEP_ALIVE_SECONDS = 75
 # hypercorn's own 1,000 would have a busy client connect anew every second.
 KEEP_ALIVE_REQUESTS = 1_000_000

@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,36 @@ class TestHttp2:
         assert answer.status == 505
         assert answer.closes
         assert await connection.reader.read() == b""
+
+
+class TestSlowHead:
+    async def test_head_that_trickles_ends_the_connection(
+        self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.server.http1.HEAD_SECONDS", 0.2)
+        async with quick.serving() as url:
+            connection = await quick.connect(url)
+            # Not by the time between bytes: each would begin it anew.
+            async with asyncio.timeout(5):
+                await connection.send(b"GET / HTTP/1.1\r\nX-Slow: ")
+                with suppress(ConnectionError):
+                    while not connection.reader.at_eof():
+                        await connection.send(b"a")
+                        with suppress(TimeoutError):
+                            assert await asyncio.wait_for(connection.reader.read(1), 0.05) == b""
+
+    async def test_head_in_pieces_is_answered_and_the_connection_stays(
+        self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.server.http1.HEAD_SECONDS", 0.2)
+        async with quick.serving() as url:
+            connection = await quick.connect(url)
+            await connection.send(b"GET / HTTP/1.1\r\nHo")
+            await connection.send(b"st: catalog\r\n\r\n")
+            first = await connection.answer()
+            await asyncio.sleep(0.3)
+
+            assert (first.status, (await connection.get("/")).status) == (200, 200)
 
 
 class TestRefusal:
@@ -234,7 +264,7 @@ class TestConnection:
     @pytest.mark.parametrize("is_quick", [True, False], ids=["quick", "slow"])
     @pytest.mark.parametrize("in_time", [True, False], ids=["answered", "asking"])
     async def test_of_a_client_that_has_gone_nothing_is_kept(
-        self, quick: Quick, monkeypatch: pytest.MonkeyPatch, is_quick: bool, in_time: bool
+        self, quick: "Quick", monkeypatch: pytest.MonkeyPatch, is_quick: bool, in_time: bool
     ) -> None:
         monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: is_quick))
         async with quick.serving(keep_alive_timeout=600) as url:
@@ -278,7 +308,7 @@ class TestConnection:
             assert await connection.reader.read() == b""
 
     async def test_who_is_refused_again_and_again_is_read_with_pauses(
-        self, quick: Quick, monkeypatch: pytest.MonkeyPatch
+        self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("catalog.server.http1.REFUSALS_A_SECOND", 20)
         monkeypatch.setattr(PlainH11Protocol, "_refused_until", 0.0)
