@@ -1,9 +1,11 @@
 """Fixtures of the fault suite; ``./build.sh faults`` runs it."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from tests.engines import Engine, EngineMissing
 from tests.faults.figures import Figures
 from tests.faults.scale import FULL, SHORT, Scale
 from tests.server.service import Catalog
@@ -39,3 +41,20 @@ def figures(request: pytest.FixtureRequest) -> Figures:
 def catalog(tmp_path: Path) -> Catalog:
     """The service as a process of its own, yet to be started."""
     return Catalog(tmp_path)
+
+
+@pytest.fixture
+async def on_mariadb(
+    catalog: Catalog,
+    running_engine: Callable[[str], Awaitable[Engine]],
+) -> AsyncIterator[Catalog]:
+    """The service on MariaDB, or on SQLite where there is none."""
+    try:
+        engine = await running_engine("mariadb")
+    except EngineMissing:
+        yield catalog
+        return
+    url = await engine.create_database(catalog.folder)
+    catalog.environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
+    yield catalog
+    await engine.drop_database(url)

@@ -1,0 +1,157 @@
+"""The service behind nginx, both as they are shipped, and what their processes use."""
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.numbers import Numbers
+from tests.server.nginx import Nginx, nginx
+from tests.server.processes import GONE, children_of
+from tests.server.service import Catalog, Connection, Service
+
+WORKERS = 2
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a process uses.
+
+    Attributes:
+        resident: bytes in memory.
+        descriptors: open ones.
+    """
+
+    resident: int
+    descriptors: int
+
+    @classmethod
+    def of(cls, *pids: int) -> Self:
+        """Return that of some processes together; those that have ended use nothing."""
+        resident = descriptors = 0
+        for pid in pids:
+            with suppress(*GONE):
+                resident += _resident(pid)
+                descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        return cls(resident, descriptors)
+
+
+def _resident(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(pid)
+
+
+def connections_of(url: str) -> int:
+    """Return how many connections a server on loopback has that it has not closed."""
+    port = f":{int(url.rpartition(':')[2]):04X}"
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(local.endswith(port) and state in _OPEN for _, local, _, state, *_ in lines)
+
+
+_OPEN = {"01", "08"}
+"""ESTABLISHED and CLOSE_WAIT, as Linux numbers them: in both the server still has its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running service and the nginx in front of it.
+
+    Attributes:
+        token: an access token of an account; good for 15 minutes.
+    """
+
+    service: Service
+    nginx: Nginx
+    token: str
+
+    def processes(self) -> dict[str, list[int]]:
+        """Return the ids of all processes, by what they are."""
+        master = int((self.nginx.folder / "nginx.pid").read_text())
+        return {
+            "supervisor": [self.service.process.pid],
+            "workers": sorted(self.service.workers),
+            "nginx": [master, *children_of(master)],
+        }
+
+    def footprints(self) -> dict[str, Footprint]:
+        """Return what they use."""
+        return {name: Footprint.of(*pids) for name, pids in self.processes().items()}
+
+    async def numbers(self) -> Numbers:
+        """Return the metrics; nginx does not pass them on."""
+        connection = await Connection.open(self.service.url)
+        try:
+            answer = await connection.get("/metrics")
+            return Numbers(answer.body.decode())
+        finally:
+            await connection.close()
+
+    def errors_of_nginx(self) -> list[str]:
+        """Return what nginx itself calls critical, or worse, in its log."""
+        lines = (self.nginx.folder / "error.log").read_text(errors="replace").splitlines()
+        serious = [
+            line for line in lines if any(f"[{s}]" in line for s in ("crit", "alert", "emerg"))
+        ]
+        # Where pytest may not raise it, neither may nginx.
+        return [line for line in serious if "setrlimit" not in line]
+
+
+@asynccontextmanager
+async def site(catalog: Catalog, **environment: str) -> AsyncIterator[Site]:
+    """Run the service with two workers behind nginx."""
+    workers = f"--workers={WORKERS}"
+    async with catalog.start(workers, **environment) as service:
+        await service.serving()
+        token = await service.sign_up("tester")
+        async with nginx(service.url) as proxy:
+            yield Site(service, proxy, token)
+
+
+async def fill(service: Service, token: str, count: int, *, description: int = 100) -> None:
+    """Create products by imports.
+
+    Args:
+        service: where.
+        token: the owner's.
+        count: how many.
+        description: characters of each description.
+    """
+    connection = await Connection.open(service.url)
+    for begin in range(0, count, 1000):
+        numbers = range(begin, min(begin + 1000, count))
+        lines = (
+            json.dumps({"name": f"Thing {n}", "price": n % 1000, "description": "d" * description})
+            for n in numbers
+        )
+        answer = await send(
+            connection,
+            "POST",
+            "/api/products",
+            "Content-Type: application/x-ndjson",
+            f"Authorization: Bearer {token}",
+            body="\n".join(lines).encode(),
+        )
+        assert answer == 200
+    await connection.close()
+
+
+async def send(
+    connection: Connection, method: str, path: str, *fields: str, body: bytes = b""
+) -> int:
+    """Send a request with a body as it is; return the answer's status."""
+    head = [f"{method} {path} HTTP/1.1", "Host: catalog", f"Content-Length: {len(body)}", *fields]
+    await connection.send("\r\n".join([*head, "", ""]).encode() + body)
+    return (await connection.answer()).status
+
+
+def kill(pid: int) -> None:
+    """End a process at once."""
+    os.kill(pid, signal.SIGKILL)
