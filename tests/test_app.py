@@ -7,7 +7,7 @@ from sqlalchemy import URL
 from catalog.app import create_app
 from tests.db.support import Stopwatch, on_servers
 from tests.engines import settings_for
-from tests.relay import relayed
+from tests.faults.proxy import relayed
 from tests.support import Caller, problem_of
 
 
@@ -51,5 +51,5 @@ class TestOutage:
                 assert stopwatch.seconds < 1.5
                 for answered in answers:
                     assert problem_of(answered) == (503, "database-unavailable")
-                relay.resume()
+                relay.heal()
                 assert (await ada.offer("Lamp")).status_code == 201

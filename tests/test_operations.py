@@ -18,7 +18,7 @@ from catalog.migrations import downgrade, exclusive
 from catalog.settings import Settings
 from tests.db.support import Stopwatch, answer, on_servers, on_sqlite
 from tests.engines import migrate, settings_for
-from tests.relay import relayed
+from tests.faults.proxy import relayed
 from tests.support import Caller, problem_of
 
 NOBODY_LISTENS = URL.create("mysql+aiomysql", "catalog", "", "127.0.0.1", 1, "catalog")
@@ -60,7 +60,7 @@ class TestLiveness:
             assert (await caller.get("/livez")).status_code == 200
 
             assert stopwatch.seconds < SOON
-            relay.resume()
+            relay.heal()
             assert (await stuck).status_code == 200
 
 
@@ -158,7 +158,7 @@ class TestReadiness:
                 assert problem_of(await caller.get("/readyz")) == (503, "database-unavailable")
                 assert stopwatch.seconds < SOON
 
-            relay.resume()
+            relay.heal()
             assert (await caller.get("/readyz")).status_code == 200
 
     @on_servers

@@ -19,7 +19,7 @@ from catalog.errors import OperatorError, StartFailed
 from catalog.preparation import prepare
 from tests.db.support import Stopwatch, on_servers, on_sqlite
 from tests.engines import migrate, settings_for
-from tests.relay import relayed
+from tests.faults.proxy import relayed
 from tests.support import PASSWORD, Caller
 
 GIVEN = {"admin_username": "Grace", "admin_email": "grace@example.com", "admin_password": PASSWORD}

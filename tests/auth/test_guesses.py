@@ -18,8 +18,8 @@ from catalog.db.database import Database
 from catalog.settings import Settings
 from tests.db.support import locked_by_another_process, on_servers, on_sqlite
 from tests.engines import settings_for
+from tests.faults.proxy import relayed
 from tests.http.wire import JSON, exchange
-from tests.relay import relayed
 from tests.support import PASSWORD, Caller, Response, at_once, problem_of
 
 WRONG = "wrong password"

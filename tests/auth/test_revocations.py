@@ -26,9 +26,9 @@ from catalog.settings import Settings
 from tests.auth.rows import add_admin, rows_of, run
 from tests.db.support import Open, on_servers, on_sqlite, until
 from tests.engines import Engine, settings_for
+from tests.faults.proxy import relayed
 from tests.http.documented import hold_to_document
 from tests.http.wire import tokens_of
-from tests.relay import relayed
 from tests.support import Caller, Response, problem_of
 
 ENDED = (401, "session-ended")

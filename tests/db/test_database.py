@@ -32,7 +32,7 @@ from tests.db.support import (
     until,
 )
 from tests.engines import Engine, settings_for
-from tests.relay import relayed
+from tests.faults.proxy import relayed
 
 # Seconds that a machine with much else to do may add to what is promised.
 LENIENCE = 1.0
@@ -534,7 +534,7 @@ class TestNetwork:
                 await database.reading(answer)
 
             assert 0.3 <= stopwatch.seconds < 0.3 + LENIENCE
-            relay.resume()
+            relay.heal()
             assert await database.reading(answer) == 42
 
     @both_ways
@@ -611,7 +611,7 @@ class TestNetwork:
                 await way(database, answer)
 
             assert stopwatch.seconds < 0.3 + LENIENCE
-            relay.resume()
+            relay.heal()
             await assert_whole(database, readers=2, writers=2)
 
 

@@ -20,7 +20,7 @@ from catalog.db.engines import Purpose, create_engine
 from catalog.errors import StartFailed
 from catalog.migrations import Dialect, Overtaken, downgrade, exclusive, upgrade, upgrade_sql
 from tests.engines import Engine, settings_for
-from tests.relay import relayed
+from tests.faults.proxy import relayed
 
 on_servers = pytest.mark.parametrize("engine", ["mariadb", "mysql"], indirect=True, scope="session")
 

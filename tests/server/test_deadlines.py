@@ -140,7 +140,7 @@ class TestBlackhole:
 
             await assert_refused_in_time(service, client.token)
 
-            relay.resume()
+            relay.heal()
             relay.reset()
             back = time.monotonic()
             while (await service.get(PRODUCTS)).status != 200:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import URL
 
 from tests.db.support import on_servers
-from tests.relay import Relay, relayed
+from tests.faults.proxy import DatabaseProxy, relayed
 from tests.server.service import Answer, Catalog, Connection, Service
 from tests.support import PASSWORD
 
@@ -153,7 +153,9 @@ class Client:
 
 
 @asynccontextmanager
-async def behind_relay(catalog: Catalog, url: URL) -> AsyncIterator[tuple[Relay, Service, Client]]:
+async def behind_relay(
+    catalog: Catalog, url: URL
+) -> AsyncIterator[tuple[DatabaseProxy, Service, Client]]:
     """The service with one worker, whose connections to the database lead through a relay."""
     async with relayed(url) as relay:
         catalog.environment["DATABASE_URL"] = relay.url.render_as_string(hide_password=False)
@@ -182,7 +184,7 @@ async def names_in(service: Service) -> Counter[str]:
 
 @on_servers
 class TestResets:
-    @pytest.mark.parametrize("fault", ["reset", "close_idle", "cut_after"])
+    @pytest.mark.parametrize("fault", ["reset", "half_close", "cut"])
     async def test_no_operation_answers_500_and_no_create_is_lost_or_doubled(
         self, catalog: Catalog, database_url: URL, fault: str
     ) -> None:
@@ -191,11 +193,13 @@ class TestResets:
             while resets < RESETS // 3:
                 for operation in client.operations:
                     # Half of them at rest, and half with statements under way.
-                    if fault == "cut_after":
-                        relay.cut_after(random.randint(1, 2000))  # noqa: S311 (not a secret)
-                        resets += 1
+                    if fault == "cut":
+                        relay.cut_in(random.randint(1, 2000))  # noqa: S311 (not a secret)
+                        resets += relay.open_connections
+                    elif fault == "half_close":
+                        resets += relay.half_close("client")
                     else:
-                        resets += getattr(relay, fault)()
+                        resets += relay.reset()
                     tasks = [asyncio.create_task(operation()) for _ in range(AT_ONCE)]
                     if random.random() < 0.5:  # noqa: S311 (not a secret)
                         await asyncio.sleep(random.uniform(0, 0.01))  # noqa: S311
