@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from catalog import errors
 from catalog.errors import CatalogError, FieldError, InvalidRequest
 from catalog.http.context import request_id
+from catalog.observability.debounce import Debounce
 from catalog.observability.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -22,6 +23,10 @@ MAX_FIELD_ERRORS = 100
 """Faults named at once; a body of unknown fields would get an answer many times its size."""
 
 _log = logger(__name__)
+_refusals = Debounce()
+
+_CAUSE_CHARACTERS = 200
+"""Of a cause, by which refusals are told apart; what follows may differ each time."""
 
 # What the framework raises by itself; anything else of its kind is refused as malformed.
 _BY_STATUS: Mapping[int, type[CatalogError]] = {
@@ -82,8 +87,10 @@ def refusal_of(error: Exception) -> CatalogError:
         _log.error("request_failed", exc_info=error)
         return errors.InternalError()
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        cause = error.__cause__
-        _log.warning("request_refused", code=error.slug, cause=repr(cause) if cause else None)
+        cause = repr(error.__cause__) if error.__cause__ else None
+        left_out = _refusals.admit((error.slug, (cause or error.detail)[:_CAUSE_CHARACTERS]))
+        if left_out is not None:
+            _log.warning("request_refused", code=error.slug, cause=cause, left_out=left_out)
     return error
 
 

@@ -10,6 +10,8 @@ from werkzeug.exceptions import ImATeapot
 
 from catalog.errors import (
     CatalogError,
+    DatabaseBusy,
+    DatabaseUnavailable,
     FieldError,
     InvalidRequest,
     Overloaded,
@@ -50,6 +52,14 @@ def failing_app(tmp_path: Path) -> Quart:
     @app.get("/overloaded")
     async def overloaded() -> str:
         raise Overloaded(retry_after_seconds=7)
+
+    @app.get("/away")
+    async def away() -> str:
+        raise DatabaseUnavailable from ConnectionError(2003, "port 12345 refuses")
+
+    @app.get("/busy")
+    async def busy() -> str:
+        raise DatabaseBusy
 
     @app.get("/faulty")
     async def faulty() -> str:
@@ -93,6 +103,16 @@ class TestUnforeseen:
         (failure,) = [event for event in logs if event["event"] == "request_failed"]
         assert failure["log_level"] == "error"
         assert isinstance(failure["exc_info"], RuntimeError)
+
+    async def test_refusals_of_one_cause_are_logged_once_in_a_while(self, victim: Caller) -> None:
+        with capture_logs() as logs:
+            for _ in range(5):
+                assert (await victim.get("/away")).status_code == 503
+            assert (await victim.get("/busy")).status_code == 503
+
+        lines = [event for event in logs if event["event"] == "request_refused"]
+        assert [line["code"] for line in lines] == ["database-unavailable", "database-busy"]
+        assert "2003" in lines[0]["cause"]
 
     async def test_the_next_request_is_served(self, victim: Caller) -> None:
         await victim.get("/unforeseen")

@@ -1,0 +1,41 @@
+"""Log lines of one kind: the first at once, the others counted until the next is due."""
+
+from catalog.observability.debounce import MAX_KINDS, Debounce
+
+
+class Clock:
+    """Tells the time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_first_of_each_kind_is_logged() -> None:
+    debounce = Debounce(5.0, Clock())
+
+    assert [debounce.admit(kind) for kind in ("reset", "frozen", "reset")] == [0, 0, None]
+
+
+def test_left_out_lines_are_counted_in_the_next() -> None:
+    clock = Clock()
+    debounce = Debounce(5.0, clock)
+    admitted = []
+    for seconds in range(11):
+        clock.now = 100.0 + seconds
+        admitted.append(debounce.admit("reset"))
+
+    assert admitted == [0, *[None] * 4, 4, *[None] * 4, 4]
+
+
+def test_kinds_are_bounded() -> None:
+    clock = Clock()
+    debounce = Debounce(5.0, clock)
+    for number in range(MAX_KINDS + 1):
+        clock.now += 0.001
+        debounce.admit(number)
+
+    assert debounce.admit(MAX_KINDS) is None
+    assert debounce.admit(0) == 0
