@@ -1,6 +1,7 @@
 """Engines whose connections are fit for one purpose, on SQLite, MySQL and MariaDB."""
 
 import asyncio
+import math
 import sqlite3
 import ssl
 import struct
@@ -403,6 +404,12 @@ async def _set_session(connection: Any, settings: Settings, purpose: Purpose) ->
             variables["max_statement_time"] = str(limit)
         else:
             variables["max_execution_time"] = str(int(limit * 1000))
+    if purpose is Purpose.WRITING:
+        # A firewall that forgets a connection leaves its transaction to the server, and with it
+        # the lock on the change counter, for which every writer waits: 8 hours by default. MySQL
+        # has no time-out for transactions alone; the pool replaces connections that it has closed.
+        name = "idle_transaction_timeout" if is_mariadb else "wait_timeout"
+        variables[name] = str(max(1, math.ceil(2 * limit)))
     access = "READ ONLY" if purpose.is_read_only else "READ WRITE"
     async with connection.cursor() as cursor:
         if settings.database_tls != "off":

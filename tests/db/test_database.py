@@ -32,7 +32,7 @@ from tests.db.support import (
     until,
 )
 from tests.engines import Engine, settings_for
-from tests.faults.proxy import relayed
+from tests.faults.proxy import Fault, relayed
 
 # Seconds that a machine with much else to do may add to what is promised.
 LENIENCE = 1.0
@@ -596,6 +596,30 @@ class TestNetwork:
 
             assert attempts == 2
             assert await database.reading(count_products) == 1
+
+    async def test_locks_of_a_connection_without_a_client_are_given_up(
+        self, opened: Open, database_url: URL
+    ) -> None:
+        async with relayed(database_url) as relay:
+            database = opened(relay.url, database_timeout=1.0)
+            await database.transaction(add_owner)
+
+            async def work(session: AsyncSession) -> None:
+                await session.execute(text("SELECT id FROM users WHERE id = 1 FOR UPDATE"))
+                # From here on nothing gets through, not even the end of the connection.
+                relay.use(Fault.blackhole())
+                await answer(session)
+
+            with pytest.raises(DatabaseUnavailable):
+                await database.transaction(work)
+            other = opened(database_timeout=20.0)
+            stopwatch = Stopwatch()
+
+            async def change(session: AsyncSession) -> None:
+                await session.execute(text("UPDATE users SET username = 'eve' WHERE id = 1"))
+
+            await other.transaction(change)
+            assert stopwatch.seconds < 2 + LENIENCE
 
     @both_ways
     async def test_one_that_hangs_is_given_up_and_then_forgiven(
