@@ -1,0 +1,109 @@
+"""Outcomes of requests, and the judge that compares them with the promises."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+READ_SECONDS = 2.0
+WRITE_SECONDS = 5.0
+HEALTH_SECONDS = 1.0
+GRACE_SECONDS = 0.2
+"""Added to each deadline: for the way there and back, and for rendering."""
+
+LOST = 0
+"""Status of a request whose answer never came."""
+
+
+class Kind(NamedTuple):
+    """A kind of request: its deadline in seconds, and what it may be answered besides 503."""
+
+    seconds: float
+    statuses: frozenset[int]
+
+
+KINDS = {
+    "list": Kind(READ_SECONDS, frozenset({200})),
+    "page": Kind(READ_SECONDS, frozenset({200})),
+    "one": Kind(READ_SECONDS, frozenset({200})),
+    "mine": Kind(READ_SECONDS, frozenset({200})),
+    "readiness": Kind(HEALTH_SECONDS, frozenset({200})),
+    "create": Kind(WRITE_SECONDS, frozenset({201})),
+    # A repeated key may meet its twin, and an empty answer to a delete may have been one.
+    "keyed": Kind(WRITE_SECONDS, frozenset({201, 409})),
+    "change": Kind(WRITE_SECONDS, frozenset({200})),
+    "delete": Kind(WRITE_SECONDS, frozenset({200, 404})),
+    "sign_in": Kind(WRITE_SECONDS, frozenset({200})),
+}
+WRITES = frozenset({"create", "keyed", "change", "delete", "sign_in"})
+READS = frozenset({"list", "page", "one", "mine"})
+
+
+class Outcome(NamedTuple):
+    """What came of a request.
+
+    Attributes:
+        kind: of ``KINDS``.
+        begun: by the machine's monotonic clock, which all processes share.
+        seconds: until the whole answer, without the time in which the client itself did not run.
+        status: or ``LOST``.
+        code: the problem's.
+        retry_after: the header, or an empty text.
+        lag: seconds in which the client did not run.
+    """
+
+    kind: str
+    begun: float
+    seconds: float
+    status: int
+    code: str
+    retry_after: str
+    lag: float
+
+    @property
+    def ended(self) -> float:
+        return self.begun + self.seconds + self.lag
+
+
+def violations(outcomes: Iterable[Outcome], *, may_be_gone: bool = False) -> list[str]:
+    """Return what breaks a promise: late, never answered, or answered with something else.
+
+    Args:
+        outcomes: of all requests.
+        may_be_gone: whether products and, for a moment, accounts may be gone that clients were
+            told of, as by a restore, which empties one table after the other and fills it again.
+    """
+    found = []
+    for each in outcomes:
+        kind = KINDS[each.kind]
+        what = f"{each.kind} {each.status} {each.code} after {each.seconds:.2f} s"
+        if each.status == LOST:
+            found.append(f"no answer: {what}")
+        elif each.status == 503:
+            if not each.retry_after.isdecimal() or int(each.retry_after) < 1:
+                found.append(f"no Retry-After: {what}")
+        elif each.status not in kind.statuses and not (may_be_gone and each.status in {401, 404}):
+            found.append(f"status: {what}")
+        if each.seconds > kind.seconds + GRACE_SECONDS:
+            found.append(f"late: {what}")
+    return found
+
+
+def summary(found: Sequence[str]) -> str:
+    """Return violations for a message: how many of each, and the first ones."""
+    counts = Counter(each.partition(":")[0] for each in found)
+    return f"{dict(counts)} {list(found[:8])}"
+
+
+def slowest(outcomes: Iterable[Outcome], kinds: frozenset[str]) -> float:
+    """Return the longest time in seconds; 0 if there is none."""
+    return max((each.seconds for each in outcomes if each.kind in kinds), default=0.0)
+
+
+def first_success(outcomes: Iterable[Outcome], kinds: frozenset[str], since: float) -> float:
+    """Return the seconds from a moment to the first good answer to a request begun after it."""
+    ends = [
+        each.ended
+        for each in outcomes
+        if each.kind in kinds and each.begun >= since and 200 <= each.status < 300
+    ]
+    return min(ends, default=float("inf")) - since

@@ -1,0 +1,54 @@
+"""The judge of the fault suite: it must find each kind of broken promise."""
+
+import pytest
+
+from tests.faults.outcomes import LOST, READS, Outcome, first_success, slowest, violations
+
+GOOD = Outcome("list", 1.0, 0.1, 200, "", "", 0.0)
+
+
+def test_good_answers_and_orderly_refusals_are_no_violations() -> None:
+    refused = GOOD._replace(seconds=2.1, status=503, code="database-unavailable", retry_after="1")
+
+    assert violations([GOOD, refused]) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "finding"),
+    [
+        (GOOD._replace(status=500, code="internal-error"), "status"),
+        (GOOD._replace(status=404), "status"),
+        (GOOD._replace(status=LOST, seconds=0.1), "no answer"),
+        (GOOD._replace(status=503), "no Retry-After"),
+        (GOOD._replace(status=503, retry_after="soon"), "no Retry-After"),
+        (GOOD._replace(status=503, retry_after="0"), "no Retry-After"),
+        (GOOD._replace(seconds=2.3), "late"),
+        (GOOD._replace(kind="create", status=201, seconds=5.3), "late"),
+        (GOOD._replace(kind="readiness", seconds=1.3), "late"),
+    ],
+)
+def test_broken_promise_is_found(outcome: Outcome, finding: str) -> None:
+    (found,) = violations([GOOD, outcome])
+
+    assert found.startswith(f"{finding}:")
+
+
+def test_slowest_is_of_the_kinds_asked_for() -> None:
+    assert slowest([GOOD, GOOD._replace(kind="create", seconds=4.0)], READS) == 0.1
+
+
+def test_first_success_counts_requests_begun_later_and_answered_well() -> None:
+    later = GOOD._replace(begun=3.0, seconds=0.5)
+
+    found = first_success([GOOD, later._replace(status=503), later], READS, 2.0)
+
+    assert found == pytest.approx(1.5)
+    assert first_success([GOOD], READS, 2.0) == float("inf")
+
+
+def test_changed_product_may_be_gone_only_where_that_is_said() -> None:
+    gone = GOOD._replace(kind="change", status=404)
+
+    assert violations([gone])
+    assert violations([gone], may_be_gone=True) == []
+    assert violations([gone._replace(seconds=9.0)], may_be_gone=True)
