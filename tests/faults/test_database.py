@@ -1,0 +1,668 @@
+"""Database faults: each answer within its deadline, 503 with Retry-After, and a quick recovery.
+
+Every check runs on MariaDB and MySQL, under clients in a process of their own. It also shows that
+its fault has bitten, and the last class shows that the checks can fail.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import aiomysql
+import pytest
+
+from tests.conftest import FOUND
+from tests.engines import EngineMissing, connected
+from tests.faults.clients import ClientProcess, Clients, client_process
+from tests.faults.figures import Figures
+from tests.faults.outcomes import (
+    GRACE_SECONDS,
+    READ_SECONDS,
+    READS,
+    WRITE_SECONDS,
+    WRITES,
+    Outcome,
+    first_success,
+    slowest,
+    summary,
+    violations,
+)
+from tests.faults.proxy import DatabaseProxy, Fault, relayed
+from tests.faults.scale import Scale
+from tests.faults.servers import NAMES, Backup, DatabaseServer, database_server, end_sessions
+from tests.server.service import Catalog, Connection, Service
+from tests.support import PASSWORD
+
+pytestmark = pytest.mark.faults
+
+CLIENTS = 32
+WORKERS = 2
+RECOVERY_SECONDS = 2.0
+"""From the database's return to the first good answer."""
+
+USERNAME = "ada"
+PATH = "/api/products"
+COUNTER = "SELECT position FROM change_counter WHERE id = 1 FOR UPDATE"
+
+
+class Site:
+    """The service on a database server, and what its account owns.
+
+    Attributes:
+        server: the database's.
+        database: its name.
+        service: two workers.
+        token: an access token of ``USERNAME``.
+        shared: ids of products that stay.
+        proxy: between service and database; None where they are connected straight.
+    """
+
+    def __init__(
+        self,
+        server: DatabaseServer,
+        database: str,
+        service: Service,
+        clients: ClientProcess,
+        proxy: DatabaseProxy | None = None,
+    ) -> None:
+        self.server = server
+        self.database = database
+        self.service = service
+        self.token = ""
+        self.shared: list[int] = []
+        self._proxy = proxy
+        self._clients = clients
+
+    @property
+    def proxy(self) -> DatabaseProxy:
+        assert self._proxy is not None
+        return self._proxy
+
+    async def prepare(self) -> None:
+        """Make an account and a few products."""
+        self.token = await self.service.sign_up(USERNAME)
+        self.shared = [await self.create(f"Lamp {number}") for number in range(20)]
+
+    async def ask(self, method: str, path: str, *fields: str, body: Any = None) -> Any:
+        """Send one request on a connection of its own; returns the answer."""
+        connection = await self.service.connect()
+        try:
+            return await connection.ask(method, path, *fields, token=self.token, body=body)
+        finally:
+            await connection.close()
+
+    async def create(self, name: str) -> int:
+        answer = await self.ask("POST", PATH, body={"name": name, "price": 1})
+        assert answer.status == 201, answer.body
+        return int(json.loads(answer.body)["id"])
+
+    @asynccontextmanager
+    async def clients(self, count: int = CLIENTS) -> AsyncIterator[Clients]:
+        """Let clients ask inside the block."""
+        await self.renew_token()
+        asking = self._clients.asking(
+            self.service.url, self.token, USERNAME, self.shared, count=count
+        )
+        async with asking as clients:
+            # Until each connection to the database is open, too.
+            await asyncio.sleep(0.5)
+            yield clients
+
+    async def renew_token(self) -> None:
+        """Sign in again: access tokens live for a quarter of an hour."""
+        credentials = {"username": USERNAME, "password": PASSWORD}
+        self.token, answer = "", await self.ask("POST", "/api/auth/login", body=credentials)
+        assert answer.status == 200, answer.body
+        self.token = json.loads(answer.body)["access_token"]
+
+    async def recovered(self) -> float:
+        """Wait until reads and writes succeed; returns seconds."""
+        began = time.monotonic()
+        async with asyncio.timeout(20):
+            for method, path, body in (
+                ("GET", PATH, None),
+                ("POST", PATH, {"name": "x", "price": 1}),
+            ):
+                while (await self.ask(method, path, body=body)).status >= 300:
+                    await asyncio.sleep(0.02)
+        return time.monotonic() - began
+
+
+@asynccontextmanager
+async def site_on(
+    server: DatabaseServer, folder: Path, *, through_proxy: bool = False, **environment: str
+) -> AsyncIterator[Site]:
+    """Run the service on a database of its own for as long as the block lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    database = await server.create_database()
+    url = server.url_of(database)
+    async with AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(relayed(url)) if through_proxy else None
+        target = proxy.url if proxy else url
+        environment["DATABASE_URL"] = target.set(drivername="mysql").render_as_string(False)
+        starting = Catalog(folder).start(f"--workers={WORKERS}", **environment)
+        service = await (await stack.enter_async_context(starting)).serving()
+        clients = await stack.enter_async_context(client_process())
+        site = Site(server, database, service, clients, proxy)
+        await site.prepare()
+        yield site
+
+
+@pytest.fixture(scope="module", params=NAMES)
+async def engine(
+    request: pytest.FixtureRequest, figures: Figures, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[DatabaseServer]:
+    """A server of each engine, to be abused."""
+    name = request.param
+    try:
+        async with database_server(name, tmp_path_factory.mktemp(name)) as server:
+            request.config.stash[FOUND][name] = server.version
+            yield server
+            return
+    except EngineMissing as missing:
+        reason = str(missing)
+    figures.add(f"all on {name}", "SKIPPED", reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+async def straight_site(
+    engine: DatabaseServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Site]:
+    async with site_on(engine, tmp_path_factory.mktemp("straight")) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+async def distant_site(
+    engine: DatabaseServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Site]:
+    async with site_on(engine, tmp_path_factory.mktemp("distant"), through_proxy=True) as site:
+        yield site
+
+
+@pytest.fixture
+async def site(straight_site: Site) -> AsyncIterator[Site]:
+    """The service straight on the server."""
+    yield straight_site
+    await straight_site.recovered()
+
+
+@pytest.fixture
+async def distant(distant_site: Site) -> AsyncIterator[Site]:
+    """The service and the server with the fault proxy between."""
+    yield distant_site
+    # Whatever a check that failed has left behind.
+    distant_site.proxy.heal()
+    await distant_site.proxy.listen()
+    distant_site.proxy.reset()
+    await distant_site.server.end_sessions()
+    await distant_site.recovered()
+
+
+class Judgement:
+    """What clients and logs tell of one fault.
+
+    Args:
+        site: the service's.
+        clients: that asked, and have ended.
+        began: when the fault began, by the monotonic clock.
+        ended: when the database was back.
+        may_be_gone: as in ``violations``.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        clients: Clients,
+        began: float,
+        ended: float,
+        *,
+        may_be_gone: bool = False,
+    ) -> None:
+        self.outcomes = clients.outcomes
+        self._may_be_gone = may_be_gone
+        self.began = began
+        self.ended = ended
+        self._events = site.service.events
+        # The log's times are the wall clock's.
+        self._offset = time.time() - time.monotonic()
+
+    @property
+    def refused(self) -> list[Outcome]:
+        return [each for each in self.outcomes if each.status == 503]
+
+    @property
+    def violations(self) -> list[str]:
+        return violations(self.outcomes, may_be_gone=self._may_be_gone)
+
+    @property
+    def recovery(self) -> float:
+        """Seconds from the database's return to the first good read and the first good write."""
+        return max(first_success(self.outcomes, kinds, self.ended) for kinds in (READS, WRITES))
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Warnings and errors that were logged from the fault's beginning on."""
+        return [
+            event
+            for event in self._events
+            if event.get("level") in {"warning", "error", "critical"}
+            and _instant(event["timestamp"]) - self._offset >= self.began
+        ]
+
+    @property
+    def most_lines(self) -> float:
+        """How many lines a log may have that is not written for each request."""
+        return 20 + 2 * WORKERS * (self.ended - self.began + RECOVERY_SECONDS)
+
+    def note(self, figures: Figures, check: str) -> None:
+        answers = Counter(each.status for each in self.outcomes)
+        read, write = slowest(self.outcomes, READS), slowest(self.outcomes, WRITES)
+        figures.add(check, "answers", dict(sorted(answers.items())), limit="200, 201, 503")
+        figures.add(
+            check, "slowest read", read, unit="s", limit=f"{READ_SECONDS + GRACE_SECONDS} s"
+        )
+        figures.add(
+            check, "slowest write", write, unit="s", limit=f"{WRITE_SECONDS + GRACE_SECONDS} s"
+        )
+        figures.add(check, "recovery", self.recovery, unit="s", limit=f"{RECOVERY_SECONDS} s")
+        figures.add(check, "log lines", len(self.lines), limit=f"{self.most_lines:.0f}")
+
+    def check(self, *, cause: str = "", bites: bool = True) -> None:
+        """Fail when a promise is broken, with all that is wrong and not only the first of it.
+
+        Args:
+            cause: a pattern of which the log has a line.
+            bites: whether requests must have been refused, or the fault was none.
+        """
+        wrong = []
+        if found := self.violations:
+            wrong.append(f"answers: {summary(found)}")
+        if self.recovery > RECOVERY_SECONDS:
+            wrong.append(f"recovery: {self.recovery:.2f} s")
+        if len(self.lines) > self.most_lines:
+            wrong.append(f"log: {len(self.lines)} lines for {len(self.refused)} refusals")
+        if cause and not any(re.search(cause, str(line)) for line in self.lines):
+            wrong.append(f"log: none of {len(self.lines)} lines names the cause: {self.lines[:3]}")
+        if bites and not self.refused:
+            wrong.append("the fault was none: nothing was refused")
+        assert not wrong, "\n".join(wrong)
+
+
+def _instant(timestamp: str) -> float:
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def of(scale: Scale, *, short: int, full: int) -> int:
+    """A size that no other check shares."""
+    return full if scale.name == "full" else short
+
+
+class Period:
+    """Times of a fault, noted by the check."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.ended = self.began
+
+    def is_over(self) -> None:
+        self.ended = time.monotonic()
+
+
+@asynccontextmanager
+async def under_load(
+    site: Site,
+    figures: Figures,
+    check: str,
+    *,
+    cause: str = "",
+    bites: bool = True,
+    may_be_gone: bool = False,
+) -> AsyncIterator[Period]:
+    """Judge what clients see of the fault that the block makes, and of the two seconds after it."""
+    async with site.clients() as clients:
+        fault = Period()
+        yield fault
+        await asyncio.sleep(RECOVERY_SECONDS + GRACE_SECONDS)
+    judgement = Judgement(site, clients, fault.began, fault.ended, may_be_gone=may_be_gone)
+    judgement.note(figures, f"{check} ({site.server.name})")
+    judgement.check(cause=cause, bites=bites)
+
+
+def skip_in_short(scale: Scale, engine: str = "", *, because: str = "") -> None:
+    """Leave a check to the full run, on one engine or on both."""
+    if scale.name == "short" and engine in {"", "mysql"}:
+        pytest.skip(because or "in the full run only")
+
+
+class TestProcess:
+    async def test_killed_and_restarted(self, site: Site, scale: Scale, figures: Figures) -> None:
+        cause = r"\b(2003|2006|2013)\b"
+        for _ in range(of(scale, short=1, full=5)):
+            async with under_load(site, figures, "database killed", cause=cause) as fault:
+                site.server.kill()
+                await asyncio.sleep(1.0)
+                await site.server.start()
+                fault.is_over()
+
+    async def test_frozen(self, site: Site, scale: Scale, figures: Figures) -> None:
+        skip_in_short(scale, site.server.name)
+        # Longer than a write's deadline, or its end would never be seen.
+        seconds = of(scale, short=6, full=20)
+        cause = "did not answer|TimeoutError|2013"
+        async with under_load(site, figures, "database frozen", cause=cause) as fault:
+            site.server.freeze()
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                site.server.thaw()
+            fault.is_over()
+
+
+class TestNetwork:
+    @pytest.mark.parametrize("hole", ["swallowed", "held", "unanswered"])
+    async def test_blackholed(
+        self, distant: Site, scale: Scale, figures: Figures, hole: str
+    ) -> None:
+        skip_in_short(scale)
+        cause = "did not answer|TimeoutError|2013|2003"
+        async with under_load(distant, figures, f"blackhole, {hole}", cause=cause) as fault:
+            if hole == "unanswered":
+                distant.proxy.ignore_connects()
+            if hole != "held":
+                distant.proxy.use(Fault.blackhole())
+            else:
+                distant.proxy.stall()
+            await asyncio.sleep(20)
+            distant.proxy.heal()
+            await distant.proxy.listen()
+            fault.is_over()
+
+    async def test_open_connections_forgotten_by_a_firewall(
+        self, distant: Site, scale: Scale, figures: Figures
+    ) -> None:
+        """Old connections are dead for good, with the locks they hold; new ones work at once."""
+        skip_in_short(scale, distant.server.name)
+        async with under_load(distant, figures, "forgotten connections", bites=False) as fault:
+            distant.proxy.use(Fault.blackhole())
+            distant.proxy.use(Fault(), for_open=False)
+            # Each of them is found out within its deadline.
+            await asyncio.sleep(WRITE_SECONDS + 1.0)
+            fault.is_over()
+
+    async def test_slow(self, distant: Site, scale: Scale, figures: Figures) -> None:
+        skip_in_short(scale, distant.server.name)
+        async with under_load(distant, figures, "slow database", bites=False) as fault:
+            distant.proxy.use(Fault.delay(0.3))
+            await asyncio.sleep(of(scale, short=5, full=20))
+            distant.proxy.heal()
+            fault.is_over()
+
+    async def test_reset(self, distant: Site, scale: Scale, figures: Figures) -> None:
+        resets = 0
+        async with under_load(distant, figures, "resets", bites=False) as fault:
+            while resets < scale.resets:
+                resets += distant.proxy.reset()
+                await asyncio.sleep(0.05)
+            fault.is_over()
+        figures.add(f"resets ({distant.server.name})", "connections reset", resets)
+
+    async def test_cut_in_the_middle(self, distant: Site, scale: Scale, figures: Figures) -> None:
+        skip_in_short(scale, distant.server.name)
+        async with under_load(distant, figures, "cut connections", bites=False) as fault:
+            for turn in range(of(scale, short=20, full=200)):
+                # Anywhere from the sign-in to the middle of a page.
+                size = 1 + 977 * turn % 30_000
+                way = ({"to_client": size}, {"to_server": size})[turn % 2]
+                distant.proxy.use(Fault.cut_after(**way))
+                await asyncio.sleep(0.1)
+                if turn % 5 == 0:
+                    distant.proxy.half_close("client" if turn % 2 else "server")
+            distant.proxy.heal()
+            fault.is_over()
+
+    async def test_answers_dropped(self, distant: Site, scale: Scale, figures: Figures) -> None:
+        skip_in_short(scale)
+        async with under_load(distant, figures, "answers dropped") as fault:
+            distant.proxy.use(Fault.drop_answers())
+            await asyncio.sleep(8)
+            distant.proxy.heal()
+            distant.proxy.reset()
+            fault.is_over()
+
+
+class TestLimits:
+    async def test_connections_used_up(self, site: Site, scale: Scale, figures: Figures) -> None:
+        skip_in_short(scale, site.server.name)
+        server, url = site.server, site.server.url_of(site.database)
+        ((usual,),) = await server.rows("SELECT @@GLOBAL.max_connections")
+        # The administrator's connection is open before, as there is room for one more at most.
+        async with connected(server.url) as administrator, AsyncExitStack() as stack:
+            check = under_load(site, figures, "connections used up", cause="1040")
+            async with check as fault:
+                taken = [await stack.enter_async_context(connected(url)) for _ in range(10)]
+                try:
+                    await administrator.execute("SET GLOBAL max_connections = 10")
+                    spared = [each.connection.thread_id() for each in taken]
+                    await end_sessions(administrator, *spared)
+                    await asyncio.sleep(2.5)
+                finally:
+                    await administrator.execute(f"SET GLOBAL max_connections = {usual}")
+                    await stack.aclose()
+                fault.is_over()
+
+    async def test_read_only(self, site: Site, scale: Scale, figures: Figures) -> None:
+        skip_in_short(scale, site.server.name)
+        name = "read_only" if site.server.name == "mariadb" else "super_read_only"
+        async with under_load(site, figures, "read-only", cause="1290|1836") as fault:
+            await site.server.run(f"SET GLOBAL {name} = ON")
+            try:
+                await asyncio.sleep(2.5)
+            finally:
+                await site.server.run("SET GLOBAL read_only = OFF")
+            fault.is_over()
+
+    async def test_disk_full(self, site: Site, scale: Scale, figures: Figures) -> None:
+        if not site.server.has_small_disk:
+            pytest.skip("the data has no small disk: mounting a tmpfs is not allowed here")
+        because = "its binary log looks for room once in 60 s: in the full run only"
+        skip_in_short(scale, site.server.name, because=because)
+        cause = r"\b(1114|1021|1180|1030|1026|28)\b|TimeoutError"
+        refused = 0
+        async with under_load(site, figures, "disk full", cause=cause, bites=False) as fault:
+            ballast = site.server.fill_disk()
+            try:
+                # The tables have some room left, which this takes.
+                until = time.monotonic() + of(scale, short=5, full=30)
+                description = secrets.token_hex(8000)
+                while time.monotonic() < until:
+                    body = {"name": "Large", "price": 1, "description": description}
+                    answers = await asyncio.gather(
+                        *(site.ask("POST", PATH, body=body) for _ in range(4))
+                    )
+                    assert {answer.status for answer in answers} <= {201, 503}, answers
+                    refused += sum(answer.status == 503 for answer in answers)
+            finally:
+                ballast.unlink()
+            await site.server.revive()
+            fault.is_over()
+        assert refused, "The fault was none."
+
+
+class TestLocks:
+    async def test_tables_are_locked(self, site: Site, scale: Scale, figures: Figures) -> None:
+        skip_in_short(scale)
+        locks = "LOCK TABLES products WRITE, change_counter WRITE"
+        async with under_load(site, figures, "tables locked") as fault:
+            async with connected(site.server.url.set(database=site.database)) as cursor:
+                await cursor.execute(locks)
+                await asyncio.sleep(20)
+            fault.is_over()
+
+    async def test_counter_row_is_locked(self, site: Site, scale: Scale, figures: Figures) -> None:
+        """Reads go on, and writes are refused in time."""
+        skip_in_short(scale, site.server.name)
+        async with under_load(site, figures, "counter locked", cause="1205|busy") as fault:
+            async with connected(site.server.url.set(database=site.database)) as cursor:
+                await cursor.execute("BEGIN")
+                await cursor.execute(COUNTER)
+                await asyncio.sleep(of(scale, short=6, full=20))
+                reads = await asyncio.gather(*(site.ask("GET", PATH) for _ in range(10)))
+                assert {answer.status for answer in reads} == {200}
+            fault.is_over()
+
+    async def test_locks_of_a_dead_connection_are_given_up(
+        self, distant: Site, scale: Scale, figures: Figures
+    ) -> None:
+        """A transaction whose connection a firewall has forgotten does not block all writes."""
+        skip_in_short(scale)
+        async with connected(distant.server.url.set(database=distant.database)) as cursor:
+            await cursor.execute("BEGIN")
+            await cursor.execute(COUNTER)
+            asking = asyncio.create_task(distant.ask("POST", PATH, body={"name": "x", "price": 1}))
+            await asyncio.sleep(0.5)
+            distant.proxy.use(Fault.blackhole())
+            distant.proxy.use(Fault(), for_open=False)
+            # Now the lost connection gets the lock, and nobody is there to commit.
+            await cursor.execute("ROLLBACK")
+        answer = await asking
+        assert answer.status == 503, answer.body
+        seconds = await distant.recovered()
+        check = f"dead transaction ({distant.server.name})"
+        figures.add(check, "writes again after", seconds, unit="s", limit="15 s")
+        assert seconds <= 15
+
+    async def test_forced_deadlocks_are_survived(
+        self, site: Site, scale: Scale, figures: Figures
+    ) -> None:
+        """Changes collide with a transaction that takes the same two rows the other way round."""
+        await site.renew_token()
+        product = await site.create("Contested")
+        before = await site.server.deadlocks()
+        statuses: Counter[int] = Counter()
+        version = 1
+        async with connected(site.server.url.set(database=site.database)) as cursor:
+            # Of two in a deadlock InnoDB sacrifices the one that has changed fewer rows.
+            await cursor.execute("CREATE TABLE ballast (id INT PRIMARY KEY, n INT)")
+            rows = ", ".join(f"({number}, 0)" for number in range(100))
+            await cursor.execute(f"INSERT INTO ballast VALUES {rows}")  # noqa: S608 (numbers)
+            deadlocks, wait = 0, 0.02
+            while deadlocks < scale.deadlocks:
+                await cursor.execute("BEGIN")
+                await cursor.execute("UPDATE ballast SET n = n + 1")
+                await cursor.execute(COUNTER)
+                path, body = f"{PATH}/{product}", {"price": statuses.total()}
+                asking = asyncio.create_task(site.ask("PATCH", path, body=body))
+                await asyncio.sleep(wait)
+                with suppress(aiomysql.OperationalError):
+                    row = f"SELECT id FROM products WHERE id = {product} FOR UPDATE"  # noqa: S608
+                    await cursor.execute(row)
+                await cursor.execute("ROLLBACK")
+                answer = await asking
+                statuses[answer.status] += 1
+                version += answer.status == 200
+                found = await site.server.deadlocks() - before
+                # It has not come that far, when there was none.
+                wait *= 0.9 if found > deadlocks else 1.5
+                deadlocks = found
+            await cursor.execute("DROP TABLE ballast")
+        check = f"forced deadlocks ({site.server.name})"
+        figures.add(check, "deadlocks", deadlocks, limit=f"{scale.deadlocks}")
+        figures.add(check, "answers", dict(statuses), limit="200, 503")
+        assert set(statuses) <= {200, 503}
+        assert statuses[200] >= statuses.total() * 0.9
+        shown = json.loads((await site.ask("GET", f"{PATH}/{product}")).body)
+        assert shown["version"] == version, "A change was lost, or made twice."
+
+
+class TestRestored:
+    async def test_clients_bear_with_it(self, site: Site, figures: Figures) -> None:
+        backup = Backup(site.server, site.database)
+        await backup.take()
+        check = under_load(site, figures, "restored", bites=False, may_be_gone=True)
+        async with check as fault:
+            await backup.restore()
+            fault.is_over()
+        await backup.drop()
+
+    async def test_no_answer_is_from_before(self, site: Site, figures: Figures) -> None:
+        """Nor when other changes have come to the same position; a follower has to start over."""
+        backup = Backup(site.server, site.database)
+        await site.renew_token()
+        await backup.take()
+        gone = [await site.create(f"Gone {number}") for number in range(5)]
+        before = await site.ask("GET", f"{PATH}?limit=20")
+        since = before.headers.get("catalog-change", before.headers["catalog-position"])
+        stale: list[Any] = []
+        followers: Counter[int] = Counter()
+        async with AsyncExitStack() as stack:
+            connections = [await Connection.open(site.service.url) for _ in range(12)]
+            for connection in connections:
+                stack.push_async_callback(connection.close)
+                # Each worker has the pages of before.
+                assert (await connection.get(f"{PATH}?limit=20")).body == before.body
+                for product in gone:
+                    assert (await connection.get(f"{PATH}/{product}")).status == 200
+            await backup.restore()
+            others = [await site.create(f"Other {number}") for number in range(len(gone))]
+            rows = await site.server.rows("SELECT position FROM change_counter", site.database)
+            assert rows == [(int(before.headers["catalog-position"]),)]
+            for connection in connections:
+                for fields in ([], ["Cache-Control: no-cache"]):
+                    answer = await connection.get(f"{PATH}?limit={len(others)}", *fields)
+                    shown = json.loads(answer.body)["products"]
+                    if [each["id"] for each in shown] != others[::-1]:
+                        stale.append(shown)
+                    stale += [each for each in shown if each["name"].startswith("Gone")]
+                    for product in gone:
+                        answer = await connection.get(f"{PATH}/{product}", *fields)
+                        if b"Gone" in answer.body:
+                            stale.append(answer.body)
+                answer = await connection.get(f"{PATH}/changes?since={since}")
+                followers[answer.status] += 1
+        await backup.drop()
+        check = f"restored ({site.server.name})"
+        figures.add(check, "stale answers", len(stale), limit="0")
+        figures.add(check, "followers from before", dict(followers), limit="410")
+        assert stale == []
+        assert set(followers) == {410}
+
+
+class TestControls:
+    """The checks can fail: a service that waits for too long is found out."""
+
+    async def test_service_with_long_time_outs_is_late(
+        self, engine: DatabaseServer, tmp_path: Path
+    ) -> None:
+        if engine.name != "mariadb":
+            pytest.skip("once is enough")
+        async with site_on(
+            engine,
+            tmp_path,
+            CATALOG_DATABASE_TIMEOUT="30",
+            CATALOG_DATABASE_READ_TIMEOUT="30",
+        ) as site:
+            async with site.clients(8) as clients:
+                began = time.monotonic()
+                engine.freeze()
+                try:
+                    await asyncio.sleep(READ_SECONDS + 1.5)
+                finally:
+                    engine.thaw()
+                ended = time.monotonic()
+                await asyncio.sleep(0.5)
+
+            judgement = Judgement(site, clients, began, ended)
+
+        assert any(found.startswith("late:") for found in judgement.violations)
+        with pytest.raises(AssertionError, match="late"):
+            judgement.check(bites=False)
