@@ -1,0 +1,370 @@
+"""Acknowledged writes: kept once and for good while processes are killed at random moments.
+
+Each writer has products of its own and notes what it was told. What it was told nothing of may
+have been done or not; what it was told must be so.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.engines import EngineMissing
+from tests.faults.figures import Figures
+from tests.faults.scale import Scale
+from tests.faults.servers import NAMES, DatabaseServer, database_server
+from tests.server.service import Answer, Catalog, Client, Service, until
+
+PATH = "/api/products"
+WRITERS = 16
+PAUSE_SECONDS = 0.02
+"""Before a writer goes on that was refused or lost its connection."""
+
+RESTART_SECONDS = 60.0
+
+
+@dataclass
+class Kept:
+    """What a writer knows of one product.
+
+    Attributes:
+        product_id: known when its create was acknowledged.
+        version: acknowledged last.
+        price: the same.
+        open_changes: prices whose change was never acknowledged, since then.
+        is_deleted: whether its deletion was acknowledged.
+        may_be_deleted: whether a deletion was asked for that was never acknowledged.
+    """
+
+    product_id: int
+    version: int = 1
+    price: float = 1.0
+    open_changes: list[float] = field(default_factory=list)
+    is_deleted: bool = False
+    may_be_deleted: bool = False
+
+
+class Row(NamedTuple):
+    """A product as the database has it."""
+
+    product_id: int
+    name: str
+    version: int
+    price: float
+
+
+@dataclass
+class Verdict:
+    """What is not as it was told."""
+
+    lost: list[str] = field(default_factory=list)
+    doubled: list[str] = field(default_factory=list)
+    resurrected: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        return not (self.lost or self.doubled or self.resurrected)
+
+    def __str__(self) -> str:
+        return (
+            f"lost {len(self.lost)} {self.lost[:5]}, doubled {len(self.doubled)}"
+            f" {self.doubled[:5]}, resurrected {len(self.resurrected)} {self.resurrected[:5]}"
+        )
+
+
+def judge(told: dict[str, Kept], rows: Iterable[Row]) -> Verdict:
+    """Compare what writers were told with what there is."""
+    verdict = Verdict()
+    rows = list(rows)
+    counts = Counter(row.name for row in rows)
+    verdict.doubled += [name for name, count in counts.items() if count > 1]
+    by_name = {row.name: row for row in rows}
+    for name, kept in told.items():
+        row = by_name.get(name)
+        if row is None:
+            if not (kept.is_deleted or kept.may_be_deleted):
+                verdict.lost.append(f"{name}: created, and not there")
+        elif kept.is_deleted:
+            verdict.resurrected.append(f"{name}: deleted, and there as {row}")
+        elif row.product_id != kept.product_id:
+            verdict.lost.append(f"{name}: told as {kept.product_id}, and there as {row}")
+        elif row.price not in {kept.price, *kept.open_changes} or row.version < kept.version:
+            verdict.lost.append(f"{name}: {kept}, and there as {row}")
+        elif row.version > kept.version + len(kept.open_changes):
+            verdict.doubled.append(f"{name}: {kept}, and there as {row}")
+    return verdict
+
+
+class Writers:
+    """Writers who go on until told to stop, whatever becomes of the service.
+
+    Attributes:
+        told: what was acknowledged, by the product's name.
+        acknowledged: how many answers that was.
+        outcomes: how often each status came; ``lost`` for no answer.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self.told: dict[str, Kept] = {}
+        self.acknowledged = 0
+        self.outcomes: Counter[str] = Counter()
+        self._url = url
+        self._token = token
+        self._stopped = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write inside the block; at its end finish what was begun."""
+        tasks = [asyncio.create_task(self._write(number)) for number in range(WRITERS)]
+        try:
+            yield
+        finally:
+            self._stopped = True
+            await asyncio.gather(*tasks)
+
+    async def more(self, count: int, *, within: float) -> None:
+        """Wait for that many more acknowledgements."""
+        goal = self.acknowledged + count
+        await until(lambda: self.acknowledged >= goal, within=within)
+
+    async def _write(self, writer: int) -> None:
+        client = Client(self._url, self._token)
+        mine: list[Kept] = []
+        number = 0
+        while not self._stopped:
+            number += 1
+            name = f"{writer}-{number}"
+            kind = random.choices(("create", "keyed", "change", "delete"), (4, 3, 3, 2))[0]  # noqa: S311 (not a secret)
+            if kind in {"create", "keyed"} or not mine:
+                if (kept := await self._create(client, name, keyed=kind == "keyed")) is not None:
+                    self.told[name] = kept
+                    mine.append(kept)
+            else:
+                kept = random.choice(mine)  # noqa: S311 (not a secret)
+                await (self._change if kind == "change" else self._delete)(client, kept)
+                if kept.is_deleted or kept.may_be_deleted:
+                    mine.remove(kept)
+        await client.close()
+
+    async def _ask(
+        self, client: Client, method: str, path: str, *fields: str, body: object = None
+    ) -> Answer | None:
+        answer = await client.ask(method, path, *fields, body=body)
+        self.outcomes["lost" if answer is None else str(answer.status)] += 1
+        if answer is None or answer.status == 503:
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            self.acknowledged += answer.status in {200, 201}
+        return answer
+
+    async def _create(self, client: Client, name: str, *, keyed: bool) -> Kept | None:
+        fields = [f"Idempotency-Key: {name}"] if keyed else []
+        while True:
+            body = {"name": name, "price": 1}
+            answer = await self._ask(client, "POST", PATH, *fields, body=body)
+            if answer is not None and answer.status == 201:
+                return Kept(json.loads(answer.body)["id"])
+            # Without a key nobody knows whether it was done, so it is not asked for again.
+            if not keyed:
+                return None
+
+    async def _change(self, client: Client, kept: Kept) -> None:
+        price = max([kept.price, *kept.open_changes]) + 1
+        kept.open_changes.append(price)
+        path = f"{PATH}/{kept.product_id}"
+        answer = await self._ask(client, "PATCH", path, body={"price": price})
+        if answer is not None and answer.status == 200:
+            kept.version, kept.price = json.loads(answer.body)["version"], price
+            kept.open_changes.clear()
+
+    async def _delete(self, client: Client, kept: Kept) -> None:
+        answer = await self._ask(client, "DELETE", f"{PATH}/{kept.product_id}")
+        kept.is_deleted = answer is not None and answer.status == 200
+        kept.may_be_deleted = not kept.is_deleted
+
+
+class Site:
+    """The service, which is started again when it is killed, always at the same address.
+
+    Attributes:
+        service: that runs now.
+    """
+
+    def __init__(self, catalog: Catalog, server: DatabaseServer) -> None:
+        self.service: Service
+        self._catalog = catalog
+        self._server = server
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        self.service = await self._stack.enter_async_context(self._catalog.start("--workers=2"))
+        await self.service.serving()
+        # The same port from now on.
+        self._catalog.environment["CATALOG_BIND"] = self.service.url.removeprefix("http://")
+
+    async def kill_service(self) -> None:
+        """Kill the supervisor, and with it the workers; start it again."""
+        self.service.send_signal(signal.SIGKILL)
+        await self.close()
+        await self.start()
+
+    async def kill_worker(self) -> None:
+        """Kill one worker; the supervisor starts another."""
+        victim = random.choice(sorted(self.service.workers))  # noqa: S311 (not a secret)
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+
+    async def kill_database(self) -> None:
+        """Kill the database and start it again."""
+        self._server.kill()
+        await self._server.start()
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+@pytest.fixture(scope="module", params=NAMES)
+async def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[DatabaseServer]:
+    """A server of each engine, to be killed."""
+    try:
+        async with database_server(request.param, tmp_path_factory.mktemp("db")) as server:
+            yield server
+            return
+    except EngineMissing as missing:
+        reason = str(missing)
+    pytest.skip(reason)
+
+
+@asynccontextmanager
+async def site_on(server: DatabaseServer, folder: Path) -> AsyncIterator[tuple[Site, str]]:
+    """Run the service on a database of its own, whose name is given too."""
+    database = await server.create_database()
+    catalog = Catalog(folder)
+    url = server.url_of(database).set(drivername="mysql")
+    catalog.environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
+    # A run takes longer than tokens live otherwise.
+    catalog.environment["CATALOG_ACCESS_TOKEN_TTL"] = "7200"
+    site = Site(catalog, server)
+    await site.start()
+    try:
+        yield site, database
+    finally:
+        await site.close()
+
+
+async def rows_of(server: DatabaseServer, database: str) -> list[Row]:
+    rows = await server.rows("SELECT id, name, version, price FROM products", database)
+    return [Row(*row) for row in rows]
+
+
+@pytest.mark.faults
+class TestAcknowledgedWrites:
+    async def test_kills_lose_and_double_nothing(
+        self, engine: DatabaseServer, scale: Scale, figures: Figures, tmp_path: Path
+    ) -> None:
+        if scale.name == "short" and engine.name != "mariadb":
+            pytest.skip("in the full run only")
+        async with site_on(engine, tmp_path) as (site, database):
+            writers = Writers(site.service.url, await site.service.sign_up("ada"))
+            kinds = [site.kill_database, site.kill_worker, site.kill_service]
+            kills = kinds * (1 if scale.name == "short" else scale.kills)
+            each = scale.acknowledgements // (len(kills) + 1) + 1
+            async with writers.running():
+                for kill in kills:
+                    await writers.more(each, within=300)
+                    await asyncio.sleep(random.uniform(0, 0.3))  # noqa: S311 (not a secret)
+                    await kill()
+                missing = max(1, scale.acknowledgements - writers.acknowledged)
+                await writers.more(missing, within=300)
+            verdict = judge(writers.told, await rows_of(engine, database))
+            log = await engine.rows(
+                "SELECT COUNT(*), MIN(position), MAX(position) FROM product_changes", database
+            )
+
+        check = f"acknowledged writes ({engine.name})"
+        figures.add(check, "kills", len(kills))
+        figures.add(
+            check, "acknowledged", writers.acknowledged, limit=f">= {scale.acknowledgements}"
+        )
+        figures.add(check, "answers", dict(writers.outcomes))
+        figures.add(check, "lost", len(verdict.lost), limit="0")
+        figures.add(check, "doubled", len(verdict.doubled), limit="0")
+        figures.add(check, "resurrected", len(verdict.resurrected), limit="0")
+        assert set(writers.outcomes) <= {"200", "201", "404", "409", "503", "lost"}
+        assert writers.outcomes["lost"], "The kills were none."
+        assert verdict.is_clean, str(verdict)
+        assert log == [(log[0][2], 1, log[0][2])], "Positions have gaps."
+
+    async def test_kills_lose_some_without_a_flush_at_each_commit(
+        self, engine: DatabaseServer, scale: Scale, figures: Figures, tmp_path: Path
+    ) -> None:
+        """The control: the same check finds what such a database loses."""
+        if scale.name == "short" and engine.name != "mariadb":
+            pytest.skip("in the full run only")
+        await engine.run("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
+        try:
+            async with site_on(engine, tmp_path) as (site, database):
+                writers = Writers(site.service.url, await site.service.sign_up("ada"))
+                verdict = Verdict()
+                deadline = time.monotonic() + 120
+                while verdict.is_clean and time.monotonic() < deadline:
+                    async with writers.running():
+                        await writers.more(300, within=120)
+                        engine.kill()
+                        await engine.start("--innodb-flush-log-at-trx-commit=0")
+                        await writers.more(1, within=60)
+                    verdict = judge(writers.told, await rows_of(engine, database))
+                    writers = Writers(site.service.url, await site.service.sign_up("bob"))
+        finally:
+            await engine.run("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
+        figures.add(f"without a flush ({engine.name})", "lost", len(verdict.lost), limit="> 0")
+        assert verdict.lost
+
+
+class TestJudge:
+    """The judge finds each kind of what must not be."""
+
+    def test_what_is_as_told_is_clean(self) -> None:
+        told = {
+            "kept": Kept(1),
+            "changed": Kept(2, version=3, price=3.0),
+            "open": Kept(3, version=1, price=1.0, open_changes=[2.0, 3.0]),
+            "gone": Kept(4, is_deleted=True),
+            "perhaps": Kept(5, may_be_deleted=True),
+        }
+        rows = [
+            Row(1, "kept", 1, 1.0),
+            Row(2, "changed", 3, 3.0),
+            Row(3, "open", 3, 3.0),
+            Row(5, "perhaps", 1, 1.0),
+            Row(6, "never acknowledged", 1, 1.0),
+        ]
+
+        assert judge(told, rows).is_clean
+
+    @pytest.mark.parametrize(
+        ("kept", "rows", "finding"),
+        [
+            (Kept(1), [], "lost"),
+            (Kept(1), [Row(2, "lamp", 1, 1.0)], "lost"),
+            (Kept(1, version=2, price=2.0), [Row(1, "lamp", 1, 1.0)], "lost"),
+            (Kept(1, version=2, price=2.0), [Row(1, "lamp", 2, 1.0)], "lost"),
+            (Kept(1), [Row(1, "lamp", 1, 1.0), Row(2, "lamp", 1, 1.0)], "doubled"),
+            (Kept(1, version=2, price=2.0), [Row(1, "lamp", 3, 2.0)], "doubled"),
+            (Kept(1, is_deleted=True), [Row(1, "lamp", 1, 1.0)], "resurrected"),
+        ],
+    )
+    def test_what_is_not_as_told_is_found(self, kept: Kept, rows: list[Row], finding: str) -> None:
+        assert getattr(judge({"lamp": kept}, rows), finding)
