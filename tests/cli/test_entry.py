@@ -54,7 +54,7 @@ class TestFailure:
         faults = await fresh.faults_of("seed", "--users=1", "--products=1")
 
         assert len(faults) == 1
-        assert faults[0].startswith("The database refused: ")
+        assert faults[0].startswith("The database is not available: ")
         assert "products" in faults[0]
         assert "INSERT" not in faults[0]
 
