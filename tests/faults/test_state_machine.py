@@ -434,7 +434,15 @@ async def open_app(engine: engines.Engine, folder: Path) -> tuple[Quart, Any, Ca
     return app, serving, await Caller.logged_in(app, "grace")
 
 
-def walk_randomly(machine: type[Catalog], name: str, folder: Path, *, runs: int, steps: int) -> int:
+def walk_randomly(
+    machine: type[Catalog],
+    name: str,
+    folder: Path,
+    *,
+    runs: int,
+    steps: int,
+    phases: Sequence[Phase] = tuple(Phase),
+) -> int:
     """Run a machine on an engine, on a loop of its own; return how many requests it made.
 
     Raises:
@@ -488,7 +496,7 @@ class TestApi:
     def test_model_with_a_wrong_rule_diverges(self, tmp_path: Path) -> None:
         with pytest.raises(AssertionError):
             walk_randomly(
-                # Nobody wants to read the shortest way to it, which takes a minute to find.
+                # The shortest way to it takes a minute to find, and is of no use.
                 Forgetful,
                 "sqlite",
                 tmp_path,

@@ -1,0 +1,319 @@
+"""The same generated requests on every engine, in step: all answers must be alike.
+
+Status, headers and bodies are compared after what may differ is written alike: times, tokens,
+tags and ids, which an engine also spends on what it refuses.
+"""
+
+import asyncio
+import json
+import re
+from base64 import urlsafe_b64decode
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from quart import Quart
+from sqlalchemy import text, update
+
+from catalog.app import create_app
+from catalog.auth.models import Role, User
+from catalog.http.context import running
+from tests import engines
+from tests.engines import Engine, EngineMissing, settings_for
+from tests.faults.figures import Figures
+from tests.faults.generated_requests import Generator, Request
+from tests.faults.scale import Scale
+from tests.support import Caller, Response
+
+pytestmark = pytest.mark.faults
+
+SEED = 14
+LIMITS = ("signup", "login", "refresh", "read", "write")
+FIRST_IDS = {"product": 5_000_000_000, "session": 6_000_000_000, "user": 7_000_000_000}
+"""Ids begin here, so that they can be told from all other numbers in an answer."""
+SHOWN_DIFFERENCES = 20
+
+_REFERENCE = re.compile(r"<<(\w+):(\w+)>>")
+_ID = re.compile(r"(?<![\d.])(?:5|6|7)0000\d{5}(?![\d.])")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
+_TAG = re.compile(r'"((?:\d+-)?)[0-9a-f]{16}"')
+_CHANGE = re.compile(r"\b(\d+)\.[0-9a-z]{6,32}\b")
+_CURSOR = re.compile(r"cursor=([\w-]+)")
+_SECONDS = re.compile(r'(?m)(^retry-after: |"revocations_age_seconds":)[\d.]+')
+_MAC_BYTES = 16
+
+# Whose account is used by a request for ``last``: the newest one.
+LAST = "last"
+KEPT_ACCOUNTS = ("ada", "bob", "grace")
+
+
+class Instance:
+    """The app on one engine, and what a client has learnt from its answers.
+
+    Attributes:
+        answered: how many requests of a method were answered by 2xx, by 4xx and so on.
+    """
+
+    def __init__(self, name: str, app: Quart) -> None:
+        self.name = name
+        self.answered: Counter[tuple[str, int]] = Counter()
+        self._anyone = Caller(app)
+        self._tokens: dict[str, dict[str, str]] = {}
+        self._users: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
+        self._ids: dict[str, list[str]] = {kind: [] for kind in FIRST_IDS}
+        self._nexts: list[str] = ["/api/products?limit=2"]
+        self._tags: dict[str, str] = {}
+        self._etags: list[str] = ['"none"']
+        self._changes: list[str] = ["0"]
+
+    def learn_account(self, name: str, answer: dict[str, Any]) -> None:
+        """Take over the tokens of who has signed up or in."""
+        self._tokens[name] = answer
+        self._users[name] = answer["id"] if "id" in answer else answer["user"]["id"]
+
+    async def ask(self, number: int, request: Request) -> tuple[Response, str]:
+        """Send a request; return the answer, and how it is compared."""
+        path = self._referred(request.path)
+        headers = {name: self._referred(value) for name, value in request.headers.items()}
+        headers.setdefault("X-Request-ID", f"request-{number}")
+        token = self._tokens.get(request.caller, {}).get("access_token", "")
+        options: dict[str, Any] = {} if request.body is None else {"data": request.body}
+        answer = await self._anyone.send(
+            request.method, path, token=token, headers=headers, **options
+        )
+        compared = self.comparable(answer, headers["X-Request-ID"])
+        self._learn(request, answer)
+        self.answered[request.method, answer.status_code // 100] += 1
+        return answer, compared
+
+    def _referred(self, given: str) -> str:
+        """Put what earlier answers told in the place of references."""
+
+        def found(reference: re.Match[str]) -> str:
+            kind, which = reference.groups()
+            if kind in {"access", "refresh"}:
+                return self._tokens.get(which, {}).get(f"{kind}_token", "none")
+            if which == LAST:
+                return str(self._users.get(LAST, 1))
+            number = int(which)
+            if kind == "tag":
+                products = self._ids["product"]
+                return self._tags.get(
+                    products[number % len(products)] if products else "", '"none"'
+                )
+            if kind in self._ids:
+                ids = self._ids[kind]
+                return ids[number % len(ids)] if ids else "1"
+            known = {"etag": self._etags, "change": self._changes}.get(kind, self._nexts)
+            value = known[-1 - number % len(known)]
+            if kind == "cursor":
+                return parse_qs(urlsplit(value).query).get("cursor", ["none"])[0]
+            return value
+
+        return _REFERENCE.sub(found, given)
+
+    def _learn(self, request: Request, answer: Response) -> None:
+        headers = answer.headers
+        if "ETag" in headers:
+            self._etags.append(headers["ETag"])
+        if "Catalog-Change" in headers:
+            self._changes.append(headers["Catalog-Change"])
+        if answer.headers.get("Content-Type") != "application/json":
+            return
+        body = answer.json
+        if isinstance(body, dict) and answer.status_code < 300:
+            if "ETag" in headers and "version" in body:
+                self._tags[str(body["id"])] = headers["ETag"]
+            if body.get("next"):
+                self._nexts.append(body["next"])
+            if request.path in {"/api/auth/signup", "/api/auth/login"}:
+                user = body.get("user", body)
+                # The newest one may be disabled and deleted; these are needed until the end.
+                if user["username"] not in KEPT_ACCOUNTS:
+                    self.learn_account(LAST, body)
+
+    def comparable(self, answer: Response, request_id: str) -> str:
+        """Write an answer down with what may differ between engines written alike."""
+        fields = sorted((name.lower(), value) for name, value in answer.headers.items())
+        lines = [f"{name}: {value}" for name, value in fields if name != "content-length"]
+        # Of what is not text, each byte is kept.
+        body = answer.body.decode("utf-8", "surrogateescape")
+        whole = "\n".join([str(answer.status_code), *lines, "", body])
+        if answer.headers["X-Request-ID"] != request_id:
+            whole = whole.replace(answer.headers["X-Request-ID"], "<request id>")
+        whole = _CURSOR.sub(lambda cursor: f"cursor={_position_of(cursor[1])}", whole)
+        whole = _TOKEN.sub("<token>", whole)
+        whole = _TAG.sub(r'"\1<tag>"', whole)
+        whole = _CHANGE.sub(r"\1.<history>", whole)
+        # Their order is compared, and which are the same.
+        times = {time: rank for rank, time in enumerate(sorted(set(_TIME.findall(whole))))}
+        whole = _TIME.sub(lambda time: f"<time {times[time[0]]}>", whole)
+        whole = _SECONDS.sub(r"\1<seconds>", whole)
+        return _ID.sub(lambda found: self._named(found[0]), whole)
+
+    def _named(self, found: str) -> str:
+        """Return an id's number among those that were seen, in the order of their first answer."""
+        kind = next(kind for kind, first in FIRST_IDS.items() if str(first)[0] == found[0])
+        if found not in self._numbers:
+            self._numbers[found] = len(self._ids[kind])
+            self._ids[kind].append(found)
+        return f"<{kind} {self._numbers[found]}>"
+
+
+def _position_of(cursor: str) -> str:
+    """Return what a cursor holds, without its signature and with times written alike."""
+    try:
+        payload = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[_MAC_BYTES:]
+        position = json.loads(payload)
+    except ValueError:
+        return cursor
+    # Microseconds since 1970, in this decade.
+    parts = [
+        "<time>" if str(part)[:2] in {"17", "18"} and len(str(part)) == 16 else part
+        for part in position
+    ]
+    return f"<{json.dumps(parts)}>"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A request that was answered in different ways."""
+
+    number: int
+    request: Request
+    answers: dict[str, str]
+
+    def __str__(self) -> str:
+        answers = "\n".join(
+            f"--- {name}\n{answer[:3000]!r}" for name, answer in self.answers.items()
+        )
+        return f"Request {self.number}: {self.request!r:.3000}\n{answers}"
+
+
+@asynccontextmanager
+async def instance(name: str, engine: Engine, folder: Path) -> AsyncIterator[Instance]:
+    """Start the app on a fresh database, with two accounts and an administrator."""
+    url = await engine.migrated_database(folder)
+    free: dict[str, Any] = {f"{kind}_limit": None for kind in LIMITS}
+    # What a slow machine takes long for is not to be told from what differs.
+    patient = {"database_timeout": 60, "database_read_timeout": 60, "access_token_ttl": 86400}
+    app = create_app(settings_for(url, access_log="off", **free, **patient))
+    async with app.test_app():
+        await _begin_ids_at(app, engine, FIRST_IDS)
+        one = Instance(name, app)
+        for each in KEPT_ACCOUNTS:
+            caller = Caller(app)
+            one.learn_account(each, (await caller.sign_up(each)).json)
+
+        async def promote(session: Any) -> None:
+            await session.execute(
+                update(User).where(User.username == "grace").values(role=Role.ADMIN)
+            )
+
+        await running(app).database.transaction(promote)
+        one.learn_account("grace", (await Caller(app).log_in("grace")).json)
+        yield one
+
+
+async def _begin_ids_at(app: Quart, engine: Engine, first: dict[str, int]) -> None:
+    async def begin(session: Any) -> None:
+        for kind, number in first.items():
+            table = f"{kind}s"
+            if engine.name == "sqlite":
+                await session.execute(
+                    text("DELETE FROM sqlite_sequence WHERE name = :table"), {"table": table}
+                )
+                await session.execute(
+                    text("INSERT INTO sqlite_sequence (name, seq) VALUES (:table, :number)"),
+                    {"table": table, "number": number},
+                )
+            else:
+                await session.execute(text(f"ALTER TABLE {table} AUTO_INCREMENT = {number + 1}"))
+
+    await running(app).database.transaction(begin)
+
+
+async def differences_of(instances: list[Instance], requests: list[Request]) -> list[Difference]:
+    """Send each request to all, and return those that are not answered alike, or by 5xx."""
+    differences = []
+    for number, request in enumerate(requests):
+        answers = await asyncio.gather(*(each.ask(number, request) for each in instances))
+        compared = {each.name: told for each, (_, told) in zip(instances, answers, strict=True)}
+        failed = any(answer.status_code >= 500 for answer, _ in answers)
+        if failed or len(set(compared.values())) > 1:
+            differences.append(Difference(number, request, compared))
+            if len(differences) == SHOWN_DIFFERENCES:
+                break
+    return differences
+
+
+class Altering(Instance):
+    """The negative control: one answer has another character in it."""
+
+    altered = 0
+
+    def comparable(self, answer: Response, request_id: str) -> str:
+        whole = super().comparable(answer, request_id)
+        if '"name":"' in whole and not self.altered:
+            self.altered += 1
+            return whole.replace('"name":"', '"name":" ', 1)
+        return whole
+
+
+class TestEngines:
+    async def test_same_requests_get_the_same_answers(
+        self,
+        running_engine: Callable[[str], Awaitable[Engine]],
+        tmp_path: Path,
+        scale: Scale,
+        figures: Figures,
+    ) -> None:
+        requests = Generator(SEED).requests(scale.generated_requests)
+        missing = {}
+        async with AsyncExitStack() as stack:
+            instances = []
+            for name in engines.NAMES:
+                try:
+                    engine = await running_engine(name)
+                except EngineMissing as reason:
+                    missing[name] = str(reason)
+                    continue
+                started = await stack.enter_async_context(instance(name, engine, tmp_path))
+                instances.append(started)
+            if len(instances) < 2:
+                pytest.skip(" ".join(missing.values()))
+
+            differences = await differences_of(instances, requests)
+
+        names = ", ".join(each.name for each in instances)
+        answered = instances[0].answered
+        accepted = sum(count for (_, status), count in answered.items() if status == 2)
+        figures.add(f"engines agree ({names})", "requests", len(requests))
+        figures.add(f"engines agree ({names})", "of them answered by 2xx", accepted)
+        figures.add(f"engines agree ({names})", "differences", len(differences), limit="0")
+        assert not differences, "\n\n".join(map(str, differences))
+        # To refuse alike is not enough.
+        assert all(answered[method, 2] for method in ("GET", "HEAD", "POST", "PATCH", "DELETE"))
+
+    async def test_altered_body_is_a_difference(
+        self, running_engine: Callable[[str], Awaitable[Engine]], tmp_path: Path
+    ) -> None:
+        requests = Generator(SEED).requests(60)
+        engine = await running_engine("sqlite")
+        async with (
+            instance("one", engine, tmp_path) as one,
+            instance("other", engine, tmp_path) as other,
+        ):
+            other.__class__ = Altering
+
+            differences = await differences_of([one, other], requests)
+
+        assert len(differences) == 1
+        assert '"name":"' in differences[0].answers["one"]
