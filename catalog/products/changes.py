@@ -162,6 +162,9 @@ async def record(
     Returns:
         the last of them; they have consecutive positions, in the order given, and one token.
     """
+    if not products:
+        # Taking no position would still replace the last one's token, and begin another history.
+        return await current_change(session)
     last = await _take(session, len(products))
     instant = stored_instant(session, at)
     first = last.position - len(products) + 1
@@ -181,6 +184,8 @@ async def record_created(
     Returns:
         the last of them.
     """
+    if not product_ids:
+        return await current_change(session)
     count, first_id, last_id = len(product_ids), product_ids[0], product_ids[-1]
     # Ids are in a row but where somebody else's came in between, or where clusters leave gaps.
     if count < MANY or list(product_ids) != list(range(first_id, last_id + 1)):

@@ -374,6 +374,9 @@ class _Spool:
             BodyTooLarge: it is more than one transaction may write.
             Overloaded: the disk is full.
         """
+        if not drafts:
+            # After a last chunk that is full comes an empty one.
+            return
         data = orjson.dumps([tuple(draft) for draft in drafts])
         self._sizes.append(len(data))
         self._size += len(data)
