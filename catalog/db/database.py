@@ -3,8 +3,13 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
@@ -29,6 +34,9 @@ P = ParamSpec("P")
 MAX_ATTEMPTS = 4
 """How often a transaction is tried that keeps losing to deadlocks or lock waits."""
 
+BULK_PATIENCE = 240.0
+"""Seconds that a bulk transaction waits for its turn. A proxy in front should wait longer for an
+answer: the configuration for nginx has 300 s."""
 
 _DEADLINE = "catalog.deadline"
 
@@ -89,14 +97,17 @@ class _Turns:
         return PoolState(self._name, self._size, self._in_use, self._waiting)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, patience: float | None = None) -> AsyncIterator[None]:
         """Wait for a connection, and have it.
+
+        Args:
+            patience: seconds to wait; None for those of the pool.
 
         Raises:
             PoolTimeout: none came free in time.
         """
         if self._free.locked():
-            await self._wait()
+            await self._wait(self._patience if patience is None else patience)
         else:
             # There is one: it takes no time, and no timer.
             await self._free.acquire()
@@ -108,11 +119,11 @@ class _Turns:
             self._in_use -= 1
             self._free.release()
 
-    async def _wait(self) -> None:
+    async def _wait(self, patience: float) -> None:
         began = time.monotonic()
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(patience):
                 await self._free.acquire()
         except TimeoutError:
             self._observer.timed_out(self._name)
@@ -146,6 +157,18 @@ def renew_deadline(session: AsyncSession) -> None:
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
+@contextmanager
+def suspended_deadline(session: AsyncSession) -> Iterator[None]:
+    """Suspend a transaction's deadline inside, for a wait that is bounded elsewhere.
+
+    The time starts anew afterwards.
+    """
+    limit, _ = session.info[_DEADLINE]
+    limit.reschedule(None)
+    yield
+    renew_deadline(session)
+
+
 class Outdated(Exception):
     """Raised by work that finds that what it has read does not hold any more.
 
@@ -171,6 +194,7 @@ class Database:
     Attributes:
         max_readers: reads that can run at the same time.
         max_writers: transactions that can.
+        max_bulk_writers: of these, the bulk transactions; at most half, but at least one.
         patience: seconds that either waits for a connection.
         read_limit: seconds that a read takes at most.
         write_limit: seconds that a transaction does.
@@ -179,6 +203,7 @@ class Database:
     def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
         self.max_readers = settings.database_pool_size
         self.max_writers = 1 if settings.embedded else settings.database_pool_size
+        self.max_bulk_writers = max(1, self.max_writers // 2)
         self.read_limit = settings.read_deadline
         self.write_limit = settings.database_timeout
         self._threads = DriverThreads()
@@ -193,6 +218,8 @@ class Database:
         self.patience = settings.database_pool_timeout
         self._reads = _Turns("read", self.max_readers, self.patience, self._observer)
         self._write_turns = _Turns("write", self.max_writers, self.patience, self._observer)
+        # Its waits are part of those for the pool, which are observed there.
+        self._bulk_turns = _Turns("write", self.max_bulk_writers, BULK_PATIENCE, _Nobody())
         self._unfinished: set[asyncio.Task[Any]] = set()
 
     @property
@@ -226,7 +253,35 @@ class Database:
             DatabaseUnavailable: the database is away or did not answer within the deadline; in
                 the second case the transaction may have been committed.
         """
-        task = asyncio.create_task(self._attempts(partial(_call, work, args, kwargs)))
+        attempts = self._attempts(partial(_call, work, args, kwargs), self._write_turns.turn)
+        return await self._finished(attempts)
+
+    async def bulk_transaction(
+        self,
+        work: Callable[Concatenate[AsyncSession, P], Awaitable[T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a transaction of ``transaction``'s kind that writes much and whose caller can wait.
+
+        At most ``max_bulk_writers`` run at a time, in the order of their calls, so that other
+        writes always find a connection, or wait for one bulk transaction where the engine has a
+        single writer. The wait does not count against the deadline. Neither a full pool nor a lock
+        held elsewhere breaks it off before ``BULK_PATIENCE``.
+
+        A later call whose work waits for an earlier one cannot block it: the earlier one keeps its
+        place among the bulk transactions until it ends, and those never fill a pool of several.
+
+        Raises:
+            Conflict, DatabaseUnavailable: as ``transaction``.
+            DatabaseBusy: its turn did not come, or locks were held, for ``BULK_PATIENCE`` seconds.
+        """
+        return await self._finished(self._bulk_attempts(partial(_call, work, args, kwargs)))
+
+    async def _finished(self, attempts: Coroutine[Any, Any, T]) -> T:
+        """Run a transaction to its end, even if the caller is cancelled."""
+        task = asyncio.create_task(attempts)
         self._unfinished.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
@@ -236,14 +291,32 @@ class Database:
         if not task.cancelled():
             task.exception()  # Seen, should nobody be waiting any more.
 
-    async def _attempts(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    async def _bulk_attempts(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+        clock = asyncio.get_running_loop().time
+        ends_at = clock() + BULK_PATIENCE
+        with refusals():
+            async with self._bulk_turns.turn():
+                while True:
+                    try:
+                        async with self._write_turns.turn(BULK_PATIENCE):
+                            return await self._attempts(work, nullcontext)
+                    except DatabaseBusy:
+                        # Rolled back after several attempts, between which others had the locks.
+                        if clock() > ends_at:
+                            raise
+
+    async def _attempts(
+        self,
+        work: Callable[[AsyncSession], Awaitable[T]],
+        turn: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> T:
         contention: DBAPIError | None = None
         with refusals():
             try:
                 async with _deadline(self.write_limit) as limit:
                     for attempt in range(1, MAX_ATTEMPTS):
                         try:
-                            return await self._attempt(work, limit)
+                            return await self._attempt(work, turn, limit)
                         except _LostBeforeCommit:
                             # Nothing of it was kept. Most likely the connection was lost while it
                             # lay in the pool, and a new one will do.
@@ -258,7 +331,7 @@ class Database:
                             self._observer.retried(str(code_of(error)))
                         # Jitter, so that those who collided do not collide again.
                         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
-                    return await self._attempt(work, limit)
+                    return await self._attempt(work, turn, limit)
             except _LostBeforeCommit as lost:
                 raise lost.error from None
             except Outdated as error:
@@ -270,11 +343,14 @@ class Database:
                 raise contention from None
 
     async def _attempt(
-        self, work: Callable[[AsyncSession], Awaitable[T]], limit: asyncio.Timeout
+        self,
+        work: Callable[[AsyncSession], Awaitable[T]],
+        turn: Callable[[], AbstractAsyncContextManager[None]],
+        limit: asyncio.Timeout,
     ) -> T:
         info = {_DEADLINE: (limit, self.write_limit)}
         # Not begin(): work may roll back and look why it was refused, before it refuses.
-        async with self._write_turns.turn(), self._writes(info=info) as session:
+        async with turn(), self._writes(info=info) as session:
             try:
                 result = await work(session)
                 # With COMMIT it could not be told whether the loss came before or after it.
@@ -347,7 +423,12 @@ class Database:
     async def close(self) -> None:
         """Let transactions under way finish, then close every connection."""
         if self._unfinished:
-            await asyncio.wait(self._unfinished, timeout=self.write_limit)
+            _, late = await asyncio.wait(self._unfinished, timeout=self.write_limit)
+            for task in late:
+                # Most likely it waits for its turn, which would come after the end.
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=self.write_limit)
         for engine in (
             self._read_engine,
             self._write_engine,

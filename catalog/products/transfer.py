@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.service import require_account
 from catalog.db.columns import now
-from catalog.db.database import Database, renew_deadline
+from catalog.db.database import Database, renew_deadline, suspended_deadline
 from catalog.errors import BodyTooLarge, CatalogError, LinesInvalid, Overloaded
 from catalog.observability.metrics import Shed, saw_position, shed
 from catalog.products import changes, queries, service
@@ -246,7 +246,7 @@ async def _import_in_chunks(
         try:
             if offers:
                 imported.count(
-                    await database.transaction(
+                    await database.bulk_transaction(
                         _create,
                         offers,
                         owner_id=owner_id,
@@ -267,7 +267,7 @@ async def _import_in_chunks(
                     Offer(*draft, owner_id, words=text_of(draft.name, draft.description))
                     for draft in drafts
                 ]
-                while len(writing) >= min(CHUNKS_AT_ONCE, database.max_writers):
+                while len(writing) >= min(CHUNKS_AT_ONCE, database.max_bulk_writers):
                     await writing.popleft().done
                 before = writing[-1] if writing else None
                 numbered = asyncio.Event()
@@ -304,13 +304,13 @@ async def _create(
     at = now()
     await require_account(session, user_id=owner_id)
     if before is not None:
-        await before.numbered.wait()
-        renew_deadline(session)
+        with suspended_deadline(session):
+            await before.numbered.wait()
     ids = await service.insert_unlogged(session, offers, at=at, on_numbered=on_numbered)
     if before is not None:
-        await asyncio.wait([before.done])
+        with suspended_deadline(session):
+            await asyncio.wait([before.done])
         before.done.result()
-        renew_deadline(session)
     return service.Inserted(ids, await changes.record_created(session, ids, at=at), at)
 
 
@@ -336,7 +336,7 @@ async def _import_at_once(
         if dry_run:
             imported.created = spool.rows
         elif spool.rows:
-            imported.count(await database.transaction(_create_all, spool, owner_id=owner_id))
+            imported.count(await database.bulk_transaction(_create_all, spool, owner_id=owner_id))
 
 
 async def _create_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) -> service.Inserted:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Awaitable, Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from sqlalchemy import URL, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
-from catalog.db.database import MAX_ATTEMPTS, Database, Outdated
+from catalog.db.database import MAX_ATTEMPTS, Database, Outdated, suspended_deadline
 from catalog.db.engines import Purpose, create_engine
 from catalog.db.failures import worth_a_retry
 from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
@@ -230,6 +230,105 @@ class TestPool:
         )
 
         assert ids == list(range(1, 31))
+
+    async def test_bulk_transaction_outwaits_the_patience_and_the_deadline_of_others(
+        self, opened: Open
+    ) -> None:
+        database = opened(database_pool_size=1, database_pool_timeout=0.2, database_timeout=0.3)
+        taken, give_back = asyncio.Event(), asyncio.Event()
+
+        async def hold(session: AsyncSession) -> None:
+            taken.set()
+            with suspended_deadline(session):
+                await give_back.wait()
+
+        holding = asyncio.ensure_future(database.transaction(hold))
+        await taken.wait()
+        bulk = asyncio.ensure_future(database.bulk_transaction(answer))
+
+        for _ in range(2):
+            with pytest.raises(DatabaseBusy):
+                await database.transaction(answer)
+        assert not bulk.done()
+        give_back.set()
+
+        assert await bulk == 42
+        await holding
+
+    async def test_bulk_transactions_leave_half_of_the_connections_to_others(
+        self, opened: Open
+    ) -> None:
+        database = opened(database_pool_size=5)
+        begun: list[int] = []
+        two_have_begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def work(session: AsyncSession, number: int) -> int | None:
+            begun.append(number)
+            if len(begun) == database.max_bulk_writers:
+                two_have_begun.set()
+            await go_on.wait()
+            return await answer(session)
+
+        limit = database.max_bulk_writers
+        assert limit == (1 if database.max_writers == 1 else 2)
+        bulk = [asyncio.ensure_future(database.bulk_transaction(work, n)) for n in range(8)]
+        await two_have_begun.wait()
+        if database.max_writers > 1:
+            assert (
+                await asyncio.gather(*[database.transaction(answer) for _ in range(9)]) == [42] * 9
+            )
+        assert begun == list(range(limit))
+        go_on.set()
+
+        assert await asyncio.gather(*bulk) == [42] * 8
+        assert begun == list(range(8))
+
+    @on_servers
+    async def test_bulk_transaction_that_is_run_again_does_not_block_one_that_waits_for_it(
+        self, opened: Open
+    ) -> None:
+        database = opened(database_pool_size=4)
+        later_has_begun, earlier_is_done = asyncio.Event(), asyncio.Event()
+        attempts = count()
+
+        async def earlier(session: AsyncSession) -> int | None:
+            await later_has_begun.wait()
+            if next(attempts) == 0:
+                raise Outdated
+            return await answer(session)
+
+        async def later(session: AsyncSession) -> int | None:
+            later_has_begun.set()
+            with suspended_deadline(session):
+                await earlier_is_done.wait()
+            return await answer(session)
+
+        first = asyncio.ensure_future(database.bulk_transaction(earlier))
+        first.add_done_callback(lambda _: earlier_is_done.set())
+        others = [asyncio.ensure_future(database.bulk_transaction(later)) for _ in range(5)]
+
+        assert await asyncio.gather(first, *others) == [42] * 6
+
+    async def test_bulk_transaction_that_waits_for_its_turn_ends_with_the_database(
+        self, opened: Open
+    ) -> None:
+        database = opened(database_pool_size=1, database_timeout=0.3)
+        taken = asyncio.Event()
+
+        async def hold(session: AsyncSession) -> None:
+            taken.set()
+            with suspended_deadline(session):
+                await asyncio.Event().wait()
+
+        holding = asyncio.ensure_future(database.bulk_transaction(hold))
+        waiting = asyncio.ensure_future(database.bulk_transaction(answer))
+        await taken.wait()
+
+        await database.close()
+
+        await asyncio.wait([holding, waiting])
+        assert holding.cancelled()
+        assert waiting.cancelled()
 
     async def test_readers_take_turns_however_greedy_they_are(self, opened: Open) -> None:
         database = opened(database_pool_size=5)
