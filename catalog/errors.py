@@ -100,9 +100,13 @@ class CatalogError(Exception):
 
 def copy_of(error: E) -> E:
     """Return an error for one more of those whom it concerns, with its cause for the log."""
-    copied = copy(error)
-    copied.__cause__ = error.__cause__
-    return copied
+    return caused(copy(error), error.__cause__)
+
+
+def caused(error: E, cause: BaseException | None) -> E:
+    """Return an error with its cause, for where it is handed on and not raised."""
+    error.__cause__ = cause
+    return error
 
 
 class MalformedRequest(CatalogError):

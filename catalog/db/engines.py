@@ -28,6 +28,9 @@ _GOODBYE = struct.pack("<iB", 1, COMMAND.COM_QUIT)
 FRESH_SECONDS = 1.0
 """How long after its last use a connection for reading is taken to be still there."""
 
+PING_SECONDS = 0.5
+"""A part of the least deadline, so that there is time left for a new connection."""
+
 
 class Purpose(Enum):
     """What an engine's connections are for."""
@@ -136,13 +139,24 @@ def _ping_after_idling(engine: AsyncEngine) -> None:
         used_at = record.info.get("used_at")
         if used_at is None or time.monotonic() - used_at < FRESH_SECONDS:
             return
-        dialect = engine.sync_engine.dialect
         try:
-            dialect.do_ping(connection)
-        except dialect.loaded_dbapi.Error as error:
+            connection.run_async(_ping)
+        except (engine.sync_engine.dialect.loaded_dbapi.Error, OSError) as error:
             # The pool makes a new connection then, and others in the place of all that are as old:
             # a proxy that has dropped one while it was idle has most likely dropped them all.
             raise InvalidatePoolError from error
+
+
+async def _ping(connection: Any) -> None:
+    """Ask whether a connection is alive.
+
+    A firewall that has forgotten it swallows the question, so an answer that takes long is none.
+
+    Raises:
+        TimeoutError: there was no answer within ``PING_SECONDS``.
+    """
+    async with asyncio.timeout(PING_SECONDS):
+        await connection.ping(reconnect=False)
 
 
 def _time_limit(settings: Settings, purpose: Purpose) -> float:

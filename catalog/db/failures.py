@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable
+from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable, caused
 
 # MySQL and MariaDB number their errors alike; SQLite's are its primary result codes, negated
 # here so that the two cannot meet.
@@ -101,7 +101,7 @@ def refusal_for(error: Exception) -> CatalogError | None:
     if isinstance(error, PoolTimeout):
         return DatabaseBusy("No database connection came free in time.")
     if isinstance(error, TimeoutError):
-        return DatabaseUnavailable("The database did not answer in time.")
+        return did_not_answer()
     if not isinstance(error, DBAPIError):
         return DatabaseUnavailable() if is_lost(error) else None
     code = code_of(error)
@@ -112,6 +112,11 @@ def refusal_for(error: Exception) -> CatalogError | None:
     if code in _UNAVAILABLE or error.connection_invalidated:
         return DatabaseUnavailable()
     return None
+
+
+def did_not_answer() -> DatabaseUnavailable:
+    """Return the refusal of a request whose time is over, with that as its cause for the log."""
+    return caused(DatabaseUnavailable("The database did not answer in time."), TimeoutError())
 
 
 @contextmanager

@@ -87,8 +87,8 @@ def refusal_of(error: Exception) -> CatalogError:
         _log.error("request_failed", exc_info=error)
         return errors.InternalError()
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        cause = repr(error.__cause__) if error.__cause__ else None
-        left_out = _refusals.admit((error.slug, (cause or error.detail)[:_CAUSE_CHARACTERS]))
+        cause = repr(error.__cause__) if error.__cause__ else error.detail
+        left_out = _refusals.admit((error.slug, cause[:_CAUSE_CHARACTERS]))
         if left_out is not None:
             _log.warning("request_refused", code=error.slug, cause=cause, left_out=left_out)
     return error

@@ -19,6 +19,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
+from catalog.db.failures import did_not_answer
 from catalog.errors import DatabaseUnavailable, Overloaded, copy_of
 from catalog.http.conditional import etag_of
 from catalog.http.pagination import Cursors, Place, link_headers
@@ -106,7 +107,7 @@ class Joined(Generic[T]):
             if future.done():
                 continue
             if until <= now:
-                future.set_exception(DatabaseUnavailable("The database did not answer in time."))
+                future.set_exception(did_not_answer())
             else:
                 following = min(following, until)
         if following < math.inf:

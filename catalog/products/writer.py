@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context, copy_context
 from typing import Generic, NamedTuple, TypeVar
 
+from catalog.db.failures import did_not_answer
 from catalog.errors import (
     CatalogError,
     DatabaseBusy,
-    DatabaseUnavailable,
     KeyInUse,
     Unavailable,
     copy_of,
@@ -164,7 +164,7 @@ class Writer(Generic[W, R]):
 def _give_up(batch: Sequence[_Waiting[W, R]]) -> None:
     """Tell those who still wait that their time is over; their writes may be done all the same."""
     for waiting in batch:
-        _settle(waiting, DatabaseUnavailable("The database did not answer in time."))
+        _settle(waiting, did_not_answer())
 
 
 def _is_given_up(waiting: _Waiting[W, R]) -> bool:
