@@ -6,6 +6,7 @@ Both come and go in pieces of any size, and only as much is held as one line may
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from io import StringIO
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +27,16 @@ from catalog.products.schemas import ProductCreate, ProductRead
 
 MAX_LINE_BYTES = 256 * 1024
 """Of one product; more than the longest one has, were every character of it escaped."""
+
+LONG_LINE = 8 * 1024
+"""Bytes or characters of a line beyond which it is parsed in a thread: a hostile one of
+``MAX_LINE_BYTES`` takes 0.2 s."""
+
+MAX_COLUMNS = 100
+"""Of a CSV header, which is no long line either; a product has eight."""
+
+_BLANK_LINES = 1000
+"""Lines in a row that are read over at a time."""
 
 WRITABLE = frozenset(ProductCreate.model_fields)
 READ_ONLY = frozenset(ProductRead.model_fields) - WRITABLE
@@ -67,6 +78,10 @@ def rendered(faults: Iterable[LineFault]) -> list[dict[str, Any]]:
 Parsed = Draft | list[LineFault]
 """What a line turned out to be."""
 
+Found = Parsed | None | Callable[[], Parsed | None]
+"""The next line of a text: parsed, or None if it is read over; or a call that parses it, too slow
+for the event loop."""
+
 
 class Reader(Protocol):
     """Reads one text, piece by piece.
@@ -77,8 +92,12 @@ class Reader(Protocol):
 
     line: int
 
-    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Parsed]:
+    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
         """What the lines are that the piece completes.
+
+        Each step takes a few milliseconds at most if pieces have no more than some 64 KiB, so that
+        the caller can let others use the event loop between two of them. The work of all steps
+        together grows with the text's size alone, however it is cut into pieces.
 
         Raises:
             LinesInvalid: nothing of the text can be read.
@@ -141,6 +160,11 @@ def _validated(members: Any, line: int) -> Parsed:
     """A draft by the schema, or what it finds wrong."""
     if isinstance(members, dict):
         members = {name: value for name, value in members.items() if name not in READ_ONLY}
+        if len(members) > MAX_FIELD_ERRORS:
+            # The schema would name them all before the first few are picked.
+            unknown = [name for name in members if name not in WRITABLE]
+            for name in unknown[MAX_FIELD_ERRORS:]:
+                del members[name]
     try:
         product = ProductCreate.model_validate(members)
     except ValidationError as error:
@@ -163,41 +187,54 @@ class NdjsonReader:
 
     def __init__(self) -> None:
         self.line = 0
-        self._rest = b""
+        # The beginning of a line, as it came.
+        self._rest: list[bytes] = []
+        self._rest_size = 0
         # In a line that is too long: nothing of it is kept.
         self._skips = False
 
-    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Parsed]:
+    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
         """As ``Reader.read``."""
-        lines = (self._rest + piece).split(b"\n")
-        self._rest = b"" if is_last else lines.pop()
+        lines = piece.split(b"\n")
+        rest = [] if is_last else [lines.pop()]
+        if lines:
+            # Only the piece is searched, so that many small ones take no longer than a large one.
+            lines[0] = b"".join([*self._rest, lines[0]])
+            self._rest, self._rest_size = [], 0
         for line in lines:
             self.line += 1
-            draft = None if self._skips else _draft_of_line(line)
-            if draft is not None:
-                yield draft
-            elif self._skips or len(line) > MAX_LINE_BYTES:
+            if self._skips or len(line) > MAX_LINE_BYTES:
                 self._skips = False
                 yield _faults(self.line, _LINE_TOO_LONG)
-            elif line and not line.isspace():
-                yield self._examined(line)
-        if self._skips or len(self._rest) > MAX_LINE_BYTES:
-            self._skips, self._rest = True, b""
+            elif not line or line.isspace():
+                if self.line % _BLANK_LINES == 0:
+                    yield None
+            elif len(line) > LONG_LINE:
+                yield partial(_parsed_line, line, self.line)
+            else:
+                yield _parsed_line(line, self.line)
+        if not self._skips:
+            self._rest += rest
+            self._rest_size += sum(map(len, rest))
+        if self._rest_size > MAX_LINE_BYTES:
+            self._skips, self._rest, self._rest_size = True, [], 0
 
-    def _examined(self, line: bytes) -> Parsed:
-        try:
-            members = parse_json(line)
-        except MalformedRequest as error:
-            # Its words are about a body, of which this is the first and only line.
-            detail = error.detail.replace("The body", "The line").replace(" line 1,", "")
-            return _faults(self.line, MalformedRequest(detail))
-        return _validated(members, self.line)
+
+def _parsed_line(line: bytes, number: int) -> Parsed:
+    draft = _draft_of_line(line)
+    if draft is not None:
+        return draft
+    try:
+        members = parse_json(line)
+    except MalformedRequest as error:
+        # Its words are about a body, of which this is the first and only line.
+        detail = error.detail.replace("The body", "The line").replace(" line 1,", "")
+        return _faults(number, MalformedRequest(detail))
+    return _validated(members, number)
 
 
 def _draft_of_line(line: bytes) -> Draft | None:
     """A draft, if the line is as plain as most; None otherwise, whether it is valid or not."""
-    if len(line) > MAX_LINE_BYTES:
-        return None
     try:
         members = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -269,6 +306,9 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _NOT_CSV = MalformedRequest("The line is not CSV as RFC 4180 describes it.")
 _NOT_UTF_8 = MalformedRequest("The line is not UTF-8.")
+_HEADER_TOO_LONG = InvalidRequest(
+    f"A header may have {MAX_COLUMNS} columns and {LONG_LINE:,} characters."
+)
 
 _KNOWN = WRITABLE | READ_ONLY
 _TEXTS = {"name", "description"}
@@ -293,6 +333,15 @@ def unguarded(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" and _GUARDED.match(cell, 1) else cell
 
 
+# A record up to its last "\n", as csv.reader takes it when it is fed line by line: cells with
+# commas between them, and after the last one whatever is left of that line, which it refuses if it
+# is more than "\r". Does not match while a quoted cell is open at the end of the text.
+_CELL = r'(?>"[^"]*+(?:""[^"]*+)*+"|[^",\r\n][^,\r\n]*+|(?!"))'
+_RECORD = re.compile(rf"{_CELL}(?:,{_CELL})*+(?!,)[^\n]*+\n")
+_RECORDS = re.compile(rf"(?:\r*+\n){{1,{_BLANK_LINES}}}+|{_RECORD.pattern}|(?s:.++)")
+"""Finds the records of a text, blank lines in a row as one, and at last what is no whole one."""
+
+
 class CsvReader:
     """Records under a header; a record may have line breaks in quoted cells.
 
@@ -304,17 +353,23 @@ class CsvReader:
         self.line = 0
         # Whole lines before the rest, which is the beginning of a record.
         self._line = 0
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._rest_size = 0
+        self._enough = len(_BYTE_ORDER_MARK)
         self._has_begun = False
         self._too_long: _TooLong | None = None
 
-    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Parsed]:
+    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
         """As ``Reader.read``; the header is no product."""
-        data = self._rest + piece
+        self._rest.append(piece)
+        self._rest_size += len(piece)
+        # The beginning of a record is looked at again when as much has come as there was, so that
+        # a record in many small pieces takes no longer than one in a large piece.
+        if self._rest_size < self._enough and not is_last:
+            return
+        data = b"".join(self._rest)
+        self._keep(b"")
         if not self._has_begun:
-            if len(data) < len(_BYTE_ORDER_MARK) and not is_last:
-                self._rest = data
-                return
             self._has_begun = True
             data = data.removeprefix(_BYTE_ORDER_MARK)
         if self._too_long is not None:
@@ -327,41 +382,61 @@ class CsvReader:
             yield self._refused(began, _LINE_TOO_LONG)
             self._too_long, data = None, rest or b""
         yield from self._read_records(data, is_last=is_last)
-        if len(self._rest) > MAX_LINE_BYTES:
-            self._too_long, self._rest = _TooLong(self._rest), b""
+        if self._rest_size > MAX_LINE_BYTES:
+            self._too_long = _TooLong(b"".join(self._rest))
+            self._keep(b"")
         if is_last and self._columns is None:
             self._refused(1, InvalidRequest("There is no header."))
 
-    def _read_records(self, data: bytes, *, is_last: bool) -> Iterator[Parsed]:
+    def _keep(self, rest: bytes) -> None:
+        self._rest, self._rest_size = [rest], len(rest)
+        self._enough = min(2 * len(rest), MAX_LINE_BYTES + 1)
+
+    def _read_records(self, data: bytes, *, is_last: bool) -> Iterator[Found]:
         """Read the whole records in the data, and keep the rest."""
         end = len(data) if is_last else data.rfind(b"\n") + 1
-        lines, is_damaged = _decoded_lines(data[:end])
-        may_be_too_long = len(data) > MAX_LINE_BYTES
-        reader = csv.reader(_fed(lines, is_last=is_last), strict=True)
-        while True:
-            began = reader.line_num
-            line = self._line + began + 1
+        text, is_damaged = _decoded(data[:end])
+        records = _RECORDS.findall(text)
+        rest = data[end:]
+        if records and not is_last and not _RECORD.fullmatch(records[-1]):
+            rest = _encoded(records.pop()) + rest
+        # Long ones are looked at by themselves.
+        short = [record if len(record) <= LONG_LINE else "\n" for record in records]
+        reader = csv.reader(short, strict=True)
+        for record in records:
+            line = self._line + 1
+            self._line += record.count("\n")
+            self.line = self._line if record.endswith("\n") else self._line + 1
             try:
                 cells = next(reader)
-            except (StopIteration, _Unfinished):
-                break
             except csv.Error:
-                self.line = self._line + reader.line_num
                 yield self._refused(line, _NOT_CSV)
                 continue
-            self.line = self._line + reader.line_num
-            if may_be_too_long and len(_encoded(lines[began : reader.line_num])) > MAX_LINE_BYTES:
-                yield self._refused(line, _LINE_TOO_LONG)
+            if len(record) > LONG_LINE:
+                if self._columns is None:
+                    self._refused(line, _HEADER_TOO_LONG)
+                yield partial(self._parsed_long, record, line, is_damaged=is_damaged)
             elif is_damaged and not _is_unicode(cells):
                 yield self._refused(line, _NOT_UTF_8)
             elif not cells:
-                continue
+                yield None
             elif self._columns is None:
                 self._columns = _Columns(cells, line)
             else:
                 yield self._columns.parse(cells, line)
-        self._line += began
-        self._rest = _encoded(lines[began:]) + data[end:]
+        self._keep(rest)
+
+    def _parsed_long(self, record: str, line: int, *, is_damaged: bool) -> Parsed | None:
+        if len(record) > MAX_LINE_BYTES or len(_encoded(record)) > MAX_LINE_BYTES:
+            return self._refused(line, _LINE_TOO_LONG)
+        try:
+            cells = next(csv.reader([record], strict=True))
+        except csv.Error:
+            return self._refused(line, _NOT_CSV)
+        if is_damaged and not _is_unicode(cells):
+            return self._refused(line, _NOT_UTF_8)
+        assert self._columns is not None  # noqa: S101 (a long line is no header; tells mypy)
+        return self._columns.parse(cells, line) if cells else None
 
     def _refused(self, line: int, error: CatalogError) -> list[LineFault]:
         """What is wrong with a line; without a header, with all of them."""
@@ -369,6 +444,10 @@ class CsvReader:
         if self._columns is None:
             raise _header_refused(faults)
         return faults
+
+
+# From outside quoted cells to behind the first line that ends outside of them.
+_TO_END = re.compile(rb'(?:[^"\n]*+"[^"]*+")*+[^"\n]*+\n')
 
 
 class _TooLong:
@@ -382,43 +461,31 @@ class _TooLong:
 
     def __init__(self, start: bytes) -> None:
         self.lines = start.count(b"\n")
-        self._quotes = start.count(b'"')
+        self._is_quoted = start.count(b'"') % 2 == 1
 
     def read(self, data: bytes) -> bytes | None:
         """What follows the record; None while it goes on."""
-        start = 0
-        while (end := data.find(b"\n", start) + 1) > 0:
-            self.lines += 1
-            self._quotes += data.count(b'"', start, end)
-            start = end
-            if self._quotes % 2 == 0:
-                return data[end:]
-        self._quotes += data.count(b'"', start)
-        return None
+        # Behind the quote that closes the cell, if one is open.
+        start = data.find(b'"') + 1 if self._is_quoted else 0
+        found = _TO_END.match(data, start) if start or not self._is_quoted else None
+        if found is None:
+            self.lines += data.count(b"\n")
+            self._is_quoted ^= data.count(b'"') % 2 == 1
+            return None
+        self.lines += data.count(b"\n", 0, found.end())
+        return data[found.end() :]
 
 
-class _Unfinished(Exception):
-    """A record goes on behind the lines that are there."""
-
-
-def _fed(lines: list[str], *, is_last: bool) -> Iterator[str]:
-    yield from lines
-    if not is_last:
-        raise _Unfinished
-
-
-def _decoded_lines(data: bytes) -> tuple[list[str], bool]:
-    """Lines with their ends, and whether some of it was not UTF-8 and stands there escaped."""
+def _decoded(data: bytes) -> tuple[str, bool]:
+    """Text, and whether some of it was not UTF-8 and stands there escaped."""
     try:
-        text, is_damaged = data.decode(), False
+        return data.decode(), False
     except UnicodeDecodeError:
-        text, is_damaged = data.decode(errors="surrogateescape"), True
-    # Unlike str.splitlines, this divides at nothing but "\n".
-    return list(StringIO(text)), is_damaged
+        return data.decode(errors="surrogateescape"), True
 
 
-def _encoded(lines: Sequence[str]) -> bytes:
-    return "".join(lines).encode(errors="surrogateescape")
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
 
 
 def _is_unicode(cells: Sequence[str]) -> bool:
@@ -437,10 +504,13 @@ class _Columns:
         line: where they stand.
 
     Raises:
-        LinesInvalid: there is an unknown one, a needed one is missing, or one is there twice.
+        LinesInvalid: there are too many, one is unknown or there twice, or a needed one is
+            missing.
     """
 
     def __init__(self, header: Sequence[str], line: int) -> None:
+        if len(header) > MAX_COLUMNS:
+            raise _header_refused(_faults(line, _HEADER_TOO_LONG))
         faults = [
             LineFault(line, InvalidRequest.slug, message, json_pointer([name])[:200])
             for message, names in (

@@ -22,6 +22,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from tempfile import TemporaryFile
+from time import monotonic
 from typing import IO, Any, NamedTuple
 
 import orjson
@@ -68,7 +69,7 @@ MAX_EXPORTS = 64
 and everybody may ask for an export."""
 
 _TURN_SECONDS = 0.005
-_LOOK_AT_CLOCK_EVERY = 32
+"""Longest work on the event loop before others have their turn, one step of it aside."""
 
 
 class Places:
@@ -189,39 +190,44 @@ async def _chunks(
     pieces: AsyncIterable[bytes], reader: Reader, imported: Imported
 ) -> AsyncGenerator[Chunk, None]:
     """The valid products of a text; what is wrong with the others is noted."""
-    clock = asyncio.get_running_loop().time
-    turn_ends = clock() + _TURN_SECONDS
+    turn_ends = monotonic() + _TURN_SECONDS
     drafts: list[Draft] = []
     characters = 0
-    seen = 0
     async for piece, is_last in _gathered(pieces):
-        for parsed in reader.read(piece, is_last=is_last):
+        for found in reader.read(piece, is_last=is_last):
+            parsed = await asyncio.to_thread(found) if callable(found) else found
             if isinstance(parsed, Draft):
                 drafts.append(parsed)
                 characters += len(parsed.name) + len(parsed.description or "")
                 if len(drafts) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
                     yield drafts, reader.line
                     drafts, characters = [], 0
-            else:
+            elif parsed is not None:
                 imported.failed += 1
                 imported.faults += parsed[: MAX_FAULTS - len(imported.faults)]
-            seen += 1
-            if seen % _LOOK_AT_CLOCK_EVERY == 0 and clock() > turn_ends:
+            if monotonic() > turn_ends:
                 await asyncio.sleep(0)
-                turn_ends = clock() + _TURN_SECONDS
+                turn_ends = monotonic() + _TURN_SECONDS
+        # A step that ends a piece without a line has its time, too.
+        if monotonic() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = monotonic() + _TURN_SECONDS
     yield drafts, reader.line
 
 
 async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
-    """Larger pieces, and whether each is the last one."""
+    """Pieces of about ``PIECE_BYTES`` each, and whether each is the last one."""
     parts: list[bytes] = []
     size = 0
     async for piece in pieces:
-        parts.append(piece)
-        size += len(piece)
-        if size >= PIECE_BYTES:
-            yield b"".join(parts), False
-            parts, size = [], 0
+        # One that is much larger would be one long step of the reader.
+        for start in range(0, len(piece), PIECE_BYTES):
+            part = piece[start : start + PIECE_BYTES]
+            parts.append(part)
+            size += len(part)
+            if size >= PIECE_BYTES:
+                yield b"".join(parts), False
+                parts, size = [], 0
     yield b"".join(parts), True
 
 

@@ -1,8 +1,10 @@
 """NDJSON and CSV: what goes out comes back, and lines are as strict as single requests."""
 
 import csv
+import gc
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from typing import Any
 
@@ -18,6 +20,7 @@ from catalog.http.strict_json import parse_json
 from catalog.products.formats import (
     CSV,
     FORMATS,
+    MAX_COLUMNS,
     MAX_LINE_BYTES,
     NDJSON,
     READ_ONLY,
@@ -25,12 +28,14 @@ from catalog.products.formats import (
     Format,
     LineFault,
     Parsed,
+    Reader,
     guarded,
     unguarded,
 )
 from catalog.products.models import MAX_PRICE
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import ProductCreate
+from tests.watchdog import MAX_PIECE_SECONDS
 
 DRAFT_FIELDS = ("name", "description", "price")
 
@@ -59,7 +64,9 @@ def parsed(form: Format, text: bytes, *, size: int = 1 << 16) -> list[Parsed]:
     """What a text is, that comes in pieces of a size."""
     reader = form.reader()
     found = [each for piece in pieces(text, size) for each in reader.read(piece)]
-    return found + list(reader.read(b"", is_last=True))
+    found += reader.read(b"", is_last=True)
+    told = [each() if callable(each) else each for each in found]
+    return [each for each in told if each is not None]
 
 
 def faults(form: Format, text: bytes, **options: Any) -> list[tuple[int, str, str | None]]:
@@ -295,6 +302,8 @@ class TestCsvReader:
             ("name,price\r\n".encode("utf-16"), [None]),
             (b'"name,price', [None]),
             (b"n" * 2 * MAX_LINE_BYTES, [None]),
+            (b"n" * 9000 + b",price\r\n", [None]),
+            (b"name," * (MAX_COLUMNS + 1) + b"\r\n", [None]),
         ],
     )
     def test_nothing_is_read_without_a_header(
@@ -321,6 +330,114 @@ class TestCsvReader:
 
         assert names(CSV, text) == ["first"]
         assert faults(CSV, text) == [(3, "body-too-large", None)]
+
+
+K = 1024
+HEADER = b"name,price\r\n"
+
+HOSTILE = {
+    "columns": (CSV, b"a," * 120_000 + b"\r\n"),
+    "same columns": (CSV, b"name," * 120_000 + b"\r\n"),
+    "cell of newlines": (CSV, HEADER + b'"' + b"\n" * 2560 * K),
+    "longest cells of newlines": (CSV, HEADER + (b'"' + b"\n" * 255 * K + b'",1\n') * 10),
+    "quotes": (CSV, HEADER + b'"' * 2560 * K),
+    "quoted newlines": (CSV, HEADER + b'"\n"' * 80 * K),
+    "returns": (CSV, HEADER + b"\r" * 2560 * K),
+    "one line": (CSV, HEADER + b"x" * 2560 * K),
+    "empty records": (CSV, HEADER + b"\n" * 2560 * K),
+    "damaged cells": (CSV, HEADER + (b",\xff" * 127 * K + b"\n") * 10),
+    "digits": (CSV, HEADER + (b"a,1." + b"1" * 255 * K + b"\n") * 10),
+    "NULs": (CSV, HEADER + b"\0" * 2560 * K),
+    "empty lines": (NDJSON, b"\n" * 2560 * K),
+    "blank lines": (NDJSON, b" \n" * 1280 * K),
+    "one line of JSON": (NDJSON, b"[" * 2560 * K),
+    "unknown fields": (NDJSON, b"{%b}\n" % b",".join(b'"%x":1' % n for n in range(24_000)) * 10),
+    "nested lists": (NDJSON, (b"[" + b"[]," * 80_000 + b"1]\n") * 10),
+    "shorter nested lists": (NDJSON, (b"[" + b"[]," * 2000 + b"1]\n") * 80),
+}
+"""Ten times as much as a line may have, in shapes that are work."""
+
+
+@pytest.fixture
+def frozen_garbage() -> Iterator[None]:
+    """Keep collections of all that the test session has made out of the steps."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen_garbage")
+class TestWork:
+    @pytest.mark.parametrize("size", [K, 64 * K])
+    @pytest.mark.parametrize("shape", HOSTILE)
+    def test_step_of_hostile_text_is_short(self, shape: str, size: int) -> None:
+        form, text = HOSTILE[shape]
+        reader = form.reader()
+
+        longest = longest_step(reader, [*pieces(text, size), b""])
+
+        assert longest < MAX_PIECE_SECONDS
+
+    def test_long_step_is_seen(self) -> None:
+        """Negative control: a piece that is not cut is one step."""
+        assert longest_step(NDJSON.reader(), [b"\n" * 16 * K * K, b""]) > MAX_PIECE_SECONDS
+
+    @pytest.mark.parametrize("text", [b"[", b'"', b"x"])
+    def test_single_bytes_are_not_looked_at_again(self, form: Format, text: bytes) -> None:
+        reader = form.reader()
+        begin = time.thread_time()
+
+        for _ in range(MAX_LINE_BYTES):
+            assert list(reader.read(text)) == []
+
+        # Each byte takes about a microsecond; with all before it, it would take some ten.
+        assert time.thread_time() - begin < 2
+
+    @given(
+        text=st.lists(
+            st.sampled_from([b'"', b'""', b",", b"\n", b"\r\n", b"\r", b"a", b"x,1\n", b"\xff"])
+        ).map(b"".join),
+        size=st.integers(1, 20),
+    )
+    def test_records_are_those_of_the_csv_module(self, text: bytes, size: int) -> None:
+        lines = [*StringIO(text.decode(errors="surrogateescape"))]
+        reader = csv.reader(lines, strict=True)
+        expected: list[int] = []
+        while reader.line_num < len(lines):
+            line = 2 + reader.line_num
+            try:
+                cells: list[str] | None = next(reader)
+            except csv.Error:
+                cells = None
+            if cells != []:
+                expected.append(line)
+
+        found = faults(CSV, HEADER + text, size=size)
+        count = len(expected) - len(names(CSV, HEADER + text, size=size))
+
+        assert {line for line, _, _ in found} <= set(expected)
+        assert len({line for line, _, _ in found}) == count
+
+
+def longest_step(reader: Reader, text: Sequence[bytes]) -> float:
+    """CPU seconds of the longest step on the event loop, until the text ends or is refused."""
+    longest = 0.0
+    for number, piece in enumerate(text, 1):
+        steps = reader.read(piece, is_last=number == len(text))
+        more = True
+        while more:
+            begin = time.thread_time()
+            try:
+                more = next(steps, END) is not END
+            except LinesInvalid:
+                return longest
+            finally:
+                longest = max(longest, time.thread_time() - begin)
+    return longest
+
+
+END = object()
 
 
 class TestCsvWriter:
