@@ -141,6 +141,7 @@ def _products(database: Database, settings: Settings) -> Products:
         patience=settings.database_pool_timeout,
         has_readers=pages.is_in_demand,
         limit=database.write_limit,
+        size_of=service.characters_of,
     )
     return Products(pages, creates, Feed(database))
 

@@ -18,7 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.app import create_app
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
+from catalog.http import problems
 from catalog.http.context import running
+from catalog.observability.debounce import Debounce
 from catalog.settings import Settings
 from tests import engines
 from tests.db.support import Open
@@ -105,6 +107,12 @@ def clean_environment() -> Iterator[None]:
             if ours and not name.startswith("CATALOG_TEST_"):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_refusals_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log the first refusal of each test, whatever was refused in the tests before."""
+    monkeypatch.setattr(problems, "_refusals", Debounce())
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from catalog.products.idempotency import key_of
 from catalog.products.models import Offer
 from catalog.products.schemas import PATH
 from catalog.products.service import Create, Written
+from catalog.products.words import text_of
 from catalog.products.writer import Writer
 
 
@@ -50,6 +51,8 @@ async def create(creates: Writer[Create, Written], offer: Offer, key: str | None
     Raises:
         CatalogError: as ``Writer.write``.
     """
+    # Here and not in the batch, where long texts of many requests would be one piece of work.
+    offer = offer._replace(words=text_of(offer.name, offer.description))
     if key is None:
         created = await creates.write(Create(offer))
     else:

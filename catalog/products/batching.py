@@ -34,7 +34,15 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
-def take_batch(line: deque[W], most: int, *, patience: float, reason: Shed) -> list[W]:
+def take_batch(
+    line: deque[W],
+    most: int,
+    *,
+    patience: float,
+    reason: Shed,
+    size_of: Callable[[W], int] = lambda _: 0,
+    max_size: int = 0,
+) -> list[W]:
     """Those who wait longest; without whom has gone, and who has waited for too long.
 
     Args:
@@ -42,10 +50,16 @@ def take_batch(line: deque[W], most: int, *, patience: float, reason: Shed) -> l
         most: how many.
         patience: seconds; who has waited longer is told so.
         reason: what that counts as.
+        size_of: tells how much work one of them is.
+        max_size: of all that are taken, unless it is one alone.
     """
+    size = 0
     began_after = asyncio.get_running_loop().time() - patience
     batch: list[W] = []
     while line and len(batch) < most:
+        size += size_of(line[0])
+        if batch and size > max_size:
+            break
         waiting = line.popleft()
         if waiting.outcome.done():
             continue

@@ -245,6 +245,12 @@ class Create(NamedTuple):
     key: Key | None = None
 
 
+def characters_of(create: Create) -> int:
+    """Tell how much text a create writes: the product's and its words."""
+    name, description, _, _, _, words = create.offer
+    return len(name) + len(description or "") + len(words or "")
+
+
 class Written(NamedTuple):
     """What a write has done.
 

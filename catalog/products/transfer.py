@@ -40,8 +40,9 @@ from catalog.products.queries import Position, Selection
 from catalog.products.words import text_of
 
 CHUNK_ROWS = 2000
-CHUNK_CHARACTERS = 500_000
-"""What is written in one transaction at most; fewer products if they are long."""
+CHUNK_CHARACTERS = 250_000
+"""What is written in one transaction at most; fewer products if they are long. To write that many
+down as SQL keeps the event loop for some ten milliseconds."""
 
 CHUNKS_AT_ONCE = 2
 """Of one import, where the engine has more than one writer; they are committed in order."""
@@ -243,6 +244,18 @@ class _Writing(NamedTuple):
     done: "asyncio.Task[None]"
 
 
+async def _offers_of(drafts: Sequence[Draft], owner_id: int) -> list[Offer]:
+    """Find the words of products, in turns of a few milliseconds."""
+    turn_ends = monotonic() + _TURN_SECONDS
+    offers = []
+    for draft in drafts:
+        offers.append(Offer(*draft, owner_id, words=text_of(draft.name, draft.description)))
+        if monotonic() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = monotonic() + _TURN_SECONDS
+    return offers
+
+
 async def _import_in_chunks(
     database: Database, chunks: AsyncIterator[Chunk], imported: Imported, *, owner_id: int
 ) -> None:
@@ -269,10 +282,7 @@ async def _import_in_chunks(
         try:
             async for drafts, line in chunks:
                 # Their words are found while the database is still busy with the chunks before.
-                offers = [
-                    Offer(*draft, owner_id, words=text_of(draft.name, draft.description))
-                    for draft in drafts
-                ]
+                offers = await _offers_of(drafts, owner_id)
                 while len(writing) >= min(CHUNKS_AT_ONCE, database.max_bulk_writers):
                     await writing.popleft().done
                 before = writing[-1] if writing else None
@@ -350,7 +360,7 @@ async def _create_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) 
     at = now()
     chunks = []
     async for drafts in spool.chunks():
-        offers = [Offer(*draft, owner_id) for draft in drafts]
+        offers = await _offers_of(drafts, owner_id)
         chunks.append(await service.insert_unlogged(session, offers, at=at))
         renew_deadline(session)
     last = ChangeId(0)

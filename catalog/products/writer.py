@@ -32,6 +32,10 @@ R = TypeVar("R")
 MAX_BATCH = 256
 """Writes in one transaction."""
 
+MAX_BATCH_SIZE = 250_000
+"""Characters in one transaction, unless it is a write alone: to write more of them down as SQL
+would keep the event loop for more than some ten milliseconds."""
+
 REST_SECONDS = 0.02
 """From a batch of several to the next one, while pages are read."""
 
@@ -57,6 +61,7 @@ class Writer(Generic[W, R]):
         has_readers: whether many have read since the last batch.
         limit: seconds after which a write is told that there is no answer, waiting included; what
             is under way then is not broken off.
+        size_of: tells how many characters a write has, roughly.
     """
 
     def __init__(
@@ -65,10 +70,12 @@ class Writer(Generic[W, R]):
         patience: float,
         has_readers: Callable[[], bool] = lambda: False,
         limit: float = math.inf,
+        size_of: Callable[[W], int] = lambda _: 0,
     ) -> None:
         self._commit = commit
         self._patience = patience
         self._limit = limit
+        self._size_of = size_of
         self._has_readers = has_readers
         self._rest_until = 0.0
         self._waiting: deque[_Waiting[W, R]] = deque()
@@ -138,7 +145,14 @@ class Writer(Generic[W, R]):
         rest = self._rest_until - asyncio.get_running_loop().time()
         if rest > 0 and self._waiting and self._has_readers():
             await asyncio.sleep(rest)
-        return take_batch(self._waiting, MAX_BATCH, patience=self._patience, reason="creates")
+        return take_batch(
+            self._waiting,
+            MAX_BATCH,
+            patience=self._patience,
+            reason="creates",
+            size_of=lambda waiting: self._size_of(waiting.write),
+            max_size=MAX_BATCH_SIZE,
+        )
 
     async def _do(self, batch: list[_Waiting[W, R]], *, alone: bool = False) -> None:
         try:

@@ -145,7 +145,10 @@ def _lines_of(form: Format, pieces: Sequence[bytes]) -> object:
     found: list[Parsed] = []
     try:
         for number, piece in enumerate(pieces):
-            found += reader.read(piece, is_last=number == len(pieces) - 1)
+            for line in reader.read(piece, is_last=number == len(pieces) - 1):
+                parsed = line() if callable(line) else line
+                if parsed is not None:
+                    found.append(parsed)
     except LinesInvalid as error:
         return error.detail, error.members
     for each in found:
