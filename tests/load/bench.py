@@ -159,7 +159,7 @@ async def measure(
             results.facts.append(f"others used {others:.0%} of the machine when it began")
             _say(results.facts[-1])
         if set(options.workloads) - {"size"}:
-            contestants = await _start(stack, ring, options)
+            contestants = await _start(stack, ring, options, server)
             results.facts += [_weigh(contestants), await _idle(contestants)]
             results.titles = {each.name: each.title for each in contestants.values()}
             await Bench(options, contestants, results, folder).run()
@@ -167,7 +167,9 @@ async def measure(
             await _compare_sizes(options, server, ring, results)
 
 
-async def _start(stack: AsyncExitStack, ring: Ring, options: Options) -> dict[str, Contestant]:
+async def _start(
+    stack: AsyncExitStack, ring: Ring, options: Options, server: Server
+) -> dict[str, Contestant]:
     """Fill the database and start all contestants."""
     await _fill(ring, options.products)
     _say("Starting the servers")
@@ -177,10 +179,13 @@ async def _start(stack: AsyncExitStack, ring: Ring, options: Options) -> dict[st
         front = await stack.enter_async_context(ring.behind_nginx(catalog))
         found = [front, catalog]
     if options.earlier is not None:
-        earlier = await stack.enter_async_context(ring.catalog(options.earlier))
+        # Its schema may be another one.
+        url = await stack.enter_async_context(server.another_database())
+        own = replace(ring, database=url, checkout=options.earlier)
+        await _fill(own, options.products)
+        earlier = await stack.enter_async_context(own.catalog())
         if nginx_version():
-            behind = ring.behind_nginx(earlier, options.earlier)
-            found.append(await stack.enter_async_context(behind))
+            found.append(await stack.enter_async_context(own.behind_nginx(earlier)))
         found.append(earlier)
     for name in options.peers:
         found.append(await stack.enter_async_context(ring.peer(name)))

@@ -177,12 +177,19 @@ class Ring:
         secret: what tokens are signed with.
         peers_python: the interpreter with the peers' packages.
         folder: for logs.
+        checkout: a clone of another release of the service that is set up; None for this one.
     """
 
     database: URL
     secret: str
     peers_python: str
     folder: Path
+    checkout: Path | None = None
+
+    @property
+    def python(self) -> str:
+        """The interpreter with the service's packages."""
+        return sys.executable if self.checkout is None else f"{self.checkout}/.venv/bin/python"
 
     def environment(self) -> dict[str, str]:
         """The service's; no limit interferes, and tokens last."""
@@ -209,52 +216,40 @@ class Ring:
             click.ClickException: it failed; what it said is above.
         """
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "catalog", *command),
+            *(self.python, "-m", "catalog", *command),
             env=self.environment(),
+            cwd=self.checkout,
             stdout=asyncio.subprocess.DEVNULL,
         )
         if await process.wait():
             raise click.ClickException(f"catalog {command[0]} failed.")
 
     @asynccontextmanager
-    async def catalog(self, checkout: Path | None = None) -> AsyncIterator[Contestant]:
-        """Run the service.
-
-        Args:
-            checkout: a clone of another release that is set up; None for this one.
-        """
+    async def catalog(self) -> AsyncIterator[Contestant]:
+        """Run the service."""
         command = "catalog serve --bind 127.0.0.1:{port} --workers {workers}"
-        name, title, python = CATALOG, "the service", sys.executable
-        if checkout is not None:
+        name, title = CATALOG, "the service"
+        if self.checkout is not None:
             name, title = EARLIER, "an earlier release"
-            python = str(checkout / ".venv" / "bin" / "python")
-        async with self._serving(python, command, name, self.environment(), folder=checkout) as (
-            pid,
-            url,
-        ):
+        async with self._serving(
+            self.python, command, name, self.environment(), folder=self.checkout
+        ) as (pid, url):
             yield Contestant(name, title, url, (pid,))
 
     @asynccontextmanager
-    async def behind_nginx(
-        self, catalog: Contestant, checkout: Path | None = None
-    ) -> AsyncIterator[Contestant]:
-        """Run nginx before the service, with the configuration that is shipped.
-
-        Args:
-            catalog: the service.
-            checkout: whose configuration; None for the one of this release.
-        """
+    async def behind_nginx(self, catalog: Contestant) -> AsyncIterator[Contestant]:
+        """Run nginx before the service, with the configuration that is shipped."""
         with own_folder() as folder:
             port = _free_port()
             certify(folder)
             edit = partial(_as_shipped, tls=listener(folder, port))
-            shipped = SHIPPED if checkout is None else checkout / "docker" / "nginx"
+            shipped = self.checkout / "docker" / "nginx" if self.checkout else SHIPPED
             async with nginx(catalog.url, edit=edit, shipped=shipped) as front:
                 pid = int((front.folder / "nginx.pid").read_text())
                 if has_njs():
                     await front.caching()
                 yield Contestant(
-                    BEHIND_NGINX if checkout is None else EARLIER_BEHIND_NGINX,
+                    EARLIER_BEHIND_NGINX if self.checkout else BEHIND_NGINX,
                     f"{catalog.title}, through nginx",
                     front.url,
                     (pid, *catalog.pids),
