@@ -169,7 +169,9 @@ class _Result:
     def __init__(self, max_bytes: int = sys.maxsize) -> None:
         self.texts: list[bytes] = []
         self._max_bytes = max_bytes
-        self._bytes = 0
+        self._received = 0
+        # Of the present statement's texts; only counted once so much has come that it may matter.
+        self._bytes: int | None = None
         self.is_over = False
         self._rest = b""
         # The number of columns comes first, then the columns, and behind them the rows.
@@ -185,6 +187,9 @@ class _Result:
         if not piece:
             raise OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server")
         data = self._rest + piece if self._rest else piece
+        self._received += len(piece)
+        if self._bytes is None and self._received > self._max_bytes:
+            self._bytes = self._present_bytes()
         start, end = 0, len(data)
         while end - start >= 4:
             size = data[start] | data[start + 1] << 8 | data[start + 2] << 16
@@ -207,14 +212,28 @@ class _Result:
                 self._is_at_rows = True
             elif self._is_at_rows:
                 text = _value(data, begin)
-                if not text:
-                    self._bytes = 0
-                elif self._bytes > self._max_bytes:
-                    continue
-                self._bytes += len(text)
-                self.texts.append(text)
+                if self._bytes is None or self._fits(text):
+                    self.texts.append(text)
         self._rest = data[start:]
         return False
+
+    def _present_bytes(self) -> int:
+        size = 0
+        for text in reversed(self.texts):
+            if not text:
+                break
+            size += len(text)
+        return size
+
+    def _fits(self, text: bytes) -> bool:
+        """Count a text, and tell whether it is kept: all up to the one that goes beyond."""
+        assert self._bytes is not None  # noqa: S101 (asked only then; tells mypy)
+        if not text:
+            self._bytes = 0
+            return True
+        fits = self._bytes <= self._max_bytes
+        self._bytes += len(text)
+        return fits
 
 
 def _value(data: bytes, place: int) -> bytes:

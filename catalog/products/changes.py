@@ -31,7 +31,7 @@ from sqlalchemy.orm import aliased
 
 from catalog.db.columns import Id, Timestamp, now, rfc3339
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
-from catalog.errors import CatalogError, ChangesGone
+from catalog.errors import CatalogError, ChangesGone, DatabaseUnavailable
 from catalog.products import queries
 from catalog.products.models import (
     ChangeCounter,
@@ -205,13 +205,29 @@ async def _take(session: AsyncSession, count: int) -> ChangeId:
     values = {"count": count, "token": token}
     if connection.dialect.name == "sqlite":
         result = await connection.execute(_TAKE_RETURNING, values)
-        return ChangeId(result.scalar_one(), token)
-    return ChangeId((await connection.execute(_TAKE, values)).lastrowid, token)
+        position = result.scalar_one_or_none()
+    else:
+        position = (await connection.execute(_TAKE, values)).lastrowid
+    if not position:
+        raise no_counter()
+    return ChangeId(position, token)
 
 
 async def current_change(connection: AsyncConnection | AsyncSession) -> ChangeId:
-    """The last committed change; position 0 before the first."""
-    return ChangeId(*(await connection.execute(_HEAD)).one())
+    """Return the last committed change; position 0 before the first.
+
+    Raises:
+        DatabaseUnavailable: as ``no_counter`` says.
+    """
+    row = (await connection.execute(_HEAD)).one_or_none()
+    if row is None:
+        raise no_counter()
+    return ChangeId(*row)
+
+
+def no_counter() -> DatabaseUnavailable:
+    """Return the refusal while the counter has no row, as in the middle of a restore."""
+    return DatabaseUnavailable("The database is incomplete: it has no counter of changes.")
 
 
 async def at_position(

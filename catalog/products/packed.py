@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.texts import Question, read_texts
 from catalog.products import queries
+from catalog.products.changes import no_counter
 from catalog.products.models import ChangeCounter, ChangeId, Product
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import Sort
@@ -57,8 +58,10 @@ async def read_pages(connection: AsyncConnection, pages: Sequence[Question]) -> 
     Of more than ``queries.PAGE_BYTES`` only as many as fit, and one more.
     """
     max_bytes = queries.PAGE_BYTES
-    (change,), *found = await read_texts(connection, _CHANGE, *pages, max_bytes=max_bytes)
-    return [Packed(ChangeId.parse(change.decode()), texts) for texts in found]
+    counted, *found = await read_texts(connection, _CHANGE, *pages, max_bytes=max_bytes)
+    if not counted:
+        raise no_counter()
+    return [Packed(ChangeId.parse(counted[0].decode()), texts) for texts in found]
 
 
 class Packed:

@@ -8,7 +8,7 @@ import time
 
 import atheris
 
-BASE_SECONDS = 0.1
+BASE_SECONDS = 0.3
 SECONDS_PER_BYTE = 0.2 / 65_536
 """CPU time that one input may take: counting coverage makes plain Python several times slower."""
 

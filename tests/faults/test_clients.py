@@ -133,6 +133,8 @@ class Victims:
         self.failures, self.samples = report.failures, report.samples
 
 
+GAUGE_PATIENCE_SECONDS = 5
+
 SLOW = [
     ("heads", "nginx"),
     ("stalled_bodies", "nginx"),
@@ -143,12 +145,17 @@ SLOW = [
 ]
 
 
+SLOW_IN_SHORT = [("heads", "nginx"), ("bodies", "straight")]
+
+
 @needs_cache
 class TestSlowClients:
     @pytest.mark.parametrize(("kind", "way"), SLOW)
     async def test_slow_clients_are_dropped_and_harm_no_others(
         self, running: Site, scale: Scale, figures: Figures, kind: str, way: str
     ) -> None:
+        if scale.name == "short" and (kind, way) not in SLOW_IN_SHORT:
+            pytest.skip("takes up to half a minute: in the full run only")
         url = running.nginx.url if way == "nginx" else running.service.url
         rounds = 1 if scale.name == "short" else 3
         patience = READER_SECONDS if kind == "readers" else DROP_SECONDS
@@ -243,7 +250,10 @@ class TestVanishingClients:
         assert victims.failures == 0, "\n".join(victims.samples)
         assert not running.service.logged("event_loop_error")
         assert running.service.text == ""
-        assert (await running.numbers()).total("http_requests_in_progress") <= 2
+        # Each worker tells it twice a second, so it may be of a moment ago.
+        async with asyncio.timeout(GAUGE_PATIENCE_SECONDS):
+            while (await running.numbers()).total("http_requests_in_progress") > 2:
+                await asyncio.sleep(0.2)
 
 
 @needs_cache

@@ -403,3 +403,25 @@ class TestEngines:
         logged = {each["position"]: each["id"] for each in await followed(anyone, limit=7)}
         assert logged == told
         assert sorted(logged) == [*range(1, 61)]
+
+
+class TestIncompleteDatabase:
+    async def test_counter_without_a_row_is_unavailable(
+        self, database: Database, ada: Caller
+    ) -> None:
+        await ada.offer("Lamp")
+
+        async def empty(session: AsyncSession) -> None:
+            await session.execute(text("DELETE FROM change_counter"))
+
+        await database.transaction(empty)
+
+        asked = [
+            await ada.get("/api/products"),
+            await ada.get("/api/products/my"),
+            await ada.get("/api/products/1"),
+            await ada.get(f"{PATH}?since=0"),
+            await ada.offer("Rug"),
+            await ada.delete(1),
+        ]
+        assert [problem_of(answer) for answer in asked] == [(503, "database-unavailable")] * 6
