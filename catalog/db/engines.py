@@ -6,6 +6,7 @@ import sqlite3
 import ssl
 import struct
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -327,22 +328,18 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
             raise aiomysql.OperationalError(CR.CR_SERVER_GONE_ERROR, repr(error)) from error
 
     async def _read_query_result(self, unbuffered: bool = False) -> None:
+        await self._translated(super()._read_query_result(unbuffered))
+
+    async def _read_ok_packet(self) -> None:
+        await self._translated(super()._read_ok_packet())
+
+    async def _translated(self, reading: Awaitable[None]) -> None:
         try:
-            await super()._read_query_result(unbuffered)
+            await reading
         except _FAULTS as error:
             raise self._lost(error) from error
         except aiomysql.InternalError as error:
             # Without a number it is the driver's: packets that are not those that are expected.
-            if isinstance(error.args[0], int):
-                raise
-            raise self._lost(error) from error
-
-    async def _read_ok_packet(self) -> None:
-        try:
-            await super()._read_ok_packet()
-        except _FAULTS as error:
-            raise self._lost(error) from error
-        except aiomysql.InternalError as error:
             if isinstance(error.args[0], int):
                 raise
             raise self._lost(error) from error
