@@ -17,7 +17,7 @@ Usage: ./build.sh <command> [arguments]
            arguments go to pytest:
            ./build.sh test --engine sqlite -k products
   faults   set up, then put the service to the test under faults: databases, processes,
-           clients and input that fail or attack; 6 minutes, or 2 hours with --full;
+           clients and input that fail or attack; some 7 minutes, or up to 2 hours with --full;
            other arguments go to pytest: ./build.sh faults -k database
   bench    set up, then measure the service beside its peers, which get a folder of
            their own, on a MySQL or MariaDB of its own or on one that you give:

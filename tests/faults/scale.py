@@ -8,7 +8,7 @@ class Scale:
     """How much each check does.
 
     Attributes:
-        name: ``short`` (all checks within 6 minutes) or ``full`` (within 2 hours).
+        name: ``short`` (all checks within some 7 minutes) or ``full`` (within 2 hours).
         acknowledgements: of writes, over all kills.
         kills: of the database and of processes, at random moments.
         worker_kills: of each worker, under load.
