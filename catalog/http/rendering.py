@@ -20,7 +20,7 @@ def json_response(
     """
     if isinstance(body, BaseModel):
         body = body.model_dump_json().encode()
-    # A write has been done, and its client is to hear of it.
+    # The write is done, and its client must get the answer.
     if request.method == "GET":
         running().buffers.admit(len(body))
     response = Response(body, status=status, content_type="application/json")

@@ -8,7 +8,7 @@ INTERVAL_SECONDS = 5.0
 """Between two lines of one kind."""
 
 MAX_KINDS = 256
-"""Kinds that are told apart; beyond it the one that was logged least recently is forgotten."""
+"""Distinct kinds kept; beyond it the least recently logged one is evicted."""
 
 
 class Debounce:

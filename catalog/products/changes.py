@@ -257,7 +257,7 @@ async def read_changes(
     limit: int,
     max_bytes: int = queries.PAGE_BYTES,
 ) -> Changes:
-    """What has happened after a change.
+    """Return the changes after one.
 
     A product is shown as it is now, or not at all when it is gone: later changes tell the rest.
 

@@ -177,7 +177,7 @@ class Feed:
             self._followers -= 1
 
     async def wait(self, *, since: ChangeId, limit: int, seconds: float) -> list[Entry]:
-        """What happens after a change, as soon as something does; nothing if nothing does.
+        """Return the changes after one as soon as there are any; none if the time ends first.
 
         Args:
             since: the change, at which the log ended a moment ago.
@@ -208,7 +208,7 @@ class Feed:
         return []
 
     async def follow(self, since: ChangeId) -> AsyncGenerator[Sequence[Entry], None]:
-        """What has happened after a change and what happens from now on, in order, once each.
+        """Yield the changes after one and all that follow, in order, once each.
 
         Yields:
             stretches of the log; an empty one when nothing has happened for a while.

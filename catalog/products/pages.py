@@ -52,7 +52,7 @@ class Joined(Generic[T]):
         read: reads it. It calls what it is given at the moment from which on it sees everything
             that has been committed: who asks later is not to share this one.
         when_idle: is called when nobody waits any more.
-        limit: seconds after which a caller is told that there is no answer, whichever read it
+        limit: seconds after which a caller gets DatabaseUnavailable, whichever read it
             waits for: the one under way may take its whole time before the next one begins.
     """
 
