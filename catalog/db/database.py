@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
 )
 
-from catalog.db.engines import DriverThreads, Purpose, create_engine
+from catalog.db.engines import DriverThreads, Purpose, create_engine, dispose_of
 from catalog.db.failures import code_of, is_lost, refusals, was_never_sent, worth_a_retry
 from catalog.errors import DatabaseBusy
 from catalog.settings import Settings
@@ -435,7 +435,7 @@ class Database:
             self._probe_engine,
             self._watch_engine,
         ):
-            await engine.dispose()
+            await dispose_of(engine)
         await self._threads.end(within=self.write_limit)
 
 

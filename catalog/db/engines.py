@@ -111,6 +111,21 @@ def create_engine(
     return engine
 
 
+async def dispose_of(engine: AsyncEngine) -> None:
+    """Close an engine's connections, those that are in use as soon as they come back.
+
+    SQLAlchemy's own ``dispose`` forgets the pool, and with it what comes back to it later, which
+    would stay open until it is garbage.
+    """
+
+    @event.listens_for(engine.sync_engine.pool, "checkin")
+    def _close(_connection: object, record: Any) -> None:
+        if record.dbapi_connection is not None:
+            record.invalidate()
+
+    await engine.dispose()
+
+
 def _leave_what_leads_astray(engine: AsyncEngine) -> None:
     """Take a connection for lost, with all others of the pool, whose node must not be used now.
 
@@ -314,6 +329,10 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
             raise aiomysql.OperationalError(
                 CR.CR_CONN_HOST_ERROR, f"no connection: {error!r}"
             ) from error
+        except asyncio.CancelledError:
+            # The driver closes after errors only: a handshake of TLS that is cancelled stayed open.
+            self.close()
+            raise
 
     def _ensure_alive(self) -> None:
         if self._writer is None:

@@ -4,9 +4,11 @@ import asyncio
 import random
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count, pairwise
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import URL, text, update
 from sqlalchemy.exc import DBAPIError
@@ -17,6 +19,7 @@ from catalog.db.engines import Purpose, create_engine
 from catalog.db.failures import worth_a_retry
 from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
 from catalog.products.models import Product
+from catalog.settings import Settings
 from tests.db.support import (
     OWNER,
     Open,
@@ -617,6 +620,52 @@ class TestCancellation:
 
             # They would call an event loop that may be closed.
             assert not set(threading.enumerate()) - others
+
+
+class TestClosing:
+    @pytest.mark.parametrize("way", ["reading", "probe", "watch"])
+    async def test_connection_in_use_is_closed_when_it_comes_back(
+        self, opened: Open, way: str
+    ) -> None:
+        database = opened()
+        ways: dict[str, Callable[..., Awaitable[Any]]] = {
+            "reading": database.reading,
+            "probe": partial(database.probe, within=5),
+            "watch": partial(database.watch, within=5),
+        }
+        has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def wait_for_close(connection: AsyncConnection) -> Any:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            has_begun.set()
+            await may_end.wait()
+            return driver, await answer(connection)
+
+        work = asyncio.ensure_future(ways[way](wait_for_close))
+        await has_begun.wait()
+        closing = asyncio.create_task(database.close())
+        # The servers' engines are disposed of by then; SQLite's close waits for their threads.
+        await asyncio.wait([closing], timeout=0.1)
+        may_end.set()
+        driver, found = await work
+        await closing
+
+        assert found == 42
+        assert is_ended(driver)
+
+    async def test_disposing_of_the_engine_alone_leaves_it_open(self, settings: Settings) -> None:
+        engine = create_engine(settings, Purpose.READING)
+        async with engine.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            await engine.dispose()
+
+        assert not is_ended(driver)
+        await driver.close() if settings.embedded else driver.close()
+
+
+def is_ended(driver: Any) -> bool:
+    """Tell whether a driver's connection has been closed."""
+    return not driver._running if isinstance(driver, aiosqlite.Connection) else driver.closed
 
 
 @on_servers

@@ -1,6 +1,7 @@
 """Connections: what each is fit for, and what goes over the wire."""
 
 import asyncio
+import gc
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,33 @@ class TestTls:
             with pytest.raises(DatabaseUnavailable) as refused:
                 await database.reading(answer)
             assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.__cause__)
+
+    @on_mysql
+    async def test_handshake_that_is_given_up_closes_its_connection(
+        self, opened: Open, database_url: URL, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        async def greet_and_fall_silent(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            host, port = str(database_url.host), database_url.port
+            from_server, to_server = await asyncio.open_connection(host, port)
+            writer.write(await from_server.read(4096))
+            # The request for TLS and the greeting of its handshake, until the client goes.
+            while await reader.read(4096):
+                pass
+            to_server.close()
+            writer.close()
+
+        async with await asyncio.start_server(greet_and_fall_silent, "127.0.0.1") as server:
+            port = server.sockets[0].getsockname()[1]
+            url = database_url.set(host="127.0.0.1", port=port)
+            database = opened(url, database_tls="require", database_connect_timeout=0.3)
+
+            with pytest.raises(DatabaseUnavailable):
+                await database.reading(answer)
+            gc.collect()
+
+        assert not [each for each in recwarn if "Unclosed connection" in str(each.message)]
 
 
 class TestErrors:
