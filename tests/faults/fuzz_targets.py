@@ -126,12 +126,16 @@ def read_query(data: bytes) -> None:
             raise Disagreement(price)
 
 
+MOST_PIECES = 64
+
+
 def read_lines(form: Format, data: bytes) -> None:
     """Read a bulk file in one piece and in several; the outcome is the same.
 
-    The first byte says how long the pieces are.
+    The first byte says how long the pieces are, of which there are not too many to be quick.
     """
     size, text = (data[0] if data else 0) + 1, data[1:]
+    size = max(size, len(text) // MOST_PIECES)
     agree(_lines_of(form, [text]), _lines_of(form, _pieces_of(text, size)))
 
 
