@@ -38,6 +38,9 @@ _LINGER_SECONDS = 1.0
 
 _STREAM = "catalog.body"
 
+WHOLE_BODY = "catalog.whole_body"
+"""ASGI extension of a request whose body has arrived before the application is called."""
+
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Of bodies that have not arrived as a whole, in one process: 128 of the largest by default."""
 
@@ -129,7 +132,11 @@ class BoundedBodies:
             await self._refuse_large(scope, receive, send)
             return
         try:
-            body = await self._read(receive)
+            if WHOLE_BODY in (scope.get("extensions") or ()):
+                # There is nothing to wait for, so no timer is needed.
+                body = (await receive())["body"]  # type: ignore[typeddict-item]
+            else:
+                body = await self._read(receive)
         except (RequestTimeout, Overloaded) as error:
             await refuse(scope, _parting(receive, send), error)
             return

@@ -18,6 +18,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import H11SendableEvent, HTTPScope
 
+from catalog.http.bodies import WHOLE_BODY
 from catalog.http.response_buffers import LARGE_BYTES, ResponseBuffers
 from catalog.observability import metrics
 from catalog.server.heads import Answer, Message, parse
@@ -120,7 +121,7 @@ class PlainH11Protocol(H11Protocol):
             "client": self.client,
             "server": self.server,
             "state": self.connection_state.copy(),  # type: ignore[typeddict-item]  # as in the parent
-            "extensions": {},
+            "extensions": {WHOLE_BODY: {}},
         }
 
     async def _answer(self, scope: HTTPScope, body: bytes) -> None:
@@ -230,11 +231,15 @@ class PlainTCPServer(TCPServer):
             await super().protocol_send(event)
 
     async def _send(self, parts: Sequence[bytes]) -> None:
+        transport = self.writer.transport
         async with self.send_lock:
             try:
-                self.writer.writelines(parts)
-                if self.writer.transport.get_write_buffer_size():
-                    with self.buffers.holding(self.writer.transport, parts):
+                if len(parts) == 1:
+                    transport.write(parts[0])
+                else:
+                    transport.writelines(parts)
+                if transport.get_write_buffer_size():
+                    with self.buffers.holding(transport, parts):
                         await self.writer.drain()
                 else:
                     await self.writer.drain()
