@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -25,7 +26,8 @@ class Footprint:
 
     Attributes:
         resident: bytes in memory.
-        descriptors: open ones.
+        descriptors: open ones, but for pages of nginx's cache. It keeps those open that were asked
+            for in the last 20 s, at most 2,000 a worker.
     """
 
     resident: int
@@ -38,8 +40,18 @@ class Footprint:
         for pid in pids:
             with suppress(*GONE):
                 resident += _resident(pid)
-                descriptors += len(list(Path(f"/proc/{pid}/fd").iterdir()))
+                descriptors += sum(map(_counts, Path(f"/proc/{pid}/fd").iterdir()))
         return cls(resident, descriptors)
+
+
+_CACHED_PAGE = re.compile(r".*/[0-9a-f]{32}(?: \(deleted\))?")
+
+
+def _counts(descriptor: Path) -> bool:
+    try:
+        return _CACHED_PAGE.fullmatch(str(descriptor.readlink())) is None
+    except FileNotFoundError:
+        return False
 
 
 def _resident(pid: int) -> int:

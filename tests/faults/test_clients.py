@@ -47,9 +47,9 @@ MAX_GROWTH = 64 * MIB
 MAX_HELD = 100 * MIB
 """Of both workers, for readers that take nothing."""
 
-MAX_DESCRIPTORS = {"workers": 150, "nginx": 400, "supervisor": 5}
+MAX_DESCRIPTORS = {"workers": 150, "nginx": 150, "supervisor": 5}
 """More than before, after an attack: idle connections between nginx and the service, 64 for each of
-nginx's two workers, and pages that nginx keeps open because they were asked for lately."""
+nginx's two workers."""
 
 MAX_NGINX_BYTES = 8 * 1024
 MAX_SERVICE_BYTES = 96 * 1024
