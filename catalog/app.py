@@ -12,7 +12,7 @@ from quart_schema import Tag
 
 from catalog import migrations, operations
 from catalog.auth import context as auth_context
-from catalog.auth import guesses, sessions
+from catalog.auth import login_throttle, sessions
 from catalog.auth import routes as auth_routes
 from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
@@ -20,12 +20,12 @@ from catalog.auth.keys import KeyRing, signing_secret
 from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
+from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
+from catalog.concurrency.group_commit import GroupCommit
 from catalog.db.database import Database
 from catalog.errors import CatalogError, SettingsInvalid
-from catalog.http.admission import Admission
-from catalog.http.bodies import BoundedBodies, StrictRequest
-from catalog.http.context import Running, hold, running
-from catalog.http.headers import Envelope
+from catalog.http.concurrency_limit import Admission
+from catalog.http.context import AppState, attach, running
 from catalog.http.limit_store import create_store
 from catalog.http.limits import configure_limits
 from catalog.http.negotiation import configure_negotiation
@@ -33,18 +33,19 @@ from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
+from catalog.http.request_body import BoundedBodies, StrictRequest
 from catalog.http.response_buffers import ResponseBuffers
+from catalog.http.response_headers import ResponseHeadersMiddleware
 from catalog.http.routing import configure_routing, routes_of
 from catalog.observability import metrics
-from catalog.periodic import LoopLag, Periodic
-from catalog.products import changes, idempotency, service
 from catalog.products import context as products_context
+from catalog.products import idempotency, service
 from catalog.products import routes as products_routes
+from catalog.products.changes import change_log
+from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
-from catalog.products.feed import POLL_SECONDS, Feed
-from catalog.products.pages import Pages
-from catalog.products.shortcut import CreateShortcut, Shortcut
-from catalog.products.writer import Writer
+from catalog.products.fast_path import CreateShortcut, Shortcut
+from catalog.products.listing.page_cache import Pages
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
 
@@ -87,9 +88,9 @@ def create_app(settings: Settings) -> Quart:
     # The server watches what a client takes, and not only whether it is done.
     app.config["RESPONSE_TIMEOUT"] = None
     database = Database(settings, metrics.DatabaseMetrics())
-    hold(
+    attach(
         app,
-        Running(
+        AppState(
             settings=settings,
             database=database,
             cursors=Cursors(*keys.secrets),
@@ -109,8 +110,10 @@ def create_app(settings: Settings) -> Quart:
         # as long as it takes: for instance until a replica has answered, or the disk.
         lateness=3 * timedelta(seconds=settings.database_timeout),
     )
-    auth_context.hold(app, Auth(keys, Passwords(settings), revocations, service.delete_products_of))
-    products_context.hold(app, _products(database, settings))
+    auth_context.attach(
+        app, Auth(keys, Passwords(settings), revocations, service.delete_products_of)
+    )
+    products_context.attach(app, _products(database, settings))
     configure_routing(app)
     configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
@@ -131,12 +134,12 @@ def _products(database: Database, settings: Settings) -> Products:
 
     async def create(
         creates: Sequence[service.Create],
-    ) -> Sequence[service.Written | CatalogError]:
+    ) -> Sequence[service.WriteResult | CatalogError]:
         outcomes = await database.transaction(service.create_products, creates)
         pages.forget()
         return outcomes
 
-    creates = Writer(
+    creates = GroupCommit(
         create,
         patience=settings.database_pool_timeout,
         has_readers=pages.is_in_demand,
@@ -164,7 +167,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
         streamed=products_routes.STREAMED,
     )
     shortened = Shortcut(bounded, state, products(app).pages)
-    enveloped = Envelope(
+    enveloped = ResponseHeadersMiddleware(
         shortened,
         settings,
         quiet=operations.HEALTH,
@@ -181,7 +184,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
             response_buffer_bytes=state.buffers.held_bytes,
         )
     )
-    metrics.tell_build(settings.commit)
+    metrics.set_build_info(settings.commit)
     seen = _traced(app, enveloped, settings)
     app.asgi_app = TrustedProxies(seen, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
 
@@ -217,17 +220,17 @@ def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
     return TracedRequests, Tracing
 
 
-def _tasks(app: Quart, settings: Settings) -> list[Periodic | LoopLag]:
+def _tasks(app: Quart, settings: Settings) -> list[BackgroundTask | LoopLag]:
     """What the app does in the background while it serves."""
     database, revocations = running(app).database, auth(app).revocations
     outdated: tuple[tuple[str, Callable[..., Awaitable[int]], dict[str, Any]], ...] = (
         ("sweep_sessions", sessions.sweep, {"kept_ended": revocations.kept}),
-        ("sweep_guesses", guesses.sweep, {}),
-        ("sweep_changes", changes.sweep, {"kept": settings.change_retention}),
+        ("sweep_guesses", login_throttle.sweep, {}),
+        ("sweep_changes", change_log.sweep, {"kept": settings.change_retention}),
         ("sweep_keys", idempotency.sweep, {"kept": settings.idempotency_retention}),
     )
     sweeps = [
-        Periodic(
+        BackgroundTask(
             name,
             partial(_sweep, partial(database.transaction, sweep, **options, limit=SWEPT_AT_ONCE)),
             interval=SWEEP_SECONDS,
@@ -235,11 +238,11 @@ def _tasks(app: Quart, settings: Settings) -> list[Periodic | LoopLag]:
         )
         for name, sweep, options in outdated
     ]
-    refresh = Periodic(
+    refresh = BackgroundTask(
         "revocations", revocations.refresh, interval=settings.revocation_interval, at_once=True
     )
-    poll = Periodic("changes", products(app).feed.poll, interval=POLL_SECONDS)
-    gauges = Periodic("gauges", partial(_measure, app), interval=GAUGE_SECONDS, at_once=True)
+    poll = BackgroundTask("changes", products(app).feed.poll, interval=POLL_SECONDS)
+    gauges = BackgroundTask("gauges", partial(_measure, app), interval=GAUGE_SECONDS, at_once=True)
     lag = LoopLag(metrics.LOOP_LAG_SECONDS.observe)
     return [refresh, poll, gauges, lag, *sweeps]
 
@@ -255,12 +258,12 @@ async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
         pass
 
 
-async def _open(tasks: list[Periodic | LoopLag]) -> None:
+async def _open(tasks: list[BackgroundTask | LoopLag]) -> None:
     for task in tasks:
         await task.start()
 
 
-async def _close(app: Quart, tasks: list[Periodic | LoopLag]) -> None:
+async def _close(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
     for task in tasks:
         await task.stop()
     await products(app).creates.close()

@@ -22,7 +22,7 @@
   x NotAcceptable (406, not-acceptable)
   x RequestTimeout (408, request-timeout)
   x Conflict (409, conflict)
-    - Taken (409, taken)
+    - DuplicateValue (409, taken)
     - LastAdmin (409, last-admin)
     - KeyInUse (409, idempotency-key-in-use)
   x ChangesGone (410, changes-gone)
@@ -33,7 +33,7 @@
     - LinesInvalid (422, lines-invalid)
     - KeyReused (422, idempotency-key-reused)
   x TooManyRequests (429, rate-limited)
-    - TooManyGuesses (429, too-many-guesses)
+    - LoginThrottled (429, too-many-guesses)
   x InternalError (500, internal-error)
   x Unavailable (503)
     - DatabaseUnavailable (database-unavailable)
@@ -249,7 +249,7 @@ class Conflict(CatalogError):
     title = "The request conflicts with the present state"
 
 
-class Taken(Conflict):
+class DuplicateValue(Conflict):
     """A unique field holds a value that someone else already has."""
 
     slug = "taken"
@@ -354,7 +354,7 @@ class TooManyRequests(CatalogError):
         super().__init__(detail, headers={"Retry-After": str(retry_after_seconds)})
 
 
-class TooManyGuesses(TooManyRequests):
+class LoginThrottled(TooManyRequests):
     """Too many wrong passwords for this account from this address; the owner elsewhere gets in."""
 
     slug = "too-many-guesses"

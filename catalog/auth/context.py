@@ -24,10 +24,10 @@ class Auth:
     keys: KeyRing
     passwords: Passwords
     revocations: Revocations
-    farewell: Callable[[AsyncSession, int], Awaitable[None]]
+    on_account_delete: Callable[[AsyncSession, int], Awaitable[None]]
 
 
-def hold(app: Quart, auth: Auth) -> None:
+def attach(app: Quart, auth: Auth) -> None:
     """Attach it to an app; once, when the app is made."""
     app.extensions[_EXTENSION] = auth
 

@@ -18,7 +18,7 @@ from catalog.auth.context import auth
 from catalog.auth.models import Role
 from catalog.auth.tokens import Bearer, Kind, Tokens
 from catalog.errors import Forbidden, TokenInvalid, TokenMissing
-from catalog.http.headers import annotate
+from catalog.http.response_headers import annotate
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,21 +47,21 @@ def for_admins(view: View[P, T]) -> View[P, T]:
     return _guarded(view, "admin", _let_admins_in)
 
 
-def refreshing(view: View[P, T]) -> View[P, T]:
+def refresh_token_required(view: View[P, T]) -> View[P, T]:
     """Needs a refresh token; ``caller()`` is its holder, whose session is yet to be looked at."""
     return _guarded(view, "refresh", _let_refresh)
 
 
-def leaving(view: View[P, T]) -> View[P, T]:
+def any_token_required(view: View[P, T]) -> View[P, T]:
     """Needs a token of either kind; ``caller()`` is its holder, whose session may have ended."""
     return _guarded(view, "any", _let_out)
 
 
 def _let_in(token: str) -> Bearer:
-    return let_in(current_app, request.scope, token)
+    return authenticate(current_app, request.scope, token)
 
 
-def let_in(app: Quart, scope: Any, token: str) -> Bearer:
+def authenticate(app: Quart, scope: Any, token: str) -> Bearer:
     """What ``signed_in`` does, also for who answers in front of the framework.
 
     Raises:

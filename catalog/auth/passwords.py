@@ -20,9 +20,9 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION, Type
 
 from catalog.auth.models import MAX_PASSWORD
-from catalog.auth.names import MAX_PASSWORD_CODE_POINTS, check_marks, composed, fold
+from catalog.auth.normalization import MAX_PASSWORD_CODE_POINTS, check_marks, composed, fold
 from catalog.errors import Overloaded
-from catalog.observability.metrics import shed
+from catalog.observability.metrics import count_rejection
 from catalog.settings import Settings, usable_cores
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ class Passwords:
 
     async def _run(self, work: "partial[T]") -> T:
         if self._room <= 0:
-            shed("passwords")
+            count_rejection("passwords")
             raise Overloaded("Too many passwords are being checked.")
         self._room -= 1
         future = self._threads.submit(work)

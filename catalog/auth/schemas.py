@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
 from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, Role
-from catalog.auth.names import (
+from catalog.auth.normalization import (
     MAX_PASSWORD_CODE_POINTS,
     MIN_USERNAME,
     checked_email,

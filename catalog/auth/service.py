@@ -8,21 +8,21 @@ from sqlalchemy import ColumnElement, Row, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.auth import guesses, queries, sessions
+from catalog.auth import login_throttle, queries, sessions
 from catalog.auth.models import Role, User
-from catalog.auth.names import checked_email, checked_username, fold
+from catalog.auth.normalization import checked_email, checked_username, fold
 from catalog.auth.passwords import Passwords, check_choice
-from catalog.auth.sessions import Grant, Opening
+from catalog.auth.sessions import SessionRequest, TokenGrant
 from catalog.db.statements import affected_rows
 from catalog.errors import (
     AccountUnavailable,
+    DuplicateValue,
     FieldError,
     InvalidRequest,
     LastAdmin,
+    LoginThrottled,
     NotFound,
     OperatorError,
-    Taken,
-    TooManyGuesses,
     WrongCredentials,
     WrongPassword,
 )
@@ -66,7 +66,7 @@ async def sign_up(
     """Make an account.
 
     Raises:
-        Taken: its name or address is someone's already; says which.
+        DuplicateValue: its name or address is someone's already; says which.
     """
     user = User(
         username=username,
@@ -85,18 +85,18 @@ async def sign_up(
         # The index has decided; now find out for the caller what it objected to.
         await session.rollback()
         if taken := await _taken_fields(session, username=username, email=email):
-            raise Taken(errors=taken) from None
+            raise DuplicateValue(errors=taken) from None
         raise
     return user
 
 
 async def sign_up_and_in(
-    session: AsyncSession, *, username: str, email: str, password_hash: str, opening: Opening
-) -> tuple[User, Grant]:
+    session: AsyncSession, *, username: str, email: str, password_hash: str, opening: SessionRequest
+) -> tuple[User, TokenGrant]:
     """Make an account and begin its first session.
 
     Raises:
-        Taken: as ``sign_up``.
+        DuplicateValue: as ``sign_up``.
     """
     user = await sign_up(session, username=username, email=email, password_hash=password_hash)
     grant = await sessions.begin(session, user_id=user.id, role=Role(user.role), opening=opening)
@@ -148,7 +148,7 @@ class Attempt(NamedTuple):
 
     account: Account | None
     subject: str
-    refusal: TooManyGuesses | None
+    refusal: LoginThrottled | None
 
     @property
     def user_id(self) -> int | None:
@@ -156,12 +156,12 @@ class Attempt(NamedTuple):
         return self.account.id if self.account else None
 
 
-async def look_up(connection: AsyncConnection, *, login: str, network: str) -> Attempt:
+async def find_attempt(connection: AsyncConnection, *, login: str, network: str) -> Attempt:
     """The account of a username or of an e-mail address; only the latter holds an ``@``."""
     key = fold(login)
     account = await _find_named(connection, key)
     # An unknown name is counted too: not to be would tell that it is unknown.
-    subject = guesses.subject_of(account.id if account else key, network)
+    subject = login_throttle.subject_of(account.id if account else key, network)
     return await _attempt(connection, account, subject)
 
 
@@ -174,7 +174,7 @@ def _account_of(row: Row[Any] | None) -> Account | None:
     return None if row is None else Account._make(row)
 
 
-async def look_up_own(connection: AsyncConnection, *, user_id: int, network: str) -> Attempt:
+async def find_own_attempt(connection: AsyncConnection, *, user_id: int, network: str) -> Attempt:
     """The account of someone who is signed in.
 
     Raises:
@@ -184,13 +184,13 @@ async def look_up_own(connection: AsyncConnection, *, user_id: int, network: str
     account = _account_of(row)
     if account is None or account.disabled:
         raise AccountUnavailable
-    return await _attempt(connection, account, guesses.subject_of(user_id, network))
+    return await _attempt(connection, account, login_throttle.subject_of(user_id, network))
 
 
 async def _attempt(connection: AsyncConnection, account: Account | None, subject: str) -> Attempt:
     try:
-        await guesses.check(connection, subject=subject)
-    except TooManyGuesses as refusal:
+        await login_throttle.check(connection, subject=subject)
+    except LoginThrottled as refusal:
         return Attempt(account, subject, refusal)
     return Attempt(account, subject, None)
 
@@ -199,7 +199,7 @@ async def verify(attempt: Attempt, *, password: str, passwords: Passwords) -> Ac
     """Check a password against an account, or against none at the same price.
 
     Raises:
-        TooManyGuesses: too many were wrong, so it is not looked at.
+        LoginThrottled: too many were wrong, so it is not looked at.
         WrongCredentials: wrong, unknown or disabled, in the same words for all three.
         Overloaded: too many passwords are waiting.
     """
@@ -213,8 +213,8 @@ async def verify(attempt: Attempt, *, password: str, passwords: Passwords) -> Ac
 
 
 async def log_in(
-    session: AsyncSession, *, account: Account, subject: str, opening: Opening
-) -> Grant | None:
+    session: AsyncSession, *, account: Account, subject: str, opening: SessionRequest
+) -> TokenGrant | None:
     """Begin a session of an account whose password was right a moment ago.
 
     Returns:
@@ -222,7 +222,7 @@ async def log_in(
         password was changed, or only hashed anew by another log-in.
 
     Raises:
-        TooManyGuesses: wrong ones, checked at the same time, have used up the limit.
+        LoginThrottled: wrong ones, checked at the same time, have used up the limit.
     """
     # The lock holds off whoever disables the account, or changes its password, and then ends the
     # sessions that there are: this one is among them, or it finds out here. It also lets one
@@ -231,7 +231,7 @@ async def log_in(
     row = (await session.execute(queries.LOCKED_ACCOUNT, values)).one_or_none()
     if row is None:
         return None
-    guesses.refuse_beyond_limit(row.times, row.now)
+    login_throttle.refuse_beyond_limit(row.times, row.now)
     if row.disabled or row.password_hash != account.password_hash:
         return None
     return await sessions.begin(session, user_id=account.id, role=Role(row.role), opening=opening)
@@ -263,10 +263,10 @@ async def change_password(
         the sessions that have ended.
 
     Raises:
-        TooManyGuesses: as ``log_in``.
+        LoginThrottled: as ``log_in``.
         WrongPassword: meanwhile it is another one.
     """
-    await guesses.check(session, subject=subject)
+    await login_throttle.check(session, subject=subject)
     if not await replace_hash(
         session, user_id=account.id, old_hash=account.password_hash, new_hash=new_hash
     ):
@@ -341,7 +341,7 @@ async def change_email(session: AsyncSession, *, user_id: int, email: str) -> di
 
     Raises:
         AccountUnavailable: the account is disabled or gone.
-        Taken: the address is someone else's.
+        DuplicateValue: the address is someone else's.
     """
     await require_account(session, user_id=user_id)
     change = update(User).where(User.id == user_id).values(email=email, email_key=fold(email))
@@ -352,7 +352,9 @@ async def change_email(session: AsyncSession, *, user_id: int, email: str) -> di
         held = await session.scalar(select(User.id).where(User.email_key == fold(email)))
         if held is None:
             raise
-        raise Taken(errors=[FieldError("pointer", "/email", "This address is taken.")]) from error
+        raise DuplicateValue(
+            errors=[FieldError("pointer", "/email", "This address is taken.")]
+        ) from error
     return await read_own(session, user_id=user_id)
 
 
@@ -361,7 +363,7 @@ async def delete_account(
     *,
     subject: str,
     account: Account,
-    farewell: Callable[[AsyncSession, int], Awaitable[None]],
+    on_account_delete: Callable[[AsyncSession, int], Awaitable[None]],
 ) -> list[int]:
     """Delete an account and end its sessions.
 
@@ -369,18 +371,18 @@ async def delete_account(
         session: the transaction.
         subject: what wrong passwords count for.
         account: as it was when its password was checked.
-        farewell: takes away what else is the account's; called with its row locked, so that
-            nothing is added meanwhile.
+        on_account_delete: deletes what else the account has; called while its row is locked, so
+            that nothing is added meanwhile.
 
     Returns:
         the sessions that have ended.
 
     Raises:
-        TooManyGuesses: as ``log_in``.
+        LoginThrottled: as ``log_in``.
         WrongPassword: meanwhile the password is another one.
         LastAdmin: nobody would be left to administer the service.
     """
-    await guesses.check(session, subject=subject)
+    await login_throttle.check(session, subject=subject)
     user_id = account.id
     await keep_an_admin(session, without=user_id)
     mine = select(User.id).where(User.id == user_id, User.password_hash == account.password_hash)
@@ -388,7 +390,7 @@ async def delete_account(
         raise WrongPassword
     ended = await sessions.end_all(session, user_id=user_id)
     await sessions.forget_origins(session, user_id=user_id)
-    await farewell(session, user_id)
+    await on_account_delete(session, user_id)
     await affected_rows(session, delete(User).where(User.id == user_id))
     return ended
 

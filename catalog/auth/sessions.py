@@ -29,7 +29,7 @@ LAST_USED_PRECISION = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Lives:
+class SessionLifetimes:
     """How long sessions and their tokens live.
 
     Attributes:
@@ -46,7 +46,7 @@ class Lives:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class SessionRequest:
     """What a new session is begun with.
 
     Attributes:
@@ -58,11 +58,11 @@ class Opening:
 
     address: str
     agent: str
-    lives: Lives
+    lives: SessionLifetimes
     limit: int
 
 
-class Grant(NamedTuple):
+class TokenGrant(NamedTuple):
     """What the tokens of a session are made of."""
 
     user_id: int
@@ -102,7 +102,9 @@ class _State(NamedTuple):
     now: datetime
 
 
-async def begin(session: AsyncSession, *, user_id: int, role: Role, opening: Opening) -> Grant:
+async def begin(
+    session: AsyncSession, *, user_id: int, role: Role, opening: SessionRequest
+) -> TokenGrant:
     """Begin a session; where an account has too many, the least recently used ones end."""
     mine = {"user_id": user_id}
     live, issued_at = (await session.execute(queries.LIVE_SESSION_COUNT, mine)).one()
@@ -126,7 +128,7 @@ async def begin(session: AsyncSession, *, user_id: int, role: Role, opening: Ope
     assert isinstance(result, CursorResult)  # noqa: S101 (what an INSERT returns; tells mypy)
     assert result.inserted_primary_key is not None  # noqa: S101 (the same)
     session_id = result.inserted_primary_key[0]
-    return Grant(user_id, session_id, role, token_id, issued_at, expires_at)
+    return TokenGrant(user_id, session_id, role, token_id, issued_at, expires_at)
 
 
 async def resume(connection: AsyncConnection | AsyncSession, *, bearer: Bearer) -> Resumed:
@@ -148,7 +150,7 @@ async def touch(session: AsyncSession, *, session_id: int) -> None:
     )
 
 
-async def rotate(session: AsyncSession, *, bearer: Bearer, lives: Lives) -> Grant:
+async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetimes) -> TokenGrant:
     """Supersede a refresh token by its successor.
 
     Of any number of requests with the same token, at the same time or within ``GRACE``, all get
@@ -183,7 +185,7 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: Lives) -> Gran
             state = await _look(session, bearer)
     # Whoever it was, the times are those of the one rotation there is.
     issued_at = state.superseded_at
-    return Grant(
+    return TokenGrant(
         user_id=bearer.user_id,
         session_id=bearer.session_id,
         role=Role(state.role),

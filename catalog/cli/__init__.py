@@ -3,7 +3,7 @@
 import click
 
 from catalog import __version__
-from catalog.cli.entry import Commands
+from catalog.cli.base import Commands
 
 HOMES = {
     "serve": "catalog.cli.serve",

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.auth.models import Role
 from catalog.auth.passwords import Passwords
 from catalog.auth.service import check_admin, sign_up
-from catalog.cli.entry import encodable, run, settings_for_command
+from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.settings import Settings

@@ -4,7 +4,7 @@ import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth import service, sessions
-from catalog.cli.entry import encodable, run, settings_for_command
+from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.settings import Settings

@@ -11,12 +11,14 @@ from typing import IO
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from catalog.cli.entry import run, settings_for_command
+from catalog.cli.base import run, settings_for_command
 from catalog.cli.import_ import FORMATS_BY_NAME, form_of
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
-from catalog.products import changes, queries, transfer
-from catalog.products.formats import Format
+from catalog.products import queries
+from catalog.products.bulk import exporting
+from catalog.products.bulk.formats import Format
+from catalog.products.changes import change_log
 from catalog.products.models import ChangeId
 from catalog.products.queries import Selection
 from catalog.settings import Settings
@@ -44,7 +46,7 @@ def export(file: Path | None, format_name: str | None) -> None:
         change = run(_export(settings, form, sys.stdout.buffer))
     else:
         change = _replace(file, settings, form)
-    for name, value in changes.position_headers(change).items():
+    for name, value in change_log.position_headers(change).items():
         click.echo(f"{name}: {value}", err=True)
 
 
@@ -72,7 +74,7 @@ async def _export(settings: Settings, form: Format, text: IO[bytes]) -> ChangeId
     async def begin(connection: AsyncConnection) -> tuple[ChangeId, int]:
         await require_schema(connection)
         total = await connection.scalar(queries.count(filters=frozenset()))
-        return await changes.current_change(connection), int(total or 0)
+        return await change_log.current_change(connection), int(total or 0)
 
     try:
         change, total = await database.reading(begin)
@@ -88,7 +90,7 @@ async def _export(settings: Settings, form: Format, text: IO[bytes]) -> ChangeId
 async def _write(
     database: Database, form: Format, text: IO[bytes], advance: Callable[[int], None]
 ) -> None:
-    pieces = transfer.export_products(database, form, _OLDEST_FIRST, advance=advance)
+    pieces = exporting.export_products(database, form, _OLDEST_FIRST, advance=advance)
     async with aclosing(pieces):
         async for piece in pieces:
             # Nobody else waits for this event loop.

@@ -9,13 +9,13 @@ import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth import service
-from catalog.cli.entry import encodable, run, settings_for_command
+from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.errors import CatalogError, LinesInvalid
-from catalog.products import transfer
-from catalog.products.formats import FORMATS, Format
-from catalog.products.transfer import Imported
+from catalog.products.bulk import importing
+from catalog.products.bulk.formats import FORMATS, Format
+from catalog.products.bulk.importing import Imported
 from catalog.settings import Settings
 
 FORMATS_BY_NAME = {form.name: form for form in FORMATS.values()}
@@ -93,7 +93,7 @@ async def _import(
         return await service.account_id(session, login=owner)
 
     try:
-        return await transfer.import_products(
+        return await importing.import_products(
             database,
             pieces,
             form.reader(),

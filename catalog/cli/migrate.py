@@ -6,8 +6,8 @@ import click
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog import migrations
-from catalog.cli.entry import run, settings_for_command
-from catalog.preparation import at_schema
+from catalog.bootstrap import at_schema
+from catalog.cli.base import run, settings_for_command
 from catalog.settings import Settings
 
 EMPTY = "base"

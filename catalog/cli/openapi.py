@@ -7,7 +7,7 @@ import click
 import orjson
 
 from catalog.app import create_app
-from catalog.cli.entry import settings_for_command
+from catalog.cli.base import settings_for_command
 from catalog.http.openapi import document_of
 
 

@@ -8,12 +8,12 @@ import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.passwords import Passwords, check_choice
-from catalog.auth.samples import make_accounts
-from catalog.cli.entry import encodable, run, settings_for_command
+from catalog.auth.seed_data import make_accounts
+from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.errors import OperatorError
-from catalog.products.samples import CHUNK_ROWS, make_samples
+from catalog.products.seed_data import CHUNK_ROWS, make_samples
 from catalog.products.service import insert_products
 from catalog.settings import Settings
 

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from catalog.db.engines import DriverThreads, Purpose, create_engine, dispose_of
-from catalog.db.failures import code_of, is_lost, refusals, was_never_sent, worth_a_retry
+from catalog.db.error_translation import code_of, is_lost, refusals, was_never_sent, worth_a_retry
 from catalog.errors import DatabaseBusy
 from catalog.settings import Settings
 
@@ -78,7 +78,7 @@ class PoolState(NamedTuple):
     waiting: int
 
 
-class _Turns:
+class FairSemaphore:
     """Lets as many have a connection as there are, the others in the order of their arrival.
 
     The pool itself lets newcomers pass those who wait, some of them until they give up.
@@ -169,7 +169,7 @@ def suspended_deadline(session: AsyncSession) -> Iterator[None]:
     renew_deadline(session)
 
 
-class Outdated(Exception):
+class RetryTransaction(Exception):
     """Raised by work that finds that what it has read does not hold any more.
 
     Everything is rolled back and the work run again, as after a deadlock.
@@ -216,10 +216,10 @@ class Database:
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._observer = observer or _Nobody()
         self.patience = settings.database_pool_timeout
-        self._reads = _Turns("read", self.max_readers, self.patience, self._observer)
-        self._write_turns = _Turns("write", self.max_writers, self.patience, self._observer)
+        self._reads = FairSemaphore("read", self.max_readers, self.patience, self._observer)
+        self._write_turns = FairSemaphore("write", self.max_writers, self.patience, self._observer)
         # Its waits are part of those for the pool, which are observed there.
-        self._bulk_turns = _Turns("write", self.max_bulk_writers, BULK_PATIENCE, _Nobody())
+        self._bulk_turns = FairSemaphore("write", self.max_bulk_writers, BULK_PATIENCE, _Nobody())
         self._unfinished: set[asyncio.Task[Any]] = set()
 
     @property
@@ -322,7 +322,7 @@ class Database:
                             # lay in the pool, and a new one will do.
                             self._observer.retried("lost")
                             continue
-                        except Outdated:
+                        except RetryTransaction:
                             self._observer.retried("outdated")
                         except DBAPIError as error:
                             if not worth_a_retry(error):
@@ -334,7 +334,7 @@ class Database:
                     return await self._attempt(work, turn, limit)
             except _LostBeforeCommit as lost:
                 raise lost.error from None
-            except Outdated as error:
+            except RetryTransaction as error:
                 raise DatabaseBusy from error
             except TimeoutError:
                 if contention is None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from catalog.db.failures import ends_connection, is_astray
+from catalog.db.error_translation import ends_connection, is_astray
 from catalog.settings import Settings
 
 _GOODBYE = struct.pack("<iB", 1, COMMAND.COM_QUIT)

@@ -1,7 +1,7 @@
 """Full-text indexes: on the servers an index of an ordinary table, on SQLite a table of its own.
 
-What goes in are tokens that no engine takes apart (see ``catalog.products.words``), so none of
-them has a say in what is found.
+What goes in are tokens that no engine takes apart (see ``catalog.products.search.tokenizer``), so
+none of them has a say in what is found.
 """
 
 from collections.abc import Sequence

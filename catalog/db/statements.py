@@ -59,7 +59,7 @@ async def insert_numbered_rows(
     Returns:
         the rows' ids, in their order and ascending. On Galera they are others when a node has
         joined or left the cluster meanwhile: who goes on with them must notice, call
-        ``forget_step``, and raise ``Outdated``.
+        ``reset_id_step``, and raise ``RetryTransaction``.
     """
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     # One statement's ids are evenly apart, by more than one in some clusters. It knows its number
@@ -86,7 +86,7 @@ async def _step(session: AsyncSession) -> int:
     return int(step)
 
 
-def forget_step(session: AsyncSession) -> None:
+def reset_id_step(session: AsyncSession) -> None:
     """Ask anew how far apart ids are, on all connections: a cluster has changed under them."""
     bind = session.get_bind()
     _step_changes[bind] = _step_changes.get(bind, 0) + 1

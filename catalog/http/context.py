@@ -16,7 +16,7 @@ _EXTENSION = "catalog"
 
 
 @dataclass(slots=True)
-class Running:
+class AppState:
     """One app and what it runs on.
 
     Attributes:
@@ -39,14 +39,14 @@ class Running:
     exposing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-def hold(app: Quart, running: Running) -> None:
+def attach(app: Quart, running: AppState) -> None:
     """Attach what an app runs on; once, when it is made."""
     app.extensions[_EXTENSION] = running
 
 
-def running(app: Quart | None = None) -> Running:
+def running(app: Quart | None = None) -> AppState:
     """What an app runs on: the given one, or the one handling this request."""
-    held: Running = (app or current_app).extensions[_EXTENSION]
+    held: AppState = (app or current_app).extensions[_EXTENSION]
     return held
 
 

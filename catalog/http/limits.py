@@ -13,7 +13,7 @@ from typing import Literal, ParamSpec, TypeVar, get_args
 from quart import Quart, Response, g, request
 
 from catalog.errors import TooManyRequests
-from catalog.http.context import Running, running
+from catalog.http.context import AppState, running
 from catalog.http.limit_store import Count
 from catalog.observability.metrics import RATE_LIMITED
 from catalog.settings import Rate, Settings
@@ -93,7 +93,7 @@ class Counted:
         }
 
 
-async def count_request(state: Running, policy: Policy, client: Client) -> Counted | None:
+async def count_request(state: AppState, policy: Policy, client: Client) -> Counted | None:
     """Count a request of a client; None while the policy is off."""
     rate = rate_of(state.settings, policy)
     if rate is None:

@@ -81,7 +81,7 @@ def handle_errors(app: Quart) -> None:
     app.register_error_handler(Exception, _refuse)
 
 
-def refusal_of(error: Exception) -> CatalogError:
+def to_problem(error: Exception) -> CatalogError:
     """What to tell the client of it, after the log was told what operators should know."""
     if not isinstance(error, CatalogError):
         _log.error("request_failed", exc_info=error)
@@ -95,7 +95,7 @@ def refusal_of(error: Exception) -> CatalogError:
 
 
 async def _refuse(error: Exception) -> Response:
-    return answer(refusal_of(error))
+    return answer(to_problem(error))
 
 
 async def _refuse_schema(error: RequestSchemaValidationError) -> Response:

@@ -16,7 +16,7 @@ from termios import TIOCOUTQ
 from typing import Any, Protocol
 
 from catalog.errors import Overloaded
-from catalog.observability.metrics import STALLED_CLIENTS, shed
+from catalog.observability.metrics import STALLED_CLIENTS, count_rejection
 
 LARGE_BYTES = 64 * 1024
 """From which on a part is sent without copying it behind its head, and admitted first."""
@@ -103,7 +103,7 @@ class ResponseBuffers:
             Overloaded: it is large, and too much waits already.
         """
         if self._held >= self._max_bytes and (size is None or size >= LARGE_BYTES):
-            shed("responses")
+            count_rejection("responses")
             raise Overloaded("Too many answers wait for their clients.")
 
     @contextmanager

@@ -28,7 +28,7 @@ LOCK_PATIENCE_SECONDS = 60
 """How long an instance waits for another one's migration before it gives up."""
 
 
-class Overtaken(Exception):
+class ConcurrentMigration(Exception):
     """Another instance migrates at the same time, as it can at another node of a cluster.
 
     Whoever tries again goes on where the other one stands.
@@ -76,7 +76,7 @@ async def exclusive(settings: Settings) -> AsyncIterator[AsyncConnection]:
 
     SQLite's own write lock does it there, and all the work is one transaction. The servers commit
     around every DDL statement, so a named lock of theirs stands in. Galera keeps it per node; so
-    migrations bear being run twice at once, see ``Overtaken``.
+    migrations bear being run twice at once, see ``ConcurrentMigration``.
 
     Raises:
         StartFailed: another instance held it for longer than a minute.
@@ -123,7 +123,7 @@ async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:
 
     Raises:
         StartFailed: the database is newer than this release, or there is no such revision.
-        Overtaken: try again.
+        ConcurrentMigration: try again.
     """
     await _run(connection, command.upgrade, revision)
 
@@ -148,7 +148,7 @@ async def _run(connection: AsyncConnection, run: Any, revision: str) -> None:
     except CommandError as error:
         if await current_revision(connection) != current:
             # It had begun, and found the revision to be another one than it had left.
-            raise Overtaken(str(error)) from error
+            raise ConcurrentMigration(str(error)) from error
         raise StartFailed(f"{error}.") from None
 
 

@@ -233,7 +233,7 @@ def label_of(route: str) -> str:
     return re.sub(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>", lambda m: f"<{m[1] or m[2]}>", route)
 
 
-def shed(reason: Shed) -> None:
+def count_rejection(reason: Shed) -> None:
     """Count a request that is refused because too much is in progress."""
     SHED.labels(reason).inc()
 
@@ -259,7 +259,7 @@ class _Positions:
 
 
 _positions = _Positions()
-saw_position = _positions.saw
+observe_position = _positions.saw
 
 
 class DatabaseMetrics:
@@ -315,7 +315,7 @@ def measure(
     POSITION.set(_positions.highest)
 
 
-def tell_build(commit: str) -> None:
+def set_build_info(commit: str) -> None:
     """Say that this process runs, and what it runs."""
     WORKERS.set(1)
     BUILD_INFO.labels(version("catalog"), commit, platform.python_version()).set(1)

@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 
 from quart import Quart, current_app
 
-from catalog.products.feed import Feed
-from catalog.products.pages import Pages
-from catalog.products.service import Create, Written
-from catalog.products.transfer import MAX_EXPORTS, MAX_IMPORTS, Places
-from catalog.products.writer import Writer
+from catalog.concurrency.capacity_limiter import CapacityLimiter
+from catalog.concurrency.group_commit import GroupCommit
+from catalog.products.bulk.exporting import MAX_EXPORTS
+from catalog.products.bulk.importing import MAX_IMPORTS
+from catalog.products.changes.feed import Feed
+from catalog.products.listing.page_cache import Pages
+from catalog.products.service import Create, WriteResult
 
 _EXTENSION = "catalog.products"
 
@@ -18,17 +20,21 @@ class Products:
     """One app's pages, writer of new products, feed of what happens to all, and places for bulk."""
 
     pages: Pages
-    creates: Writer[Create, Written]
+    creates: GroupCommit[Create, WriteResult]
     feed: Feed
-    imports: Places = field(
-        default_factory=lambda: Places(MAX_IMPORTS, "Too many imports are running.", "imports")
+    imports: CapacityLimiter = field(
+        default_factory=lambda: CapacityLimiter(
+            MAX_IMPORTS, "Too many imports are running.", "imports"
+        )
     )
-    exports: Places = field(
-        default_factory=lambda: Places(MAX_EXPORTS, "Too many exports are running.", "exports")
+    exports: CapacityLimiter = field(
+        default_factory=lambda: CapacityLimiter(
+            MAX_EXPORTS, "Too many exports are running.", "exports"
+        )
     )
 
 
-def hold(app: Quart, products: Products) -> None:
+def attach(app: Quart, products: Products) -> None:
     """Attach it to an app; once, when the app is made."""
     app.extensions[_EXTENSION] = products
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.columns import now
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
-from catalog.products.models import ChangeId, IdempotencyKey, Offer
+from catalog.products.models import ChangeId, IdempotencyKey, NewProduct
 
 _COLUMNS = (
     *("user_id", "key_hash", "content_hash", "product_id", "position", "token", "created_at"),
@@ -35,7 +35,7 @@ class Key(NamedTuple):
         return self.owner_id, self.key_hash
 
 
-def key_of(offer: Offer, text: str) -> Key:
+def key_of(offer: NewProduct, text: str) -> Key:
     """The key of an offer that a client sends under a text of its choice."""
     content = orjson.dumps([offer.name, offer.description, offer.price])
     hashes = (sha256(part).hexdigest() for part in (text.encode(), content))
@@ -51,7 +51,7 @@ class Done(NamedTuple):
     created_at: datetime
 
 
-async def look_up(session: AsyncSession, keys: Sequence[Key]) -> dict[tuple[int, str], Done]:
+async def find_done(session: AsyncSession, keys: Sequence[Key]) -> dict[tuple[int, str], Done]:
     """What was done under each of the keys before."""
     names = tuple_(IdempotencyKey.user_id, IdempotencyKey.key_hash)
     rows = await session.execute(

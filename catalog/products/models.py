@@ -96,7 +96,7 @@ _delete_words = DDL(  # type: ignore[no-untyped-call]  # its arguments are untyp
 event.listen(ProductWords.__table__, "after_create", _delete_words.execute_if("sqlite"))
 
 
-class Offer(NamedTuple):
+class NewProduct(NamedTuple):
     """A product that no database has numbered yet.
 
     Attributes:

@@ -17,7 +17,7 @@ from catalog.db.columns import Id, rfc3339
 from catalog.db.fulltext import matches
 from catalog.products.models import Product, ProductWords
 from catalog.products.schemas import DEFAULT_SORT, MyListQuery, Sort
-from catalog.products.words import terms_of
+from catalog.products.search.tokenizer import terms_of
 
 _table = Product.__table__.c
 _words = ProductWords.__table__.c

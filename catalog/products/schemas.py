@@ -35,7 +35,7 @@ from catalog.products.models import (
     ChangeId,
     ChangeType,
 )
-from catalog.products.words import terms_of
+from catalog.products.search.tokenizer import terms_of
 
 PATH = "/api/products"
 """Where products are."""

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import orjson
 from sqlalchemy import ColumnElement, Select, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -12,15 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.auth.models import Role
 from catalog.auth.service import require_account, usable_accounts
 from catalog.db.columns import now, rfc3339_text
-from catalog.db.database import Outdated
+from catalog.db.database import RetryTransaction
 from catalog.db.statements import (
     affected_rows,
-    forget_step,
     insert_numbered_rows,
     insert_rows,
+    reset_id_step,
     stored_instant,
 )
-from catalog.db.texts import Question
 from catalog.errors import (
     AccountUnavailable,
     CatalogError,
@@ -31,11 +29,11 @@ from catalog.errors import (
     NotFound,
     PreconditionFailed,
 )
-from catalog.products import changes, idempotency, packed, queries, search
+from catalog.products import idempotency, queries
+from catalog.products.changes import change_log
 from catalog.products.idempotency import Done, Key
-from catalog.products.models import ChangeId, ChangeType, Offer, Product, ProductWords
-from catalog.products.queries import Position, Selection
-from catalog.products.words import text_of, tokens_of
+from catalog.products.models import ChangeId, ChangeType, NewProduct, Product, ProductWords
+from catalog.products.search.tokenizer import text_of, tokens_of
 
 _INSERTED_COLUMNS = (
     *("name", "description", "price", "user_id", "version", "created_at", "updated_at"),
@@ -45,203 +43,10 @@ IsExpected = Callable[[dict[str, Any]], bool]
 """Tells whether a product, ready to render, is as the caller thinks."""
 
 
-class Products(Protocol):
-    """Products that were read, in whatever form, with their fields in one order."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    @property
-    def most_bytes(self) -> int:
-        """What they take as JSON, or more than that; soon found out."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One of them, ready to render."""
-
-    def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
-        """The first so many, or as many as there are, as a JSON array.
-
-        Args:
-            count: how many at most.
-            fields: what to show of each; None for everything.
-        """
-
-
-_NAMES_BYTES = len(orjson.dumps(dict.fromkeys(queries.FIELDS)))
-
-
-class Rows:
-    """Products as the values of ``queries.FIELDS``."""
-
-    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        """As ``Products``."""
-        return len(self._rows)
-
-    @property
-    def most_bytes(self) -> int:
-        """As ``Products``."""
-        return len(orjson.dumps(list(map(tuple, self._rows)))) + _NAMES_BYTES * len(self)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """As ``Products``."""
-        return dict(zip(queries.FIELDS, self._rows[index], strict=True))
-
-    def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
-        """As ``Products``."""
-        products = map(self.__getitem__, range(min(count, len(self))))
-        if fields is None:
-            return orjson.dumps(list(products))
-        return orjson.dumps([{name: product[name] for name in fields} for product in products])
-
-
-class Page(NamedTuple):
-    """A page, and perhaps some products more.
-
-    Attributes:
-        change: the last one that is included; so are all before it.
-        products: in their order.
-        size: how many of them are the page's.
-        last: the place after which the next page begins; None if there is none.
-        total: how many there are on all pages, where that was asked for.
-    """
-
-    change: ChangeId
-    products: Products
-    size: int
-    last: Position | None
-    total: int | None = None
-
-
-class Wanted(NamedTuple):
-    """Which page to read.
-
-    Attributes:
-        selection: which products, in which order.
-        after: the place behind which the page begins; None for the first page.
-        limit: products on the page.
-        total: whether to count those on all pages, too.
-    """
-
-    selection: Selection
-    after: Position | None
-    limit: int
-    total: bool = False
-
-    @property
-    def is_light(self) -> bool:
-        """Whether it is read in no time, so that others may wait for it."""
-        return not self.selection.terms and not self.total and self.limit <= queries.FEW_ROWS
-
-
-async def list_products(connection: AsyncConnection, *wanted: Wanted) -> list[Page]:
-    """Pages; on a server those without a search are read in one trip."""
-    on_server = connection.dialect.name != "sqlite"
-
-    def comes_as_texts(wanted: Wanted) -> bool:
-        return on_server and not wanted.selection.terms
-
-    texts = [_text_question(each) for each in wanted if comes_as_texts(each)]
-    together = iter(await packed.read_pages(connection, texts) if texts else ())
-    pages = []
-    for each in wanted:
-        selection, after, limit, _ = each
-        products: Products
-        if comes_as_texts(each):
-            products = next(together)
-            change = products.change
-        else:
-            change = await changes.current_change(connection)
-            rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
-            products = Rows(rows)
-        count = _fitting(products, limit)
-        last = selection.position_of(products[count - 1]) if len(products) > count else None
-        pages.append(Page(change, products, count, last, await _total(connection, each)))
-    return pages
-
-
-def _fitting(products: Products, limit: int) -> int:
-    """How many products a page has: up to its limit, as many as fit, and one at least.
-
-    They count whole, whatever fields are shown, so that all engines and forms of a page agree.
-    """
-    most = min(limit, len(products))
-    if products.most_bytes <= queries.PAGE_BYTES:
-        return most
-    count = size = 0
-    while count < most and size <= queries.PAGE_BYTES:
-        size += len(orjson.dumps(products[count])) + 1
-        count += 1
-    return count if size <= queries.PAGE_BYTES else max(1, count - 1)
-
-
-def _text_question(wanted: Wanted) -> Question:
-    selection, after, limit, _ = wanted
-    statement = packed.page(
-        sort=selection.sort,
-        filters=selection.filters,
-        resumed=after is not None,
-        bounded=limit > queries.FEW_ROWS,
-    )
-    # One more than asked for tells whether there is a next page.
-    return Question(statement, _values(selection, after, limit + 1))
-
-
-def _values(
-    selection: Selection, after: Position | None, limit: int, max_bytes: int = queries.PAGE_BYTES
-) -> dict[str, Any]:
-    bounds = {"limit": limit, "max_bytes": max_bytes}
-    return {**selection.values, **selection.values_after(after), **bounds}
-
-
-async def _total(connection: AsyncConnection, wanted: Wanted) -> int | None:
-    if not wanted.total:
-        return None
-    selection = wanted.selection
-    if selection.terms:
-        return await search.count(connection, selection)
-    counted = queries.count(filters=selection.filters)
-    total: int | None = await connection.scalar(counted, selection.values)
-    return total
-
-
-async def read_rows(
-    connection: AsyncConnection,
-    *,
-    selection: Selection,
-    after: Position | None,
-    limit: int,
-    max_bytes: int | None = None,
-) -> Sequence[Sequence[Any]]:
-    """Products of a selection behind a place, as the values of ``queries.FIELDS``.
-
-    Args:
-        connection: where to read.
-        selection: which products, in which order.
-        after: the place behind which they begin; None for the first ones.
-        limit: how many at most.
-        max_bytes: of their texts; the product that goes beyond it is the last. None for a page's,
-            and for any length of only a few.
-    """
-    is_bounded = max_bytes is not None or limit > queries.FEW_ROWS + 1
-    max_bytes = queries.PAGE_BYTES if max_bytes is None else max_bytes
-    if selection.terms:
-        return await search.find(
-            connection, selection, after=after, limit=limit, max_bytes=max_bytes
-        )
-    make = queries.bounded_page if is_bounded else queries.page
-    statement = make(sort=selection.sort, filters=selection.filters, resumed=after is not None)
-    values = _values(selection, after, limit, max_bytes)
-    rows: Sequence[Any] = (await connection.execute(statement, values)).all()
-    return rows
-
-
 class Create(NamedTuple):
     """A create that a client asks for, and its key if it sent one."""
 
-    offer: Offer
+    offer: NewProduct
     key: Key | None = None
 
 
@@ -251,7 +56,7 @@ def characters_of(create: Create) -> int:
     return len(name) + len(description or "") + len(words or "")
 
 
-class Written(NamedTuple):
+class WriteResult(NamedTuple):
     """What a write has done.
 
     Attributes:
@@ -269,7 +74,7 @@ class Written(NamedTuple):
 
 async def create_products(
     session: AsyncSession, creates: Sequence[Create]
-) -> list[Written | CatalogError]:
+) -> list[WriteResult | CatalogError]:
     """Offer products, each as if it came alone.
 
     Returns:
@@ -283,8 +88,8 @@ async def create_products(
     owner_ids = {create.offer.owner_id for create in creates}
     accounts = await usable_accounts(session, user_ids=owner_ids)
     keys = [create.key for create in creates if create.key is not None]
-    known = await idempotency.look_up(session, keys) if keys else {}
-    outcomes: dict[int, Written | CatalogError] = {}
+    known = await idempotency.find_done(session, keys) if keys else {}
+    outcomes: dict[int, WriteResult | CatalogError] = {}
     todo: list[int] = []
     for index, (offer, key) in enumerate(creates):
         if offer.owner_id not in accounts:
@@ -300,7 +105,7 @@ async def create_products(
             offer, key = creates[index]
             product = _rendered(offer, product_id, made.at)
             change = ChangeId(position, made.last.token)
-            outcomes[index] = Written(product, change, batch_position=made.last.position)
+            outcomes[index] = WriteResult(product, change, batch_position=made.last.position)
             if key is not None:
                 done.append((key, Done(key.content_hash, product_id, change, made.at)))
         if done:
@@ -308,13 +113,13 @@ async def create_products(
     return [outcomes[index] for index in range(len(creates))]
 
 
-def _replay(offer: Offer, key: Key, done: Done) -> Written | CatalogError:
+def _replay(offer: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
     """The first answer once more, made of the same content."""
     if done.content_hash != key.content_hash:
         message = "It came with other content before."
         return KeyReused(errors=[FieldError("header", "Idempotency-Key", message)])
     product = _rendered(offer, done.product_id, done.created_at)
-    return Written(product, done.change, replayed=True)
+    return WriteResult(product, done.change, replayed=True)
 
 
 class Inserted(NamedTuple):
@@ -336,19 +141,19 @@ class Inserted(NamedTuple):
         return range(self.last.position - len(self.ids) + 1, self.last.position + 1)
 
 
-async def insert_products(session: AsyncSession, offers: Sequence[Offer]) -> Inserted:
+async def insert_products(session: AsyncSession, offers: Sequence[NewProduct]) -> Inserted:
     """Write products and the log of it, for owners whose accounts have been looked at.
 
     It takes the positions, so nothing slow may come after it in the transaction.
     """
     at = now()
     ids = await insert_unlogged(session, offers, at=at)
-    return Inserted(ids, await changes.record_created(session, ids, at=at), at)
+    return Inserted(ids, await change_log.record_created(session, ids, at=at), at)
 
 
 async def insert_unlogged(
     session: AsyncSession,
-    offers: Sequence[Offer],
+    offers: Sequence[NewProduct],
     *,
     at: datetime,
     on_numbered: Callable[[], None] | None = None,
@@ -382,8 +187,8 @@ async def insert_unlogged(
         # The ids are not those that the rows got, because the step between ids has changed since
         # it was read: a node has joined the cluster or left it. It cannot go unnoticed, since each
         # of these rows needs a product that has none yet.
-        forget_step(session)
-        raise Outdated from error
+        reset_id_step(session)
+        raise RetryTransaction from error
     return ids
 
 
@@ -405,7 +210,7 @@ async def change_product(
     values: dict[str, Any],
     caller_id: int,
     is_expected: IsExpected | None = None,
-) -> Written:
+) -> WriteResult:
     """Change some fields of a product that the caller owns; an administrator may change any.
 
     A change to what is there already is none, and leaves the version as it is.
@@ -425,7 +230,7 @@ async def change_product(
     """
     product = await _lock(session, product_id, caller_id, is_expected)
     if all(product[field] == value for field, value in values.items()):
-        return Written(product, await changes.current_change(session))
+        return WriteResult(product, await change_log.current_change(session))
     at = now()
     version = product["version"] + 1
     updating = update(Product).where(*_is_still(product))
@@ -436,8 +241,8 @@ async def change_product(
         words = tokens_of(text_of(product["name"], product["description"]), product_id)
         found = update(ProductWords).where(ProductWords.product_id == product_id)
         await affected_rows(session, found.values(words=words))
-    change = await changes.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)
-    return Written(product, change)
+    change = await change_log.record(session, ChangeType.UPDATED, [(product_id, version)], at=at)
+    return WriteResult(product, change)
 
 
 async def delete_product(
@@ -446,7 +251,7 @@ async def delete_product(
     product_id: int,
     caller_id: int,
     is_expected: IsExpected | None = None,
-) -> Written:
+) -> WriteResult:
     """Withdraw a product that the caller owns; an administrator may withdraw any.
 
     Args:
@@ -465,8 +270,8 @@ async def delete_product(
     if await affected_rows(session, delete(Product).where(*_is_still(product))) == 0:
         raise Conflict("Another request changed the product at the same time.")
     last = (product_id, product["version"])
-    change = await changes.record(session, ChangeType.DELETED, [last], at=now())
-    return Written(product, change)
+    change = await change_log.record(session, ChangeType.DELETED, [last], at=now())
+    return WriteResult(product, change)
 
 
 async def delete_products_of(session: AsyncSession, user_id: int) -> None:
@@ -479,7 +284,7 @@ async def delete_products_of(session: AsyncSession, user_id: int) -> None:
     last = [(row.id, row.version) for row in rows]
     if last:
         await affected_rows(session, delete(Product).where(Product.user_id == user_id))
-        await changes.record(session, ChangeType.DELETED, last, at=now())
+        await change_log.record(session, ChangeType.DELETED, last, at=now())
 
 
 async def _lock(
@@ -509,7 +314,7 @@ def _is_still(product: dict[str, Any]) -> tuple[ColumnElement[bool], ...]:
     return Product.id == product["id"], Product.version == product["version"]
 
 
-def _rendered(offer: Offer, product_id: int, created_at: datetime) -> dict[str, Any]:
+def _rendered(offer: NewProduct, product_id: int, created_at: datetime) -> dict[str, Any]:
     """A product that has just been created."""
     instant = rfc3339_text(created_at)
     return {

@@ -18,10 +18,10 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import H11SendableEvent, HTTPScope
 
-from catalog.http.bodies import WHOLE_BODY
+from catalog.http.request_body import WHOLE_BODY
 from catalog.http.response_buffers import LARGE_BYTES, ResponseBuffers
 from catalog.observability import metrics
-from catalog.server.heads import Answer, Message, parse
+from catalog.server.request_parser import Message, ResponseBuffer, parse
 
 VERSIONS = {b"1.0", b"1.1"}
 
@@ -127,7 +127,7 @@ class PlainH11Protocol(H11Protocol):
     async def _answer(self, scope: HTTPScope, body: bytes) -> None:
         self.keep_alive_requests += 1
         is_last = self.keep_alive_requests >= self.config.keep_alive_max_requests
-        answer = Answer(body, is_last=is_last)
+        answer = ResponseBuffer(body, is_last=is_last)
         self.is_answering = True
         try:
             await self.app(scope, answer.receive, answer.take, _unused, _unused)

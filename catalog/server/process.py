@@ -116,7 +116,7 @@ class WorkerProcess:
         """Ask it to drain and stop, the public way: unready first, then gone."""
         self._signal(signal.SIGTERM)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close its lifeline: it stops accepting now and exits when it is done. Idempotent."""
         self.leaving = True
         self._close_lifeline()

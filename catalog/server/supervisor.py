@@ -14,7 +14,7 @@ from catalog.observability.logs import logger
 from catalog.server.metrics_files import MetricsFiles, metrics_files
 from catalog.server.process import WorkerProcess
 from catalog.server.sockets import Listeners, open_listeners
-from catalog.server.status import LEAVING, READY, start_limit, stop_limit
+from catalog.server.worker_protocol import LEAVING, READY, start_limit, stop_limit
 from catalog.settings import Settings
 
 log = logger("catalog.server")
@@ -131,7 +131,7 @@ class Supervisor:
     def _make_current(self, worker: WorkerProcess) -> None:
         retired, self._current[worker.slot] = self._current[worker.slot], worker
         if retired is not None:
-            retired.let_go()
+            retired.release()
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Follow one worker until it is gone."""
@@ -239,7 +239,7 @@ class Supervisor:
         elif self._stop_signals == 2:
             # Not yet a kill: wrappers often pass on a Ctrl-C that the terminal had sent already.
             log.info("stopping_now")
-            self._let_go_of_all()
+            self._release_all()
         else:
             self._kill_stragglers()
 
@@ -247,11 +247,11 @@ class Supervisor:
         if self._failure is None:
             self._failure = StartFailed(detail)
             self._stop.set()
-            self._let_go_of_all()
+            self._release_all()
 
-    def _let_go_of_all(self) -> None:
+    def _release_all(self) -> None:
         for worker in self._alive:
-            worker.let_go()
+            worker.release()
 
     def _kill_stragglers(self) -> None:
         if self._alive:

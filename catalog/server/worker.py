@@ -22,15 +22,15 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from catalog.app import begin_drain, create_app
+from catalog.bootstrap import prepare
 from catalog.errors import OperatorError
 from catalog.http.context import running
 from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
-from catalog.preparation import prepare
-from catalog.products.shortcut import is_plain
+from catalog.products.fast_path import is_plain
 from catalog.server import http1, lifeline
 from catalog.server.sockets import BACKLOG
-from catalog.server.status import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY
+from catalog.server.worker_protocol import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY
 from catalog.settings import Settings, load_settings
 
 log = logger("catalog.server")
@@ -120,7 +120,7 @@ class Worker:
         http1.install(is_plain, running(self._app).buffers)
         self._serving = False
         self._told = asyncio.Event()
-        self._let_go = asyncio.Event()
+        self._released = asyncio.Event()
 
     async def run(self, loop: ServingLoop) -> None:
         """Prepare if asked to, serve, drain.
@@ -139,7 +139,7 @@ class Worker:
 
         def end_of_lifeline() -> None:
             loop.remove_reader(self._options.lifeline_fd)
-            self._let_go.set()
+            self._released.set()
             stop()
 
         loop.set_exception_handler(report_loop_error)
@@ -157,15 +157,15 @@ class Worker:
     async def _drained(self, loop: ServingLoop) -> None:
         """Return when the connections may be closed; called as soon as they are accepted."""
         self._serving = True
-        say(self._options.status_fd, READY)
+        send_status(self._options.status_fd, READY)
         await self._told.wait()
 
         begin_drain(self._app)
-        say(self._options.status_fd, LEAVING)
+        send_status(self._options.status_fd, LEAVING)
         drain_began = loop.time()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_delay):
-                await self._let_go.wait()
+                await self._released.wait()
         await loop.stop_accepting()
         drained = loop.time() - drain_began
         await asyncio.sleep(max(SETTLE_SECONDS, GOODBYE_SECONDS - drained))
@@ -195,7 +195,7 @@ def report_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
         log.error("event_loop_error", message=context.get("message"), exc_info=error)
 
 
-def say(status_fd: int, text: str) -> None:
+def send_status(status_fd: int, text: str) -> None:
     """Tell the supervisor, if there still is one."""
     with suppress(BrokenPipeError):
         os.write(status_fd, json.dumps(text).encode() + b"\n")
@@ -220,5 +220,5 @@ def main() -> None:
             runner.run(Worker(options, settings).run(loop))
     except OperatorError as error:
         # Not printed here: every worker of a generation has the same to say.
-        say(options.status_fd, error.detail)
+        send_status(options.status_fd, error.detail)
         sys.exit(1)

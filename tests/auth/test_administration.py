@@ -59,7 +59,10 @@ def change(database: Database, user_id: int, *, by: int, to: dict[str, Any]) -> 
 def leave(database: Database, user_id: int, name: str) -> Awaitable[object]:
     account = Account(user_id, name, f"{name}@example.com", Role.ADMIN, False, PASSWORD)
     return database.transaction(
-        delete_account, subject="nobody guesses", account=account, farewell=delete_products_of
+        delete_account,
+        subject="nobody guesses",
+        account=account,
+        on_account_delete=delete_products_of,
     )
 
 

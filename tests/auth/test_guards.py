@@ -5,13 +5,13 @@ from quart import Quart
 from quart_jwt_extended import get_raw_jwt
 
 from catalog.auth.guards import (
+    any_token_required,
     audience_of,
     caller,
     caller_id,
     for_admins,
-    leaving,
     public,
-    refreshing,
+    refresh_token_required,
     signed_in,
 )
 from tests.http.wire import app_without_database, exchange, tokens_of
@@ -168,8 +168,8 @@ class TestDecorators:
             (public, "public"),
             (signed_in, "access"),
             (for_admins, "admin"),
-            (refreshing, "refresh"),
-            (leaving, "any"),
+            (refresh_token_required, "refresh"),
+            (any_token_required, "any"),
         ],
         ids=["public", "signed-in", "for-admins", "refreshing", "leaving"],
     )
@@ -194,7 +194,7 @@ class TestDecorators:
         app = app_without_database(tmp_path_factory.mktemp("callers"))
 
         @app.get("/caller/<name>")
-        @refreshing
+        @refresh_token_required
         async def tell(name: str) -> str:
             assert caller().user_id == caller_id()
             assert caller().token_id == get_raw_jwt()["jti"]

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.auth import service
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
-from catalog.errors import AccountUnavailable, OperatorError, Taken
+from catalog.errors import AccountUnavailable, DuplicateValue, OperatorError
 from tests.support import Caller
 
 
@@ -22,7 +22,7 @@ class TestSignUp:
         await sign_up(database, "ada", "ada@example.com")
 
         async def take_another(session: AsyncSession) -> User:
-            with pytest.raises(Taken):
+            with pytest.raises(DuplicateValue):
                 await service.sign_up(
                     session, username="ADA", email="x@example.com", password_hash="x"
                 )
@@ -33,7 +33,7 @@ class TestSignUp:
         bob = await database.transaction(take_another)
 
         assert bob.username == "bob"
-        with pytest.raises(Taken):
+        with pytest.raises(DuplicateValue):
             await sign_up(database, "bob", "bob@example.com")
 
     async def test_a_name_that_is_free_again_can_be_taken(self, database: Database) -> None:
@@ -52,7 +52,7 @@ class TestLookUp:
         ada = await sign_up(database, "ada", "ada@example.com")
 
         attempts = [
-            await database.reading(service.look_up, login=login, network="192.0.2.1")
+            await database.reading(service.find_attempt, login=login, network="192.0.2.1")
             for login in ("ADA", "ada@EXAMPLE.com", "example.com", "@example.com", "bob")
         ]
 

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.app import create_app
 from catalog.auth import administration, service, sessions
-from catalog.auth.guesses import subject_of
+from catalog.auth.login_throttle import subject_of
 from catalog.auth.models import LoginSession, Role, SupersededToken, User
 from catalog.auth.service import Account
-from catalog.auth.sessions import GRACE, Grant, Lives, Opening, hash_of
+from catalog.auth.sessions import GRACE, SessionLifetimes, SessionRequest, TokenGrant, hash_of
 from catalog.auth.tokens import Bearer, Kind, issue_refresh_token, successor_id
 from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
@@ -367,22 +367,22 @@ class TestTheft:
         assert [row["revoked_at"] for row in await rows_of(onlooker, LoginSession)] == [None] * 2
 
 
-LIVES = Lives(refresh=30 * DAY, session=90 * DAY)
+LIVES = SessionLifetimes(refresh=30 * DAY, session=90 * DAY)
 OWNER = Account(1, "ada", "ada@example.com", "user", disabled=False, password_hash="")
 SUBJECT = subject_of(OWNER.id, "192.0.2.1")
 
 
-def opening(limit: int = 100) -> Opening:
-    return Opening(address="192.0.2.1", agent="test", lives=LIVES, limit=limit)
+def opening(limit: int = 100) -> SessionRequest:
+    return SessionRequest(address="192.0.2.1", agent="test", lives=LIVES, limit=limit)
 
 
-async def begin(database: Database, limit: int = 100) -> Grant:
+async def begin(database: Database, limit: int = 100) -> TokenGrant:
     return await database.transaction(
         sessions.begin, user_id=OWNER.id, role=Role.USER, opening=opening(limit)
     )
 
 
-def bearer_of(grant: Grant) -> Bearer:
+def bearer_of(grant: TokenGrant) -> Bearer:
     return Bearer(grant.user_id, grant.session_id, Kind.REFRESH, grant.token_id, None, {}, {})
 
 
@@ -391,14 +391,14 @@ async def live_ids(database: Database) -> set[int]:
     return {row["id"] for row in live}
 
 
-Rotate = Callable[[AsyncSession, Bearer], Awaitable[Grant]]
+Rotate = Callable[[AsyncSession, Bearer], Awaitable[TokenGrant]]
 
 
-async def carefully(session: AsyncSession, bearer: Bearer) -> Grant:
+async def carefully(session: AsyncSession, bearer: Bearer) -> TokenGrant:
     return await sessions.rotate(session, bearer=bearer, lives=LIVES)
 
 
-async def naively(session: AsyncSession, bearer: Bearer) -> Grant:
+async def naively(session: AsyncSession, bearer: Bearer) -> TokenGrant:
     """Rotate as one would who trusts what was read."""
     successor = successor_id(bearer.token_id)
     reading = select(LoginSession.refresh_hash, database_now())
@@ -417,7 +417,7 @@ async def naively(session: AsyncSession, bearer: Bearer) -> Grant:
         if known is None:
             row = {"token_hash": presented, "superseded_at": instant}
             await session.execute(insert(SupersededToken).values(row))
-    return Grant(*bearer[:2], Role.USER, successor, instant, instant + LIVES.refresh)
+    return TokenGrant(*bearer[:2], Role.USER, successor, instant, instant + LIVES.refresh)
 
 
 class TestRace:
@@ -436,8 +436,8 @@ class TestRace:
                 for database in (store, other)
             ]
             outcomes = await asyncio.gather(*racing, return_exceptions=True)
-            grants = {each for each in outcomes if isinstance(each, Grant)}
-            counts.append(len(grants) + sum(not isinstance(each, Grant) for each in outcomes))
+            grants = {each for each in outcomes if isinstance(each, TokenGrant)}
+            counts.append(len(grants) + sum(not isinstance(each, TokenGrant) for each in outcomes))
             grant = grants.pop()
         return counts
 
@@ -470,7 +470,7 @@ class TestRace:
         assert await live_ids(store) == set()
 
 
-async def log_in(session: AsyncSession, limit: int = 100) -> Grant | None:
+async def log_in(session: AsyncSession, limit: int = 100) -> TokenGrant | None:
     return await service.log_in(session, account=OWNER, subject=SUBJECT, opening=opening(limit))
 
 
@@ -535,7 +535,7 @@ async def restore(database: Database) -> None:
     await run(database, account.values(disabled=False, password_hash=""))
 
 
-async def log_in_unlocked(session: AsyncSession) -> Grant | None:
+async def log_in_unlocked(session: AsyncSession) -> TokenGrant | None:
     """Log in as one would who trusts that the account stays as it was read."""
     row = (await session.execute(select(User.disabled).where(User.id == OWNER.id))).one()
     assert not row.disabled
@@ -557,7 +557,7 @@ class TestLogInRace:
         refused = 0
         for head_start in range(-5, 10):
 
-            async def log_in_after(steps: int = max(0, -head_start)) -> Grant | None:
+            async def log_in_after(steps: int = max(0, -head_start)) -> TokenGrant | None:
                 await asyncio.sleep(0.002 * steps)
                 return await store.transaction(log_in)
 
@@ -582,7 +582,7 @@ class TestLogInRace:
         self,
         store: Database,
         opened: Open,
-        enter: Callable[[AsyncSession], Awaitable[Grant | None]],
+        enter: Callable[[AsyncSession], Awaitable[TokenGrant | None]],
         left: int,
     ) -> None:
         await store.transaction(add_admin)
@@ -590,7 +590,7 @@ class TestLogInRace:
         looked, go_on = asyncio.Event(), asyncio.Event()
         inner = sessions.begin
 
-        async def begin_late(session: AsyncSession, **arguments: Any) -> Grant:
+        async def begin_late(session: AsyncSession, **arguments: Any) -> TokenGrant:
             looked.set()
             await go_on.wait()
             return await inner(session, **arguments)

@@ -8,11 +8,11 @@ from statistics import median
 
 import pytest
 
-from catalog.auth.names import checked_email, checked_username, fold
-from catalog.auth.samples import email_of, username_of
-from catalog.products.models import MAX_PRICE, Offer
-from catalog.products.samples import CHUNK_ROWS, make_samples
+from catalog.auth.normalization import checked_email, checked_username, fold
+from catalog.auth.seed_data import email_of, username_of
+from catalog.products.models import MAX_PRICE, NewProduct
 from catalog.products.schemas import ProductCreate
+from catalog.products.seed_data import CHUNK_ROWS, make_samples
 from tests.cli.commands import CommandLine
 from tests.support import PASSWORD, Caller
 
@@ -20,12 +20,12 @@ PINNED = "95c04baef338eb464da89601c40ff9c0828c9a3f137e5c63ee5dd9b9b4e310ea"
 """The digest of the first products of seed 7; it changes only when the words or the draws do."""
 
 
-def samples(count: int, *, seed: int = 0, owners: int = 10) -> list[Offer]:
+def samples(count: int, *, seed: int = 0, owners: int = 10) -> list[NewProduct]:
     """Products as the command makes them, their owners by number."""
     return list(chain(*make_samples(count, owner_ids=range(1, owners + 1), seed=seed)))
 
 
-def times_of(made: list[Offer]) -> list[datetime]:
+def times_of(made: list[NewProduct]) -> list[datetime]:
     """When they were offered; every sample says so."""
     return [sample.created_at for sample in made if sample.created_at is not None]
 

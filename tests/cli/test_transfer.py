@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.products.samples import make_samples
+from catalog.products.seed_data import make_samples
 from tests.cli.commands import CommandLine
 from tests.support import Caller
 

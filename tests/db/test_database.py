@@ -14,9 +14,9 @@ from sqlalchemy import URL, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
-from catalog.db.database import MAX_ATTEMPTS, Database, Outdated, suspended_deadline
+from catalog.db.database import MAX_ATTEMPTS, Database, RetryTransaction, suspended_deadline
 from catalog.db.engines import Purpose, create_engine
-from catalog.db.failures import worth_a_retry
+from catalog.db.error_translation import worth_a_retry
 from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
 from catalog.products.models import Product
 from catalog.settings import Settings
@@ -297,7 +297,7 @@ class TestPool:
         async def earlier(session: AsyncSession) -> int | None:
             await later_has_begun.wait()
             if next(attempts) == 0:
-                raise Outdated
+                raise RetryTransaction
             return await answer(session)
 
         async def later(session: AsyncSession) -> int | None:
@@ -469,7 +469,7 @@ class TestOutdated:
         async def work(session: AsyncSession) -> None:
             attempts.append(await add_product(session, f"Lamp {len(attempts)}"))
             if len(attempts) < MAX_ATTEMPTS:
-                raise Outdated
+                raise RetryTransaction
 
         await database.transaction(work)
 
@@ -481,7 +481,7 @@ class TestOutdated:
     ) -> None:
         async def work(session: AsyncSession) -> None:
             await add_product(session, "Lamp")
-            raise Outdated
+            raise RetryTransaction
 
         with pytest.raises(DatabaseBusy):
             await database.transaction(work)

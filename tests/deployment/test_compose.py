@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from catalog.server.status import stop_limit
+from catalog.server.worker_protocol import stop_limit
 from catalog.settings import SECRET_FIELDS, load_settings, variable_names
 from tests.deployment import compose
 

@@ -14,7 +14,7 @@ SECONDS_PER_BYTE = 0.2 / 65_536
 
 GUIDES = [
     "catalog.auth.guards",
-    "catalog.auth.names",
+    "catalog.auth.normalization",
     "catalog.auth.schemas",
     "catalog.auth.tokens",
     "catalog.http.conditional",
@@ -22,11 +22,11 @@ GUIDES = [
     "catalog.http.pagination",
     "catalog.http.strict_json",
     "catalog.normal_forms",
-    "catalog.products.formats",
+    "catalog.products.bulk.formats",
     "catalog.products.queries",
     "catalog.products.schemas",
-    "catalog.products.words",
-    "catalog.server.heads",
+    "catalog.products.search.tokenizer",
+    "catalog.server.request_parser",
     "tests.faults.fuzz_targets",
 ]
 """Modules whose coverage guides the search."""

@@ -18,7 +18,7 @@ from sqlalchemy import URL
 
 from catalog.app import create_app
 from catalog.auth.guards import token_among, tokens
-from catalog.auth.names import fold
+from catalog.auth.normalization import fold
 from catalog.auth.schemas import LogIn, SignUp
 from catalog.auth.tokens import Kind
 from catalog.errors import (
@@ -35,11 +35,11 @@ from catalog.http.negotiation import JSON, NDJSON, best_of
 from catalog.http.pagination import Cursors
 from catalog.http.problems import body_of, field_errors
 from catalog.http.strict_json import parse_json
-from catalog.products.formats import FORMATS, Draft, Format, Parsed
+from catalog.products.bulk.formats import FORMATS, Format, Parsed, ParsedProduct
 from catalog.products.queries import Selection
 from catalog.products.schemas import ListQuery, ProductCreate
-from catalog.products.words import MAX_TOKEN_LENGTH, terms_of, text_of, tokens_of
-from catalog.server import heads
+from catalog.products.search.tokenizer import MAX_TOKEN_LENGTH, terms_of, text_of, tokens_of
+from catalog.server import request_parser
 from tests.engines import settings_for
 
 
@@ -156,14 +156,14 @@ def _lines_of(form: Format, pieces: Sequence[bytes]) -> object:
     except LinesInvalid as error:
         return error.detail, error.members
     for each in found:
-        if isinstance(each, Draft):
+        if isinstance(each, ParsedProduct):
             ProductCreate(name=each.name, description=each.description, price=each.price)
     return found
 
 
 def read_head(data: bytes) -> None:
     """Read a plain request; what is accepted means the same to h11."""
-    message = heads.parse(data)
+    message = request_parser.parse(data)
     if message is None:
         return
     connection = h11.Connection(h11.SERVER)

@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from catalog.auth.samples import username_of
+from catalog.auth.seed_data import username_of
 from tests.load import clients, wrk
 from tests.load.contestants import (
     BEHIND_NGINX,

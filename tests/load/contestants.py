@@ -22,7 +22,7 @@ import click
 import jwt
 from sqlalchemy import URL
 
-from catalog.auth.samples import username_of
+from catalog.auth.seed_data import username_of
 from tests.engines import tied_to_us
 from tests.load.tls import certify, listener
 from tests.server.nginx import (

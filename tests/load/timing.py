@@ -16,7 +16,7 @@ import time
 
 import click
 
-from catalog.auth.samples import username_of
+from catalog.auth.seed_data import username_of
 from tests.load.sign_in import login_of
 from tests.server.service import Connection
 

@@ -29,8 +29,8 @@ import aiomysql
 import click
 from sqlalchemy import URL, make_url
 
-from catalog.products.formats import CSV, NDJSON, Format
-from catalog.products.samples import make_samples
+from catalog.products.bulk.formats import CSV, NDJSON, Format
+from catalog.products.seed_data import make_samples
 from tests.load.contestants import START_PATIENCE_SECONDS, cpu_seconds
 
 FORMATS = {each.name: each for each in (NDJSON, CSV)}

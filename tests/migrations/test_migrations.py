@@ -18,7 +18,14 @@ from catalog import migrations
 from catalog.db.columns import Base
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import StartFailed
-from catalog.migrations import Dialect, Overtaken, downgrade, exclusive, upgrade, upgrade_sql
+from catalog.migrations import (
+    ConcurrentMigration,
+    Dialect,
+    downgrade,
+    exclusive,
+    upgrade,
+    upgrade_sql,
+)
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import relayed
 
@@ -168,7 +175,7 @@ class TestSeveralNodes:
 
         async with connected(empty_database_url) as connection:
             event.listen(connection.sync_connection, "before_cursor_execute", overtake)
-            with pytest.raises(Overtaken):
+            with pytest.raises(ConcurrentMigration):
                 await upgrade(connection)
         async with connected(empty_database_url) as connection:
             await upgrade(connection)

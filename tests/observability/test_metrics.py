@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.app import create_app
 from catalog.auth.context import auth
 from catalog.errors import DatabaseBusy, Overloaded
-from catalog.http.admission import Admission
+from catalog.http.concurrency_limit import Admission
 from catalog.http.context import running
 from catalog.observability import metrics
 from catalog.products.context import products

@@ -11,15 +11,14 @@ from catalog.auth.models import Role, User
 from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, NotFound
-from catalog.products.models import Offer
+from catalog.products.listing.page_reader import PageQuery, list_products
+from catalog.products.models import NewProduct
 from catalog.products.queries import Selection
 from catalog.products.service import (
     Create,
-    Wanted,
     create_products,
     delete_product,
     insert_unlogged,
-    list_products,
 )
 from tests.db.support import on_servers
 
@@ -48,7 +47,7 @@ async def offer(database: Database, name: str = "Lamp", caller_id: int = ADA) ->
 
 
 def lamp(caller_id: int, name: str = "Lamp") -> Create:
-    return Create(Offer(name, None, 1.0, caller_id))
+    return Create(NewProduct(name, None, 1.0, caller_id))
 
 
 async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
@@ -57,7 +56,7 @@ async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
 
 async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
     options = {"selection": Selection(), "after": None, "limit": 100, **options}
-    (page,) = await database.reading(list_products, Wanted(**options))
+    (page,) = await database.reading(list_products, PageQuery(**options))
     products = page.products
     return [products[index] for index in range(len(products))]
 
@@ -202,7 +201,7 @@ class TestListProducts:
         ids = [(await offer(database))["id"] for _ in range(3)]
 
         async def last(limit: int, *after: int) -> object:
-            wanted = Wanted(Selection(), after or None, limit)
+            wanted = PageQuery(Selection(), after or None, limit)
             (page,) = await database.reading(list_products, wanted)
             return page.last
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.auth.models import User
 from catalog.db.database import Database
 from catalog.products import service as rules
-from catalog.products.models import Offer
+from catalog.products.models import NewProduct
 from tests.engines import Engine, connected, migrate, settings_for
 from tests.server.nginx import Nginx, needs_cache, nginx
 from tests.server.service import Catalog, Connection, Service
@@ -68,13 +68,13 @@ class Shop:
         async def owner_of(connection: AsyncConnection) -> int:
             return (await connection.scalars(select(User.id).where(User.username == "ada"))).one()
 
-        async def create(session: AsyncSession, offer: Offer) -> None:
+        async def create(session: AsyncSession, offer: NewProduct) -> None:
             await rules.insert_products(session, [offer])
 
         try:
             owner_id = await database.reading(owner_of)
             for name in names:
-                await database.transaction(create, Offer(name, None, 1.0, owner_id))
+                await database.transaction(create, NewProduct(name, None, 1.0, owner_id))
         finally:
             await database.close()
 

@@ -22,11 +22,11 @@ from catalog.auth.schemas import (
 from catalog.auth.service import Account
 from catalog.errors import (
     AccountUnavailable,
+    DuplicateValue,
     FieldError,
     LastAdmin,
+    LoginThrottled,
     Overloaded,
-    Taken,
-    TooManyGuesses,
     WrongCredentials,
     WrongPassword,
 )
@@ -51,7 +51,7 @@ async def read_account() -> Response:
 
 @blueprint.patch("/me")
 @signed_in
-@refuses(AccountUnavailable, Taken)
+@refuses(AccountUnavailable, DuplicateValue)
 @validate_request(AccountChange)
 @document_response(AccountRead)
 async def change_account(data: AccountChange) -> Response:
@@ -65,14 +65,17 @@ async def change_account(data: AccountChange) -> Response:
 
 @blueprint.delete("/me")
 @signed_in
-@refuses(AccountUnavailable, WrongPassword, LastAdmin, TooManyGuesses, Overloaded)
+@refuses(AccountUnavailable, WrongPassword, LastAdmin, LoginThrottled, Overloaded)
 @validate_request(AccountDeletion)
 @answers_nothing
 async def delete_account(data: AccountDeletion) -> Response:
     """Delete your account and your products."""
     async with _confirmed(data.password, "/password") as (account, subject):
         ended = await database().transaction(
-            service.delete_account, subject=subject, account=account, farewell=auth().farewell
+            service.delete_account,
+            subject=subject,
+            account=account,
+            on_account_delete=auth().on_account_delete,
         )
     auth().revocations.add(ended)
     record(Audit.ACCOUNT_DELETED, user_id=account.id)
@@ -81,7 +84,7 @@ async def delete_account(data: AccountDeletion) -> Response:
 
 @blueprint.post("/password")
 @signed_in
-@refuses(AccountUnavailable, WrongPassword, TooManyGuesses, Overloaded)
+@refuses(AccountUnavailable, WrongPassword, LoginThrottled, Overloaded)
 @validate_request(PasswordChange)
 @answers_nothing
 async def change_password(data: PasswordChange) -> Response:
@@ -117,10 +120,10 @@ async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account
         one must not come through after the limit.
 
     Raises:
-        AccountUnavailable, TooManyGuesses, Overloaded, WrongPassword: they must not go on.
+        AccountUnavailable, LoginThrottled, Overloaded, WrongPassword: they must not go on.
     """
     attempt = await database().reading(
-        service.look_up_own, user_id=caller_id(), network=client_network()
+        service.find_own_attempt, user_id=caller_id(), network=client_network()
     )
     failed, blocked = Audit.PASSWORD_CHECK_FAILED, Audit.PASSWORD_CHECK_BLOCKED
     try:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from catalog.auth import guesses, service
+from catalog.auth import login_throttle, service
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.service import Account, Attempt
-from catalog.errors import TooManyGuesses, WrongCredentials, WrongPassword
+from catalog.errors import LoginThrottled, WrongCredentials, WrongPassword
 from catalog.http.context import database
 
 
@@ -15,13 +15,13 @@ async def verified(attempt: Attempt, password: str) -> Account:
     """The account that a password is right for; a wrong one is counted before it is told.
 
     Raises:
-        TooManyGuesses, WrongCredentials, Overloaded: as ``service.verify``.
+        LoginThrottled, WrongCredentials, Overloaded: as ``service.verify``.
     """
     try:
         return await service.verify(attempt, password=password, passwords=auth().passwords)
     except WrongCredentials:
         # In a transaction of its own, which the refusal does not roll back.
-        await database().transaction(guesses.count, subject=attempt.subject)
+        await database().transaction(login_throttle.count, subject=attempt.subject)
         raise
 
 
@@ -33,6 +33,6 @@ def recording(attempt: Attempt, *, failed: Audit, blocked: Audit) -> Iterator[No
     except (WrongCredentials, WrongPassword):
         record(failed, user_id=attempt.user_id)
         raise
-    except TooManyGuesses:
+    except LoginThrottled:
         record(blocked, user_id=attempt.user_id)
         raise

@@ -8,7 +8,13 @@ from quart_schema import document_request, document_response, tag_blueprint, val
 from catalog.auth import service, sessions
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
-from catalog.auth.guards import caller, leaving, public, refreshing, signed_in
+from catalog.auth.guards import (
+    any_token_required,
+    caller,
+    public,
+    refresh_token_required,
+    signed_in,
+)
 from catalog.auth.routes.attempts import recording, verified
 from catalog.auth.schemas import (
     LogIn,
@@ -20,22 +26,22 @@ from catalog.auth.schemas import (
     UserRead,
 )
 from catalog.auth.service import Account
-from catalog.auth.sessions import Grant, Lives, Opening, Resumed
+from catalog.auth.sessions import Resumed, SessionLifetimes, SessionRequest, TokenGrant
 from catalog.auth.tokens import Bearer, issue_access_token, issue_refresh_token
 from catalog.errors import (
     AccountUnavailable,
+    DuplicateValue,
+    LoginThrottled,
     Overloaded,
-    Taken,
     TokenReused,
-    TooManyGuesses,
     Unavailable,
     WrongCredentials,
 )
-from catalog.http.bodies import json_if_any
 from catalog.http.context import client_address, database, settings
 from catalog.http.limits import client_network, limited
 from catalog.http.openapi import answers_nothing, may_lack_body, refuses
 from catalog.http.rendering import json_response, no_content
+from catalog.http.request_body import json_if_any
 
 blueprint = Blueprint("sign_in", __name__, url_prefix="/api/auth")
 tag_blueprint(blueprint, ["auth"])
@@ -44,7 +50,7 @@ tag_blueprint(blueprint, ["auth"])
 @blueprint.post("/signup")
 @limited("signup")
 @public
-@refuses(Taken, Overloaded)
+@refuses(DuplicateValue, Overloaded)
 @validate_request(SignUp)
 @document_response(SignedUp, 201)
 async def sign_up(data: SignUp) -> Response:
@@ -78,7 +84,7 @@ async def sign_up(data: SignUp) -> Response:
 @blueprint.post("/login")
 @limited("login")
 @public
-@refuses(WrongCredentials, TooManyGuesses, Overloaded)
+@refuses(WrongCredentials, LoginThrottled, Overloaded)
 @validate_request(LogIn)
 @document_response(SignedIn)
 async def log_in(data: LogIn) -> Response:
@@ -86,7 +92,7 @@ async def log_in(data: LogIn) -> Response:
     grant = None
     while grant is None:
         attempt = await database().reading(
-            service.look_up, login=data.username, network=client_network()
+            service.find_attempt, login=data.username, network=client_network()
         )
         with recording(attempt, failed=Audit.SIGN_IN_FAILED, blocked=Audit.SIGN_IN_BLOCKED):
             account = await verified(attempt, data.password)
@@ -126,7 +132,7 @@ async def _keep_current(account: Account, password: str) -> None:
 
 @blueprint.post("/refresh")
 @limited("refresh")
-@refreshing
+@refresh_token_required
 @refuses(TokenReused, AccountUnavailable)
 @document_request(RefreshOptions)
 @may_lack_body
@@ -179,7 +185,7 @@ async def _end_stolen(bearer: Bearer) -> None:
 
 @blueprint.get("/refresh")
 @limited("refresh")
-@refreshing
+@refresh_token_required
 @refuses(TokenReused, AccountUnavailable)
 @document_response(Refreshed)
 async def get_refreshed_token() -> Response:
@@ -201,7 +207,7 @@ def _refreshed(refreshed: Refreshed) -> Response:
 
 
 @blueprint.post("/logout")
-@leaving
+@any_token_required
 @answers_nothing
 async def log_out() -> Response:
     """End the session that a token of either kind belongs to."""
@@ -224,12 +230,12 @@ async def log_out_everywhere() -> Response:
     return no_content()
 
 
-def _lives() -> Lives:
-    return Lives(refresh=settings().refresh_token_ttl, session=settings().session_ttl)
+def _lives() -> SessionLifetimes:
+    return SessionLifetimes(refresh=settings().refresh_token_ttl, session=settings().session_ttl)
 
 
-def _opening() -> Opening:
-    return Opening(
+def _opening() -> SessionRequest:
+    return SessionRequest(
         address=client_address(),
         agent=request.headers.get("User-Agent", ""),
         lives=_lives(),
@@ -237,7 +243,7 @@ def _opening() -> Opening:
     )
 
 
-def _tokens_of(grant: Grant) -> tuple[str, str]:
+def _tokens_of(grant: TokenGrant) -> tuple[str, str]:
     access_token = issue_access_token(
         grant.user_id,
         session_id=grant.session_id,

@@ -8,7 +8,7 @@ from alembic import context, op
 
 from catalog.db.columns import Id
 from catalog.db.fulltext import FTS5, Tokens
-from catalog.products.words import text_of, tokens_of
+from catalog.products.search.tokenizer import text_of, tokens_of
 
 revision = "0004"
 down_revision = "0003"

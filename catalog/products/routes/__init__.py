@@ -1,6 +1,6 @@
 """HTTP in and out: lists of products, one product, and what has happened to them."""
 
-from catalog.products.formats import FORMATS
+from catalog.products.bulk.formats import FORMATS
 from catalog.products.routes import changes, lists, products
 from catalog.products.schemas import PATH
 

@@ -10,13 +10,14 @@ from quart import Response, request
 
 from catalog.auth.guards import caller_id
 from catalog.errors import FieldError, InvalidRequest, UnsupportedMediaType
-from catalog.http.bodies import body_stream
 from catalog.http.context import database
 from catalog.http.problems import field_errors
 from catalog.http.rendering import json_response
-from catalog.products import changes, transfer
+from catalog.http.request_body import body_stream
+from catalog.products.bulk import importing
+from catalog.products.bulk.formats import FORMATS, Format
+from catalog.products.changes import change_log
 from catalog.products.context import products
-from catalog.products.formats import FORMATS, Format
 from catalog.products.schemas import BulkQuery
 
 P = ParamSpec("P")
@@ -49,7 +50,7 @@ async def _import_products(form: Format, query: BulkQuery) -> Response:
     if "Idempotency-Key" in request.headers:
         raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", _FOR_ONE)])
     with products().imports.taken():
-        imported = await transfer.import_products(
+        imported = await importing.import_products(
             database(),
             body_stream(request),
             form.reader(),
@@ -59,9 +60,9 @@ async def _import_products(form: Format, query: BulkQuery) -> Response:
         )
     change = imported.change
     if change is None:
-        change = await database().reading(changes.current_change)
+        change = await database().reading(change_log.current_change)
     body = orjson.dumps(imported.rendered())
-    return json_response(body, headers=changes.position_headers(change))
+    return json_response(body, headers=change_log.position_headers(change))
 
 
 def _query() -> BulkQuery:

@@ -20,9 +20,9 @@ from catalog.http.negotiation import EVENT_STREAM, offers, wanted
 from catalog.http.openapi import refuses
 from catalog.http.rendering import json_response
 from catalog.http.streaming import stream_response
-from catalog.products import changes
+from catalog.products.changes import change_log
+from catalog.products.changes.feed import Entry, entries_of, fitting
 from catalog.products.context import products
-from catalog.products.feed import Entry, entries_of, fitting
 from catalog.products.models import ChangeId
 from catalog.products.queries import PAGE_BYTES
 from catalog.products.schemas import (
@@ -55,7 +55,7 @@ async def list_changes(query_args: ChangesQuery) -> Response:
     if wanted() == EVENT_STREAM:
         return await _stream(_last_event_id(query_args.since))
     since, limit = query_args.since, query_args.limit
-    found = await database().reading(changes.read_changes, since=since, limit=limit)
+    found = await database().reading(change_log.read_changes, since=since, limit=limit)
     entries, last, more = entries_of(found), found.last, found.more
     if not entries and query_args.wait:
         feed = products().feed
@@ -71,7 +71,7 @@ async def list_changes(query_args: ChangesQuery) -> Response:
         str(last).encode(),
         b"true" if more else b"false",
     )
-    return json_response(body, headers=changes.headers(last))
+    return json_response(body, headers=change_log.headers(last))
 
 
 def _last_event_id(since: ChangeId) -> ChangeId:
@@ -94,7 +94,7 @@ async def _stream(since: ChangeId) -> Response:
     return await stream_response(
         _events(feed.follow(since)),
         media_type=EVENT_STREAM,
-        headers=changes.headers(since),
+        headers=change_log.headers(since),
     )
 
 

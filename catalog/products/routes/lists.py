@@ -7,6 +7,7 @@ from quart import Blueprint, Response, request
 from quart_schema import document_response, tag_blueprint, validate_querystring
 
 from catalog.auth.guards import caller_id, public, signed_in
+from catalog.concurrency.capacity_limiter import CapacityLimiter
 from catalog.errors import FieldError, InvalidRequest, Overloaded
 from catalog.http.conditional import cacheable_response
 from catalog.http.context import cursors, database
@@ -14,12 +15,12 @@ from catalog.http.limits import limited
 from catalog.http.negotiation import offers, wanted
 from catalog.http.openapi import refuses, revalidates
 from catalog.http.streaming import stream_response
-from catalog.products import changes, transfer
+from catalog.products.bulk import exporting
+from catalog.products.bulk.formats import FORMATS, Format
+from catalog.products.changes import change_log
 from catalog.products.context import products
-from catalog.products.formats import FORMATS, Format
-from catalog.products.pages import Asked
+from catalog.products.listing.page_request import PageRequest
 from catalog.products.schemas import PATH, ListQuery, MyListQuery, PageHeaders, ProductPage
-from catalog.products.transfer import Places
 
 blueprint = Blueprint("product_lists", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
@@ -35,7 +36,7 @@ tag_blueprint(blueprint, ["products"])
 @document_response(ProductPage, 200, PageHeaders)
 async def list_products(query_args: ListQuery) -> Response:
     """List everyone's products, newest first unless told."""
-    return await _list(Asked.of_all(query_args, cursors(), request.args.to_dict()))
+    return await _list(PageRequest.of_all(query_args, cursors(), request.args.to_dict()))
 
 
 @blueprint.get("/my")
@@ -49,10 +50,10 @@ async def list_products(query_args: ListQuery) -> Response:
 async def list_my_products(query_args: MyListQuery) -> Response:
     """List your own products, newest first unless told."""
     owner_id = caller_id()
-    return await _list(Asked.of_one(query_args, cursors(), request.args.to_dict(), owner_id))
+    return await _list(PageRequest.of_one(query_args, cursors(), request.args.to_dict(), owner_id))
 
 
-async def _list(asked: Asked) -> Response:
+async def _list(asked: PageRequest) -> Response:
     form = FORMATS.get(wanted())
     if form is None:
         page = await products().pages.read(asked)
@@ -62,11 +63,11 @@ async def _list(asked: Asked) -> Response:
     return await _export(form, asked)
 
 
-async def _export(form: Format, asked: Asked) -> Response:
+async def _export(form: Format, asked: PageRequest) -> Response:
     # Before the products, so that who follows from here misses nothing.
-    change = await database().reading(changes.current_change)
+    change = await database().reading(change_log.current_change)
     query = asked.query
-    pieces = transfer.export_products(
+    pieces = exporting.export_products(
         database(),
         form,
         asked.selection,
@@ -78,14 +79,14 @@ async def _export(form: Format, asked: Asked) -> Response:
         _in_its_place(pieces, products().exports),
         media_type=form.media_type,
         headers={
-            **changes.headers(change),
+            **change_log.headers(change),
             "Content-Disposition": f'attachment; filename="products.{form.name}"',
         },
     )
 
 
 async def _in_its_place(
-    pieces: AsyncGenerator[bytes, None], places: Places
+    pieces: AsyncGenerator[bytes, None], places: CapacityLimiter
 ) -> AsyncGenerator[bytes, None]:
     with places.taken():
         async with aclosing(pieces):

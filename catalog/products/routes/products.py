@@ -25,12 +25,13 @@ from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
 from catalog.http.rendering import json_response
-from catalog.observability.metrics import saw_position
-from catalog.products import changes, service
-from catalog.products.answers import create, representation, written
+from catalog.observability.metrics import observe_position
+from catalog.products import service
+from catalog.products.bulk.formats import FORMATS
+from catalog.products.changes import change_log
 from catalog.products.context import products
-from catalog.products.formats import FORMATS
-from catalog.products.models import Offer
+from catalog.products.models import NewProduct
+from catalog.products.responses import create, representation, written
 from catalog.products.routes.bulk import takes_many
 from catalog.products.schemas import (
     PATH,
@@ -64,7 +65,7 @@ tag_blueprint(blueprint, ["products"])
 @document_response(ProductRead, 201, CreatedHeaders)
 async def create_product(data: ProductCreate) -> Response:
     """Offer a product, or many at once."""
-    offer = Offer(data.name, data.description, data.price, caller_id())
+    offer = NewProduct(data.name, data.description, data.price, caller_id())
     created = await create(products().creates, offer, idempotency_key())
     return json_response(created.body, status=201, headers=created.headers)
 
@@ -77,10 +78,10 @@ async def create_product(data: ProductCreate) -> Response:
 async def read_product(product_id: int) -> Response:
     """Read a product."""
     change, product = await database().reading(
-        changes.at_position, service.read_product, product_id=product_id
+        change_log.at_position, service.read_product, product_id=product_id
     )
     body, etag = representation(product)
-    headers = {"Cache-Control": "no-cache", **changes.position_headers(change)}
+    headers = {"Cache-Control": "no-cache", **change_log.position_headers(change)}
     return cacheable_response(body, etag, headers=headers)
 
 
@@ -124,6 +125,6 @@ async def delete_product(product_id: int) -> Response:
         caller_id=caller_id(),
         is_expected=_is_expected(),
     )
-    saw_position(withdrawn.change.position)
+    observe_position(withdrawn.change.position)
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
-    return json_response(deleted, headers=changes.position_headers(withdrawn.change))
+    return json_response(deleted, headers=change_log.position_headers(withdrawn.change))

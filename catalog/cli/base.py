@@ -1,0 +1,115 @@
+"""What all commands share: how they begin, and how a failure ends them.
+
+Output goes to standard output, everything said about it to standard error. A failure is a line
+``title: detail`` for each fault and exit status 1; a command that was called wrongly exits with 2.
+"""
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Iterator, Mapping
+from importlib import import_module
+from typing import Any, TypeVar
+
+import click
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from catalog.db.error_translation import refusal_for
+from catalog.errors import CatalogError, OperatorError
+from catalog.observability.logs import configure_logging
+from catalog.settings import Settings, load_settings
+
+T = TypeVar("T")
+
+# What a command may meet that is no bug of ours; OSError, because the network raises it.
+EXPECTED = (CatalogError, DBAPIError, PoolTimeout, OSError)
+
+
+class Commands(click.Group):
+    """A group whose commands fail with a line for each fault, never with a traceback.
+
+    A command is imported when it is called: the supervisor, which stays for as long as the
+    service, needs half the memory and time of what the others import.
+
+    Args:
+        homes: the module of each command, which has its function's name, in the order of --help.
+    """
+
+    def __init__(self, *args: Any, homes: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._homes = homes
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """The commands' names."""
+        return list(self._homes)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (the same)
+        """Import a command."""
+        home = self._homes.get(cmd_name)
+        if home is None:
+            return None
+        command = getattr(import_module(home), home.rpartition(".")[2])
+        assert isinstance(command, click.Command)  # noqa: S101 (tells mypy)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough; the library knows how to end then.
+            raise
+        except EXPECTED as error:
+            for line in lines_of(error):
+                click.echo(line, err=True)
+            ctx.exit(1)
+
+
+def lines_of(error: Exception) -> Iterator[str]:
+    """A failure as ``title: detail``, a line for each fault."""
+    known = error if isinstance(error, CatalogError) else refusal_for(error)
+    if known is None:
+        title = "The database refused" if isinstance(error, DBAPIError) else "The system refused"
+        yield f"{title}: {_driver_text(error)}"
+        return
+    # For operators the driver's words say more than ours, which are meant for strangers.
+    cause = error if known is not error else error.__cause__
+    if isinstance(known, OperatorError) or not isinstance(cause, Exception):
+        details = [fault.message for fault in known.errors] or known.detail.splitlines()
+    else:
+        details = [_driver_text(cause)]
+    for detail in details:
+        yield f"{known.title}: {detail}"
+
+
+def _driver_text(error: Exception) -> str:
+    # The driver's own error: SQLAlchemy's text would repeat the statement and its values.
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause.args[-1] if cause.args else cause).split()) or type(cause).__name__
+
+
+def settings_for_command(**overrides: object) -> Settings:
+    """Read the settings, and send the logs to standard error.
+
+    Raises:
+        SettingsInvalid: as ``load_settings``.
+    """
+    settings = load_settings(**overrides)
+    configure_logging(settings, stream=sys.stderr)
+    return settings
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work in an event loop of its own."""
+    return asyncio.run(work)
+
+
+def encodable(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuse text that the shell sent in another encoding, and nothing where something belongs."""
+    if value == "":
+        raise click.BadParameter("must not be empty", param=parameter)
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("is not UTF-8", param=parameter) from None
+    return value

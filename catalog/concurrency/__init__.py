@@ -1,0 +1,1 @@
+"""Concurrency primitives for asyncio; they know no feature."""

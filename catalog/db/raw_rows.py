@@ -1,0 +1,251 @@
+"""Rows that are one text each, taken off the wire in one go; for MySQL and MariaDB.
+
+The driver reads every packet by two awaits and every value by a dozen calls, and SQLAlchemy looks
+after each statement: for a page of 100 rows ten times of what is done here. It is their connection,
+from their pool, in their state before and after; only the answer to one statement is read past
+them, as MySQL's documentation describes it ("Protocol::COM_QUERY Response", text result sets).
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from aiomysql import OperationalError
+from pymysql.constants import COMMAND, CR
+from pymysql.err import Error, raise_mysql_exception
+from sqlalchemy import Connection, Dialect, Select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from catalog.db.statements import literal
+
+_READ_BYTES = 256 * 1024
+# A row that no statement finds tells where the next statement's rows begin.
+_BETWEEN = b") UNION ALL (SELECT '') UNION ALL ("
+_PLAIN = {int, float, str, type(None)}
+
+_ERROR, _EOF, _NULL = 0xFF, 0xFE, 0xFB
+_TWO_BYTES, _THREE_BYTES = 0xFC, 0xFD
+_LONGEST_EOF = 8
+_LONGEST_PACKET = 0xFFFFFF
+
+
+class TextQuery(NamedTuple):
+    """A statement that finds texts.
+
+    Attributes:
+        statement: with one column, in which nothing is null or empty, and a LIMIT if its order
+            matters, which it may lose without one; made once and kept, as its SQL is remembered.
+        values: what it takes.
+    """
+
+    statement: Select[*tuple[Any, ...]]
+    values: Mapping[str, Any]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its values can be written without SQLAlchemy."""
+        return all(type(value) in _PLAIN for value in self.values.values())
+
+
+async def read_texts(
+    connection: AsyncConnection, *questions: TextQuery, max_bytes: int = sys.maxsize
+) -> list[list[bytes]]:
+    """Run statements, as one as far as that is possible: a trip takes longer than a statement.
+
+    Those with plain values are run as one, from one snapshot, and the others after them. UNION ALL
+    leaves it to the server in which order rows come. Both servers run one statement after the
+    other, each in its own order; were they to mix them up, it would be an error here.
+
+    Args:
+        connection: to a server.
+        questions: the statements.
+        max_bytes: what each of them may find. What comes behind the text that goes beyond it is
+            left out, so that a statement may find much more than is ever held.
+
+    Returns:
+        what each has found, as UTF-8.
+
+    Raises:
+        DBAPIError: as ``AsyncConnection.execute``.
+    """
+    plain = [question for question in questions if question.is_plain]
+    found = iter(await _read_as_one(connection, plain, max_bytes) if plain else ())
+    return [
+        next(found) if question.is_plain else await _read_alone(connection, question)
+        for question in questions
+    ]
+
+
+async def _read_alone(connection: AsyncConnection, question: TextQuery) -> list[bytes]:
+    texts = await connection.scalars(question.statement, question.values)
+    return [str(text).encode() for text in texts]
+
+
+async def _read_as_one(
+    connection: AsyncConnection, questions: Sequence[TextQuery], max_bytes: int
+) -> list[list[bytes]]:
+    dialect = connection.dialect
+    statements = [_Sql.of(each.statement, dialect).filled(each.values) for each in questions]
+    sql = b"(" + _BETWEEN.join(statements) + b")" if len(statements) > 1 else statements[0]
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    result = _Result(max_bytes)
+    try:
+        await driver._execute_command(COMMAND.COM_QUERY, sql)
+        while not result.take(await driver.read_some(_READ_BYTES)):
+            pass
+    except Error as error:
+        try:
+            await connection.run_sync(_raise, str(questions[0].statement), error)
+        except DBAPIError as raised:
+            # After an error of the server's the connection is as good as before.
+            if not result.is_over:
+                raised.connection_invalidated = True
+                _drop(connection)
+            raise
+    except BaseException:
+        # What is left of the answer must not be taken for that to the next statement.
+        _drop(connection)
+        raise
+    found = []
+    start = 0
+    for _ in statements[1:]:
+        end = result.texts.index(b"", start)
+        found.append(result.texts[start:end])
+        start = end + 1
+    found.append(result.texts[start:])
+    return found
+
+
+def _raise(connection: Connection, statement: str, error: Error) -> None:
+    """Raise a driver's error as SQLAlchemy does, which invalidates the pool after a loss.
+
+    Raises:
+        DBAPIError: always.
+    """
+    try:
+        raise error
+    except Error:
+        connection._handle_dbapi_exception(error, statement, None, None, None)
+
+
+def _drop(connection: AsyncConnection) -> None:
+    sync_connection = connection.sync_connection
+    if sync_connection is not None and not sync_connection.invalidated:
+        sync_connection.invalidate()
+
+
+class _Sql(NamedTuple):
+    """A statement's SQL, with places for its values."""
+
+    text: str
+    names: tuple[str, ...]
+    constants: Mapping[str, Any]
+
+    @classmethod
+    @lru_cache(1024)
+    def of(cls, statement: Select[*tuple[Any, ...]], dialect: Dialect) -> "_Sql":
+        compiled = statement.compile(dialect=dialect)
+        names = tuple(compiled.positiontup or ())
+        return cls(str(compiled), names, dict(compiled.params))
+
+    def filled(self, values: Mapping[str, Any]) -> bytes:
+        given = {**self.constants, **values}
+        return (self.text % tuple(literal(given[name]) for name in self.names)).encode()
+
+
+class _Result:
+    """Takes an answer apart as it arrives.
+
+    Args:
+        max_bytes: of each statement's texts, which are separated by an empty one.
+
+    Attributes:
+        texts: those of the rows so far.
+        is_over: whether the answer has ended, well or with an error.
+    """
+
+    def __init__(self, max_bytes: int = sys.maxsize) -> None:
+        self.texts: list[bytes] = []
+        self._max_bytes = max_bytes
+        self._received = 0
+        # Of the present statement's texts; only counted once so much has come that it may matter.
+        self._bytes: int | None = None
+        self.is_over = False
+        self._rest = b""
+        # The number of columns comes first, then the columns, and behind them the rows.
+        self._is_first = True
+        self._is_at_rows = False
+
+    def take(self, piece: bytes) -> bool:
+        """Take the next bytes; tells whether they were the last.
+
+        Raises:
+            pymysql.err.Error: the server has refused or given up, or the connection has ended.
+        """
+        if not piece:
+            raise OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server")
+        data = self._rest + piece if self._rest else piece
+        self._received += len(piece)
+        if self._bytes is None and self._received > self._max_bytes:
+            self._bytes = self._present_bytes()
+        start, end = 0, len(data)
+        while end - start >= 4:
+            size = data[start] | data[start + 1] << 8 | data[start + 2] << 16
+            begin = start + 4
+            if end - begin < size:
+                break
+            if size == _LONGEST_PACKET:
+                raise OperationalError(CR.CR_MALFORMED_PACKET, "A row is too long")
+            start = begin + size
+            kind = data[begin]
+            if kind == _ERROR:
+                self.is_over = True
+                raise_mysql_exception(data[begin:start])
+            elif self._is_first:
+                self._is_first = False
+            elif kind == _EOF and size <= _LONGEST_EOF:
+                if self._is_at_rows:
+                    self.is_over = True
+                    return True
+                self._is_at_rows = True
+            elif self._is_at_rows:
+                text = _value(data, begin)
+                if self._bytes is None or self._fits(text):
+                    self.texts.append(text)
+        self._rest = data[start:]
+        return False
+
+    def _present_bytes(self) -> int:
+        size = 0
+        for text in reversed(self.texts):
+            if not text:
+                break
+            size += len(text)
+        return size
+
+    def _fits(self, text: bytes) -> bool:
+        """Count a text, and tell whether it is kept: all up to the one that goes beyond."""
+        assert self._bytes is not None  # noqa: S101 (asked only then; tells mypy)
+        if not text:
+            self._bytes = 0
+            return True
+        fits = self._bytes <= self._max_bytes
+        self._bytes += len(text)
+        return fits
+
+
+def _value(data: bytes, place: int) -> bytes:
+    """A value behind its length."""
+    length = data[place]
+    place += 1
+    if length == _TWO_BYTES:
+        length = data[place] | data[place + 1] << 8
+        place += 2
+    elif length == _THREE_BYTES:
+        length = data[place] | data[place + 1] << 8 | data[place + 2] << 16
+        place += 3
+    elif length >= _NULL:
+        raise OperationalError(CR.CR_MALFORMED_PACKET, "A value is null, or too long")
+    return data[place : place + length]

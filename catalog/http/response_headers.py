@@ -1,0 +1,219 @@
+"""What every response carries, whoever made it: ASGI middleware around the framework.
+
+A request gets its id here, its answer the security headers, the log its line, and the metrics
+their count.
+"""
+
+import re
+import time
+from collections.abc import Callable, Container
+from http import HTTPStatus
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPScope,
+    Scope,
+)
+
+from catalog.errors import CatalogError
+from catalog.http.problems import MEDIA_TYPE, body_of
+from catalog.http.trace_context import trace_id_of
+from catalog.observability import metrics
+from catalog.observability.logs import logger
+from catalog.settings import Settings
+
+_log = logger("catalog.access")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+# The API renders nothing and is never framed; pages bring a policy of their own.
+API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+
+_ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+# Headers that describe content, and so say nothing where there is none.
+_OF_CONTENT = {b"content-length", b"content-type"}
+
+Header = tuple[bytes, bytes]
+
+
+class ResponseHeadersMiddleware:
+    """ASGI middleware: request id, security headers, ``Connection: close``, access log, metrics.
+
+    Args:
+        app: what answers.
+        settings: which requests are logged.
+        quiet: paths that are asked for again and again, and logged only when something is wrong.
+        is_draining: whether the process is about to stop, so that clients are to go elsewhere.
+        route_of: the template of the route that a path belongs to, for a request that was
+            refused before anybody looked.
+
+    Attributes:
+        in_progress: requests whose answer has not ended.
+    """
+
+    def __init__(
+        self,
+        app: ASGIFramework,
+        settings: Settings,
+        *,
+        quiet: Container[str],
+        is_draining: Callable[[], bool],
+        route_of: Callable[[str], str | None],
+    ) -> None:
+        self.in_progress = 0
+        self._app = app
+        self._quiet = quiet
+        self._is_draining = is_draining
+        self._route_of = route_of
+        self._log_from_status = {"all": 0, "errors": 400, "off": 1000}[settings.access_log]
+
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one request."""
+        if scope["type"] == "websocket":
+            # There are none here; 403 is what a server makes of this.
+            metrics.count_request("GET", metrics.OTHER, HTTPStatus.FORBIDDEN, 0.0)
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id, has_token, trace_id = _read(scope)
+        annotate(scope, request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        if trace_id is not None:
+            structlog.contextvars.bind_contextvars(trace_id=trace_id)
+        status = 0
+        length = -1
+        is_counted = False
+        self.in_progress += 1
+
+        async def send_enveloped(message: ASGISendEvent) -> None:
+            nonlocal status, length, is_counted
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message["headers"])
+                if status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+                    # The framework counts to 0 here too; RFC 9110, section 8.6 forbids it.
+                    headers = [header for header in headers if header[0] not in _OF_CONTENT]
+                length = _length_in(headers)
+                headers = self._enveloped(headers, request_id, has_token)
+                await send({**message, "headers": headers})
+                return
+            if message["type"] == "http.response.body" and not is_counted:
+                length -= len(message.get("body", b""))
+                # Before the end goes out, after which the framework may have nothing left but to
+                # say so: what a client has is counted, whatever becomes of us.
+                if length == 0 or not message.get("more_body", False):
+                    is_counted = True
+                    self._count(scope, status, time.perf_counter() - started)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_enveloped)
+        except Exception:
+            # It is the server that answers then.
+            status = status or HTTPStatus.INTERNAL_SERVER_ERROR
+            raise
+        finally:
+            self.in_progress -= 1
+            seconds = time.perf_counter() - started
+            if not is_counted:
+                self._count(scope, status, seconds)
+            if status >= self._log_from_status and self._is_news(scope, status):
+                _log_request(scope, status, seconds)
+            if trace_id is not None:
+                # The next request on the connection may run in the same context.
+                structlog.contextvars.unbind_contextvars("trace_id")
+
+    def _is_news(self, scope: HTTPScope, status: int) -> bool:
+        return status >= HTTPStatus.BAD_REQUEST or scope["path"] not in self._quiet
+
+    def _count(self, scope: Any, status: int, seconds: float) -> None:
+        route = scope.get("catalog.route")
+        if route is None and status != HTTPStatus.NOT_FOUND:
+            route = self._route_of(scope["path"])
+        metrics.count_request(
+            scope["method"], route or metrics.OTHER, status or metrics.GONE, seconds
+        )
+
+    def _enveloped(self, headers: list[Header], request_id: str, has_token: bool) -> list[Header]:
+        present = {name for name, _ in headers}
+        headers.append((b"x-request-id", request_id.encode()))
+        headers.extend(_ALWAYS)
+        if b"content-security-policy" not in present:
+            headers.append((b"content-security-policy", API_POLICY))
+        if has_token:
+            # Even a public page, when asked for with a token, is for the asker alone.
+            headers = [header for header in headers if header[0] != b"cache-control"]
+            headers.append((b"cache-control", b"no-store"))
+        elif b"cache-control" not in present:
+            headers.append((b"cache-control", b"no-store"))
+        if self._is_draining():
+            headers.append((b"connection", b"close"))
+        return headers
+
+
+def _length_in(headers: list[Header]) -> int:
+    """How long the body will be; -1 if that is not said."""
+    return next((int(value) for name, value in headers if name == b"content-length"), -1)
+
+
+def _read(scope: HTTPScope) -> tuple[str, bool, str | None]:
+    """The request's id, the client's own if it is one, whether it carries a token, its trace."""
+    request_id, has_token = "", False
+    parents: list[bytes] = []
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            request_id = value.decode("ascii")
+        elif name == b"authorization":
+            has_token = True
+        elif name == b"traceparent":
+            parents.append(value)
+    # Of two nobody could tell which one is meant.
+    trace_id = trace_id_of(parents[0]) if len(parents) == 1 else None
+    return request_id or uuid4().hex, has_token, trace_id
+
+
+def annotate(scope: Any, **values: str) -> None:
+    """Leave a value on the request's scope for whoever handles it further in or out."""
+    for name, value in values.items():
+        scope[f"catalog.{name}"] = value
+
+
+def _log_request(scope: Any, status: int, seconds: float) -> None:
+    client = scope.get("client")
+    _log.info(
+        "request",
+        method=scope["method"],
+        route=metrics.label_of(scope.get("catalog.route", metrics.OTHER)),
+        path=scope["path"][:200],
+        status=status,
+        duration_ms=round(seconds * 1000, 2),
+        client=client[0] if client else None,
+        user_id=int(scope["catalog.user_id"]) if "catalog.user_id" in scope else None,
+    )
+
+
+async def send_problem(scope: Any, send: ASGISendCallable, error: CatalogError) -> None:
+    """Answer with an error from outside the framework."""
+    body = body_of(error, scope.get("catalog.request_id", ""))
+    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    headers += [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

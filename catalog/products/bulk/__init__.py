@@ -1,0 +1,1 @@
+"""Bulk import and export in NDJSON and CSV."""

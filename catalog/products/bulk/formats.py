@@ -1,0 +1,583 @@
+"""Products as text, many at once: newline-delimited JSON and CSV (RFC 4180), in and out.
+
+Both come and go in pieces of any size, and only as much is held as one line may be long.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from io import StringIO
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+from pydantic import ValidationError
+
+from catalog.errors import (
+    BodyTooLarge,
+    CatalogError,
+    InvalidRequest,
+    LinesInvalid,
+    MalformedRequest,
+)
+from catalog.http.problems import MAX_FIELD_ERRORS, field_errors, json_pointer
+from catalog.http.strict_json import parse_json
+from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
+from catalog.products.schemas import ProductCreate, ProductRead
+
+MAX_LINE_BYTES = 256 * 1024
+"""Of one product; more than the longest one has, were every character of it escaped."""
+
+LONG_LINE = 8 * 1024
+"""Bytes or characters of a line beyond which it is parsed in a thread: a hostile one of
+``MAX_LINE_BYTES`` takes 0.2 s."""
+
+MAX_COLUMNS = 100
+"""Of a CSV header, which is no long line either; a product has eight."""
+
+_BLANK_LINES = 1000
+"""Lines in a row that are read over at a time."""
+
+WRITABLE = frozenset(ProductCreate.model_fields)
+READ_ONLY = frozenset(ProductRead.model_fields) - WRITABLE
+"""What an export has beside them, and an import reads over."""
+
+
+class ParsedProduct(NamedTuple):
+    """A product as a line describes it: valid, and nobody's yet."""
+
+    name: str
+    description: str | None
+    price: float
+
+
+class LineFault(NamedTuple):
+    """What is wrong with a line.
+
+    Attributes:
+        line: its number, counted from 1; of a record of several lines, the first.
+        code: the slug of the error that a single request would get.
+        message: a sentence for people.
+        pointer: the field (RFC 6901), where it is about one.
+    """
+
+    line: int
+    code: str
+    message: str
+    pointer: str | None = None
+
+
+def rendered(faults: Iterable[LineFault]) -> list[dict[str, Any]]:
+    """Faults, ready for JSON."""
+    return [
+        {name: value for name, value in fault._asdict().items() if value is not None}
+        for fault in faults
+    ]
+
+
+Parsed = ParsedProduct | list[LineFault]
+"""What a line turned out to be."""
+
+Found = Parsed | None | Callable[[], Parsed | None]
+"""The next line of a text: parsed, or None if it is read over; or a call that parses it, too slow
+for the event loop."""
+
+
+class Reader(Protocol):
+    """Reads one text, piece by piece.
+
+    Attributes:
+        line: the last line of what was told last.
+    """
+
+    line: int
+
+    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
+        """What the lines are that the piece completes.
+
+        Each step takes a few milliseconds at most if pieces have no more than some 64 KiB, so that
+        the caller can let others use the event loop between two of them. The work of all steps
+        together grows with the text's size alone, however it is cut into pieces.
+
+        Raises:
+            LinesInvalid: nothing of the text can be read.
+        """
+
+
+class RowWriter(Protocol):
+    """Writes one text, piece by piece."""
+
+    def head(self) -> bytes:
+        """What stands before the first product."""
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> bytes:
+        """Products, given as the values of the fields that were asked for."""
+
+
+class Format(NamedTuple):
+    """A way to write products down.
+
+    Attributes:
+        name: what people call it; files end with it.
+        reader: makes a reader of a text.
+        writer: makes a writer of a text with those fields.
+    """
+
+    name: str
+    media_type: str
+    reader: Callable[[], Reader]
+    writer: Callable[[Sequence[str]], RowWriter]
+
+
+# What has been read is a draft as soon as these few comparisons find nothing, which takes an
+# eighth of the time of the schema. They may refuse too much, for the schema has the last word on
+# that, and gives the reasons; what they accept, it would accept with the same outcome.
+def _draft(name: object, description: object, price: object) -> ParsedProduct | None:
+    if type(price) is int:
+        price = float(price) if 0 <= price <= MAX_PRICE else None
+    if (
+        type(price) is float
+        and 0 <= price <= MAX_PRICE
+        and type(name) is str
+        and len(name) <= MAX_NAME
+        and "\0" not in name
+        and name.strip()
+        and (
+            description is None
+            or (
+                type(description) is str
+                and len(description) <= MAX_DESCRIPTION
+                and "\0" not in description
+            )
+        )
+    ):
+        # The sum makes 0.0 of -0.0.
+        return ParsedProduct(name, description, price + 0.0)
+    return None
+
+
+def _validated(members: Any, line: int) -> Parsed:
+    """A draft by the schema, or what it finds wrong."""
+    if isinstance(members, dict):
+        members = {name: value for name, value in members.items() if name not in READ_ONLY}
+        if len(members) > MAX_FIELD_ERRORS:
+            # The schema would name them all before the first few are picked.
+            unknown = [name for name in members if name not in WRITABLE]
+            for name in unknown[MAX_FIELD_ERRORS:]:
+                del members[name]
+    try:
+        product = ProductCreate.model_validate(members)
+    except ValidationError as error:
+        return [
+            LineFault(line, InvalidRequest.slug, fault.message, fault.name)
+            for fault in field_errors(error)
+        ]
+    return ParsedProduct(product.name, product.description, product.price)
+
+
+def _faults(line: int, error: CatalogError) -> list[LineFault]:
+    return [LineFault(line, error.slug, error.detail)]
+
+
+_LINE_TOO_LONG = BodyTooLarge(f"A line may have {MAX_LINE_BYTES} bytes.")
+
+
+class NdjsonReader:
+    """One JSON object a line, as strict as a body of its own; empty lines are read over."""
+
+    def __init__(self) -> None:
+        self.line = 0
+        # The beginning of a line, as it came.
+        self._rest: list[bytes] = []
+        self._rest_size = 0
+        # In a line that is too long: nothing of it is kept.
+        self._skips = False
+
+    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
+        """As ``Reader.read``."""
+        lines = piece.split(b"\n")
+        rest = [] if is_last else [lines.pop()]
+        if lines:
+            # Only the piece is searched, so that many small ones take no longer than a large one.
+            lines[0] = b"".join([*self._rest, lines[0]])
+            self._rest, self._rest_size = [], 0
+        for line in lines:
+            self.line += 1
+            if self._skips or len(line) > MAX_LINE_BYTES:
+                self._skips = False
+                yield _faults(self.line, _LINE_TOO_LONG)
+            elif not line or line.isspace():
+                if self.line % _BLANK_LINES == 0:
+                    yield None
+            elif len(line) > LONG_LINE:
+                yield partial(_parsed_line, line, self.line)
+            else:
+                yield _parsed_line(line, self.line)
+        if not self._skips:
+            self._rest += rest
+            self._rest_size += sum(map(len, rest))
+        if self._rest_size > MAX_LINE_BYTES:
+            self._skips, self._rest, self._rest_size = True, [], 0
+
+
+def _parsed_line(line: bytes, number: int) -> Parsed:
+    draft = _draft_of_line(line)
+    if draft is not None:
+        return draft
+    try:
+        members = parse_json(line)
+    except MalformedRequest as error:
+        # Its words are about a body, of which this is the first and only line.
+        detail = error.detail.replace("The body", "The line").replace(" line 1,", "")
+        return _faults(number, MalformedRequest(detail))
+    return _validated(members, number)
+
+
+def _draft_of_line(line: bytes) -> ParsedProduct | None:
+    """A draft, if the line is as plain as most; None otherwise, whether it is valid or not."""
+    try:
+        members = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if type(members) is not dict:
+        return None
+    draft = _draft(members.get("name"), members.get("description"), members.get("price"))
+    if draft is None:
+        return None
+    # Every name and every text has two double quotes, and each that is in it stands there as one
+    # more. If there are more than that, a field was named twice, of which the parser keeps quiet;
+    # one in another spelling would make up for it.
+    quotes = 2 * len(members) + 2 + draft.name.count('"')
+    unread = len(members) - 2
+    if "description" in members:
+        unread -= 1
+        if draft.description is not None:
+            quotes += 2 + draft.description.count('"')
+    if unread:
+        for field in READ_ONLY:
+            value = members.get(field)
+            if type(value) is str:
+                quotes += 2 + value.count('"')
+                unread -= 1
+            elif type(value) is int:
+                unread -= 1
+    if unread or line.count(b'"') != quotes or b"\\u0022" in line:
+        return None
+    return draft
+
+
+class NdjsonWriter:
+    """One JSON object a line.
+
+    Args:
+        fields: what of a product to write, in this order.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._fields = fields
+        # No text can hold this: a double quote in it comes behind a backslash, and one that ends
+        # it comes before a comma or a bracket.
+        self._between = b'},{"' + fields[0].encode() + b'":'
+        self._newline_between = self._between.replace(b",", b"\n", 1)
+
+    def head(self) -> bytes:
+        """As ``RowWriter.head``."""
+        return b""
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> bytes:
+        """As ``RowWriter.write``."""
+        fields = self._fields
+        # All at once and then divided, which takes a third of the time of one by one.
+        products = orjson.dumps([dict(zip(fields, row)) for row in rows])  # noqa: B905 (faster)
+        lines = products[1:-1].replace(self._between, self._newline_between)
+        return lines + b"\n" if lines else b""
+
+
+# What a spreadsheet runs as a formula when a cell begins with it (OWASP, "CSV Injection"), ASCII
+# and full width, behind any number of apostrophes; or apostrophes alone, so that text which is
+# empty differs from none.
+_GUARDED = re.compile("'*(?:[=+\\-@\t\r\n＝＋－＠]|\\Z)")  # noqa: RUF001 (full width is the point)
+_MAY_BE_GUARDED = frozenset("'=+-@\t\r\n＝＋－＠")  # noqa: RUF001 (the same)
+
+# A number as JSON has it (RFC 8259, section 6): Python's own would take "1_000", " 5" and "nan".
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_NOT_CSV = MalformedRequest("The line is not CSV as RFC 4180 describes it.")
+_NOT_UTF_8 = MalformedRequest("The line is not UTF-8.")
+_HEADER_TOO_LONG = InvalidRequest(
+    f"A header may have {MAX_COLUMNS} columns and {LONG_LINE:,} characters."
+)
+
+_KNOWN = WRITABLE | READ_ONLY
+_TEXTS = {"name", "description"}
+
+# The module's own bound would end a cell in its middle and go on behind; ours is on whole lines.
+csv.field_size_limit(2**31 - 1)
+
+
+def guarded(text: str) -> str:
+    """Text as a cell: an apostrophe comes before what a spreadsheet would run.
+
+    Where the cell would then look as if it had been guarded, it is guarded too, so that
+    ``unguarded`` gives every text back.
+    """
+    if text and text[0] not in _MAY_BE_GUARDED:
+        return text
+    return f"'{text}" if _GUARDED.match(text) else text
+
+
+def unguarded(cell: str) -> str:
+    """The text of a cell, without an apostrophe that ``guarded`` may have put there."""
+    return cell[1:] if cell[:1] == "'" and _GUARDED.match(cell, 1) else cell
+
+
+# A record up to its last "\n", as csv.reader takes it when it is fed line by line: cells with
+# commas between them, and after the last one whatever is left of that line, which it refuses if it
+# is more than "\r". Does not match while a quoted cell is open at the end of the text.
+_CELL = r'(?>"[^"]*+(?:""[^"]*+)*+"|[^",\r\n][^,\r\n]*+|(?!"))'
+_RECORD = re.compile(rf"{_CELL}(?:,{_CELL})*+(?!,)[^\n]*+\n")
+_RECORDS = re.compile(rf"(?:\r*+\n){{1,{_BLANK_LINES}}}+|{_RECORD.pattern}|(?s:.++)")
+"""Finds the records of a text, blank lines in a row as one, and at last what is no whole one."""
+
+
+class CsvReader:
+    """Records under a header; a record may have line breaks in quoted cells.
+
+    A byte order mark before the header is read over: spreadsheets write one.
+    """
+
+    def __init__(self) -> None:
+        self._columns: _Columns | None = None
+        self.line = 0
+        # Whole lines before the rest, which is the beginning of a record.
+        self._line = 0
+        self._rest: list[bytes] = []
+        self._rest_size = 0
+        self._enough = len(_BYTE_ORDER_MARK)
+        self._has_begun = False
+        self._too_long: _TooLong | None = None
+
+    def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
+        """As ``Reader.read``; the header is no product."""
+        self._rest.append(piece)
+        self._rest_size += len(piece)
+        # The beginning of a record is looked at again when as much has come as there was, so that
+        # a record in many small pieces takes no longer than one in a large piece.
+        if self._rest_size < self._enough and not is_last:
+            return
+        data = b"".join(self._rest)
+        self._keep(b"")
+        if not self._has_begun:
+            self._has_begun = True
+            data = data.removeprefix(_BYTE_ORDER_MARK)
+        if self._too_long is not None:
+            rest = self._too_long.read(data)
+            if rest is None and not is_last:
+                return
+            began = self._line + 1
+            self._line += self._too_long.lines
+            self.line = self._line
+            yield self._refused(began, _LINE_TOO_LONG)
+            self._too_long, data = None, rest or b""
+        yield from self._read_records(data, is_last=is_last)
+        if self._rest_size > MAX_LINE_BYTES:
+            self._too_long = _TooLong(b"".join(self._rest))
+            self._keep(b"")
+        if is_last and self._columns is None:
+            self._refused(1, InvalidRequest("There is no header."))
+
+    def _keep(self, rest: bytes) -> None:
+        self._rest, self._rest_size = [rest], len(rest)
+        self._enough = min(2 * len(rest), MAX_LINE_BYTES + 1)
+
+    def _read_records(self, data: bytes, *, is_last: bool) -> Iterator[Found]:
+        """Read the whole records in the data, and keep the rest."""
+        end = len(data) if is_last else data.rfind(b"\n") + 1
+        text, is_damaged = _decoded(data[:end])
+        records = _RECORDS.findall(text)
+        rest = data[end:]
+        if records and not is_last and not _RECORD.fullmatch(records[-1]):
+            rest = _encoded(records.pop()) + rest
+        # Long ones are looked at by themselves.
+        short = [record if len(record) <= LONG_LINE else "\n" for record in records]
+        reader = csv.reader(short, strict=True)
+        for record in records:
+            line = self._line + 1
+            self._line += record.count("\n")
+            self.line = self._line if record.endswith("\n") else self._line + 1
+            try:
+                cells = next(reader)
+            except csv.Error:
+                yield self._refused(line, _NOT_CSV)
+                continue
+            if len(record) > LONG_LINE:
+                if self._columns is None:
+                    self._refused(line, _HEADER_TOO_LONG)
+                yield partial(self._parsed_long, record, line, is_damaged=is_damaged)
+            elif is_damaged and not _is_unicode(cells):
+                yield self._refused(line, _NOT_UTF_8)
+            elif not cells:
+                yield None
+            elif self._columns is None:
+                self._columns = _Columns(cells, line)
+            else:
+                yield self._columns.parse(cells, line)
+        self._keep(rest)
+
+    def _parsed_long(self, record: str, line: int, *, is_damaged: bool) -> Parsed | None:
+        if len(record) > MAX_LINE_BYTES or len(_encoded(record)) > MAX_LINE_BYTES:
+            return self._refused(line, _LINE_TOO_LONG)
+        try:
+            cells = next(csv.reader([record], strict=True))
+        except csv.Error:
+            return self._refused(line, _NOT_CSV)
+        if is_damaged and not _is_unicode(cells):
+            return self._refused(line, _NOT_UTF_8)
+        assert self._columns is not None  # noqa: S101 (a long line is no header; tells mypy)
+        return self._columns.parse(cells, line) if cells else None
+
+    def _refused(self, line: int, error: CatalogError) -> list[LineFault]:
+        """What is wrong with a line; without a header, with all of them."""
+        faults = _faults(line, error)
+        if self._columns is None:
+            raise _header_refused(faults)
+        return faults
+
+
+# From outside quoted cells to behind the first line that ends outside of them.
+_TO_END = re.compile(rb'(?:[^"\n]*+"[^"]*+")*+[^"\n]*+\n')
+
+
+class _TooLong:
+    """A record that is too long: kept of it is what tells where it ends.
+
+    That is after the line by which its double quotes are even in number.
+
+    Args:
+        start: what of it was read before that came out.
+    """
+
+    def __init__(self, start: bytes) -> None:
+        self.lines = start.count(b"\n")
+        self._is_quoted = start.count(b'"') % 2 == 1
+
+    def read(self, data: bytes) -> bytes | None:
+        """What follows the record; None while it goes on."""
+        # Behind the quote that closes the cell, if one is open.
+        start = data.find(b'"') + 1 if self._is_quoted else 0
+        found = _TO_END.match(data, start) if start or not self._is_quoted else None
+        if found is None:
+            self.lines += data.count(b"\n")
+            self._is_quoted ^= data.count(b'"') % 2 == 1
+            return None
+        self.lines += data.count(b"\n", 0, found.end())
+        return data[found.end() :]
+
+
+def _decoded(data: bytes) -> tuple[str, bool]:
+    """Text, and whether some of it was not UTF-8 and stands there escaped."""
+    try:
+        return data.decode(), False
+    except UnicodeDecodeError:
+        return data.decode(errors="surrogateescape"), True
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _is_unicode(cells: Sequence[str]) -> bool:
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Columns:
+    """What stands in which column.
+
+    Args:
+        header: the names.
+        line: where they stand.
+
+    Raises:
+        LinesInvalid: there are too many, one is unknown or there twice, or a needed one is
+            missing.
+    """
+
+    def __init__(self, header: Sequence[str], line: int) -> None:
+        if len(header) > MAX_COLUMNS:
+            raise _header_refused(_faults(line, _HEADER_TOO_LONG))
+        faults = [
+            LineFault(line, InvalidRequest.slug, message, json_pointer([name])[:200])
+            for message, names in (
+                ("This column is not known here.", [n for n in header if n not in _KNOWN]),
+                ("This column is there twice.", sorted({n for n in header if header.count(n) > 1})),
+                ("This column is missing.", [n for n in ("name", "price") if n not in header]),
+            )
+            for name in names
+        ]
+        if faults:
+            raise _header_refused(faults[:MAX_FIELD_ERRORS])
+        self._count = len(header)
+        self._name, self._price = header.index("name"), header.index("price")
+        self._description = header.index("description") if "description" in header else None
+
+    def parse(self, cells: Sequence[str], line: int) -> Parsed:
+        """What a record under this header is."""
+        if len(cells) != self._count:
+            return _faults(line, MalformedRequest(f"The line has not {self._count} cells."))
+        name, cell = unguarded(cells[self._name]), cells[self._price]
+        description = None
+        if self._description is not None and (described := cells[self._description]):
+            description = unguarded(described)
+        price = float(cell) if _NUMBER.fullmatch(cell) else cell
+        draft = _draft(name, description, price)
+        if draft is not None:
+            return draft
+        members = {"name": name, "description": description}
+        return _validated({**members, "price": price} if cell else members, line)
+
+
+def _header_refused(faults: Sequence[LineFault]) -> LinesInvalid:
+    detail = "The header names the columns: name, price and description, separated by commas."
+    return LinesInvalid(detail, members={"created": 0, "failed": 0, "errors": rendered(faults)})
+
+
+class CsvWriter:
+    """Records under a header, each ending with CRLF; a cell without a value is empty.
+
+    Args:
+        fields: what of a product to write, in this order.
+    """
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._fields = fields
+        self._texts = [index for index, field in enumerate(fields) if field in _TEXTS]
+
+    def head(self) -> bytes:
+        """As ``RowWriter.head``."""
+        return _records([self._fields])
+
+    def write(self, rows: Sequence[Sequence[Any]]) -> bytes:
+        """As ``RowWriter.write``."""
+        columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
+        for index in self._texts if columns else ():
+            columns[index] = [None if text is None else guarded(text) for text in columns[index]]
+        return _records(zip(*columns, strict=True))
+
+
+def _records(rows: Iterable[Sequence[Any]]) -> bytes:
+    out = StringIO(newline="")
+    csv.writer(out).writerows(rows)
+    return out.getvalue().encode()
+
+
+NDJSON = Format("ndjson", "application/x-ndjson", NdjsonReader, NdjsonWriter)
+CSV = Format("csv", "text/csv", CsvReader, CsvWriter)
+
+FORMATS: Mapping[str, Format] = {each.media_type: each for each in (NDJSON, CSV)}
+"""By their media types."""

@@ -1,0 +1,1 @@
+"""Changes: positions and tokens, the log, and the feed that follows it."""

@@ -1,0 +1,1 @@
+"""Pages of products: the cache of rendered pages, and rows to JSON."""

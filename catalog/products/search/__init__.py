@@ -1,0 +1,1 @@
+"""Search: the tokenizer, and the planner of queries with terms."""

@@ -1,0 +1,215 @@
+"""Work that is done again and again, whatever becomes of it."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
+
+from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
+from catalog.errors import CatalogError, DatabaseBusy, DatabaseUnavailable
+
+
+class Work:
+    """Does as it is told, one outcome a time, and then stays as it is.
+
+    Attributes:
+        times: how often it was done.
+    """
+
+    def __init__(self, *outcomes: Exception | None) -> None:
+        self.times = 0
+        self._outcomes = list(outcomes)
+        self._done = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.times += 1
+        if not self._outcomes:
+            self._done.set()
+            return
+        outcome = self._outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+
+    async def done(self) -> None:
+        """Wait until it has been done once more than it had outcomes."""
+        async with asyncio.timeout(5):
+            await self._done.wait()
+
+
+async def logged(*outcomes: Exception | None) -> list[EventDict]:
+    """What is logged about work with these outcomes, which is well at the end."""
+    work = Work(*outcomes)
+    periodic = BackgroundTask("chore", work, interval=0)
+    with capture_logs() as logs:
+        await periodic.start()
+        await work.done()
+        await periodic.stop()
+    return logs
+
+
+class TestFailures:
+    async def test_an_outage_is_one_line_and_its_end_another(self) -> None:
+        away: list[CatalogError] = [DatabaseUnavailable(), DatabaseBusy(), DatabaseUnavailable()]
+
+        failing, recovered = await logged(None, *away, None, None)
+
+        assert failing["event"] == "task_failing"
+        assert failing["log_level"] == "warning"
+        assert (failing["task"], failing["code"]) == ("chore", "database-unavailable")
+        assert recovered == {"event": "task_recovered", "log_level": "info", "task": "chore"}
+
+    async def test_the_next_outage_is_told_again(self) -> None:
+        logs = await logged(DatabaseBusy(), None, DatabaseUnavailable())
+
+        events = [log["event"] for log in logs]
+        assert events == ["task_failing", "task_recovered"] * 2
+
+    async def test_the_drivers_words_are_told(self) -> None:
+        error = DatabaseUnavailable()
+        error.__cause__ = OSError("no route to host")
+
+        failing, _ = await logged(error)
+
+        assert failing["cause"] == "OSError('no route to host')"
+
+    async def test_a_bug_ends_nothing_and_shows_its_traceback_once(self) -> None:
+        bug = ValueError("not that")
+
+        failed, recovered = await logged(*[bug] * 3)
+
+        assert failed["event"] == "task_failed"
+        assert failed["log_level"] == "error"
+        assert failed["exc_info"] is bug
+        assert recovered["event"] == "task_recovered"
+
+    async def test_another_bug_is_told_too(self) -> None:
+        logs = await logged(DatabaseBusy(), ValueError(), DatabaseBusy(), ValueError(), KeyError())
+
+        assert [(log["event"], type(log.get("exc_info"))) for log in logs] == [
+            ("task_failing", type(None)),
+            ("task_failed", ValueError),
+            ("task_failed", KeyError),
+            ("task_recovered", type(None)),
+        ]
+
+    async def test_what_goes_well_is_not_worth_a_line(self) -> None:
+        assert await logged(None, None) == []
+
+
+class TestStart:
+    async def test_the_first_time_may_be_before_anything_else(self) -> None:
+        work = Work()
+        periodic = BackgroundTask("chore", work, interval=3600, at_once=True)
+
+        await periodic.start()
+
+        assert work.times == 1
+        await periodic.stop()
+
+    async def test_it_goes_on_after_a_first_time_that_fails(self) -> None:
+        work = Work(DatabaseUnavailable())
+        periodic = BackgroundTask("chore", work, interval=0, at_once=True)
+
+        with capture_logs():
+            await periodic.start()
+            await work.done()
+            await periodic.stop()
+
+    async def test_otherwise_it_waits(self) -> None:
+        work = Work()
+        periodic = BackgroundTask("chore", work, interval=3600)
+
+        await periodic.start()
+        await asyncio.sleep(0)
+        await periodic.stop()
+
+        assert work.times == 0
+
+
+async def never(begun: asyncio.Event) -> None:
+    begun.set()
+    await asyncio.Event().wait()
+
+
+async def unmoved(begun: asyncio.Event) -> None:
+    """Take being cancelled for a failure, as code does that catches too much."""
+    begun.set()
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        raise DatabaseUnavailable from None
+
+
+class TestStop:
+    @pytest.mark.parametrize("work", [never, unmoved])
+    async def test_it_ends_in_the_middle(
+        self, work: Callable[[asyncio.Event], Awaitable[None]]
+    ) -> None:
+        begun = asyncio.Event()
+        periodic = BackgroundTask("chore", lambda: work(begun), interval=0)
+        await periodic.start()
+        await begun.wait()
+
+        with capture_logs():
+            async with asyncio.timeout(1):
+                await periodic.stop()
+
+    async def test_nothing_is_done_afterwards(self) -> None:
+        work = Work()
+        periodic = BackgroundTask("chore", work, interval=0)
+        await periodic.start()
+        await work.done()
+
+        await periodic.stop()
+        await periodic.stop()
+
+        times = work.times
+        await asyncio.sleep(0.01)
+        assert work.times == times
+
+    async def test_what_was_never_started_stops(self) -> None:
+        await BackgroundTask("chore", Work(), interval=0).stop()
+
+
+class TestLoopLag:
+    async def test_work_in_one_piece_shows_as_lag(self) -> None:
+        lags: list[float] = []
+        lag = LoopLag(lags.append, interval=0.01)
+        await lag.start()
+
+        time.sleep(0.1)
+        await asyncio.sleep(0.02)
+        await lag.stop()
+
+        assert 0.09 <= max(lags) < 5
+
+    async def test_waiting_is_no_lag(self) -> None:
+        lags: list[float] = []
+        measured = asyncio.Event()
+
+        def observe(seconds: float) -> None:
+            lags.append(seconds)
+            if len(lags) >= 5:
+                measured.set()
+
+        lag = LoopLag(observe, interval=0.02)
+        await lag.start()
+        await measured.wait()
+        await lag.stop()
+
+        # The lowest, because the machine may have other work.
+        assert 0 <= min(lags) < 0.02
+
+    async def test_nothing_is_measured_after_a_stop(self) -> None:
+        lags: list[float] = []
+        lag = LoopLag(lags.append, interval=0.001)
+        await lag.start()
+        await lag.stop()
+        await lag.stop()
+
+        await asyncio.sleep(0.01)
+
+        assert lags == []

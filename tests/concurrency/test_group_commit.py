@@ -1,0 +1,285 @@
+"""Writes that wait together go together, and a bad one hurts nobody else."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+
+import pytest
+
+from catalog.concurrency import group_commit as writers
+from catalog.concurrency.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
+from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable, KeyInUse
+
+
+class Table:
+    """Where batches go: it notes them, refuses some, and can be held up."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.rows: list[int] = []
+        self.poison: dict[int, Exception] = {}
+        self.refused: dict[int, CatalogError] = {}
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def commit(self, writes: Sequence[int]) -> list[int | CatalogError]:
+        self.batches.append(list(writes))
+        await self.open.wait()
+        for write in writes:
+            if write in self.poison:
+                raise self.poison[write]
+        self.rows += [write for write in writes if write not in self.refused]
+        return [self.refused.get(write, 10 * write) for write in writes]
+
+    @asynccontextmanager
+    async def held_up(self) -> AsyncIterator[None]:
+        """Nothing is committed inside."""
+        self.open.clear()
+        yield
+        self.open.set()
+
+
+@pytest.fixture
+async def table() -> Table:
+    return Table()
+
+
+@pytest.fixture
+def writer(table: Table) -> GroupCommit[int, int]:
+    return GroupCommit(table.commit, patience=30)
+
+
+async def started(writer: GroupCommit[int, int], writes: Sequence[int]) -> list[asyncio.Task[int]]:
+    """Writes that wait by now."""
+    tasks = [asyncio.create_task(writer.write(write)) for write in writes]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+class TestBatches:
+    async def test_a_lone_write_goes_at_once_and_alone(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        assert await writer.write(1) == 10
+        assert await writer.write(2) == 20
+
+        assert table.batches == [[1], [2]]
+
+    async def test_what_arrives_meanwhile_is_the_next_batch(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        async with table.held_up():
+            first = await started(writer, [1])
+            rest = await started(writer, range(2, 9))
+
+        assert await asyncio.gather(*first, *rest) == [10 * write for write in range(1, 9)]
+        assert table.batches == [[1], list(range(2, 9))]
+
+    async def test_a_batch_has_a_size(self, table: Table, writer: GroupCommit[int, int]) -> None:
+        async with table.held_up():
+            tasks = await started(writer, range(2 * MAX_BATCH + 1))
+
+        await asyncio.gather(*tasks)
+        # All had asked before the first batch was made.
+        assert [len(batch) for batch in table.batches] == [MAX_BATCH, MAX_BATCH, 1]
+
+    async def test_too_many_that_wait_are_refused_at_once(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        async with table.held_up():
+            tasks = await started(writer, range(1))
+            tasks += await started(writer, range(1, MAX_WAITING + 1))
+            with pytest.raises(DatabaseBusy):
+                await writer.write(-1)
+
+        await asyncio.gather(*tasks)
+        assert len(table.rows) == MAX_WAITING + 1
+
+    async def test_who_waited_too_long_is_told_so(self, table: Table) -> None:
+        writer = GroupCommit(table.commit, patience=0)
+        async with table.held_up():
+            tasks = await started(writer, [1])
+            tasks += await started(writer, [2])
+            await asyncio.sleep(0.001)
+
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert isinstance(outcomes[1], DatabaseBusy)
+        assert 2 not in table.rows
+
+    async def test_close_waits_for_what_waits(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        tasks = await started(writer, [1, 2, 3])
+
+        await writer.close()
+
+        assert table.rows == [1, 2, 3]
+        await asyncio.gather(*tasks)
+
+
+class TestReaders:
+    @pytest.mark.parametrize("has_readers", [True, False])
+    async def test_among_them_several_writers_rest_and_are_more_the_next_time(
+        self, table: Table, has_readers: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writers, "REST_SECONDS", 0.3)
+        writer = GroupCommit(table.commit, patience=30, has_readers=lambda: has_readers)
+        async with table.held_up():
+            tasks = [*await started(writer, [1]), *await started(writer, [2, 3])]
+        await asyncio.gather(*tasks)
+
+        tasks = await started(writer, [4])
+        # Long enough for it to be done, if it does not wait.
+        await asyncio.sleep(0.01)
+        tasks += await started(writer, [5])
+        await asyncio.gather(*tasks)
+
+        assert table.batches == [[1], [2, 3], *([[4, 5]] if has_readers else [[4], [5]])]
+
+    async def test_a_lone_writer_waits_for_nobody(
+        self, table: Table, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writers, "REST_SECONDS", 3600)
+        writer = GroupCommit(table.commit, patience=30, has_readers=lambda: True)
+
+        async with asyncio.timeout(30):
+            for write in range(3):
+                await writer.write(write)
+
+        assert table.batches == [[0], [1], [2]]
+
+
+class TestContexts:
+    async def test_a_lone_write_is_done_in_its_callers_and_many_in_that_of_none(self) -> None:
+        caller: ContextVar[str] = ContextVar("caller", default="nobody")
+        seen: list[tuple[int, str]] = []
+        gate = asyncio.Event()
+
+        async def commit(writes: Sequence[int]) -> list[int | CatalogError]:
+            seen.append((len(writes), caller.get()))
+            await gate.wait()
+            return list(writes)
+
+        writer: GroupCommit[int, int] = GroupCommit(commit, patience=30)
+
+        async def write(number: int) -> None:
+            caller.set(f"caller {number}")
+            await writer.write(number)
+
+        first = asyncio.create_task(write(1))
+        while not seen:
+            await asyncio.sleep(0)
+        others = [asyncio.create_task(write(number)) for number in (2, 3)]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *others)
+        await write(4)
+
+        assert seen == [(1, "caller 1"), (2, "nobody"), (1, "caller 4")]
+
+
+class TestFailures:
+    async def test_one_that_is_refused_does_not_touch_the_others(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        table.refused[2] = Conflict()
+        tasks = await started(writer, [1, 2, 3])
+
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert outcomes == [10, table.refused[2], 30]
+        assert len(table.batches) == 1
+
+    async def test_one_that_breaks_the_batch_hurts_only_itself(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        table.poison[2] = Conflict()
+        tasks = await started(writer, [1, 2, 3])
+
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert outcomes == [10, table.poison[2], 30]
+        assert table.rows == [1, 3]
+
+    async def test_what_may_have_been_committed_is_not_done_again(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        table.poison[2] = DatabaseUnavailable()
+        tasks = await started(writer, [1, 2, 3])
+
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 3
+        assert table.batches == [[1, 2, 3]]
+
+    async def test_it_goes_on_after_a_bug(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        table.poison[1] = ZeroDivisionError()
+
+        with pytest.raises(ZeroDivisionError):
+            await writer.write(1)
+
+        assert await writer.write(2) == 20
+
+
+class TestCallers:
+    async def test_who_hangs_up_before_the_batch_begins_takes_the_write_along(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        async with table.held_up():
+            first = await started(writer, [1])
+            second, third = await started(writer, [2, 3])
+            second.cancel()
+
+        await asyncio.gather(*first, third)
+        assert table.rows == [1, 3]
+
+    async def test_who_hangs_up_later_leaves_it_to_be_done(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        async with table.held_up():
+            first, second = await started(writer, [1, 2])
+            await asyncio.sleep(0.001)
+            first.cancel()
+
+        with suppress(asyncio.CancelledError):
+            await first
+        assert await second == 20
+        assert table.rows == [1, 2]
+
+
+class TestKeys:
+    async def test_a_twin_is_refused_while_the_first_runs(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        async with table.held_up():
+            first = asyncio.create_task(writer.write(1, key="key"))
+            await asyncio.sleep(0)
+            with pytest.raises(KeyInUse):
+                await writer.write(2, key="key")
+            other = asyncio.create_task(writer.write(3, key="another"))
+
+        assert (await first, await other) == (10, 30)
+        assert await writer.write(4, key="key") == 40
+
+    async def test_limit_holds_while_a_batch_hangs_and_its_writes_are_done(self) -> None:
+        gate = asyncio.Event()
+        done: list[int] = []
+
+        async def commit(writes: Sequence[int]) -> list[int | CatalogError]:
+            await gate.wait()
+            done.extend(writes)
+            return list(writes)
+
+        writer: GroupCommit[int, int] = GroupCommit(commit, patience=30, limit=0.05)
+
+        with pytest.raises(DatabaseUnavailable):
+            await writer.write(1)
+
+        gate.set()
+        await writer.close()
+        assert done == [1]

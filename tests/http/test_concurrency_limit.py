@@ -1,0 +1,106 @@
+"""Beyond what may be in progress a request is refused at once, reads before writes."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from catalog.http.concurrency_limit import Admission
+
+
+class Work:
+    """An app that answers when it is told to, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+        self.begin_early = False
+        self.answered: list[tuple[str, int]] = []
+        self.admission = Admission(
+            self.app, max_reads=2, max_writes=2, exempt=("/livez", "/waiting")
+        )
+
+    async def app(self, scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": []}
+        if self.begin_early:
+            await send(start)
+        await self.done.wait()
+        if scope["path"] == "/fails":
+            raise RuntimeError
+        if not self.begin_early:
+            await send(start)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def ask(self, method: str, path: str = "/") -> tuple[int, dict[bytes, bytes], bytes]:
+        messages: list[Any] = []
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        scope: Any = {"type": "http", "method": method, "path": path, "headers": []}
+        await self.admission(scope, None, send)  # type: ignore[arg-type]  # nothing is received
+        body = b"".join(message.get("body", b"") for message in messages[1:])
+        return messages[0]["status"], dict(messages[0]["headers"]), body
+
+    async def begin(self, *requests: tuple[str, str]) -> list[asyncio.Task[Any]]:
+        tasks = [asyncio.create_task(self.ask(*request)) for request in requests]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return tasks
+
+
+class TestAdmission:
+    async def test_reads_and_writes_leave_each_other_their_places(self) -> None:
+        work = Work()
+        reads = await work.begin(("GET", "/"), ("HEAD", "/"))
+
+        status, headers, body = await work.ask("GET")
+        assert status == 503
+        assert headers[b"retry-after"]
+        assert json.loads(body)["code"] == "overloaded"
+
+        writes = await work.begin(("POST", "/"), ("DELETE", "/"))
+        assert not any(task.done() for task in writes)
+        assert (await work.ask("PATCH"))[0] == 503
+
+        work.done.set()
+        answers = await asyncio.gather(*reads, *writes)
+        assert [status for status, _, _ in answers] == [200] * 4
+
+    async def test_places_are_given_back(self) -> None:
+        work = Work()
+        work.done.set()
+
+        for path in ("/", "/fails") * 4:
+            try:
+                status, _, _ = await work.ask("GET", path)
+            except RuntimeError:
+                assert path == "/fails"
+            else:
+                assert (path, status) == ("/", 200)
+
+    async def test_who_gives_up_gives_the_place_back(self) -> None:
+        work = Work()
+        for task in await work.begin(("GET", "/"), ("GET", "/")):
+            task.cancel()
+        await asyncio.sleep(0)
+        work.done.set()
+
+        assert (await work.ask("GET"))[0] == 200
+
+    async def test_health_and_what_waits_on_purpose_is_always_answered(self) -> None:
+        work = Work()
+        busy = await work.begin(*[("POST", "/"), ("GET", "/")] * 2)
+        waiting = await work.begin(("GET", "/livez"), ("GET", "/waiting"))
+        work.done.set()
+
+        answers = await asyncio.gather(*busy, *waiting)
+        assert [status for status, _, _ in answers] == [200] * 6
+
+    async def test_an_answer_that_has_begun_counts_no_more(self) -> None:
+        work = Work()
+        work.begin_early = True
+        streams = await work.begin(*[("GET", "/")] * 10)
+        work.done.set()
+
+        answers = await asyncio.gather(*streams)
+        assert [status for status, _, _ in answers] == [200] * 10

@@ -1,0 +1,305 @@
+"""Many products in one request, and every product in one answer."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.app import create_app
+from catalog.auth.models import User
+from catalog.db.database import Database
+from catalog.products.bulk import importing
+from catalog.products.bulk.importing import CHUNK_ROWS
+from catalog.settings import Settings
+from tests.http.wire import Unanswered, exchange
+from tests.support import Caller, Response, problem_of
+
+Then = Literal["end", "stalls", "hangs up"]
+
+NDJSON = "application/x-ndjson"
+CSV = "text/csv"
+
+
+def lines_of(count: int, *, first: int = 0) -> bytes:
+    """As many products as NDJSON."""
+    return b"".join(b'{"name":"n%d","price":%d.5}\n' % (n, n) for n in range(first, first + count))
+
+
+async def send(
+    caller: Caller, body: bytes, query: str = "", *, media_type: str = NDJSON, **headers: str
+) -> Response:
+    headers = {"Content-Type": media_type, **headers}
+    return await caller.post(f"/api/products{query}", data=body, headers=headers)
+
+
+async def names_of(caller: Caller) -> list[str]:
+    """What the caller offers, oldest first."""
+    page = (await caller.get("/api/products/my?limit=1000&sort=id")).json
+    return [product["name"] for product in page["products"]]
+
+
+class TestCreate:
+    async def test_lines_become_products_of_the_caller(self, ada: Caller) -> None:
+        await ada.offer("Before")
+
+        answer = await send(ada, b'{"name":"Lamp","price":9.5}\n\n{"price":1,"name":"Rug"}')
+
+        assert answer.status_code == 200
+        assert answer.json == {
+            "created": 2,
+            "failed": 0,
+            "first_id": 2,
+            "last_id": 3,
+            "errors": [],
+        }
+        assert answer.headers["Catalog-Position"] == "3"
+        assert await names_of(ada) == ["Before", "Lamp", "Rug"]
+        rug = (await ada.get("/api/products/3")).json
+        assert (rug["price"], rug["description"], rug["version"]) == (1.0, None, 1)
+        assert rug["user_id"] == ada.user_id
+
+    async def test_records_of_csv_do_too(self, ada: Caller) -> None:
+        text = 'price,name,description\r\n9.5,"Lamp, oak","two\r\nlines"\r\n1,Tür,\r\n'
+
+        answer = await send(ada, text.encode(), media_type="text/csv; charset=UTF-8")
+
+        assert answer.json["created"] == 2
+        assert await names_of(ada) == ["Lamp, oak", "Tür"]
+        assert (await ada.get("/api/products/1")).json["description"] == "two\r\nlines"
+
+    async def test_lines_that_are_not_valid_are_told_and_the_others_created(
+        self, ada: Caller
+    ) -> None:
+        text = b'{"name":"a","price":1}\n{"name":"","price":"1"}\nnonsense\n{"name":"b","price":2}'
+
+        answer = await send(ada, text)
+
+        assert answer.status_code == 200
+        assert (answer.json["created"], answer.json["failed"]) == (2, 2)
+        assert answer.json["errors"] == [
+            {
+                "line": 2,
+                "code": "invalid",
+                "pointer": "/name",
+                "message": "String should have at least 1 character.",
+            },
+            {
+                "line": 2,
+                "code": "invalid",
+                "pointer": "/price",
+                "message": "Input should be a valid number.",
+            },
+            {"line": 3, "code": "malformed", "message": "The line is not JSON, from column 1 on."},
+        ]
+        assert await names_of(ada) == ["a", "b"]
+
+    async def test_the_first_thousand_errors_are_told_and_the_others_counted(
+        self, ada: Caller
+    ) -> None:
+        answer = await send(ada, b"{}\n" * 1500 + lines_of(1))
+
+        assert (answer.json["created"], answer.json["failed"]) == (1, 1500)
+        assert [error["line"] for error in answer.json["errors"]] == [
+            line for line in range(1, 501) for _ in range(2)
+        ]
+
+    async def test_many_chunks_are_written_in_their_order(self, ada: Caller) -> None:
+        count = 2 * CHUNK_ROWS + 1
+
+        answer = await send(ada, lines_of(count))
+
+        assert answer.json["created"] == count
+        assert answer.json["last_id"] - answer.json["first_id"] == count - 1
+        assert answer.headers["Catalog-Position"] == str(count)
+        last = await ada.get(f"/api/products/{answer.json['last_id']}")
+        assert last.json["name"] == f"n{count - 1}"
+        changes = (await ada.get(f"/api/products/changes?since={count - 3}")).json["changes"]
+        assert [change["id"] for change in changes] == list(range(count - 2, count + 1))
+
+    @pytest.mark.parametrize("media_type", [NDJSON, CSV])
+    async def test_nothing_is_nothing(self, ada: Caller, media_type: str) -> None:
+        body = b"" if media_type == NDJSON else b"name,price\r\n"
+
+        answer = await send(ada, body, media_type=media_type)
+
+        assert (answer.json["created"], answer.json["failed"]) == (0, 0)
+        assert (answer.json["first_id"], answer.json["last_id"]) == (None, None)
+        assert answer.headers["Catalog-Position"] == "0"
+
+    async def test_without_a_header_csv_is_refused_whole(self, ada: Caller) -> None:
+        answer = await send(ada, b"name;price\r\nLamp;1\r\n", media_type=CSV)
+
+        assert problem_of(answer) == (422, "lines-invalid")
+        assert answer.json["errors"][0] == {
+            "line": 1,
+            "code": "invalid",
+            "pointer": "/name;price",
+            "message": "This column is not known here.",
+        }
+
+    async def test_an_account_that_is_disabled_meanwhile_is_refused(
+        self, ada: Caller, database: Database
+    ) -> None:
+        async def disable(session: AsyncSession) -> None:
+            await session.execute(update(User).values(disabled=True))
+
+        await database.transaction(disable)
+
+        answer = await send(ada, lines_of(3))
+
+        assert problem_of(answer) == (401, "account-unavailable")
+        assert answer.json["created"] == 0
+
+
+class TestAtomic:
+    async def test_all_are_created(self, ada: Caller) -> None:
+        count = CHUNK_ROWS + 1
+
+        answer = await send(ada, lines_of(count), "?atomic=true")
+
+        assert answer.json["created"] == count
+        assert (answer.json["first_id"], answer.json["last_id"]) == (1, count)
+        assert answer.headers["Catalog-Position"] == str(count)
+        log = (await ada.get(f"/api/products/changes?since={count - 2}")).json["changes"]
+        assert [(change["position"], change["id"]) for change in log] == [
+            (count - 1, count - 1),
+            (count, count),
+        ]
+
+    async def test_or_none(self, ada: Caller) -> None:
+        answer = await send(ada, lines_of(CHUNK_ROWS + 1) + b"nonsense", "?atomic=true")
+
+        assert problem_of(answer) == (422, "lines-invalid")
+        assert (answer.json["created"], answer.json["failed"]) == (0, 1)
+        assert answer.json["errors"] == [
+            {
+                "line": CHUNK_ROWS + 2,
+                "code": "malformed",
+                "message": "The line is not JSON, from column 1 on.",
+            }
+        ]
+        assert await names_of(ada) == []
+
+    async def test_what_is_too_much_for_one_transaction_is_refused(
+        self, ada: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(importing, "MAX_ATOMIC_ROWS", 10)
+
+        assert (await send(ada, lines_of(10), "?atomic=true")).json["created"] == 10
+        answer = await send(ada, lines_of(11), "?atomic=true")
+
+        assert problem_of(answer) == (413, "body-too-large")
+        assert len(await names_of(ada)) == 10
+
+
+class TestDryRun:
+    @pytest.mark.parametrize("atomic", ["true", "false"])
+    async def test_nothing_is_written(self, ada: Caller, atomic: str) -> None:
+        answer = await send(ada, lines_of(5), f"?dry_run=true&atomic={atomic}")
+
+        assert answer.json == {
+            "created": 5,
+            "failed": 0,
+            "first_id": None,
+            "last_id": None,
+            "errors": [],
+        }
+        assert await names_of(ada) == []
+
+    async def test_errors_are_told_as_they_would_be(self, ada: Caller) -> None:
+        text = lines_of(2) + b"nonsense"
+
+        answer = await send(ada, text, "?dry_run=true")
+        refused = await send(ada, text, "?dry_run=true&atomic=true")
+
+        assert (answer.json["created"], answer.json["failed"]) == (2, 1)
+        assert problem_of(refused) == (422, "lines-invalid")
+        assert refused.json["errors"] == answer.json["errors"]
+
+    async def test_one_product_is_not_created_by_one_who_only_asks(self, ada: Caller) -> None:
+        answer = await ada.post("/api/products?dry_run=true", json={"name": "Lamp", "price": 1})
+
+        assert problem_of(answer) == (422, "invalid")
+        assert await names_of(ada) == []
+
+
+class TestRefusal:
+    async def test_nobody_creates_without_a_token(self, anyone: Caller) -> None:
+        assert problem_of(await send(anyone, lines_of(1))) == (401, "token-missing")
+
+    @pytest.mark.parametrize(
+        "query", ["?atomic=1", "?dry_run=", "?x=1", "?atomic=true&atomic=true"]
+    )
+    async def test_a_parameter_is_what_it_should_be(self, ada: Caller, query: str) -> None:
+        assert problem_of(await send(ada, lines_of(1), query)) == (422, "invalid")
+        assert await names_of(ada) == []
+
+    async def test_a_key_for_one_product_is_not_for_many(self, ada: Caller) -> None:
+        answer = await send(ada, lines_of(1), **{"Idempotency-Key": "k"})
+
+        assert problem_of(answer) == (422, "invalid")
+
+    @pytest.mark.parametrize(
+        "media_type", ["text/csv; charset=latin-1", "application/ndjson", "text/plain"]
+    )
+    async def test_other_media_types_are_not_read(self, ada: Caller, media_type: str) -> None:
+        answer = await send(ada, lines_of(1), media_type=media_type)
+
+        assert problem_of(answer) == (415, "unsupported-media-type")
+
+
+class TestStream:
+    @pytest.fixture(autouse=True)
+    def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(importing, "CHUNK_ROWS", 10)
+        monkeypatch.setattr(importing, "PIECE_BYTES", 1)
+
+    @staticmethod
+    async def stream(
+        caller: Caller, body: Sequence[bytes], *, query: str = "", then: Then = "end"
+    ) -> Response:
+        headers = [
+            (b"content-type", NDJSON.encode()),
+            (b"transfer-encoding", b"chunked"),
+            (b"authorization", f"Bearer {caller.access_token}".encode()),
+        ]
+        return await exchange(
+            caller.app, "POST", f"/api/products{query}", headers=headers, body=body, then=then
+        )
+
+    async def test_it_may_be_larger_than_any_other_body(self, ada: Caller) -> None:
+        padding = b" " * 100_000 + b"\n"
+
+        answer = await self.stream(ada, [lines_of(15), *[padding] * 5, lines_of(15)])
+
+        assert answer.json["created"] == 30
+        assert "Connection" not in answer.headers
+
+    async def test_of_what_breaks_off_whole_chunks_are_left(self, ada: Caller) -> None:
+        with pytest.raises(Unanswered):
+            await self.stream(ada, [lines_of(15), lines_of(12)], then="hangs up")
+
+        assert len(await names_of(ada)) == 20
+
+    async def test_of_all_or_nothing_nothing_is(self, ada: Caller) -> None:
+        with pytest.raises(Unanswered):
+            await self.stream(ada, [lines_of(25)], query="?atomic=true", then="hangs up")
+
+        assert await names_of(ada) == []
+
+    async def test_what_stalls_is_given_up_and_told_how_far_it_came(
+        self, settings: Settings
+    ) -> None:
+        app = create_app(settings.model_copy(update={"body_timeout": 0.05}))
+        async with app.test_app():
+            ada = await Caller.signed_up(app, "ada")
+
+            answer = await self.stream(ada, [lines_of(20), b"{}\n", lines_of(3)], then="stalls")
+
+            assert problem_of(answer) == (408, "request-timeout")
+            assert answer.headers["Connection"] == "close"
+            told = {name: answer.json[name] for name in ("created", "line", "first_id", "last_id")}
+            assert told == {"created": 20, "line": 20, "first_id": 1, "last_id": 20}
+            assert len(await names_of(ada)) == 20

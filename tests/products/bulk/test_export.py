@@ -1,0 +1,261 @@
+"""All products at once, as NDJSON and CSV."""
+
+import asyncio
+import csv
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from io import StringIO
+from typing import Any
+
+import orjson
+import pytest
+import quart
+from quart import Quart
+
+from catalog.db.database import Database
+from catalog.errors import DatabaseUnavailable
+from catalog.http.streaming import stream_response
+from catalog.products import service
+from catalog.products.bulk import exporting
+from catalog.products.bulk.exporting import MAX_EXPORTS
+from catalog.products.bulk.formats import FORMATS
+from catalog.products.bulk.importing import MAX_IMPORTS
+from catalog.products.context import products
+from catalog.products.models import NewProduct
+from catalog.products.seed_data import make_samples
+from tests.support import Caller, Response, fields_of, problem_of
+
+LIST = "/api/products"
+NDJSON = {"Accept": "application/x-ndjson"}
+CSV = {"Accept": "text/csv"}
+TO_NDJSON = {"Content-Type": "application/x-ndjson"}
+SAMPLES = 250
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "EXPORTED_ROWS", 40)
+
+
+@pytest.fixture
+async def stocked(ada: Caller, bob: Caller, database: Database) -> None:
+    """Products of both, more than are read at a time."""
+    owners = [ada.user_id or 0, bob.user_id or 0]
+    for offers in make_samples(SAMPLES, owner_ids=owners, seed=3):
+        await database.transaction(service.insert_products, offers)
+
+
+async def all_products(caller: Caller, path: str = f"{LIST}?limit=1000") -> list[dict[str, Any]]:
+    products: list[dict[str, Any]] = (await caller.get(path)).json["products"]
+    return products
+
+
+def lines_of(answer: Response) -> list[Any]:
+    assert answer.status_code == 200, answer.body
+    assert answer.body.endswith(b"\n") or not answer.body
+    return [orjson.loads(line) for line in answer.body.splitlines()]
+
+
+def records_of(answer: Response) -> list[dict[str, str]]:
+    assert answer.status_code == 200, answer.body
+    return list(csv.DictReader(StringIO(answer.body.decode(), newline="")))
+
+
+@pytest.mark.usefixtures("stocked")
+class TestExport:
+    async def test_ndjson_has_every_product_as_pages_show_it(self, anyone: Caller) -> None:
+        answer = await anyone.get(LIST, headers=NDJSON)
+
+        assert lines_of(answer) == await all_products(anyone)
+        assert answer.headers["Content-Type"] == "application/x-ndjson; charset=utf-8"
+        assert answer.headers["Catalog-Position"] == str(SAMPLES)
+        assert answer.headers["Vary"] == "Accept"
+        assert answer.headers["Content-Disposition"] == 'attachment; filename="products.ndjson"'
+
+    async def test_csv_has_them_too(self, anyone: Caller) -> None:
+        answer = await anyone.get(LIST, headers=CSV)
+
+        shown = await all_products(anyone)
+        records = records_of(answer)
+        assert [int(record["id"]) for record in records] == [each["id"] for each in shown]
+        assert [float(record["price"]) for record in records] == [each["price"] for each in shown]
+        assert list(records[0]) == list(shown[0])
+        assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "sort=price",
+            "sort=-name&min_price=20",
+            "q=oak",
+            "limit=41",
+            "limit=40",
+            "ids=1,2,3",
+            "limit=7&sort=created_at&max_price=50&q=made",
+        ],
+    )
+    async def test_filters_sorts_and_limits_hold(self, anyone: Caller, query: str) -> None:
+        page = query if "limit" in query else f"{query}&limit=1000"
+
+        assert lines_of(await anyone.get(f"{LIST}?{query}", headers=NDJSON)) == await all_products(
+            anyone, f"{LIST}?{page}"
+        )
+
+    async def test_fields_are_chosen_and_ordered(self, anyone: Caller) -> None:
+        chosen = lines_of(await anyone.get(f"{LIST}?fields=price,id&limit=2", headers=NDJSON))
+        one = records_of(await anyone.get(f"{LIST}?fields=name&limit=2", headers=CSV))
+
+        assert [list(product) for product in chosen] == [["price", "id"]] * 2
+        assert [list(record) for record in one] == [["name"]] * 2
+
+    async def test_it_begins_at_a_cursor(self, anyone: Caller) -> None:
+        page = (await anyone.get(f"{LIST}?limit=100")).json
+
+        rest = lines_of(await anyone.get(page["next"].replace("&limit=100", ""), headers=NDJSON))
+
+        assert page["products"] + rest == await all_products(anyone)
+
+    async def test_mine_are_mine(self, ada: Caller) -> None:
+        lines = lines_of(await ada.get(f"{LIST}/my", headers=NDJSON))
+
+        assert {line["user_id"] for line in lines} == {ada.user_id}
+        assert lines == await all_products(ada, f"{LIST}/my?limit=1000")
+
+    async def test_head_has_no_products(self, anyone: Caller) -> None:
+        answer = await anyone.send("HEAD", LIST, headers=NDJSON)
+
+        assert (answer.status_code, answer.body) == (200, b"")
+        assert answer.headers["Content-Type"] == "application/x-ndjson; charset=utf-8"
+
+    async def test_a_total_is_for_pages(self, anyone: Caller) -> None:
+        answer = await anyone.get(f"{LIST}?total=true", headers=CSV)
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["total"]
+
+    @pytest.mark.parametrize("media_type", list(FORMATS))
+    async def test_an_import_of_it_makes_the_same_products(
+        self, anyone: Caller, bob: Caller, media_type: str
+    ) -> None:
+        before = await all_products(anyone, f"{LIST}?limit=1000&sort=id")
+        export = await anyone.get(f"{LIST}?sort=id", headers={"Accept": media_type})
+
+        answer = await bob.post(LIST, data=export.body, headers={"Content-Type": media_type})
+
+        assert (answer.json["created"], answer.json["failed"]) == (SAMPLES, 0)
+        after = await all_products(anyone, f"{LIST}?limit=1000&sort=id")
+        said = [(each["name"], each["description"], each["price"]) for each in after]
+        assert (
+            said[SAMPLES:]
+            == said[:SAMPLES]
+            == [(each["name"], each["description"], each["price"]) for each in before]
+        )
+
+
+class TestEmpty:
+    async def test_without_products_there_is_a_header_or_nothing(self, anyone: Caller) -> None:
+        assert (await anyone.get(LIST, headers=NDJSON)).body == b""
+        header = b"id,name,description,price,user_id,version,created_at,updated_at\r\n"
+        assert (await anyone.get(LIST, headers=CSV)).body == header
+
+
+class TestMirror:
+    async def test_a_copy_that_follows_is_the_original(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
+        offers = [
+            NewProduct(f"Product {number}", None, number, ada.user_id or 0) for number in range(300)
+        ]
+        await database.transaction(service.insert_products, offers)
+        writing = True
+
+        async def write(number: int) -> None:
+            own = number * 40 + 1
+            while writing:
+                await ada.offer(f"New {number}")
+                await ada.send("PATCH", f"{LIST}/{own}", json={"name": f"Changed {own}"})
+                await ada.delete(own + 1)
+                own += 2
+
+        writers = [asyncio.create_task(write(number)) for number in range(4)]
+        await asyncio.sleep(0.05)
+        export = await anyone.get(LIST, headers=NDJSON)
+        copy = {product["id"]: product for product in lines_of(export)}
+        await asyncio.sleep(0.05)
+        writing = False
+        await asyncio.gather(*writers)
+
+        since, more, seen = int(export.headers["Catalog-Position"]), True, 0
+        while more:
+            page = (await anyone.get(f"{LIST}/changes?since={since}&limit=50")).json
+            for change in page["changes"]:
+                seen += 1
+                if change["product"] is None:
+                    copy.pop(change["id"], None)
+                else:
+                    copy[change["id"]] = change["product"]
+            since, more = page["position"], page["more"]
+
+        fresh = await anyone.get(LIST, headers=NDJSON)
+        mirrored = b"".join(orjson.dumps(copy[number]) + b"\n" for number in sorted(copy)[::-1])
+        assert mirrored == fresh.body
+        assert int(fresh.headers["Catalog-Position"]) == since
+        # Nothing was quiet meanwhile, and the export alone would not have been enough.
+        assert seen > 0
+        assert export.body != fresh.body
+
+
+class TestBrokenOff:
+    async def test_it_does_not_look_complete(self, app: Quart) -> None:
+        taken: list[bytes] = []
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            yield b"one\n"
+            raise DatabaseUnavailable
+
+        async def take(response: quart.Response) -> None:
+            async with response.response as body:
+                async for piece in body:
+                    taken.append(bytes(piece))  # noqa: PERF401 (it ends by an exception)
+
+        async with app.test_request_context("/"):
+            response = await stream_response(pieces(), media_type="text/csv", headers={})
+            # What makes the framework leave out the end.
+            with pytest.raises(TimeoutError):
+                await take(response)
+
+        assert taken == [b"one\n"]
+
+    async def test_what_fails_before_it_begins_is_an_error(self, app: Quart) -> None:
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            raise DatabaseUnavailable
+            yield b""
+
+        async with app.test_request_context("/"):
+            with pytest.raises(DatabaseUnavailable):
+                await stream_response(pieces(), media_type="text/csv", headers={})
+
+
+class TestPlaces:
+    async def test_there_is_a_number_of_them_and_each_is_given_back(
+        self, app: Quart, ada: Caller
+    ) -> None:
+        exports, imports = products(app).exports, products(app).imports
+        with ExitStack() as stack:
+            for _ in range(MAX_EXPORTS - 1):
+                stack.enter_context(exports.taken())
+            for _ in range(MAX_IMPORTS - 1):
+                stack.enter_context(imports.taken())
+            # The last ones, each more than once.
+            for _ in range(2):
+                assert (await ada.get(LIST, headers=CSV)).status_code == 200
+                assert (await ada.send("HEAD", LIST, headers=CSV)).status_code == 200
+                assert (await ada.post(LIST, data=b"", headers=TO_NDJSON)).status_code == 200
+
+            stack.enter_context(exports.taken())
+            stack.enter_context(imports.taken())
+
+            assert problem_of(await ada.get(LIST, headers=CSV)) == (503, "overloaded")
+            refused = await ada.post(LIST, data=b"", headers=TO_NDJSON)
+            assert problem_of(refused) == (503, "overloaded")
+            assert (await ada.get(LIST)).status_code == 200

@@ -1,0 +1,474 @@
+"""NDJSON and CSV: what goes out comes back, and lines are as strict as single requests."""
+
+import csv
+import gc
+import json
+import time
+from collections.abc import Iterator, Sequence
+from io import StringIO
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from catalog.errors import LinesInvalid, MalformedRequest
+from catalog.http.problems import field_errors
+from catalog.http.strict_json import parse_json
+from catalog.products.bulk.formats import (
+    CSV,
+    FORMATS,
+    MAX_COLUMNS,
+    MAX_LINE_BYTES,
+    NDJSON,
+    READ_ONLY,
+    Format,
+    LineFault,
+    Parsed,
+    ParsedProduct,
+    Reader,
+    guarded,
+    unguarded,
+)
+from catalog.products.models import MAX_PRICE
+from catalog.products.queries import FIELDS
+from catalog.products.schemas import ProductCreate
+from tests.watchdog import MAX_PIECE_SECONDS
+
+DRAFT_FIELDS = ("name", "description", "price")
+
+# Much of what can go wrong is about these.
+AWKWARD = st.text("'=+-@＝＋－＠\t\r\n\",;\\ äx\u2028\x85\ufeff{}[]:,", max_size=12)  # noqa: RUF001 (full width)
+TEXTS = (AWKWARD | st.text(max_size=40)).filter(lambda text: "\0" not in text)
+DRAFTS = st.builds(
+    ParsedProduct,
+    TEXTS.filter(lambda text: bool(text.strip())),
+    st.none() | TEXTS,
+    st.floats(0, MAX_PRICE).map(lambda price: price + 0.0),
+)
+
+
+VALUES = [
+    *('"a"', '"\\u0022"', '"\\""', '"\\\\"', '" "', '"\\ud800"', '"\\u0000"', '{"a":"b"}', "[]"),
+    *("1", "1.5", "-0.0", "1e400", "1e13", "null", "true", "NaN"),
+]
+
+
+def pieces(text: bytes, size: int) -> list[bytes]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def parsed(form: Format, text: bytes, *, size: int = 1 << 16) -> list[Parsed]:
+    """What a text is, that comes in pieces of a size."""
+    reader = form.reader()
+    found = [each for piece in pieces(text, size) for each in reader.read(piece)]
+    found += reader.read(b"", is_last=True)
+    told = [each() if callable(each) else each for each in found]
+    return [each for each in told if each is not None]
+
+
+def faults(form: Format, text: bytes, **options: Any) -> list[tuple[int, str, str | None]]:
+    """Lines at fault, with codes and pointers."""
+    return [
+        (fault.line, fault.code, fault.pointer)
+        for each in parsed(form, text, **options)
+        if not isinstance(each, ParsedProduct)
+        for fault in each
+    ]
+
+
+def names(form: Format, text: bytes, **options: Any) -> list[str]:
+    """Names of the drafts in a text."""
+    return [each.name for each in parsed(form, text, **options) if isinstance(each, ParsedProduct)]
+
+
+def written(form: Format, rows: Sequence[Sequence[Any]], fields: Sequence[str]) -> bytes:
+    writer = form.writer(fields)
+    return writer.head() + writer.write(rows)
+
+
+@pytest.fixture(params=FORMATS.values(), ids=lambda form: form.name)
+def form(request: pytest.FixtureRequest) -> Format:
+    """Each format."""
+    form: Format = request.param
+    return form
+
+
+class TestRoundTrip:
+    @given(drafts=st.lists(DRAFTS, max_size=5), size=st.integers(1, 40))
+    @pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)
+    def test_what_goes_out_comes_back(
+        self, form: Format, drafts: list[ParsedProduct], size: int
+    ) -> None:
+        text = written(form, drafts, DRAFT_FIELDS)
+
+        assert parsed(form, text, size=size) == drafts
+
+    @given(drafts=st.lists(DRAFTS, min_size=1, max_size=3))
+    @pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)
+    def test_an_export_can_be_imported_elsewhere(
+        self, form: Format, drafts: list[ParsedProduct]
+    ) -> None:
+        at = "2026-11-23T09:30:00.000000Z"
+        rows = [
+            (n, d.name, d.description, d.price, 2**63 - 1, 3, at, at) for n, d in enumerate(drafts)
+        ]
+
+        assert parsed(form, written(form, rows, FIELDS)) == drafts
+
+    @given(text=TEXTS)
+    def test_a_guarded_text_comes_back_and_is_no_formula(self, text: str) -> None:
+        cell = guarded(text)
+
+        assert unguarded(cell) == text
+        assert cell[:1] not in set("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 (full width)
+
+    def test_several_writes_are_one_text(self, form: Format) -> None:
+        writer = form.writer(["name", "price"])
+
+        text = writer.head() + b"".join(writer.write([(name, 1.0)]) for name in "ab")
+
+        assert text + writer.write([]) == written(form, [("a", 1.0), ("b", 1.0)], ["name", "price"])
+
+
+class TestNdjsonReader:
+    @pytest.mark.parametrize(
+        "text",
+        ['{"name": "Lamp", "price": 9}', '{"price":9.0,"description":null,"name":"Lamp"} \t\r'],
+    )
+    def test_a_line_is_a_product(self, text: str) -> None:
+        assert parsed(NDJSON, text.encode()) == [ParsedProduct("Lamp", None, 9.0)]
+
+    def test_empty_lines_are_read_over_and_counted(self) -> None:
+        text = b'\n\r\n  \n{"name":"a","price":1}\n\n{"name":1,"price":1}\n\n'
+
+        assert names(NDJSON, text) == ["a"]
+        assert faults(NDJSON, text) == [(6, "invalid", "/name")]
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b'{"name": "a", "price": 1, "price": 1}',
+            b'{"name": "a", "price": 1, "\\u0070rice": 1}',
+            b'{"name": "\\u0022", "price": 1, "price": 2}',
+            b'{"name": "\\u0022", "price": 1, "id": 1, "id": 2}',
+            b'{"name": "a", "price": 1, "description": null, "description": null}',
+            b'{"name": "a", "price": 1, "id": "\\u0022", "id": 5}',
+            b'{"name": "a", "price": 1, "id": {"a": 1, "a": 2}}',
+        ],
+    )
+    def test_a_field_that_is_there_twice_is_found(self, line: bytes) -> None:
+        assert faults(NDJSON, line) == [(1, "malformed", None)]
+
+    @given(
+        members=st.lists(
+            st.tuples(
+                st.sampled_from(["name", "name", "price", "description", "id", "version", "x"]),
+                st.sampled_from(VALUES) | st.text(max_size=3).map(json.dumps),
+            ),
+            max_size=6,
+        )
+    )
+    def test_it_is_as_strict_as_a_single_request(self, members: list[tuple[str, str]]) -> None:
+        line = "{" + ",".join(f'"{name}":{value}' for name, value in members) + "}"
+
+        assert parsed(NDJSON, line.encode()) == [by_schema(line.encode())]
+
+    @pytest.mark.parametrize(
+        "line",
+        [b"\xef\xbb\xbf{}", b'{"name": "\xff"}', b"{} {}", b"[" * 40, b"NaN", b'"\xed\xa0\x80"'],
+    )
+    def test_what_is_not_json_is_malformed_and_the_next_line_is_read(self, line: bytes) -> None:
+        text = line + b'\n{"name": "next", "price": 1}'
+
+        assert faults(NDJSON, text) == [(1, "malformed", None)]
+        assert names(NDJSON, text) == ["next"]
+
+    def test_the_words_are_about_a_line(self) -> None:
+        (found,) = parsed(NDJSON, b'{"name": }')
+
+        assert found == [LineFault(1, "malformed", "The line is not JSON, from column 10 on.")]
+
+    @pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 20])
+    def test_a_line_that_is_too_long_is_one_fault(self, size: int) -> None:
+        line = b'{"name":"x","price":1}'
+        longest = line + b" " * (MAX_LINE_BYTES - len(line))
+        text = b"\n".join([longest, longest + b" ", b"[" * 3 * MAX_LINE_BYTES, b"5", line])
+
+        assert names(NDJSON, text, size=size) == ["x", "x"]
+        assert faults(NDJSON, text, size=size) == [
+            (2, "body-too-large", None),
+            (3, "body-too-large", None),
+            (4, "invalid", ""),
+        ]
+
+
+def by_schema(line: bytes) -> Parsed:
+    """What a single request would make of a line, but for the fields that an import ignores."""
+    try:
+        members = parse_json(line)
+    except MalformedRequest as error:
+        detail = error.detail.replace("The body", "The line").replace(" line 1,", "")
+        return [LineFault(1, "malformed", detail)]
+    members = {name: value for name, value in members.items() if name not in READ_ONLY}
+    try:
+        product = ProductCreate.model_validate(members)
+    except ValidationError as error:
+        return [LineFault(1, "invalid", each.message, each.name) for each in field_errors(error)]
+    return ParsedProduct(product.name, product.description, product.price)
+
+
+class TestCsvReader:
+    def test_columns_stand_in_any_order(self) -> None:
+        text = b"price,version,name\r\n9.50,7,Lamp\r\n"
+
+        assert parsed(CSV, text) == [ParsedProduct("Lamp", None, 9.5)]
+
+    def test_a_byte_order_mark_and_other_line_ends_are_read_over(self) -> None:
+        text = b"\xef\xbb\xbfname,price\n\nLamp,1\nDesk,2"
+
+        for size in (1, 2, 100):
+            assert names(CSV, text, size=size) == ["Lamp", "Desk"]
+
+    def test_an_empty_cell_is_no_description(self) -> None:
+        text = b"name,price,description\r\na,1,\r\nb,1,'\r\nc,1,''\r\nd,1,'til dawn\r\ne,1,'=1\r\n"
+
+        assert [
+            each.description for each in parsed(CSV, text) if isinstance(each, ParsedProduct)
+        ] == [
+            None,
+            "",
+            "'",
+            "'til dawn",
+            "=1",
+        ]
+
+    @pytest.mark.parametrize("size", [1, 7, 1000])
+    def test_a_record_of_several_lines_is_known_by_its_first(self, size: int) -> None:
+        text = b'name,price\r\n"a\r\nb",1\r\n"c\nd",x\r\n"e ""f""",1\r\n,2\r\n'
+
+        assert names(CSV, text, size=size) == ["a\r\nb", 'e "f"']
+        assert faults(CSV, text, size=size) == [(4, "invalid", "/price"), (7, "invalid", "/name")]
+
+    @pytest.mark.parametrize(
+        "price",
+        [
+            "1_000",
+            " 1",
+            "nan",
+            "inf",
+            "0x1",
+            "1,5",
+            "+1",
+            "01",
+            "1.",
+            ".5",
+            "٣",
+            "1e400",
+            "-1",
+            "true",
+        ],
+    )
+    def test_a_price_is_a_number_as_in_json(self, price: str) -> None:
+        text = f'name,price\r\na,"{price}"\r\n'.encode()
+
+        assert faults(CSV, text) == [(2, "invalid", "/price")]
+
+    def test_an_empty_price_is_missing(self) -> None:
+        (found,) = parsed(CSV, b"name,price\r\na,\r\n")
+
+        assert found == [LineFault(2, "invalid", "Field required.", "/price")]
+
+    @pytest.mark.parametrize(
+        "line",
+        [b"a", b"a,1,2", b'"a"b,1', b'"a\r,1', b"\xff,1", b"a\rb,1", b'"\xff\n\xfe",1'],
+    )
+    @pytest.mark.parametrize("size", [1, 1000])
+    def test_what_is_not_csv_is_malformed(self, line: bytes, size: int) -> None:
+        found = faults(CSV, b"name,price\r\nfirst,1\r\n" + line + b"\r\n", size=size)
+
+        assert found == [(3, "malformed", None)]
+
+    def test_the_next_record_is_read(self) -> None:
+        text = b'name,price\r\n"a"b,1\r\n\xff,1\r\nnext,1\r\n'
+
+        assert names(CSV, text) == ["next"]
+
+    @pytest.mark.parametrize(
+        ("header", "pointers"),
+        [
+            (b"", [None]),
+            (b"\r\n\r\n", [None]),
+            (b"name;price\r\n", ["/name;price", "/name", "/price"]),
+            (b"name,price,colour\r\na,1,red\r\n", ["/colour"]),
+            (b"name,price,name\r\n", ["/name"]),
+            (b"name\r\na\r\n", ["/price"]),
+            ("name,price\r\n".encode("utf-16"), [None]),
+            (b'"name,price', [None]),
+            (b"n" * 2 * MAX_LINE_BYTES, [None]),
+            (b"n" * 9000 + b",price\r\n", [None]),
+            (b"name," * (MAX_COLUMNS + 1) + b"\r\n", [None]),
+        ],
+    )
+    def test_nothing_is_read_without_a_header(
+        self, header: bytes, pointers: list[str | None]
+    ) -> None:
+        with pytest.raises(LinesInvalid) as refused:
+            parsed(CSV, header)
+
+        errors: Any = refused.value.members["errors"]
+        assert [error.get("pointer") for error in errors] == pointers
+
+    @pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 20])
+    def test_a_record_that_is_too_long_is_one_fault(self, size: int) -> None:
+        filling = b"x\r\n" * MAX_LINE_BYTES
+        text = b'name,price\r\nfirst,1\r\n"%b""%b",1\r\nnext,1\r\n' % (filling, filling)
+
+        assert names(CSV, text, size=size) == ["first", "next"]
+        assert faults(CSV, text, size=size) == [(3, "body-too-large", None)]
+        after = text + b"last,x\r\n"
+        assert faults(CSV, after, size=size)[1] == (5 + 2 * MAX_LINE_BYTES, "invalid", "/price")
+
+    def test_a_cell_that_is_never_closed_is_one_fault(self) -> None:
+        text = b'name,price\r\nfirst,1\r\n"never' + b"x\r\n" * MAX_LINE_BYTES
+
+        assert names(CSV, text) == ["first"]
+        assert faults(CSV, text) == [(3, "body-too-large", None)]
+
+
+K = 1024
+HEADER = b"name,price\r\n"
+
+HOSTILE = {
+    "columns": (CSV, b"a," * 120_000 + b"\r\n"),
+    "same columns": (CSV, b"name," * 120_000 + b"\r\n"),
+    "cell of newlines": (CSV, HEADER + b'"' + b"\n" * 2560 * K),
+    "longest cells of newlines": (CSV, HEADER + (b'"' + b"\n" * 255 * K + b'",1\n') * 10),
+    "quotes": (CSV, HEADER + b'"' * 2560 * K),
+    "quoted newlines": (CSV, HEADER + b'"\n"' * 80 * K),
+    "returns": (CSV, HEADER + b"\r" * 2560 * K),
+    "one line": (CSV, HEADER + b"x" * 2560 * K),
+    "empty records": (CSV, HEADER + b"\n" * 2560 * K),
+    "damaged cells": (CSV, HEADER + (b",\xff" * 127 * K + b"\n") * 10),
+    "digits": (CSV, HEADER + (b"a,1." + b"1" * 255 * K + b"\n") * 10),
+    "NULs": (CSV, HEADER + b"\0" * 2560 * K),
+    "empty lines": (NDJSON, b"\n" * 2560 * K),
+    "blank lines": (NDJSON, b" \n" * 1280 * K),
+    "one line of JSON": (NDJSON, b"[" * 2560 * K),
+    "unknown fields": (NDJSON, b"{%b}\n" % b",".join(b'"%x":1' % n for n in range(24_000)) * 10),
+    "nested lists": (NDJSON, (b"[" + b"[]," * 80_000 + b"1]\n") * 10),
+    "shorter nested lists": (NDJSON, (b"[" + b"[]," * 2000 + b"1]\n") * 80),
+}
+"""Ten times as much as a line may have, in shapes that are work."""
+
+
+@pytest.fixture
+def frozen_garbage() -> Iterator[None]:
+    """Keep collections of all that the test session has made out of the steps."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("frozen_garbage")
+class TestWork:
+    @pytest.mark.parametrize("size", [K, 64 * K])
+    @pytest.mark.parametrize("shape", HOSTILE)
+    def test_step_of_hostile_text_is_short(self, shape: str, size: int) -> None:
+        form, text = HOSTILE[shape]
+        reader = form.reader()
+
+        longest = longest_step(reader, [*pieces(text, size), b""])
+
+        assert longest < MAX_PIECE_SECONDS
+
+    def test_long_step_is_seen(self) -> None:
+        """Negative control: a piece that is not cut is one step."""
+        assert longest_step(NDJSON.reader(), [b"\n" * 16 * K * K, b""]) > MAX_PIECE_SECONDS
+
+    @pytest.mark.parametrize("text", [b"[", b'"', b"x"])
+    def test_single_bytes_are_not_looked_at_again(self, form: Format, text: bytes) -> None:
+        reader = form.reader()
+        begin = time.thread_time()
+
+        for _ in range(MAX_LINE_BYTES):
+            assert list(reader.read(text)) == []
+
+        # Each byte takes about a microsecond; with all before it, it would take some ten.
+        assert time.thread_time() - begin < 2
+
+    @given(
+        text=st.lists(
+            st.sampled_from([b'"', b'""', b",", b"\n", b"\r\n", b"\r", b"a", b"x,1\n", b"\xff"])
+        ).map(b"".join),
+        size=st.integers(1, 20),
+    )
+    def test_records_are_those_of_the_csv_module(self, text: bytes, size: int) -> None:
+        lines = [*StringIO(text.decode(errors="surrogateescape"))]
+        reader = csv.reader(lines, strict=True)
+        expected: list[int] = []
+        while reader.line_num < len(lines):
+            line = 2 + reader.line_num
+            try:
+                cells: list[str] | None = next(reader)
+            except csv.Error:
+                cells = None
+            if cells != []:
+                expected.append(line)
+
+        found = faults(CSV, HEADER + text, size=size)
+        count = len(expected) - len(names(CSV, HEADER + text, size=size))
+
+        assert {line for line, _, _ in found} <= set(expected)
+        assert len({line for line, _, _ in found}) == count
+
+
+def longest_step(reader: Reader, text: Sequence[bytes]) -> float:
+    """CPU seconds of the longest step on the event loop, until the text ends or is refused."""
+    longest = 0.0
+    for number, piece in enumerate(text, 1):
+        steps = reader.read(piece, is_last=number == len(text))
+        more = True
+        while more:
+            begin = time.thread_time()
+            try:
+                more = next(steps, END) is not END
+            except LinesInvalid:
+                return longest
+            finally:
+                longest = max(longest, time.thread_time() - begin)
+    return longest
+
+
+END = object()
+
+
+class TestCsvWriter:
+    def test_it_is_what_rfc_4180_describes(self) -> None:
+        rows = [(7, 'a "b", c', None, 24.0), (8, "two\nlines", "", 1e-7)]
+
+        assert written(CSV, rows, ["id", "name", "description", "price"]) == (
+            b'id,name,description,price\r\n7,"a ""b"", c",,24.0\r\n8,"two\nlines",\',1e-07\r\n'
+        )
+
+    @pytest.mark.parametrize("name", ["=1+2", "+1", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "''=1"])  # noqa: RUF001 (full width)
+    def test_a_cell_does_not_begin_like_a_formula(self, name: str) -> None:
+        (_, (cell,)) = csv.reader(StringIO(written(CSV, [[name]], ["name"]).decode(), newline=""))
+
+        assert cell == "'" + name
+
+
+class TestNdjsonWriter:
+    def test_a_line_is_an_object(self) -> None:
+        rows = [(7, '},{"id":', None), (8, '"},{"', "},{")]
+        fields = ["id", "name", "description"]
+
+        lines = written(NDJSON, rows, fields).split(b"\n")
+
+        assert lines.pop() == b""
+        assert [orjson.loads(line) for line in lines] == [
+            dict(zip(fields, row, strict=True)) for row in rows
+        ]

@@ -1,0 +1,381 @@
+"""Changes as they happen: long polls and followers, fed by one poller."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+from typing import Any, cast
+
+import orjson
+import pytest
+from quart import Quart
+from quart.testing import connections
+from sqlalchemy import delete, event, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.app import begin_drain
+from catalog.db.database import Database
+from catalog.errors import CatalogError, ChangesGone, NotReady, Overloaded
+from catalog.products.changes import feed as feed_module
+from catalog.products.changes.change_log import current_change
+from catalog.products.changes.feed import Feed
+from catalog.products.context import products
+from catalog.products.models import ChangeCounter, ChangeId, ProductChange
+from tests.support import Caller, at_once, fields_of, problem_of
+
+PATH = "/api/products/changes"
+STREAM = {"Accept": "text/event-stream"}
+START = ChangeId(0)
+
+
+@pytest.fixture
+def feed(app: Quart) -> Feed:
+    return products(app).feed
+
+
+class Follower:
+    """Somebody who follows, and what they were given."""
+
+    def __init__(self, feed: Feed, since: ChangeId = START) -> None:
+        self.positions: list[int] = []
+        self.heartbeats = 0
+        self.ended: CatalogError | None = None
+        self._task = asyncio.create_task(self._follow(feed, since))
+
+    async def _follow(self, feed: Feed, since: ChangeId) -> None:
+        try:
+            async with aclosing(feed.follow(since)) as stretches:
+                async for stretch in stretches:
+                    self.positions += [entry.change.position for entry in stretch]
+                    self.heartbeats += not stretch
+        except CatalogError as error:
+            self.ended = error
+
+    def has(self, count: int) -> bool:
+        return len(self.positions) == count
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+@asynccontextmanager
+async def following(
+    feed: Feed, count: int = 1, *, since: ChangeId = START
+) -> AsyncIterator[list[Follower]]:
+    followers = [Follower(feed, since) for _ in range(count)]
+    try:
+        yield followers
+    finally:
+        for follower in followers:
+            await follower.stop()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+class TestLongPoll:
+    async def test_it_answers_as_soon_as_something_happens(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        waiting = asyncio.create_task(anyone.get(f"{PATH}?wait=25"))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+
+        lamp = (await ada.offer("Lamp")).json
+        async with asyncio.timeout(5):
+            answer = await waiting
+
+        (change,) = answer.json["changes"]
+        assert (change["position"], change["product"]) == (1, lamp)
+        assert (answer.json["position"], answer.json["more"]) == (1, False)
+        assert answer.headers["Catalog-Position"] == "1"
+
+    async def test_it_answers_empty_when_the_time_is_over(self, anyone: Caller) -> None:
+        answer = await anyone.get(f"{PATH}?wait=1")
+
+        assert answer.json == {"changes": [], "position": 0, "change": "0", "more": False}
+
+    async def test_it_does_not_wait_when_there_is_something(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
+        await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
+
+        async with asyncio.timeout(5):
+            answer = await anyone.get(f"{PATH}?wait=25&limit=2")
+
+        assert [change["position"] for change in answer.json["changes"]] == [1, 2]
+        assert answer.json["more"]
+
+    async def test_a_stop_answers_it(self, app: Quart, anyone: Caller) -> None:
+        waiting = asyncio.create_task(anyone.get(f"{PATH}?wait=25"))
+        await asyncio.sleep(0.1)
+
+        begin_drain(app)
+        async with asyncio.timeout(5):
+            answer = await waiting
+
+        assert answer.json["changes"] == []
+
+
+class TestFollow:
+    async def test_from_the_beginning_and_on(self, ada: Caller, feed: Feed) -> None:
+        await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
+        async with following(feed) as (follower,):
+            await until(lambda: follower.positions == [1, 2, 3, 4, 5])
+
+            await at_once(5, lambda number: ada.offer(f"Stool {number}"))
+            await until(lambda: len(follower.positions) == 10)
+
+        assert follower.positions == [*range(1, 11)]
+
+    async def test_a_stretch_longer_than_one_reading_is_caught_up_with(
+        self, ada: Caller, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_module, "STRETCH", 4)
+        await at_once(30, lambda number: ada.offer(f"Lamp {number}"))
+        async with following(feed, 3) as followers:
+            await at_once(30, lambda number: ada.offer(f"Stool {number}"))
+            await until(lambda: all(len(each.positions) == 60 for each in followers))
+
+        assert all(each.positions == [*range(1, 61)] for each in followers)
+
+    async def test_all_share_one_poller(self, ada: Caller, feed: Feed, database: Database) -> None:
+        statements = 0
+
+        def count(*_: Any) -> None:
+            nonlocal statements
+            statements += 1
+
+        async with following(feed, 200) as followers:
+            await until(lambda: feed._begin is not None)
+            # By then everybody has looked for themselves where the log ends.
+            await asyncio.sleep(0.5)
+            for engine in (database._read_engine, database._watch_engine):
+                event.listen(engine.sync_engine, "before_cursor_execute", count)
+            await at_once(20, lambda number: ada.offer(f"Lamp {number}"))
+            await until(lambda: all(len(each.positions) == 20 for each in followers))
+
+        # Some ten polls of two statements in a second, and what else runs in the background.
+        assert statements < 60
+
+    async def test_while_nobody_follows_nobody_polls(
+        self, feed: Feed, ada: Caller, database: Database
+    ) -> None:
+        statements: list[str] = []
+        event.listen(
+            database._watch_engine.sync_engine,
+            "before_cursor_execute",
+            lambda *details: statements.append(details[2]),
+        )
+        async with following(feed) as (follower,):
+            await ada.offer("Lamp")
+            await until(lambda: follower.positions and feed._begin is not None)
+        assert any("change_counter" in statement for statement in statements)
+        await until(lambda: feed._begin is None)
+
+        statements.clear()
+        await asyncio.sleep(0.5)
+
+        assert not any("change_counter" in statement for statement in statements)
+
+    async def test_when_nothing_happens_there_is_a_heartbeat(
+        self, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.01)
+        async with following(feed) as (follower,):
+            await until(lambda: follower.heartbeats > 3)
+
+    async def test_who_is_too_slow_is_let_go_and_may_come_back(
+        self, ada: Caller, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_module, "KEPT_CHANGES", 10)
+        monkeypatch.setattr(feed_module, "STRETCH", 3)
+        seen: list[int] = []
+        async with following(feed) as (quick,), aclosing(feed.follow(START)) as slow:
+            await ada.offer("Lamp")
+            seen += [entry.change.position for entry in await anext(slow)]
+            await until(lambda: feed._begin is not None and feed._head.position >= 1)
+            await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
+            await until(lambda: feed._head.position >= 6)
+            seen += [entry.change.position for entry in await anext(slow)]
+            await at_once(30, lambda number: ada.offer(f"Stool {number}"))
+            await until(lambda: feed._head.position >= 36)
+            with pytest.raises(Overloaded):
+                await anext(slow)
+            await until(lambda: len(quick.positions) == 36)
+            assert len(feed._entries) <= 10 + 3
+
+        async with following(feed, since=ChangeId(seen[-1])) as (again,):
+            await until(lambda: len(again.positions) == 36 - len(seen))
+        assert seen + again.positions == [*range(1, 37)]
+
+    async def test_what_is_kept_is_bounded_in_bytes_too(
+        self, ada: Caller, feed: Feed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_module, "KEPT_BYTES", 20_000)
+        async with following(feed) as (follower,):
+            await until(lambda: feed._begin is not None)
+            for count in range(1, 11):
+                await ada.offer("Lamp", description="x" * 9_000)
+                await until(partial(follower.has, count))
+
+            assert feed._bytes <= 20_000 + 10_000
+
+    async def test_too_many_are_refused(
+        self, feed: Feed, anyone: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(feed_module, "MAX_FOLLOWERS", 2)
+        async with following(feed, 3) as followers:
+            await until(lambda: any(each.ended for each in followers))
+            answer = await anyone.get(f"{PATH}?wait=1")
+
+        assert [type(each.ended) for each in followers].count(Overloaded) == 1
+        assert problem_of(answer) == (503, "overloaded")
+
+    async def test_another_history_ends_it(
+        self, ada: Caller, feed: Feed, database: Database
+    ) -> None:
+        await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
+        async with following(feed, since=ChangeId(3)) as (follower,):
+            await until(lambda: feed._begin is not None)
+            # As when the database is restored from a backup.
+            await database.transaction(forget_two)
+            await until(lambda: follower.ended)
+
+        assert isinstance(follower.ended, ChangesGone)
+
+    @pytest.mark.parametrize("token", ["", "known"])
+    async def test_the_same_position_in_another_history_ends_it(
+        self, ada: Caller, feed: Feed, database: Database, token: str
+    ) -> None:
+        await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
+        last = await database.reading(current_change)
+        since = last if token else ChangeId(last.position)
+        async with following(feed, since=since) as (follower,), following(feed) as (other,):
+            await until(lambda: feed._begin is not None and other.positions == [1, 2, 3])
+            # By then one who came with a bare position has learned its token.
+            await ada.offer("Stool")
+            await until(lambda: (follower.positions, other.positions) == ([4], [1, 2, 3, 4]))
+            await database.transaction(replace_last)
+            await until(lambda: follower.ended and other.ended)
+
+        assert (type(follower.ended), type(other.ended)) == (ChangesGone, ChangesGone)
+
+    async def test_a_stop_ends_it(self, app: Quart, feed: Feed) -> None:
+        async with following(feed, 3) as followers:
+            await asyncio.sleep(0.05)
+            begin_drain(app)
+            await until(lambda: all(each.ended for each in followers))
+
+        assert {type(each.ended) for each in followers} == {NotReady}
+
+
+async def forget_two(session: AsyncSession) -> None:
+    await session.execute(delete(ProductChange).where(ProductChange.position > 1))
+    await session.execute(update(ChangeCounter).values(position=1))
+
+
+async def replace_last(session: AsyncSession) -> None:
+    await session.execute(
+        update(ProductChange).where(ProductChange.position == 4).values(token="other")
+    )
+    await session.execute(update(ChangeCounter).values(token="other"))
+
+
+class TestStream:
+    async def test_it_tells_changes_as_events(self, app: Quart, ada: Caller) -> None:
+        lamp = (await ada.offer("Lamp", description="two\nlines\r\n\r\nof text")).json
+        async with app.test_client().request(PATH, headers=STREAM) as connection:
+            await connection.send_complete()
+            stream = b""
+            while b"\n\ndata" not in stream and b"}\n\n" not in stream:
+                stream += await connection.receive()
+            headers = cast(connections.TestHTTPConnection, connection).headers
+            await connection.disconnect()
+
+        begin, first, _ = stream.split(b"\n\n", 2)
+        assert begin == b"retry: 1000"
+        number, data = first.split(b"\n")
+        assert number.startswith(b"id: 1.")
+        assert orjson.loads(data.removeprefix(b"data: "))["product"] == lamp
+        assert headers is not None
+        assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert headers["Cache-Control"] == "no-cache"
+        assert headers["X-Accel-Buffering"] == "no"
+
+    async def test_it_goes_on_after_the_last_event(self, app: Quart, ada: Caller) -> None:
+        await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
+        headers = {**STREAM, "Last-Event-ID": "3"}
+        async with app.test_client().request(f"{PATH}?since=1", headers=headers) as connection:
+            await connection.send_complete()
+            stream = b""
+            while b"id: 5" not in stream:
+                stream += await connection.receive()
+            await connection.disconnect()
+
+        assert b"id: 3" not in stream
+        assert b"id: 4" in stream
+
+    @pytest.mark.parametrize("last", ["x", "-1", "1.", "1.x.y", "1.x y", "9" * 19, "9" * 20, "٣"])
+    async def test_another_last_event_is_refused(self, anyone: Caller, last: str) -> None:
+        answer = await anyone.get(PATH, headers={**STREAM, "Last-Event-ID": last})
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == ["Last-Event-ID"]
+
+    async def test_what_is_gone_is_refused_before_it_begins(self, anyone: Caller) -> None:
+        answer = await anyone.get(f"{PATH}?since=1", headers=STREAM)
+
+        assert problem_of(answer) == (410, "changes-gone")
+
+    async def test_head_has_no_stream(self, anyone: Caller) -> None:
+        answer = await anyone.send("HEAD", PATH, headers=STREAM)
+
+        assert (answer.status_code, answer.body) == (200, b"")
+
+    async def test_its_end_tells_why(self, app: Quart, anyone: Caller, feed: Feed) -> None:
+        asking = asyncio.create_task(anyone.get(PATH, headers=STREAM))
+        await until(lambda: feed._followers)
+
+        begin_drain(app)
+        async with asyncio.timeout(5):
+            answer = await asking
+
+        end = answer.body.decode().rstrip().splitlines()[-2:]
+        assert end[0] == "event: end"
+        assert orjson.loads(end[1].removeprefix("data: "))["code"] == "not-ready"
+
+    async def test_who_hangs_up_is_forgotten(self, app: Quart, feed: Feed) -> None:
+        async with app.test_client().request(PATH, headers=STREAM) as connection:
+            await connection.send_complete()
+            await connection.receive()
+            await until(lambda: feed._followers == 1)
+            await connection.disconnect()
+
+        await until(lambda: feed._followers == 0)
+
+
+class TestOutage:
+    async def test_followers_wait_it_out(
+        self, ada: Caller, feed: Feed, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with following(feed) as (follower,):
+            await ada.offer("Lamp")
+            await until(lambda: follower.positions == [1] and feed._begin is not None)
+
+            async def fail(*_: Any, **__: Any) -> Any:
+                raise ConnectionError
+
+            with monkeypatch.context() as patch:
+                patch.setattr(database, "watch", fail)
+                await ada.offer("Stool")
+                await asyncio.sleep(0.3)
+                assert follower.positions == [1]
+            await until(lambda: follower.positions == [1, 2])
+
+        assert (await database.reading(current_change)).position == 2

@@ -1,0 +1,236 @@
+"""Reads that are shared, and pages that serve again, show all that was there when asked for."""
+
+import asyncio
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+import pytest
+from quart import Quart
+
+from catalog.concurrency.batch_loader import MAX_TOGETHER
+from catalog.db.database import Database
+from catalog.errors import DatabaseUnavailable, Overloaded
+from catalog.http.context import running
+from catalog.products import service
+from catalog.products.changes import change_log
+from catalog.products.listing import page_reader
+from catalog.products.listing.page_cache import Pages, RenderedPage
+from catalog.products.listing.page_request import PageRequest
+from catalog.products.models import NewProduct
+from catalog.products.schemas import PATH, ListQuery
+from tests.support import Caller, at_once
+
+
+class Reads:
+    """Counts how often a database is asked for a page, and for the position alone."""
+
+    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pages = self.positions = 0
+        reading = database.reading
+
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            self.pages += page_reader.list_products in args
+            self.positions += change_log.current_change in args
+            return await reading(*args, **kwargs)
+
+        monkeypatch.setattr(database, "reading", counted)
+
+    def clear(self) -> None:
+        self.pages = self.positions = 0
+
+
+@pytest.fixture
+def reads(database: Database, monkeypatch: pytest.MonkeyPatch) -> Reads:
+    return Reads(database, monkeypatch)
+
+
+class TestLists:
+    async def test_a_crowd_is_answered_by_a_few_queries(
+        self, ada: Caller, anyone: Caller, reads: Reads
+    ) -> None:
+        await ada.offer("Lamp")
+        reads.clear()
+
+        answers = await at_once(100, lambda _: anyone.get(PATH))
+
+        assert {answer.body for answer in answers} == {answers[0].body}
+        assert [each["name"] for each in answers[0].json["products"]] == ["Lamp"]
+        assert reads.pages <= 3
+
+    async def test_a_page_serves_again_until_something_changes(
+        self, ada: Caller, anyone: Caller, reads: Reads
+    ) -> None:
+        lamp = await ada.offer("Lamp")
+        first = await anyone.get(PATH)
+        reads.clear()
+
+        for _ in range(3):
+            assert (await anyone.get(PATH)).body == first.body
+        assert (reads.pages, reads.positions) == (0, 3)
+
+        changed = await ada.send("PATCH", f"{PATH}/{lamp.json['id']}", json={"price": 2})
+        second = await anyone.get(PATH)
+        assert changed.status_code == 200
+        assert second.json["products"][0]["price"] == 2
+        assert second.headers["ETag"] != first.headers["ETag"]
+
+        assert (await ada.delete(lamp.json["id"])).status_code == 200
+        assert (await anyone.get(PATH)).json["products"] == []
+
+    async def test_lists_of_different_people_and_queries_are_not_mixed_up(
+        self, ada: Caller, bob: Caller, anyone: Caller
+    ) -> None:
+        await ada.offer("Lamp", price=1)
+        await bob.offer("Chair", price=2)
+
+        async def names(caller: Caller, path: str) -> list[str]:
+            return [each["name"] for each in (await caller.get(path)).json["products"]]
+
+        for _ in range(2):
+            assert await names(ada, f"{PATH}/my") == ["Lamp"]
+            assert await names(bob, f"{PATH}/my") == ["Chair"]
+            assert await names(anyone, PATH) == ["Chair", "Lamp"]
+            assert await names(anyone, f"{PATH}?sort=id") == ["Lamp", "Chair"]
+            assert await names(anyone, f"{PATH}?min_price=2") == ["Chair"]
+            assert await names(ada, f"{PATH}?limit=1&sort=id") == ["Lamp"]
+
+
+def asked(app: Quart, **given: str) -> PageRequest:
+    return PageRequest.of_all(ListQuery.model_validate(given), running(app).cursors, given)
+
+
+async def fill(database: Database, owner: Caller) -> None:
+    offers = [NewProduct(f"Lamp {number}", None, 1.0, owner.user_id or 0) for number in range(20)]
+    await database.transaction(service.insert_products, offers)
+
+
+class TestKeeping:
+    async def test_what_was_not_asked_for_the_longest_goes_first(
+        self, app: Quart, ada: Caller, database: Database, reads: Reads
+    ) -> None:
+        await fill(database, ada)
+        size = len((await Pages(database).read(asked(app, limit="5"))).body) + 1024
+        pages = Pages(database, kept_bytes=4 * size + size // 2)
+        reads.clear()
+
+        async def read(min_price: str) -> RenderedPage:
+            return await pages.read(asked(app, limit="5", min_price=min_price))
+
+        for min_price in ("0", "0.1", "0.2", "0.3", "0", "0.4"):
+            await read(min_price)
+        assert reads.pages == 5
+
+        await read("0")
+        assert reads.pages == 5
+        await read("0.1")
+        assert reads.pages == 6
+
+    async def test_one_that_is_too_large_drives_out_no_other(
+        self, app: Quart, ada: Caller, database: Database, reads: Reads
+    ) -> None:
+        await fill(database, ada)
+        pages = Pages(database, kept_bytes=4 * 1500)
+        small, large = asked(app, limit="1"), asked(app)
+        reads.clear()
+
+        for _ in range(3):
+            assert len((await pages.read(small)).body) < 500
+            assert len((await pages.read(large)).body) > 1500
+
+        assert reads.pages == 1 + 3
+
+    async def test_after_an_outage_nothing_is_taken_for_true(
+        self, app: Quart, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await fill(database, ada)
+        pages = Pages(database)
+        await pages.read(asked(app))
+        reading = database.reading
+
+        async def away(*_: Any, **__: Any) -> Any:
+            raise DatabaseUnavailable
+
+        monkeypatch.setattr(database, "reading", away)
+        with pytest.raises(DatabaseUnavailable):
+            await pages.read(asked(app))
+        monkeypatch.setattr(database, "reading", reading)
+        reads = Reads(database, monkeypatch)
+        await pages.read(asked(app))
+
+        assert reads.pages > 0
+
+
+class TestDemand:
+    @pytest.mark.parametrize(("reads", "expected"), [(1, False), (2, True)])
+    async def test_it_is_told_of_the_time_since_a_commit_and_before_it(
+        self, app: Quart, database: Database, reads: int, expected: bool
+    ) -> None:
+        pages = Pages(database)
+        assert not pages.is_in_demand()
+
+        for _ in range(reads):
+            await pages.read(asked(app))
+
+        assert pages.is_in_demand() is expected
+        pages.forget()
+        assert pages.is_in_demand() is expected
+        pages.forget()
+        assert not pages.is_in_demand()
+
+
+class TestTogether:
+    async def test_pages_that_wait_together_are_those_that_come_alone(
+        self, app: Quart, ada: Caller, database: Database, reads: Reads
+    ) -> None:
+        await fill(database, ada)
+        alone = Pages(database)
+        questions = [
+            asked(app, **({"limit": str(limit), "sort": sort} | more))
+            for limit in (1, 3, 20, 21)
+            for sort in ("id", "-price", "name", "created_at")
+            for more in (
+                {},
+                {"min_price": "0.5"},
+                {"min_price": "5"},
+                {"total": "true"},
+                {"q": "7"},
+            )
+        ]
+        for limit in ("2", "5"):
+            for sort in ("id", "-created_at"):
+                page = await alone.read(asked(app, limit=limit, sort=sort))
+                given = dict(parse_qsl(urlsplit(orjson.loads(page.body)["next"]).query))
+                questions.append(asked(app, **given))
+        expected = [(await alone.read(each)).body for each in questions]
+        light = sum(each.wanted.is_light for each in questions)
+        reads.clear()
+
+        together = Pages(database, max_reads=len(questions))
+        found = await asyncio.gather(*map(together.read, questions))
+
+        assert [page.body for page in found] == expected
+        assert {page.change.position for page in found} == {20}
+        assert reads.pages < len(questions) - light + 2 * light / MAX_TOGETHER + 5
+
+    async def test_what_takes_long_lets_nobody_wait(self, app: Quart) -> None:
+        assert not asked(app, q="lamp").wanted.is_light
+        assert not asked(app, total="true").wanted.is_light
+        assert asked(app, sort="price", max_price="2").wanted.is_light
+
+
+class TestOverload:
+    async def test_beyond_its_bound_another_page_is_refused_at_once(
+        self, app: Quart, ada: Caller, database: Database
+    ) -> None:
+        await fill(database, ada)
+        pages = Pages(database, max_reads=4)
+
+        answers = await asyncio.gather(
+            *(pages.read(asked(app, limit=str(limit))) for limit in (1, 2, 3, 4, 5, 6, 1, 2)),
+            return_exceptions=True,
+        )
+
+        refused = [isinstance(answer, Overloaded) for answer in answers]
+        assert refused == [False] * 4 + [True] * 2 + [False] * 2
+        await pages.read(asked(app, limit="5"))

@@ -1,0 +1,131 @@
+"""A page as one cell shows what its rows do, value for value."""
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from catalog.db.database import Database
+from catalog.db.raw_rows import TextQuery
+from catalog.products import queries, service
+from catalog.products.listing import page_reader, row_encoding
+from catalog.products.listing.page_reader import DecodedRows, PageRows
+from catalog.products.listing.row_encoding import EncodedRows
+from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeId, NewProduct
+from catalog.products.queries import Selection
+from tests.db.support import on_servers
+from tests.products.listing.test_lists import SORTS
+from tests.support import Caller
+
+TEXTS = ("Lamp", "=1", "'", '"', "\\", "\x01", "\x1a\x7f", "%s %(x)s", "é\u0301", "\U0001f4a1", " ")
+REST = ("1", "2", "2026-11-23 09:30:00.000001", "2026-11-23 09:30:00.000002")
+SHOWN = (1, 2, "2026-11-23T09:30:00.000001Z", "2026-11-23T09:30:00.000002Z")
+LONGEST = "\U0001f4a1" * MAX_DESCRIPTION
+PRICES = (0.0, 5e-324, 1e-7, 0.1, 0.30000000000000004, 24.9, 1 / 3, 131072.01, 123456789.125)
+
+
+def doubles() -> list[float]:
+    """Prices that need all of their digits."""
+    bits = (0x3FB999999999999A + 0x000F_3A5C_91E7_0D43 * number for number in range(60))
+    return [struct.unpack("<d", struct.pack("<Q", each))[0] for each in bits]
+
+
+@pytest.fixture
+async def offers(ada: Caller, bob: Caller, database: Database) -> int:
+    """PageRows with all kinds of texts and prices; returns how many."""
+    prices = [*PRICES, *(price for price in doubles() if price <= MAX_PRICE), MAX_PRICE]
+    descriptions = [None, "", *TEXTS]
+    offers = [
+        NewProduct(
+            TEXTS[number % len(TEXTS)] + str(number % 7),
+            descriptions[number % len(descriptions)],
+            price,
+            (ada.user_id if number % 3 else bob.user_id) or 0,
+        )
+        for number, price in enumerate(prices)
+    ]
+    await database.transaction(service.insert_products, offers)
+    return len(offers)
+
+
+async def both(
+    database: Database, selection: Selection, after: Any = None, limit: int = 30
+) -> tuple[EncodedRows, DecodedRows]:
+    """A page as its cell has it, and as its rows are."""
+
+    async def read(connection: AsyncConnection) -> tuple[EncodedRows, DecodedRows]:
+        shape = {"sort": selection.sort, "filters": selection.filters, "resumed": bool(after)}
+        values = {**selection.values, **selection.values_after(after), "limit": limit}
+        rows = await connection.execute(queries.page(**shape), values)
+        question = TextQuery(row_encoding.page(**shape), values)
+        (products,) = await row_encoding.read_pages(connection, [question])
+        return products, DecodedRows(rows.all())
+
+    return await database.reading(read)
+
+
+def assert_same(cell: PageRows, rows: PageRows) -> None:
+    assert len(cell) == len(rows)
+    assert [cell[n] for n in range(len(cell))] == [rows[n] for n in range(len(rows))]
+    for count in (0, 1, len(rows), 1000):
+        assert cell.json(count) == rows.json(count)
+    for fields in (("id",), ("price", "name"), ("description", "updated_at", "version")):
+        assert cell.json(1000, fields) == rows.json(1000, fields)
+
+
+@on_servers
+class TestPage:
+    async def test_it_is_that_of_the_rows_in_every_order(
+        self, offers: int, database: Database, bob: Caller
+    ) -> None:
+        some: Any = ({}, {"user_id": bob.user_id}, {"min_price": 0.1}, {"ids": (3, 5, 99999)})
+        for sort in SORTS:
+            for filters in some:
+                selection = Selection(**{"sort": sort, **filters})
+                cell, rows = await both(database, selection)
+                assert_same(cell, rows)
+                assert cell.change.position == offers
+                after = selection.position_of(rows[len(rows) - 1])
+                assert_same(*await both(database, selection, after))
+
+    async def test_an_empty_one_has_a_position_too(self, offers: int, database: Database) -> None:
+        wanted = page_reader.PageQuery(Selection(ids=(99999,)), after=None, limit=9)
+        (page,) = await database.reading(page_reader.list_products, wanted)
+
+        assert page.change.position == offers
+        assert page.products.json(9) == b"[]"
+
+    async def test_the_longest_one_is_whole(self, ada: Caller, database: Database) -> None:
+        longest = NewProduct("\U0001f4a1" * MAX_NAME, LONGEST, MAX_PRICE, ada.user_id or 0)
+        await database.transaction(service.insert_products, [longest] * 200)
+
+        cell, rows = await both(database, Selection(), limit=200)
+
+        # What goes beyond a page is left out as it arrives, but for one.
+        assert queries.PAGE_BYTES < cell.most_bytes < 1.2 * queries.PAGE_BYTES
+        assert cell.json(len(cell)) == rows.json(len(cell))
+        assert len(rows) == 200
+
+
+class TestJson:
+    @given(
+        st.lists(
+            st.tuples(
+                st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+                st.none() | st.text('a"\\u0\n\x01é', max_size=8),
+                st.floats(0, MAX_PRICE),
+            ),
+            max_size=4,
+        )
+    )
+    def test_what_is_put_in_comes_out(self, products: list[tuple[str, str | None, float]]) -> None:
+        rows = [(7, *each, *SHOWN) for each in products]
+        texts = [
+            "\0".join(("7", name, "" if text is None else f"={text}", repr(price), *REST)).encode()
+            for name, text, price in products
+        ]
+
+        assert_same(EncodedRows(ChangeId(12), texts), DecodedRows(rows))

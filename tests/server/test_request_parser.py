@@ -1,0 +1,216 @@
+"""Plain heads are read as the general parser reads them, and no others are read at all."""
+
+import asyncio
+
+import h11
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catalog.server.request_parser import MAX_HEAD_BYTES, ResponseBuffer, parse
+
+Fields = list[tuple[bytes, bytes]]
+
+TOKENS = st.text("abcXYZ019!#$&'*+-.^_`|~", min_size=1, max_size=8).map(str.encode)
+VALUES = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=20).map(
+    lambda text: text.encode("latin-1")
+)
+NAMES = st.one_of(
+    TOKENS,
+    st.sampled_from([b"Accept", b"Host", b"Connection", b"Content-Length", b"Upgrade", b"TE"]),
+)
+SPACES = st.text(" \t", max_size=2).map(str.encode)
+TARGETS = st.text("/aZ0-._~!$&'()*+,;=:@?%# ", max_size=12).map(lambda text: b"/" + text.encode())
+
+
+def by_h11(data: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
+    """What the general parser makes of it, if it is one whole request."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(data)
+    try:
+        request = connection.next_event()
+        parts = [connection.next_event()]
+        while isinstance(parts[-1], h11.Data):
+            parts.append(connection.next_event())
+    except h11.RemoteProtocolError:
+        return None
+    if not isinstance(request, h11.Request) or not isinstance(parts.pop(), h11.EndOfMessage):
+        return None
+    if connection.trailing_data[0]:
+        return None
+    body = b"".join(bytes(part.data) for part in parts)  # type: ignore[union-attr]
+    return request.method, request.target, list(request.headers), body
+
+
+def by_us(data: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
+    """The same for ours; it takes a question mark that nothing follows for none."""
+    found = parse(data)
+    if found is None:
+        return None
+    has_query = b"?" in data.split(b" ")[1]
+    target = found.path + b"?" + found.query if has_query else found.path
+    return found.method, target, found.fields, found.body
+
+
+def head(*lines: bytes) -> bytes:
+    return b"\r\n".join([b"GET /api/products HTTP/1.1", *lines, b"", b""])
+
+
+def post(body: bytes, *lines: bytes) -> bytes:
+    return b"\r\n".join([b"POST /api/products HTTP/1.1", b"Host: a", *lines, b"", body])
+
+
+class TestParse:
+    @given(
+        st.sampled_from([b"GET", b"POST"]),
+        TARGETS,
+        st.lists(st.tuples(NAMES, SPACES, VALUES, SPACES), max_size=5),
+        st.none() | st.integers(0, 12),
+        st.binary(max_size=12),
+    )
+    def test_it_is_what_the_general_parser_reads(
+        self,
+        method: bytes,
+        target: bytes,
+        fields: list[tuple[bytes, bytes, bytes, bytes]],
+        length: int | None,
+        body: bytes,
+    ) -> None:
+        lines = [name + b":" + left + value + right for name, left, value, right in fields]
+        if length is not None:
+            lines.append(b"Content-Length: %d" % length)
+        start = method + b" " + target + b" HTTP/1.1"
+        data = b"\r\n".join([start, b"Host: catalog", *lines, b"", body])
+
+        found = by_us(data)
+
+        assert found is None or found == by_h11(data)
+
+    @given(st.binary(max_size=200))
+    def test_no_bytes_are_misread(self, data: bytes) -> None:
+        for message in (head(b"Host: catalog", data), post(data), post(b"", data)):
+            found = by_us(message)
+
+            assert found is None or found == by_h11(message)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            (),
+            (b"Accept: */*", b"accept-encoding:gzip, br", b"X-Request-ID:\t7 "),
+            (b"Connection: keep-alive", b"User-Agent: caf\xe9", b"Empty:"),
+        ],
+    )
+    def test_what_clients_send_is_plain(self, fields: tuple[bytes, ...]) -> None:
+        data = head(b"Host: catalog:8000", *fields)
+
+        found = by_us(data)
+
+        assert found is not None
+        assert found == by_h11(data)
+
+    @pytest.mark.parametrize("body", [b"", b"{}", b"\r\n\r\n", b"\x00" * 40_000])
+    def test_a_body_that_is_there_is_plain(self, body: bytes) -> None:
+        data = post(body, b"Content-Type: application/json", b"Content-Length: %d" % len(body))
+
+        found = by_us(data)
+
+        assert found is not None
+        assert found == by_h11(data)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            head(),
+            head(b"Host: a", b"Host: b"),
+            head(b"Host: a", b"Content-Length: 0"),
+            head(b"Host: a", b"Transfer-Encoding: chunked"),
+            head(b"Host: a", b"Connection: close"),
+            head(b"Host: a", b"Connection: Upgrade", b"Upgrade: h2c"),
+            head(b"Host: a", b"Expect: 100-continue"),
+            head(b"Host: a", b" folded: x"),
+            head(b"Host: a", b"Name : x"),
+            head(b"Host: a", b"Name: \x00"),
+            head(b"Host: a", b"no colon"),
+            head(b"Host: a") + b"x",
+            head(b"Host: a") * 2,
+            head(b"Host: a")[:-1],
+            head(b"Host: a").replace(b"\r\n", b"\n"),
+            head(b"Host: a").replace(b"GET", b"HEAD"),
+            head(b"Host: a").replace(b"GET", b"get"),
+            head(b"Host: a").replace(b"1.1", b"1.0"),
+            head(b"Host: a").replace(b"1.1", b"2.0"),
+            head(b"Host: a").replace(b"/api", b"/%61pi"),
+            head(b"Host: a").replace(b"/api", b"http://a/api"),
+            head(b"Host: a").replace(b" /", b"  /"),
+            head(b"Host: a", b"Long: " + b"x" * MAX_HEAD_BYTES),
+            head(b"Host: a").replace(b"GET", b"POST"),
+            head(b"Host: a").replace(b"GET", b"PUT"),
+            post(b"{}"),
+            post(b"{}", b"Content-Length: 1"),
+            post(b"{}", b"Content-Length: 3"),
+            post(b"{}", b"Content-Length: +2"),
+            post(b"{}", b"Content-Length: 2, 2"),
+            post(b"{}", b"Content-Length: 2", b"Content-Length: 2"),
+            post(b"{}", b"Content-Length: 2", b"Transfer-Encoding: identity"),
+            post(b"2\r\n{}\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"),
+            post(b"{}", b"Content-Length: 2", b"Expect: 100-continue"),
+        ],
+    )
+    def test_what_has_more_than_one_reading_or_is_long_is_not(self, data: bytes) -> None:
+        assert parse(data) is None
+
+
+class TestAnswer:
+    async def test_it_is_one_piece(self) -> None:
+        answer = ResponseBuffer(is_last=False)
+        headers = [(b"content-length", b"4"), (b"a", b"b")]
+        await answer.take({"type": "http.response.start", "status": 200, "headers": headers})
+        await answer.take({"type": "http.response.body", "body": b"ab", "more_body": True})
+        await answer.take({"type": "http.response.body", "body": b"cd"})
+
+        begin, _, end = b"".join(answer.parts).partition(b"\r\ndate: ")
+        assert begin == b"HTTP/1.1 200 \r\ncontent-length: 4\r\na: b"
+        assert end.endswith(b" GMT\r\n\r\nabcd")
+        assert not answer.is_last
+
+    @pytest.mark.parametrize("body", [b"", b"{}"])
+    async def test_there_is_the_body_and_then_nothing_until_it_is_complete(
+        self, body: bytes
+    ) -> None:
+        answer = ResponseBuffer(body, is_last=False)
+        first = await answer.receive()
+        waiting = asyncio.create_task(answer.receive())
+        await answer.take({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0)
+        assert not waiting.done()
+
+        await answer.take({"type": "http.response.body"})
+
+        assert first == {"type": "http.request", "body": body, "more_body": False}
+        assert await waiting == await answer.receive() == {"type": "http.disconnect"}
+
+    async def test_a_half_one_is_none(self) -> None:
+        answer = ResponseBuffer(is_last=False)
+        await answer.take({"type": "http.response.start", "status": 200, "headers": []})
+
+        with pytest.raises(RuntimeError):
+            _ = answer.parts
+
+    async def test_the_application_may_close_the_connection(self) -> None:
+        answer = ResponseBuffer(is_last=False)
+        headers = [(b"connection", b"close")]
+        await answer.take({"type": "http.response.start", "status": 200, "headers": headers})
+        await answer.take({"type": "http.response.body"})
+
+        assert answer.is_last
+        assert b"".join(answer.parts).count(b"connection: close") == 1
+
+    @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\rb"])
+    async def test_no_value_begins_another_header(self, value: bytes) -> None:
+        answer = ResponseBuffer(is_last=False)
+        headers = [(b"location", value)]
+
+        with pytest.raises(ValueError, match="line break"):
+            await answer.take({"type": "http.response.start", "status": 200, "headers": headers})
