@@ -24,8 +24,8 @@ class Role(StrEnum):
 class User(Base):
     """Someone who can sign in.
 
-    ``username_key`` and ``email_key`` hold the names folded (``auth/normalization.py``), so that one
-    unique index decides alike on every engine what counts as the same name.
+    ``username_key`` and ``email_key`` hold the names folded (``auth/normalization.py``), so that
+    one unique index decides alike on every engine what counts as the same name.
     """
 
     __tablename__ = "users"

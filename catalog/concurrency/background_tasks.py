@@ -68,13 +68,13 @@ class BackgroundTask:
             if not self._failures:
                 cause = error.__cause__
                 _log.warning(
-                    "task_failing", task=self._name, code=error.slug, cause=repr(cause or error)
+                    "task_degraded", task=self._name, code=error.slug, cause=repr(cause or error)
                 )
             self._failures.add(type(error))
         except Exception as error:  # noqa: BLE001 (a bug must not end what others rely on)
             # A traceback twice a second would bury all else.
             if type(error) not in self._failures:
-                _log.error("task_failed", task=self._name, exc_info=error)
+                _log.error("task_crashed", task=self._name, exc_info=error)
             self._failures.add(type(error))
         else:
             if self._failures:

@@ -396,7 +396,7 @@ class SteadyStore:
 
     def _break(self, error: StoreAway) -> None:
         if self._search is None:
-            _log.warning("limits_store_away", reason=str(error))
+            _log.warning("rate_limit_store_unavailable", reason=str(error))
             loop = asyncio.get_running_loop()
             self._search = loop.create_task(self._look_for_it(), context=Context())
 
@@ -408,7 +408,7 @@ class SteadyStore:
                 await self._shared.open()
             except StoreAway:
                 continue
-            _log.info("limits_store_back", away_seconds=round(time.monotonic() - began, 1))
+            _log.info("rate_limit_store_recovered", away_seconds=round(time.monotonic() - began, 1))
             self._search = None
             return
 

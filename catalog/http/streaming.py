@@ -46,7 +46,7 @@ async def _sent(
                 yield piece
     except CatalogError as error:
         cause = repr(error.__cause__ or error)
-        _log.warning("stream_broken_off", code=error.slug, cause=cause, request_id=request)
+        _log.warning("stream_aborted", code=error.slug, cause=cause, request_id=request)
         # The framework ends a response that took too long without its last event, and the server
         # then closes the connection; of any other exception it would log a traceback.
         raise TimeoutError from error

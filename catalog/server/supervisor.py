@@ -238,7 +238,7 @@ class Supervisor:
             self._stop.set()
         elif self._stop_signals == 2:
             # Not yet a kill: wrappers often pass on a Ctrl-C that the terminal had sent already.
-            log.info("stopping_now")
+            log.info("drain_skipped")
             self._release_all()
         else:
             self._kill_stragglers()

@@ -285,7 +285,7 @@ class TestOutage:
                 with capture_logs() as logs:
 
                     async def has_failed() -> bool:
-                        return any(log["event"] == "task_failing" for log in logs)
+                        return any(log["event"] == "task_degraded" for log in logs)
 
                     async def has_recovered() -> bool:
                         return any(log["event"] == "task_recovered" for log in logs)
@@ -309,7 +309,10 @@ class TestOutage:
                 assert problem_of(await mine(ada)) == ENDED
                 assert (await mine(carol)).status_code == 200
                 tasks = [(log["event"], log["task"]) for log in logs if "task" in log]
-                assert tasks == [("task_failing", "revocations"), ("task_recovered", "revocations")]
+                assert tasks == [
+                    ("task_degraded", "revocations"),
+                    ("task_recovered", "revocations"),
+                ]
         await elsewhere.close()
 
     @on_sqlite
@@ -335,7 +338,7 @@ class TestOutage:
 
                 await until(is_let_in, within=2)
         tasks = [log["event"] for log in logs if log.get("task") == "revocations"]
-        assert tasks == ["task_failing", "task_recovered"]
+        assert tasks == ["task_degraded", "task_recovered"]
 
 
 def watching(database: Database, **overrides: Any) -> Revocations:

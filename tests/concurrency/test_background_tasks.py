@@ -56,7 +56,7 @@ class TestFailures:
 
         failing, recovered = await logged(None, *away, None, None)
 
-        assert failing["event"] == "task_failing"
+        assert failing["event"] == "task_degraded"
         assert failing["log_level"] == "warning"
         assert (failing["task"], failing["code"]) == ("chore", "database-unavailable")
         assert recovered == {"event": "task_recovered", "log_level": "info", "task": "chore"}
@@ -65,7 +65,7 @@ class TestFailures:
         logs = await logged(DatabaseBusy(), None, DatabaseUnavailable())
 
         events = [log["event"] for log in logs]
-        assert events == ["task_failing", "task_recovered"] * 2
+        assert events == ["task_degraded", "task_recovered"] * 2
 
     async def test_the_drivers_words_are_told(self) -> None:
         error = DatabaseUnavailable()
@@ -80,7 +80,7 @@ class TestFailures:
 
         failed, recovered = await logged(*[bug] * 3)
 
-        assert failed["event"] == "task_failed"
+        assert failed["event"] == "task_crashed"
         assert failed["log_level"] == "error"
         assert failed["exc_info"] is bug
         assert recovered["event"] == "task_recovered"
@@ -89,9 +89,9 @@ class TestFailures:
         logs = await logged(DatabaseBusy(), ValueError(), DatabaseBusy(), ValueError(), KeyError())
 
         assert [(log["event"], type(log.get("exc_info"))) for log in logs] == [
-            ("task_failing", type(None)),
-            ("task_failed", ValueError),
-            ("task_failed", KeyError),
+            ("task_degraded", type(None)),
+            ("task_crashed", ValueError),
+            ("task_crashed", KeyError),
             ("task_recovered", type(None)),
         ]
 

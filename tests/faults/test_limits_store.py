@@ -174,8 +174,8 @@ async def test_fault_of_the_store_delays_and_fails_no_request(
     site: Site, scale: Scale, figures: Figures, fault: Step, heal: Step
 ) -> None:
     assert set((await site.measure(20)).statuses) == {200}
-    before = len(site.service.logged("limits_store_away"))
-    assert before == len(site.service.logged("limits_store_back")), "It was not used."
+    before = len(site.service.logged("rate_limit_store_unavailable"))
+    assert before == len(site.service.logged("rate_limit_store_recovered")), "It was not used."
 
     await fault(site)
     try:
@@ -183,12 +183,12 @@ async def test_fault_of_the_store_delays_and_fails_no_request(
         first = await connection.get(PATH)
         await connection.close()
         # From here on the breaker is open.
-        await site.service.event("limits_store_away", count=before + 1)
+        await site.service.event("rate_limit_store_unavailable", count=before + 1)
         added = await site.best_of_rounds(300 if scale.name == "short" else 5_000)
-        lines = len(site.service.logged("limits_store_away")) - before
+        lines = len(site.service.logged("rate_limit_store_unavailable")) - before
     finally:
         await heal(site)
-    await site.service.event("limits_store_back", count=before + 1)
+    await site.service.event("rate_limit_store_recovered", count=before + 1)
     after = await site.measure(20)
 
     check = f"limits' store {fault.__name__}"
@@ -204,12 +204,12 @@ async def test_fault_of_the_store_delays_and_fails_no_request(
 
 async def test_measure_finds_a_store_that_is_slow_and_still_waited_for(site: Site) -> None:
     """The control: 10 ms each way is within the store's patience, so every request waits."""
-    before = len(site.service.logged("limits_store_away"))
+    before = len(site.service.logged("rate_limit_store_unavailable"))
     site.proxy.use(Fault.delay(0.01))
     try:
         added = await site.measure(30)
     finally:
         site.proxy.heal()
 
-    assert len(site.service.logged("limits_store_away")) == before
+    assert len(site.service.logged("rate_limit_store_unavailable")) == before
     assert added.median > MOST_ADDED_MS

@@ -424,7 +424,7 @@ class TestSteadyStore:
         with capture_logs() as logs:
             await self._outlast(url)
 
-        assert events_of(logs) == ["limits_store_away"]
+        assert events_of(logs) == ["rate_limit_store_unavailable"]
         assert about_limits(logs)[0]["log_level"] == "warning"
         assert "Geheim" not in about_limits(logs)[0]["reason"]
 
@@ -435,7 +435,7 @@ class TestSteadyStore:
             with capture_logs() as logs:
                 await self._outlast(f"redis://127.0.0.1:{port}/0")
 
-        assert events_of(logs) == ["limits_store_away"]
+        assert events_of(logs) == ["rate_limit_store_unavailable"]
 
     async def test_and_when_it_begins_to_refuse_writing(self, redis: RedisServer) -> None:
         with capture_logs() as logs:
@@ -444,7 +444,7 @@ class TestSteadyStore:
                 await store.hit(HOURLY, "ada")
                 await asyncio.sleep(0.3)
 
-        assert events_of(logs) == ["limits_store_away"]
+        assert events_of(logs) == ["rate_limit_store_unavailable"]
 
     async def _outlast(self, url: str) -> None:
         async with steady(url, patience=0.05) as store:
@@ -465,7 +465,7 @@ class TestSteadyStore:
                     redis.kill()
                     alone = [await admitted(store, "ada", 20) for _ in range(3)]
                     await redis.start()
-                    await until(lambda: "limits_store_back" in events_of(logs))
+                    await until(lambda: "rate_limit_store_recovered" in events_of(logs))
                     again = [await admitted(store, "ada", 20) for _ in range(2)]
                     keys = await redis.ask("KEYS", "*ada*")
 
@@ -474,7 +474,7 @@ class TestSteadyStore:
             # Nothing was saved by the killed one.
             assert again == [5, 0]
             assert keys
-            assert events_of(logs) == ["limits_store_away", "limits_store_back"]
+            assert events_of(logs) == ["rate_limit_store_unavailable", "rate_limit_store_recovered"]
 
         await on(new_loop, scenario)
 
@@ -494,14 +494,14 @@ class TestSteadyStore:
                         await store.hit(HOURLY, "bob")
                         waits.append(time.perf_counter() - began)
                     redis.go_on()
-                    await until(lambda: "limits_store_back" in events_of(logs))
+                    await until(lambda: "rate_limit_store_recovered" in events_of(logs))
                     again = await store.hit(HOURLY, "ada")
 
             assert alone == 5
             # Two orders of magnitude more than it takes, and a tenth of what the store may take.
             assert statistics.median(waits) < 0.005
             assert again.remaining == 3
-            assert events_of(logs) == ["limits_store_away", "limits_store_back"]
+            assert events_of(logs) == ["rate_limit_store_unavailable", "rate_limit_store_recovered"]
 
         await on(new_loop, scenario)
 
@@ -512,7 +512,7 @@ class TestSteadyStore:
             async with steady(redis.url) as store:
                 alone = await admitted(store, "ada", 20)
                 await redis.start()
-                await until(lambda: "limits_store_back" in events_of(logs))
+                await until(lambda: "rate_limit_store_recovered" in events_of(logs))
                 await store.hit(HOURLY, "ada")
                 keys = await redis.ask("KEYS", "*ada*")
 

@@ -331,7 +331,7 @@ class TestSharedStore:
                 after = await statuses(app, 30)
                 await redis.start()
                 async with asyncio.timeout(30):
-                    while not any(log["event"] == "limits_store_back" for log in logs):
+                    while not any(log["event"] == "rate_limit_store_recovered" for log in logs):
                         await asyncio.sleep(0.02)
                 again = await statuses(app, 30)
 
@@ -341,7 +341,7 @@ class TestSharedStore:
         assert 20 <= during.count(422) + after.count(422) <= 20 + 10
         assert again == [422] * 20 + [429] * 10
         events = [log["event"] for log in logs if "store" in log["event"]]
-        assert events == ["limits_store_away", "limits_store_back"]
+        assert events == ["rate_limit_store_unavailable", "rate_limit_store_recovered"]
 
     async def test_the_service_starts_without_it(
         self, make_app: Callable[..., Quart], redis: RedisServer
@@ -354,8 +354,8 @@ class TestSharedStore:
                 answers = await statuses(app, 10)
 
         assert answers == [422] * 3 + [429] * 7
-        assert "limits_store_away" in at_start
-        assert [log["event"] for log in logs].count("limits_store_away") == 1
+        assert "rate_limit_store_unavailable" in at_start
+        assert [log["event"] for log in logs].count("rate_limit_store_unavailable") == 1
 
     async def test_the_service_lets_go_of_it_at_the_end(
         self, make_app: Callable[..., Quart], redis: RedisServer

@@ -106,7 +106,7 @@ def patient(text: str) -> str:
 
 def crowded(text: str) -> str:
     """Few clients are taken for thousands."""
-    return text.replace("    default 0;", "    default crowd;")
+    return text.replace("    default 0;", "    default lock_wait_long;")
 
 
 def hasty_crowd(text: str) -> str:

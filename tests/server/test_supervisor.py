@@ -187,7 +187,7 @@ class TestStop:
             service.send_signal(signal.SIGINT)
             await service.event("stopping")
             service.send_signal(signal.SIGINT)
-            await service.event("stopping_now")
+            await service.event("drain_skipped")
             service.send_signal(signal.SIGINT)
 
             assert await service.exit_code() == 1
@@ -228,7 +228,7 @@ class TestStop:
             service.send_signal(signal.SIGTERM)
             await service.event("stopping")
             service.send_signal(signal.SIGTERM)
-            await service.event("stopping_now")
+            await service.event("drain_skipped")
             # Told by a signal, and by its lifeline that ended.
             other.close()
 

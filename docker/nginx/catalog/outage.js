@@ -46,7 +46,7 @@ function mayRepeat(r) {
     const isRead = r.method === 'GET' || r.method === 'HEAD';
     // A number for each instance that was tried; none, where there was no instance to try.
     const wasSent = /[1-9]/.test(r.variables.upstream_bytes_sent);
-    return isRead || !wasSent || r.variables.catalog_room === 'keyed';
+    return isRead || !wasSent || r.variables.catalog_location === 'keyed';
 }
 
 export default {wait};

@@ -45,7 +45,7 @@ function note(r) {
 function noteProblem(r) {
     const wasSent = /[1-9]/.test(r.variables.upstream_bytes_sent);
     // What a client sends too slowly of an import may have been written up to there.
-    const isPartial = r.variables.catalog_room === 'bulk' && r.variables.status === '408';
+    const isPartial = r.variables.catalog_location === 'bulk' && r.variables.status === '408';
     if (!isRead(r) && wasSent && (isPartial || r.variables.status >= 500)) {
         begin('');
     }
