@@ -308,7 +308,7 @@ class RedisStore:
             try:
                 await _within(CONNECT_SECONDS, client.aclose())
             except _FAILURES as error:
-                _log.debug("limits_store_not_closed", reason=_reason(error))
+                _log.debug("rate_limit_store_not_closed", reason=_reason(error))
 
     async def close(self) -> None:
         """Disconnect; who is waiting is told that the store is away."""

@@ -407,7 +407,7 @@ async def until(condition: Callable[[], bool], *, within: float = 30.0) -> None:
 
 def about_limits(logs: list[EventDict]) -> list[EventDict]:
     """What was logged of limits; other apps of the same process have tasks that log too."""
-    return [log for log in logs if log["event"].startswith("limits_")]
+    return [log for log in logs if log["event"].startswith("rate_limit_store_")]
 
 
 def events_of(logs: list[EventDict]) -> list[str]:
