@@ -1,4 +1,4 @@
-"""For operators and machines: health, metrics, the OpenAPI document, what each problem means."""
+"""Operational routes: health, metrics, public keys, the OpenAPI document, problem types."""
 
 import asyncio
 from inspect import cleandoc
@@ -23,23 +23,23 @@ from catalog.http.schemas import ResponseBody
 from catalog.observability.exposition import exposition
 
 READINESS_SECONDS = 0.9
-"""How long ``/readyz`` may look at the database; its answer is due within a second."""
+"""Time-out of the database probe of ``/readyz``, whose response is due within a second."""
 
 HEALTH = ("/livez", "/readyz", "/metrics")
-"""What is answered however much there is to do, and logged only when it is not well."""
+"""Paths that are exempt from load shedding, and logged only when they fail."""
 
 blueprint = Blueprint("operations", __name__)
 tag_blueprint(blueprint, ["operations"])
 
 
 class Health(ResponseBody):
-    """How the process is."""
+    """Health of the process."""
 
     status: str
 
 
 class Readiness(Health):
-    """How the process is, and how much of late it knows."""
+    """Readiness of the process, and the age of its data on revocations."""
 
     revocations_age_seconds: float = Field(
         description="Since when it has not asked which sessions have ended and whose role is "
@@ -70,8 +70,8 @@ async def check_readiness() -> Response:
     except Unavailable as error:
         known = "are not known" if age is None else f"are those of {age:.1f} seconds ago"
         raise type(error)(f"{error.detail} The sessions that have ended {known}.") from error
-    # A revision that this release does not know is newer: during a rolling upgrade the old
-    # instances go on serving beside it.
+    # An unknown revision is newer than this release: during a rolling upgrade the old instances
+    # keep serving on it.
     if revision is None or (revision in state.known_revisions and revision != state.head_revision):
         raise NotReady("The database's schema is older than this release: run catalog migrate.")
     if age is None:
@@ -87,7 +87,7 @@ async def _schema_revision(connection: AsyncConnection) -> str | None:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        # There is no such table: nobody has migrated this database.
+        # The table is absent: this database has never been migrated.
         return None
     return revision
 
@@ -96,19 +96,19 @@ async def _schema_revision(connection: AsyncConnection) -> str | None:
 @public
 @hide
 async def read_metrics() -> Response:
-    """What the instance has counted, for Prometheus; looks at nothing but files in memory."""
+    """Return the instance's metrics for Prometheus; reads only files in memory."""
     state = running()
     for measure in state.gauges:
         measure()
     accept = ",".join(request.headers.getlist("Accept"))
-    # One at a time: it shares the interpreter with the event loop, however many ask.
+    # One exposition at a time, because its thread competes with the event loop for the interpreter.
     async with state.exposing:
         body, media_type = await asyncio.to_thread(exposition, accept)
     return Response(body, content_type=media_type)
 
 
 class PublicKey(ResponseBody):
-    """What all public keys have in common (RFC 7517, section 4)."""
+    """Common members of public keys (RFC 7517, section 4)."""
 
     use: Literal["sig"]
     kid: str = Field(description="Tokens that were signed with it carry the same.")
@@ -143,7 +143,7 @@ class EdwardsKey(PublicKey):
 
 
 class PublicKeys(ResponseBody):
-    """The keys that access tokens can be verified with, the current one first."""
+    """Keys for verifying access tokens, the current one first."""
 
     keys: list[RsaKey | EllipticKey | EdwardsKey]
 
@@ -154,10 +154,10 @@ class PublicKeys(ResponseBody):
 @document_response(PublicKeys)
 async def list_public_keys() -> Response:
     """List the public keys of access tokens (RFC 7517); none while a secret signs them."""
-    # The models decide what goes out, so nothing private can, whatever a key holds.
+    # The models select the members, so no private one leaks, whatever a key holds.
     body = PublicKeys.model_validate({"keys": auth().keys.public_keys()}).model_dump_json().encode()
     headers = {"Cache-Control": "public, max-age=300", "ETag": etag_of(body, version=1)}
-    # Not application/jwk-set+json: some clients refuse it, and none refuses this.
+    # Not application/jwk-set+json: some clients reject it, and none rejects this.
     response = json_response(body, headers=headers)
     await response.make_conditional(request)
     return response
@@ -167,7 +167,7 @@ async def list_public_keys() -> Response:
 @public
 @hide
 async def read_openapi() -> Response:
-    """The API's description (OpenAPI 3.1)."""
+    """Return the API's description (OpenAPI 3.1)."""
     body = orjson.dumps(document_of(current_app))
     headers = {"Cache-Control": "no-cache", "ETag": etag_of(body, version=1)}
     response = json_response(body, headers=headers)
@@ -179,7 +179,7 @@ async def read_openapi() -> Response:
 @public
 @hide
 async def read_problem(slug: str) -> Response:
-    """What a kind of problem means: the address in every problem's ``type``."""
+    """Explain a problem type; every problem's ``type`` refers to this path."""
     for kind in public_errors():
         if kind.slug == slug:
             meaning = " ".join(cleandoc(kind.__doc__ or "").split("Args:")[0].split())

@@ -1,4 +1,4 @@
-"""Certificates that vouch for themselves."""
+"""Self-signed certificates."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 
 
 def self_signed(name: str, *, is_authority: bool = False) -> tuple[bytes, bytes]:
-    """A key, and a certificate for it that does not expire while anyone tests; both in PEM."""
+    """Return a key and a self-signed certificate for it, valid until 2100; both in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     certificate = (

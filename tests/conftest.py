@@ -1,6 +1,6 @@
-"""Fixtures that all tests share: databases on every engine, and settings for them.
+"""Fixtures for all tests: databases on every engine, and settings for them.
 
-A test that asks for a database runs once on each engine.
+A test that requests a database runs once on each engine.
 """
 
 import os
@@ -27,7 +27,7 @@ from tests.db.support import Open
 from tests.engines import Engine, EngineMissing, settings_for
 from tests.support import Caller
 
-# What a developer may do without, CI may not.
+# A missing engine skips tests on a developer's machine, but fails them in CI.
 REQUIRED = os.environ.get("CI") == "true"
 
 FOUND = pytest.StashKey[dict[str, str]]()
@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[FOUND] = {}
     config.stash[MISSING] = {}
-    # Who stops pytest by SIGTERM, as CI systems do, gets the same tidying up as with Ctrl-C.
+    # SIGTERM, which CI systems use to stop pytest, then cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -69,7 +69,7 @@ def _engine_of(item: pytest.Item) -> object:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the process that sums up, where this is one of several that test (pytest-xdist)."""
+    """Send the engines of a worker process to the controlling one (pytest-xdist)."""
     if (output := getattr(session.config, "workeroutput", None)) is not None:
         output["found"] = session.config.stash[FOUND]
         output["missing"] = session.config.stash[MISSING]
@@ -77,7 +77,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Hear what one of several has told; nothing, when it crashed."""
+    """Receive the engines of a worker process; a crashed one has sent nothing."""
     output = getattr(node, "workeroutput", {})
     node.config.stash[FOUND].update(output.get("found", {}))
     node.config.stash[MISSING].update(output.get("missing", {}))
@@ -100,7 +100,7 @@ def pytest_terminal_summary(
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment() -> Iterator[None]:
-    """Keep what a developer has exported out of the settings under test."""
+    """Remove a developer's variables from the environment of the settings under test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             ours = name.startswith(("CATALOG_", "DATABASE_URL", "JWT_SECRET_KEY", "ADMIN_"))
@@ -111,7 +111,7 @@ def clean_environment() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_refusals_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Log the first refusal of each test, whatever was refused in the tests before."""
+    """Reset the debounce, so that the first refusal of each test is logged."""
     monkeypatch.setattr(problems, "_refusals", Debounce())
 
 
@@ -119,7 +119,7 @@ def no_refusals_before(monkeypatch: pytest.MonkeyPatch) -> None:
 async def running_engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Callable[[str], Awaitable[Engine]]]:
-    """Gives an engine by its name; started when it is first asked for, it runs until the end."""
+    """Return a function that starts an engine on first use, until the end of the session."""
     stash = request.config.stash
     started: dict[str, Engine] = {}
     async with AsyncExitStack() as stack:
@@ -138,7 +138,7 @@ async def running_engine(
 async def engine(
     request: pytest.FixtureRequest, running_engine: Callable[[str], Awaitable[Engine]]
 ) -> Engine:
-    """A running engine; a test that asks for it runs on each of them."""
+    """Return a running engine; a test that requests it runs on each of them."""
     try:
         return await running_engine(request.param)
     except EngineMissing as missing:
@@ -150,7 +150,7 @@ async def engine(
 
 @pytest.fixture
 async def empty_database_url(engine: Engine, tmp_path: Path) -> AsyncIterator[URL]:
-    """A new database without any tables."""
+    """Create a database without tables."""
     url = await engine.create_database(tmp_path)
     yield url
     await engine.drop_database(url)
@@ -158,19 +158,19 @@ async def empty_database_url(engine: Engine, tmp_path: Path) -> AsyncIterator[UR
 
 @pytest.fixture
 async def database_url(engine: Engine, tmp_path: Path) -> URL:
-    """A database as the migrations leave it, where ids begin at 1."""
+    """Return a migrated database, whose ids begin at 1."""
     return await engine.migrated_database(tmp_path)
 
 
 @pytest.fixture
 def settings(database_url: URL) -> Settings:
-    """Settings for that database, otherwise the defaults."""
+    """Return the default settings for that database."""
     return settings_for(database_url)
 
 
 @pytest.fixture
 async def opened(database_url: URL) -> AsyncIterator[Open]:
-    """Opens the database once more, as another instance does, or with other settings."""
+    """Return a function that opens another pool to the database, by default with its settings."""
     databases: list[Database] = []
 
     def open_database(url: URL | None = None, **overrides: Any) -> Database:
@@ -184,7 +184,7 @@ async def opened(database_url: URL) -> AsyncIterator[Open]:
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[Quart]:
-    """The service on an empty database, started; its responses come without a server between."""
+    """Start the service on an empty database; tests call it in-process, without a server."""
     app = create_app(settings)
     async with app.test_app():
         yield app
@@ -192,31 +192,31 @@ async def app(settings: Settings) -> AsyncIterator[Quart]:
 
 @pytest.fixture
 def database(app: Quart) -> Database:
-    """The app's database, to look behind the scenes."""
+    """Return the app's database, for direct access."""
     return running(app).database
 
 
 @pytest.fixture
 def anyone(app: Quart) -> Caller:
-    """Someone without an account."""
+    """Return a caller without an account."""
     return Caller(app)
 
 
 @pytest.fixture
 async def ada(app: Quart) -> Caller:
-    """Someone with an account."""
+    """Return a caller with an account."""
     return await Caller.signed_up(app, "ada")
 
 
 @pytest.fixture
 async def bob(app: Quart) -> Caller:
-    """Someone else with an account."""
+    """Return a caller with another account."""
     return await Caller.signed_up(app, "bob")
 
 
 @pytest.fixture
 async def admin(app: Quart, database: Database) -> Caller:
-    """Someone who may do anything."""
+    """Return a caller with an administrator's account."""
     admin = await Caller.signed_up(app, "grace")
 
     async def promote(session: AsyncSession) -> None:

@@ -1,6 +1,6 @@
-"""The database engines that tests run on: SQLite, a MariaDB of their own, a MySQL they are given.
+"""The database engines for tests: SQLite, a private MariaDB, and a MySQL given by its URL.
 
-Each gives out databases: empty ones, and ones as the migrations leave them.
+Each provides databases, both empty and migrated.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ START_PATIENCE_SECONDS = 60.0
 
 
 class EngineMissing(Exception):
-    """An engine cannot be had here; the message says why and how to get it."""
+    """An engine is not available; the message says why and how to get it."""
 
 
 def settings_for(url: URL, **overrides: Any) -> Settings:
-    """Settings for a database; the environment has no say in what is given here."""
+    """Return settings for a database; the given values override the environment."""
     return Settings(**{"database_url": url, "jwt_secret_key": SECRET, **overrides})
 
 
 async def migrate(url: URL) -> None:
-    """Bring a database to the newest revision."""
+    """Migrate a database to the newest revision."""
     async with exclusive(settings_for(url)) as connection:
         await upgrade(connection)
 
@@ -52,19 +52,19 @@ class Engine(ABC):
 
     @abstractmethod
     async def create_database(self, folder: Path) -> URL:
-        """Make an empty database; where it is a file, it is made in the folder."""
+        """Create an empty database; one that is a file is created in the folder."""
 
     @abstractmethod
     async def drop_database(self, url: URL) -> None:
-        """Take back what ``create_database`` gave."""
+        """Drop a database of ``create_database``."""
 
     @abstractmethod
     async def migrated_database(self, folder: Path) -> URL:
-        """Give a database as the migrations leave it; on a server it is the same one each time."""
+        """Return a migrated database; on a server it is the same one each time."""
 
 
 class SQLite(Engine):
-    """Files; a migrated one is the copy of a template."""
+    """SQLite files; a migrated one is a copy of a template."""
 
     def __init__(self, template_folder: Path) -> None:
         self.name = "sqlite"
@@ -87,13 +87,13 @@ class SQLite(Engine):
             await migrate(template)
             self._template = Path(str(template.database))
         url = await self.create_database(folder)
-        # The migration closed its only connection, which moved its write-ahead log into the file.
+        # The migration closed its only connection, which checkpointed its write-ahead log.
         shutil.copyfile(self._template, str(url.database))
         return url
 
 
 class Server(Engine):
-    """MariaDB or MySQL; all tests share one migrated database, restored in between."""
+    """MariaDB or MySQL; all tests share one migrated database, which is restored in between."""
 
     def __init__(self, name: str, version: str, url: URL) -> None:
         self.name = name
@@ -123,13 +123,13 @@ class Server(Engine):
         return self._shared
 
     async def _restore(self, shared: URL, template: URL) -> None:
-        """Put the template's rows in the place of all rows, and let ids begin at 1 again."""
+        """Replace all rows by the template's, and restart ids at 1."""
         async with connected(shared) as cursor:
-            # A test that left a transaction open shows by this, and not only after 50 seconds.
+            # Reveal a transaction that a test left open after 5 seconds instead of 50.
             await cursor.execute("SET innodb_lock_wait_timeout = 5, lock_wait_timeout = 5")
             await cursor.execute("SET foreign_key_checks = 0")
             if self.name == "mysql":
-                # It would go on showing for a day how far the tables had counted before.
+                # By default statistics, such as the next id of a table, are cached for a day.
                 await cursor.execute("SET information_schema_stats_expiry = 0")
             tables = await _tables(cursor, template)
             for table in tables:
@@ -141,7 +141,7 @@ class Server(Engine):
                 await cursor.execute(f"INSERT INTO {table} {rows}")
 
     async def close(self) -> None:
-        """Drop what the tests shared."""
+        """Drop the shared databases."""
         for url in (self._template, self._shared):
             if url is not None:
                 await self.drop_database(url)
@@ -158,7 +158,7 @@ async def _tables(cursor: Any, url: URL, condition: str = "TRUE") -> list[str]:
 
 @asynccontextmanager
 async def connected(url: URL) -> AsyncIterator[Any]:
-    """Give a cursor on a server; each statement commits by itself."""
+    """Yield a cursor on a server; each statement commits by itself."""
     connection = await aiomysql.connect(
         host=url.host,
         port=url.port or 3306,
@@ -176,10 +176,10 @@ async def connected(url: URL) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def running(name: str, folder: Path) -> AsyncIterator[Engine]:
-    """Run one of the ``NAMES`` for as long as the block lasts.
+    """Run one of the ``NAMES`` for the duration of the block.
 
     Raises:
-        EngineMissing: it cannot be had here.
+        EngineMissing: it is not available.
     """
     if name == "sqlite":
         yield SQLite(folder)
@@ -188,7 +188,7 @@ async def running(name: str, folder: Path) -> AsyncIterator[Engine]:
         async with _server(name, _given_mysql()) as server:
             yield server
         return
-    # Commits are not synced one by one: test data need not survive a power cut.
+    # Commits are not synced one by one: test data need not survive a power failure.
     options = ("--max-connections=500", "--innodb-flush-log-at-trx-commit=2")
     with mariadb(folder, *options) as (process, url):
         await answering(process, url)
@@ -223,10 +223,10 @@ def _given_mysql() -> URL:
 
 @contextmanager
 def mariadb(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
-    """Run a MariaDB of our own; see ``private_server``.
+    """Run a private MariaDB; see ``private_server``.
 
     Raises:
-        EngineMissing: there is none.
+        EngineMissing: it is not installed.
     """
     install, serve = server_program("mariadb-install-db"), server_program("mariadbd")
     if not install or not serve:
@@ -234,14 +234,14 @@ def mariadb(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[byte
             "There is no mariadbd. Get it by: apt-get install mariadb-server-core"
             " mariadb-client-core (./build.sh test does, where it may)"
         )
-    # By force, because it would otherwise refuse a machine that cannot look up its own name.
+    # --force, because it otherwise refuses a machine that cannot resolve its own host name.
     installing = [install, "--force", "--auth-root-authentication-method=normal"]
     with private_server(installing, [serve, *options], folder) as started:
         yield started
 
 
 def server_program(name: str) -> str | None:
-    """Where a server's program is, which a user's PATH need not lead to."""
+    """Return the path of a server's program, which may be outside a user's PATH."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -249,18 +249,18 @@ def server_program(name: str) -> str | None:
 def private_server(
     install: list[str], serve: list[str], folder: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
-    """Run a server on a free loopback port; its data goes when it stops.
+    """Run a server on a free loopback port; its data is deleted when it stops.
 
     Args:
-        install: what makes its system tables, and options of that.
-        serve: the server, and options of it.
+        install: the program that creates the system tables, with options.
+        serve: the server, with options.
         folder: of its data and its log.
     """
     data = folder / "data"
     common = ["--no-defaults", f"--datadir={data}"]
     if os.geteuid() == 0:
         common.append("--user=root")
-    # One that starts removes what it takes for leftovers, and would find those of another here.
+    # A starting server removes leftovers in its TMPDIR, which must not be shared with another's.
     (folder / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
     installing = subprocess.run(
@@ -305,13 +305,13 @@ def private_server(
 
 
 def tied_to_us() -> list[str]:
-    """Let the server stop also when pytest is killed, where util-linux is at hand."""
+    """Return a command prefix that stops the server when pytest is killed, if util-linux has it."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 
 
 async def answering(process: subprocess.Popen[bytes], url: URL) -> None:
-    """Wait until a server that was started answers."""
+    """Wait until a started server accepts connections."""
     deadline = time.monotonic() + START_PATIENCE_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What ``/metrics`` tells, as tests look at it."""
+"""Helpers to read ``/metrics`` in tests."""
 
 from typing import Self
 
@@ -8,7 +8,7 @@ from tests.support import Caller
 
 
 class Numbers:
-    """The samples of one answer."""
+    """The samples of one scrape."""
 
     def __init__(self, text: str) -> None:
         self.families = list(text_string_to_metric_families(text))
@@ -16,13 +16,13 @@ class Numbers:
 
     @classmethod
     async def of(cls, caller: Caller) -> Self:
-        """Those of an app without a server between."""
+        """Scrape an app in-process."""
         answer = await caller.get("/metrics")
         assert answer.status_code == 200
         return cls(answer.body.decode())
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum of all series of that name with those labels; 0 if there is none."""
+        """Return the sum of all series with a name and labels; 0 if there is none."""
         return sum(
             sample.value
             for sample in self._samples
@@ -30,7 +30,7 @@ class Numbers:
         )
 
     def series(self, name: str) -> set[tuple[tuple[str, str], ...]]:
-        """The labels of all series of that name."""
+        """Return the labels of all series with a name."""
         return {
             tuple(sorted(sample.labels.items()))
             for sample in self._samples
@@ -38,7 +38,7 @@ class Numbers:
         }
 
     def labels_of(self, name: str) -> set[str]:
-        """The names of the labels that samples of a family have."""
+        """Return the label names in a family's samples."""
         return {
             label
             for family in self.families
@@ -49,7 +49,7 @@ class Numbers:
 
 
 class Change:
-    """By how much numbers are more than they were."""
+    """The increase of numbers since a first scrape."""
 
     def __init__(self, caller: Caller, before: Numbers) -> None:
         self._caller = caller
@@ -60,6 +60,6 @@ class Change:
         return cls(caller, await Numbers.of(caller))
 
     async def of(self, name: str, **labels: str) -> float:
-        """How much more one is."""
+        """Return the increase of one number."""
         after = await Numbers.of(self._caller)
         return after.total(name, **labels) - self._before.total(name, **labels)

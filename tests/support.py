@@ -1,4 +1,4 @@
-"""What tests say about the service: callers with verbs, and problems as they are compared."""
+"""Helpers for tests of the API: callers, and comparable problems."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ PASSWORD = "correct horse battery staple"
 
 
 class Response:
-    """An answer as a test looks at it; its body is read already."""
+    """A response whose body has been read."""
 
     def __init__(self, status_code: int, headers: Any, body: bytes, parsed: Any) -> None:
         self.status_code = status_code
@@ -21,13 +21,13 @@ class Response:
 
     @property
     def json(self) -> Any:
-        """The body as JSON, whatever its JSON media type."""
+        """The body as JSON, for any JSON media type."""
         assert self._parsed is not None, f"not JSON: {self.body[:200]!r}"
         return self._parsed
 
 
 class Caller:
-    """A client of the app: anyone, or someone with tokens."""
+    """A client of the app, with or without tokens."""
 
     def __init__(self, app: Quart, tokens: dict[str, Any] | None = None) -> None:
         self.app = app
@@ -40,7 +40,7 @@ class Caller:
     async def send(
         self, method: str, path: str, *, token: str | None = None, **options: Any
     ) -> Response:
-        """Send a request; with the access token unless another, or none as "", is given."""
+        """Send a request, by default with the access token; a token of "" sends none."""
         headers = {**options.pop("headers", {})}
         bearer = self.access_token if token is None else token
         if bearer:
@@ -58,12 +58,12 @@ class Caller:
         return await self.send("POST", path, **options)
 
     async def sign_up(self, username: str, **fields: Any) -> Response:
-        """Ask for an account under that name."""
+        """Request an account with that name."""
         fields = {"email": f"{username}@example.com", "password": PASSWORD, **fields}
         return await self.post("/api/auth/signup", json={"username": username, **fields})
 
     async def log_in(self, username: str, password: str = PASSWORD) -> Response:
-        """Ask for tokens."""
+        """Request tokens."""
         return await self.post("/api/auth/login", json={"username": username, "password": password})
 
     async def offer(self, name: str, price: float = 9.5, **fields: Any) -> Response:
@@ -71,31 +71,31 @@ class Caller:
         return await self.post("/api/products", json={"name": name, "price": price, **fields})
 
     async def delete(self, product_id: int) -> Response:
-        """Withdraw a product."""
+        """Delete a product."""
         return await self.send("DELETE", f"/api/products/{product_id}")
 
     @classmethod
     async def signed_up(cls, app: Quart, username: str) -> Self:
-        """A new account's owner."""
+        """Sign up, and return a caller with the new account's tokens."""
         answer = await cls(app).sign_up(username)
         assert answer.status_code == 201, answer.body
         return cls(app, answer.json)
 
     @classmethod
     async def logged_in(cls, app: Quart, username: str, password: str = PASSWORD) -> Self:
-        """An existing account's owner."""
+        """Log in, and return a caller with the account's tokens."""
         answer = await cls(app).log_in(username, password)
         assert answer.status_code == 200, answer.body
         return cls(app, answer.json)
 
 
 async def at_once(count: int, ask: Callable[[int], Awaitable[Response]]) -> list[Response]:
-    """The answers to that many requests at the same time, made by their numbers from 0."""
+    """Send concurrent requests, made by their numbers from 0, and return their responses."""
     return await asyncio.gather(*(ask(number) for number in range(count)))
 
 
 def problem_of(answer: Response) -> tuple[int, str]:
-    """An error's status and code, after a look at what every problem has."""
+    """Return an error's status and code, after checking the members common to all problems."""
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = answer.json
     assert problem["status"] == answer.status_code
@@ -111,7 +111,7 @@ def problem_of(answer: Response) -> tuple[int, str]:
 
 
 def fields_of(answer: Response) -> list[str]:
-    """Where an error says that something is wrong: pointers, parameters or headers."""
+    """Return the locations of an error's faults: pointers, parameters or headers."""
     return [
         next(error[place] for place in ("pointer", "parameter", "header") if place in error)
         for error in answer.json.get("errors", [])

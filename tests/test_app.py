@@ -1,4 +1,4 @@
-"""The service as a whole, with a database that fails."""
+"""The whole service with a failing database."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.support import Caller, problem_of
 
 @on_servers
 class TestOutage:
-    async def test_it_is_503_while_the_database_is_gone_and_fine_when_it_is_back(
+    async def test_requests_get_503_during_an_outage_and_succeed_afterwards(
         self, database_url: URL
     ) -> None:
         async with relayed(database_url) as relay:
@@ -36,7 +36,7 @@ class TestOutage:
                 assert (await ada.offer("Lamp")).status_code == 201
                 assert len((await ada.get("/api/products")).json["products"]) == 1
 
-    async def test_it_is_503_within_the_deadline_while_the_database_hangs(
+    async def test_requests_get_503_within_the_deadline_while_the_database_hangs(
         self, database_url: URL
     ) -> None:
         async with relayed(database_url) as relay:

@@ -1,4 +1,4 @@
-"""Promises that no single module can keep: how the parts fit and what is shipped."""
+"""Rules across modules: how the parts fit together, and the contents of a release."""
 
 import re
 import tomllib
@@ -19,7 +19,7 @@ LOCK_FILES = ("requirements.lock", "requirements-otel.lock", "tests/requirements
 
 
 def requirements_of(lock_file: str) -> dict[str, list[str]]:
-    """The locked packages by name, each with the lines that pin it; one may be there twice."""
+    """Return the lines that pin each package; a package may have several entries."""
     text = (ROOT / lock_file).read_text(encoding="utf-8")
     found: dict[str, list[str]] = {}
     for entry in re.split(r"\n(?=\S)", text):
@@ -29,7 +29,7 @@ def requirements_of(lock_file: str) -> dict[str, list[str]]:
 
 
 def name_of(requirement: str) -> str:
-    """The normal form of the name that a requirement begins with."""
+    """Return the normalized name at the beginning of a requirement."""
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
 
 
@@ -42,7 +42,7 @@ class TestLockFiles:
                 assert "--hash=sha256:" in entry, entry
 
     @pytest.mark.parametrize("lock_file", LOCK_FILES)
-    def test_where_packages_come_from_is_left_to_the_machine(self, lock_file: str) -> None:
+    def test_package_index_is_left_to_the_machine(self, lock_file: str) -> None:
         text = (ROOT / lock_file).read_text(encoding="utf-8")
 
         assert not re.search(r"://|^\s*--(?!hash=)|^\s*#.*\s/", text, re.MULTILINE)
@@ -61,7 +61,7 @@ class TestLockFiles:
 
         assert wanted <= set(requirements_of("tests/requirements.lock"))
 
-    def test_the_tools_run_beside_what_the_service_is_shipped_with(self) -> None:
+    def test_tools_share_the_versions_of_the_service(self) -> None:
         service, traced, tools = map(requirements_of, LOCK_FILES)
 
         for shipped in (service, traced):
@@ -70,7 +70,7 @@ class TestLockFiles:
                     entry.split()[0] for entry in shipped[name]
                 }
 
-    def test_the_extra_adds_to_the_service_and_changes_nothing_of_it(self) -> None:
+    def test_extra_only_adds_packages_to_the_service(self) -> None:
         service, traced = map(requirements_of, LOCK_FILES[:2])
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         extra = {name_of(each) for each in project["project"]["optional-dependencies"]["otel"]}
@@ -86,7 +86,7 @@ class TestLockFiles:
 
 
 class TestPackage:
-    def test_it_tells_type_checkers_that_it_is_typed(self) -> None:
+    def test_package_is_marked_as_typed(self) -> None:
         assert files("catalog").joinpath("py.typed").is_file()
 
 
@@ -97,18 +97,18 @@ each_error = pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.slug)
 
 class TestRoutes:
     @pytest.mark.parametrize("endpoint", sorted(APP.view_functions))
-    def test_each_states_who_may_call_it(self, endpoint: str) -> None:
+    def test_route_states_its_audience(self, endpoint: str) -> None:
         audience = audience_of(APP.view_functions[endpoint])
 
         assert audience in {"public", "access", "admin", "refresh", "any"}
 
-    def test_everyones_accounts_are_for_administrators_alone(self) -> None:
+    def test_routes_of_all_accounts_are_for_administrators_only(self) -> None:
         for rule in APP.url_map.iter_rules():
             is_for_admins = audience_of(APP.view_functions[rule.endpoint]) == "admin"
 
             assert is_for_admins == rule.rule.startswith("/api/users"), rule
 
-    def test_a_token_of_either_kind_only_ends_its_session(self) -> None:
+    def test_token_of_either_kind_is_accepted_by_log_out_only(self) -> None:
         for audience, paths in (("any", {"/api/auth/logout"}), ("refresh", {"/api/auth/refresh"})):
             found = {
                 rule.rule
@@ -118,10 +118,10 @@ class TestRoutes:
 
             assert found == paths
 
-    def test_each_leads_to_a_view(self) -> None:
+    def test_every_route_has_a_view(self) -> None:
         assert {rule.endpoint for rule in APP.url_map.iter_rules()} == set(APP.view_functions)
 
-    def test_what_writes_is_never_public_but_to_sign_in(self) -> None:
+    def test_public_routes_are_read_only_except_sign_up_and_log_in(self) -> None:
         public_writes = {
             rule.rule
             for rule in APP.url_map.iter_rules()
@@ -131,7 +131,7 @@ class TestRoutes:
 
         assert public_writes == {"/api/auth/signup", "/api/auth/login"}
 
-    def test_these_state_a_limit(self) -> None:
+    def test_limits_are_stated_by_these_routes_only(self) -> None:
         stated = {
             f"{method} {rule.rule}": policy
             for rule in APP.url_map.iter_rules()
@@ -155,26 +155,26 @@ class TestRoutes:
 
 
 class TestErrors:
-    def test_each_slug_means_one_thing(self) -> None:
+    def test_slugs_are_unique(self) -> None:
         slugs = [kind.slug for kind in ERRORS]
 
         assert sorted(slugs) == sorted(set(slugs))
 
     @each_error
-    def test_each_is_fit_for_clients_to_branch_on(self, kind: type[CatalogError]) -> None:
+    def test_error_has_a_valid_slug_status_and_title(self, kind: type[CatalogError]) -> None:
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", kind.slug)
         assert 400 <= kind.status <= 599
         assert kind.title
         assert not kind.title.endswith(".")
 
     @each_error
-    def test_each_stands_in_the_drawing_of_the_family(self, kind: type[CatalogError]) -> None:
+    def test_error_is_in_the_drawing_of_the_family(self, kind: type[CatalogError]) -> None:
         drawing = errors.__doc__ or ""
 
         assert re.search(rf"[x-] {kind.__name__} \((\d+, )?{kind.slug}\)", drawing)
 
     @each_error
-    async def test_each_is_explained_where_its_type_leads(self, kind: type[CatalogError]) -> None:
+    async def test_error_is_explained_at_its_type(self, kind: type[CatalogError]) -> None:
         answer = await Caller(APP).get(f"/problems/{kind.slug}")
 
         assert answer.status_code == 200
@@ -183,6 +183,6 @@ class TestErrors:
         assert answer.json["title"] == kind.title
         assert answer.json["meaning"].endswith(".")
 
-    async def test_no_other_is(self) -> None:
+    async def test_unknown_slug_is_not_found(self) -> None:
         for slug in ("nonsense", "operator-error", "Not-Found", "__class__"):
             assert problem_of(await Caller(APP).get(f"/problems/{slug}")) == (404, "not-found")

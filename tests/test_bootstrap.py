@@ -1,4 +1,4 @@
-"""The first start: alone, beside others, and with a database that is not there yet."""
+"""Bootstrap: alone, concurrently, and with a database that is not available yet."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from tests.support import PASSWORD, Caller
 
 GIVEN = {"admin_username": "Grace", "admin_email": "grace@example.com", "admin_password": PASSWORD}
 
-# Starts instances as processes of their own, all at the same moment, and tells how they ended.
+# Starts instances as processes at the same moment, and prints their outcomes.
 _START = """
 import asyncio, io, json, os, sys
 from contextlib import asynccontextmanager, redirect_stdout
@@ -72,7 +72,7 @@ for output in outputs:
 
 
 async def start_at_once(url: URL, count: int, *, locked: bool = True) -> list[dict[str, Any]]:
-    """Let processes prepare one database at the same moment; tell how each fared."""
+    """Run concurrent processes that prepare one database, and return their outcomes."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _START, url.render_as_string(hide_password=False), str(count)),
         *("locked" if locked else "free", "".join(chr(33 + n) for n in range(64))),
@@ -97,9 +97,7 @@ async def count_admins(url: URL) -> int:
 
 
 class TestFirstStart:
-    async def test_schema_and_administrator_are_there_afterwards(
-        self, empty_database_url: URL
-    ) -> None:
+    async def test_schema_and_administrator_exist_afterwards(self, empty_database_url: URL) -> None:
         settings = settings_for(empty_database_url, **GIVEN)
 
         await prepare(settings)
@@ -111,7 +109,7 @@ class TestFirstStart:
             assert grace.json["user"]["username"] == "Grace"
             assert grace.json["user"]["role"] == "admin"
 
-    async def test_a_password_that_is_made_up_is_shown_once_and_works(
+    async def test_generated_password_is_shown_once_and_works(
         self, empty_database_url: URL, capsys: pytest.CaptureFixture[str]
     ) -> None:
         settings = settings_for(empty_database_url)
@@ -129,7 +127,7 @@ class TestFirstStart:
             assert (await Caller(app).log_in("admin", password)).status_code == 200
         assert len(password) >= 20
 
-    async def test_a_password_that_is_given_is_shown_never(
+    async def test_given_password_is_never_shown(
         self, empty_database_url: URL, capsys: pytest.CaptureFixture[str]
     ) -> None:
         await prepare(settings_for(empty_database_url, **GIVEN))
@@ -137,15 +135,15 @@ class TestFirstStart:
         captured = capsys.readouterr()
         assert PASSWORD not in captured.out + captured.err
 
-    async def test_there_is_no_second_administrator(self, empty_database_url: URL) -> None:
+    async def test_second_start_creates_no_second_administrator(
+        self, empty_database_url: URL
+    ) -> None:
         await prepare(settings_for(empty_database_url, **GIVEN))
         await prepare(settings_for(empty_database_url, admin_username="other"))
 
         assert await count_admins(empty_database_url) == 1
 
-    async def test_a_name_that_somebody_has_is_no_reason_to_stay_down(
-        self, empty_database_url: URL
-    ) -> None:
+    async def test_taken_name_does_not_prevent_the_start(self, empty_database_url: URL) -> None:
         await migrate(empty_database_url)
         database = Database(settings_for(empty_database_url))
 
@@ -161,7 +159,7 @@ class TestFirstStart:
         await database.close()
 
     @on_sqlite
-    async def test_an_administrator_whom_sign_up_would_refuse_is_refused_in_full(
+    async def test_all_faults_of_an_invalid_administrator_are_reported(
         self, empty_database_url: URL
     ) -> None:
         settings = settings_for(
@@ -175,9 +173,7 @@ class TestFirstStart:
         assert "short" not in refused.value.detail
 
     @on_sqlite
-    async def test_in_production_nobody_starts_with_a_common_password(
-        self, empty_database_url: URL
-    ) -> None:
+    async def test_common_password_is_refused_in_production(self, empty_database_url: URL) -> None:
         common = {**GIVEN, "admin_password": "Sunshine"}
 
         with pytest.raises(OperatorError, match="one of the 3,000 most common") as refused:
@@ -185,11 +181,11 @@ class TestFirstStart:
         await prepare(settings_for(empty_database_url, **common))
 
         assert "Sunshine" not in refused.value.detail
-        # There is an administrator now, so that the password is not looked at any more.
+        # With an administrator the password is not checked any more.
         await prepare(settings_for(empty_database_url, **common, env="production"))
 
     @on_sqlite
-    async def test_the_folder_of_the_database_is_made(self, empty_database_url: URL) -> None:
+    async def test_folder_of_the_database_is_created(self, empty_database_url: URL) -> None:
         file = Path(str(empty_database_url.database))
         url = empty_database_url.set(database=str(file.parent / "var" / "data" / file.name))
 
@@ -198,8 +194,10 @@ class TestFirstStart:
         assert await count_admins(url) == 1
 
 
-class TestStartsAtOnce:
-    async def test_all_succeed_and_make_one_administrator(self, empty_database_url: URL) -> None:
+class TestConcurrentStarts:
+    async def test_all_starts_succeed_and_create_one_administrator(
+        self, empty_database_url: URL
+    ) -> None:
         outcomes = await start_at_once(empty_database_url, 4)
 
         said = "".join(outcome["said"] for outcome in outcomes)
@@ -209,17 +207,15 @@ class TestStartsAtOnce:
         assert await count_admins(empty_database_url) == 1
 
     @on_servers
-    async def test_without_the_lock_they_get_in_each_others_way(
-        self, empty_database_url: URL
-    ) -> None:
+    async def test_control_starts_without_the_lock_conflict(self, empty_database_url: URL) -> None:
         outcomes = await start_at_once(empty_database_url, 4, locked=False)
 
-        # They try again, so that in the end most of them succeed nevertheless.
+        # They retry, so that most of them succeed in the end.
         assert any(outcome["error"] or "waiting_for_" in outcome["said"] for outcome in outcomes)
 
 
 class TestStart:
-    async def test_a_newer_database_is_refused_clearly(self, empty_database_url: URL) -> None:
+    async def test_newer_database_is_refused(self, empty_database_url: URL) -> None:
         settings = settings_for(empty_database_url, **GIVEN)
         await prepare(settings)
         async with migrations.exclusive(settings) as connection:
@@ -229,9 +225,7 @@ class TestStart:
             await prepare(settings)
 
     @on_servers
-    async def test_a_database_that_is_not_there_yet_is_waited_for(
-        self, empty_database_url: URL
-    ) -> None:
+    async def test_start_waits_for_an_unavailable_database(self, empty_database_url: URL) -> None:
         async with relayed(empty_database_url) as relay:
             relay.refuse()
             starting = asyncio.create_task(prepare(settings_for(relay.url, **GIVEN)))
@@ -243,12 +237,10 @@ class TestStart:
         assert await count_admins(empty_database_url) == 1
 
     @on_servers
-    async def test_a_database_that_is_lost_half_way_is_waited_for(
-        self, empty_database_url: URL
-    ) -> None:
+    async def test_start_waits_for_a_database_lost_halfway(self, empty_database_url: URL) -> None:
         async with relayed(empty_database_url) as relay:
             starting = asyncio.create_task(prepare(settings_for(relay.url, **GIVEN)))
-            # Cut off again and again, wherever it has come to, until it has come through.
+            # Cut the connections at increasing intervals, at any step, until the start completes.
             for patience in range(1, 8):
                 await asyncio.wait([starting], timeout=0.03 * patience)
                 relay.cut()
@@ -257,14 +249,14 @@ class TestStart:
         assert await count_admins(empty_database_url) == 1
 
     @on_servers
-    async def test_waiting_has_an_end(self, empty_database_url: URL) -> None:
+    async def test_wait_for_the_database_times_out(self, empty_database_url: URL) -> None:
         settings = settings_for(empty_database_url.set(port=1), database_start_timeout=0.1)
 
         with pytest.raises(StartFailed, match="cannot be used"):
             await prepare(settings)
 
     @on_servers
-    async def test_a_database_that_refuses_us_is_not_waited_for(
+    async def test_refused_credentials_or_database_end_the_wait(
         self, empty_database_url: URL
     ) -> None:
         stopwatch = Stopwatch()
@@ -279,7 +271,7 @@ class TestStart:
 
         assert stopwatch.seconds < 5
 
-    async def test_a_file_that_is_no_database_is_not_waited_for(self, tmp_path: Path) -> None:
+    async def test_file_that_is_not_a_database_ends_the_wait(self, tmp_path: Path) -> None:
         notes = tmp_path / "notes.txt"
         notes.write_text("These are notes, and many of them. " * 200)
         settings = settings_for(URL.create("sqlite+aiosqlite", database=str(notes)))
@@ -291,7 +283,7 @@ class TestStart:
         assert stopwatch.seconds < 5
 
     @on_sqlite
-    async def test_nobody_else_may_read_the_file(self, empty_database_url: URL) -> None:
+    async def test_database_file_is_private_to_its_owner(self, empty_database_url: URL) -> None:
         await prepare(settings_for(empty_database_url, **GIVEN))
 
         files = Path(str(empty_database_url.database)).parent.glob("*.db*")

@@ -1,7 +1,7 @@
-"""One long conversation, the same on every engine, byte for byte but for what must differ.
+"""A long conversation with the API, the same on every engine.
 
-``conversation.txt`` is what it must be: request lines and answers, with times, tokens, cursors,
-entity tags and request ids blanked out. After a change that is meant, write it anew:
+``conversation.txt`` has the expected requests and responses, with times, tokens, cursors, entity
+tags and request ids blanked out. After an intended change, rewrite it:
 
     CATALOG_TEST_REWRITE=1 ./build.sh test --engine sqlite -k conversation
 """
@@ -31,7 +31,7 @@ BLANKS = (
     (r'(?<=ETag: ")(\d+-)?[0-9a-f]{16}(?=")', r"\1<hash>"),
     (r'(?<="revocations_age_seconds":)[\d.e-]+', "<age>"),
     (r"(?<=Retry-After: )\d+", "<n>"),
-    # A window may end in the middle of the conversation.
+    # A window of the rate limit may end in the middle of the conversation.
     (r'(?<=RateLimit: )("\w+");r=\d+;t=\d+', r"\1;r=<n>;t=<n>"),
 )
 SHOWN = (
@@ -48,7 +48,7 @@ Say = Callable[..., Awaitable[Response]]
 
 
 class Transcript:
-    """Sends requests and writes down what was said."""
+    """Client that records its requests and the responses."""
 
     def __init__(self, app: Quart) -> None:
         self._anyone = Caller(app)
@@ -57,7 +57,7 @@ class Transcript:
     async def say(
         self, method: str, path: str, body: Any = None, *, token: str = "", raw: bytes = b""
     ) -> Response:
-        """Send one request; a body is a JSON value, or raw bytes said to be JSON."""
+        """Send one request; the body is a JSON value, or raw bytes sent as JSON."""
         sent = raw or (b"" if body is None else json.dumps(body, ensure_ascii=False).encode())
         headers = {"Content-Type": "application/json"} if sent else {}
         answer = await self._anyone.send(method, path, token=token, data=sent, headers=headers)
@@ -67,7 +67,7 @@ class Transcript:
             self._lines.append(f"> {sent.decode(errors='backslashreplace')}")
         self._lines.append(f"< {answer.status_code}")
         for name in SHOWN:
-            # The test client gives every answer a Content-Type, also those that come without.
+            # The test client adds a Content-Type to every response, also to those without a body.
             if name in answer.headers and not (name == "Content-Type" and not answer.body):
                 self._lines.append(f"< {name}: {answer.headers[name]}")
         self._lines.append(answer.body.decode())
@@ -75,7 +75,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All of it so far, without what differs from time to time."""
+        """The transcript so far, with variable parts blanked out."""
         text = "\n".join(self._lines).strip() + "\n"
         for pattern, blank in BLANKS:
             text = re.sub(pattern, blank, text)
@@ -83,12 +83,12 @@ class Transcript:
 
 
 async def converse(app: Quart) -> str:
-    """Sign up, log in, refresh, create, list and delete, with the mistakes that people make."""
+    """Sign up, log in, refresh, create, list and delete, with typical mistakes."""
     transcript = Transcript(app)
     say = transcript.say
 
     signed_up = (await say("POST", "/api/auth/signup", ADA)).json
-    # Before anybody is refused: the servers do not give the number of a refused row again.
+    # Before any refused row, because the servers do not reuse its id.
     stranger = (await say("POST", "/api/auth/signup", BOB)).json["access_token"]
     await say("POST", "/api/auth/signup", {**ADA, "username": "\uff21\uff24\uff21"})
     await say("POST", "/api/auth/signup", {**ADA, "username": "x", "is_admin": True})
@@ -168,7 +168,7 @@ async def converse(app: Quart) -> str:
 
 
 async def talk_about_accounts(app: Quart, say: Say, *, access: str, refresh: str) -> None:
-    """Rotate, look at and end sessions, change the account, and administrate Bob's."""
+    """Rotate tokens, list and end sessions, change the account, and administer Bob's."""
     rotated = (await say("POST", "/api/auth/refresh", {"rotate": True}, token=refresh)).json
     again = (await say("POST", "/api/auth/refresh", {"rotate": True}, token=refresh)).json
     assert again["refresh_token"] == rotated["refresh_token"]
@@ -220,7 +220,7 @@ async def talk_about_accounts(app: Quart, say: Say, *, access: str, refresh: str
 
 
 async def promote(app: Quart, user_id: int) -> None:
-    """Make an administrator, as the command line does."""
+    """Promote an account to administrator, as the command line does."""
 
     async def change(session: AsyncSession) -> None:
         await session.execute(update(User).where(User.id == user_id).values(role=Role.ADMIN))

@@ -1,4 +1,4 @@
-"""What is documented is there, and what is there is documented."""
+"""The documentation is complete, and documents nothing that does not exist."""
 
 import re
 from functools import cache
@@ -19,11 +19,11 @@ from tests.engines import settings_for
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
-# What tests and scripts read, and the service does not.
+# Variables of tests and scripts, not of the service.
 NOT_SETTINGS = {
     *("CATALOG_TEST_MYSQL_URL", "CATALOG_TEST_NGINX", "CATALOG_TEST_PROMETHEUS"),
     *("CATALOG_TEST_MYSQLD", "CATALOG_TEST_REWRITE"),
-    # What the stacks for Docker read.
+    # Variables of the stacks for Docker.
     *("CATALOG_CONFIGS", "CATALOG_GRAFANA_BIND", "CATALOG_IMAGE", "CATALOG_PROMETHEUS_BIND"),
 }
 
@@ -39,14 +39,14 @@ def read(name: str) -> str:
 
 
 def without_fences(page: Path) -> str:
-    """A page without its blocks of code, which show what other programs are told."""
+    """Return a page without its code blocks, which may show variables of other programs."""
     fence = r"^( *)(`{3,}).*?^ *\2`*$"
     return re.sub(fence, "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 @cache
 def anchors_of(page: Path) -> set[str]:
-    """The fragments that a page's headings are reached by, as GitHub makes them."""
+    """Return the fragments of a page's headings, as GitHub makes them."""
     found: set[str] = set()
     for heading in re.findall(r"^#{1,6} (.*)$", without_fences(page), flags=re.MULTILINE):
         shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
@@ -57,12 +57,12 @@ def anchors_of(page: Path) -> set[str]:
 
 
 def first_cells(text: str) -> list[str]:
-    """What stands as code in the first column of a page's tables."""
+    """Return the code in the first column of a page's tables."""
     return re.findall(r"^\| `([^`|]+)` \|", text, flags=re.MULTILINE)
 
 
 def routes() -> set[str]:
-    """Every route of the service as the docs write it: ``DELETE /api/products/<id>``."""
+    """Return every route in the notation of the docs: ``DELETE /api/products/<id>``."""
     nowhere = URL.create("mysql+aiomysql", host="127.0.0.1", port=1, database="catalog")
     found = set()
     for rule in create_app(settings_for(nowhere)).url_map.iter_rules():
@@ -73,14 +73,14 @@ def routes() -> set[str]:
 
 class TestSettings:
     @pytest.mark.parametrize("variable", variable_names().values())
-    def test_each_has_its_row_and_its_line(self, variable: str) -> None:
+    def test_setting_has_one_row_and_one_line(self, variable: str) -> None:
         rows = first_cells(read("docs/deployment.md"))
         lines = re.findall(r"^#?([A-Z_]+)=", read(".env.example"), flags=re.MULTILINE)
 
         assert rows.count(variable) == 1, f"{variable}: a row of the table in docs/deployment.md"
         assert lines.count(variable) == 1, f"{variable}: a line {variable}= in .env.example"
 
-    def test_nothing_is_documented_that_cannot_be_set(self) -> None:
+    def test_only_existing_variables_are_documented(self) -> None:
         known = {*variable_names().values(), *NOT_SETTINGS, *compose.variables()}
         known |= {f"{variable_names()[field]}_FILE" for field in SECRET_FIELDS}
         texts = {name_of(page): without_fences(page) for page in PAGES}
@@ -90,7 +90,7 @@ class TestSettings:
             named = set(re.findall(r"\b(?:CATALOG|ADMIN)_[A-Z][A-Z_]*[A-Z]\b", text))
             assert named <= known, name
 
-    def test_the_example_says_what_holds_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_values_in_the_example_are_the_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
         defaults = load_settings()
 
         for name, value in re.findall(r"^#?([A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE):
@@ -98,7 +98,7 @@ class TestSettings:
 
         assert load_settings() == defaults
 
-    def test_the_table_says_what_holds_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_values_in_the_table_are_the_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
         defaults = load_settings()
         row = r"^\| `([A-Z_]+)` \| `([^`|]+)` \|"
 
@@ -109,7 +109,7 @@ class TestSettings:
 
 
 class TestErrors:
-    def test_each_has_its_row_with_its_status(self) -> None:
+    def test_every_error_has_a_row_with_its_status(self) -> None:
         rows = re.findall(
             r"^\| `([a-z-]+)` \| (\d{3}) \|", read("docs/api_endpoints.md"), re.MULTILINE
         )
@@ -118,7 +118,7 @@ class TestErrors:
 
 
 class TestRoutes:
-    def test_each_has_its_row_and_none_is_made_up(self) -> None:
+    def test_rows_are_exactly_the_routes(self) -> None:
         rows = {
             cell
             for cell in first_cells(read("docs/api_endpoints.md"))
@@ -127,25 +127,25 @@ class TestRoutes:
 
         assert rows == routes()
 
-    def test_each_is_described_under_a_heading(self) -> None:
+    def test_headings_describe_exactly_the_routes(self) -> None:
         headings = re.findall(r"^#+ (.*)$", read("docs/api_endpoints.md"), flags=re.MULTILINE)
         described = set(re.findall(r"`([A-Z]+ /[^`]*)`", "\n".join(headings)))
 
         assert described == routes()
 
 
-# As `catalog --help` lists them.
+# In the order of `catalog --help`.
 COMMANDS = main.list_commands(click.Context(main))
 
 
 class TestCommands:
     @pytest.mark.parametrize("command", COMMANDS)
-    def test_each_is_mentioned_where_people_read(self, command: str) -> None:
+    def test_command_is_mentioned(self, command: str) -> None:
         mentioned = [name_of(page) for page in PAGES if f"catalog {command}" in page.read_text()]
 
         assert mentioned, f"`catalog {command}` stands neither in README.md nor in docs/"
 
-    def test_none_is_mentioned_that_does_not_exist(self) -> None:
+    def test_only_existing_commands_are_mentioned(self) -> None:
         for page in PAGES:
             mentioned = set(re.findall(r"`catalog ([a-z][a-z-]*)[ `]", page.read_text()))
             assert mentioned <= set(COMMANDS), name_of(page)
@@ -153,8 +153,8 @@ class TestCommands:
 
 class TestLinks:
     @pytest.mark.parametrize("page", PAGES, ids=name_of)
-    def test_each_leads_somewhere(self, page: Path) -> None:
-        # Spans of code hold no links.
+    def test_links_have_existing_targets(self, page: Path) -> None:
+        # Code spans contain no links.
         text = re.sub(r"`[^`\n]*`", "", without_fences(page))
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if re.match(r"[a-z]+:", target):
@@ -173,14 +173,14 @@ class TestLinks:
             *("contributing", "changelog", "adr/README"),
         ],
     )
-    def test_each_page_that_is_promised_is_there(self, name: str) -> None:
+    def test_promised_page_exists(self, name: str) -> None:
         assert read(f"docs/{name}.md").startswith("# ")
 
 
 class TestSecurity:
     PAGE = "docs/security.md"
 
-    def test_each_test_that_is_named_is_there(self) -> None:
+    def test_named_tests_exist(self) -> None:
         named = re.findall(r"(tests/[\w/]+\.py)((?:(?:, )?::\w+)*)", read(self.PAGE))
 
         assert len(named) > 50
@@ -189,7 +189,7 @@ class TestSecurity:
             for member in re.findall(r"::(\w+)", members):
                 assert re.search(rf"^class {member}\b", source, re.MULTILINE), (path, member)
 
-    def test_each_event_of_the_audit_log_is_listed(self) -> None:
+    def test_every_audit_event_is_listed(self) -> None:
         rows = re.findall(r"^\| (`[^|]+) \|", read(self.PAGE), flags=re.MULTILINE)
         listed = re.findall(r"`([a-z_]+)`", "".join(rows))
 

@@ -1,4 +1,4 @@
-"""Normal forms: those of the standard library, in linear time."""
+"""Normal forms equal those of the standard library, and take linear time."""
 
 import random
 import sys
@@ -16,7 +16,7 @@ FORMS: tuple[Form, ...] = ("NFC", "NFD", "NFKC", "NFKD")
 MARKS = (
     "\u0301\u0327\u0345\u0344\u093c\u094d\u3099\u0f71\u0f72\u0f73\u0f75\u0f81\uff9e\uff9f\U0001d165"
 )
-"""Non-starters of many classes, and characters that are decomposed to some."""
+"""Non-starters of many combining classes, and characters that decompose into some."""
 
 STARTERS = "aé\u1f82か\uff76\uac00\u1100\u1161\ufb2c\U0001d15e "
 
@@ -35,7 +35,7 @@ HOSTILE = {
 class TestNormalize:
     @pytest.mark.parametrize("form", FORMS)
     @given(text=st.text(st.sampled_from(MARKS + STARTERS), max_size=300))
-    def test_result_is_the_standard_librarys(self, form: Form, text: str) -> None:
+    def test_result_equals_the_standard_library(self, form: Form, text: str) -> None:
         assert normalize(form, text) == unicodedata.normalize(form, text)
 
     @pytest.mark.parametrize("form", FORMS)
@@ -44,7 +44,7 @@ class TestNormalize:
         run=st.text(st.sampled_from(MARKS), min_size=MAX_MARKS, max_size=200),
         after=st.text(max_size=5),
     )
-    def test_result_for_a_long_run_is_the_standard_librarys(
+    def test_result_for_a_long_run_equals_the_standard_library(
         self, form: Form, before: str, run: str, after: str
     ) -> None:
         text = before + run + after
@@ -52,8 +52,8 @@ class TestNormalize:
         assert normalize(form, text) == unicodedata.normalize(form, text)
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_every_character_is_sorted_as_the_standard_library_does(self, form: Form) -> None:
-        # A run of marks around each character shows whether it is rightly held for one or not.
+    def test_every_character_is_classified_like_the_standard_library(self, form: Form) -> None:
+        # Runs of marks around each character show whether it is correctly treated as a mark.
         run = "\u0301\u0327" * MAX_MARKS
         wrong = [
             hex(code)
@@ -69,7 +69,7 @@ class TestNormalize:
     @pytest.mark.parametrize("form", FORMS)
     @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
     def test_time_is_bounded_for_marks_in_any_order(self, form: Form, text: str) -> None:
-        # Six times as many marks as the longest description has characters.
+        # The input has six times as many marks as the longest description has characters.
         with Watchdog(limit=0.15):
             normalize(form, text)
 
@@ -91,5 +91,7 @@ class TestIsStreamSafe:
             (("a" + "\u0301" * MAX_MARKS) * 100, True),
         ],
     )
-    def test_no_more_than_30_marks_follow_one_another(self, text: str, is_safe: bool) -> None:
+    def test_text_with_more_than_30_consecutive_marks_is_not_safe(
+        self, text: str, is_safe: bool
+    ) -> None:
         assert is_stream_safe(text) is is_safe

@@ -1,4 +1,4 @@
-"""Health, the OpenAPI document, and what each kind of problem means."""
+"""Health checks, the OpenAPI document, and the explanations of problems."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,20 +23,20 @@ from tests.support import Caller, problem_of
 
 NOBODY_LISTENS = URL.create("mysql+aiomysql", "catalog", "", "127.0.0.1", 1, "catalog")
 
-# Seconds; what is promised is one, and a machine may have much else to do.
+# Seconds; the promise is one, and a busy machine may take longer.
 SOON = 2.0
 
 
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Caller]:
-    """Somebody who asks a service with these settings."""
+    """Start a service with these settings, and yield a caller."""
     app = create_app(settings)
     async with app.test_app():
         yield Caller(app)
 
 
 class TestLiveness:
-    async def test_it_looks_at_nothing_else(self) -> None:
+    async def test_liveness_checks_nothing_else(self) -> None:
         async with serving(settings_for(NOBODY_LISTENS)) as caller:
             stopwatch = Stopwatch()
             answered = await caller.get("/livez")
@@ -44,14 +44,14 @@ class TestLiveness:
             assert (answered.status_code, answered.json) == (200, {"status": "alive"})
             assert stopwatch.seconds < 0.5
 
-    async def test_a_process_that_is_about_to_stop_is_alive(self) -> None:
+    async def test_draining_process_is_alive(self) -> None:
         async with serving(settings_for(NOBODY_LISTENS)) as caller:
             begin_drain(caller.app)
 
             assert (await caller.get("/livez")).status_code == 200
 
     @on_servers
-    async def test_a_database_that_hangs_does_not_hang_it(self, database_url: URL) -> None:
+    async def test_liveness_does_not_wait_for_a_hanging_database(self, database_url: URL) -> None:
         async with relayed(database_url) as relay, serving(settings_for(relay.url)) as caller:
             relay.stall()
             stuck = asyncio.create_task(caller.get("/api/products"))
@@ -65,7 +65,7 @@ class TestLiveness:
 
 
 class TestReadiness:
-    async def test_it_is_ready_on_a_current_schema(self, anyone: Caller) -> None:
+    async def test_service_is_ready_on_a_current_schema(self, anyone: Caller) -> None:
         answered = await anyone.get("/readyz")
 
         assert answered.status_code == 200
@@ -73,7 +73,7 @@ class TestReadiness:
         assert 0 <= answered.json["revocations_age_seconds"] < 2
         assert answered.headers["Cache-Control"] == "no-store"
 
-    async def test_it_is_not_on_an_empty_database(self, empty_database_url: URL) -> None:
+    async def test_service_is_not_ready_on_an_empty_database(self, empty_database_url: URL) -> None:
         async with serving(settings_for(empty_database_url)) as caller:
             answered = await caller.get("/readyz")
 
@@ -81,12 +81,14 @@ class TestReadiness:
             assert "catalog migrate" in answered.json["detail"]
 
             await migrate(empty_database_url)
-            # As soon as it has looked which sessions have ended.
+            # Ready as soon as the list of revocations has been read.
             async with asyncio.timeout(SOON):
                 while (await caller.get("/readyz")).status_code != 200:
                     await asyncio.sleep(0.05)
 
-    async def test_it_is_not_when_all_migrations_were_undone(self, empty_database_url: URL) -> None:
+    async def test_service_is_not_ready_when_all_migrations_are_undone(
+        self, empty_database_url: URL
+    ) -> None:
         await migrate(empty_database_url)
         async with exclusive(settings_for(empty_database_url)) as connection:
             await downgrade(connection, "base")
@@ -94,8 +96,10 @@ class TestReadiness:
         async with serving(settings_for(empty_database_url)) as caller:
             assert problem_of(await caller.get("/readyz")) == (503, "not-ready")
 
-    async def test_it_is_not_on_a_schema_that_is_older(self, app: Quart, anyone: Caller) -> None:
-        # As it will look to a release that has one migration more.
+    async def test_service_is_not_ready_on_an_older_schema(
+        self, app: Quart, anyone: Caller
+    ) -> None:
+        # Simulates a release with one more migration.
         state = running(app)
         state.known_revisions |= {"9999"}
         state.head_revision = "9999"
@@ -105,7 +109,7 @@ class TestReadiness:
         assert problem_of(answered) == (503, "not-ready")
         assert "older" in answered.json["detail"]
 
-    async def test_it_is_on_a_schema_that_is_newer(self, empty_database_url: URL) -> None:
+    async def test_service_is_ready_on_a_newer_schema(self, empty_database_url: URL) -> None:
         await migrate(empty_database_url)
         async with exclusive(settings_for(empty_database_url)) as connection:
             await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
@@ -113,9 +117,7 @@ class TestReadiness:
         async with serving(settings_for(empty_database_url)) as caller:
             assert (await caller.get("/readyz")).status_code == 200
 
-    async def test_it_is_not_when_the_process_is_about_to_stop(
-        self, app: Quart, anyone: Caller
-    ) -> None:
+    async def test_draining_process_is_not_ready(self, app: Quart, anyone: Caller) -> None:
         begin_drain(app)
 
         answered = await anyone.get("/readyz")
@@ -124,11 +126,11 @@ class TestReadiness:
         assert answered.headers["Connection"] == "close"
         assert (await anyone.get("/api/products")).status_code == 200
 
-    async def test_it_is_while_all_connections_are_in_use(
+    async def test_service_is_ready_while_all_connections_are_in_use(
         self, app: Quart, anyone: Caller, database: Database
     ) -> None:
         size = running(app).settings.database_pool_size
-        # One writer, because SQLite has no more.
+        # One writer, because SQLite allows no more.
         everyone, give_back = asyncio.Barrier(size + 2), asyncio.Event()
 
         async def hold(executor: AsyncSession | AsyncConnection) -> None:
@@ -148,7 +150,7 @@ class TestReadiness:
         assert (await anyone.get("/api/products")).status_code == 200
 
     @on_servers
-    async def test_a_database_that_hangs_is_told_within_a_second(self, database_url: URL) -> None:
+    async def test_hanging_database_is_reported_within_a_second(self, database_url: URL) -> None:
         async with relayed(database_url) as relay, serving(settings_for(relay.url)) as caller:
             assert (await caller.get("/readyz")).status_code == 200
             relay.stall()
@@ -162,7 +164,7 @@ class TestReadiness:
             assert (await caller.get("/readyz")).status_code == 200
 
     @on_servers
-    async def test_a_database_that_is_gone_is_told_and_its_return_too(
+    async def test_unavailable_database_is_reported_until_it_returns(
         self, database_url: URL
     ) -> None:
         async with relayed(database_url) as relay, serving(settings_for(relay.url)) as caller:
@@ -178,7 +180,7 @@ class TestReadiness:
             assert (await caller.get("/readyz")).status_code == 200
 
     @on_servers
-    async def test_many_who_ask_at_once_are_all_told(self, database_url: URL) -> None:
+    async def test_concurrent_probes_are_all_answered(self, database_url: URL) -> None:
         async with relayed(database_url) as relay, serving(settings_for(relay.url)) as caller:
             relay.stall()
             stopwatch = Stopwatch()
@@ -191,7 +193,7 @@ class TestReadiness:
 
 @on_sqlite
 class TestOpenapi:
-    async def test_who_has_it_already_gets_304(self, anyone: Caller) -> None:
+    async def test_matching_etag_gets_304(self, anyone: Caller) -> None:
         first = await anyone.get("/openapi.json")
         again = await anyone.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
         stale = await anyone.get("/openapi.json", headers={"If-None-Match": '"1-0"'})
@@ -202,7 +204,7 @@ class TestOpenapi:
         assert again.headers["ETag"] == first.headers["ETag"]
         assert (stale.status_code, stale.body) == (200, first.body)
 
-    async def test_every_process_describes_it_alike(self, anyone: Caller) -> None:
+    async def test_document_is_identical_in_every_process(self, anyone: Caller) -> None:
         async with serving(settings_for(NOBODY_LISTENS)) as other:
             first, second = await anyone.get("/openapi.json"), await other.get("/openapi.json")
 
@@ -213,7 +215,7 @@ class TestOpenapi:
 @on_sqlite
 class TestProblems:
     @pytest.mark.parametrize("kind", list(public_errors()), ids=lambda kind: kind.slug)
-    async def test_the_type_of_each_explains_it(self, anyone: Caller, kind: Any) -> None:
+    async def test_problem_type_explains_the_problem(self, anyone: Caller, kind: Any) -> None:
         answered = await anyone.get(f"/problems/{kind.slug}")
 
         assert answered.status_code == 200
@@ -224,5 +226,5 @@ class TestProblems:
         assert "Args" not in answered.json["meaning"]
 
     @pytest.mark.parametrize("slug", ["operator-error", "nonsense", "Not-Found", "not-found%00"])
-    async def test_what_no_client_meets_is_not_there(self, anyone: Caller, slug: str) -> None:
+    async def test_internal_or_unknown_slug_is_not_found(self, anyone: Caller, slug: str) -> None:
         assert problem_of(await anyone.get(f"/problems/{slug}")) == (404, "not-found")

@@ -1,4 +1,4 @@
-"""What can be set, from where, and what is refused at start."""
+"""Settings: their sources, defaults, bounds and faults."""
 
 import os
 import re
@@ -33,7 +33,7 @@ MYSQL = "mysql://catalog:pAssw0rd@db.example:3306/catalog"
 
 
 class Load(Protocol):
-    """Reads settings from an environment that holds these variables and no others of ours."""
+    """Loader of settings from an environment with only the given variables."""
 
     def __call__(self, **environment: str) -> Settings: ...
 
@@ -60,7 +60,7 @@ def fault_of(load: Load, **environment: str) -> str:
 
 
 class TestDefaults:
-    def test_development_needs_nothing(self, load: Load) -> None:
+    def test_development_needs_no_settings(self, load: Load) -> None:
         settings = load()
 
         assert settings.env == "development"
@@ -68,16 +68,16 @@ class TestDefaults:
         assert settings.jwt_secret_key is None
         assert settings.bind == Bind("127.0.0.1", 8000)
 
-    def test_an_empty_variable_counts_as_absent(self, load: Load) -> None:
+    def test_empty_variable_counts_as_absent(self, load: Load) -> None:
         settings = load(DATABASE_URL="", JWT_SECRET_KEY="", CATALOG_WORKERS="", CATALOG_BIND="")
 
         assert settings == load_settings()
         assert settings.embedded
 
-    def test_there_is_a_worker_for_each_core_that_may_be_used(self, load: Load) -> None:
+    def test_default_is_one_worker_for_each_usable_core(self, load: Load) -> None:
         assert load().workers == len(os.sched_getaffinity(0))
 
-    def test_they_cannot_be_changed_afterwards(self, load: Load) -> None:
+    def test_settings_are_frozen(self, load: Load) -> None:
         settings = load()
 
         with pytest.raises(ValueError, match="frozen"):
@@ -90,7 +90,7 @@ class TestDefaults:
 
 
 class TestFaults:
-    def test_all_are_told_at_once_each_by_its_variable(self, load: Load) -> None:
+    def test_all_faults_are_reported_at_once_with_their_variables(self, load: Load) -> None:
         faults = faults_of(
             load,
             CATALOG_ENV="production",
@@ -112,9 +112,7 @@ class TestFaults:
             "CATALOG_TRUSTED_PROXIES",
         }
 
-    def test_what_the_command_line_says_wins_over_the_environment(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_command_line_overrides_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CATALOG_WORKERS", "2")
         monkeypatch.setenv("CATALOG_BIND", "0.0.0.0:80")
 
@@ -123,7 +121,7 @@ class TestFaults:
         assert settings.workers == 3
         assert settings.bind == Bind("0.0.0.0", 80)  # noqa: S104 (compared, not bound)
 
-    def test_a_misspelt_variable_is_pointed_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_misspelt_variable_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CATALOG_WORKRES", "2")
         monkeypatch.setenv("CATALOG_WORKERS", "2")
         monkeypatch.setenv("CATALOG_SERVICE_HOST", "10.0.0.7")  # From Kubernetes.
@@ -133,7 +131,7 @@ class TestFaults:
 
 
 class TestSecrecy:
-    def test_no_message_repeats_a_secret(self, load: Load) -> None:
+    def test_message_does_not_repeat_a_secret(self, load: Load) -> None:
         faults = faults_of(
             load,
             DATABASE_URL="mysql://catalog:pAssw0rd@db.example/catalog?sslmode=pAssw0rd",
@@ -152,7 +150,7 @@ class TestSecrecy:
         after=st.text("@:/?#[]&=%+ ;xyz", max_size=6),
         ssl=st.sampled_from(["", "ssl", "tls"]),
     )
-    def test_no_message_repeats_a_password_that_was_not_encoded(
+    def test_message_does_not_repeat_an_unencoded_password(
         self, before: str, after: str, ssl: str
     ) -> None:
         url = f"mysql://catalog:{before}{ssl}Geheim{after}@db.example/catalog"
@@ -162,7 +160,7 @@ class TestSecrecy:
         except ValueError as error:
             assert "Geheim" not in str(error)  # noqa: PT017 (most of the URLs are valid)
 
-    def test_printed_settings_show_no_secret(self, load: Load) -> None:
+    def test_repr_of_settings_shows_no_secret(self, load: Load) -> None:
         settings = load(
             DATABASE_URL=MYSQL,
             JWT_SECRET_KEY=STRONG,
@@ -182,7 +180,7 @@ class TestSecrecy:
 
 class TestSecretFiles:
     @pytest.mark.parametrize("ending", ["", "\n", "\r\n"], ids=["bare", "newline", "crlf"])
-    def test_a_secret_comes_from_a_file_without_its_last_newline(
+    def test_secret_is_read_from_a_file_without_its_last_newline(
         self, load: Load, tmp_path: Path, ending: str
     ) -> None:
         files = {"DATABASE_URL": MYSQL, "JWT_SECRET_KEY": STRONG, "ADMIN_PASSWORD": " two words "}
@@ -196,9 +194,7 @@ class TestSecretFiles:
         assert settings.admin_password == SecretStr(" two words ")
 
     @pytest.mark.parametrize("name", [variable_names()[field] for field in SECRET_FIELDS])
-    def test_a_file_that_cannot_be_read_is_a_fault(
-        self, load: Load, tmp_path: Path, name: str
-    ) -> None:
+    def test_unreadable_file_is_a_fault(self, load: Load, tmp_path: Path, name: str) -> None:
         missing = fault_of(load, **{f"{name}_FILE": str(tmp_path / "missing")})
         (tmp_path / "binary").write_bytes(b"\xff\xfe")
         binary = fault_of(load, **{f"{name}_FILE": str(tmp_path / "binary")})
@@ -218,7 +214,7 @@ class TestSecretFiles:
         ],
         ids=lambda text: text if text.isupper() and "-" not in text else "",
     )
-    def test_both_ways_at_once_are_a_fault(
+    def test_variable_and_file_together_are_a_fault(
         self, load: Load, tmp_path: Path, name: str, value: str
     ) -> None:
         (tmp_path / name).write_text(value)
@@ -227,14 +223,14 @@ class TestSecretFiles:
 
         assert fault == f"{name} is set, and so is {name}_FILE: keep one"
 
-    def test_what_a_file_holds_is_checked_like_a_variable(self, load: Load, tmp_path: Path) -> None:
+    def test_value_from_a_file_is_checked_like_a_variable(self, load: Load, tmp_path: Path) -> None:
         (tmp_path / "key").write_text("short\n")
 
         fault = fault_of(load, JWT_SECRET_KEY_FILE=str(tmp_path / "key"))
 
         assert fault.startswith("JWT_SECRET_KEY must be at least 32 bytes")
 
-    def test_an_empty_file_gives_no_secret(self, load: Load, tmp_path: Path) -> None:
+    def test_empty_file_gives_no_secret(self, load: Load, tmp_path: Path) -> None:
         (tmp_path / "key").write_text("\n")
 
         fault = fault_of(load, CATALOG_ENV="production", JWT_SECRET_KEY_FILE=str(tmp_path / "key"))
@@ -247,9 +243,7 @@ class TestDatabaseUrl:
         "scheme",
         ["mysql", "mysql+pymysql", "mysql+aiomysql", "mariadb", "mariadb+aiomysql"],
     )
-    def test_every_name_of_the_servers_leads_to_the_same_driver(
-        self, load: Load, scheme: str
-    ) -> None:
+    def test_every_server_scheme_selects_the_same_driver(self, load: Load, scheme: str) -> None:
         url = load(DATABASE_URL=MYSQL.replace("mysql", scheme, 1)).database_url
 
         assert url.render_as_string(hide_password=False) == (
@@ -257,7 +251,7 @@ class TestDatabaseUrl:
         )
 
     @pytest.mark.parametrize("scheme", ["sqlite", "sqlite+aiosqlite"])
-    def test_sqlite_names_a_file(self, load: Load, scheme: str) -> None:
+    def test_sqlite_url_names_a_file(self, load: Load, scheme: str) -> None:
         settings = load(DATABASE_URL=f"{scheme}:////srv/catalog/data.db")
 
         assert settings.embedded
@@ -268,7 +262,7 @@ class TestDatabaseUrl:
         "url",
         ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite+aiosqlite:///:memory:"],
     )
-    def test_a_database_in_memory_is_refused(self, load: Load, url: str) -> None:
+    def test_in_memory_database_is_refused(self, load: Load, url: str) -> None:
         assert "cannot share a SQLite database in memory" in fault_of(load, DATABASE_URL=url)
 
     @pytest.mark.parametrize(
@@ -298,7 +292,7 @@ class TestDatabaseUrl:
             "two slashes",
         ],
     )
-    def test_what_cannot_work_is_refused_with_a_reason(
+    def test_unusable_url_is_refused_with_a_reason(
         self, load: Load, url: str, complaint: str
     ) -> None:
         fault = fault_of(load, DATABASE_URL=url)
@@ -310,22 +304,20 @@ class TestDatabaseUrl:
         "option",
         ["ssl=true", "ssl_ca=/ca.pem", "ssl-mode=REQUIRED", "SSL_VERIFY_CERT=1", "tls=1"],
     )
-    def test_options_for_tls_are_refused_with_the_settings_to_use(
-        self, load: Load, option: str
-    ) -> None:
+    def test_tls_option_is_refused_with_the_settings_to_use(self, load: Load, option: str) -> None:
         fault = fault_of(load, DATABASE_URL=f"{MYSQL}?{option}")
 
         assert "CATALOG_DATABASE_TLS=verify" in fault
         assert "CATALOG_DATABASE_TLS_CA=" in fault
 
-    def test_text_is_utf8_whatever_the_url_says(self, load: Load) -> None:
+    def test_charset_is_always_utf8mb4(self, load: Load) -> None:
         assert load(DATABASE_URL=MYSQL).database_url.query["charset"] == "utf8mb4"
         assert load(DATABASE_URL=f"{MYSQL}?charset=utf8mb4").database_url.query["charset"] == (
             "utf8mb4"
         )
         assert "charset=utf8mb4" in fault_of(load, DATABASE_URL=f"{MYSQL}?charset=latin1")
 
-    def test_a_socket_in_the_file_system_is_understood(self, load: Load) -> None:
+    def test_unix_socket_is_accepted(self, load: Load) -> None:
         url = load(
             DATABASE_URL="mysql://catalog@/catalog?unix_socket=/run/mysqld.sock"
         ).database_url
@@ -334,31 +326,31 @@ class TestDatabaseUrl:
 
 
 class TestSigningKey:
-    def test_production_does_not_start_without_one(self, load: Load) -> None:
+    def test_production_does_not_start_without_a_key(self, load: Load) -> None:
         fault = fault_of(load, CATALOG_ENV="production")
 
         assert fault == (
             "JWT_SECRET_KEY is required in production; make one with: openssl rand -hex 32"
         )
 
-    def test_production_starts_with_a_strong_one(self, load: Load) -> None:
+    def test_production_starts_with_a_strong_key(self, load: Load) -> None:
         settings = load(CATALOG_ENV="production", JWT_SECRET_KEY=STRONG)
 
         assert settings.jwt_secret_key == SecretStr(STRONG)
 
     @pytest.mark.parametrize("env", ["development", "production"])
-    def test_fewer_than_32_bytes_are_refused(self, load: Load, env: str) -> None:
+    def test_key_of_fewer_than_32_bytes_is_refused(self, load: Load, env: str) -> None:
         fault = fault_of(load, CATALOG_ENV=env, JWT_SECRET_KEY=STRONG[:31])
 
         assert fault.startswith("JWT_SECRET_KEY must be at least 32 bytes")
 
-    def test_bytes_count_and_not_characters(self, load: Load) -> None:
+    def test_key_length_is_counted_in_bytes(self, load: Load) -> None:
         key = "Ключ-Подписи-0123"
 
         assert load(JWT_SECRET_KEY=key + "абв").jwt_secret_key == SecretStr(key + "абв")
 
     @pytest.mark.parametrize("secret", sorted(KNOWN_SECRETS))
-    def test_a_key_from_a_tutorial_is_refused(self, load: Load, secret: str) -> None:
+    def test_key_from_a_tutorial_is_refused(self, load: Load, secret: str) -> None:
         fault = fault_of(load, JWT_SECRET_KEY=secret)
 
         assert fault.startswith("JWT_SECRET_KEY is a known example or too regular")
@@ -372,13 +364,13 @@ class TestSigningKey:
         ],
         ids=["PEM", "SSH", "JWK"],
     )
-    def test_a_key_of_another_kind_is_refused(self, load: Load, secret: str) -> None:
+    def test_key_of_another_kind_is_refused(self, load: Load, secret: str) -> None:
         fault = fault_of(load, JWT_SECRET_KEY=secret)
 
         assert fault.startswith("JWT_SECRET_KEY must be random text")
 
     @pytest.mark.parametrize("secret", ["x" * 64, "abc" * 20, "0101" * 16, "1234567" * 9])
-    def test_a_pattern_is_refused(self, load: Load, secret: str) -> None:
+    def test_repeating_pattern_is_refused(self, load: Load, secret: str) -> None:
         assert "too regular" in fault_of(load, JWT_SECRET_KEY=secret)
 
 
@@ -396,7 +388,7 @@ class TestPreviousSecrets:
         ],
         ids=["commas", "blanks", "one comma more", "lines", "empty lines"],
     )
-    def test_they_are_separated_by_commas_or_lines(
+    def test_keys_are_separated_by_commas_or_lines(
         self, load: Load, tmp_path: Path, text: str
     ) -> None:
         path = tmp_path / "previous"
@@ -406,10 +398,10 @@ class TestPreviousSecrets:
 
         assert settings.jwt_previous_secret_keys == (SecretStr(STRONG), SecretStr(self.OTHER))
 
-    def test_there_are_none_unless_told(self, load: Load) -> None:
+    def test_default_is_no_previous_key(self, load: Load) -> None:
         assert load(CATALOG_JWT_PREVIOUS_SECRET_KEYS=" , ").jwt_previous_secret_keys == ()
 
-    def test_each_is_as_strong_as_the_current_one(self, load: Load) -> None:
+    def test_weak_previous_key_is_refused(self, load: Load) -> None:
         for weak in (STRONG[:31], "x" * 64, min(KNOWN_SECRETS)):
             fault = fault_of(load, CATALOG_JWT_PREVIOUS_SECRET_KEYS=f"{STRONG},{weak}")
 
@@ -435,7 +427,9 @@ class TestBind:
         ],
         ids=["IPv4", "any IPv4", "name", "IPv6", "any IPv6", "socket"],
     )
-    def test_three_forms_are_understood(self, load: Load, text: str, bind: Bind, url: str) -> None:
+    def test_host_socket_and_ipv6_forms_are_accepted(
+        self, load: Load, text: str, bind: Bind, url: str
+    ) -> None:
         parsed = load(CATALOG_BIND=text).bind
 
         assert parsed == bind
@@ -457,7 +451,7 @@ class TestBind:
             "unix:",
         ],
     )
-    def test_any_other_is_refused(self, load: Load, text: str) -> None:
+    def test_other_form_is_refused(self, load: Load, text: str) -> None:
         assert fault_of(load, CATALOG_BIND=text).startswith("CATALOG_BIND ")
 
 
@@ -471,11 +465,11 @@ class TestTrustedProxies:
             ip_network("::1/128"),
         )
 
-    def test_nobody_is_trusted_unless_told(self, load: Load) -> None:
+    def test_default_trusts_no_proxy(self, load: Load) -> None:
         assert load().trusted_proxies == ()
 
     @pytest.mark.parametrize("text", ["*", "proxy", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.1,,::1"])
-    def test_what_is_no_network_is_refused(self, load: Load, text: str) -> None:
+    def test_invalid_network_is_refused(self, load: Load, text: str) -> None:
         assert fault_of(load, CATALOG_TRUSTED_PROXIES=text).startswith("CATALOG_TRUSTED_PROXIES ")
 
 
@@ -494,9 +488,7 @@ class TestLimits:
             ("off", None),
         ],
     )
-    def test_a_number_in_a_time_is_understood(
-        self, load: Load, field: str, text: str, rate: Rate | None
-    ) -> None:
+    def test_rate_is_parsed(self, load: Load, field: str, text: str, rate: Rate | None) -> None:
         assert getattr(load(**{variable_names()[field]: text}), field) == rate
 
     @pytest.mark.parametrize(
@@ -507,7 +499,7 @@ class TestLimits:
             *("OFF", "none", "600/minute;5/second", "9" * 5000 + "/minute", "\uff15/minute"),
         ],
     )
-    def test_anything_else_is_refused(self, load: Load, text: str) -> None:
+    def test_invalid_rate_is_refused(self, load: Load, text: str) -> None:
         assert fault_of(load, CATALOG_LOGIN_LIMIT=text).startswith("CATALOG_LOGIN_LIMIT must ")
 
     @pytest.mark.parametrize(
@@ -523,7 +515,7 @@ class TestLimits:
             ("valkeys://cache:6380", "rediss://cache:6380"),
         ],
     )
-    def test_a_store_is_redis_or_valkey(self, load: Load, given: str, url: str) -> None:
+    def test_store_url_is_redis_or_valkey(self, load: Load, given: str, url: str) -> None:
         assert load(CATALOG_LIMITS_URL=given).limits_url == SecretStr(url)
 
     @pytest.mark.parametrize(
@@ -544,7 +536,7 @@ class TestLimits:
             ("redis://:Ge#heim@cache", "is not a URL"),
         ],
     )
-    def test_what_is_no_store_is_refused_without_repeating_it(
+    def test_invalid_store_url_is_refused_without_repeating_it(
         self, load: Load, url: str, complaint: str
     ) -> None:
         fault = fault_of(load, CATALOG_LIMITS_URL=url)
@@ -553,12 +545,12 @@ class TestLimits:
         assert complaint in fault
         assert "eim" not in fault
 
-    def test_its_password_is_not_shown(self, load: Load) -> None:
+    def test_password_of_the_store_is_not_shown(self, load: Load) -> None:
         settings = load(CATALOG_LIMITS_URL="redis://:Geheim@cache")
 
         assert "Geheim" not in f"{settings!r}{settings}"
 
-    def test_it_comes_from_a_file_too(self, load: Load, tmp_path: Path) -> None:
+    def test_store_url_is_read_from_a_file(self, load: Load, tmp_path: Path) -> None:
         (tmp_path / "url").write_text("redis://:Geheim@cache\n")
 
         settings = load(CATALOG_LIMITS_URL_FILE=str(tmp_path / "url"))
@@ -571,7 +563,7 @@ class TestLimits:
         )
 
 
-# Each setting with bounds: the smallest and the largest value, and what lies just beyond.
+# Each setting with bounds: the smallest and the largest value, and values just beyond.
 BOUNDS = {
     "workers": ("1", "256", "0", "257"),
     "graceful_timeout": ("0.001", "3600", "0", "3600.1"),
@@ -608,12 +600,14 @@ def value_of(settings: Settings, field: str) -> float:
 
 class TestBounds:
     @pytest.mark.parametrize("field", BOUNDS)
-    def test_the_smallest_and_the_largest_are_taken(self, load: Load, field: str) -> None:
+    def test_bounds_are_inclusive(self, load: Load, field: str) -> None:
         for value in BOUNDS[field][:2]:
             assert value_of(load(**{variable_names()[field]: value}), field) == float(value)
 
     @pytest.mark.parametrize("field", BOUNDS)
-    def test_what_lies_beyond_is_refused_and_so_is_no_number(self, load: Load, field: str) -> None:
+    def test_values_beyond_the_bounds_and_non_numbers_are_refused(
+        self, load: Load, field: str
+    ) -> None:
         variable = variable_names()[field]
 
         for value in (*BOUNDS[field][2:], "nan", "inf", "-inf", "many", "1e999"):
@@ -642,16 +636,14 @@ class TestBounds:
             ("CATALOG_COMMIT", "0" * 65),
         ],
     )
-    def test_a_choice_is_one_of_those_that_exist(
-        self, load: Load, variable: str, value: str
-    ) -> None:
+    def test_invalid_choice_is_refused(self, load: Load, variable: str, value: str) -> None:
         assert fault_of(load, **{variable: value}).startswith(f"{variable} ")
 
 
 class TestSharedMetrics:
     PLACE = SharedMetrics(Path("/dev/shm/catalog-metrics-x"), "3")  # noqa: S108 (nothing is there)
 
-    def test_a_worker_finds_what_its_supervisor_has_told_it(
+    def test_worker_reads_the_place_set_by_its_supervisor(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in environment_of_worker(self.PLACE).items():
@@ -659,7 +651,7 @@ class TestSharedMetrics:
 
         assert shared_metrics() == self.PLACE
 
-    def test_what_others_have_set_has_no_say(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_variables_of_others_are_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nonexistent")
 
         assert shared_metrics() is None

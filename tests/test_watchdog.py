@@ -1,4 +1,4 @@
-"""The watchdog of the event loop finds what it is for, and nothing else."""
+"""The watchdog of the event loop detects blocking work, and nothing else."""
 
 import asyncio
 import gc
@@ -11,7 +11,7 @@ import pytest
 from tests.watchdog import LoopBlocked, Watchdog
 
 BLOCKED = 0.07
-"""CPU seconds: above the limit, so that a watchdog which finds nothing fails here."""
+"""CPU seconds above the limit, so that a watchdog that detects nothing fails here."""
 
 HARMLESS = 0.002
 
@@ -39,7 +39,7 @@ def unpatched() -> Iterator[None]:
 
 @pytest.mark.usefixtures("unpatched")
 class TestWatchdog:
-    async def test_long_piece_of_another_task_is_caught(self) -> None:
+    async def test_long_step_of_another_task_is_caught(self) -> None:
         with pytest.raises(LoopBlocked, match="work_in_pieces"), Watchdog() as watchdog:
             await asyncio.create_task(work_in_pieces(1, BLOCKED))
 
@@ -56,11 +56,11 @@ class TestWatchdog:
         with pytest.raises(LoopBlocked, match="call_back"), Watchdog():
             await done.wait()
 
-    async def test_long_piece_of_the_test_itself_is_caught(self) -> None:
+    async def test_long_step_of_the_test_itself_is_caught(self) -> None:
         with pytest.raises(LoopBlocked), Watchdog():
             work(BLOCKED)
 
-    async def test_long_piece_after_an_await_is_caught(self) -> None:
+    async def test_long_step_after_an_await_is_caught(self) -> None:
         async def work_later() -> None:
             await asyncio.sleep(0)
             work(BLOCKED)
@@ -68,7 +68,7 @@ class TestWatchdog:
         with pytest.raises(LoopBlocked), Watchdog():
             await work_later()
 
-    async def test_long_piece_before_an_await_is_caught(self) -> None:
+    async def test_long_step_before_an_await_is_caught(self) -> None:
         with pytest.raises(LoopBlocked), Watchdog():
             await work_in_pieces(1, BLOCKED)
 

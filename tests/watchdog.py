@@ -1,4 +1,4 @@
-"""Watchdog for tests: fails when one piece of work holds the event loop for too long."""
+"""Watchdog that fails a test when a piece of work blocks the event loop for too long."""
 
 import asyncio
 import gc
@@ -15,31 +15,31 @@ MAX_PIECE_SECONDS = 0.05
 
 
 class LoopBlocked(AssertionError):
-    """One piece of work took the event loop for longer than allowed."""
+    """A piece of work blocked the event loop for longer than allowed."""
 
 
 class Watchdog:
     """Context manager that measures the longest piece of work between two turns of the loop.
 
-    A piece is one call of the loop: a task's step from one ``await`` that waits to the next, or a
+    A piece is one call of the loop: a task's step from one suspending ``await`` to the next, or a
     callback. It is measured as CPU time of the thread that runs the loop. Wall-clock time would
-    also hold what other processes and threads took from this one, and would fail at random on a
-    busy machine. The price is that work which sleeps on the loop's thread is not seen; ruff's
-    ``ASYNC`` rules look for such calls.
+    include time taken by other processes and threads, and would fail at random on a busy machine.
+    The price is that work that sleeps on the loop's thread is not detected; ruff's ``ASYNC`` rules
+    look for such calls.
 
-    Objects that exist at the begin are taken out of the garbage collector's sight meanwhile.
-    Otherwise a piece would pay for a collection of all that the test session has made.
+    Objects that exist at the beginning are frozen, that is ignored by the garbage collector.
+    Otherwise a piece would pay for a collection of all objects of the test session.
 
     It works on asyncio's own loop, for all pieces in the thread that entered it: the test and the
-    app that it calls in-process alike. So prepare large inputs before, and look at large answers
-    after. Code without any ``await`` in the ``with`` block is one piece.
+    app that it calls in-process alike. So prepare large inputs before the block, and check large
+    responses after it. Code without any ``await`` in the ``with`` block is one piece.
 
     Args:
         limit: CPU seconds that a piece may take.
 
     Attributes:
         longest: CPU seconds of the longest piece so far.
-        culprit: what ran in it.
+        culprit: the task or callback that ran in it.
     """
 
     def __init__(self, limit: float = MAX_PIECE_SECONDS) -> None:
@@ -61,7 +61,7 @@ class Watchdog:
             if threading.get_ident() != thread:
                 original(handle)
                 return
-            # Only the step that entered can be open here, and it has ended by now.
+            # Only the step that entered the block can be open here, and it has ended by now.
             self._end_piece()
             self._begin_piece(handle)
             try:
@@ -79,7 +79,7 @@ class Watchdog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop, and judge.
+        """Stop measuring, and check the longest piece.
 
         Raises:
             LoopBlocked: a piece took more than ``limit``, and nothing else was raised.
@@ -108,7 +108,7 @@ class Watchdog:
 
 
 def _description(current: Any) -> str:
-    """Name what a handle has run: the coroutine of a task, else the callback."""
+    """Name the code that a handle has run: the coroutine of a task, else the callback."""
     callback = getattr(current, "_callback", None) or current
     task = getattr(callback, "__self__", None)
     if isinstance(task, asyncio.Task):

@@ -1,4 +1,4 @@
-"""What administrators may do to accounts."""
+"""Operations on accounts for administrators."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from catalog.errors import Forbidden, NotFound
 
 
 class Page(NamedTuple):
-    """Accounts, and the id after which the next page begins, if there is one."""
+    """Page of accounts, and the id after which the next page begins; None on the last page."""
 
     users: list[dict[str, Any]]
     last: tuple[int] | None
 
 
 async def list_users(connection: AsyncConnection, *, limit: int, before_id: int | None) -> Page:
-    """One page of all accounts, the newest first."""
+    """Return one page of all accounts, newest first."""
     statement = select(*PUBLIC_COLUMNS).order_by(User.id.desc()).limit(limit + 1)
     if before_id is not None:
         statement = statement.where(User.id < before_id)
@@ -32,10 +32,10 @@ async def list_users(connection: AsyncConnection, *, limit: int, before_id: int 
 
 
 async def read_user(connection: AsyncConnection | AsyncSession, *, user_id: int) -> dict[str, Any]:
-    """One account.
+    """Return one account.
 
     Raises:
-        NotFound: there is none of that id.
+        NotFound: no account has this id.
     """
     row = (
         await connection.execute(select(*PUBLIC_COLUMNS).where(User.id == user_id))
@@ -46,12 +46,12 @@ async def read_user(connection: AsyncConnection | AsyncSession, *, user_id: int)
 
 
 class Change(NamedTuple):
-    """What a change has led to.
+    """Result of a change to an account.
 
     Attributes:
-        before: the account as it was.
-        after: the account as it is.
-        ended: the sessions that have ended.
+        before: the account before the change.
+        after: the account after the change.
+        ended: the ids of the ended sessions.
     """
 
     before: dict[str, Any]
@@ -67,18 +67,20 @@ async def change_user(
     role: Role | None = None,
     disabled: bool | None = None,
 ) -> Change:
-    """Change what an account may do; what is None stays as it is. A disabled one is signed out.
+    """Change an account's role or disabled state; None leaves the value as it is.
+
+    Disabling an account ends its sessions.
 
     Raises:
-        AccountUnavailable, Forbidden: the caller is no administrator any more.
-        NotFound: there is no such account.
-        LastAdmin: nobody would be left to administer the service.
+        AccountUnavailable, Forbidden: the caller is no longer an administrator.
+        NotFound: no account has this id.
+        LastAdmin: the change would leave no administrator who can sign in.
     """
     await _require_admin(session, caller_id)
     if disabled or role is Role.USER:
-        # First, so that all who lock several accounts lock them in the same order.
+        # First, so that transactions that lock several accounts lock them in the same order.
         await keep_an_admin(session, without=user_id)
-        # Who had to wait for the lock may be none any more.
+        # The caller may have lost the role while this transaction waited for the lock.
         await _require_admin(session, caller_id)
     await session.execute(select(User.id).where(User.id == user_id).with_for_update())
     before = await read_user(session, user_id=user_id)
@@ -95,14 +97,14 @@ async def change_user(
 
 
 async def end_sessions(session: AsyncSession, *, user_id: int, caller_id: int) -> list[int]:
-    """Sign an account out everywhere.
+    """End all sessions of an account.
 
     Returns:
-        the sessions that have ended.
+        the ids of the ended sessions.
 
     Raises:
-        AccountUnavailable, Forbidden: the caller is no administrator any more.
-        NotFound: there is no such account.
+        AccountUnavailable, Forbidden: the caller is no longer an administrator.
+        NotFound: no account has this id.
     """
     await _require_admin(session, caller_id)
     await read_user(session, user_id=user_id)

@@ -1,7 +1,7 @@
-"""The audit log: who signed in, who failed to, and what was changed, a structured line each.
+"""Audit log: one structured line for each sign-in, failed sign-in and change.
 
-Lines hold ids and the client's address, never a name that was typed in, a token or a password:
-people type passwords into the wrong field.
+Lines hold ids and the client's address, never a submitted name, a token or a password: users
+type passwords into the wrong field.
 """
 
 from enum import StrEnum
@@ -14,7 +14,7 @@ _log = audit_logger("catalog.audit")
 
 
 class Audit(StrEnum):
-    """What is recorded; documented in docs/security.md."""
+    """Recorded events; documented in docs/security.md."""
 
     SIGNED_UP = "signed_up"
     SIGNED_IN = "signed_in"
@@ -43,11 +43,11 @@ _COUNTED = {
 
 
 def record(what: Audit, *, user_id: int | None, **details: object) -> None:
-    """Write one line, with the request's id on it too, and count what has a metric.
+    """Write one line, which also carries the request id, and count events that have a metric.
 
     Args:
-        what: what happened.
-        user_id: the account it happened to, or None when there is none.
+        what: the event.
+        user_id: the affected account, or None if there is none.
         details: ids, roles, states and counts.
     """
     if what in _COUNTED:

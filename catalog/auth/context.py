@@ -1,4 +1,4 @@
-"""What the running app holds for accounts and tokens, typed."""
+"""Typed access to the running app's keys, password hashing and revocations."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _EXTENSION = "catalog.auth"
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """One app's keys and password threads, and its list of what changed since tokens were made.
+    """One app's keys, password hashing threads and revocations.
 
     Attributes:
-        farewell: takes away what an account has elsewhere, in the transaction that deletes it.
+        on_account_delete: deletes an account's other data, in the transaction that deletes it.
     """
 
     keys: KeyRing
@@ -28,11 +28,11 @@ class Auth:
 
 
 def attach(app: Quart, auth: Auth) -> None:
-    """Attach it to an app; once, when the app is made."""
+    """Attach it to an app; called once, when the app is created."""
     app.extensions[_EXTENSION] = auth
 
 
 def auth(app: Quart | None = None) -> Auth:
-    """That of the given app, or of the one handling this request."""
+    """Return the ``Auth`` of the given app, or of the one handling this request."""
     held: Auth = (app or current_app).extensions[_EXTENSION]
     return held

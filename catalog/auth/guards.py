@@ -1,8 +1,8 @@
-"""Who may call a handler: one decorator states it, and a test holds every handler to having one.
+"""Decorators that state the token a handler requires; a test demands one on every handler.
 
-The library's own decorators await none of their callbacks and answer a malformed header with
-500, so they are not used. These leave the caller where the library looks for it, so that its
-``get_jwt_identity`` works as its users know it.
+The library's own decorators do not await their callbacks and answer a malformed header with 500,
+so they are not used. These store the claims where the library looks for them, so that its
+``get_jwt_identity`` works as usual.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,34 +26,34 @@ T = TypeVar("T")
 View = Callable[P, Awaitable[T]]
 
 BEARER = "bearer"
-"""The name of the security scheme in the OpenAPI document."""
+"""Name of the security scheme in the OpenAPI document."""
 
 _AUDIENCE_ATTRIBUTE = "catalog_audience"
 
 
 def public(view: View[P, T]) -> View[P, T]:
-    """Anyone may call it; a token is not looked at."""
+    """Allow all callers; a token is ignored."""
     setattr(view, _AUDIENCE_ATTRIBUTE, "public")
     return view
 
 
 def signed_in(view: View[P, T]) -> View[P, T]:
-    """Needs an access token of a session that has not ended; ``caller_id()`` is its owner."""
+    """Require an access token of a session that has not ended; ``caller_id()`` is its account."""
     return _guarded(view, "access", _let_in)
 
 
 def for_admins(view: View[P, T]) -> View[P, T]:
-    """Needs an access token of an administrator; ``caller_id()`` is who it is."""
+    """Require an administrator's access token; ``caller_id()`` is the account."""
     return _guarded(view, "admin", _let_admins_in)
 
 
 def refresh_token_required(view: View[P, T]) -> View[P, T]:
-    """Needs a refresh token; ``caller()`` is its holder, whose session is yet to be looked at."""
+    """Require a refresh token; ``caller()`` is its bearer, whose session is not checked yet."""
     return _guarded(view, "refresh", _let_refresh)
 
 
 def any_token_required(view: View[P, T]) -> View[P, T]:
-    """Needs a token of either kind; ``caller()`` is its holder, whose session may have ended."""
+    """Require a token of either kind; ``caller()`` is its bearer, whose session may have ended."""
     return _guarded(view, "any", _let_out)
 
 
@@ -62,10 +62,10 @@ def _let_in(token: str) -> Bearer:
 
 
 def authenticate(app: Quart, scope: Any, token: str) -> Bearer:
-    """What ``signed_in`` does, also for who answers in front of the framework.
+    """Authenticate as ``signed_in`` does, also for code that answers in front of Quart.
 
     Raises:
-        TokenInvalid, TokenExpired, WrongTokenKind, SessionEnded: it is not let in.
+        TokenInvalid, TokenExpired, WrongTokenKind, SessionEnded: the token is refused.
     """
     bearer = _decoded(app, scope, token, Kind.ACCESS)
     return bearer._replace(role=auth(app).revocations.check(bearer))
@@ -89,7 +89,7 @@ def _let_out(token: str) -> Bearer:
 
 def _decoded(app: Quart, scope: Any, token: str, *kinds: Kind) -> Bearer:
     bearer = tokens(app).decode(token, *kinds)
-    # Before anything is refused, so that the access log tells whose request it was.
+    # Before any further check, so that the access log names the account of a refused request.
     annotate(scope, user_id=str(bearer.user_id))
     return bearer
 
@@ -99,7 +99,7 @@ def _guarded(view: View[P, T], audience: str, admit: Callable[[str], Bearer]) ->
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         bearer = admit(bearer_token())
         g.catalog_bearer = bearer
-        # Where the library's get_jwt_identity and its like look.
+        # Where the library's get_jwt_identity and similar functions look.
         g._jwt_extended_jwt = bearer.claims
         g._jwt_extended_jwt_header = bearer.header
         return await view(*args, **kwargs)
@@ -109,20 +109,20 @@ def _guarded(view: View[P, T], audience: str, admit: Callable[[str], Bearer]) ->
 
 
 def bearer_token() -> str:
-    """The token of ``Authorization: Bearer`` (RFC 6750, section 2.1).
+    """Return the token of ``Authorization: Bearer`` (RFC 6750, section 2.1).
 
     Raises:
-        TokenMissing: there is no such header, or it is of another scheme.
-        TokenInvalid: there are two, or what follows the scheme is not one token.
+        TokenMissing: the header is missing or has another scheme.
+        TokenInvalid: there are two headers, or the scheme is not followed by exactly one token.
     """
     return token_among(request.headers.getlist("Authorization"))
 
 
 def token_among(values: Sequence[str]) -> str:
-    """The same, of a request's ``Authorization`` fields."""
+    """Return the token of a request's ``Authorization`` fields; raises as ``bearer_token``."""
     if not values:
         raise TokenMissing
-    # Blanks of HTTP alone: str.strip() takes a no-break space for one as well.
+    # Only HTTP's whitespace: str.strip() without arguments also removes a no-break space.
     scheme, _, token = values[0].strip(" \t").partition(" ")
     if scheme.lower() != "bearer":
         raise TokenMissing
@@ -133,22 +133,22 @@ def token_among(values: Sequence[str]) -> str:
 
 
 def caller_id() -> int:
-    """The account that is calling; only behind a guard."""
+    """Return the caller's account id; only behind a guard."""
     return int(get_jwt_identity())
 
 
 def tokens(app: Quart | None = None) -> Tokens:
-    """The issuer and reader of tokens of the given app, or of the one handling this request."""
+    """Return the token manager of the given app, or of the one handling this request."""
     held: Tokens = (app or current_app).extensions["quart-jwt-extended"]
     return held
 
 
 def caller() -> Bearer:
-    """The token that is calling; only behind a guard."""
+    """Return the caller's decoded token; only behind a guard."""
     bearer: Bearer = g.catalog_bearer
     return bearer
 
 
 def audience_of(view: object) -> str | None:
-    """Who may call a view: ``public``, ``access``, ``admin``, ``refresh`` or ``any``, or None."""
+    """Return a view's audience: ``public``, ``access``, ``admin``, ``refresh``, ``any`` or None."""
     return getattr(view, _AUDIENCE_ATTRIBUTE, None)

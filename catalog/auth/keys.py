@@ -1,7 +1,7 @@
-"""The keys that tokens are signed and verified with, made ready once at a start.
+"""Keys that sign and verify tokens, loaded once at start-up.
 
-A token's ``kid`` names its key, and the key alone decides the algorithm (RFC 8725, section 3.1):
-what a token says about its algorithm has no say.
+A token's ``kid`` selects its key, and the key alone determines the algorithm (RFC 8725, section
+3.1); the token's ``alg`` never selects one.
 """
 
 import hmac
@@ -37,10 +37,10 @@ PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 SYMMETRIC = "HS256"
 
 MIN_RSA_BITS = 2048
-"""The least that RFC 7518, section 3.3 allows."""
+"""Minimum of RFC 7518, section 3.3."""
 
 MAX_RSA_BITS = 4096
-"""Beyond it a signature holds up the event loop for tens of milliseconds."""
+"""A signature with a longer key blocks the event loop for tens of milliseconds."""
 
 _FITTING = f"RSA with {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, EC on the curve P-256, or Ed25519"
 
@@ -49,11 +49,11 @@ _PEM_BLOCK = re.compile(r"-----BEGIN ([^-]+)-----.*?-----END \1-----", re.DOTALL
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """A key that tokens are verified with.
+    """Key that verifies tokens.
 
     Attributes:
-        kid: its name, which tokens carry; tells nothing about a secret.
-        algorithm: the only one that it is used with.
+        kid: the key's id, which tokens carry; reveals nothing about a secret.
+        algorithm: the only algorithm that the key is used with.
         verifier: a secret's bytes, or a public key.
     """
 
@@ -63,39 +63,39 @@ class Key:
 
     @property
     def is_secret(self) -> bool:
-        """Whether who can verify with it can also sign."""
+        """Whether the key is symmetric, so that it signs as well as verifies."""
         return isinstance(self.verifier, bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SigningKey(Key):
-    """A key that tokens are signed with too.
+    """Key that also signs tokens.
 
     Attributes:
-        signer: the same secret's bytes, or the private key.
+        signer: the bytes of the same secret, or the private key.
     """
 
     signer: bytes | PrivateKey = field(repr=False)
 
 
 class KeyRing:
-    """The keys of the service: those it signs with, and those from before that it still accepts.
+    """Keys of the service: the signing keys, and the previous keys that are still accepted.
 
     Access tokens are signed with the private key if there is one. Refresh tokens are always
     signed with the secret: only this service reads them, and signing the same claims twice must
     give the same token, which ECDSA does not.
 
     Args:
-        settings: the other keys.
-        secret: the current secret, as of ``signing_secret``.
+        settings: the settings with the other keys.
+        secret: the current secret, from ``signing_secret``.
 
     Attributes:
-        for_access: what access tokens are signed with.
-        for_refresh: what refresh tokens are signed with.
-        secrets: all of them, the current one first.
+        for_access: the key that signs access tokens.
+        for_refresh: the key that signs refresh tokens.
+        secrets: all secrets, the current one first.
 
     Raises:
-        SettingsInvalid: a key cannot be used; never repeats any of it.
+        SettingsInvalid: a key is unusable; the message never repeats any of it.
     """
 
     def __init__(self, settings: Settings, secret: str) -> None:
@@ -118,26 +118,26 @@ class KeyRing:
             raise SettingsInvalid(faults)
         self.for_refresh = secrets[0]
         self.for_access = private_key or secrets[0]
-        # The first of a name stays: a key may be current and stand among the previous ones too.
+        # The first key of a kid wins: the current key may be listed among the previous ones too.
         self._keys: dict[str, Key] = {}
         for key in (self.for_access, *secrets, *public_keys):
             self._keys.setdefault(key.kid, key)
-        # Without those that are given twice.
+        # Deduplicated, since a secret may be listed twice.
         signers = (key.signer for key in secrets if isinstance(key.signer, bytes))
         self.secrets = tuple(dict.fromkeys(signers))
 
     @property
     def previous(self) -> list[Key]:
-        """The keys that only verify."""
+        """Keys that only verify."""
         signing = (self.for_access, self.for_refresh)
         return [key for key in self._keys.values() if key not in signing]
 
     def find(self, kid: str) -> Key | None:
-        """The key of that name."""
+        """Return the key with this id, or None."""
         return self._keys.get(kid)
 
     def public_keys(self) -> list[dict[str, str]]:
-        """Each public key as a JSON Web Key (RFC 7517), the current one first."""
+        """Return each public key as a JSON Web Key (RFC 7517), the current one first."""
         return [
             {
                 **_members_of(key.verifier),
@@ -151,7 +151,7 @@ class KeyRing:
 
 
 def _separated(purpose: str) -> bytes:
-    # A space cannot occur in what a token's signature covers, so none of these is ever a token's.
+    # Domain separation: the signing input of a token never contains a space.
     return f"catalog {purpose}".encode()
 
 
@@ -166,7 +166,7 @@ def _secret_key(secret: str) -> SigningKey:
 
 
 def _members_of(key: PublicKey) -> dict[str, str]:
-    """The members of a JSON Web Key that make the key (RFC 7518, section 6; RFC 8037)."""
+    """Return the members of a JSON Web Key that define it (RFC 7518, section 6; RFC 8037)."""
     if isinstance(key, RSAPublicKey):
         rsa = key.public_numbers()
         return {"kty": "RSA", "n": _number(rsa.n), "e": _number(rsa.e)}
@@ -182,15 +182,15 @@ def _number(value: int) -> str:
 
 
 def _thumbprint(key: PublicKey) -> str:
-    """The name of a public key that anybody would give it (RFC 7638)."""
+    """Return the JWK thumbprint of a public key (RFC 7638)."""
     return _text_of(sha256(orjson.dumps(_members_of(key), option=orjson.OPT_SORT_KEYS)).digest())
 
 
 def _public_key(key: object) -> Key:
-    """Take a public key if it fits.
+    """Wrap a public key of a supported type and size.
 
     Raises:
-        ValueError: it does not.
+        ValueError: its type or size is not supported.
     """
     match key:
         case RSAPublicKey() if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
@@ -205,12 +205,12 @@ def _public_key(key: object) -> Key:
 
 
 def _blocks_of(text: str) -> list[tuple[str, bytes]]:
-    """The blocks of a PEM text, each with its label (RFC 7468).
+    """Return the blocks of a PEM text, each with its label (RFC 7468).
 
     Raises:
-        ValueError: one of them has no end.
+        ValueError: a block has no end.
     """
-    # Neither a file of variables nor most dashboards can hold a newline, so people write \n.
+    # Environment files and most dashboards cannot hold a newline, so it may be written as \n.
     text = text.replace("\\r", "").replace("\\n", "\n")
     blocks = [(match[1], match[0].encode(errors="replace")) for match in _PEM_BLOCK.finditer(text)]
     if len(blocks) != text.count("-----BEGIN "):
@@ -219,10 +219,10 @@ def _blocks_of(text: str) -> list[tuple[str, bytes]]:
 
 
 def _load_private_key(text: str) -> SigningKey:
-    """Read a private key.
+    """Load a private key.
 
     Raises:
-        ValueError: it cannot be used, with the reason.
+        ValueError: it is unusable; gives the reason.
     """
     blocks = [block for label, block in _blocks_of(text) if label.endswith("PRIVATE KEY")]
     if len(blocks) != 1:
@@ -242,17 +242,17 @@ def _load_private_key(text: str) -> SigningKey:
 
 
 def _load_public_keys(text: str) -> list[Key]:
-    """Read a bundle of public keys.
+    """Load a bundle of public keys.
 
     Raises:
-        ValueError: one of them cannot be used, with its number and the reason.
+        ValueError: a key is unusable; gives its number and the reason.
     """
     blocks = _blocks_of(text)
     if not blocks:
         raise ValueError("holds no public key in PEM; get it with: openssl pkey -in KEY -pubout")
     keys = []
     for number, (label, block) in enumerate(blocks, start=1):
-        # A private key would be as good, but this is no place to keep one.
+        # A private key would serve as well, but must not be kept in this setting.
         if not label.endswith("PUBLIC KEY"):
             raise ValueError(
                 f"must hold public keys only, and block {number} is something else; "
@@ -272,12 +272,12 @@ def _load_public_keys(text: str) -> list[Key]:
 
 
 def signing_secret(settings: Settings) -> str:
-    """The secret from the settings or, in development, one made once and kept on this machine.
+    """Return the secret from the settings or, in development, one generated once and kept on disk.
 
-    Of several processes that make one at the same time, all get the one that was there first.
+    If several processes generate one concurrently, all return the one that was written first.
 
     Raises:
-        StartFailed: it can be neither read nor kept.
+        StartFailed: the kept secret cannot be read or written.
     """
     secret = existing_secret(settings)
     if secret is not None:
@@ -291,10 +291,10 @@ def signing_secret(settings: Settings) -> str:
 
 
 def existing_secret(settings: Settings) -> str | None:
-    """The secret from the settings, or the one kept on this machine if there is one already.
+    """Return the secret from the settings, or the one kept on disk if there is one already.
 
     Raises:
-        StartFailed: there is one, and it cannot be read.
+        StartFailed: the kept secret cannot be read.
     """
     if settings.jwt_secret_key is not None:
         return settings.jwt_secret_key.get_secret_value()
@@ -317,13 +317,13 @@ def _kept_secret(path: Path) -> str:
 
 
 def _keep(path: Path, secret: str) -> None:
-    """Write a secret that only this user may read, whole or not at all, unless there is one."""
+    """Write a secret atomically, readable by this user only, unless the file exists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{token_hex(4)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret)
     try:
-        # A link, unlike a rename, never replaces what another process kept first.
+        # A link, unlike a rename, never replaces a file that another process wrote first.
         with suppress(FileExistsError):
             path.hardlink_to(draft)
     finally:

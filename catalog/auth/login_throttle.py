@@ -1,8 +1,8 @@
-"""Wrong passwords, counted by account and address in the database, for all instances.
+"""Log-in throttle: wrong passwords per account and address, counted in the database.
 
-They are counted when a password has turned out to be wrong and not before, so that any number of
-right ones may be checked at the same time. Of wrong ones that were checked at the same time, only
-as many as the limit are told that they were wrong.
+The count is shared by all instances. A password counts only once it has proved wrong, so that any
+number of right ones may be checked concurrently. Of wrong passwords checked concurrently, only as
+many as the limit are reported as wrong.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from catalog.db.statements import affected_rows
 from catalog.errors import LoginThrottled
 
 LIMIT = 10
-"""Wrong passwords for one account from one address within ``WINDOW``."""
+"""Wrong passwords per account and address within ``WINDOW``."""
 
 WINDOW = timedelta(minutes=5)
 
@@ -28,30 +28,30 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def subject_of(account: int | str, network: str) -> str:
-    """What is counted under one number.
+    """Return the key under which wrong passwords are counted.
 
     Args:
-        account: an account's id or, when there is none, the name that was tried, folded.
-        network: where from: an IPv4 address or an IPv6 /64.
+        account: the account's id or, if there is none, the folded name that was tried.
+        network: the client's IPv4 address or IPv6 /64.
     """
     return sha256(f"{type(account).__name__} {account}\0{network}".encode()).hexdigest()
 
 
 async def check(connection: AsyncConnection | AsyncSession, *, subject: str) -> None:
-    """Refuse to look at a password when too many were wrong.
+    """Refuse to check a password after too many wrong ones.
 
     Raises:
-        LoginThrottled: says when the next one is looked at.
+        LoginThrottled: the limit is reached; gives the seconds until the next attempt.
     """
     times, now = (await connection.execute(queries.GUESSES, {"subject": subject})).one()
     refuse_beyond_limit(times, now)
 
 
 def refuse_beyond_limit(times: str | None, now: datetime) -> None:
-    """Refuse when as many as the limit were wrong.
+    """Refuse if as many recent passwords as the limit were wrong.
 
     Raises:
-        LoginThrottled: says when the next one is looked at.
+        LoginThrottled: the limit is reached; gives the seconds until the next attempt.
     """
     recent = _recent(times or "", now)
     if len(recent) >= LIMIT:
@@ -63,10 +63,10 @@ async def count(session: AsyncSession, *, subject: str) -> None:
     """Count a wrong password.
 
     Raises:
-        LoginThrottled: others came first and used up the limit; nothing is counted.
+        LoginThrottled: concurrent attempts have used up the limit; nothing is counted.
     """
     mine = WrongGuesses.subject == subject
-    # The lock lets one in at a time. SQLite ignores it, and has one writer anyway.
+    # The lock serializes attempts. SQLite ignores it, and has a single writer anyway.
     reading = select(WrongGuesses.times, database_now()).where(mine).with_for_update()
     row = (await session.execute(reading)).one_or_none()
     if row is None:
@@ -75,7 +75,7 @@ async def count(session: AsyncSession, *, subject: str) -> None:
         try:
             await session.execute(insert(WrongGuesses).values(values))
         except IntegrityError:
-            # Another one was the first; now there is a row to lock.
+            # A concurrent attempt inserted the row first; now there is a row to lock.
             await session.rollback()
             await count(session, subject=subject)
         return
@@ -95,16 +95,16 @@ def _text(times: list[datetime]) -> str:
 
 
 async def sweep(session: AsyncSession, *, limit: int) -> int:
-    """Delete what is too old to count; at most that many rows.
+    """Delete expired counts, at most ``limit`` rows.
 
     Returns:
-        how many rows are gone.
+        the number of deleted rows.
     """
     outdated = select(WrongGuesses.subject).where(WrongGuesses.expires_at < database_now())
     subjects = (await session.scalars(outdated.limit(limit))).all()
     if not subjects:
         return 0
-    # One may have been used again since.
+    # A row may have been updated since it was selected.
     removal = delete(WrongGuesses).where(
         WrongGuesses.subject.in_(subjects), WrongGuesses.expires_at < database_now()
     )

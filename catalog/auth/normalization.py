@@ -1,7 +1,7 @@
-"""Which names are one name, and which are none: usernames and e-mail addresses; and passwords.
+"""Normalization and validation of usernames, e-mail addresses and passwords.
 
-Uniqueness is decided by a unique index over the folded name, so that it does not depend on what
-an engine's collation takes for equal.
+A unique index over the folded name decides uniqueness, so that it does not depend on an engine's
+collation.
 """
 
 import unicodedata
@@ -15,7 +15,7 @@ from catalog.normal_forms import MAX_MARKS, Form, is_stream_safe, normalize
 MIN_USERNAME = 3
 
 MAX_PASSWORD_CODE_POINTS = 4 * MAX_PASSWORD
-"""Code points of a password as it is sent: no character of NFC is decomposed to more than four."""
+"""Code points of a password as sent: a character of NFC decomposes to at most four."""
 
 _MAX_LOCAL_PART = 64
 """Octets before the @ (RFC 5321, section 4.5.3.1.1)."""
@@ -23,11 +23,11 @@ _MAX_LOCAL_PART = 64
 # Control, format (bidi and zero-width among them), surrogate, private, unassigned, line and
 # paragraph separators.
 _REFUSED_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-# Letters by category, but drawn as nothing.
+# Not refused by category, but rendered as nothing.
 _INVISIBLE = {"\u115f", "\u1160", "\u3164", "\uffa0", "\u2800", "\u034f", "\u17b4", "\u17b5"}
 
-# Scripts that one name may hold side by side (UTS #39, section 5.2, "Highly Restrictive"), then
-# each script of Unicode 16 by itself, by its code in ISO 15924.
+# Scripts that one name may combine (UTS #39, section 5.2, "Highly Restrictive"), then each script
+# of Unicode 16 alone, by ISO 15924 code.
 _TOGETHER = ("Latn Hani Hira Kana", "Latn Hani Bopo", "Latn Hani Hang")
 _ALONE = """
     Cyrl Grek Arab Hebr Deva Thai Armn Geor
@@ -44,11 +44,11 @@ _ALONE = """
 
 
 def _of_scripts(codes: str) -> str:
-    # Zyyy, common to all, is what digits, punctuation and emoji are; Zinh, inherited from the
-    # letter before, most accents. Script extensions (scx) say which scripts use a character,
-    # where that is more than one but not all.
+    # Zyyy (common) covers digits, punctuation and emoji; Zinh (inherited from the letter before)
+    # most accents. Script extensions (scx) list the scripts that use a character, where they are
+    # more than one but not all.
     sets = "".join(rf"\p{{scx={code}}}" for code in f"{codes} Zyyy Zinh".split())
-    # Possessive: there is no point in giving characters back.
+    # Possessive, because backtracking cannot help.
     return f"[{sets}]*+"
 
 
@@ -56,10 +56,10 @@ _ONE_WRITING_SYSTEM = regex.compile("|".join(map(_of_scripts, [*_TOGETHER, *_ALO
 
 
 def fold(name: str) -> str:
-    """The form under which names are compared: a compatibility caseless match.
+    """Return the form in which names are compared: a compatibility caseless match.
 
-    The Unicode Standard, section 3.13.5, D146, composed at the end to keep it short. Folding can
-    undo the normal form and normalizing can bring capitals back, hence both twice.
+    The Unicode Standard, section 3.13.5, D146, composed at the end to keep it short. Case folding
+    can undo the normal form and normalization can restore capitals, hence both twice.
     """
     forms: tuple[Form, ...] = ("NFD", "NFKD")
     for form in forms:
@@ -68,32 +68,32 @@ def fold(name: str) -> str:
 
 
 def composed(password: str) -> str:
-    """The form in which passwords are compared and counted: NFC (RFC 8265, section 4.2.2).
+    """Return a password in NFC, in which passwords are compared and counted.
 
-    The same keys give different code points on different systems.
+    RFC 8265, section 4.2.2: the same keys produce different code points on different systems.
     """
     return normalize("NFC", password)
 
 
 def check_marks(text: str) -> None:
-    """Refuse text that stacks accents without end (UAX #15, Stream-Safe Text Format).
+    """Refuse text with too many combining marks in a row (UAX #15, Stream-Safe Text Format).
 
     Raises:
-        ValueError: more than 30 marks follow one another.
+        ValueError: there are more than 30 marks in a row.
     """
     if not is_stream_safe(text):
         raise ValueError(f"must not hold more than {MAX_MARKS} combining marks in a row")
 
 
 def checked_username(name: str) -> str:
-    """A username as it was given, if it may be one.
+    """Validate a username and return it unchanged.
 
     Raises:
         ValueError: too short or long, also once folded; invisible or misleading characters; an
-            ``@``, which tells an e-mail address from a username at sign-in; more than 30 marks
-            in a row; letters of several scripts or digits of several number systems.
+            ``@``, which distinguishes e-mail addresses from usernames at sign-in; more than 30
+            marks in a row; letters of several scripts or digits of several number systems.
     """
-    # Counted before anything is made of it.
+    # The length first, because it bounds the work of the other checks.
     if not MIN_USERNAME <= len(name) <= MAX_USERNAME:
         raise ValueError(f"must have {MIN_USERNAME} to {MAX_USERNAME} characters")
     check_marks(name)
@@ -108,9 +108,9 @@ def checked_username(name: str) -> str:
         raise ValueError(f"must have {MIN_USERNAME} to {MAX_USERNAME} characters")
     if "@" in folded:
         raise ValueError("must not hold an @")
-    # The folded name is judged, so that all spellings of a name are judged alike. It hides
-    # nothing: folding takes no letter into another script, but letters that are common to all
-    # scripts as they are, such as the mathematical ones, into theirs.
+    # Checked on the folded name, so that all spellings of a name get the same result. This hides
+    # nothing: folding moves no letter to another script, except that it moves letters common to
+    # all scripts, such as the mathematical ones, to their own.
     if not folded.isascii():
         if not _ONE_WRITING_SYSTEM.fullmatch(folded):
             raise ValueError("must not mix letters of several scripts, some of which look alike")
@@ -120,7 +120,7 @@ def checked_username(name: str) -> str:
 
 
 def _number_systems(text: str) -> set[int]:
-    """The zeros of the decimal digits in a text, which tell their systems apart.
+    """Return the code points of the zeros of a text's number systems, which identify them.
 
     UTS #39, section 5.3.
     """
@@ -128,13 +128,13 @@ def _number_systems(text: str) -> set[int]:
 
 
 def checked_email(address: str) -> str:
-    """An e-mail address as it was given, if it is one (RFC 5321; nothing is looked up).
+    """Validate an e-mail address and return it unchanged (RFC 5321; without look-ups).
 
-    It may mix scripts: nobody but its owner is shown it, and what it holds is up to the domain.
+    It may mix scripts: it is not shown to other users, and its domain decides what it may contain.
 
     Raises:
-        ValueError: it is not, or it is longer than 120 characters, or has more than 30 marks in a
-            row.
+        ValueError: it is no e-mail address, is longer than 120 characters, or has more than 30
+            marks in a row.
     """
     if len(address) > MAX_EMAIL:
         raise ValueError(f"must have at most {MAX_EMAIL} characters")

@@ -1,6 +1,6 @@
-"""Passwords: which may be chosen, and their hashes: argon2id (RFC 9106).
+"""Password policy and argon2id password hashes (RFC 9106).
 
-Hashing and verifying happen in threads, never on the event loop.
+Hashing and verifying run in threads, never on the event loop.
 """
 
 import asyncio
@@ -28,30 +28,30 @@ from catalog.settings import Settings, usable_cores
 T = TypeVar("T")
 
 COMMON_PASSWORDS = 3000
-"""How many of the most common passwords are refused (OWASP ASVS 5.0, 6.2.4)."""
+"""Number of most common passwords that are refused (OWASP ASVS 5.0, 6.2.4)."""
 
 NICENESS = 10
-"""How far the threads that hash give way to all others; 19 would be as far as possible."""
+"""Niceness of the hashing threads; 19 is the maximum."""
 
 SERVICE_NAME = "catalog"
-"""What people call the service, and so may call their password."""
+"""Name of the service, which users may choose as their password."""
 
 
 def check_choice(
     password: str, *, min_length: int, refuse_guessable: bool, username: str, email: str
 ) -> None:
-    """See whether a password may be chosen; nothing is asked of which characters it has.
+    """Check a password against the policy, which has no rules on character classes.
 
     Args:
-        password: as it was given.
-        min_length: the fewest characters.
-        refuse_guessable: whether it must not be a common password either, nor one that the
-            account suggests (OWASP ASVS 5.0, 6.2.4 and 6.2.11).
-        username: of the account that it is for.
-        email: of the same.
+        password: the password as submitted.
+        min_length: the minimum number of characters.
+        refuse_guessable: whether to refuse common passwords, and those that the account suggests
+            (OWASP ASVS 5.0, 6.2.4 and 6.2.11).
+        username: the account's username.
+        email: the account's e-mail address.
 
     Raises:
-        ValueError: it may not; never repeats it.
+        ValueError: the policy forbids the password; the message never repeats it.
     """
     if (
         len(password) > MAX_PASSWORD_CODE_POINTS
@@ -72,19 +72,19 @@ def check_choice(
 
 
 def _core(text: str) -> str:
-    """A text folded and without what are no letters at its ends, unless nothing else is there."""
+    """Return the folded text without non-letters at its ends, unless it has no letters."""
     folded = fold(text)
     return folded.strip("".join(each for each in folded if not each.isalpha())) or folded
 
 
 @cache
 def common_passwords(min_length: int) -> frozenset[str]:
-    """The most common passwords of those that are long enough, in lower case.
+    """Return the most common passwords of at least the given length, in lower case.
 
-    To read them takes 20 ms.
+    Loading them takes 20 ms.
     """
-    # By path, because the package's own import makes dictionaries of these and all its other
-    # lists, and keeps them: 13 MB in each worker.
+    # By path, because importing the package builds dictionaries of this and all its other lists
+    # and keeps them: 13 MB in each worker.
     package = find_spec("zxcvbn")
     folders = package.submodule_search_locations if package else None
     spec = PathFinder.find_spec("frequency_lists", folders)
@@ -98,10 +98,10 @@ def common_passwords(min_length: int) -> frozenset[str]:
 
 
 class Passwords:
-    """Hashes and verifies with as many threads as this worker has cores, and a bounded queue.
+    """Thread pool for hashing and verifying: one thread per core of the worker, bounded queue.
 
-    One hash keeps a core busy for some 20 ms, so more threads would only make each other wait.
-    They give way to the event loops, which never have work for long.
+    One hash occupies a core for about 20 ms, so more threads would only contend. The threads have
+    a lower priority than the event loops, which are never busy for long.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -116,7 +116,7 @@ class Passwords:
         )
         self._room = threads + settings.password_queue
         if settings.refuse_guessable_passwords:
-            # Read now, before anybody waits for the event loop that reading them would hold up.
+            # Loaded now, because loading them later would block the event loop under requests.
             common_passwords(settings.password_min_length)
         self._decoy: str | None = None
 
@@ -124,17 +124,17 @@ class Passwords:
         """Hash a new password.
 
         Raises:
-            Overloaded: too many passwords are waiting already.
+            Overloaded: the queue is full.
         """
         return await self._run(partial(self._hasher.hash, composed(password)))
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
-        """Whether the password belongs to the hash.
+        """Return whether the password matches the hash.
 
-        Without a hash, because the account is unknown, it does the same work and says no: the
-        time an answer takes must not tell which names exist. The work is what the settings ask
-        for. A hash from before they were changed takes as long as they asked for then, so that
-        its account can be told from none until its owner has logged in.
+        Without a hash (unknown account) this does the same work and returns False: the response
+        time must not reveal which names exist. That work follows the current settings. A hash from
+        before they were changed takes as long as the former ones ask for, so that its account is
+        distinguishable from an unknown one until its owner has logged in.
 
         Raises:
             Overloaded: as ``hash``.
@@ -142,10 +142,10 @@ class Passwords:
         return await self._run(partial(self._verify, password_hash, composed(password)))
 
     def is_outdated(self, password_hash: str) -> bool:
-        """Whether a hash is weaker than those made now, and should be replaced at log-in.
+        """Return whether a hash is weaker than new ones and should be replaced at log-in.
 
-        One with more memory or with more passes than the settings ask for stays, whatever else:
-        no log-in makes a hash weaker. No work, so that it can be asked on the event loop.
+        A hash with more memory or more passes than the settings ask for stays, whatever its other
+        parameters: no log-in weakens a hash. Cheap enough for the event loop.
         """
         try:
             found = extract_parameters(password_hash)
@@ -178,7 +178,7 @@ class Passwords:
             raise Overloaded("Too many passwords are being checked.")
         self._room -= 1
         future = self._threads.submit(work)
-        # The place is free when the thread is, which a client that hangs up does not change.
+        # The slot is freed when the thread finishes, even if the client disconnects before.
         loop = asyncio.get_running_loop()
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free_place))
         return await asyncio.wrap_future(future)
@@ -187,11 +187,11 @@ class Passwords:
         self._room += 1
 
     def close(self) -> None:
-        """Finish what is being hashed and end the threads."""
+        """Finish running hashes, cancel queued ones and stop the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 def _give_way() -> None:
-    """Lower the priority of the thread that calls, where threads have one of their own."""
+    """Lower the calling thread's priority, where the platform has priorities per thread."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -1,6 +1,7 @@
-"""SELECTs of signing in and going on, built once and not run.
+"""SELECT statements of sign-in and of sessions, built once at import.
 
-Building one costs as much as running it, and plain columns half of what entities' attributes do.
+Building a statement costs as much as running it, and plain columns cost half as much as ORM
+attributes.
 """
 
 from sqlalchemy import Integer, String, bindparam, select
@@ -18,7 +19,7 @@ _user_id = bindparam("user_id", type_=Id)
 _now = database_now().label("now")
 
 ACCOUNT_FIELDS = ("id", "username", "email", "role", "disabled", "password_hash")
-"""What signing in needs of an account."""
+"""Columns of an account that sign-in needs."""
 
 _account = select(*(_users.c[field] for field in ACCOUNT_FIELDS))
 
@@ -32,12 +33,12 @@ ACCOUNT_BY_EMAIL = _account.where(_users.c.email_key == bindparam("key", type_=S
 """Takes ``key``, folded."""
 
 RIGHTS = select(_users.c.role, _users.c.disabled).where(_users.c.id == _user_id)
-"""What an account may do; takes ``user_id``."""
+"""Role and disabled flag of an account; takes ``user_id``."""
 
 USABLE = select(_users.c.id).where(
     _users.c.id.in_(bindparam("user_ids", type_=Id, expanding=True)), _users.c.disabled.is_(False)
 )
-"""Which accounts may go on; takes ``user_ids``."""
+"""Ids of those accounts that exist and are not disabled; takes ``user_ids``."""
 
 _times = (
     select(_guesses.c.times)
@@ -47,14 +48,14 @@ _times = (
 )
 
 GUESSES = select(_times, _now)
-"""When passwords were wrong, null for never; takes ``subject``."""
+"""Times of wrong passwords, null for none, and the current time; takes ``subject``."""
 
 LOCKED_ACCOUNT = (
     select(_users.c.disabled, _users.c.password_hash, _users.c.role, _times, _now)
     .where(_users.c.id == _user_id)
     .with_for_update(of=_users)
 )
-"""An account, nobody else's to change until the transaction ends, and the wrong guesses for it.
+"""An account, locked until the transaction ends, and the times of wrong passwords for it.
 
 Takes ``user_id`` and ``subject``.
 """
@@ -64,17 +65,17 @@ LIVE_SESSIONS = select(_sessions.c.id).where(
     _sessions.c.revoked_at.is_(None),
     _sessions.c.expires_at > database_now(),
 )
-"""The ids of an account's sessions that have neither ended nor expired; takes ``user_id``."""
+"""Ids of an account's live sessions, neither ended nor expired; takes ``user_id``."""
 
 LIVE_SESSION_COUNT = select(
     LIVE_SESSIONS.with_only_columns(count()).scalar_subquery().label("live"), _now
 )
-"""How many they are; takes ``user_id``."""
+"""Number of an account's live sessions, and the current time; takes ``user_id``."""
 
 SURPLUS_SESSIONS = LIVE_SESSIONS.order_by(_sessions.c.last_used_at, _sessions.c.id).limit(
     bindparam("surplus", type_=Integer)
 )
-"""Those that were not used for longest; takes ``user_id`` and ``surplus``."""
+"""Ids of the ``surplus`` least recently used live sessions; takes ``user_id`` and ``surplus``."""
 
 LIVE_SESSION_LIST = LIVE_SESSIONS.with_only_columns(
     *(
@@ -82,7 +83,7 @@ LIVE_SESSION_LIST = LIVE_SESSIONS.with_only_columns(
         for column in ("id", "created_at", "last_used_at", "expires_at", "address", "agent")
     )
 ).order_by(_sessions.c.last_used_at.desc(), _sessions.c.id.desc())
-"""The same with all that is shown of them, the last used one first; takes ``user_id``."""
+"""An account's live sessions as displayed, most recently used first; takes ``user_id``."""
 
 SESSION_STATE = (
     select(

@@ -1,8 +1,8 @@
-"""What has changed since tokens were issued: sessions that ended, roles that are others now.
+"""Revocations: sessions that ended and roles that changed since tokens were issued.
 
-Every process asks the database for the changes of the last moments, twice a second, and keeps
-them in memory for as long as a token from before them may live. So no request needs to ask. When
-the database is away, the last answer stands.
+Every process polls the database for recent changes, twice a second, and keeps them in memory for
+as long as an older token may live, so that requests need no query. While the database is
+unavailable, the last known state applies.
 """
 
 import time
@@ -20,17 +20,17 @@ from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, SessionEnded
 
 PATIENCE_SECONDS = 0.9
-"""How long one look at the database may take."""
+"""Deadline of one poll of the database."""
 
 MARGIN = timedelta(minutes=1)
-"""How much longer than needed changes are kept, for clocks that are apart."""
+"""Additional retention of changes, for clock skew."""
 
 
 def _changes() -> CompoundSelect[Any]:
     since = bindparam("since", type_=Timestamp())
     nothing = literal("")
     return union_all(
-        # Always one row, with the clock by which the next question is asked.
+        # Always one row, with the database's time, from which the next poll starts.
         select(literal("now"), literal(0), nothing, database_now()),
         select(literal("session"), LoginSession.id, nothing, LoginSession.revoked_at).where(
             LoginSession.revoked_at > since
@@ -45,13 +45,13 @@ _CHANGES = _changes()
 
 
 class Revocations:
-    """The sessions that have ended and the roles that have changed of late.
+    """Sessions that ended and roles that changed recently.
 
     Args:
-        database: where to ask.
-        access_token_ttl: how long a change is of interest.
-        lateness: how long a transaction takes at most, its COMMIT included. One that commits late
-            carries a time from before others that were seen already, so each question reaches back
+        database: the database to poll.
+        access_token_ttl: how long a change is relevant.
+        lateness: the maximum duration of a transaction, its COMMIT included. One that commits late
+            carries a time from before changes that were seen already, so each poll reaches back
             by that much.
 
     Attributes:
@@ -66,19 +66,19 @@ class Revocations:
         self._lateness = lateness
         self._since: datetime | None = None
         self._loaded_at: float | None = None
-        # By the time at which they may be forgotten; both in the order of that time.
+        # Each with the time at which it may be evicted; both are in the order of that time.
         self._ended: dict[int, float] = {}
         self._roles: dict[int, tuple[Role, float]] = {}
 
     def check(self, bearer: Bearer) -> Role | None:
-        """Let the holder of a token pass unless its session has ended.
+        """Check that a token's session has not ended.
 
         Returns:
-            what its account may do now, which the token may not know yet.
+            the account's current role, which may be newer than the token's.
 
         Raises:
-            SessionEnded: it has.
-            DatabaseUnavailable: there is no telling, since the database was never reached.
+            SessionEnded: the session has ended.
+            DatabaseUnavailable: unknown, because the database was never reached.
         """
         if self._loaded_at is None:
             raise DatabaseUnavailable("It is not known yet which sessions have ended.")
@@ -89,30 +89,30 @@ class Revocations:
 
     @property
     def age(self) -> float | None:
-        """Seconds since the database was last asked with success; None before the first time."""
+        """Seconds since the last successful poll; None before the first."""
         return None if self._loaded_at is None else time.monotonic() - self._loaded_at
 
     @property
     def count(self) -> int:
-        """How many changes are kept."""
+        """Number of changes kept."""
         return len(self._ended) + len(self._roles)
 
     def add(self, session_ids: Iterable[int]) -> None:
-        """Let sessions end in this process at once; call it when that is committed."""
+        """End sessions in this process at once; call it after the commit."""
         until = time.monotonic() + self.kept.total_seconds()
         for session_id in session_ids:
             self._ended.setdefault(session_id, until)
 
     def set_role(self, user_id: int, role: Role) -> None:
-        """Let a role count in this process at once; call it when that is committed."""
+        """Apply a new role in this process at once; call it after the commit."""
         self._roles.pop(user_id, None)
         self._roles[user_id] = (role, time.monotonic() + self.kept.total_seconds())
 
     async def refresh(self) -> None:
-        """Ask what has changed.
+        """Poll the database for changes.
 
         Raises:
-            DatabaseUnavailable, DatabaseBusy: there was no answer; what is known stays.
+            DatabaseUnavailable, DatabaseBusy: the poll failed; known changes stay.
         """
         asked_at = time.monotonic()
         await self._database.watch(self._ask, within=PATIENCE_SECONDS)
@@ -122,10 +122,10 @@ class Revocations:
     async def _ask(self, connection: AsyncConnection) -> None:
         since = self._since
         if since is None:
-            # By the database's clock too: ours may be ahead of it by more than the margin.
+            # By the database's clock too: this machine's may be ahead by more than the margin.
             since = (await connection.execute(select(database_now()))).scalar_one() - self.kept
         rows = (await connection.execute(_CHANGES, {"since": since})).all()
-        # In the order of time, so that the last of two roles counts.
+        # In the order of time, so that the last of two roles wins.
         for kind, identifier, role, at in sorted(rows, key=lambda row: row[3]):
             if kind == "session":
                 self.add([identifier])
@@ -135,7 +135,7 @@ class Revocations:
                 self._since = at - self._lateness
 
     def _forget(self, moment: float) -> None:
-        # Each is kept for the same time, so those that were added first stand first.
+        # All are kept for the same time, so the first ones expire first.
         while self._ended and next(iter(self._ended.values())) < moment:
             del self._ended[next(iter(self._ended))]
         while self._roles and next(iter(self._roles.values()))[1] < moment:

@@ -1,4 +1,4 @@
-"""JSON shapes of ``/api/auth``."""
+"""Request and response bodies of ``/api/auth``."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ from catalog.http.schemas import (
 )
 
 MAX_LOGIN_NAME = 256
-"""Longer than any username or address, so that a name too long is unknown and not invalid."""
+"""More than any username or address has: an overlong name is unknown rather than invalid."""
 
 
 Username = Annotated[
@@ -38,7 +38,7 @@ Email = Annotated[
 
 def _composed(password: object) -> object:
     # Before characters are counted: what one system sends as é another sends as e and an accent.
-    # Not composed where it would be too long in any case.
+    # Skipped for text that is too long in any case.
     if isinstance(password, str) and len(password) <= MAX_PASSWORD_CODE_POINTS:
         return composed(password)
     return password
@@ -53,7 +53,7 @@ Password = Annotated[
     WithoutNul,
 ]
 
-# How short it may be is a setting, which the service looks at.
+# The minimum length is a setting, which the service checks.
 NewPassword = Annotated[Password, Field(json_schema_extra={**_SHOWN, "minLength": 8})]
 
 
@@ -87,7 +87,7 @@ class LogIn(RequestBody):
 
 
 class RefreshOptions(RequestBody):
-    """What a refresh may ask for."""
+    """Options of a refresh."""
 
     rotate: bool = Field(
         default=False,
@@ -106,7 +106,7 @@ class PasswordChange(RequestBody):
 
 
 class AccountChange(RequestBody):
-    """What an account's owner may change of it."""
+    """Changes that an account's owner may make to it."""
 
     email: Email = Field(examples=["ada@example.com"])
 
@@ -118,13 +118,13 @@ class AccountDeletion(RequestBody):
 
 
 class UserChange(RequestBody):
-    """What an administrator may change of an account; what is left out stays as it is."""
+    """Changes that an administrator may make to an account; omitted fields stay as they are."""
 
-    # The defaults never count: only what was given is looked at. They are made and not given, so
-    # that the document does not show them.
+    # The defaults never apply: only fields that were sent are read. They are factories, so that
+    # the OpenAPI document does not show them.
     role: Role = Field(
         default_factory=lambda: Role.USER,
-        strict=False,  # JSON has no enumerations; no other text passes for one of these.
+        strict=False,  # JSON has no enumerations; any other text is still refused.
     )
     disabled: bool = Field(
         default_factory=bool, description="A disabled account is signed out and cannot sign in."
@@ -155,7 +155,7 @@ class UserPage(ResponseBody):
 
 
 class SessionRead(ResponseBody):
-    """A log-in that is still good."""
+    """A live session."""
 
     id: Id
     created_at: Instant
@@ -167,7 +167,7 @@ class SessionRead(ResponseBody):
 
 
 class SessionList(ResponseBody):
-    """The caller's log-ins, the last used one first."""
+    """The caller's live sessions, the last used one first."""
 
     sessions: list[SessionRead]
 
@@ -183,7 +183,7 @@ class SignedUp(ResponseBody):
 
 
 class SignedIn(ResponseBody):
-    """Tokens and whose they are."""
+    """Tokens and their account."""
 
     access_token: str
     refresh_token: str

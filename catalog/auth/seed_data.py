@@ -1,7 +1,7 @@
-"""Made-up accounts to fill a catalog with, for trying out and for measuring.
+"""Seed accounts, for trials and benchmarks.
 
-The account of a number is the same wherever and whenever it is made, so that filling a database
-again finds those of the last time.
+An account's number determines its data, everywhere and at any time, so that seeding a database
+again finds the accounts of the last run.
 """
 
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ from catalog.errors import OperatorError
 from catalog.normal_forms import normalize
 
 UNUSABLE_HASH = f"$argon2id$v=19$m=19456,t=2,p=1${'A' * 22}${'A' * 43}"
-"""The hash of no known password: all zeros. To try one takes as long as with any other account."""
+"""Hash of no known password: all zeros. Checking against it takes as long as for other accounts."""
 
 FIRST_SIGN_UP = datetime(2023, 1, 1, tzinfo=UTC)
-"""When the first account was made; the others follow within the year."""
+"""Creation time of the first account; the others follow within the year."""
 
 _GIVEN = (
     *("ada", "amélie", "björn", "chloé", "dvořák", "elif", "françois", "grace", "hülya", "inês"),
@@ -39,7 +39,7 @@ _EASTERN = (
 
 
 def username_of(number: int) -> str:
-    """The name of the sample account of a number, from 1; one in ten is not in Latin letters."""
+    """Return the username of a seed account, numbers from 1; one in ten is not Latin."""
     if number % 10 == 0:
         return f"{_EASTERN[number // 10 % len(_EASTERN)]}{number}"
     given = _GIVEN[number % len(_GIVEN)]
@@ -47,7 +47,7 @@ def username_of(number: int) -> str:
 
 
 def email_of(number: int) -> str:
-    """Its address, at a domain that is nobody's (RFC 2606, section 3)."""
+    """Return the e-mail address of a seed account, at a reserved domain (RFC 2606, section 3)."""
     name = username_of(number).partition(".")[0].rstrip("0123456789")
     latin = normalize("NFKD", name).encode("ascii", "ignore").decode()
     return f"{latin or 'reader'}.{number}@example.org"
@@ -56,15 +56,15 @@ def email_of(number: int) -> str:
 async def make_accounts(
     session: AsyncSession, *, numbers: Iterable[int], password_hash: str | None
 ) -> tuple[list[int], int]:
-    """Make the sample accounts of some numbers, unless they are there.
+    """Create the seed accounts of some numbers, unless they exist.
 
-    Those that are there keep their password, or get the given one if they had none.
+    Existing ones keep their password, or get the given one if they had none.
 
     Returns:
-        their ids in the order of the numbers, and how many are new.
+        their ids in the order of the numbers, and the number of new ones.
 
     Raises:
-        OperatorError: a name belongs to an account that is no sample.
+        OperatorError: a username belongs to an account that is no seed account.
     """
     wanted = {fold(username_of(number)): number for number in numbers}
     found = await _find(session, wanted)

@@ -1,4 +1,4 @@
-"""The rules of accounts: who may be made, who may sign in, who may go on."""
+"""Account rules: sign-up, sign-in, changes and continued access."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -37,10 +37,10 @@ def check_new_password(
     email: str,
     pointer: str = "/password",
 ) -> None:
-    """Refuse a password that an account may not have (``passwords.check_choice``).
+    """Refuse a password that the policy forbids (``passwords.check_choice``).
 
     Raises:
-        InvalidRequest: it may not; the pointer says which field it was.
+        InvalidRequest: the password is forbidden; the pointer names the field.
     """
     try:
         check_choice(
@@ -63,10 +63,10 @@ async def sign_up(
     password_hash: str,
     role: Role = Role.USER,
 ) -> User:
-    """Make an account.
+    """Create an account.
 
     Raises:
-        DuplicateValue: its name or address is someone's already; says which.
+        DuplicateValue: its username or e-mail address is taken; says which.
     """
     user = User(
         username=username,
@@ -79,10 +79,10 @@ async def sign_up(
     session.add(user)
     try:
         # Not in a savepoint: the servers drop it when this loses a deadlock, and the failing
-        # return to it would hide that the transaction is worth another try.
+        # rollback to it would hide that the transaction is worth a retry.
         await session.flush()
     except IntegrityError:
-        # The index has decided; now find out for the caller what it objected to.
+        # The unique index has decided; find out for the caller which field violates it.
         await session.rollback()
         if taken := await _taken_fields(session, username=username, email=email):
             raise DuplicateValue(errors=taken) from None
@@ -93,7 +93,7 @@ async def sign_up(
 async def sign_up_and_in(
     session: AsyncSession, *, username: str, email: str, password_hash: str, opening: SessionRequest
 ) -> tuple[User, TokenGrant]:
-    """Make an account and begin its first session.
+    """Create an account and begin its first session.
 
     Raises:
         DuplicateValue: as ``sign_up``.
@@ -123,11 +123,11 @@ PUBLIC_COLUMNS = (
     User.disabled,
     User.created_at,
 )
-"""What an account's owner and administrators may see of it."""
+"""Columns of an account that its owner and administrators may see."""
 
 
 class Account(NamedTuple):
-    """An account as sign-in needs it."""
+    """Account data that sign-in needs."""
 
     id: int
     username: str
@@ -138,12 +138,12 @@ class Account(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """What a password is given for.
+    """Attempt to give the password of an account.
 
     Attributes:
-        account: the one that it is for, if there is one.
-        subject: what a wrong one counts for.
-        refusal: why it is not looked at, if it is not.
+        account: the account, or None if it is unknown.
+        subject: the subject under which a wrong password is counted.
+        refusal: why the password is not checked, or None if it is.
     """
 
     account: Account | None
@@ -152,15 +152,15 @@ class Attempt(NamedTuple):
 
     @property
     def user_id(self) -> int | None:
-        """The account's number."""
+        """The account's id, or None if it is unknown."""
         return self.account.id if self.account else None
 
 
 async def find_attempt(connection: AsyncConnection, *, login: str, network: str) -> Attempt:
-    """The account of a username or of an e-mail address; only the latter holds an ``@``."""
+    """Find the account of a username or of an e-mail address; only the latter holds an ``@``."""
     key = fold(login)
     account = await _find_named(connection, key)
-    # An unknown name is counted too: not to be would tell that it is unknown.
+    # Unknown names are counted too: otherwise the throttle would reveal that they are unknown.
     subject = login_throttle.subject_of(account.id if account else key, network)
     return await _attempt(connection, account, subject)
 
@@ -175,10 +175,10 @@ def _account_of(row: Row[Any] | None) -> Account | None:
 
 
 async def find_own_attempt(connection: AsyncConnection, *, user_id: int, network: str) -> Attempt:
-    """The account of someone who is signed in.
+    """Find the caller's own account.
 
     Raises:
-        AccountUnavailable: it is disabled or gone.
+        AccountUnavailable: it is disabled or deleted.
     """
     row = (await connection.execute(queries.ACCOUNT_BY_ID, {"user_id": user_id})).one_or_none()
     account = _account_of(row)
@@ -196,12 +196,12 @@ async def _attempt(connection: AsyncConnection, account: Account | None, subject
 
 
 async def verify(attempt: Attempt, *, password: str, passwords: Passwords) -> Account:
-    """Check a password against an account, or against none at the same price.
+    """Check an account's password, or none at the same cost if the account is unknown.
 
     Raises:
-        LoginThrottled: too many were wrong, so it is not looked at.
+        LoginThrottled: too many were wrong, so the password is not checked.
         WrongCredentials: wrong, unknown or disabled, in the same words for all three.
-        Overloaded: too many passwords are waiting.
+        Overloaded: the password queue is full.
     """
     if attempt.refusal is not None:
         raise attempt.refusal
@@ -215,18 +215,18 @@ async def verify(attempt: Attempt, *, password: str, passwords: Passwords) -> Ac
 async def log_in(
     session: AsyncSession, *, account: Account, subject: str, opening: SessionRequest
 ) -> TokenGrant | None:
-    """Begin a session of an account whose password was right a moment ago.
+    """Begin a session of an account whose password has just been verified.
 
     Returns:
-        None when it is worth another look: meanwhile the account was disabled or deleted, or its
-        password was changed, or only hashed anew by another log-in.
+        None if the caller must verify again: meanwhile the account was disabled or deleted, or its
+        password was changed, or only rehashed by another log-in.
 
     Raises:
-        LoginThrottled: wrong ones, checked at the same time, have used up the limit.
+        LoginThrottled: wrong passwords, checked concurrently, have used up the limit.
     """
-    # The lock holds off whoever disables the account, or changes its password, and then ends the
-    # sessions that there are: this one is among them, or it finds out here. It also lets one
-    # log-in in at a time, so that each sees the others when there are too many.
+    # The lock holds off transactions that disable the account, or change its password, and then
+    # end its sessions: they end this one too, or their change is visible here. It also serializes
+    # log-ins, so that each sees the others' sessions when it enforces the limit.
     values = {"user_id": account.id, "subject": subject}
     row = (await session.execute(queries.LOCKED_ACCOUNT, values)).one_or_none()
     if row is None:
@@ -240,7 +240,7 @@ async def log_in(
 async def replace_hash(
     session: AsyncSession, *, user_id: int, old_hash: str, new_hash: str
 ) -> bool:
-    """Keep a password under another hash, unless it is not the account's any more."""
+    """Replace a password's hash, unless the password has changed or the account is disabled."""
     mine = (User.id == user_id, User.password_hash == old_hash, User.disabled.is_(False))
     change = update(User).where(*mine).values(password_hash=new_hash)
     return await affected_rows(session, change) == 1
@@ -249,22 +249,22 @@ async def replace_hash(
 async def change_password(
     session: AsyncSession, *, subject: str, account: Account, new_hash: str, session_id: int
 ) -> list[int]:
-    """Give an account another password and end its sessions but the one that asks.
+    """Change an account's password and end its sessions except the caller's.
 
     Args:
         session: the transaction.
-        subject: what wrong passwords for it count for.
-        account: whose, as it was when the password that was given was found right; of two
-            changes at the same time one wins.
-        new_hash: that of the new one.
-        session_id: the session that goes on.
+        subject: the subject under which its wrong passwords are counted.
+        account: the account as it was when the current password was verified; of two concurrent
+            changes one wins.
+        new_hash: the hash of the new password.
+        session_id: the session that stays live.
 
     Returns:
-        the sessions that have ended.
+        the ids of the ended sessions.
 
     Raises:
         LoginThrottled: as ``log_in``.
-        WrongPassword: meanwhile it is another one.
+        WrongPassword: the password has changed meanwhile.
     """
     await login_throttle.check(session, subject=subject)
     if not await replace_hash(
@@ -275,10 +275,10 @@ async def change_password(
 
 
 async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) -> dict[str, Any]:
-    """The account of someone who is signed in.
+    """Return the caller's own account.
 
     Raises:
-        AccountUnavailable: it is disabled or gone.
+        AccountUnavailable: it is disabled or deleted.
     """
     statement = select(*PUBLIC_COLUMNS).where(User.id == user_id, User.disabled.is_(False))
     row = (await connection.execute(statement)).one_or_none()
@@ -290,13 +290,13 @@ async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) 
 async def reset_password(
     session: AsyncSession, *, login: str, password_hash: str
 ) -> tuple[str, int]:
-    """Give an account another password, without asking for the old one, and end its sessions.
+    """Replace an account's password, without checking the old one, and end its sessions.
 
     Returns:
-        its username, and how many sessions have ended.
+        its username, and the number of ended sessions.
 
     Raises:
-        NotFound: nobody has that name or address.
+        NotFound: no account has this username or e-mail address.
     """
     account = await _require_named(session, login)
     change = update(User).where(User.id == account.id).values(password_hash=password_hash)
@@ -305,23 +305,23 @@ async def reset_password(
 
 
 async def end_sessions(session: AsyncSession, *, login: str) -> int:
-    """Sign an account out everywhere.
+    """End all sessions of an account.
 
     Returns:
-        how many sessions have ended.
+        the number of ended sessions.
 
     Raises:
-        NotFound: nobody has that name or address.
+        NotFound: no account has this username or e-mail address.
     """
     account = await _require_named(session, login)
     return len(await sessions.end_all(session, user_id=account.id))
 
 
 async def account_id(session: AsyncSession, *, login: str) -> int:
-    """Whose account a name or address is.
+    """Return the id of the account with this username or e-mail address.
 
     Raises:
-        NotFound: nobody has that name or address.
+        NotFound: no account has it.
     """
     return (await _require_named(session, login)).id
 
@@ -334,14 +334,14 @@ async def _require_named(session: AsyncSession, login: str) -> Account:
 
 
 async def change_email(session: AsyncSession, *, user_id: int, email: str) -> dict[str, Any]:
-    """Give an account another e-mail address.
+    """Change an account's e-mail address.
 
     Returns:
-        the account as it is now.
+        the changed account.
 
     Raises:
-        AccountUnavailable: the account is disabled or gone.
-        DuplicateValue: the address is someone else's.
+        AccountUnavailable: the account is disabled or deleted.
+        DuplicateValue: another account has this address.
     """
     await require_account(session, user_id=user_id)
     change = update(User).where(User.id == user_id).values(email=email, email_key=fold(email))
@@ -369,18 +369,18 @@ async def delete_account(
 
     Args:
         session: the transaction.
-        subject: what wrong passwords count for.
-        account: as it was when its password was checked.
-        on_account_delete: deletes what else the account has; called while its row is locked, so
+        subject: the subject under which its wrong passwords are counted.
+        account: the account as it was when its password was verified.
+        on_account_delete: deletes the account's other data; called while its row is locked, so
             that nothing is added meanwhile.
 
     Returns:
-        the sessions that have ended.
+        the ids of the ended sessions.
 
     Raises:
         LoginThrottled: as ``log_in``.
-        WrongPassword: meanwhile the password is another one.
-        LastAdmin: nobody would be left to administer the service.
+        WrongPassword: the password has changed meanwhile.
+        LastAdmin: no administrator who can sign in would remain.
     """
     await login_throttle.check(session, subject=subject)
     user_id = account.id
@@ -396,10 +396,10 @@ async def delete_account(
 
 
 async def require_account(session: AsyncSession | AsyncConnection, *, user_id: int) -> Role:
-    """The role of an account that may go on calling.
+    """Return the role of an account that is still usable.
 
     Raises:
-        AccountUnavailable: it is disabled or gone since its token was issued.
+        AccountUnavailable: it was disabled or deleted after its token was issued.
     """
     row = (await session.execute(queries.RIGHTS, {"user_id": user_id})).one_or_none()
     if row is None or row.disabled:
@@ -408,20 +408,20 @@ async def require_account(session: AsyncSession | AsyncConnection, *, user_id: i
 
 
 async def usable_accounts(session: AsyncSession, *, user_ids: Iterable[int]) -> set[int]:
-    """Which of the accounts may go on calling."""
+    """Return the ids of those accounts that are still usable."""
     connection = await session.connection()
     rows = await connection.execute(queries.USABLE, {"user_ids": sorted(user_ids)})
     return set(rows.scalars())
 
 
 async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
-    """See that an administrator who can sign in is left without that account.
+    """Ensure that an administrator who can sign in remains without that account.
 
-    The rows are locked until the transaction ends: of two administrators who would demote each
-    other at the same time, the second one finds out.
+    The rows are locked until the transaction ends: of two administrators who demote each other
+    concurrently, the second one is refused.
 
     Raises:
-        LastAdmin: it is the only one.
+        LastAdmin: the account is the only one.
     """
     admins = select(User.id).where(User.role == Role.ADMIN, User.disabled.is_(False))
     ids = set(await session.scalars(admins.order_by(User.id).with_for_update()))
@@ -430,17 +430,17 @@ async def keep_an_admin(session: AsyncSession, *, without: int) -> None:
 
 
 async def has_admin(session: AsyncSession) -> bool:
-    """Whether any account is an administrator's."""
+    """Return whether any account is an administrator's."""
     return await session.scalar(select(User.id).where(User.role == Role.ADMIN).limit(1)) is not None
 
 
 def check_admin(
     *, username: str, email: str, password: str, min_length: int, refuse_guessable: bool
 ) -> None:
-    """Refuse an administrator whom sign-up would refuse too.
+    """Validate a new administrator as sign-up would.
 
     Raises:
-        OperatorError: name, address or password is not acceptable; says all that is wrong.
+        OperatorError: username, e-mail address or password is invalid; lists every fault.
     """
     faults = []
     may_have = partial(

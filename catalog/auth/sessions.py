@@ -1,7 +1,7 @@
-"""Sessions: begun by a log-in, kept up by refresh tokens, ended by a log-out or by a theft.
+"""Sessions: begun by a log-in, extended by refresh tokens, ended by a log-out or a token theft.
 
-Refresh tokens may be rotated: each has one successor, and a superseded one that comes back late
-was stolen, by whoever sends it or by whoever superseded it (RFC 9700, section 4.14.2).
+Refresh tokens may be rotated: each has one successor. A superseded token that is sent again late
+was stolen, either by its sender or by the client that rotated it (RFC 9700, section 4.14.2).
 """
 
 from collections.abc import Sequence
@@ -22,37 +22,38 @@ from catalog.db.statements import affected_rows
 from catalog.errors import AccountUnavailable, NotFound, SessionEnded, TokenReused
 
 GRACE = timedelta(seconds=30)
-"""How long a superseded token still yields its successor: for lost answers and for races."""
+"""How long a superseded token still yields its successor, for lost responses and races."""
 
 LAST_USED_PRECISION = timedelta(minutes=1)
-"""How old ``last_used_at`` may be; without it every refresh would be a write."""
+"""Precision of ``last_used_at``; without it every refresh would be a write."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLifetimes:
-    """How long sessions and their tokens live.
+    """Lifetimes of sessions and their tokens.
 
     Attributes:
-        refresh: a refresh token, from its issue.
-        session: a session at most, from its log-in, however often its token is rotated.
+        refresh: lifetime of a refresh token, from its issue.
+        session: maximum lifetime of a session, from its log-in, however often its token is
+            rotated.
     """
 
     refresh: timedelta
     session: timedelta
 
     def expiry(self, *, issued_at: datetime, created_at: datetime) -> datetime:
-        """When a refresh token expires, and with it its session unless it is rotated before."""
+        """Return when a refresh token expires, and its session unless it is rotated before."""
         return min(issued_at + self.refresh, created_at + self.session)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """What a new session is begun with.
+    """Parameters of a new session.
 
     Attributes:
-        address: where from.
-        agent: with what, as it calls itself.
-        lives: for how long.
+        address: the client's address.
+        agent: the client's ``User-Agent``.
+        lives: the lifetimes of the session and its tokens.
         limit: live sessions that the account may have, this one included.
     """
 
@@ -63,7 +64,7 @@ class SessionRequest:
 
 
 class TokenGrant(NamedTuple):
-    """What the tokens of a session are made of."""
+    """Data from which the tokens of a session are issued."""
 
     user_id: int
     session_id: int
@@ -74,12 +75,12 @@ class TokenGrant(NamedTuple):
 
 
 class Resumed(NamedTuple):
-    """What a session that goes on is.
+    """State of a session that was resumed.
 
     Attributes:
-        role: what its account may do.
-        expires_at: when it ends.
-        is_due: whether ``last_used_at`` is to be written (``touch``).
+        role: the account's current role.
+        expires_at: when the session expires.
+        is_due: whether ``last_used_at`` is due to be written (``touch``).
     """
 
     role: Role
@@ -88,7 +89,7 @@ class Resumed(NamedTuple):
 
 
 class _State(NamedTuple):
-    """A live session, its account and one of its tokens, as of one instant."""
+    """Live session, its account and one of its tokens, as of one instant."""
 
     user_id: int
     refresh_hash: str
@@ -105,7 +106,7 @@ class _State(NamedTuple):
 async def begin(
     session: AsyncSession, *, user_id: int, role: Role, opening: SessionRequest
 ) -> TokenGrant:
-    """Begin a session; where an account has too many, the least recently used ones end."""
+    """Begin a session; beyond the account's limit, its least recently used sessions end."""
     mine = {"user_id": user_id}
     live, issued_at = (await session.execute(queries.LIVE_SESSION_COUNT, mine)).one()
     if live >= opening.limit:
@@ -122,7 +123,7 @@ async def begin(
         "address": opening.address[:MAX_ADDRESS],
         "agent": opening.agent[:MAX_AGENT],
     }
-    # Not as an entity: half of what a log-in costs here would be the unit of work.
+    # Not as an entity: the ORM's unit of work would be half of a log-in's cost here.
     connection = await session.connection()
     result = await connection.execute(insert(LoginSession), row)
     assert isinstance(result, CursorResult)  # noqa: S101 (what an INSERT returns; tells mypy)
@@ -132,10 +133,10 @@ async def begin(
 
 
 async def resume(connection: AsyncConnection | AsyncSession, *, bearer: Bearer) -> Resumed:
-    """Let the holder of a refresh token go on.
+    """Resume the session of a refresh token.
 
     Raises:
-        SessionEnded, AccountUnavailable, TokenReused: it may not go on.
+        SessionEnded, AccountUnavailable, TokenReused: the token is no longer usable.
     """
     state = await _look(connection, bearer)
     is_due = state.now - state.last_used_at > LAST_USED_PRECISION
@@ -143,7 +144,7 @@ async def resume(connection: AsyncConnection | AsyncSession, *, bearer: Bearer) 
 
 
 async def touch(session: AsyncSession, *, session_id: int) -> None:
-    """Note that a session is in use."""
+    """Set a session's ``last_used_at`` to now."""
     mine = LoginSession.id == session_id
     await affected_rows(
         session, update(LoginSession).where(mine).values(last_used_at=database_now())
@@ -153,24 +154,23 @@ async def touch(session: AsyncSession, *, session_id: int) -> None:
 async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetimes) -> TokenGrant:
     """Supersede a refresh token by its successor.
 
-    Of any number of requests with the same token, at the same time or within ``GRACE``, all get
-    the same successor.
+    All requests with the same token, concurrent or within ``GRACE``, get the same successor.
 
     Args:
         session: the transaction.
-        bearer: who holds the token.
-        lives: for how long it is granted.
+        bearer: the bearer of the token to rotate.
+        lives: the lifetimes of the successor and its session.
 
     Raises:
-        SessionEnded, AccountUnavailable: there is nothing to go on with.
-        TokenReused: it was superseded longer ago: end the session, in a transaction that this
-            refusal does not roll back.
+        SessionEnded, AccountUnavailable: the session has ended, or its account is unusable.
+        TokenReused: the token was superseded longer than ``GRACE`` ago; the caller must end the
+            session, in a transaction that this refusal does not roll back.
     """
     presented, successor = hash_of(bearer.token_id), successor_id(bearer.token_id)
     state = await _look(session, bearer)
     while state.superseded_at is None:
         expires_at = lives.expiry(issued_at=state.now, created_at=state.created_at)
-        # One statement decides: the others find another hash, once this one has committed.
+        # Compare-and-swap: concurrent rotations find another hash once this one has committed.
         rotation = (
             update(LoginSession)
             .where(LoginSession.id == bearer.session_id, LoginSession.refresh_hash == presented)
@@ -183,7 +183,7 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
             await session.execute(insert(SupersededToken).values(row))
         else:
             state = await _look(session, bearer)
-    # Whoever it was, the times are those of the one rotation there is.
+    # Whichever request rotated the token, the times are those of this single rotation.
     issued_at = state.superseded_at
     return TokenGrant(
         user_id=bearer.user_id,
@@ -196,10 +196,10 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
 
 
 async def _look(connection: AsyncConnection | AsyncSession, bearer: Bearer) -> _State:
-    """The session of a refresh token that may go on; ``superseded_at`` is null for a current one.
+    """Return the state of a usable refresh token; ``superseded_at`` is None for a current one.
 
     Raises:
-        SessionEnded, AccountUnavailable, TokenReused: it may not.
+        SessionEnded, AccountUnavailable, TokenReused: the token is no longer usable.
     """
     token_hash = hash_of(bearer.token_id)
     values = {"session_id": bearer.session_id, "token_hash": token_hash}
@@ -220,11 +220,11 @@ async def end(session: AsyncSession, *, session_id: int, user_id: int | None = N
 
     Args:
         session: the transaction.
-        session_id: which one.
-        user_id: whose it must be.
+        session_id: the session to end.
+        user_id: the account that it must belong to; None for any.
 
     Raises:
-        NotFound: that account has no such session, or not any more.
+        NotFound: the given account has no such live session.
     """
     ending = _ending().where(LoginSession.id == session_id)
     if user_id is not None:
@@ -237,7 +237,7 @@ async def end_all(session: AsyncSession, *, user_id: int, but: int | None = None
     """End the sessions of an account, all or all but one.
 
     Returns:
-        the ids of those that were live.
+        the ids of the ended sessions.
     """
     live = select(LoginSession.id).where(
         LoginSession.user_id == user_id, LoginSession.revoked_at.is_(None)
@@ -251,13 +251,13 @@ async def end_everyone(session: AsyncSession) -> int:
     """End every session of every account.
 
     Returns:
-        how many were live.
+        the number of ended sessions.
     """
     return await affected_rows(session, _ending())
 
 
 async def forget_origins(session: AsyncSession, *, user_id: int) -> None:
-    """Forget where an account's sessions came from; what is left of them are numbers and times."""
+    """Erase where an account's sessions came from; only numbers and times remain."""
     mine = LoginSession.user_id == user_id
     await affected_rows(session, update(LoginSession).where(mine).values(address="", agent=""))
 
@@ -273,21 +273,21 @@ def _ending() -> Update:
 
 
 async def list_live(connection: AsyncConnection, *, user_id: int) -> list[dict[str, Any]]:
-    """An account's live sessions, the last used one first."""
+    """Return an account's live sessions, most recently used first."""
     rows = await connection.execute(queries.LIVE_SESSION_LIST, {"user_id": user_id})
     return [dict(row._mapping) for row in rows]
 
 
 async def sweep(session: AsyncSession, *, kept_ended: timedelta, limit: int) -> int:
-    """Delete sessions and superseded tokens that nobody can use any more.
+    """Delete sessions and superseded tokens that are no longer usable.
 
     Args:
         session: the transaction.
-        kept_ended: how long those that have ended stay, because processes still ask for them.
-        limit: rows of each kind at most, so that no lock is held for long.
+        kept_ended: how long ended sessions stay, because processes still poll for them.
+        limit: maximum rows of each kind, so that no lock is held for long.
 
     Returns:
-        how many rows are gone.
+        the number of deleted rows.
     """
     now: datetime = (await session.execute(select(database_now()))).scalar_one()
     gone = 0
@@ -303,5 +303,5 @@ async def sweep(session: AsyncSession, *, kept_ended: timedelta, limit: int) -> 
 
 
 def hash_of(token_id: str) -> str:
-    """What the database keeps of a token's id; it is random, so that a plain hash hides it."""
+    """Return the hash stored for a token's id; the id is random, so that a plain hash hides it."""
     return sha256(token_id.encode()).hexdigest()

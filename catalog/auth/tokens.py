@@ -1,8 +1,8 @@
-"""Access and refresh tokens: JWT (RFC 7519) after the advice of RFC 8725 and RFC 9068.
+"""Access and refresh tokens: JWT (RFC 7519), following RFC 8725 and RFC 9068.
 
-quart-jwt-extended issues them and holds the identity of the caller. Its decoder takes tokens
-without expiry or type for access tokens and answers most others with 422, so here is the one
-decoder of the service, and ``guards.py`` its one user.
+quart-jwt-extended issues them and holds the caller's identity. Its decoder accepts tokens without
+expiry or type as access tokens and answers most others with 422, so this module has the service's
+only decoder, and ``guards.py`` is its only user.
 """
 
 import time
@@ -28,41 +28,41 @@ from catalog.settings import Settings
 ISSUER = "catalog"
 AUDIENCE = "catalog"
 LEEWAY = timedelta(seconds=30)
-"""How far the clocks of two instances may be apart."""
+"""Tolerated clock skew between two instances."""
 
 MAX_TOKEN_LENGTH = 4096
-"""Characters; ours have some 400."""
+"""Characters; this service's tokens have about 400."""
 
 MAX_KNOWN_TOKENS = 4096
-"""Tokens that a process does not verify again: a client sends the same one for minutes, and to
-verify it takes 55 µs."""
+"""Verified tokens that a process caches: a client sends the same one for minutes, and verifying it
+takes 55 µs."""
 
 _REQUIRED = ["exp", "iat", "nbf", "sub", "sid", "jti", "type", "iss", "aud"]
 
 
 class Kind(StrEnum):
-    """What a token is for; its ``type`` claim."""
+    """Kind of a token; its ``type`` claim."""
 
     ACCESS = "access"
     REFRESH = "refresh"
 
     @property
     def header_type(self) -> str:
-        """Its ``typ`` header, so that no other JWT of the same key passes (RFC 8725, 3.11)."""
+        """The ``typ`` header, so that no other JWT of the same key passes (RFC 8725, 3.11)."""
         return {"access": "at+jwt", "refresh": "rt+jwt"}[self.value]
 
 
 class Bearer(NamedTuple):
-    """Who holds a token and what it is, as far as the token itself says.
+    """Bearer and properties of a token, according to the token itself.
 
     Attributes:
         user_id: the account (claim ``sub``).
-        session_id: the log-in that it came from (claim ``sid``).
-        kind: what it is for.
+        session_id: the log-in that the token descends from (claim ``sid``).
+        kind: access or refresh token.
         token_id: the token's own id (claim ``jti``).
-        role: what the account could do when the token was issued; access tokens only.
-        claims: all that the token says.
-        header: what stands before that, such as the key's id.
+        role: the account's role when the token was issued; access tokens only.
+        claims: all claims of the token.
+        header: the token's header, with the key's id.
     """
 
     user_id: int
@@ -75,19 +75,19 @@ class Bearer(NamedTuple):
 
 
 class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
-    """The library's manager, issuing tokens with every claim that the decoder asks for.
+    """JWT manager of the library that issues tokens with every claim the decoder requires.
 
     Args:
         app: the app whose ``create_access_token`` this serves.
-        keys: what they are signed and verified with.
-        settings: how long access tokens live.
+        keys: the keys that sign and verify the tokens.
+        settings: the settings with the lifetime of access tokens.
     """
 
     def __init__(self, app: Quart, keys: KeyRing, settings: Settings) -> None:
         self._keys = keys
         self._access_life = settings.access_token_ttl
         self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True})
-        # What was verified here before, by the token's hash.
+        # Cache of verified tokens, by the token's hash.
         self._known: OrderedDict[bytes, Bearer] = OrderedDict()
         app.config["JWT_IDENTITY_CLAIM"] = "sub"
         super().__init__(app)
@@ -95,13 +95,13 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
     def _create_access_token(
         self, identity: int, _fresh: Any, _life: Any, user_claims: dict[str, Any], **_: Any
     ) -> str:
-        """What ``create_access_token`` calls."""
+        """Issue an access token for ``create_access_token``."""
         return self._issue(identity, Kind.ACCESS, user_claims)
 
     def _create_refresh_token(
         self, identity: int, _life: Any, user_claims: dict[str, Any], **_: Any
     ) -> str:
-        """What ``create_refresh_token`` calls."""
+        """Issue a refresh token for ``create_refresh_token``."""
         return self._issue(identity, Kind.REFRESH, user_claims)
 
     def _issue(self, user_id: int, kind: Kind, own_claims: dict[str, Any]) -> str:
@@ -123,23 +123,23 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
         return self._jwt.encode(claims, key.signer, key.algorithm, headers=headers)
 
     def decode(self, token: str, *kinds: Kind) -> Bearer:
-        """Read a token and believe nothing about it that is not signed and required.
+        """Verify and decode a token, trusting only what is signed and required.
 
         Args:
-            token: what the client sent.
-            kinds: those that are welcome.
+            token: the token as the client sent it.
+            kinds: the accepted kinds.
 
         Raises:
-            TokenExpired: it was good once.
-            WrongTokenKind: it is a good token of the other kind.
-            TokenInvalid: anything else; why is not told.
+            TokenExpired: the token has expired.
+            WrongTokenKind: the token is valid and of the other kind.
+            TokenInvalid: any other fault; the reason is not disclosed.
         """
         if len(token) > MAX_TOKEN_LENGTH:
             raise TokenInvalid
-        # Not the token itself: who gets to see the memory is not to get tokens as well.
+        # Not the token itself: read access to the memory must not yield tokens.
         digest = sha256(token.encode()).digest()
         bearer = self._known.get(digest)
-        # Of what the decoder looks at, only this changes with time; as it does, in whole seconds.
+        # The decoder's one check whose result changes with time; in whole seconds, as it compares.
         if bearer is None or int(bearer.claims["exp"]) <= time.time() - LEEWAY.total_seconds():
             bearer = self._verified(token)
             self._known[digest] = bearer
@@ -168,20 +168,20 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
         except jwt.ExpiredSignatureError:
             raise TokenExpired from None
         except (jwt.PyJWTError, ValueError, RecursionError):
-            # Not all of what a hostile token can cause is wrapped by the library.
+            # The library does not wrap every exception that a hostile token can cause.
             raise TokenInvalid from None
         bearer = _bearer_of(decoded["payload"], decoded["header"])
-        # Whoever gets hold of the private key makes access tokens and nothing that outlives them.
+        # A stolen private key must yield access tokens only, nothing that outlives them.
         if bearer.kind is Kind.REFRESH and not key.is_secret:
             raise TokenInvalid
         return bearer
 
 
 def _is_canonical(token: str) -> bool:
-    """Tell whether a token is spelled as its parts encode: one token has one spelling.
+    """Return whether a token is in canonical form, so that one token has one spelling.
 
     base64url carries no padding, line breaks or other characters (RFC 7515, section 2) and its
-    unused bits are zero (RFC 4648, section 3.5). The library's decoder skips and ignores them all.
+    unused bits are zero (RFC 4648, section 3.5). The library's decoder ignores all of these.
     """
     parts = token.split(".")
     if len(parts) != 3:
@@ -197,13 +197,13 @@ def _is_canonical(token: str) -> bool:
 
 
 def _kid_of(token: str) -> str:
-    """The name of the key that a token claims to be signed with.
+    """Return the id of the key that a token claims to be signed with.
 
-    The library would decode the whole token for it, at twenty times the cost. Should the two ever
-    read a header differently, it is still a key of ours that must have signed it.
+    The library would decode the whole token for it, at twenty times the cost. If the two ever
+    parsed a header differently, a key of this service must still have signed the token.
 
     Raises:
-        TokenInvalid: it names none.
+        TokenInvalid: the token names no key.
     """
     encoded = token.partition(".")[0]
     try:
@@ -217,16 +217,16 @@ def _kid_of(token: str) -> str:
 
 
 def _bearer_of(claims: dict[str, Any], header: dict[str, Any]) -> Bearer:
-    """What a signed token says, where that is what this service would have written.
+    """Parse a signed token, provided that this service would have issued it as it is.
 
     Raises:
-        TokenInvalid: it is not.
+        TokenInvalid: it would not.
     """
     try:
         kind = Kind(claims["type"])
         role = Role(claims["role"]) if kind is Kind.ACCESS else None
     except (KeyError, ValueError):
-        # Any JSON may stand there, also what no set could look up.
+        # The claims may be any JSON, unhashable values included.
         raise TokenInvalid from None
     subject, session, token_id = claims["sub"], claims["sid"], claims["jti"]
     if not (_is_id(subject) and _is_id(session) and isinstance(token_id, str)):
@@ -241,11 +241,11 @@ def _is_id(text: object) -> bool:
 
 
 def successor_id(token_id: str) -> str:
-    """The id of the refresh token that a rotation makes of the one with this id.
+    """Return the id of the refresh token that succeeds the one with this id.
 
-    It is derived, so that everybody who may rotate the same token makes the same successor, also
-    while instances do not agree on the current key. That it can be foreseen helps nobody: a token
-    is made by its signature.
+    It is derived, so that every rotation of a token yields the same successor, even while
+    instances do not agree on the current key. A predictable id is harmless: a token needs a
+    signature.
     """
     return sha256(b"catalog successor 1 " + token_id.encode()).hexdigest()[:32]
 
@@ -253,7 +253,7 @@ def successor_id(token_id: str) -> str:
 def issue_access_token(
     user_id: int, *, session_id: int, role: Role, session_expires_at: datetime
 ) -> str:
-    """A new access token, which does not outlive its session; needs the app's context."""
+    """Issue an access token, which does not outlive its session; needs the app's context."""
     claims = {"sid": str(session_id), "role": role.value, "exp": session_expires_at}
     token: str = create_access_token(identity=user_id, user_claims=claims)
     return token
@@ -262,7 +262,7 @@ def issue_access_token(
 def issue_refresh_token(
     user_id: int, *, session_id: int, token_id: str, issued_at: datetime, expires_at: datetime
 ) -> str:
-    """A refresh token; the same arguments make the same token. Needs the app's context."""
+    """Issue a refresh token; the same arguments give the same token. Needs the app's context."""
     claims = {
         "sid": str(session_id),
         "jti": token_id,

@@ -1,7 +1,7 @@
-"""What all commands share: how they begin, and how a failure ends them.
+"""Shared base of all commands: settings, event loop and error reporting.
 
-Output goes to standard output, everything said about it to standard error. A failure is a line
-``title: detail`` for each fault and exit status 1; a command that was called wrongly exits with 2.
+Results go to standard output, messages to standard error. A failure prints a line ``title:
+detail`` for each fault and exits with 1; wrong usage exits with 2.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from catalog.settings import Settings, load_settings
 
 T = TypeVar("T")
 
-# What a command may meet that is no bug of ours; OSError, because the network raises it.
+# Failures that are no bugs of the command; OSError, because the network raises it.
 EXPECTED = (CatalogError, DBAPIError, PoolTimeout, OSError)
 
 
 class Commands(click.Group):
-    """A group whose commands fail with a line for each fault, never with a traceback.
+    """Command group that reports a failure as a line for each fault, never as a traceback.
 
-    A command is imported when it is called: the supervisor, which stays for as long as the
-    service, needs half the memory and time of what the others import.
+    A command is imported when it is called: the supervisor, which runs as long as the service,
+    needs half the memory and time of the other commands' imports.
 
     Args:
-        homes: the module of each command, which has its function's name, in the order of --help.
+        homes: the module of each command, named as its function, in the order of --help.
     """
 
     def __init__(self, *args: Any, homes: Mapping[str, str], **kwargs: Any) -> None:
@@ -40,7 +40,7 @@ class Commands(click.Group):
         self._homes = homes
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        """The commands' names."""
+        """Return the commands' names."""
         return list(self._homes)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (the same)
@@ -53,11 +53,11 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for."""
+        """Run the requested command."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # Whoever read our output has seen enough; the library knows how to end then.
+            # The reader has closed the pipe; click exits properly then.
             raise
         except EXPECTED as error:
             for line in lines_of(error):
@@ -66,13 +66,13 @@ class Commands(click.Group):
 
 
 def lines_of(error: Exception) -> Iterator[str]:
-    """A failure as ``title: detail``, a line for each fault."""
+    """Yield a failure as ``title: detail``, a line for each fault."""
     known = error if isinstance(error, CatalogError) else refusal_for(error)
     if known is None:
         title = "The database refused" if isinstance(error, DBAPIError) else "The system refused"
         yield f"{title}: {_driver_text(error)}"
         return
-    # For operators the driver's words say more than ours, which are meant for strangers.
+    # The driver's text tells operators more than the message meant for anonymous clients.
     cause = error if known is not error else error.__cause__
     if isinstance(known, OperatorError) or not isinstance(cause, Exception):
         details = [fault.message for fault in known.errors] or known.detail.splitlines()
@@ -89,7 +89,7 @@ def _driver_text(error: Exception) -> str:
 
 
 def settings_for_command(**overrides: object) -> Settings:
-    """Read the settings, and send the logs to standard error.
+    """Read the settings and send the logs to standard error.
 
     Raises:
         SettingsInvalid: as ``load_settings``.
@@ -100,12 +100,12 @@ def settings_for_command(**overrides: object) -> Settings:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work in an event loop of its own."""
+    """Run a command's coroutine in a new event loop."""
     return asyncio.run(work)
 
 
 def encodable(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Refuse text that the shell sent in another encoding, and nothing where something belongs."""
+    """Refuse an empty value, and text that the shell passed in an encoding other than UTF-8."""
     if value == "":
         raise click.BadParameter("must not be empty", param=parameter)
     try:

@@ -21,14 +21,14 @@ from catalog.migrations import current_revision
 from catalog.settings import MIN_SECRET_BYTES, Settings, unknown_variables
 
 SPARE_CONNECTIONS = 10
-"""What is left to others on a server: administrators, migrations, backups."""
+"""Connections of a server reserved for others: administrators, migrations, backups."""
 
 QUORUM = 3
-"""Nodes that a cluster needs so that it goes on when one is lost."""
+"""Nodes that a cluster needs to survive the loss of one."""
 
 
 class Finding(NamedTuple):
-    """What a look at one thing told; a fault when something must be mended."""
+    """Result of one check; a fault if something must be fixed."""
 
     subject: str
     message: str
@@ -59,14 +59,14 @@ def _collect() -> list[Finding]:
     try:
         settings = settings_for_command()
     except SettingsInvalid as error:
-        # Without settings there is no telling which database to look at.
+        # Without settings the database is unknown.
         return [Finding("settings", f"{fault}.", True) for fault in error.faults]
     findings = [Finding("settings", f"valid, for {settings.env}."), *_look_at_keys(settings)]
     findings += _look_at_tracing(settings)
     if settings.embedded:
         findings.append(_look_at_folder(settings.data_dir))
         if not Path(str(settings.database_url.database)).is_file():
-            # To connect would make it.
+            # Connecting would create it.
             missing = f"There is no file {settings.database_url.database}; run: catalog migrate."
             return [*findings, Finding("database", missing, True)]
     return findings + run(_look_inside(settings))
@@ -89,7 +89,7 @@ async def _look_inside(settings: Settings) -> list[Finding]:
 def _look_at_keys(settings: Settings) -> list[Finding]:
     try:
         secret = existing_secret(settings)
-        # To make the one that the first start will make would leave something behind.
+        # A throw-away secret: creating the one of the first start would leave a file behind.
         keys = KeyRing(settings, secret or token_hex(MIN_SECRET_BYTES))
     except (SettingsInvalid, StartFailed) as error:
         return [
@@ -122,7 +122,7 @@ def _look_at_tracing(settings: Settings) -> list[Finding]:
 
 
 def _look_at_folder(folder: Path) -> Finding:
-    # The first start makes what is missing of it.
+    # The first start creates missing directories.
     existing = next(
         path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
     )
@@ -166,8 +166,8 @@ async def _describe_server(connection: AsyncConnection, settings: Settings) -> F
 
 async def _count_connections(connection: AsyncConnection, settings: Settings) -> Finding:
     limit = int(str(await connection.scalar(text("SELECT @@max_connections"))))
-    # Each worker reads and writes from pools of their own; health checks and the list of ended
-    # sessions have a connection each beside them.
+    # Each worker has separate pools for reads and writes; health checks and the polling of
+    # revocations have an additional connection each.
     needed = settings.workers * (2 * settings.database_pool_size + 2)
     sums = (
         f"{settings.workers} workers with CATALOG_DATABASE_POOL_SIZE={settings.database_pool_size} "
@@ -183,7 +183,7 @@ async def _count_connections(connection: AsyncConnection, settings: Settings) ->
 
 
 async def _look_at_cluster(connection: AsyncConnection) -> AsyncIterator[Finding]:
-    """What a node of Galera says of its cluster; nothing of any other server."""
+    """Yield findings on the cluster of a Galera node; none for any other server."""
 
     async def show(what: str) -> dict[str, str]:
         rows = await connection.execute(

@@ -51,13 +51,13 @@ def export(file: Path | None, format_name: str | None) -> None:
 
 
 def _replace(file: Path, settings: Settings, form: Format) -> ChangeId:
-    """Write a file beside the one that is meant, and put it in its place at the end."""
+    """Export to a temporary file beside the target, and replace the target at the end."""
     with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as text:
         try:
             change = run(_export(settings, form, text))
             text.flush()
             os.fsync(text.fileno())
-            # As any new file; a temporary one is for its owner alone.
+            # The mode of any new file; a temporary one is private to its owner.
             mask = os.umask(0)
             os.umask(mask)
             os.fchmod(text.fileno(), 0o666 & ~mask)
@@ -93,5 +93,5 @@ async def _write(
     pieces = exporting.export_products(database, form, _OLDEST_FIRST, advance=advance)
     async with aclosing(pieces):
         async for piece in pieces:
-            # Nobody else waits for this event loop.
+            # Blocking is harmless: nothing else runs on this event loop.
             text.write(piece)

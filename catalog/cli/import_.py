@@ -63,7 +63,7 @@ def import_(file: Path, owner: str, format_name: str | None, atomic: bool, dry_r
 
 
 def form_of(file: Path | None, format_name: str | None) -> Format:
-    """The format that is named, or that a file's ending names."""
+    """Return the named format, or that of the file's suffix."""
     name = format_name or (file.suffix.removeprefix(".") if file else "")
     if name not in FORMATS_BY_NAME:
         raise click.UsageError(f"Say the format: --format {' or '.join(FORMATS_BY_NAME)}.")
@@ -71,7 +71,7 @@ def form_of(file: Path | None, format_name: str | None) -> Format:
 
 
 async def _pieces(text: IO[bytes], advance: Callable[[int], None]) -> AsyncIterator[bytes]:
-    # Nobody else waits for this event loop.
+    # Blocking is harmless: nothing else runs on this event loop.
     while piece := text.read(_PIECE_BYTES):
         yield piece
         advance(len(piece))
@@ -109,7 +109,7 @@ async def _import(
 
 
 def _tell(error: CatalogError) -> None:
-    """What an import that failed as a whole says of its lines, and how far it came."""
+    """Print the invalid lines of an import that failed as a whole, and how far it came."""
     faults = error.members.get("errors")
     for fault in faults if isinstance(faults, list) else []:
         place = f" {fault['pointer']}" if "pointer" in fault else ""

@@ -11,7 +11,7 @@ from catalog.cli.base import run, settings_for_command
 from catalog.settings import Settings
 
 EMPTY = "base"
-"""Alembic's word for a database without tables."""
+"""Alembic's name for a database without tables."""
 
 
 @click.command()
@@ -58,12 +58,12 @@ def _dialect(given: str | None) -> migrations.Dialect:
 
 
 async def _migrate(settings: Settings, target: str, history: list[str], *, down: bool) -> str:
-    """Migrate, and return the revision from which it went."""
+    """Migrate and return the previous revision."""
     order = [EMPTY, *history]
 
     async def work(connection: AsyncConnection) -> str:
         before = await migrations.current_revision(connection) or EMPTY
-        # One that this release does not know is newer, which upgrading refuses.
+        # A revision that this release does not know is newer; upgrading refuses it.
         position = order.index(before) if before in order else -1
         if order.index(target) == position:
             return before

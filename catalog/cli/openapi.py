@@ -20,7 +20,7 @@ def openapi(output: BinaryIO) -> None:
 
     Needs neither a database nor a key, and leaves nothing behind.
     """
-    # Nothing is signed, but an app without a key would make one and keep it in a file.
+    # Nothing is signed, but an app without a key would generate one and keep it in a file.
     settings = settings_for_command(jwt_secret_key=token_hex(32), env="development", tracing="off")
     app = create_app(settings)
     output.write(orjson.dumps(document_of(app), option=orjson.OPT_INDENT_2) + b"\n")

@@ -1,4 +1,4 @@
-"""Whether the database's tables are those of this release."""
+"""Check of the database's schema against this release."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -7,17 +7,17 @@ from catalog.migrations import current_revision, head_revision, known_revisions
 
 
 async def require_schema(connection: AsyncConnection) -> None:
-    """Refuse to work on a database whose schema is not this release's.
+    """Refuse a database whose schema is not this release's.
 
     Raises:
-        OperatorError: it is older, newer or missing; says what to do.
+        OperatorError: the schema is older, newer or missing; says what to do.
     """
     if fault := schema_fault(await current_revision(connection)):
         raise OperatorError(f"{fault}.")
 
 
 def schema_fault(revision: str | None) -> str | None:
-    """What is wrong with a database at a revision, if anything is."""
+    """Return what is wrong with a database at a revision, or None."""
     head = head_revision()
     if revision == head:
         return None

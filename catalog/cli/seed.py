@@ -78,7 +78,7 @@ async def _seed(
     random_seed: int,
     advance: Callable[[int], None],
 ) -> int:
-    """Make the rows, a transaction for each chunk of them; returns how many users are new."""
+    """Create the rows, a transaction for each chunk; return the number of new users."""
     password_hash = await _hash(settings, password) if password else None
     database = Database(settings)
     try:
@@ -111,7 +111,7 @@ async def _hash(settings: Settings, password: str) -> str:
             password,
             min_length=settings.password_min_length,
             refuse_guessable=settings.refuse_guessable_passwords,
-            # It is for many accounts, and none in particular.
+            # It is for many accounts, not a particular one.
             username="",
             email="",
         )

@@ -1,1 +1,1 @@
-"""Conventions of the wire that all blueprints share; knows no feature."""
+"""HTTP conventions that all blueprints share; independent of every feature."""

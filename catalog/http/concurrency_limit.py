@@ -1,4 +1,4 @@
-"""Bounded work in progress: beyond it a request is refused at once, and does not wait."""
+"""Load shedding: beyond a bound on concurrent requests, further ones are refused at once."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,7 +21,7 @@ _READS = {"GET", "HEAD", "OPTIONS"}
 
 @dataclass(slots=True)
 class _Capacity:
-    """For requests of one kind."""
+    """Capacity for requests of one kind."""
 
     kind: Literal["reads", "writes"]
     most: int
@@ -29,17 +29,17 @@ class _Capacity:
 
 
 class Admission:
-    """ASGI middleware: answers 503 with ``Retry-After`` while too much is in progress already.
+    """ASGI middleware: answers 503 with ``Retry-After`` while too many requests are in progress.
 
-    A request is in progress from when it has arrived as a whole until its answer begins, so what is
-    streamed does not count; it has bounds of its own. Reads and writes have places of their own,
-    so that neither can take those of the other.
+    A request is in progress from its complete arrival until its response begins. Streaming a
+    response does not count; it has bounds of its own. Reads and writes have separate bounds, so
+    that neither can starve the other.
 
     Args:
-        app: what answers.
-        max_reads: in progress in this process.
-        max_writes: the same.
-        exempt: beginnings of paths that are always answered: health, and what waits on purpose.
+        app: the wrapped application.
+        max_reads: bound on reads in progress in this process.
+        max_writes: bound on writes in progress in this process.
+        exempt: path prefixes that are never refused: health checks, and long polls.
     """
 
     def __init__(

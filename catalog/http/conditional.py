@@ -1,4 +1,4 @@
-"""Requests that are to be done only if, or only once: entity tags (RFC 9110, section 13), keys."""
+"""Conditional requests by entity tag (RFC 9110, section 13), and idempotency keys."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,28 @@ from catalog.http.rendering import json_response
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _SEPARATORS = re.compile(r"[ \t,]*+")
-# Behind a tag there is the end, or a comma before the next one.
+# A tag is followed by the end of the header, or by a comma before the next tag.
 _LISTED_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*+")[ \t]*+(?:\Z|,[ \t,]*+)')
 
 
 def etag_of(body: bytes, *, version: int | None = None) -> str:
-    """A strong entity tag of a representation (RFC 9110, section 8.8.3).
+    """Return a strong entity tag of a representation (RFC 9110, section 8.8.3).
 
-    A hash of the bytes, so that a release that renders the same state differently does not pass
-    it off as the same; behind the version of what has one, for people to see.
+    It is a hash of the bytes, so that a release that renders the same state differently yields a
+    different tag. A version, if any, stands before the hash, for people to read.
     """
     digest = blake2b(body, digest_size=8).hexdigest()
     return f'"{digest}"' if version is None else f'"{version}-{digest}"'
 
 
 class Tags:
-    """The entity tags that a client names: a list of them, or any.
+    """Entity tags of ``If-Match`` or ``If-None-Match``: a list of tags, or ``*`` for any.
 
     Args:
         text: the value of the header.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
 
     def __init__(self, text: str) -> None:
@@ -40,19 +40,20 @@ class Tags:
         self._tags = frozenset() if self._any else _opaque_tags(text)
 
     def __contains__(self, tag: str) -> bool:
-        """Whether a tag is one of them, however weak the client takes it for.
+        """Return whether a tag matches, by weak comparison.
 
         Proxies that compress mark tags as weak. So the mark is ignored even for ``If-Match``, for
-        which section 13.1.1 asks for strong tags: nothing else could be changed through them.
+        which section 13.1.1 requires strong comparison: otherwise no conditional change would
+        succeed through such a proxy.
         """
         return self._any or tag in self._tags
 
 
 def _opaque_tags(text: str) -> frozenset[str]:
-    # A comma may stand inside of a tag, so the header is not just split; nor is its rest copied
-    # for each tag.
+    # A tag may contain a comma, so the header cannot be split at commas. Matching at an offset
+    # does not copy the rest of the header for each tag.
     tags = []
-    at = _SEPARATORS.match(text).end()  # type: ignore[union-attr]  # It may match nothing.
+    at = _SEPARATORS.match(text).end()  # type: ignore[union-attr]  # It matches the empty string too.
     while at < len(text):
         match = _LISTED_TAG.match(text, at)
         if match is None:
@@ -65,10 +66,10 @@ def _opaque_tags(text: str) -> frozenset[str]:
 
 
 def if_match() -> Tags | None:
-    """What the caller expects to change (RFC 9110, section 13.1.1); None for anything.
+    """Return the tags of ``If-Match`` (RFC 9110, section 13.1.1); None without the header.
 
     Raises:
-        InvalidRequest: the header cannot be read, and to ignore it could lose an update.
+        InvalidRequest: the header is malformed; ignoring it could lose an update.
     """
     values = request.headers.getlist("If-Match")
     if not values:
@@ -80,16 +81,20 @@ def if_match() -> Tags | None:
 
 
 def idempotency_key() -> str | None:
-    """The text under which the caller would send this request again; None if there is none.
+    """Return the request's ``Idempotency-Key``; None if there is none.
 
     Raises:
-        InvalidRequest: it is not 1 to 255 printable ASCII characters.
+        InvalidRequest: the key is not 1 to 255 printable ASCII characters.
     """
     return key_among(request.headers.getlist("Idempotency-Key"))
 
 
 def key_among(values: Sequence[str]) -> str | None:
-    """The same, of a request's ``Idempotency-Key`` fields."""
+    """Return the key among a request's ``Idempotency-Key`` fields; None if there is none.
+
+    Raises:
+        InvalidRequest: several fields, or a key that is not 1 to 255 printable ASCII characters.
+    """
     if not values:
         return None
     if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
@@ -99,21 +104,21 @@ def key_among(values: Sequence[str]) -> str | None:
 
 
 def is_known(etag: str, if_none_match: Sequence[str]) -> bool:
-    """Whether the client has it already (RFC 9110, section 13.1.2).
+    """Return whether the client has the representation already (RFC 9110, section 13.1.2).
 
     Args:
-        etag: of what it would get.
-        if_none_match: the values of its ``If-None-Match`` fields.
+        etag: the tag of the current representation.
+        if_none_match: the values of the request's ``If-None-Match`` fields.
     """
     try:
         return bool(if_none_match) and etag in Tags(",".join(if_none_match))
     except ValueError:
-        # Nothing is lost by sending it once more.
+        # A malformed header is harmless here: the representation is sent again.
         return False
 
 
 def cacheable_response(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Response:
-    """The answer to a GET, or 304 for who has it already (RFC 9110, section 15.4.5)."""
+    """Return the response to a GET, or 304 if the client has it (RFC 9110, section 15.4.5)."""
     headers = {**headers, "ETag": etag}
     if is_known(etag, request.headers.getlist("If-None-Match")):
         return Response(b"", status=304, headers=headers)

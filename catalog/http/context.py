@@ -1,4 +1,4 @@
-"""What the running app holds, typed, for whoever handles a request."""
+"""Typed access to the state of the running app, for request handlers."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,14 +17,15 @@ _EXTENSION = "catalog"
 
 @dataclass(slots=True)
 class AppState:
-    """One app and what it runs on.
+    """State and dependencies of one app.
 
     Attributes:
-        schema_revisions: every revision of the schema that this release knows, and its newest.
+        known_revisions: every revision of the schema that this release knows.
+        head_revision: the newest of them.
+        buffers: unsent bytes of responses.
         draining: whether the process is about to stop and wants no new clients.
-        buffers: answers that wait for their clients.
-        gauges: what tells the metrics how things are now.
-        exposing: held by who writes the metrics out.
+        gauges: functions that update gauges before the metrics are exposed.
+        exposing: lock held while the metrics are exposed.
     """
 
     settings: Settings
@@ -40,37 +41,37 @@ class AppState:
 
 
 def attach(app: Quart, running: AppState) -> None:
-    """Attach what an app runs on; once, when it is made."""
+    """Attach the state to an app; once, when the app is created."""
     app.extensions[_EXTENSION] = running
 
 
 def running(app: Quart | None = None) -> AppState:
-    """What an app runs on: the given one, or the one handling this request."""
+    """Return the state of an app, by default of the one that handles this request."""
     held: AppState = (app or current_app).extensions[_EXTENSION]
     return held
 
 
 def database() -> Database:
-    """The database of the app handling this request."""
+    """Return the database of the app that handles this request."""
     return running().database
 
 
 def settings() -> Settings:
-    """The settings of the app handling this request."""
+    """Return the settings of the app that handles this request."""
     return running().settings
 
 
 def cursors() -> Cursors:
-    """The maker and reader of this service's cursors."""
+    """Return the issuer and verifier of this service's cursors."""
     return running().cursors
 
 
 def request_id() -> str:
-    """The id under which this request is answered and logged."""
+    """Return the request id, as in the response and the log."""
     return str(request.scope.get("catalog.request_id", ""))
 
 
 def client_address() -> str:
-    """The address that this request comes from; empty when it came through a unix socket."""
+    """Return the client's address; empty when the request came through a unix socket."""
     client = request.scope.get("client")
     return str(client[0]) if client else ""

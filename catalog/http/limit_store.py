@@ -1,8 +1,8 @@
-"""Where requests are counted: in this process, or in a Redis that all instances share.
+"""Stores of the rate limiter: this process's memory, or a Redis that all instances share.
 
 The algorithm is the sliding window counter of ``limits``: two numbers for each client. Its moving
-window is exact where this one interpolates, and pays with a list of the times of all requests,
-6,000 of them for a busy client.
+window is exact, whereas the counter interpolates, but it stores the times of all requests, 6,000
+of them for a busy client.
 """
 
 import asyncio
@@ -29,28 +29,28 @@ from catalog.settings import Rate
 T = TypeVar("T")
 
 MAX_COUNTERS = 100_000
-"""Counters that a process keeps, two for each client and policy: some 40 MB when all are taken."""
+"""Counters in a process, two for each client and policy: some 40 MB at the maximum."""
 
 PATIENCE_SECONDS = 0.05
-"""How long a request waits for the shared store."""
+"""Time-out of a request's call to the shared store."""
 
 CONNECT_SECONDS = 1.0
-"""How long a probe may take, for which no request waits."""
+"""Time-out of connecting and probing; no request waits for it."""
 
 PROBE_INTERVAL_SECONDS = 2.0
-"""How often a store that is away is looked for."""
+"""Interval between probes of an unavailable store."""
 
 _log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What a limit says to one request.
+    """The limiter's decision on one request.
 
     Attributes:
-        admitted: whether the request is within the limit; one that is not has not been counted.
+        admitted: whether the request is within the limit; one beyond it is not counted.
         remaining: requests that would be admitted now.
-        reset_seconds: until there are more of them, whole and at least 1.
+        reset_seconds: seconds until ``remaining`` grows, whole and at least 1.
     """
 
     admitted: bool
@@ -68,11 +68,11 @@ class Count:
         current: int,
         current_ttl: float,
     ) -> "Count":
-        """Read the two windows as ``limits`` keeps them; both outlive theirs by one length."""
+        """Evaluate the two windows of ``limits``, whose counters expire one length after them."""
         weighted = previous * previous_ttl / rate.seconds
         waits = []
         if weighted >= 1:
-            # As the window slides on, the weight of the previous one falls request by request.
+            # As the window slides, the weight of the previous one falls request by request.
             waits.append(previous_ttl % (rate.seconds / previous))
         if current:
             waits.append(current_ttl - rate.seconds)
@@ -84,34 +84,34 @@ class Count:
 
 
 class StoreAway(Exception):
-    """The shared store cannot be reached, refuses us, or takes too long."""
+    """The shared store is unreachable, rejects the connection, or times out."""
 
 
 class LimitStore(Protocol):
-    """Counts requests."""
+    """A counter of requests for rate limits."""
 
     async def open(self) -> None:
-        """Get ready, before the first request."""
+        """Prepare the store, before the first request."""
 
     async def hit(self, rate: Rate, key: str) -> Count:
         """Count a request, unless it is beyond the limit."""
 
     async def close(self) -> None:
-        """Let go of every connection and task."""
+        """Close every connection and end every task."""
 
 
 class LocalStore:
-    """Counts in this process's memory, of which it takes a bounded amount.
+    """Store in this process's memory, bounded in size.
 
-    Beyond ``max_counters`` the one that has not been counted up for longest is forgotten. Who has
-    so many addresses may have as many times the limit anyway, and gains nothing by it.
+    Beyond ``max_counters`` the least recently incremented counter is evicted. A client with that
+    many addresses has as many times the limit anyway, and gains nothing by eviction.
     """
 
     def __init__(self, max_counters: int = MAX_COUNTERS) -> None:
         self._storage = _BoundedMemory(max_counters)
 
     def __len__(self) -> int:
-        """How many counters are kept."""
+        """Return the number of counters."""
         return len(self._storage.counters)
 
     async def open(self) -> None:
@@ -119,7 +119,7 @@ class LocalStore:
 
     async def hit(self, rate: Rate, key: str) -> Count:
         """Count a request, unless it is beyond the limit."""
-        # Nothing in here waits, so no other request comes in between.
+        # Nothing in here suspends, so no other request can interleave.
         admitted = await self._storage.acquire_sliding_window_entry(
             key, rate.requests, rate.seconds
         )
@@ -139,24 +139,24 @@ class LocalStore:
 
 
 class _BoundedMemory(MemoryStorage):
-    """The library's algorithm on counters of our own.
+    """The library's algorithm on bounded storage.
 
-    Its own are never too many, and it walks all of them at every hit: 14 ms at 100,000.
+    The library's own storage is unbounded, and scans all counters on every hit: 14 ms at 100,000.
     """
 
     def __init__(self, max_counters: int) -> None:
         super().__init__()
         self._max_counters = max_counters
-        # By key, in the order of their last increase: how many, and until when.
+        # By key, least recently incremented first: count and expiry.
         self.counters: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     async def get(self, key: str) -> int:
-        """As the parent."""
+        """Return a counter's value; 0 once it has expired."""
         count, expires = self.counters.get(key, (0, 0.0))
         return count if time.time() < expires else 0
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """As the parent."""
+        """Increment a counter, from 0 once it has expired, and return its value."""
         now = time.time()
         count, expires = self.counters.pop(key, (0, 0.0))
         if now >= expires:
@@ -167,11 +167,11 @@ class _BoundedMemory(MemoryStorage):
         return count + amount
 
     async def decr(self, key: str, amount: int = 1) -> int:
-        """As the parent."""
+        """Decrement a counter and return its value."""
         return await self.incr(key, 0, -amount)
 
 
-# The library's two scripts as one, for one trip instead of two: count, then tell how it stands.
+# The library's two scripts as one, for one round trip instead of two: count, then read the windows.
 _SCRIPT = b"""
 local function acquire(KEYS, ARGV)
 %b
@@ -184,30 +184,30 @@ local counts = window(KEYS, {ARGV[2]})
 return {acquired and 1 or 0, counts[1], counts[2], counts[3], counts[4]}
 """ % (RedisBridge.SCRIPT_ACQUIRE_SLIDING_WINDOW, RedisBridge.SCRIPT_SLIDING_WINDOW)
 
-# Not for secrecy: Redis calls scripts by this.
+# Not for security: Redis names scripts by their SHA-1.
 _SCRIPT_NAME = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
 _KEY_PREFIX = "catalog-limits"
-# Always admitted, so that it writes: a store that only answers questions is of no use.
+# Always admitted, so that the probe writes: a read-only store is of no use.
 _PROBE = (Rate(1_000_000, 1), "probe")
 
 _FAILURES = (RedisError, OSError, TimeoutError)
 
 _Hit = tuple[Rate, str, asyncio.Future[Count]]
 
-# Turns of the event loop that an answer gets which may have arrived while the loop was busy.
+# Extra turns of the event loop for a reply that may have arrived while the loop was busy.
 _GRACE_TURNS = 5
 
 
 class RedisStore:
-    """Counts in a Redis or Valkey, over one connection.
+    """Store in Redis or Valkey, over one connection.
 
-    Requests that wait together share one trip there and back. The connection is never used by a
-    request itself, so that clients who hang up do not cost it.
+    Concurrent requests share one round trip. A task of its own uses the connection, so that a
+    request that is cancelled by a disconnect does not cost it.
 
     Args:
         url: ``redis://`` or ``rediss://``, with credentials.
-        patience: seconds that a trip may take.
+        patience: time-out of a round trip in seconds.
     """
 
     def __init__(self, url: str, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -218,10 +218,10 @@ class RedisStore:
         self._sender: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect, and do what requests do, with more patience for the first part.
+        """Connect, with the longer time-out, and count a probe within the time-out of requests.
 
         Raises:
-            StoreAway: it did not work, or requests would have to wait for too long.
+            StoreAway: either failed or timed out.
         """
         try:
             await _within(CONNECT_SECONDS, self._connected().ping())
@@ -234,18 +234,18 @@ class RedisStore:
         """Count a request, unless it is beyond the limit.
 
         Raises:
-            StoreAway: whether it was counted is not known.
+            StoreAway: the store failed; the request may have been counted or not.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Count] = loop.create_future()
         self._waiting.append((rate, key, future))
         if self._sender is None:
-            # It serves many requests, so it has the context of none.
+            # Runs in an empty context: the work is shared by many requests.
             self._sender = loop.create_task(self._send(), context=Context())
         return await future
 
     async def _send(self) -> None:
-        """Send what is waiting, until nothing is."""
+        """Send the queued hits in batches until the queue is empty."""
         batch: list[_Hit] = []
         reason = "closed"
         try:
@@ -260,24 +260,24 @@ class RedisStore:
             self._refuse(batch, reason)
             await self._disconnect()
         finally:
-            # Nobody is left waiting, whatever it was that ended this.
+            # No waiter is left behind, whatever ended the task.
             self._sender = None
             self._refuse(batch, reason)
 
     def _refuse(self, batch: list[_Hit], reason: str) -> None:
-        # Those who came later need not wait for as long to find out the same.
+        # Hits queued since would time out as well; they fail at once.
         waiting, self._waiting = self._waiting, []
         for _, _, future in batch + waiting:
             if not future.done():
                 future.set_exception(StoreAway(reason))
-                future.exception()  # Seen, should nobody be waiting any more.
+                future.exception()  # Marked as retrieved, in case the waiter is gone.
 
     async def _count(self, hits: Sequence[tuple[Rate, str]]) -> list[Count]:
         client = self._connected()
         try:
             replies = await self._run(client, hits)
         except NoScriptError:
-            # Redis was restarted. Where the script is missing nothing has been counted.
+            # Redis was restarted. Without the script nothing has been counted, so a retry is safe.
             await client.script_load(_SCRIPT)
             replies = await self._run(client, hits)
         return [_count_of(rate, reply) for (rate, _), reply in zip(hits, replies, strict=True)]
@@ -292,7 +292,7 @@ class RedisStore:
 
     def _connected(self) -> Redis:
         if self._client is None:
-            # The plain protocol, without the notices that the newer one adds to a connection.
+            # RESP2, because RESP3 adds push messages to the connection.
             self._client = Redis.from_url(
                 self._url,
                 protocol=2,
@@ -302,7 +302,7 @@ class RedisStore:
         return self._client
 
     async def _disconnect(self) -> None:
-        """Give up the connection, which may still bring the answer to an older question."""
+        """Close the connection, which may still deliver the reply to an earlier request."""
         client, self._client = self._client, None
         if client is not None:
             try:
@@ -311,7 +311,7 @@ class RedisStore:
                 _log.debug("rate_limit_store_not_closed", reason=_reason(error))
 
     async def close(self) -> None:
-        """Disconnect; who is waiting is told that the store is away."""
+        """Disconnect; pending hits fail with ``StoreAway``."""
         if self._sender is not None:
             self._sender.cancel()
             await asyncio.wait({self._sender})
@@ -319,7 +319,7 @@ class RedisStore:
 
 
 def _count_of(rate: Rate, reply: Sequence[Any]) -> Count:
-    # Milliseconds, and negative for a counter that is not there.
+    # Times to live are in milliseconds, and negative for an absent counter.
     admitted, previous, previous_ms, current, current_ms = reply
     return Count.of(
         rate,
@@ -332,11 +332,11 @@ def _count_of(rate: Rate, reply: Sequence[Any]) -> Count:
 
 
 async def _within(seconds: float, work: Awaitable[T]) -> T:
-    """The result of work that may take so long.
+    """Return the result of work, with a time-out that a busy event loop does not trigger.
 
     Raises:
-        TimeoutError: it took longer, and not for want of a turn on a busy event loop: then it is
-            this process that is slow.
+        TimeoutError: the work took longer, even after a few extra turns of the event loop, in which
+            a busy process receives a reply that has arrived in time.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -359,10 +359,10 @@ def _reason(error: BaseException) -> str:
 
 
 class SteadyStore:
-    """Counts in the shared store while that answers, and in this process while it does not.
+    """Circuit breaker: uses the shared store, and falls back to the local one while it fails.
 
-    A circuit breaker: the first failure opens it, and from then on no request waits for the store.
-    A task looks for it now and again, and closes the breaker when it is back. Counts are not
+    The first failure opens the breaker, and from then on no request waits for the shared store. A
+    task probes it at intervals, and closes the breaker when it has recovered. Counts are not
     carried over, either way.
     """
 
@@ -379,7 +379,7 @@ class SteadyStore:
         self._search: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Connect; a store that is away does not keep the service from starting."""
+        """Connect; an unavailable store does not keep the service from starting."""
         try:
             await self._shared.open()
         except StoreAway as error:
@@ -421,7 +421,7 @@ class SteadyStore:
 
 
 def create_store(url: SecretStr | None) -> LimitStore:
-    """The store of all instances at a URL; without one, this process's own."""
+    """Return the shared store at a URL; without one, a store in this process's memory."""
     if url is None:
         return LocalStore()
     return SteadyStore(RedisStore(url.get_secret_value()), LocalStore())

@@ -1,7 +1,7 @@
-"""How often a client address may ask: one decorator states it, and every answer tells.
+"""Rate limits per client address: a decorator declares the policy, every response reports it.
 
-The headers are those of draft-ietf-httpapi-ratelimit-headers-10, a work in progress: what the
-policy is in ``RateLimit-Policy``, what is left of it in ``RateLimit``.
+The headers are those of draft-ietf-httpapi-ratelimit-headers-10, a work in progress:
+``RateLimit-Policy`` holds the policy, ``RateLimit`` what is left of it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,21 +23,21 @@ T = TypeVar("T")
 
 View = Callable[P, Awaitable[T]]
 Client = tuple[str, int] | None
-"""What ASGI calls a client: address and port."""
+"""An ASGI client: address and port."""
 
 Policy = Literal["signup", "login", "refresh", "read", "write"]
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-"""Each has its setting, ``<policy>_limit``; handlers with the same one share its counts."""
+"""Each has its setting, ``<policy>_limit``; handlers with the same policy share its counts."""
 
 HEADERS = ("RateLimit-Policy", "RateLimit")
-"""What the answers of a limited handler carry while its policy is on."""
+"""Headers on the responses of a limited handler while its policy is on."""
 
 _LIMIT_ATTRIBUTE = "catalog_limit"
 
 
 def limited(policy: Policy) -> Callable[[View[P, T]], View[P, T]]:
-    """Count each request against a policy before anything else is done for it."""
+    """Count each request against a policy before any other work is done for it."""
 
     def decorator(view: View[P, T]) -> View[P, T]:
         @wraps(view)
@@ -52,29 +52,29 @@ def limited(policy: Policy) -> Callable[[View[P, T]], View[P, T]]:
 
 
 def limit_of(view: object) -> Policy | None:
-    """The policy that a view states, whether it is on or off."""
+    """Return the policy that a view declares, whether it is on or off."""
     return getattr(view, _LIMIT_ATTRIBUTE, None)
 
 
 def rate_of(settings: Settings, policy: Policy) -> Rate | None:
-    """What a policy allows; None when it is off."""
+    """Return the rate that a policy allows; None when it is off."""
     rate: Rate | None = getattr(settings, f"{policy}_limit")
     return rate
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A request that was counted, and where its client stands."""
+    """A counted request and the state of its client's limit."""
 
     policy: Policy
     rate: Rate
     count: Count
 
     def admit(self) -> None:
-        """Let it through.
+        """Admit the request.
 
         Raises:
-            TooManyRequests: it is beyond the limit.
+            TooManyRequests: the request is beyond the limit.
         """
         if not self.count.admitted:
             RATE_LIMITED.labels(self.policy).inc()
@@ -85,7 +85,7 @@ class Counted:
             )
 
     def headers(self) -> dict[str, str]:
-        """What the answer tells of it, whatever it is."""
+        """Return the rate limit headers of the response, whatever its status."""
         policy, rate, count = self.policy, self.rate, self.count
         return {
             "RateLimit-Policy": f'"{policy}";q={rate.requests};w={rate.seconds}',
@@ -94,12 +94,12 @@ class Counted:
 
 
 async def count_request(state: AppState, policy: Policy, client: Client) -> Counted | None:
-    """Count a request of a client; None while the policy is off."""
+    """Count a client's request; return None while the policy is off."""
     rate = rate_of(state.settings, policy)
     if rate is None:
         return None
     who = network_of(client)
-    # With the rate, because counts mean something else under another one.
+    # The key holds the rate, because counts under different rates are not comparable.
     count = await state.limits.hit(rate, f"{policy}/{rate.requests}/{rate.seconds}/{who}")
     return Counted(policy, rate, count)
 
@@ -111,15 +111,15 @@ async def _admit(policy: Policy) -> None:
 
 
 def client_network() -> str:
-    """Whom the request that is being handled counts for."""
+    """Return the network that the current request counts for."""
     return network_of(request.scope.get("client"))
 
 
 def network_of(client: Client) -> str:
-    """Whom requests from an address count for.
+    """Return the network that requests from an address count for.
 
-    That is an IPv4 address, or the /64 of an IPv6 one, in which a client chooses freely. Who
-    comes through a unix socket without a proxy's word for it is one client.
+    That is an IPv4 address, or the /64 of an IPv6 address, within which a client chooses freely.
+    All requests through a unix socket without a forwarded address count as one client, ``local``.
     """
     try:
         address = ip_address(client[0] if client else "")
@@ -133,7 +133,7 @@ def network_of(client: Client) -> str:
 
 
 def configure_limits(app: Quart) -> None:
-    """Let the answers of limited handlers tell where their client stands, errors included."""
+    """Add the rate limit headers to responses of limited handlers, errors included."""
     app.before_serving(_open)
     app.after_request(_tell)
 

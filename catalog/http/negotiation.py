@@ -1,6 +1,6 @@
-"""Which representation a client wants: ``Accept`` (RFC 9110, section 12.5.1).
+"""Content negotiation by ``Accept`` (RFC 9110, section 12.5.1).
 
-Everything under ``/api`` is JSON; a view that can answer with more says so by ``@offers``.
+Everything under ``/api`` is JSON; a view declares further media types by ``@offers``.
 """
 
 import re
@@ -23,15 +23,15 @@ _PROBLEM = "application/problem+json"
 _ATTRIBUTE = "catalog_offers"
 _WEIGHT = re.compile(r"q[ \t]*=[ \t]*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 _BLANKS = " \t"
-# A comma or a semicolon inside a quoted string separates nothing (RFC 9110, section 5.6.4). The
-# quantifiers are possessive, so that time grows with the length alone, however quotes are nested.
+# A comma or a semicolon inside a quoted string is no separator (RFC 9110, section 5.6.4). The
+# quantifiers are possessive, so that matching takes linear time however quotes are nested.
 _QUOTED = r'"(?:[^"\\]|\\.)*+"?+'
 _ITEM = re.compile(rf'(?:[^,"]++|{_QUOTED})++', re.DOTALL)
 _PART = re.compile(rf'(?:[^;"]++|{_QUOTED})++', re.DOTALL)
 
 
 def offers(*media_types: str) -> Callable[[F], F]:
-    """Declare what a view can answer with besides JSON."""
+    """Declare the media types that a view offers besides JSON."""
 
     def decorator(view: F) -> F:
         setattr(view, _ATTRIBUTE, (JSON, *media_types))
@@ -41,21 +41,21 @@ def offers(*media_types: str) -> Callable[[F], F]:
 
 
 def offered_by(view: Callable[..., Any]) -> tuple[str, ...]:
-    """The media types that a view can answer with, the usual one first."""
+    """Return the media types that a view offers, the default first."""
     offered: tuple[str, ...] = getattr(view, _ATTRIBUTE, (JSON,))
     return offered
 
 
 def configure_negotiation(app: Quart) -> None:
-    """Refuse a client that can read none of what a view offers, before its work is done."""
+    """Answer 406 before the view runs if the client accepts none of its media types."""
     app.before_request(_only_what_is_accepted)
 
 
 def wanted() -> str:
-    """The media type to answer this request with.
+    """Return the media type of the response to the current request.
 
     Raises:
-        NotAcceptable: none that the view offers will do (RFC 9110, section 15.5.7).
+        NotAcceptable: the client accepts none that the view offers (RFC 9110, section 15.5.7).
     """
     assert request.url_rule is not None  # noqa: S101 (called by views; tells mypy)
     offered = offered_by(current_app.view_functions[request.url_rule.endpoint])
@@ -66,12 +66,11 @@ def wanted() -> str:
 
 
 def best_of(offered: tuple[str, ...], accept: str) -> str | None:
-    """Return the offer that a client likes best; of equals the one it names, then the first.
+    """Return the offer with the highest weight; of equals the most specific, then the first.
 
     A media range is compared as a whole, so ``xapplication/json`` is not JSON. Its parameters other
-    than the weight are ignored, because clients write ``charset=utf-8`` there, and a weight that
-    cannot be read counts as 1. ``application/problem+json`` counts as JSON, after what is named
-    besides it.
+    than the weight are ignored, because clients send ``charset=utf-8`` there, and an invalid weight
+    counts as 1. ``application/problem+json`` counts as JSON, after other ranges of its weight.
     """
     weights = _weights(accept)
     if not weights:
@@ -91,7 +90,7 @@ def _weights(accept: str) -> dict[str, float]:
         if not item.strip(_BLANKS):
             continue
         parts = [part.strip(_BLANKS) for part in _PART.findall(item)]
-        # A range may be empty before its parameters, in which case it names nothing.
+        # A range may be empty before its parameters, and then matches nothing.
         media_range, parameters = ("", parts) if item[0] == ";" else (parts[0], parts[1:])
         found = next((match for each in parameters if (match := _WEIGHT.fullmatch(each))), None)
         weights[media_range] = float(found.group(1)) if found else 1.0
@@ -99,7 +98,7 @@ def _weights(accept: str) -> dict[str, float]:
 
 
 def _rank(media_type: str, weights: dict[str, float]) -> tuple[float, int]:
-    """Return the weight of a media type, and how exactly the client names it."""
+    """Return the weight of a media type, and the specificity of the range that matches it."""
     if media_type in weights:
         return weights[media_type], 3
     kind = media_type.partition("/")[0]
@@ -114,6 +113,6 @@ def _rank(media_type: str, weights: dict[str, float]) -> tuple[float, int]:
 
 
 async def _only_what_is_accepted() -> None:
-    # By the rule and not by the path, of which werkzeug drops doubled slashes at its begin.
+    # By the rule and not by the path, because werkzeug drops doubled slashes at its beginning.
     if request.url_rule is not None and request.url_rule.rule.startswith("/api/"):
         wanted()

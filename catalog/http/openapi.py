@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document: what quart-schema gathers, made whole.
+"""The OpenAPI 3.1 document: quart-schema's output, completed.
 
-The library documents successes only. Here every operation gets the errors it can answer with,
-the headers that every answer carries, and names that stay the same from build to build.
+The library documents successes only. This module adds to every operation its errors, the headers
+of every response, and names that are stable between builds.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ _EMPTY_ATTRIBUTE = "catalog_empty"
 _ALSO_TAKES_ATTRIBUTE = "catalog_also_takes"
 _OPTIONAL_BODY_ATTRIBUTE = "catalog_optional_body"
 
-# What a view offers besides JSON has a shape that OpenAPI has no words for.
+# OpenAPI cannot describe the structure of media types other than JSON.
 _TEXT: Final = {"schema": {"type": "string"}}
 
 _DESCRIPTION = """
@@ -47,7 +47,7 @@ Bodies are JSON in UTF-8. Every error is `application/problem+json` (RFC 9457) w
 
 
 class Problem(BaseModel):
-    """Why a request was refused (RFC 9457)."""
+    """Problem details of a refused request (RFC 9457)."""
 
     type: str = Field(description="A relative URI that explains the kind of problem.")
     title: str
@@ -63,7 +63,7 @@ class Problem(BaseModel):
 
 
 def refuses(*kinds: type[CatalogError]) -> Callable[[F], F]:
-    """Document the refusals that are a handler's own; those every handler shares are implied."""
+    """Document a handler's own errors; those that every handler shares are implied."""
 
     def decorator(view: F) -> F:
         setattr(view, _REFUSES_ATTRIBUTE, kinds)
@@ -73,13 +73,13 @@ def refuses(*kinds: type[CatalogError]) -> Callable[[F], F]:
 
 
 def revalidates(view: F) -> F:
-    """Document that a handler's answers have an ``ETag``, and 304 for who has them already."""
+    """Document that a handler's responses have an ``ETag`` and can be 304."""
     setattr(view, _REVALIDATES_ATTRIBUTE, True)
     return view
 
 
 def also_takes(*media_types: str) -> Callable[[F], F]:
-    """Document that a handler takes bodies of these media types besides JSON."""
+    """Document that a handler accepts bodies of these media types besides JSON."""
 
     def decorator(view: F) -> F:
         setattr(view, _ALSO_TAKES_ATTRIBUTE, media_types)
@@ -89,34 +89,34 @@ def also_takes(*media_types: str) -> Callable[[F], F]:
 
 
 def may_lack_body(view: F) -> F:
-    """Document that a handler does something sensible without the body that it takes."""
+    """Document that a handler's request body is optional."""
     setattr(view, _OPTIONAL_BODY_ATTRIBUTE, True)
     return view
 
 
 def answers_nothing(view: F) -> F:
-    """Document that a handler's answer is 204, without a body."""
+    """Document that a handler responds with 204, without a body."""
     setattr(view, _EMPTY_ATTRIBUTE, True)
     return view
 
 
 class Provider(OpenAPIProvider):
-    """quart-schema's collector, corrected where its document is incomplete or not valid."""
+    """quart-schema's provider, corrected where its document is incomplete or invalid."""
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:  # noqa: ARG002 (the library's signature)
-        """A handler's own name; handlers are verb and noun already."""
+        """Return the handler's name, which is verb and noun already."""
         return func.__name__
 
     def generate_rules(self) -> Iterable[Rule]:
-        """Rules in an order that does not depend on imports."""
+        """Return the rules in an order that does not depend on imports."""
         return sorted(super().generate_rules(), key=lambda rule: (rule.rule, rule.endpoint))
 
     def generate_methods(self, rule: Rule) -> Iterable[str]:
-        """Methods in a stable order."""
+        """Return the methods in a stable order."""
         return sorted(super().generate_methods(rule))
 
     def build_path_parameter(self, name: str, converter: BaseConverter) -> dict[str, Any]:
-        """A path's parameter, with the range of an id."""
+        """Return a path parameter, with the range of an id."""
         parameter: dict[str, Any] = super().build_path_parameter(name, converter)
         if isinstance(converter, IdConverter):
             parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
@@ -125,7 +125,7 @@ class Provider(OpenAPIProvider):
     def build_querystring_parameters(
         self, model: type[Model]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Query parameters; one that may be left out is absent then, never null."""
+        """Return the query parameters; an optional one may be absent, never null."""
         parameters, definitions = super().build_querystring_parameters(model)
         for parameter in parameters:
             schema = parameter["schema"]
@@ -133,28 +133,28 @@ class Provider(OpenAPIProvider):
             if len(choices) == 1:
                 parameter["schema"] = choices[0]
             if parameter["schema"].get("type") == "array":
-                # With commas between the parts: a parameter that comes twice is refused.
+                # Values are separated by commas: a repeated parameter is rejected.
                 parameter["explode"] = False
         return parameters, definitions
 
     def build_request_body(
         self, model: type[Model], source: DataSource
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A body, which is required here, and whose schema has a name."""
+        """Return a request body, required and with a named schema."""
         body, definitions = super().build_request_body(model, source)
         return {**body, "required": True}, definitions | _named(body)
 
     def build_response_object(
         self, model: type[Model], headers_model: type[Model] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A success, its headers where the specification wants them."""
+        """Return a success response, with its headers where the specification requires them."""
         response, definitions = super().build_response_object(model, headers_model)
         headers = response["content"].pop("headers", {})
         response["headers"] = {_title(name): value for name, value in headers.items()}
         return response, definitions | _named(response)
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
-        """An operation with everything it can answer."""
+        """Return a rule's operations with all their responses."""
         paths, components = super().build_paths(rule)
         view = self._app.view_functions[rule.endpoint]
         for operations in paths.values():
@@ -178,13 +178,13 @@ class Provider(OpenAPIProvider):
         return paths, components
 
     def _is_limited(self, view: object) -> bool:
-        """Whether the settings turn on the limit that a view states."""
+        """Return whether the settings turn on the limit that a view declares."""
         settings = running(self._app).settings  # type: ignore[arg-type]  # a proxy of the app
         policy = limit_of(view)
         return policy is not None and rate_of(settings, policy) is not None
 
     def schema(self) -> dict[str, Any]:
-        """The whole document."""
+        """Return the whole document."""
         document: dict[str, Any] = super().schema()
         document["paths"] = dict(document["paths"])
         components = document["components"]
@@ -209,7 +209,7 @@ class Provider(OpenAPIProvider):
 
 
 def _completed(operation: dict[str, Any], own: Sequence[type[CatalogError]]) -> dict[str, Any]:
-    """An operation with its refusals, and its tags sorted."""
+    """Return an operation with its errors added and its tags sorted."""
     operation = {**operation, "tags": sorted(operation.get("tags", []))}
     responses = {str(status): dict(each) for status, each in operation["responses"].items()}
     for status, kinds in _by_status([*own, *_implied(operation)]).items():
@@ -225,7 +225,7 @@ def _completed(operation: dict[str, Any], own: Sequence[type[CatalogError]]) -> 
 
 
 def _revalidated(operation: dict[str, Any]) -> dict[str, Any]:
-    """An operation whose answers have an entity tag (RFC 9110, section 15.4.5)."""
+    """Return an operation with entity tags and 304 (RFC 9110, section 15.4.5)."""
     tag = {"ETag": {"schema": {"type": "string"}}}
     responses = {
         status: {**each, "headers": {**each.get("headers", {}), **tag}}
@@ -236,10 +236,10 @@ def _revalidated(operation: dict[str, Any]) -> dict[str, Any]:
 
 
 def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
-    """The refusals that follow from what an operation takes."""
+    """Yield the errors that follow from an operation's parameters, body and security."""
     yield errors.InternalError
     yield from (errors.DatabaseUnavailable, errors.DatabaseBusy)
-    # Any request may come with a body, wanted or not, and it is bounded before the handler.
+    # Any request may carry a body, even an unexpected one, and its bounds apply before the handler.
     yield from (errors.MalformedRequest, errors.RequestTimeout, errors.BodyTooLarge)
     if operation.get("security"):
         yield from (errors.TokenMissing, errors.TokenInvalid)
@@ -256,7 +256,7 @@ def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
 
 
 def _named(holder: dict[str, Any]) -> dict[str, Any]:
-    """Move the schemas of a body among the components, so that generated clients can name them."""
+    """Move a body's schemas to the components, so that generated clients can name them."""
     moved = {}
     for media in holder["content"].values():
         schema = media["schema"]
@@ -273,7 +273,7 @@ def _by_status(kinds: Iterable[type[CatalogError]]) -> dict[int, list[type[Catal
     return found
 
 
-# What an answer of a status owes besides its body.
+# Headers that a response of a status must have.
 _OWED = {401: "WWW-Authenticate", 405: "Allow", 429: "Retry-After", 503: "Retry-After"}
 
 
@@ -288,7 +288,7 @@ def _problem_response(status: int, kinds: Iterable[type[CatalogError]]) -> dict[
 
 
 def _first_line(kind: type[CatalogError]) -> str:
-    # Docstrings quote code as reStructuredText does, the document as Markdown.
+    # Docstrings quote code as in reStructuredText, the document as in Markdown.
     return cleandoc(kind.__doc__ or "").splitlines()[0].replace("``", "`")
 
 
@@ -297,11 +297,11 @@ def _title(name: str) -> str:
 
 
 def configure_openapi(app: Quart, *, tags: Iterable[Tag], bearer: str) -> None:
-    """Gather the app's operations; the routes that serve the document are ours.
+    """Collect the app's operations; quart-schema's routes are off, the service has its own.
 
     Args:
         app: the app, before its routes are added.
-        tags: the groups of operations, in the order in which to show them.
+        tags: the groups of operations, in display order.
         bearer: the name under which guards refer to the security scheme.
     """
     QuartSchema(
@@ -316,7 +316,7 @@ def configure_openapi(app: Quart, *, tags: Iterable[Tag], bearer: str) -> None:
 
 
 def document_of(app: Quart) -> dict[str, Any]:
-    """An app's OpenAPI document, built at the first call: it takes milliseconds each time."""
+    """Return an app's OpenAPI document, built once: building takes milliseconds."""
     built: dict[str, Any] | None = app.extensions.get("catalog.openapi")
     if built is None:
         built = app.extensions["QUART_SCHEMA"].openapi_provider.schema()

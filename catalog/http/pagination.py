@@ -1,4 +1,4 @@
-"""Cursors that cannot be forged or taken elsewhere, and links to the next page (RFC 8288)."""
+"""Keyset pagination: signed cursors bound to one list, and ``Link`` headers (RFC 8288)."""
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -12,23 +12,23 @@ import orjson
 from catalog.errors import InvalidCursor
 
 MAX_CURSOR_LENGTH = 4200
-"""Characters; the longest one made holds a name of 512 control characters, six bytes each."""
+"""Characters; the longest cursor issued holds a name of 512 control characters, six bytes each."""
 
 MAX_LINK_LENGTH = 2048
-"""Characters of a URL that a header may hold: proxies turn an answer with more than 4 kB of headers
-into an error of theirs, and a cursor holds what users have written."""
+"""Characters of a URL in a header: proxies turn a response with more than 4 kB of headers into an
+error, and a cursor holds user input."""
 
 _MAC_BYTES = 16
 
 
 class Cursors:
-    """Makes and reads cursors: a position in one list, signed.
+    """Issuer and verifier of cursors: signed positions in one list.
 
     Args:
-        secret: the service's secret; a key of its own is derived from it, so that no cursor can
+        secret: the service's secret; a separate key is derived from it, so that no cursor can
             pass for a token.
-        *previous: secrets from before, whose cursors are read, so that nobody has to begin a list
-            anew because a secret was replaced.
+        *previous: earlier secrets; cursors signed with them stay valid, so that rotating a secret
+            does not make clients restart their lists.
     """
 
     def __init__(self, secret: bytes, *previous: bytes) -> None:
@@ -37,26 +37,26 @@ class Cursors:
         ]
 
     def encode(self, position: list[int | float | str], *, bound_to: str) -> str:
-        """Turn a position into text for a URL.
+        """Encode a position as text for a URL.
 
         Args:
-            position: the sort key of the last row that was sent, ending with its id.
+            position: the sort key of the last row sent, ending with its id.
             bound_to: the list, its sort and filters; a cursor is refused anywhere else.
         """
         payload = orjson.dumps(position)
         return _text_of(_mac(self._keys[0], payload, bound_to) + payload)
 
     def decode(self, cursor: str, *, bound_to: str) -> list[int | float | str]:
-        """Read a cursor back.
+        """Verify a cursor and return its position.
 
         Raises:
-            InvalidCursor: it was not made here, was changed, or belongs to another list.
+            InvalidCursor: it was not issued here, was changed, or belongs to another list.
         """
         try:
             sealed = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
         except (NotBase64, UnicodeEncodeError):
             raise InvalidCursor from None
-        # A cursor has one spelling: what the decoder has skipped over is refused.
+        # Only the canonical encoding is accepted: the decoder skips invalid characters.
         if _text_of(sealed) != cursor:
             raise InvalidCursor
         mac, payload = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
@@ -68,12 +68,12 @@ class Cursors:
 
 
 class Place:
-    """A request's place in a list: behind which row its page begins, and where the next one is.
+    """A request's position in a list: the row before its page, and the URL of the next page.
 
     Args:
-        cursors: reads the client's cursor and signs the next one.
-        cursor: the client's, if it has one.
-        path: the list's.
+        cursors: verifies the client's cursor and signs the next one.
+        cursor: the client's cursor, if any.
+        path: the path of the list.
         bound_to: the list, its sort and filters, as for ``Cursors.encode``.
 
     Attributes:
@@ -92,11 +92,11 @@ class Place:
     def next_url(
         self, last: Sequence[int | float | str] | None, given: Mapping[str, str]
     ) -> str | None:
-        """The relative URL of the next page, or None if there is none.
+        """Return the relative URL of the next page, or None if there is none.
 
         Args:
             last: the sort key of the page's last row, ending with its id; None on the last page.
-            given: the request's parameters, repeated as the client wrote them but for its cursor.
+            given: the request's parameters, repeated as sent except for the cursor.
         """
         if last is None:
             return None
@@ -114,13 +114,13 @@ def _text_of(sealed: bytes) -> str:
 
 
 def next_page(path: str, cursor: str, **parameters: object) -> str:
-    """The relative URL of the next page; parameters that are None are left out."""
+    """Return the relative URL of the next page, without parameters that are None."""
     given = {name: value for name, value in parameters.items() if value is not None}
     return f"{path}?{urlencode({'cursor': cursor, **given}, safe=',')}"
 
 
 def link_headers(next_url: str | None) -> dict[str, str]:
-    """``Link`` to the next page, if there is one; a very long URL stands in the body alone."""
+    """Return a ``Link`` to the next page, if any; URLs beyond the limit are in the body only."""
     if next_url is None or len(next_url) > MAX_LINK_LENGTH:
         return {}
     return {"Link": f'<{next_url}>; rel="next"'}

@@ -1,4 +1,4 @@
-"""Every error as problem details (RFC 9457), whoever raised it: the one door refusals leave by."""
+"""Problem details (RFC 9457): the rendering of every error, including the framework's own."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -20,15 +20,15 @@ from catalog.observability.logs import logger
 MEDIA_TYPE = "application/problem+json"
 
 MAX_FIELD_ERRORS = 100
-"""Faults named at once; a body of unknown fields would get an answer many times its size."""
+"""Errors reported at once; a body of unknown fields would get a response many times its size."""
 
 _log = logger(__name__)
 _refusals = Debounce()
 
 _CAUSE_CHARACTERS = 200
-"""Of a cause, by which refusals are told apart; what follows may differ each time."""
+"""Prefix of a cause that tells kinds of refusals apart; the rest may differ each time."""
 
-# What the framework raises by itself; anything else of its kind is refused as malformed.
+# Errors that the framework raises itself; its other HTTP errors become MalformedRequest.
 _BY_STATUS: Mapping[int, type[CatalogError]] = {
     kind.status: kind
     for kind in (
@@ -45,7 +45,7 @@ _BY_STATUS: Mapping[int, type[CatalogError]] = {
 
 
 def problem(error: CatalogError, identifier: str) -> dict[str, Any]:
-    """The members of an error's problem details (RFC 9457, section 3.1, and our extensions)."""
+    """Return the members of an error's problem details (RFC 9457, section 3.1, and extensions)."""
     members: dict[str, Any] = {
         "type": f"/problems/{error.slug}",
         "title": error.title,
@@ -60,12 +60,12 @@ def problem(error: CatalogError, identifier: str) -> dict[str, Any]:
 
 
 def body_of(error: CatalogError, identifier: str) -> bytes:
-    """An error's problem details as they go over the wire."""
+    """Serialize an error's problem details."""
     return orjson.dumps(problem(error, identifier))
 
 
 def answer(error: CatalogError) -> Response:
-    """The response that tells a client of an error."""
+    """Return the problem response for an error."""
     return Response(
         body_of(error, request_id()),
         status=error.status,
@@ -75,14 +75,14 @@ def answer(error: CatalogError) -> Response:
 
 
 def handle_errors(app: Quart) -> None:
-    """Give the app a handler for everything that can be raised while it handles a request."""
+    """Register handlers for every exception that can be raised while a request is handled."""
     app.register_error_handler(RequestSchemaValidationError, _refuse_schema)
     app.register_error_handler(HTTPException, _refuse_http)
     app.register_error_handler(Exception, _refuse)
 
 
 def to_problem(error: Exception) -> CatalogError:
-    """What to tell the client of it, after the log was told what operators should know."""
+    """Convert an exception to an error for the client, and log the cause for operators."""
     if not isinstance(error, CatalogError):
         _log.error("request_failed", exc_info=error)
         return errors.InternalError()
@@ -117,7 +117,7 @@ def _refuse_method(error: MethodNotAllowed) -> Response:
     allowed = {*(error.valid_methods or ()), "OPTIONS"}
     headers = {"Allow": ", ".join(sorted(allowed))}
     if request.method == "OPTIONS":
-        # RFC 9110, section 9.3.7: no view needs to know the method for this answer.
+        # RFC 9110, section 9.3.7: answered here, so that no view has to implement OPTIONS.
         response = Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
         del response.headers["Content-Type"]
         return response
@@ -125,7 +125,7 @@ def _refuse_method(error: MethodNotAllowed) -> Response:
 
 
 def field_errors(error: ValidationError, *, in_query: bool = False) -> Sequence[FieldError]:
-    """What pydantic found, without the values it found it in: one of them may be a password."""
+    """Convert pydantic's errors, without the invalid values: one of them may be a password."""
     found = []
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     for fault in faults[:MAX_FIELD_ERRORS]:
@@ -143,5 +143,5 @@ def field_errors(error: ValidationError, *, in_query: bool = False) -> Sequence[
 
 
 def json_pointer(location: Sequence[int | str]) -> str:
-    """A place in a JSON document as RFC 6901 writes it."""
+    """Return the JSON pointer of a location (RFC 6901)."""
     return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in location)

@@ -1,4 +1,4 @@
-"""Who is calling, when a proxy calls on a client's behalf."""
+"""Client address and scheme of requests that come through trusted proxies."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -9,15 +9,15 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 
 class TrustedProxies:
-    """ASGI middleware: believes ``X-Forwarded-For`` and ``-Proto`` from known proxies only.
+    """ASGI middleware: applies ``X-Forwarded-For`` and ``-Proto`` from trusted proxies only.
 
-    The list is read from its right end, where the nearest proxy wrote, up to the first address
-    that is not a trusted proxy's: that is the client. What stands further left anyone may have
-    written. A unix socket has no peer address and is trusted: only what may open it can connect.
+    The list is read from its right end, where the nearest proxy appends, up to the first address
+    that is not a trusted proxy's: that is the client. Entries further left may be forged. A unix
+    socket has no peer address and is trusted: only processes that may open it can connect.
 
     Args:
-        app: what to call.
-        networks: where the trusted proxies are.
+        app: the wrapped application.
+        networks: networks of the trusted proxies.
     """
 
     def __init__(self, app: ASGIFramework, networks: Iterable[IPv4Network | IPv6Network]) -> None:
@@ -39,7 +39,7 @@ class TrustedProxies:
         try:
             parsed = _parsed(address)
         except ValueError:
-            # Hypercorn's name for the peer of a unix socket is no address.
+            # Hypercorn's name for the peer of a unix socket is not an address.
             return address == "<local>"
         return any(parsed in network for network in self._networks)
 
@@ -54,7 +54,7 @@ class TrustedProxies:
         changes: dict[str, Any] = {}
         for hop in reversed(forwarded):
             try:
-                # One spelling for one client, by which it can be counted.
+                # Canonical spelling, so that rate limits count a client once.
                 address = str(_parsed(hop.strip()))
             except ValueError:
                 break
@@ -66,10 +66,10 @@ class TrustedProxies:
         return {**scope, **changes} if changes else scope
 
 
-# Most requests come from the proxies, and a twentieth of a page was to read their addresses again.
+# Most requests come from the proxies; parsing their addresses took 5 % of the time of a page.
 @lru_cache(1024)
 def _parsed(address: str) -> IPv4Address | IPv6Address:
-    """An address; one of IPv4 that comes in IPv6's clothes is one of IPv4."""
+    """Parse an address; an IPv4-mapped IPv6 address becomes its IPv4 address."""
     parsed = ip_address(address)
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped

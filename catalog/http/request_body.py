@@ -1,6 +1,6 @@
-"""Request bodies: bounded while they are read or handed on as they arrive.
+"""Request bodies: buffered up to a limit, or streamed as they arrive.
 
-JSON is read by ``strict_json.py`` alone.
+JSON is parsed by ``strict_json.py`` alone.
 """
 
 import asyncio
@@ -42,16 +42,16 @@ WHOLE_BODY = "catalog.whole_body"
 """ASGI extension of a request whose body has arrived before the application is called."""
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""Of bodies that have not arrived as a whole, in one process: 128 of the largest by default."""
+"""Bytes of incomplete bodies in one process: 128 of the largest by default."""
 
 
 class _Waiting:
-    """A body that has not arrived as a whole.
+    """An incomplete body.
 
     Attributes:
-        timeout: ends the waiting for it.
+        timeout: ends the read.
         size: bytes that have arrived.
-        is_given_up: whether it had to make room for others.
+        is_given_up: whether it was evicted to make room for others.
     """
 
     __slots__ = ("is_given_up", "size", "timeout")
@@ -63,29 +63,28 @@ class _Waiting:
 
 
 class BoundedBodies:
-    """ASGI middleware: reads a body up to a limit and hands it on whole.
+    """ASGI middleware: buffers a body up to a limit and passes it on whole.
 
-    The framework's own limit counts what it has not yet handed on, or only what a header
-    announced, depending on its release; this one counts bytes as they arrive. It also refuses
-    what announces its length in two ways, the root of request smuggling (RFC 9112, section 6.1).
+    The framework's own limit counts bytes that are not yet consumed, or only the announced length,
+    depending on its release; this one counts bytes as they arrive. A request that announces its
+    length in two ways is rejected, the root of request smuggling (RFC 9112, section 6.1).
 
-    Of bodies that have not arrived as a whole, this holds so many, and so many bytes, and gives up
-    the one that it has waited for the longest: a client that means it needs a moment, and one that
-    sends a byte now and then would keep the places of all others.
+    The number of incomplete bodies and their bytes are bounded, and the oldest one is evicted: an
+    honest client needs a moment only, and one that sends a byte now and then would otherwise hold
+    the places of all others.
 
-    What may be of any size is not read here at all, and handlers get it as it arrives by
-    ``body_stream``. The framework's own way to do that holds what nobody has asked for yet.
+    Bodies of any size are not buffered here: handlers read them as they arrive by ``body_stream``.
+    The framework's own streaming buffers what the handler has not asked for yet.
 
     Args:
-        app: what to call with the body.
-        max_bytes: the largest body.
-        timeout: seconds within which it must have arrived; of a stream, the next piece of it.
-        max_waiting: bodies that have not arrived as a whole.
-        streamed: paths to which bodies of any size may be posted, if they are of these media
-            types.
+        app: the wrapped application.
+        max_bytes: size of the largest body.
+        timeout: seconds until a body must be complete; for a stream, until its next piece.
+        max_waiting: bound on incomplete bodies.
+        streamed: paths to which bodies of any size may be posted, and their media types.
 
     Attributes:
-        waiting_bytes: of bodies that have not arrived as a whole.
+        waiting_bytes: bytes of incomplete bodies.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class BoundedBodies:
         self._timeout = timeout
         self._max_waiting = max_waiting
         self._max_waiting_bytes = max(MAX_WAITING_BYTES, 2 * max_bytes)
-        # In the order in which they began.
+        # Oldest first.
         self._waiting: dict[_Waiting, None] = {}
         self.waiting_bytes = 0
         self._streamed = {
@@ -133,7 +132,7 @@ class BoundedBodies:
             return
         try:
             if WHOLE_BODY in (scope.get("extensions") or ()):
-                # There is nothing to wait for, so no timer is needed.
+                # The body has arrived, so no timer is needed.
                 body = (await receive())["body"]  # type: ignore[typeddict-item]
             else:
                 body = await self._read(receive)
@@ -141,7 +140,7 @@ class BoundedBodies:
             await send_problem(scope, _parting(receive, send), error)
             return
         except _ClientGone:
-            # What has arrived may look whole, but is not what the client meant to send.
+            # A truncated body may look complete; it is discarded.
             return
         if body is None:
             await self._refuse_large(scope, receive, send)
@@ -167,12 +166,12 @@ class BoundedBodies:
         await self._app(scope, stream.receive_rest, send_answer)
 
     async def _read(self, receive: ASGIReceiveCallable) -> bytes | None:
-        """The body, or None when it is larger than the limit.
+        """Return the body, or None when it is larger than the limit.
 
         Raises:
-            RequestTimeout: it did not arrive in time.
-            Overloaded: it had to make room for others.
-            _ClientGone: it will never be whole.
+            RequestTimeout: the body did not arrive in time.
+            Overloaded: the body was evicted to make room for others.
+            _ClientGone: the client disconnected before the body was complete.
         """
         parts: list[bytes] = []
         timeout = asyncio.timeout(self._timeout)
@@ -204,7 +203,7 @@ class BoundedBodies:
             self.waiting_bytes -= waiting.size
 
     def _make_room(self, places: int) -> None:
-        """Give up the bodies that began first, if there are too many or they are too large."""
+        """Evict the oldest bodies while there are too many or they hold too many bytes."""
         while self._waiting and (
             len(self._waiting) + places > self._max_waiting
             or self.waiting_bytes > self._max_waiting_bytes
@@ -215,7 +214,7 @@ class BoundedBodies:
             oldest.size = 0
             if not oldest.timeout.expired():
                 oldest.is_given_up = True
-                # In the past, so at once.
+                # A deadline in the past expires at once.
                 oldest.timeout.reschedule(0)
 
     async def _refuse_large(
@@ -226,18 +225,18 @@ class BoundedBodies:
 
 
 class _ClientGone(Exception):
-    """The client hung up in the middle of its request."""
+    """The client disconnected in the middle of its request."""
 
 
 class BodyStream:
-    """A body in pieces as they arrive; nothing is read before it is asked for.
+    """Iterator over the pieces of a body; each is received only on demand.
 
-    When the client hangs up, whoever waits for a piece waits until the framework, which is told
-    of it by ``receive_rest``, cancels the handler.
+    When the client disconnects, a pending iteration blocks until the framework, which receives the
+    disconnect through ``receive_rest``, cancels the handler.
 
     Args:
-        receive: where it comes from.
-        timeout: seconds to wait for a piece.
+        receive: the server's channel.
+        timeout: seconds until the next piece must have arrived.
     """
 
     def __init__(self, receive: ASGIReceiveCallable, *, timeout: float) -> None:
@@ -253,14 +252,14 @@ class BodyStream:
         return self._over.is_set()
 
     def __aiter__(self) -> Self:
-        """Iterate over what has not been read yet."""
+        """Iterate over the pieces that are not read yet."""
         return self
 
     async def __anext__(self) -> bytes:
-        """The next piece.
+        """Return the next piece.
 
         Raises:
-            RequestTimeout: it did not arrive in time.
+            RequestTimeout: the piece did not arrive in time.
         """
         if self._is_gone:
             return await self._until_cancelled()
@@ -280,7 +279,7 @@ class BodyStream:
             await asyncio.Event().wait()
 
     async def receive(self) -> ASGIReceiveEvent:
-        """The next event of the body, as the server has it."""
+        """Return the server's next event of the body."""
         message = await self._receive()
         if message["type"] != "http.request":
             self.give_up()
@@ -289,12 +288,12 @@ class BodyStream:
         return message
 
     def give_up(self) -> None:
-        """Let it be over: the client is gone, or has its answer."""
+        """End the stream: the client has disconnected, or has its response."""
         self._is_gone = True
         self._over.set()
 
     async def receive_rest(self) -> ASGIReceiveEvent:
-        """What the framework gets to see: an empty body, and what happens after the real one."""
+        """Return to the framework an empty body, then the events that follow the real one."""
         if not self._is_handed_over:
             self._is_handed_over = True
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -305,12 +304,12 @@ class BodyStream:
 
 
 def _parting(receive: ASGIReceiveCallable, send: ASGISendCallable) -> ASGISendCallable:
-    """A way to answer while the client may still be sending; the connection ends with the answer.
+    """Return a ``send`` with lingering close, for a client that may still be sending.
 
-    Closing then resets the connection, and the reset would overtake the answer. So the end of it
-    waits a moment, in which what arrives is read. That goes on while the end is sent: the server
-    tells of it through the queue that it puts the body in, and would wait for ever for its place
-    in a full one.
+    Closing a connection with unread input resets it, and the reset would overtake the response. So
+    the end of the response is delayed by up to ``_LINGER_SECONDS`` while the input is drained.
+    Draining continues while the end is sent: the server reports the end through the queue that it
+    puts the body in, and would wait forever for a place in a full queue.
     """
 
     async def send_parting(message: ASGISendEvent) -> None:
@@ -339,7 +338,7 @@ async def _read_over(receive: ASGIReceiveCallable) -> None:
 
 
 def _announced(headers: Any) -> tuple[int | None, bool, bytes]:
-    """A body's length, whether it comes in chunks, and its media type in lower case."""
+    """Return a body's length, whether it is chunked, and its media type in lower case."""
     length, chunked, media_type = None, False, b""
     for name, value in headers:
         if name == b"content-length":
@@ -353,7 +352,7 @@ def _announced(headers: Any) -> tuple[int | None, bool, bytes]:
 
 
 def replaying(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
-    """A way to receive a body once more that was received already, and what follows it."""
+    """Return a ``receive`` that replays a received body, then continues with ``receive``."""
     handed_over = False
 
     async def replay() -> ASGIReceiveEvent:
@@ -367,7 +366,7 @@ def replaying(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
 
 
 class StrictRequest(Request):
-    """A request whose JSON is refused where parsers disagree on what it means."""
+    """A request with strict JSON: texts that parsers read differently are rejected."""
 
     async def get_json(
         self,
@@ -375,11 +374,11 @@ class StrictRequest(Request):
         silent: bool = False,  # noqa: ARG002 (the same)
         cache: bool = True,  # noqa: ARG002 (the same)
     ) -> Any:
-        """The body as JSON.
+        """Return the body's JSON value.
 
         Raises:
-            UnsupportedMediaType: it is not declared as ``application/json``.
-            MalformedRequest: it is not the JSON that every parser reads alike.
+            UnsupportedMediaType: the body is not declared as ``application/json`` in UTF-8.
+            MalformedRequest: the body is not JSON that every parser reads alike.
         """
         if self.mimetype != "application/json":
             raise UnsupportedMediaType("The body must be application/json.")
@@ -391,7 +390,7 @@ class StrictRequest(Request):
 
 
 async def body_stream(request: Request) -> AsyncIterator[bytes]:
-    """A body in pieces, of any size when it is of a media type that is streamed.
+    """Yield a body in pieces; of any size if its media type is streamed.
 
     Raises:
         RequestTimeout: the next piece did not arrive in time.
@@ -407,7 +406,7 @@ async def body_stream(request: Request) -> AsyncIterator[bytes]:
 
 
 async def json_if_any(request: Request, schema: type[M]) -> M:
-    """An optional body by its schema; an absent one is an empty object.
+    """Validate an optional body against a schema; an absent one is an empty object.
 
     Raises:
         MalformedRequest, UnsupportedMediaType: as ``StrictRequest.get_json``.

@@ -1,7 +1,7 @@
-"""Bytes of answers that wait for clients to take them: counted, bounded, and given up in time.
+"""Unsent bytes of responses: counted, bounded, and dropped when a client stalls.
 
-The kernel keeps a little for each connection; what a client does not take beyond that stays in
-this process. So a client must go on taking, and all of them together may hold only so much.
+The kernel buffers a little for each connection; what a client does not read beyond that stays in
+this process. So each client must keep reading, and the sum over all clients is bounded.
 """
 
 import asyncio
@@ -19,22 +19,22 @@ from catalog.errors import Overloaded
 from catalog.observability.metrics import STALLED_CLIENTS, count_rejection
 
 LARGE_BYTES = 64 * 1024
-"""From which on a part is sent without copying it behind its head, and admitted first."""
+"""From this size on a body is not copied behind its head, and must be admitted first."""
 
 SWEEP_SECONDS = 0.25
-"""Between two looks at the connections that have something waiting."""
+"""Interval between sweeps over the connections with unsent bytes."""
 
 PROGRESS_BYTES = 1024
-"""What a client must take within the time-out, at least, or all that is left."""
+"""Bytes that a client must read within the time-out, or all that is left if that is less."""
 
 GRACE_SECONDS = 1.0
-"""For which an answer may wait before its client can be dropped to make room for others."""
+"""Age of a response before its client can be dropped to make room for others."""
 
 _RESET = struct.pack("ii", 1, 0)
 
 
 class Transport(Protocol):
-    """The part of ``asyncio.WriteTransport`` that is needed here."""
+    """The part of ``asyncio.WriteTransport`` that is used here."""
 
     def get_write_buffer_size(self) -> int: ...
     def get_extra_info(self, name: str, /) -> Any: ...
@@ -42,13 +42,13 @@ class Transport(Protocol):
 
 
 class _Waiting:
-    """An answer, or a part of one, that its client has not taken yet.
+    """A response, or a part of one, that its client has not read yet.
 
     Attributes:
         began_at: when it was written, by the loop's clock.
-        untaken: bytes that were left when the client last took some.
-        taken_at: when that was.
-        size: bytes that were left at the beginning.
+        untaken: unread bytes at the client's last progress.
+        taken_at: time of the client's last progress.
+        size: unread bytes at the beginning.
     """
 
     __slots__ = ("began_at", "size", "taken_at", "transport", "untaken")
@@ -59,25 +59,25 @@ class _Waiting:
         self.size = self.untaken = _untaken(transport)
 
     def look(self, now: float) -> None:
-        """Take note of what the client has taken."""
+        """Record the client's progress."""
         untaken = _untaken(self.transport)
         if untaken <= self.untaken - PROGRESS_BYTES:
             self.untaken, self.taken_at = untaken, now
 
     def rate(self, now: float) -> float:
-        """Bytes that the client has taken in a second."""
+        """Return the client's reading rate in bytes per second."""
         return (self.size - self.untaken) / (now - self.began_at)
 
 
 class ResponseBuffers:
-    """Answers of one process that wait in its transports.
+    """Unsent responses in the transports of one process.
 
-    A page that several clients are sent is one object, and counts once.
+    A page that is sent to several clients is one object, and counts once.
 
     Args:
-        max_bytes: that may wait; beyond it large answers are refused, and those who take the least
-            are dropped.
-        timeout: seconds in which a client must take something, or be dropped.
+        max_bytes: bound on unsent bytes; beyond it large responses are refused, and the slowest
+            clients are dropped.
+        timeout: seconds without progress after which a client is dropped.
     """
 
     def __init__(self, *, max_bytes: int, timeout: float) -> None:
@@ -90,17 +90,17 @@ class ResponseBuffers:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that wait."""
+        """Unsent bytes."""
         return self._held
 
     def admit(self, size: int | None = None) -> None:
-        """See whether an answer may be sent.
+        """Check whether a response may be sent.
 
         Args:
             size: bytes; None for a stream.
 
         Raises:
-            Overloaded: it is large, and too much waits already.
+            Overloaded: the response is large, and the bound on unsent bytes is reached.
         """
         if self._held >= self._max_bytes and (size is None or size >= LARGE_BYTES):
             count_rejection("responses")
@@ -108,11 +108,11 @@ class ResponseBuffers:
 
     @contextmanager
     def holding(self, transport: Transport, parts: Sequence[bytes]) -> Iterator[None]:
-        """Watch what was written to a transport, until it has been taken.
+        """Track what was written to a transport until its client has read it.
 
         Args:
             transport: may be aborted meanwhile.
-            parts: what was written, the objects themselves.
+            parts: the written objects themselves, because shared ones count once.
         """
         loop = asyncio.get_running_loop()
         waiting = _Waiting(transport, loop.time())
@@ -134,12 +134,13 @@ class ResponseBuffers:
                     self._held -= len(part)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Drop those who take nothing; and, if too much waits, those who take the least."""
+        """Drop stalled clients; and, beyond the bound on unsent bytes, the slowest ones."""
         self._sweep = None
         if not self._waiting:
             return
         now = loop.time()
-        # Each one is gone only when its transport has told so, which it does in a turn of its own.
+        # A dropped client's bytes are released when its transport reports the loss, in a later turn
+        # of the event loop.
         for waiting in list(self._waiting):
             waiting.look(now)
             if now - waiting.taken_at >= self._timeout:
@@ -147,7 +148,7 @@ class ResponseBuffers:
         if self._held >= self._max_bytes:
             slow = [each for each in self._waiting if now - each.began_at >= GRACE_SECONDS]
             slow.sort(key=lambda each: each.rate(now))
-            # Half of them at a time: what they hold may be shared with those who stay.
+            # Half of them at a time: their pages may be shared with clients that stay.
             for waiting in slow[: (len(slow) + 1) // 2]:
                 self._drop(waiting)
         self._sweep = loop.call_later(SWEEP_SECONDS, self._run, loop)
@@ -155,7 +156,7 @@ class ResponseBuffers:
     def _drop(self, waiting: _Waiting) -> None:
         self._waiting.discard(waiting)
         STALLED_CLIENTS.inc()
-        # Otherwise the kernel would go on offering what it has.
+        # Without a reset the kernel would go on retransmitting what it has buffered.
         with suppress(OSError, AttributeError):
             connection = waiting.transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -163,10 +164,10 @@ class ResponseBuffers:
 
 
 def _untaken(transport: Transport) -> int:
-    """Bytes that the client has not acknowledged, those in the kernel included.
+    """Return the bytes that the client has not acknowledged, those in the kernel included.
 
-    The kernel asks for more only when a third of its own buffer is free, so the transport's alone
-    would not show a slow client that goes on.
+    The kernel accepts more only when a third of its own buffer is free, so the transport's buffer
+    alone would not show the progress of a slow client.
     """
     queued = array("i", [0])
     with suppress(OSError, AttributeError, ValueError):

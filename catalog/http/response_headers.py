@@ -1,7 +1,6 @@
-"""What every response carries, whoever made it: ASGI middleware around the framework.
+"""ASGI middleware around the framework for what all responses share.
 
-A request gets its id here, its answer the security headers, the log its line, and the metrics
-their count.
+Assigns request ids, adds security headers, writes the access log, and counts requests.
 """
 
 import re
@@ -32,7 +31,7 @@ _log = logger("catalog.access")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
-# The API renders nothing and is never framed; pages bring a policy of their own.
+# The API renders nothing and is never framed; pages set a policy of their own.
 API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 
 _ALWAYS = (
@@ -40,7 +39,7 @@ _ALWAYS = (
     (b"referrer-policy", b"no-referrer"),
 )
 
-# Headers that describe content, and so say nothing where there is none.
+# Headers that describe content, and so are dropped from responses without any.
 _OF_CONTENT = {b"content-length", b"content-type"}
 
 Header = tuple[bytes, bytes]
@@ -50,15 +49,15 @@ class ResponseHeadersMiddleware:
     """ASGI middleware: request id, security headers, ``Connection: close``, access log, metrics.
 
     Args:
-        app: what answers.
-        settings: which requests are logged.
-        quiet: paths that are asked for again and again, and logged only when something is wrong.
-        is_draining: whether the process is about to stop, so that clients are to go elsewhere.
-        route_of: the template of the route that a path belongs to, for a request that was
-            refused before anybody looked.
+        app: the wrapped application.
+        settings: decide which requests are logged.
+        quiet: paths that are polled, and logged only when the request fails.
+        is_draining: whether the process is draining; responses then close their connections.
+        route_of: returns the route template of a path, for requests that were refused before
+            routing.
 
     Attributes:
-        in_progress: requests whose answer has not ended.
+        in_progress: requests whose response has not ended.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class ResponseHeadersMiddleware:
     ) -> None:
         """Serve one request."""
         if scope["type"] == "websocket":
-            # There are none here; 403 is what a server makes of this.
+            # WebSockets are not supported; the server turns this event into a 403.
             metrics.count_request("GET", metrics.OTHER, HTTPStatus.FORBIDDEN, 0.0)
             await send({"type": "websocket.close", "code": 1000, "reason": None})
             return
@@ -106,7 +105,7 @@ class ResponseHeadersMiddleware:
                 status = message["status"]
                 headers = list(message["headers"])
                 if status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
-                    # The framework counts to 0 here too; RFC 9110, section 8.6 forbids it.
+                    # The framework adds a Content-Length of 0; RFC 9110, section 8.6 forbids it.
                     headers = [header for header in headers if header[0] not in _OF_CONTENT]
                 length = _length_in(headers)
                 headers = self._enveloped(headers, request_id, has_token)
@@ -114,8 +113,8 @@ class ResponseHeadersMiddleware:
                 return
             if message["type"] == "http.response.body" and not is_counted:
                 length -= len(message.get("body", b""))
-                # Before the end goes out, after which the framework may have nothing left but to
-                # say so: what a client has is counted, whatever becomes of us.
+                # Counted before the last bytes are sent, so that a response that a client has
+                # received is counted even if the process stops right afterwards.
                 if length == 0 or not message.get("more_body", False):
                     is_counted = True
                     self._count(scope, status, time.perf_counter() - started)
@@ -124,7 +123,7 @@ class ResponseHeadersMiddleware:
         try:
             await self._app(scope, receive, send_enveloped)
         except Exception:
-            # It is the server that answers then.
+            # The server answers such a request itself.
             status = status or HTTPStatus.INTERNAL_SERVER_ERROR
             raise
         finally:
@@ -156,7 +155,7 @@ class ResponseHeadersMiddleware:
         if b"content-security-policy" not in present:
             headers.append((b"content-security-policy", API_POLICY))
         if has_token:
-            # Even a public page, when asked for with a token, is for the asker alone.
+            # A response to a request with a token is private, even that of a public page.
             headers = [header for header in headers if header[0] != b"cache-control"]
             headers.append((b"cache-control", b"no-store"))
         elif b"cache-control" not in present:
@@ -167,12 +166,12 @@ class ResponseHeadersMiddleware:
 
 
 def _length_in(headers: list[Header]) -> int:
-    """How long the body will be; -1 if that is not said."""
+    """Return the announced length of the body; -1 without ``Content-Length``."""
     return next((int(value) for name, value in headers if name == b"content-length"), -1)
 
 
 def _read(scope: HTTPScope) -> tuple[str, bool, str | None]:
-    """The request's id, the client's own if it is one, whether it carries a token, its trace."""
+    """Return the request id (the client's if valid), whether it has a token, and its trace id."""
     request_id, has_token = "", False
     parents: list[bytes] = []
     for name, value in scope["headers"]:
@@ -182,13 +181,13 @@ def _read(scope: HTTPScope) -> tuple[str, bool, str | None]:
             has_token = True
         elif name == b"traceparent":
             parents.append(value)
-    # Of two nobody could tell which one is meant.
+    # Of two it is unclear which one applies.
     trace_id = trace_id_of(parents[0]) if len(parents) == 1 else None
     return request_id or uuid4().hex, has_token, trace_id
 
 
 def annotate(scope: Any, **values: str) -> None:
-    """Leave a value on the request's scope for whoever handles it further in or out."""
+    """Store values on the request's scope for inner and outer layers."""
     for name, value in values.items():
         scope[f"catalog.{name}"] = value
 
@@ -208,7 +207,7 @@ def _log_request(scope: Any, status: int, seconds: float) -> None:
 
 
 async def send_problem(scope: Any, send: ASGISendCallable, error: CatalogError) -> None:
-    """Answer with an error from outside the framework."""
+    """Send a problem response from outside the framework."""
     body = body_of(error, scope.get("catalog.request_id", ""))
     headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     headers += [

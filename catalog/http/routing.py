@@ -1,4 +1,4 @@
-"""What a path may hold in an id's place, and what a route is called in the log."""
+"""Path converter for ids, and route templates for logs and metrics."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,10 +12,10 @@ from catalog.http.response_headers import annotate
 
 
 def _up_to(largest: int) -> str:
-    """A pattern for the whole numbers from 1 to that one, without leading zeros."""
+    """Return a pattern for the integers from 1 to ``largest``, without leading zeros."""
     digits = str(largest)
     shorter = f"[1-9][0-9]{{0,{len(digits) - 2}}}"
-    # As long, equal up to some digit and smaller there.
+    # Of the same length: equal up to some digit, and smaller at that digit.
     smaller = [
         f"{digits[:place]}[{0 if place else 1}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
         for place, digit in enumerate(digits)
@@ -25,23 +25,26 @@ def _up_to(largest: int) -> str:
 
 
 class IdConverter(IntegerConverter):
-    """A positive 64-bit integer written the one usual way; anything else matches no route.
+    """A positive 64-bit integer in canonical decimal form; anything else matches no route.
 
-    The stock converter also takes leading zeros and the digits of other scripts, so that one
-    product would have many URLs, and numbers that no column holds.
+    The stock converter also accepts leading zeros and the digits of other scripts, so that one
+    product would have many URLs, and numbers too large for any column.
     """
 
-    # The pattern alone decides. Were a number refused after it, a path that several routes share
-    # would answer 405 to some methods, as if there were such a resource.
+    # The pattern alone decides. If a number were refused after matching, a path that several routes
+    # share would answer 405 to some methods, as if the resource existed.
     regex = _up_to(MAX_ID)
 
 
 KNOWN_PATHS = 1024
-"""Paths that are remembered with their routes."""
+"""Paths whose routes are cached."""
 
 
 def routes_of(app: Quart) -> Callable[[str], str | None]:
-    """What finds the template of a path's route, whatever the method; None if there is none."""
+    """Return a cached function that maps a path to its route's template, or to None.
+
+    The method of the request does not matter.
+    """
 
     @lru_cache(KNOWN_PATHS)
     def route_of(path: str) -> str | None:
@@ -62,7 +65,7 @@ def routes_of(app: Quart) -> Callable[[str], str | None]:
 def configure_routing(app: Quart) -> None:
     """Set up path matching before any route is added."""
     app.url_map.converters["id"] = IdConverter
-    # A trailing slash answers like the path without it, and no path answers with a redirect.
+    # A path with a trailing slash is the same resource, and no path is redirected.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     # OPTIONS is answered where unknown methods are, in http/problems.py.
@@ -71,6 +74,6 @@ def configure_routing(app: Quart) -> None:
 
 
 async def _remember_route() -> None:
-    """Leave the matched route where the access log finds it, outside the framework."""
+    """Store the matched route on the scope for the access log, outside the framework."""
     if request.url_rule is not None:
         annotate(request.scope, route=request.url_rule.rule)

@@ -1,4 +1,4 @@
-"""What all JSON shapes have in common: strict types, no unknown fields, no NUL."""
+"""Base classes and types of all schemas: strict types, no unknown fields, no NUL."""
 
 from datetime import datetime
 from itertools import islice
@@ -23,12 +23,12 @@ MAX_LIMIT = 1000
 
 
 class _Known(BaseModel):
-    """A shape that refuses by name what it does not know."""
+    """A schema that names the unknown fields it rejects."""
 
     @model_validator(mode="before")
     @classmethod
     def _keep_few_unknown(cls, data: Any) -> Any:
-        """Keep of the unknown fields no more than are named, and so not a fault for each."""
+        """Keep only as many unknown fields as are reported, so that not each becomes an error."""
         if not isinstance(data, dict) or len(data) <= MAX_FIELD_ERRORS:
             return data
         known = {name: data[name] for name in cls.model_fields if name in data}
@@ -37,13 +37,13 @@ class _Known(BaseModel):
 
 
 class RequestBody(_Known):
-    """A body that a client sends; what it does not know is refused by name."""
+    """A body that a client sends; unknown fields are rejected by name."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class QueryParameters(_Known):
-    """The query string of a request; everything in it arrives as text."""
+    """The query string of a request; all values arrive as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,7 +61,7 @@ def _without_nul(text: str) -> str:
 
 
 def _digits(value: object) -> object:
-    """Only plain digits count as a number in a URL: no sign, space, underscore or other script."""
+    """Accept only ASCII digits as a number in a URL: no sign, space, underscore or other script."""
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit() and len(value) <= 19):
             raise ValueError("Input should be a whole number")
@@ -70,23 +70,23 @@ def _digits(value: object) -> object:
 
 
 WITHOUT_NUL_PATTERN = r"^[^\u0000]*$"
-"""What ``WithoutNul`` checks, for readers of the OpenAPI document (ECMA-262)."""
+"""The check of ``WithoutNul`` as a pattern (ECMA-262), for the OpenAPI document."""
 
 WithoutNul = AfterValidator(_without_nul)
-"""Marks text that may hold anything but NUL, which not every engine and client can hold."""
+"""Marks text that may hold anything but NUL, which some engines and clients cannot store."""
 
 Digits = BeforeValidator(_digits)
 """Marks a whole number in a query string."""
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
-"""A resource's number."""
+"""A resource's id."""
 
 Instant = Annotated[datetime, PlainSerializer(rfc3339_text, return_type=str, when_used="json")]
-"""A time as the API shows it: RFC 3339 in UTC with microseconds."""
+"""A time in the API's format: RFC 3339 in UTC with microseconds."""
 
 
 class PageQuery(QueryParameters):
-    """Which page of a list."""
+    """Pagination parameters of a list."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
         default=DEFAULT_LIMIT, description="Items on a page."

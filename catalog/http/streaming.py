@@ -1,4 +1,4 @@
-"""Answers that are sent while they are being made, however long they are."""
+"""Streaming responses of any length."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -15,15 +15,15 @@ _log = logger(__name__)
 async def stream_response(
     pieces: AsyncGenerator[bytes, None], *, media_type: str, headers: Mapping[str, str]
 ) -> Response:
-    """A response in pieces; each is made when the client has taken the one before.
+    """Stream a response in pieces; each is produced when the client has read the one before.
 
-    It has no time limit as a whole, but its client must go on taking it. When making a piece
-    fails, the connection ends without the end of the response, so that nobody takes what has come
-    for all there is.
+    There is no time-out for the whole response, but its client must keep reading. When producing a
+    piece fails, the connection closes without the end of the response, so that a client cannot
+    take a truncated response for a complete one.
 
     Raises:
-        Overloaded: too much waits for clients already.
-        CatalogError: making the first piece failed, which can still be told by a status.
+        Overloaded: the bound on unsent bytes is reached.
+        CatalogError: producing the first piece failed, while the status can still report it.
     """
     running().buffers.admit()
     body: AsyncIterator[bytes] | None = None
@@ -31,7 +31,7 @@ async def stream_response(
         body = _sent(await anext(pieces, b""), pieces, request_id())
     response = Response(body, content_type=f"{media_type}; charset=utf-8")
     response.headers.update(headers)
-    # nginx would collect it in files.
+    # nginx would buffer the response in files.
     response.headers["X-Accel-Buffering"] = "no"
     return response
 
@@ -47,6 +47,6 @@ async def _sent(
     except CatalogError as error:
         cause = repr(error.__cause__ or error)
         _log.warning("stream_aborted", code=error.slug, cause=cause, request_id=request)
-        # The framework ends a response that took too long without its last event, and the server
-        # then closes the connection; of any other exception it would log a traceback.
+        # On a TimeoutError the framework omits the last event of the response, so that the server
+        # closes the connection; for any other exception it would log a traceback.
         raise TimeoutError from error

@@ -1,4 +1,4 @@
-"""JSON that means the same to every parser (RFC 8259, and the stricter RFC 7493)."""
+"""Strict JSON parsing: only texts that all parsers read alike (RFC 8259, stricter RFC 7493)."""
 
 import json
 import math
@@ -9,24 +9,24 @@ from typing import Any, NoReturn
 from catalog.errors import MalformedRequest
 
 MAX_DEPTH = 32
-"""Levels of arrays and objects inside one another."""
+"""Nesting levels of arrays and objects."""
 
 MAX_CONTAINERS = 10_000
-"""Arrays and objects in a text; to make the 90,000 that fit into a body takes 60 ms."""
+"""Arrays and objects in a text; building the 90,000 that fit into a body takes 60 ms."""
 
-# A string, closed or running to the end of the text, is one token whatever is in it: looked at
-# from each of its quotes, a hostile one would take quadratic time.
+# A string, closed or running to the end of the text, is one token whatever it holds: if a match
+# could begin at each of its quotes, a hostile string would take quadratic time.
 _STRING = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 
 _BRACKET = re.compile(r"[\[{\]}]")
 
 
 def parse_json(body: bytes) -> Any:
-    """Read JSON that means the same to every parser (RFC 7493, section 2).
+    """Parse JSON that every parser reads alike (RFC 7493, section 2).
 
     Raises:
-        MalformedRequest: not UTF-8, a byte order mark, not JSON, a name twice in one object, a
-            number that is no finite double, half a character, nesting deeper than
+        MalformedRequest: not UTF-8, a byte order mark, not JSON, a duplicate name in an object, a
+            number that is not a finite double, a lone surrogate, nesting deeper than
             ``MAX_DEPTH``, or more arrays and objects than ``MAX_CONTAINERS``.
     """
     try:
@@ -41,13 +41,13 @@ def parse_json(body: bytes) -> Any:
     except UnicodeDecodeError:
         raise MalformedRequest("The body is not UTF-8.") from None
     except ValueError as error:
-        # Covers integers of more digits than Python converts, whose text is about Python.
+        # Includes integers of more digits than Python converts; that message is about Python.
         if isinstance(error, json.JSONDecodeError):
-            # Where, but not why: the parser's words differ from release to release.
+            # The position without the reason: the parser's wording differs between releases.
             place = f"line {error.lineno}, column {error.colno}"
             raise MalformedRequest(f"The body is not JSON, from {place} on.") from None
         raise MalformedRequest("The body holds a number that is too long.") from None
-    # Only an escape can smuggle half a character past the decoder.
+    # Only an escape can carry a lone surrogate past the decoder.
     if "\\u" in text and not _is_unicode(value):
         raise MalformedRequest("The body holds a lone surrogate, which is no character.")
     return value
@@ -80,14 +80,14 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _check_containers(text: str) -> None:
-    """Look at the brackets outside strings, whether the text is JSON or not.
+    """Check the brackets outside strings, whether the text is JSON or not.
 
-    Before parsing, because Python's releases differ in how deep their parser goes and in how it
-    says that it went too deep.
+    Runs before parsing, because Python's releases differ in the depth that their parser allows and
+    in the error for exceeding it.
 
     Raises:
-        MalformedRequest: there are more than ``MAX_CONTAINERS``, or more than ``MAX_DEPTH``
-            levels are open.
+        MalformedRequest: more than ``MAX_CONTAINERS`` in total, or more than ``MAX_DEPTH`` levels
+            open at once.
     """
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
@@ -100,5 +100,5 @@ def _check_containers(text: str) -> None:
         if depth > MAX_DEPTH:
             raise MalformedRequest(f"The body nests deeper than {MAX_DEPTH} levels.")
         if depth <= 0:
-            # The parser goes no further than here.
+            # The parser stops here as well.
             return

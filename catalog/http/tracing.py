@@ -1,4 +1,4 @@
-"""A span for each request (OpenTelemetry's conventions for HTTP servers): ASGI middleware.
+"""Request tracing as ASGI middleware (OpenTelemetry's conventions for HTTP servers).
 
 Imported only when tracing is on: its packages are an extra.
 """
@@ -25,11 +25,11 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class TracedRequests:
-    """ASGI middleware: a span for each request, within the client's trace if it is in one.
+    """ASGI middleware: one span per request, within the client's trace if there is one.
 
     Args:
-        app: what answers; it leaves the route on the scope.
-        tracer: makes the spans.
+        app: the wrapped application; it leaves the route on the scope.
+        tracer: creates the spans.
     """
 
     def __init__(self, app: ASGIFramework, tracer: Tracer) -> None:
@@ -57,7 +57,7 @@ class TracedRequests:
             },
         )
         identity = span.get_span_context()
-        # It is none where OTEL_SDK_DISABLED says so.
+        # OTEL_SDK_DISABLED makes the span context invalid.
         if identity.is_valid:
             structlog.contextvars.bind_contextvars(
                 trace_id=trace.format_trace_id(identity.trace_id),
@@ -93,7 +93,7 @@ class TracedRequests:
 
 
 def _carrier(headers: Any) -> dict[str, str]:
-    """What tells of the client's trace, if it is valid."""
+    """Return the trace context headers; none if ``traceparent`` is not valid."""
     parents = [value for name, value in headers if name == b"traceparent"]
     if len(parents) != 1 or trace_id_of(parents[0]) is None:
         return {}

@@ -1,1 +1,1 @@
-"""What the catalog offers: ``/api/products``."""
+"""Products: ``/api/products``."""

@@ -1,4 +1,4 @@
-"""What the running app holds for products, typed."""
+"""Typed access to the app's state for products."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ _EXTENSION = "catalog.products"
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """One app's pages, writer of new products, feed of what happens to all, and places for bulk."""
+    """State of one app: page cache, group commit of creates, change feed, and bulk limits."""
 
     pages: Pages
     creates: GroupCommit[Create, WriteResult]
@@ -35,11 +35,11 @@ class Products:
 
 
 def attach(app: Quart, products: Products) -> None:
-    """Attach it to an app; once, when the app is made."""
+    """Attach the state to an app; once, when the app is created."""
     app.extensions[_EXTENSION] = products
 
 
 def products(app: Quart | None = None) -> Products:
-    """That of the given app, or of the one handling this request."""
+    """Return the state of the given app, or of the app handling this request."""
     held: Products = (app or current_app).extensions[_EXTENSION]
     return held

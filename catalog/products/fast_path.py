@@ -1,10 +1,9 @@
-"""The short ways, without the framework, for the requests of which there are many.
+"""Fast path: answers hot requests without Quart.
 
-The framework costs three times of what a page costs that is shared with others, and as much as a
-create that shares its transaction. So requests for pages of everyone's products, and creates, that
-are as plain as they can be are answered in front of it: by the same limits, guard, schemas and
-rules, and with the same middleware around it. Whatever is not plain goes on to the framework, and
-so does every fault that is found before anything was done.
+Quart's overhead is three times the cost of a page from a shared read, and as much as that of a
+create in a batch. So plain requests for pages of all products, and plain creates, are answered in
+front of it, with the same rate limits, guard, schemas, rules and surrounding middleware. All other
+requests are passed on to Quart, and so are invalid ones, as long as nothing was done.
 """
 
 import re
@@ -47,23 +46,24 @@ from catalog.products.service import Create, WriteResult
 T = TypeVar("T")
 
 KNOWN = 1024
-"""Queries, and kinds of ``Accept``, that are remembered with what they mean."""
+"""Entries in each cache of parsed queries and ``Accept`` headers."""
 
-# No escapes, so that it means what it says; and not so long that remembering them takes much.
+# No percent-encoding, so that no decoding is needed; bounded in length, so that the caches are
+# small.
 _PLAIN = re.compile(rb"(?:[a-z_]+=[A-Za-z0-9_.,-]+(?:&(?!\Z)|\Z)){0,16}")
 _MAX_LENGTH = 512
 
 _MAX_BODY_BYTES = 64 * 1024
 
-# With a token a list is the caller's business; with a body the request has to be read first.
+# A request with a token is tied to its caller; one with a body has to be read first.
 _NOT_PLAIN = {b"authorization", b"content-length", b"transfer-encoding", b"expect"}
 
 
 def is_plain(scope: HTTPScope) -> bool:
-    """Whether a request is for a page, or creates a product, in the plainest form.
+    """Return whether a request takes the fast path: a plain page or a plain create.
 
-    Its answer is short in any case. Whoever hangs up changes nothing: a page is shared by others,
-    and a create that was asked for is done.
+    Its response is short. It is not cancelled when the client disconnects: other requests share
+    the page, and a create that was received is carried out.
     """
     return _plain(scope) is not None or _create_fields(scope) is not None
 
@@ -74,7 +74,7 @@ class _Plain(NamedTuple):
 
 
 def _plain(scope: HTTPScope) -> _Plain | None:
-    """The query of a plain request, and the tags of what the client has already."""
+    """Return the query and the ``If-None-Match`` values of a plain page request, or None."""
     if scope["path"] != PATH or scope["method"] != "GET":
         return None
     accept = b""
@@ -100,12 +100,12 @@ def _wants_json(accept: bytes) -> bool:
 
 
 class Shortcut:
-    """ASGI middleware: answers plain requests for pages, and hands on all others.
+    """ASGI middleware that answers plain page requests and passes on all others.
 
     Args:
-        app: what answers the others.
-        running: what the app runs on.
-        pages: what answers here.
+        app: the application for all other requests.
+        running: the application's state.
+        pages: the page cache.
     """
 
     def __init__(self, app: ASGIFramework, running: AppState, pages: Pages) -> None:
@@ -135,7 +135,7 @@ class Shortcut:
             parsed = ListQuery.model_validate(given)
             return PageRequest.of_all(parsed, self._running.cursors, given)
         except (ValidationError, InvalidCursor):
-            # The framework tells what is wrong with it.
+            # Quart reports the error.
             return None
 
     async def _answer(
@@ -158,14 +158,14 @@ class Shortcut:
 
 
 class CreateShortcut:
-    """ASGI middleware: does plain creates, and hands on all others.
+    """ASGI middleware that answers plain creates and passes on all other requests.
 
-    It stands behind what bounds bodies, so a body is there as a whole.
+    It runs inside the middleware that bounds bodies, so a body arrives in one message.
 
     Args:
-        app: the framework, which answers the others.
-        running: what the app runs on.
-        creates: what writes new products.
+        app: the Quart app, which answers all other requests.
+        running: the application's state.
+        creates: the group commit of new products.
     """
 
     def __init__(
@@ -185,11 +185,11 @@ class CreateShortcut:
             return
         message = await receive()
         if message["type"] != "http.request" or message["more_body"]:
-            # The client is gone, and the framework gets to hear of it.
+            # The client has disconnected; Quart receives that message.
             await self._framework(scope, _after(message, receive), send)
             return
         if len(message["body"]) > _MAX_BODY_BYTES:
-            # It takes long to read, and is not to be read twice if it is faulty.
+            # A large body takes long to parse, and an invalid one would be parsed twice.
             await self._framework(scope, replaying(message["body"], receive), send)
             return
         try:
@@ -197,7 +197,7 @@ class CreateShortcut:
             data = ProductCreate.model_validate(parse_json(message["body"]))
             key = key_among(fields.idempotency_key)
         except (CatalogError, ValidationError):
-            # The framework tells what is wrong with it.
+            # Quart reports the error.
             await self._framework(scope, replaying(message["body"], receive), send)
             return
         annotate(scope, route=PATH)
@@ -220,7 +220,7 @@ class _CreateFields(NamedTuple):
 
 
 def _create_fields(scope: HTTPScope) -> _CreateFields | None:
-    """What a plain create says in its head; None if it is not plain."""
+    """Return the header fields of a plain create, or None if the request is not one."""
     if scope["method"] != "POST" or scope["path"] != PATH or scope["query_string"]:
         return None
     authorization: list[str] = []
@@ -246,7 +246,7 @@ def _takes_json(accept: bytes) -> bool:
 
 
 def _after(message: ASGIReceiveEvent, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
-    """A way to receive a message once more, and what follows it."""
+    """Return a receive function that repeats a message before those that follow it."""
     messages = [message]
 
     async def receive_again() -> ASGIReceiveEvent:
@@ -262,11 +262,10 @@ async def _do(
     scope: HTTPScope,
     send: ASGISendCallable,
 ) -> tuple[T, dict[str, str]] | None:
-    """Count the request and do its work.
+    """Apply the rate limit and do the request's work.
 
     Returns:
-        what came of it, and the headers that tell of the limit; None if the client has been told
-        why there is nothing.
+        the result and the rate limit's headers; None if an error response was sent.
     """
     headers: dict[str, str] = {}
     try:
@@ -275,13 +274,13 @@ async def _do(
             headers = counted.headers()
             counted.admit()
         return await work, headers
-    except Exception as fault:  # noqa: BLE001 (it is told to the client, and logged)
+    except Exception as fault:  # noqa: BLE001 (it is reported to the client, and logged)
         error = to_problem(fault)
         error.headers.update(headers)
         await send_problem(scope, send, error)
         return None
     finally:
-        # Nothing once it is done; without it, what was never begun would warn of that.
+        # A no-op after completion; a coroutine that was never awaited would emit a warning.
         work.close()
 
 

@@ -1,7 +1,7 @@
-"""``Idempotency-Key``: a create that is sent again is not done again.
+"""Idempotency keys: a create that is retried with the same key is not executed again.
 
-After draft-ietf-httpapi-idempotency-key-header-07. The key commits with its product, and under
-the lock on the change counter, so two requests cannot both find it missing.
+See draft-ietf-httpapi-idempotency-key-header-07. The key commits with its product, and under the
+lock on the change counter, so two requests cannot both find it missing.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _COLUMNS = (
 
 
 class Key(NamedTuple):
-    """Which create a request asks for: whose, under which key, with what content; hashed."""
+    """Identity of a create request: owner, hash of the key, and hash of the content."""
 
     owner_id: int
     key_hash: str
@@ -31,19 +31,19 @@ class Key(NamedTuple):
 
     @property
     def name(self) -> tuple[int, str]:
-        """What has one product at most."""
+        """Unique name of the key, among those of all owners."""
         return self.owner_id, self.key_hash
 
 
 def key_of(offer: NewProduct, text: str) -> Key:
-    """The key of an offer that a client sends under a text of its choice."""
+    """Return the key of an offer, from the text of its ``Idempotency-Key`` header."""
     content = orjson.dumps([offer.name, offer.description, offer.price])
     hashes = (sha256(part).hexdigest() for part in (text.encode(), content))
     return Key(offer.owner_id, *hashes)
 
 
 class Done(NamedTuple):
-    """What a create under a key has made."""
+    """Stored result of a create with a key."""
 
     content_hash: str
     product_id: int
@@ -52,7 +52,7 @@ class Done(NamedTuple):
 
 
 async def find_done(session: AsyncSession, keys: Sequence[Key]) -> dict[tuple[int, str], Done]:
-    """What was done under each of the keys before."""
+    """Return the stored results of those keys that were used before, by ``Key.name``."""
     names = tuple_(IdempotencyKey.user_id, IdempotencyKey.key_hash)
     rows = await session.execute(
         select(
@@ -74,10 +74,10 @@ async def find_done(session: AsyncSession, keys: Sequence[Key]) -> dict[tuple[in
 
 
 async def remember(session: AsyncSession, done: Sequence[tuple[Key, Done]]) -> None:
-    """Keep what was done under keys, in the transaction that has done it.
+    """Store the results of creates with keys, in the transaction of the creates.
 
     Raises:
-        IntegrityError: another transaction was first.
+        IntegrityError: another transaction stored one of the keys first.
     """
     rows = [
         (
@@ -90,12 +90,12 @@ async def remember(session: AsyncSession, done: Sequence[tuple[Key, Done]]) -> N
 
 
 async def sweep(session: AsyncSession, *, kept: timedelta, limit: int) -> int:
-    """Forget keys older than that; that many at most.
+    """Delete the oldest keys that are older than ``kept``, up to ``limit``.
 
     Returns:
-        how many.
+        the number deleted.
     """
-    # Two steps, because not every engine limits a DELETE.
+    # Two steps, because not every engine supports LIMIT in a DELETE.
     outdated = (
         select(IdempotencyKey.user_id, IdempotencyKey.key_hash)
         .where(IdempotencyKey.created_at < now() - kept)

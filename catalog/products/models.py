@@ -1,4 +1,4 @@
-"""Products, the log of their changes, and what makes a repeated request the same one."""
+"""Tables of products, their search words, the change log, and idempotency keys."""
 
 import secrets
 from datetime import datetime
@@ -14,23 +14,23 @@ from catalog.db.fulltext import FTS5, Tokens
 
 MAX_NAME = 512
 MAX_DESCRIPTION = 16_383
-"""Characters; four bytes each at most, so that it fits the servers' TEXT of 65,535 bytes."""
+"""Characters, of four bytes each at most, so that it fits the servers' TEXT of 65,535 bytes."""
 MAX_PRICE = 1e12
 
 TOKEN_LENGTH = 10
-"""Hexadecimal digits of a token: 40 bits, so that two histories have the same one at the same
+"""Hexadecimal digits of a token: 40 bits, so that the tokens of two histories collide at a given
 position once in 10^12 times."""
 
 
 def new_token() -> str:
-    """Draw a token; a transaction that changes products takes one with its positions."""
+    """Draw a random token; each transaction that changes products draws one with its positions."""
     return secrets.token_hex(TOKEN_LENGTH // 2)
 
 
 class Product(Base):
-    """Something its owner offers.
+    """Product offered by its owner.
 
-    ``price`` is a double, so that it comes back as the JSON number it was sent as; the service
+    ``price`` is a double, so that it is returned as the same JSON number that was sent; the service
     never adds prices up.
     """
 
@@ -38,18 +38,18 @@ class Product(Base):
     __table_args__ = (
         # Serves GET /api/products/my in page order without a sort.
         Index(None, "user_id", "id"),
-        # The orders of the lists, each in both directions; ids break ties.
+        # Sort orders of the lists, each scanned in both directions; ids break ties.
         Index(None, "name", "id"),
         Index(None, "price", "id"),
         Index(None, "created_at", "id"),
         CheckConstraint(f"price >= 0 AND price <= {MAX_PRICE:.0f}", name="price"),
-        # The servers refuse what does not fit the column; SQLite stores it.
+        # The servers reject values that do not fit the column; SQLite stores them.
         CheckConstraint("typeof(price) = 'real'", name="price_type").ddl_if("sqlite"),
         CheckConstraint(f"length(name) <= {MAX_NAME}", name="name").ddl_if("sqlite"),
         CheckConstraint(f"length(description) <= {MAX_DESCRIPTION}", name="description").ddl_if(
             "sqlite"
         ),
-        # Without AUTOINCREMENT, SQLite would give the id of a deleted product to the next one.
+        # Without AUTOINCREMENT, SQLite would reuse the id of a deleted product for the next one.
         {
             "sqlite_autoincrement": True,
             "mysql_engine": "InnoDB",
@@ -60,20 +60,20 @@ class Product(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(ExactString(MAX_NAME))
     description: Mapped[str | None] = mapped_column(ExactText)
-    # Not a bare Float: MySQL would make it single precision and lose cents from 131,072.00 on.
+    # A bare Float is single precision on MySQL, and would lose cents from 131,072.00 on.
     price: Mapped[float] = mapped_column(Float(53))
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
-    # Counts the product's changes from 1.
+    # Number of the product's changes; 1 after the create.
     version: Mapped[int] = mapped_column(Id, default=1)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
     updated_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
 
 
 class ProductWords(Base):
-    """The words of a product's name and description, to be searched; see ``words.py``.
+    """Full-text tokens of a product's name and description; see ``search/tokenizer.py``.
 
-    A table of its own, so that products stay small and SQLite, which has full-text indexes only as
-    tables, can have one. It keeps no foreign keys in those, so there a trigger deletes the row.
+    A separate table keeps the products' rows small, and SQLite has full-text indexes only as
+    tables. Those enforce no foreign keys, so on SQLite a trigger deletes the row.
     """
 
     __tablename__ = "product_words"
@@ -82,7 +82,7 @@ class ProductWords(Base):
         {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "info": {FTS5: ["words"]}},
     )
 
-    # SQLite's name for the number of a row in such a table, and it takes no other.
+    # SQLite full-text tables accept no other name for the key column.
     product_id: Mapped[int] = mapped_column(
         "rowid", Id, ForeignKey(Product.id, ondelete="CASCADE"), primary_key=True
     )
@@ -97,11 +97,11 @@ event.listen(ProductWords.__table__, "after_create", _delete_words.execute_if("s
 
 
 class NewProduct(NamedTuple):
-    """A product that no database has numbered yet.
+    """Product to be created, without an id.
 
     Attributes:
-        created_at: when it was offered; None for now.
-        words: its words, as ``words.text_of`` finds them, if somebody has done it already.
+        created_at: None for the time of the insert.
+        words: the result of ``tokenizer.text_of``, if it was computed before; otherwise None.
     """
 
     name: str
@@ -113,7 +113,7 @@ class NewProduct(NamedTuple):
 
 
 class ChangeType(StrEnum):
-    """What has happened to a product."""
+    """Kind of a change to a product."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -121,38 +121,38 @@ class ChangeType(StrEnum):
 
 
 class ChangeId(NamedTuple):
-    """The name of a change in its history: ``8.5f0c29a1be``.
+    """Identifier of a change in one history of the database: ``8.5f0c29a1be``.
 
-    A position alone does not name a change: a database that was restored from a backup comes to
-    the same one again by other changes. The token tells them apart.
+    A position alone is ambiguous: a database restored from a backup reaches the same position
+    again through other changes. The token tells them apart.
 
     Attributes:
         position: 1, 2, 3, … in commit order; 0 before the first change.
-        token: of the transaction that made it; empty where there is none, as in names from before
-            there were tokens, and of position 0, which is the same in all histories.
+        token: of the transaction that made the change; empty in identifiers from releases without
+            tokens, and at position 0, which is common to all histories.
     """
 
     position: int
     token: str = ""
 
     def __str__(self) -> str:
-        """Write it as the API does."""
+        """Format it as in the API."""
         return f"{self.position}.{self.token}" if self.token else str(self.position)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what ``str`` has written, or a bare position; the caller knows that it is one."""
+        """Parse the output of ``str``, or a bare position; the caller has validated the text."""
         position, _, token = text.partition(".")
         return cls(int(position), token if int(position) else "")
 
     def may_be(self, other: "ChangeId") -> bool:
-        """Tell whether both can name the same change; a bare position can name any there."""
+        """Tell whether both may be the same change; a bare position matches any token."""
         is_told = self.token and other.token
         return self.position == other.position and (not is_told or self.token == other.token)
 
 
 class ProductChange(Base):
-    """One committed change; outlives its product, and is deleted after the retention."""
+    """One committed change; outlives its product, and is deleted after the retention period."""
 
     __tablename__ = "product_changes"
     __table_args__ = (
@@ -160,19 +160,19 @@ class ProductChange(Base):
         {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"},
     )
 
-    # Counted by ChangeCounter and not by the engine, whose own numbers are given out before the
-    # commit: a reader who has seen 8 could find 7 afterwards.
+    # Assigned from ChangeCounter: an engine's AUTO_INCREMENT assigns numbers before the commit, so
+    # that 7 could become visible after a reader has seen 8.
     position: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
     type: Mapped[str] = mapped_column(ExactString(7))
     product_id: Mapped[int] = mapped_column(Id)
     version: Mapped[int] = mapped_column(Id)
     at: Mapped[datetime] = mapped_column(Timestamp)
-    # Empty in the rows of a release from before there were tokens.
+    # Empty in rows written by a release without tokens.
     token: Mapped[str] = mapped_column(ExactString(TOKEN_LENGTH), server_default="")
 
 
 class ChangeCounter(Base):
-    """The last change's position and token: one row, whose lock puts the commits in order."""
+    """Position and token of the last change: a single row, whose lock orders the commits."""
 
     __tablename__ = "change_counter"
     __table_args__ = (
@@ -182,21 +182,22 @@ class ChangeCounter(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=False)
     position: Mapped[int] = mapped_column(Id)
-    # A release from before there were tokens leaves it as it is.
+    # Not updated by a release without tokens.
     token: Mapped[str] = mapped_column(ExactString(TOKEN_LENGTH), server_default="")
 
 
 class IdempotencyKey(Base):
-    """A create that was done under a key of the client's, so that a repeat finds its answer.
+    """Record of a create under a client's idempotency key, for replaying its response.
 
-    The answer is not kept: the repeat brings the same content, and the rest is here.
+    The response itself is not stored: the repeated request carries the same content, and this row
+    has the rest.
     """
 
     __tablename__ = "idempotency_keys"
     __table_args__ = ({"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"},)
 
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
-    # SHA-256, in hexadecimal: of the key, and of the content that came with it.
+    # SHA-256 in hexadecimal: of the key, and of the content that was sent with it.
     key_hash: Mapped[str] = mapped_column(ExactString(64), primary_key=True)
     content_hash: Mapped[str] = mapped_column(ExactString(64))
     product_id: Mapped[int] = mapped_column(Id)

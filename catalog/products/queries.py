@@ -1,4 +1,4 @@
-"""SELECTs on products, built but not run: filters, orders, and pages by key."""
+"""SELECT statements on products: filters, sort orders, and keyset pagination."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,38 +32,39 @@ COLUMNS = (
     rfc3339(_table.created_at).label("created_at"),
     rfc3339(_table.updated_at).label("updated_at"),
 )
-"""What a rendered product is made of: plain columns, because a page needs no entities."""
+"""Columns of a rendered product; a page needs no ORM entities."""
 
 FIELDS = tuple(column.key for column in COLUMNS)
-"""The names of the same, in the same order."""
+"""Names of ``COLUMNS``, in the same order."""
 
 PAGE_BYTES = 1024 * 1024
-"""What the products of a page take at most, unless it is one alone. The longest takes a tenth of
-it, and to render this much keeps the event loop for some five milliseconds."""
+"""Maximum size of the products of a page, unless it has only one. The longest product takes a tenth
+of it; rendering this much blocks the event loop for about five milliseconds."""
 
 FEW_ROWS = 100
-"""Rows that are read without asking the database how long they are, which takes longer than to read
-them where they are short. The default of a page, so that most pages are."""
+"""Rows up to which no size bound is used: computing the lengths in the database takes longer than
+reading short rows. It equals the default page size, so most pages need no bound."""
 
 INDEXED_TERMS = 4
-"""Terms that the index is asked for; whether the others are there, too, is seen in the rows."""
+"""Terms that are looked up in the full-text index; the others are checked on the rows it finds."""
 
 Position = tuple[int | float | str, ...]
-"""A place in an order: what a product shows of the sort's column, and its id; the id alone where
-it is that column. The product need not exist any more."""
+"""Keyset position: a product's value of the sort column, and its id; only the id when sorting by
+id. The product may have been deleted since."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which products, in which order.
+    """Filters and sort order of a list.
 
     Attributes:
-        sort: a column's name, with ``-`` before it for the other direction.
+        sort: a column's name; with a leading ``-``, descending.
         min_price: the lowest price.
         max_price: the highest price.
-        user_id: whose they are.
-        ids: which ones, at most; in no order.
-        terms: what words of them must begin with, as ``words.terms_of`` makes it of a search.
+        user_id: the owner's account.
+        ids: the only ids to include, in no order.
+        terms: prefixes, each of which some word of a product must have; from
+            ``tokenizer.terms_of``.
     """
 
     sort: Sort = DEFAULT_SORT
@@ -75,7 +76,7 @@ class Selection:
 
     @classmethod
     def of(cls, query: MyListQuery, *, user_id: int | None) -> Self:
-        """What a client asks for, of one owner or of all."""
+        """Build the selection of a client's query, for one owner or for all."""
         return cls(
             sort=query.sort,
             min_price=query.min_price,
@@ -87,44 +88,44 @@ class Selection:
 
     @property
     def key(self) -> str:
-        """The column that they are sorted by."""
+        """Name of the sort column."""
         return self.sort.removeprefix("-")
 
     @property
     def filters(self) -> frozenset[str]:
-        """The names of the filters that are set."""
+        """Names of the filters that are set."""
         return frozenset(name for name in _CONDITIONS if getattr(self, name) is not None)
 
     @property
     def values(self) -> dict[str, Any]:
-        """What the statements of this selection take."""
+        """Bind parameters of this selection's statements."""
         values = {name: getattr(self, name) for name in self.filters}
         values |= {f"term_{number}": term for number, term in enumerate(self.ranked_terms)}
         return values
 
     @property
     def ranked_terms(self) -> tuple[str, ...]:
-        """The terms, those first that most likely few products have."""
+        """Terms, the longest first: they are likely to be the most selective."""
         return tuple(sorted(self.terms, key=len, reverse=True))
 
     def sought_in(self, buckets: Sequence[str]) -> list[list[str]]:
-        """What ``matches`` takes to look for the terms in some buckets."""
+        """Return the argument of ``matches`` that searches some buckets for the terms."""
         indexed = self.ranked_terms[:INDEXED_TERMS]
         return [[f"{bucket}{term}" for bucket in buckets] for term in indexed]
 
     def bound_to(self, path: str) -> str:
-        """What a cursor of this selection is bound to, under a list's path."""
+        """Return the text that cursors of this selection are bound to, for a list's path."""
         filters = {name: getattr(self, name) for name in sorted(self.filters)}
         if self.terms:
             filters["terms"] = self.terms
         return f"{path}?{urlencode({'sort': self.sort, **filters})}"
 
     def position_of(self, product: dict[str, Any]) -> Position:
-        """The place of a product that is ready to render."""
+        """Return the keyset position of a product, given as its JSON members."""
         return (product["id"],) if self.key == "id" else (product[self.key], product["id"])
 
     def values_after(self, position: Position | None) -> dict[str, Any]:
-        """What a statement takes that goes on behind a place; nothing at the start."""
+        """Return the bind parameters for resuming after a position; none at the start."""
         if position is None:
             return {}
         if self.key == "id":
@@ -140,22 +141,22 @@ _CONDITIONS: Mapping[str, ColumnElement[bool]] = {
     "user_id": _table.user_id == bindparam("user_id", type_=Id),
     "ids": _table.id.in_(bindparam("ids", type_=Id, expanding=True)),
 }
-"""What each filter of a ``Selection`` asks of a product."""
+"""SQL condition of each filter of a ``Selection``."""
 
 
 class _Beyond(FunctionElement[bool]):
-    """Whether a row stands behind a place in an order of two columns.
+    """Keyset condition: whether a row lies beyond a position in an order of two columns.
 
-    The servers seek to the place only when it is put as ranges, SQLite only when the columns are
-    compared as one.
+    MySQL and MariaDB seek in the index only when the condition is written as ranges, SQLite only
+    when it is a row value comparison.
 
     Args:
         key: the first column.
-        row_id: the second one.
-        place: the parameters' common beginning.
+        row_id: the second column.
+        place: the common prefix of the parameters' names.
     """
 
-    # No type: of a Boolean, the compiler would ask whether it is 1, and no engine seeks then.
+    # Untyped: the compiler would compare a Boolean with 1, and no engine seeks then.
     inherit_cache = True
     operator: ClassVar[str]
 
@@ -194,16 +195,16 @@ def _beyond_mysql(element: _Beyond, compiler: SQLCompiler, **kw: Any) -> str:
 
 @cache
 def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
-    """A page of a selection without terms; takes its values, those of the place, and ``limit``.
+    """Build the statement for a page of a selection without terms.
 
-    Seeks to its place by key instead of counting rows from the start, so that a page costs the
-    same at any depth. Built once for each shape, because building it costs a quarter of what
-    running it does.
+    Its parameters are the selection's, those of the keyset position, and ``limit``. It seeks by
+    key instead of using OFFSET, so that a page costs the same at any depth. It is cached per shape,
+    because building it costs a quarter of what running it does.
 
     Args:
-        sort: the selection's order.
+        sort: the selection's sort order.
         filters: the names of the selection's filters.
-        resumed: whether it goes on behind a place, and does not begin at the start.
+        resumed: whether the page resumes after a position instead of beginning at the start.
     """
     statement = select(*COLUMNS).where(*_kept(filters))
     if resumed:
@@ -215,13 +216,13 @@ def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
 
 @cache
 def bounded_page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
-    """``page``, but no longer than ``max_bytes``, which it takes besides."""
+    """Build the statement of ``page`` with a size bound, its parameter ``max_bytes``."""
     rows = page(sort=sort, filters=filters, resumed=resumed).with_only_columns(_table.id)
     return _in_order(_bounded(rows, sort), sort, _table.id)
 
 
 class _Bytes(FunctionElement[int]):
-    """How many bytes a text takes."""
+    """Length of a text in bytes."""
 
     type = Integer()
     inherit_cache = True
@@ -240,15 +241,17 @@ def _bytes_mysql(element: _Bytes, compiler: SQLCompiler, **kw: Any) -> str:
 TEXT_BYTES: ColumnElement[int] = func.coalesce(_Bytes(_table.name), 0) + func.coalesce(
     _Bytes(_table.description), 0
 )
-"""What a product's texts take, which is less than its JSON does."""
+"""Bytes of a product's texts; less than those of its JSON."""
 
 
 def _bounded(rows: Select[Any], sort: Sort) -> Select[Any]:
-    """The products of some ids, as many as take ``max_bytes`` and one more; in no order.
+    """Select the products of some ids until they exceed ``max_bytes``; in no order.
+
+    The product that exceeds the bound is included.
 
     Args:
         rows: the ids, each as ``id``.
-        sort: the order in which products count.
+        sort: the order in which the sizes are summed up.
     """
     some = rows.subquery("some")
     order = _in_order(select(_table.id), sort, _table.id)._order_by_clauses
@@ -267,17 +270,17 @@ def _bounded(rows: Select[Any], sort: Sort) -> Select[Any]:
 
 @cache
 def count(*, filters: frozenset[str]) -> Select[Any]:
-    """How many products a selection without terms has; takes its values."""
+    """Build the statement that counts a selection without terms, from the selection's values."""
     return select(func.count()).select_from(Product.__table__).where(*_kept(filters))
 
 
 def has_index(sort: Sort, filters: frozenset[str]) -> bool:
-    """Whether an index has a selection's products, and no others, in its order."""
+    """Return whether an index range holds exactly a selection's products, in its sort order."""
     return filters <= _SERVED.get(sort.removeprefix("-"), frozenset())
 
 
 class Plan(Enum):
-    """How a search finds products; what is found is the same."""
+    """Execution plan of a search; the results of all plans are equal."""
 
     INDEX = "what the full-text index has, put in order"
     SCAN = "one product after the other"
@@ -293,19 +296,19 @@ def found(
     plan: Plan,
     bounded: bool,
 ) -> Select[Any]:
-    """A page of a selection with terms; takes what ``bounded_page`` does.
+    """Build the statement for a page of a selection with terms; parameters as ``bounded_page``.
 
-    The products' own rows are read last, and only those of the page.
+    The products' rows are read last, and only those of the page.
 
     Args:
-        sort: the selection's order.
+        sort: the selection's sort order.
         filters: the names of the selection's filters.
-        resumed: whether it goes on behind a place, and does not begin at the start.
-        terms: how many.
-        plan: how to find them; the index takes ``sought``.
-        bounded: whether it ends before a place, ``edge``.
+        resumed: whether the page resumes after a position instead of beginning at the start.
+        terms: the number of terms.
+        plan: the execution plan; ``Plan.INDEX`` has the parameter ``sought``.
+        bounded: whether the search ends before the position ``edge``.
     """
-    # In the order of ids, the table of words is all that it takes.
+    # Sorted by id and without filters, the words table alone is enough.
     alone = sort.removeprefix("-") == "id" and not filters
     row_id = _words.rowid if alone else _table.id
     rows = select(row_id.label("id")).where(*_searched(terms, plan))
@@ -323,7 +326,10 @@ def found(
 
 @cache
 def count_found(*, filters: frozenset[str], terms: int, plan: Plan) -> Select[Any]:
-    """How many products a selection with terms has; takes its values, the index ``sought``."""
+    """Build the statement that counts a selection with terms.
+
+    Its parameters are the selection's; for ``Plan.INDEX`` also ``sought``.
+    """
     rows = select(func.count()).where(*_searched(terms, plan))
     if not filters:
         return rows.select_from(ProductWords.__table__)
@@ -332,7 +338,7 @@ def count_found(*, filters: frozenset[str], terms: int, plan: Plan) -> Select[An
 
 @cache
 def edge(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
-    """The place that comes ``distance`` products behind another one, or behind the start."""
+    """Build the statement for the position ``distance`` products after a position or the start."""
     key = _table[sort.removeprefix("-")]
     statement: Select[Any] = select(key.label("key"), _table.id).where(*_kept(filters))
     if resumed:
@@ -342,18 +348,18 @@ def edge(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
 
 
 IDS = select(func.min(_table.id).label("first"), func.max(_table.id).label("last"))
-"""The range of ids, which tells about how many products there are."""
+"""The range of ids: an estimate of the number of products."""
 
 
 @cache
 def some(*, filters: frozenset[str]) -> Select[Any]:
-    """How many products a selection has without its terms, counted up to ``limit``."""
+    """Build the statement that counts a selection without its terms, up to ``limit``."""
     rows = select(_table.id).where(*_kept(filters)).limit(bindparam("limit", type_=Integer))
     return select(func.count()).select_from(rows.subquery())
 
 
 _SERVED = {"id": frozenset({"user_id"}), "price": frozenset({"min_price", "max_price"})}
-"""The filters that leave the products in the order of an index, by the column of the sort."""
+"""Filters that an index serves together with the sort order, by sort column."""
 
 
 def _kept(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
@@ -366,21 +372,22 @@ def _searched(terms: int, plan: Plan) -> Iterator[ColumnElement[bool]]:
         yield matches(_words.words, "sought")
         first = INDEXED_TERMS
     for number in range(first, terms):
-        # As the index means it: a term begins with the mark, which stands only where a word begins.
+        # A prefix match, as in the index: a term begins with the mark, which occurs only at the
+        # beginning of a word.
         yield func.instr(_words.words, bindparam(f"term_{number}", type_=String)) > 0
 
 
 def _joined(rows: Select[Any], *, words_first: bool) -> Select[Any]:
-    """Products and their words; the servers are told which of the two to begin with."""
+    """Join products and their words; on the servers, in a fixed join order."""
     tables = (Product.__table__, ProductWords.__table__)
     first, second = reversed(tables) if words_first else tables
     joined: Select[Any] = rows.select_from(first.join(second, _words.rowid == _table.id))
-    # For the servers alone: SQLite has no other word for it than another kind of join.
+    # Only for the servers: on SQLite, a fixed join order needs another kind of join.
     return joined.prefix_with("STRAIGHT_JOIN", dialect="mysql")
 
 
 def _by_index(statement: Select[Any], sort: Sort, filters: frozenset[str]) -> Select[Any]:
-    """Tell the servers to read in order, which they may hold for dearer than to sort."""
+    """Force the index of the sort order: the servers may estimate that a sort is cheaper."""
     key = sort.removeprefix("-")
     name = f"ix_products_{key}_id"
     if key == "id":
@@ -391,7 +398,10 @@ def _by_index(statement: Select[Any], sort: Sort, filters: frozenset[str]) -> Se
 def _behind(
     sort: Sort, row_id: ColumnElement[int], place: str, *, before: bool = False
 ) -> ColumnElement[bool]:
-    """Whether a product stands behind a place in an order, or before it; takes its key and id."""
+    """Return the condition that a product lies after a keyset position, or before it.
+
+    Its parameters are the position's key and id, with ``place`` as their prefix.
+    """
     below = sort.startswith("-") != before
     key = _table[sort.removeprefix("-")]
     if key is _table.id:
@@ -401,7 +411,7 @@ def _behind(
 
 
 def _in_order(statement: Select[Any], sort: Sort, row_id: ColumnElement[int]) -> Select[Any]:
-    """Order by the sort's column, and by ids, in the same direction, so that one index does."""
+    """Order by the sort column, then by id in the same direction, so that one index serves both."""
     key = _table[sort.removeprefix("-")]
     columns = [row_id] if key is _table.id else [key, row_id]
     descends = sort.startswith("-")
@@ -409,7 +419,7 @@ def _in_order(statement: Select[Any], sort: Sort, row_id: ColumnElement[int]) ->
 
 
 ONE = select(*COLUMNS).where(_table.id == bindparam("product_id", type_=Id))
-"""A product; takes ``product_id``."""
+"""One product by ``product_id``."""
 
 ONE_LOCKED = ONE.with_for_update(of=Product.__table__)
-"""The same, nobody else's to change until the transaction ends."""
+"""``ONE``, with a row lock until the transaction ends."""

@@ -1,4 +1,4 @@
-"""What is answered about one product, by the framework's routes and in front of it alike."""
+"""Responses about one product, shared by the routes and the fast path."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,20 +18,20 @@ from catalog.products.service import Create, WriteResult
 
 
 class RenderedProduct(NamedTuple):
-    """An answer with a product: JSON, and headers besides those of every JSON."""
+    """Response with a product: its JSON, and the headers besides those of every JSON response."""
 
     body: bytes
     headers: dict[str, str]
 
 
 def representation(product: dict[str, Any]) -> tuple[bytes, str]:
-    """A product's JSON and the entity tag of it."""
+    """Return a product's JSON and its entity tag."""
     body = orjson.dumps(product)
     return body, etag_of(body, version=product["version"])
 
 
 def written(write: WriteResult, headers: Mapping[str, str] | None = None) -> RenderedProduct:
-    """The product that a write has left behind."""
+    """Render the product that a write returned."""
     observe_position(write.change.position)
     body, etag = representation(write.product)
     own = {"ETag": etag, **change_log.position_headers(write.change)}
@@ -43,17 +43,18 @@ def written(write: WriteResult, headers: Mapping[str, str] | None = None) -> Ren
 async def create(
     creates: GroupCommit[Create, WriteResult], offer: NewProduct, key: str | None
 ) -> RenderedProduct:
-    """Offer a product.
+    """Create a product.
 
     Args:
-        creates: what writes it, with others that wait.
-        offer: what is offered.
-        key: the text of the client's ``Idempotency-Key``, if it sent one.
+        creates: the group commit of new products.
+        offer: the product to create.
+        key: the client's ``Idempotency-Key``, if it sent one.
 
     Raises:
         CatalogError: as ``GroupCommit.write``.
     """
-    # Here and not in the batch, where long texts of many requests would be one piece of work.
+    # Tokenized here and not in the batch, where long texts of many requests would block the event
+    # loop all at once.
     offer = offer._replace(words=text_of(offer.name, offer.description))
     if key is None:
         created = await creates.write(Create(offer))
@@ -66,7 +67,7 @@ async def create(
 
 
 async def _create_once(creates: GroupCommit[Create, WriteResult], wanted: Create) -> WriteResult:
-    """Offer a product under a key."""
+    """Create a product with an idempotency key."""
     try:
         created = await creates.write(wanted, key=wanted.key and wanted.key.name)
     except KeyInUse:

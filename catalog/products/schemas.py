@@ -1,4 +1,4 @@
-"""JSON shapes of ``/api/products``."""
+"""Request and response schemas of ``/api/products``."""
 
 import re
 from datetime import datetime
@@ -38,10 +38,10 @@ from catalog.products.models import (
 from catalog.products.search.tokenizer import terms_of
 
 PATH = "/api/products"
-"""Where products are."""
+"""Base path of the product routes."""
 
 NOT_BLANK_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
-"""What ``Name`` checks, for readers of the OpenAPI document (ECMA-262)."""
+"""The checks of ``Name`` as a pattern for the OpenAPI document (ECMA-262)."""
 
 
 def _not_blank(name: str) -> str:
@@ -51,7 +51,7 @@ def _not_blank(name: str) -> str:
 
 
 def _positive_zero(price: float) -> float:
-    # -0.0 + 0.0 is 0.0: the sign of nothing would come back as "-0.0".
+    # -0.0 + 0.0 is 0.0; otherwise a negative zero would be returned as "-0.0".
     return price + 0.0
 
 
@@ -78,16 +78,16 @@ def _truth(value: object) -> object:
 
 
 CHANGE_PATTERN = r"^[0-9]{1,19}(\.[0-9A-Za-z]{1,32})?$"
-"""A change's name: a position, and a token unless it is a bare position."""
+"""Syntax of a change id: a position, and a token unless it is a bare position."""
 
 _CHANGE = re.compile(CHANGE_PATTERN.removesuffix("$"))
 
 
 def change_id(text: object) -> ChangeId:
-    """Read a change's name as a client sends it.
+    """Parse a change id sent by a client.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is malformed or out of range.
     """
     if isinstance(text, ChangeId):
         return text
@@ -108,10 +108,10 @@ class ProductCreate(RequestBody):
 
 
 class ProductUpdate(RequestBody):
-    """What is to be another of a product; what is left out stays as it is (RFC 7396)."""
+    """Merge patch of a product; members left out stay as they are (RFC 7396)."""
 
-    # The defaults never count: only what was given is looked at. They are made and not given, so
-    # that the document does not show them.
+    # Only the members that were sent are used, never the defaults. They are factories, so that the
+    # OpenAPI document does not show them.
     name: Name = Field(default_factory=str, examples=["Desk lamp"])
     price: Price = Field(default_factory=float, examples=[24.9])
     description: Description | None = Field(
@@ -137,13 +137,13 @@ def _nothing_required(schema: dict[str, Any]) -> None:
 
 
 class ListedProduct(ProductRead):
-    """A product of a list; where ``fields`` are named, of these only."""
+    """A product of a list, reduced to ``fields`` where those are given."""
 
     model_config = ConfigDict(json_schema_extra=_nothing_required)
 
 
 class ProductPage(ResponseBody):
-    """Products in the order asked for, and where they go on."""
+    """One page of products in the requested order, and the link to the next page."""
 
     products: list[ListedProduct]
     next: str | None = Field(description="The relative URL of the next page, or null at the end.")
@@ -154,14 +154,14 @@ class ProductPage(ResponseBody):
 
 
 class ProductDeleted(ResponseBody):
-    """What was deleted."""
+    """The deleted product."""
 
     message: str = Field(examples=["Product 7 deleted."])
     id: Id
 
 
 class BulkQuery(QueryParameters):
-    """How many products are created at once."""
+    """Options of a bulk create."""
 
     atomic: Annotated[bool, BeforeValidator(_truth)] = Field(
         default=False, description="Of many products: all or none."
@@ -172,7 +172,7 @@ class BulkQuery(QueryParameters):
 
 
 class LineError(ResponseBody):
-    """What is wrong with a line."""
+    """An error in a line of a bulk create."""
 
     line: int = Field(ge=1, description="Its number; of a record of several lines, the first.")
     code: str = Field(description="That of a request with this line alone.")
@@ -183,7 +183,7 @@ class LineError(ResponseBody):
 
 
 class BulkCreated(ResponseBody):
-    """What has become of many products."""
+    """Result of a bulk create."""
 
     created: int = Field(ge=0)
     failed: int = Field(ge=0, description="Lines that are not valid.")
@@ -193,7 +193,7 @@ class BulkCreated(ResponseBody):
 
 
 Sort = Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-created_at"]
-"""The orders of a list; ``-`` turns one round."""
+"""Sort orders of a list; ``-`` means descending."""
 
 DEFAULT_SORT: Sort = "-id"
 
@@ -203,11 +203,11 @@ ProductField = Literal[
 
 MAX_IDS = 200
 MAX_Q = 200
-"""Characters of a search."""
+"""Characters of a search text."""
 MAX_TERMS = 32
-"""Words of a search; where words have no spaces between them, pairs of characters."""
+"""Words of a search text; in scripts without spaces, pairs of characters."""
 
-# As numbers are written in JSON (RFC 8259, section 6).
+# JSON number (RFC 8259, section 6).
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
@@ -218,11 +218,11 @@ def _number(value: object) -> object:
 
 
 def _parts(value: object) -> object:
-    """What stands between commas, each once."""
+    """Split a comma-separated value and remove duplicates."""
     if not isinstance(value, str):
         raise ValueError("Input should be one text, with commas between its parts")
     parts = value.split(",")
-    # Counted as the document has it, before what is there twice goes.
+    # The OpenAPI document limits the number of items before duplicates are removed.
     if len(parts) > MAX_IDS:
         raise ValueError(f"must hold at most {MAX_IDS} parts")
     return tuple(dict.fromkeys(parts))
@@ -243,7 +243,7 @@ PriceBound = Annotated[float, Field(ge=0, le=MAX_PRICE), BeforeValidator(_number
 
 
 class MyListQuery(PageQuery):
-    """Which page of one's own products."""
+    """Query parameters of the caller's own products."""
 
     sort: Sort = Field(
         default=DEFAULT_SORT,
@@ -275,7 +275,7 @@ class MyListQuery(PageQuery):
 
 
 class ListQuery(MyListQuery):
-    """Which page of everyone's products."""
+    """Query parameters of all products."""
 
     user_id: Annotated[Id, Digits] | None = Field(default=None, description="Whose they are.")
 
@@ -294,7 +294,7 @@ class ProductChangeRead(ResponseBody):
 
 
 class ChangePage(ResponseBody):
-    """Changes in order, and where to go on."""
+    """Changes in commit order, and where to continue."""
 
     changes: list[ProductChangeRead]
     position: int = Field(ge=0, description="That of the last of them, or where `since` was.")
@@ -305,7 +305,7 @@ class ChangePage(ResponseBody):
 
 
 class ChangesQuery(QueryParameters):
-    """Which changes."""
+    """Query parameters of the change log."""
 
     since: Annotated[
         ChangeId,
@@ -325,7 +325,7 @@ class ChangesQuery(QueryParameters):
 
 
 class LastEventId(BaseModel):
-    """A header of a request that goes on with a stream of changes."""
+    """A header of a request that resumes a stream of changes."""
 
     last_event_id: str | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
@@ -353,7 +353,7 @@ class IdempotencyHeader(BaseModel):
 
 
 class PositionHeaders(ResponseBody):
-    """Headers of every answer about products."""
+    """Headers of every response about products."""
 
     catalog_position: int = Field(
         ge=0, description="A position that the content includes; after a write, its own."

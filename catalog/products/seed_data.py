@@ -1,6 +1,6 @@
-"""Made-up products to fill a catalog with, for trying out and for measuring.
+"""Seed data: generated products for trials and benchmarks.
 
-The same seed gives the same products on every engine, times included.
+The same seed yields the same products on every engine, times included.
 """
 
 import random
@@ -14,11 +14,11 @@ from statistics import NormalDist
 from catalog.products.models import NewProduct
 
 CHUNK_ROWS = 2000
-"""Products made in one transaction."""
+"""Products in one transaction."""
 
 FIRST_OFFER = datetime(2024, 1, 1, tzinfo=UTC)
 OFFERED_FOR = timedelta(days=730)
-"""The span over which the products of one run were offered, evenly, in the order of their ids."""
+"""Span of the creation times of one run, evenly distributed, in the order of the ids."""
 
 _COLOURS = (
     *("Amber", "Black", "Cobalt", "Cream", "Crimson", "Ecru", "Forest green", "Indigo", "Ivory"),
@@ -58,7 +58,7 @@ _ELSEWHERE = (
     *map(" ".join, combinations(("Синяя", "Деревянная"), ("ваза", "полка", "шкатулка"))),
     *map(" ".join, combinations(("مصباح", "كرسي"), ("خشبي", "صغير"))),
 )
-# About one product in seven is from elsewhere.
+# About one product in seven has a name from ``_ELSEWHERE``.
 _NAMES = (*map(" ".join, combinations(_COLOURS, _MATERIALS, _THINGS)), *_ELSEWHERE * 25)
 _SUFFIXES = (
     *[""] * 60,
@@ -96,12 +96,12 @@ _SENTENCE_COUNTS = (*[None] * 15, *[0] * 3, *[1] * 30, *[2] * 32, *[3] * 20)
 
 
 def make_samples(count: int, *, owner_ids: Sequence[int], seed: int) -> Iterator[list[NewProduct]]:
-    """Products in chunks, oldest first; few owners offer many of them and many a few."""
-    chance = random.Random(seed)  # noqa: S311 (repeatable is what it must be)
+    """Yield products in chunks, oldest first; few owners have many products, and many have few."""
+    chance = random.Random(seed)  # noqa: S311 (it has to be reproducible)
     all_prices = _prices()
     pace = OFFERED_FOR / timedelta(microseconds=1) / max(count, 1)
     for first in range(0, count, CHUNK_ROWS):
-        # All of a kind at once, which costs a fraction of one at a time.
+        # Drawing all values of a kind at once costs a fraction of drawing them one by one.
         rows = min(CHUNK_ROWS, count - first)
         names = chance.choices(_NAMES, k=rows)
         suffixes = chance.choices(_SUFFIXES, k=rows)
@@ -124,6 +124,6 @@ def make_samples(count: int, *, owner_ids: Sequence[int], seed: int) -> Iterator
 
 
 def _prices() -> list[float]:
-    """Ten thousand of them, log-normal around 25, in cents."""
+    """Return 10,000 prices, log-normal around 25, rounded to cents."""
     logarithm = NormalDist(3.2, 1.1)
     return [round(exp(logarithm.inv_cdf((rank + 0.5) / 10_000)), 2) for rank in range(10_000)]

@@ -1,4 +1,4 @@
-"""The rules of products: who may do what to which."""
+"""Business rules of products: authorization, preconditions, and the changes that writes log."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -40,30 +40,30 @@ _INSERTED_COLUMNS = (
 )
 
 IsExpected = Callable[[dict[str, Any]], bool]
-"""Tells whether a product, ready to render, is as the caller thinks."""
+"""Precondition of a write, checked on the product's current JSON members."""
 
 
 class Create(NamedTuple):
-    """A create that a client asks for, and its key if it sent one."""
+    """Create request: the new product, and the idempotency key if the client sent one."""
 
     offer: NewProduct
     key: Key | None = None
 
 
 def characters_of(create: Create) -> int:
-    """Tell how much text a create writes: the product's and its words."""
+    """Return the number of characters that a create writes: the product's text and its words."""
     name, description, _, _, _, words = create.offer
     return len(name) + len(description or "") + len(words or "")
 
 
 class WriteResult(NamedTuple):
-    """What a write has done.
+    """Outcome of a write.
 
     Attributes:
-        product: as it is now, ready to render; as it was, if it was deleted.
-        change: its own; the last one, if it has changed nothing.
-        replayed: whether an earlier request with the same key has done it.
-        batch_position: the last one of a transaction that others may have shared.
+        product: its JSON members after the write; those before it, if it was deleted.
+        change: the write's own change; the last committed one, if the write changed nothing.
+        replayed: whether an earlier request with the same idempotency key did the write.
+        batch_position: the last position of the transaction, which other writes may share.
     """
 
     product: dict[str, Any]
@@ -75,15 +75,15 @@ class WriteResult(NamedTuple):
 async def create_products(
     session: AsyncSession, creates: Sequence[Create]
 ) -> list[WriteResult | CatalogError]:
-    """Offer products, each as if it came alone.
+    """Create a batch of products, each with an outcome of its own.
 
     Returns:
-        for each, in their order, what was done or why not: AccountUnavailable, because its
-        owner's account is disabled or gone; KeyReused, because its key came with other content.
+        for each create, in order, its result or its error: AccountUnavailable if the owner's
+        account is disabled or deleted; KeyReused if the key was used with other content before.
 
     Raises:
-        IntegrityError: another transaction used one of the keys at the same time, or removed one
-            of the accounts; nothing is done.
+        IntegrityError: a concurrent transaction used one of the keys or deleted one of the
+            accounts; nothing is written.
     """
     owner_ids = {create.offer.owner_id for create in creates}
     accounts = await usable_accounts(session, user_ids=owner_ids)
@@ -114,7 +114,7 @@ async def create_products(
 
 
 def _replay(offer: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
-    """The first answer once more, made of the same content."""
+    """Rebuild the first response, from the content that the repeated request carries again."""
     if done.content_hash != key.content_hash:
         message = "It came with other content before."
         return KeyReused(errors=[FieldError("header", "Idempotency-Key", message)])
@@ -123,12 +123,12 @@ def _replay(offer: NewProduct, key: Key, done: Done) -> WriteResult | CatalogErr
 
 
 class Inserted(NamedTuple):
-    """New products.
+    """Newly inserted products.
 
     Attributes:
         ids: in the order of the offers, ascending.
-        last: the last one's creation; their positions are consecutive.
-        at: when they were created, where the offer did not say.
+        last: the change of the last product; the positions of all are consecutive.
+        at: creation time of those whose offer had none.
     """
 
     ids: list[int]
@@ -137,14 +137,14 @@ class Inserted(NamedTuple):
 
     @property
     def positions(self) -> range:
-        """Of their creations."""
+        """Positions of their changes, in the order of the ids."""
         return range(self.last.position - len(self.ids) + 1, self.last.position + 1)
 
 
 async def insert_products(session: AsyncSession, offers: Sequence[NewProduct]) -> Inserted:
-    """Write products and the log of it, for owners whose accounts have been looked at.
+    """Insert products and log the changes; the caller has checked the owners' accounts.
 
-    It takes the positions, so nothing slow may come after it in the transaction.
+    This locks the change counter until the commit, so nothing slow may follow in the transaction.
     """
     at = now()
     ids = await insert_unlogged(session, offers, at=at)
@@ -158,13 +158,13 @@ async def insert_unlogged(
     at: datetime,
     on_numbered: Callable[[], None] | None = None,
 ) -> list[int]:
-    """Write products; the log of it is to follow in the same transaction.
+    """Insert products; the caller logs the changes in the same transaction.
 
     Args:
         session: the transaction.
-        offers: what to write.
-        at: when they are created, where the offer does not say.
-        on_numbered: is called when they have their ids, and there is still much to do.
+        offers: the products to insert.
+        at: creation time of those whose offer has none.
+        on_numbered: called once the ids are assigned, before the words are indexed.
 
     Returns:
         their ids, in the order of the offers, ascending.
@@ -184,9 +184,9 @@ async def insert_unlogged(
     try:
         await insert_rows(session, ProductWords, ("rowid", "words"), tokens)
     except IntegrityError as error:
-        # The ids are not those that the rows got, because the step between ids has changed since
-        # it was read: a node has joined the cluster or left it. It cannot go unnoticed, since each
-        # of these rows needs a product that has none yet.
+        # The computed ids differ from the assigned ones: the step between ids has changed since
+        # it was read, because a node joined or left the cluster. A mismatch always raises here,
+        # since each of these rows needs a product that has no words yet.
         reset_id_step(session)
         raise RetryTransaction from error
     return ids
@@ -195,10 +195,10 @@ async def insert_unlogged(
 async def read_product(
     connection: AsyncConnection | AsyncSession, *, product_id: int
 ) -> dict[str, Any]:
-    """One product, ready to render.
+    """Return the JSON members of one product.
 
     Raises:
-        NotFound: there is none of that id.
+        NotFound: no product has that id.
     """
     return await _read(connection, queries.ONE, product_id)
 
@@ -211,22 +211,23 @@ async def change_product(
     caller_id: int,
     is_expected: IsExpected | None = None,
 ) -> WriteResult:
-    """Change some fields of a product that the caller owns; an administrator may change any.
+    """Update fields of a product that the caller owns; an administrator may update any.
 
-    A change to what is there already is none, and leaves the version as it is.
+    If all values equal the current ones, nothing is written and the version stays.
 
     Args:
         session: the transaction.
         product_id: which product.
         values: the fields and their new values.
-        caller_id: whose account asks.
-        is_expected: whether the product is as the caller thinks; None when it may be anything.
+        caller_id: the caller's account.
+        is_expected: the caller's precondition; None for an unconditional update.
 
     Raises:
-        AccountUnavailable: the caller's account is disabled or gone.
-        NotFound: there is no such product.
-        Forbidden: it belongs to someone else.
-        PreconditionFailed: it is not as expected.
+        AccountUnavailable: the caller's account is disabled or deleted.
+        NotFound: no product has that id.
+        Forbidden: the product belongs to another account.
+        PreconditionFailed: the precondition does not hold.
+        Conflict: another request changed the product at the same time.
     """
     product = await _lock(session, product_id, caller_id, is_expected)
     if all(product[field] == value for field, value in values.items()):
@@ -252,19 +253,20 @@ async def delete_product(
     caller_id: int,
     is_expected: IsExpected | None = None,
 ) -> WriteResult:
-    """Withdraw a product that the caller owns; an administrator may withdraw any.
+    """Delete a product that the caller owns; an administrator may delete any.
 
     Args:
         session: the transaction.
         product_id: which product.
-        caller_id: whose account asks.
-        is_expected: whether the product is as the caller thinks; None when it may be anything.
+        caller_id: the caller's account.
+        is_expected: the caller's precondition; None for an unconditional delete.
 
     Raises:
-        AccountUnavailable: the caller's account is disabled or gone.
-        NotFound: there is no such product, or another request withdrew it first.
-        Forbidden: it belongs to someone else.
-        PreconditionFailed: it is not as expected.
+        AccountUnavailable: the caller's account is disabled or deleted.
+        NotFound: no product has that id, or another request deleted it first.
+        Forbidden: the product belongs to another account.
+        PreconditionFailed: the precondition does not hold.
+        Conflict: another request changed the product at the same time.
     """
     product = await _lock(session, product_id, caller_id, is_expected)
     if await affected_rows(session, delete(Product).where(*_is_still(product))) == 0:
@@ -275,9 +277,9 @@ async def delete_product(
 
 
 async def delete_products_of(session: AsyncSession, user_id: int) -> None:
-    """Withdraw all that an account offers, before the account goes.
+    """Delete all products of an account that is about to be deleted.
 
-    Its row must be locked, so that nothing is added meanwhile.
+    The caller holds the lock on the account's row, so that no product is added meanwhile.
     """
     own = select(Product.id, Product.version).where(Product.user_id == user_id)
     rows = await session.execute(own.order_by(Product.id).with_for_update())
@@ -290,7 +292,7 @@ async def delete_products_of(session: AsyncSession, user_id: int) -> None:
 async def _lock(
     session: AsyncSession, product_id: int, caller_id: int, is_expected: IsExpected | None
 ) -> dict[str, Any]:
-    """The product, if the caller may change it now; nobody else can until the transaction ends."""
+    """Lock a product until the transaction ends, and check that the caller may change it."""
     role = await require_account(session, user_id=caller_id)
     product = await _read(session, queries.ONE_LOCKED, product_id)
     if product["user_id"] != caller_id and role is not Role.ADMIN:
@@ -310,12 +312,12 @@ async def _read(
 
 
 def _is_still(product: dict[str, Any]) -> tuple[ColumnElement[bool], ...]:
-    """The version once more, although the row is locked: an engine may ignore the lock."""
+    """Match the version again although the row is locked: an engine may ignore the lock."""
     return Product.id == product["id"], Product.version == product["version"]
 
 
 def _rendered(offer: NewProduct, product_id: int, created_at: datetime) -> dict[str, Any]:
-    """A product that has just been created."""
+    """Return the JSON members of a product that was just created."""
     instant = rfc3339_text(created_at)
     return {
         "id": product_id,

@@ -1,7 +1,7 @@
-"""Everything that can be set, typed, read once from the environment and frozen.
+"""Settings: typed, read once from the environment and frozen.
 
-Names are ``DATABASE_URL``, ``JWT_SECRET_KEY``, ``ADMIN_*`` and, for all else, ``CATALOG_*``. A
-secret may come from a file instead, named by the same variable with ``_FILE`` behind it, as
+Variables are ``DATABASE_URL``, ``JWT_SECRET_KEY``, ``ADMIN_*`` and, for all else, ``CATALOG_*``. A
+secret may come from a file instead, named by the same variable with the suffix ``_FILE``, as
 container platforms mount them.
 """
 

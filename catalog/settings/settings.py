@@ -1,4 +1,4 @@
-"""The settings, and how they are read from the environment."""
+"""Settings and their sources: environment variables and secret files."""
 
 import os
 from datetime import timedelta
@@ -32,10 +32,10 @@ from catalog.settings.values import (
 
 
 class Settings(BaseSettings):
-    """What the service was told, checked and frozen.
+    """Configuration of the service, validated and frozen.
 
     Raises:
-        pydantic.ValidationError: something is wrong; ``load_settings`` makes it readable.
+        pydantic.ValidationError: a setting is invalid; ``load_settings`` makes it readable.
     """
 
     model_config = SettingsConfigDict(
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
 
     # First, because the rules of other fields depend on it.
     env: Literal["development", "production"] = "development"
-    """``production`` wants a ``JWT_SECRET_KEY`` and refuses common passwords."""
+    """``production`` requires a ``JWT_SECRET_KEY`` and refuses common passwords."""
 
     database_url: DatabaseUrl = Field(
         default=URL.create("sqlite+aiosqlite", database="var/catalog.db"),
@@ -64,10 +64,10 @@ class Settings(BaseSettings):
     """MySQL, MariaDB or SQLite: ``mysql://user:password@host:3306/catalog``, ``sqlite:///file``."""
 
     jwt_secret_key: SecretStr | None = Field(default=None, validation_alias="JWT_SECRET_KEY")
-    """Signs tokens and cursors: at least 32 bytes, random. Made and kept in development."""
+    """Signs tokens and cursors: at least 32 random bytes. Generated and kept in development."""
 
     jwt_previous_secret_keys: Secrets = ()
-    """Secrets that signed once and are still accepted, separated by commas."""
+    """Former secrets that are still accepted, separated by commas."""
 
     jwt_private_key: SecretStr | None = None
     """Signs access tokens instead of the secret (PEM): RSA, EC on P-256 or Ed25519."""
@@ -76,28 +76,28 @@ class Settings(BaseSettings):
     """Public keys (PEM, one after the other) whose access tokens are still accepted."""
 
     admin_username: str = Field(default="admin", validation_alias="ADMIN_USERNAME")
-    """The administrator made at the first start."""
+    """Username of the administrator created at the first start."""
 
     admin_email: str = Field(default="admin@example.com", validation_alias="ADMIN_EMAIL")
     """The administrator's e-mail address."""
 
     admin_password: SecretStr | None = Field(default=None, validation_alias="ADMIN_PASSWORD")
-    """The administrator's password; without it a random one is printed once."""
+    """The administrator's password; if unset, a random one is printed once."""
 
     bind: Listen = Bind("127.0.0.1", 8000)
-    """Where to listen: ``host:port``, ``[v6]:port`` or ``unix:/path``."""
+    """Listening address: ``host:port``, ``[v6]:port`` or ``unix:/path``."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: usable_cores())
     """Worker processes; one per core that the process may use."""
 
     graceful_timeout: Seconds = 25.0
-    """Seconds that requests in flight get to finish when the service stops."""
+    """Seconds for requests in flight to finish when the service stops."""
 
     drain_delay: Annotated[float, Field(ge=0, le=300)] = 1.0
     """Seconds between ``/readyz`` turning 503 and no longer accepting connections."""
 
     trusted_proxies: Networks = ()
-    """Networks whose ``X-Forwarded-For`` and ``-Proto`` are believed, separated by commas."""
+    """Networks whose ``X-Forwarded-For`` and ``-Proto`` are trusted, separated by commas."""
 
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
     """Largest request body in bytes."""
@@ -106,46 +106,46 @@ class Settings(BaseSettings):
     """Seconds within which a request body must have arrived."""
 
     max_requests: Annotated[int, Field(ge=16, le=100_000)] = 1024
-    """Requests that one worker has in progress; of reads a quarter. Beyond it they get 503."""
+    """Requests in progress per worker; for reads a quarter of it. Beyond it they get 503."""
 
     response_timeout: Seconds = 8.0
-    """Seconds within which a client must take something of what waits for it, or is dropped."""
+    """Seconds within which a client must read some of a pending response, or is dropped."""
 
     response_buffer_bytes: Annotated[int, Field(ge=1024 * 1024, le=64 * 1024**3)] = 24 * 1024 * 1024
-    """Bytes of answers that may wait for clients in one worker; beyond it large ones get 503."""
+    """Bytes of responses buffered for clients per worker; beyond it large ones get 503."""
 
     signup_limit: Limit = Rate(120, 60)
-    """Sign-ups that one client address may try: ``120/minute``, or ``off``."""
+    """Attempted sign-ups per client address: ``120/minute``, or ``off``."""
 
     login_limit: Limit = Rate(600, 60)
-    """Log-ins that one client address may try."""
+    """Attempted log-ins per client address."""
 
     refresh_limit: Limit = Rate(6000, 60)
-    """Refreshes that one client address may ask for."""
+    """Requested refreshes per client address."""
 
     read_limit: Limit = None
-    """Reads of ``/api/products`` from one client address; not limited unless told."""
+    """Reads of ``/api/products`` per client address; unlimited by default."""
 
     write_limit: Limit = None
-    """Writes to ``/api/products`` from one client address; not limited unless told."""
+    """Writes to ``/api/products`` per client address; unlimited by default."""
 
     limits_url: LimitsUrl = None
-    """Redis or Valkey that counts for all workers and instances; without it each counts alone."""
+    """Redis or Valkey that counts for all workers and instances; if unset, each counts alone."""
 
     database_pool_size: Annotated[int, Field(ge=1, le=256)] = 5
-    """Connections of one worker for reading, and as many for writing."""
+    """Connections per worker for reading, and as many for writing."""
 
     database_pool_timeout: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Seconds to wait for a free connection before answering 503."""
 
     database_connect_timeout: Seconds = 3.0
-    """Seconds for a new connection, TLS and sign-in included."""
+    """Seconds for a new connection, TLS and authentication included."""
 
     database_timeout: Seconds = 5.0
-    """Seconds that one write may take in the database, waiting and repetitions included."""
+    """Seconds that one write may take in the database, waiting and retries included."""
 
     database_read_timeout: Seconds = 2.0
-    """Seconds that one read may take in the database, waiting and a second try included."""
+    """Seconds that one read may take in the database, waiting and one retry included."""
 
     database_start_timeout: Annotated[float, Field(ge=0, le=3600)] = 30.0
     """Seconds to wait for the database at start."""
@@ -154,28 +154,28 @@ class Settings(BaseSettings):
     """TLS to the database: ``verify`` checks certificate and host name, ``require`` does not."""
 
     database_tls_ca: Path | None = None
-    """Certificate authority of the database's certificate (PEM); without it the system's."""
+    """Certificate authority of the database's certificate (PEM); if unset, the system's."""
 
     access_token_ttl: Life = timedelta(minutes=15)
-    """Life of an access token in seconds."""
+    """Lifetime of an access token in seconds."""
 
     refresh_token_ttl: Life = timedelta(days=30)
-    """Life of a refresh token in seconds."""
+    """Lifetime of a refresh token in seconds."""
 
     session_ttl: Life = timedelta(days=90)
     """Seconds after which a session ends however often its refresh token was rotated."""
 
     sessions_per_account: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Sessions an account may have; one more ends the one that was not used for longest."""
+    """Live sessions per account; one more ends the least recently used one."""
 
     revocation_interval: Annotated[float, Field(ge=0.1, le=1.0)] = 0.5
-    """Seconds between two looks of a worker at which sessions have ended."""
+    """Seconds between two polls of a worker for revocations."""
 
     change_retention: Life = timedelta(days=30)
     """Seconds for which changes to products can be followed."""
 
     idempotency_retention: Life = timedelta(days=1)
-    """Seconds for which a repeated Idempotency-Key gets the first answer."""
+    """Seconds for which a repeated Idempotency-Key gets the first response."""
 
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 8
     """Shortest password that sign-up accepts, in characters."""
@@ -187,10 +187,10 @@ class Settings(BaseSettings):
     """Passes of one argon2id hash over its memory."""
 
     password_queue: Annotated[int, Field(ge=1, le=100_000)] = 64
-    """Passwords that may wait for a core in one worker; beyond it sign-in answers 503."""
+    """Passwords queued for a core per worker; beyond it sign-in answers 503."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe event that is logged."""
+    """Lowest severity that is logged."""
 
     log_format: Literal["json", "console"] = "json"
     """``json`` for machines, one object a line; ``console`` for people."""
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     """``otlp`` sends OpenTelemetry traces where the ``OTEL_`` variables say; needs an extra."""
 
     commit: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")] = "unknown"
-    """What this build was made from; metrics and traces tell it."""
+    """Commit of this build; reported in metrics and traces."""
 
     @classmethod
     def settings_customise_sources(
@@ -213,7 +213,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the library's signature)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # Files before variables: whoever sets both is to hear of it, which a variable would hide.
+        # Files first: setting both is an error, which precedence of variables would hide.
         return init_settings, _SecretFiles(settings_cls), env_settings
 
     @field_validator("jwt_secret_key", mode="before")
@@ -245,29 +245,29 @@ class Settings(BaseSettings):
 
     @property
     def embedded(self) -> bool:
-        """Whether the database is a SQLite file of this machine."""
+        """Whether the database is a local SQLite file."""
         return self.database_url.get_backend_name() == "sqlite"
 
     @property
     def read_deadline(self) -> float:
-        """Seconds that a read may take: no more than a write may."""
+        """Deadline of a read in seconds, at most that of a write."""
         return min(self.database_read_timeout, self.database_timeout)
 
     @property
     def refuse_guessable_passwords(self) -> bool:
-        """Whether new passwords must not be common ones, nor what their account suggests."""
+        """Whether to refuse new passwords that are common or suggested by their account."""
         return self.env == "production"
 
     @property
     def data_dir(self) -> Path:
-        """Where the service keeps files of its own: beside the SQLite file, else ``var``."""
+        """Directory of the service's own files: that of the SQLite file, else ``var``."""
         if self.embedded:
             return Path(str(self.database_url.database)).parent
         return Path("var")
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """Reads secrets from the files that ``<NAME>_FILE`` variables name."""
+    """Settings source that reads secrets from the files that ``<NAME>_FILE`` variables name."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         name = _variable(field_name, field)
@@ -314,20 +314,20 @@ SECRET_FIELDS = (
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, which in a container can be fewer than the machine has."""
+    """Count the cores this process may use, which a container can restrict."""
     return len(os.sched_getaffinity(0))
 
 
 def variable_names() -> dict[str, str]:
-    """The environment variable of each field, by field name, in the order of definition."""
+    """Return the environment variable of each field, by field name, in definition order."""
     return {name: _variable(name, field) for name, field in Settings.model_fields.items()}
 
 
 def unknown_variables() -> list[str]:
-    """``CATALOG_*`` variables that mean nothing here: most likely misspelt.
+    """Return the ``CATALOG_*`` variables that no setting uses: most likely misspelt.
 
-    Not a fault: Kubernetes gives every pod ``CATALOG_PORT`` and the like for a service that is
-    called catalog.
+    Not an error: Kubernetes gives every pod ``CATALOG_PORT`` and similar variables for a service
+    that is called catalog.
     """
     known = set(variable_names().values())
     known |= {f"{variable_names()[field]}_FILE" for field in SECRET_FIELDS}
@@ -340,23 +340,23 @@ def unknown_variables() -> list[str]:
 
 
 class SharedMetrics(NamedTuple):
-    """Where a worker counts.
+    """Location of a worker's metrics.
 
     Attributes:
-        folder: that of its instance, where all workers' files are.
-        number: the worker's own, which no other has at the same time.
+        folder: the instance's directory with the files of all its workers.
+        number: the worker's number, which no other worker has at the same time.
     """
 
     folder: Path
     number: str
 
 
-# The first is what prometheus-client and its tools look for.
+# prometheus-client and its tools read the first one.
 _METRICS_FOLDER, _METRICS_NUMBER = "PROMETHEUS_MULTIPROC_DIR", "CATALOG_WORKER_NUMBER"
 
 
 def environment_of_worker(metrics: SharedMetrics | None) -> dict[str, str]:
-    """The environment for a worker that counts there, or by itself."""
+    """Return the environment of a worker with shared metrics, or with its own if None."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -368,19 +368,19 @@ def environment_of_worker(metrics: SharedMetrics | None) -> dict[str, str]:
 
 
 def shared_metrics() -> SharedMetrics | None:
-    """Where this process counts together with others; None if it counts by itself."""
+    """Return where this process shares metrics with others; None if it keeps its own."""
     folder, number = os.environ.get(_METRICS_FOLDER), os.environ.get(_METRICS_NUMBER)
     return SharedMetrics(Path(folder), number) if folder and number else None
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the environment, once, at an entry point.
+    """Read the settings, once, at an entry point.
 
     Args:
         **overrides: fields by name that win over the environment, such as command-line options.
 
     Raises:
-        SettingsInvalid: with every fault at once, a line each.
+        SettingsInvalid: lists every fault at once, a line each.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:

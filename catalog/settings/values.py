@@ -1,6 +1,6 @@
-"""The forms in which people write settings, each read into a type and checked.
+"""Parsers for the textual forms of settings.
 
-No message repeats a value that is secret, or that holds a password.
+No error message repeats a value that is secret or contains a password.
 """
 
 import re
@@ -19,8 +19,7 @@ from sqlalchemy.exc import ArgumentError
 MIN_SECRET_BYTES = 32
 """An HS256 key is at least as long as its hash (RFC 7518, section 3.2)."""
 
-# Keys that stand in tutorials, in the documentation of token libraries and in RFCs: whoever
-# guesses, guesses these first.
+# Keys from tutorials, documentation of token libraries and RFCs: attackers try these first.
 KNOWN_SECRETS = frozenset(
     {
         "a-string-secret-at-least-256-bits-long",
@@ -51,7 +50,7 @@ _SQLITE_SCHEMES = {"sqlite", "sqlite+aiosqlite"}
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Where the service listens: ``host:port``, ``[v6]:port`` or ``unix:/path``."""
+    """Listening address: ``host:port``, ``[v6]:port`` or ``unix:/path``."""
 
     host: str = ""
     port: int = 0
@@ -59,10 +58,10 @@ class Bind:
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Read the form that people write.
+        """Parse the textual form.
 
         Raises:
-            ValueError: it is none of the three forms, or the port is out of range.
+            ValueError: the text has none of the three forms, or the port is out of range.
         """
         if isinstance(text, cls):
             return text
@@ -83,7 +82,7 @@ class Bind:
 
     @property
     def url(self) -> str:
-        """The address as a person would type it into a browser."""
+        """The address as typed into a browser."""
         if self.path is not None:
             return f"unix:{self.path}"
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (compared, not bound)
@@ -95,17 +94,17 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How many requests are admitted in how many seconds: ``600/minute``."""
+    """Rate limit, requests per number of seconds: ``600/minute``."""
 
     requests: int
     seconds: int
 
     @classmethod
     def parse(cls, text: object) -> Self | None:
-        """Read the form that people write; None is ``off``.
+        """Parse the textual form; ``off`` gives None.
 
         Raises:
-            ValueError: it is neither, or the number is out of range.
+            ValueError: the text has neither form, or the number is out of range.
         """
         if text is None or isinstance(text, cls):
             return text
@@ -121,18 +120,18 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands for a secret whose file could not be read, until validation can report it."""
+    """Placeholder for a secret whose file could not be read, until validation reports it."""
 
     message: str
 
 
 def parse_database_url(text: object) -> URL:
-    """Turn the URL that people have into the one that the drivers here understand.
+    """Parse a database URL and convert it to the scheme of the drivers in use.
 
-    ``mysql://`` and ``mysql+pymysql://`` are what existing ``.env`` files hold.
+    Existing ``.env`` files hold ``mysql://`` and ``mysql+pymysql://``.
 
     Raises:
-        ValueError: unknown scheme or option; never repeats the URL, which holds a password.
+        ValueError: unknown scheme or option; never repeats the URL, which contains a password.
     """
     if isinstance(text, Unreadable):
         raise ValueError(text.message)
@@ -162,8 +161,8 @@ def _sqlite_url(url: URL) -> URL:
 
 
 def _mysql_url(url: URL) -> URL:
-    # Options are not repeated: behind an @ and a ? in a password that was not encoded, the rest of
-    # the password passes for their names.
+    # The message does not repeat options: after an @ and a ? in a password that was not encoded,
+    # the rest of the password is parsed as option names.
     if any(name.lower().startswith(("ssl", "tls")) for name in url.query):
         raise ValueError(
             "has an option for TLS; set CATALOG_DATABASE_TLS=verify (or require) and, for a "
@@ -175,7 +174,7 @@ def _mysql_url(url: URL) -> URL:
         raise ValueError("must use charset=utf8mb4, or leave it out")
     if not url.database:
         raise ValueError("must name a database: mysql://user:password@host:3306/catalog")
-    # aiomysql sends passwords as Latin-1, so that anything else is denied without a reason.
+    # aiomysql encodes passwords as Latin-1, so the server rejects others without a reason.
     if url.password is not None and not str(url.password).isascii():
         raise ValueError("has a password with characters outside ASCII, which the driver garbles")
     return url.set(drivername="mysql+aiomysql", query={**url.query, "charset": "utf8mb4"})
@@ -195,10 +194,10 @@ def _parse_networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def check_secret(secret: str) -> None:
-    """Refuse a signing secret that can be guessed.
+    """Refuse a guessable signing secret.
 
     Raises:
-        ValueError: it can, or it is a key of another kind.
+        ValueError: the secret is guessable, or is a key of another kind.
     """
     try:
         size = len(secret.encode())
@@ -208,7 +207,7 @@ def check_secret(secret: str) -> None:
         raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes: openssl rand -hex 32")
     if secret in KNOWN_SECRETS or len(set(secret)) < 8:
         raise ValueError("is a known example or too regular; make one: openssl rand -hex 32")
-    # Half of such a key is public, and the JWT library signs with no text that looks like one.
+    # Half of such a key is public, and the JWT library refuses to sign with similar text.
     if "BEGIN " in secret or secret.startswith(("ssh-", "ecdsa-", "{", "[")):
         raise ValueError("must be random text: a private key belongs in CATALOG_JWT_PRIVATE_KEY")
 
@@ -220,7 +219,7 @@ def _parse_secrets(value: object) -> tuple[SecretStr, ...]:
         given = value if isinstance(value, Iterable) else ()
         secrets = [each if isinstance(each, SecretStr) else SecretStr(str(each)) for each in given]
     else:
-        # A variable separates by commas; in a file each may have a line of its own.
+        # Variables separate secrets by commas; files may hold one per line.
         pieces = [piece.strip() for piece in value.replace("\n", ",").split(",")]
         secrets = [SecretStr(piece) for piece in pieces if piece]
     for number, secret in enumerate(secrets, start=1):
@@ -232,13 +231,13 @@ def _parse_secrets(value: object) -> tuple[SecretStr, ...]:
 
 
 def _parse_limits_url(value: object) -> SecretStr | None:
-    """The URL under the names that the client knows: Valkey speaks Redis's protocol."""
+    """Return the URL with a scheme that the client knows: Valkey speaks Redis's protocol."""
     if isinstance(value, Unreadable):
         raise ValueError(value.message)
     if value is None:
         return None
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    # As with the database's, no message repeats any of it.
+    # As for the database URL, no message repeats any of it.
     scheme, _, rest = text.partition("://")
     if scheme not in {"redis", "rediss", "valkey", "valkeys"}:
         raise ValueError("must begin with redis://, rediss://, valkey:// or valkeys://")

@@ -1,1 +1,1 @@
-"""Pages for people: what this is, and the API's documentation to try out."""
+"""HTML pages: the home page, and interactive documentation of the API."""

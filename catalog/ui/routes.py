@@ -1,4 +1,4 @@
-"""``/`` and ``/docs``: pages that need neither internet nor inline scripts."""
+"""``/`` and ``/docs``: pages without external resources or inline scripts."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ from catalog.errors import NotFound
 
 blueprint = Blueprint("ui", __name__, template_folder="templates")
 
-# Swagger UI comes in a package that brings its files along; its own Flask routes are not used.
+# The package provides the files of Swagger UI; its Flask routes are not used.
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _OURS = Path(__file__).parent / "static"
 _ASSETS = {
@@ -39,7 +39,7 @@ _DOCS_POLICY = (
 @public
 @hide
 async def show_home() -> Response:
-    """A page that says what this is and where to go on."""
+    """Show the home page."""
     return await _page("home.html", policy=_PAGE_POLICY)
 
 
@@ -47,7 +47,7 @@ async def show_home() -> Response:
 @public
 @hide
 async def show_docs() -> Response:
-    """The API's documentation, to read and to try out (Swagger UI)."""
+    """Show the API's interactive documentation (Swagger UI)."""
     return await _page("docs.html", policy=_DOCS_POLICY)
 
 
@@ -55,7 +55,7 @@ async def show_docs() -> Response:
 @public
 @hide
 async def read_asset(name: str) -> Response:
-    """A script, style sheet or image of the pages."""
+    """Return a script, style sheet or image of the pages."""
     if name not in _ASSETS:
         raise NotFound
     return await send_from_directory(_ASSETS[name], name, cache_timeout=3600)

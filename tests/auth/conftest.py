@@ -1,4 +1,4 @@
-"""The same fixtures as for the wire: a service without a database, and documented answers."""
+"""Fixtures of the HTTP tests, which have no database, and a database without a service."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ __all__ = ["app", "bare_app", "holder", "stranger"]
 
 @pytest.fixture
 async def store(opened: Open) -> Database:
-    """The database without a service, with one account."""
+    """Return a database with one account, without a service."""
     database = opened()
     await database.transaction(add_owner)
     return database
@@ -22,13 +22,13 @@ async def store(opened: Open) -> Database:
 
 @pytest.fixture
 def onlooker(opened: Open) -> Database:
-    """The same database as another process sees it."""
+    """Return a second pool to the same database, as another process has."""
     return opened()
 
 
 @pytest.fixture
 def verifications(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The hashes and passwords that argon2 is made to compare, in turn."""
+    """Record the (hash, password) pairs that argon2 verifies, in order."""
     compared: list[tuple[str, str]] = []
     verify = PasswordHasher.verify
 

@@ -1,4 +1,4 @@
-"""Keys for tests: made once, because a new RSA key takes a while."""
+"""Signing keys for tests, cached because generating an RSA key is slow."""
 
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
 @cache
 def private_key(algorithm: str, number: int = 1) -> Any:
-    """A private key for an algorithm; another number is another key."""
+    """Return a cached private key for an algorithm; each number is a different key."""
     assert number
     match algorithm:
         case "RS256":
@@ -29,17 +29,17 @@ def private_key(algorithm: str, number: int = 1) -> Any:
 
 
 def pem_of(key: Any) -> str:
-    """A private key as ``openssl genpkey`` writes it."""
+    """Encode a private key as PEM in PKCS #8, like ``openssl genpkey``."""
     raw: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return raw.decode()
 
 
 def public_pem_of(key: Any) -> str:
-    """The public half of a private key as ``openssl pkey -pubout`` writes it."""
+    """Encode the public half of a private key as PEM, like ``openssl pkey -pubout``."""
     raw: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return raw.decode()
 
 
 def secret(text: str) -> SecretStr:
-    """A value as settings take it."""
+    """Wrap a value as settings expect it."""
     return SecretStr(text)

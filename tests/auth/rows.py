@@ -1,4 +1,4 @@
-"""The rows behind what is tested: made, looked at through another connection, moved in time."""
+"""Helpers that insert, read and shift in time the rows behind the tests of auth."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 async def add_admin(session: AsyncSession, name: str = "grace") -> int:
-    """Make an administrator, and return its id; what stands for its hash is the password."""
+    """Insert an administrator and return its id; the password stands in for its hash."""
     admin = await service.sign_up(
         session,
         username=name,
@@ -28,7 +28,7 @@ async def add_admin(session: AsyncSession, name: str = "grace") -> int:
 
 
 async def rows_of(database: Database, model: type[Base]) -> list[Row]:
-    """All rows of a table, in the order of its key."""
+    """Return all rows of a table in the order of its primary key."""
     table = model.__table__
 
     async def read(connection: AsyncConnection) -> list[Row]:
@@ -49,7 +49,7 @@ async def run(database: Database, *statements: Executable) -> None:
 
 
 async def shift(database: Database, model: type[Base], by: timedelta, *columns: str) -> None:
-    """Let times in all rows of a table be that much later, or earlier."""
+    """Shift the given time columns in all rows of a table; a negative delta moves them back."""
     (key,) = model.__table__.primary_key
     for row in await rows_of(database, model):
         moved = {column: row[column] + by for column in columns}

@@ -1,4 +1,4 @@
-"""``/api/auth/me`` and ``/api/auth/password``: what people do to their own accounts."""
+"""``/api/auth/me`` and ``/api/auth/password``: self-service for accounts."""
 
 import asyncio
 from collections import Counter
@@ -20,7 +20,7 @@ from tests.support import PASSWORD, Caller, Response, at_once, fields_of, proble
 ME, PASSWORD_PATH = "/api/auth/me", "/api/auth/password"
 NEW = "staple battery horse correct"
 
-# What each operation takes, when all is well.
+# A valid body for each operation.
 GOOD: dict[tuple[str, str], dict[str, str] | None] = {
     ("GET", ME): None,
     ("PATCH", ME): {"email": "lovelace@example.com"},
@@ -38,7 +38,7 @@ each_with_a_body = pytest.mark.parametrize(
 
 @pytest.fixture
 def settings(database_url: URL) -> Settings:
-    """Without the limits that count requests."""
+    """Return settings without rate limits for log-in and sign-up."""
     return settings_for(database_url, login_limit="off", signup_limit="off")
 
 
@@ -63,7 +63,7 @@ async def counted(database: Database, model: type[Any]) -> int:
 
 
 async def works(caller: Caller) -> bool:
-    """Whether somebody is signed in, by both of their tokens."""
+    """Tell whether both tokens of a caller are accepted."""
     access = await caller.get("/api/products/my")
     refresh = await caller.post("/api/auth/refresh", token=caller.refresh_token)
     assert access.status_code == refresh.status_code
@@ -72,13 +72,15 @@ async def works(caller: Caller) -> bool:
 
 class TestEachOperation:
     @each_operation
-    async def test_nobody_is_refused(self, stranger: Caller, method: str, path: str) -> None:
+    async def test_anonymous_request_is_refused(
+        self, stranger: Caller, method: str, path: str
+    ) -> None:
         answer = await stranger.send(method, path, json=GOOD[method, path])
 
         assert problem_of(answer) == (401, "token-missing")
 
     @each_operation
-    async def test_a_refresh_token_is_the_wrong_kind(
+    async def test_refresh_token_is_the_wrong_kind(
         self, holder: Caller, method: str, path: str
     ) -> None:
         body = GOOD[method, path]
@@ -87,7 +89,7 @@ class TestEachOperation:
         assert problem_of(answer) == (401, "token-wrong-kind")
 
     @on_sqlite
-    async def test_who_has_logged_out_is_refused(self, ada: Caller) -> None:
+    async def test_request_after_log_out_is_refused(self, ada: Caller) -> None:
         await ada.post("/api/auth/logout")
 
         for (method, path), body in GOOD.items():
@@ -96,9 +98,7 @@ class TestEachOperation:
 
     @on_sqlite
     @each_with_a_body
-    async def test_a_body_that_is_none_is_refused(
-        self, ada: Caller, method: str, path: str
-    ) -> None:
+    async def test_invalid_body_is_refused(self, ada: Caller, method: str, path: str) -> None:
         good = GOOD[method, path]
         assert good is not None
         json = {"Content-Type": "application/json"}
@@ -123,13 +123,13 @@ class TestEachOperation:
         assert problem_of(broken) == (400, "malformed")
         assert problem_of(form) == (415, "unsupported-media-type")
         assert problem_of(nothing)[0] in {400, 415}
-        # And nothing has happened.
+        # No refused request has changed the account.
         assert (await ada.get(ME)).json["email"] == "ada@example.com"
         assert (await ada.log_in("ada")).status_code == 200
 
     @on_sqlite
     @each_operation
-    async def test_its_answer_is_for_nobody_else_to_keep(
+    async def test_response_is_not_cacheable_and_has_no_password(
         self, ada: Caller, method: str, path: str
     ) -> None:
         answer = await ada.send(method, path, json=GOOD[method, path])
@@ -141,7 +141,7 @@ class TestEachOperation:
 
 class TestReadAccount:
     @on_sqlite
-    async def test_it_shows_the_caller_and_nobody_else(self, ada: Caller, bob: Caller) -> None:
+    async def test_response_is_the_callers_own_account(self, ada: Caller, bob: Caller) -> None:
         answers = [await caller.get(ME) for caller in (ada, bob)]
 
         for answer, caller, name in zip(answers, (ada, bob), ("ada", "bob"), strict=True):
@@ -156,7 +156,7 @@ class TestReadAccount:
 
 
 class TestChangeEmail:
-    async def test_it_is_another_from_then_on(self, ada: Caller, anyone: Caller) -> None:
+    async def test_new_address_replaces_the_old_one(self, ada: Caller, anyone: Caller) -> None:
         answer = await change_email(ada, "Lovelace@Example.com")
 
         assert answer.status_code == 200
@@ -164,19 +164,17 @@ class TestChangeEmail:
         assert answer.json["email"] == "Lovelace@Example.com"
         assert (await anyone.log_in("lovelace@example.com")).json["user"]["id"] == ada.user_id
         assert problem_of(await anyone.log_in("ada@example.com")) == (401, "credentials-wrong")
-        # And the old one is free.
+        # The old address is free again.
         assert (await anyone.sign_up("bob", email="ada@example.com")).status_code == 201
 
-    async def test_another_spelling_of_ones_own_is_no_conflict(self, ada: Caller) -> None:
+    async def test_other_spelling_of_the_own_address_is_no_conflict(self, ada: Caller) -> None:
         for email in ("ADA@example.com", "ADA@example.com", "\uff41da@example.com"):
             answer = await change_email(ada, email)
 
             assert answer.status_code == 200
             assert answer.json["email"] == email
 
-    async def test_one_that_is_taken_is_refused_in_any_spelling(
-        self, ada: Caller, bob: Caller
-    ) -> None:
+    async def test_taken_address_is_refused_in_any_spelling(self, ada: Caller, bob: Caller) -> None:
         for email in ("bob@example.com", "BOB@Example.COM", "\uff42ob@example.com"):
             answer = await change_email(ada, email)
 
@@ -185,7 +183,9 @@ class TestChangeEmail:
         assert (await ada.get(ME)).json["email"] == "ada@example.com"
         assert (await bob.get(ME)).json["email"] == "bob@example.com"
 
-    async def test_of_several_at_once_one_gets_it(self, ada: Caller, bob: Caller) -> None:
+    async def test_concurrent_changes_to_one_address_have_one_winner(
+        self, ada: Caller, bob: Caller
+    ) -> None:
         spellings = [
             "new@example.com",
             "NEW@example.com",
@@ -209,7 +209,7 @@ class TestChangeEmail:
                 assert fields_of(answer) == ["/email"]
 
     @on_sqlite
-    async def test_what_is_no_address_is_refused(self, ada: Caller) -> None:
+    async def test_invalid_address_is_refused(self, ada: Caller) -> None:
         for email in ("", "ada", "ada@localhost", "ada@example.com\n", "x" * 120 + "@example.com"):
             answer = await change_email(ada, email)
 
@@ -218,7 +218,7 @@ class TestChangeEmail:
 
 
 class TestChangePassword:
-    async def test_the_new_one_opens_and_the_old_one_does_not(
+    async def test_new_password_logs_in_and_the_old_one_does_not(
         self, ada: Caller, anyone: Caller
     ) -> None:
         answer = await change_password(ada)
@@ -227,7 +227,7 @@ class TestChangePassword:
         assert problem_of(await anyone.log_in("ada")) == (401, "credentials-wrong")
         assert (await anyone.log_in("ada", NEW)).status_code == 200
 
-    async def test_all_other_sessions_end_and_this_one_does_not(
+    async def test_other_sessions_end_and_the_current_one_stays(
         self, ada: Caller, bob: Caller
     ) -> None:
         others = [await Caller.logged_in(ada.app, "ada") for _ in range(3)]
@@ -241,7 +241,7 @@ class TestChangePassword:
         assert [each["current"] for each in listed] == [True]
 
     @on_sqlite
-    async def test_a_wrong_one_changes_nothing(self, ada: Caller) -> None:
+    async def test_wrong_current_password_changes_nothing(self, ada: Caller) -> None:
         other = await Caller.logged_in(ada.app, "ada")
 
         answer = await change_password(ada, current="wrong password")
@@ -253,7 +253,7 @@ class TestChangePassword:
         assert (await ada.log_in("ada")).status_code == 200
 
     @on_sqlite
-    async def test_one_that_sign_up_would_refuse_is_refused(self, ada: Caller) -> None:
+    async def test_password_that_sign_up_refuses_is_refused(self, ada: Caller) -> None:
         for password in ("", "x" * 7, "x" * 129, "e\u0301" * 7, "nul\0nul\0"):
             answer = await change_password(ada, new=password)
 
@@ -261,7 +261,7 @@ class TestChangePassword:
             assert fields_of(answer) == ["/new_password"]
         assert (await ada.log_in("ada")).status_code == 200
 
-    async def test_of_several_at_once_one_wins(self, ada: Caller, anyone: Caller) -> None:
+    async def test_concurrent_changes_have_one_winner(self, ada: Caller, anyone: Caller) -> None:
         passwords = [f"{NEW} {number}" for number in range(5)]
 
         answers = await at_once(5, lambda number: change_password(ada, new=passwords[number]))
@@ -274,7 +274,7 @@ class TestChangePassword:
             expected = 200 if number == won else 401
             assert (await anyone.log_in("ada", password)).status_code == expected
 
-    async def test_a_log_in_at_the_same_time_outlives_it_only_with_the_new_one(
+    async def test_concurrent_log_in_with_the_old_password_gets_no_lasting_session(
         self, ada: Caller, anyone: Caller
     ) -> None:
         for number in range(5):
@@ -291,7 +291,9 @@ class TestChangePassword:
                     assert not await works(Caller(ada.app, answer.json))
 
     @on_sqlite
-    async def test_it_may_be_any_that_sign_up_takes(self, ada: Caller, anyone: Caller) -> None:
+    async def test_new_password_is_normalized_as_at_sign_up(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
         new = "e\u0301" * 8
 
         assert (await change_password(ada, new=new)).status_code == 204
@@ -300,7 +302,7 @@ class TestChangePassword:
 
 
 class TestDeleteAccount:
-    async def test_it_is_gone_with_its_products(
+    async def test_account_is_deleted_with_its_products(
         self, ada: Caller, bob: Caller, database: Database
     ) -> None:
         for name in ("Lamp", "Desk"):
@@ -316,7 +318,7 @@ class TestDeleteAccount:
         assert await counted(database, User) == 1
         assert problem_of(await bob.log_in("ada")) == (401, "credentials-wrong")
 
-    async def test_its_sessions_end(self, ada: Caller) -> None:
+    async def test_sessions_end_with_the_account(self, ada: Caller) -> None:
         other = await Caller.logged_in(ada.app, "ada")
 
         await delete_account(ada)
@@ -328,7 +330,7 @@ class TestDeleteAccount:
             assert problem_of(await caller.offer("Lamp")) == (401, "session-ended")
         assert problem_of(await delete_account(ada)) == (401, "session-ended")
 
-    async def test_where_it_signed_in_from_is_forgotten(
+    async def test_address_and_agent_of_sessions_are_deleted(
         self, app: Quart, bob: Caller, database: Database
     ) -> None:
         origin = {"X-Forwarded-For": "192.0.2.7", "User-Agent": "a browser"}
@@ -348,7 +350,9 @@ class TestDeleteAccount:
         assert await works(bob)
 
     @on_sqlite
-    async def test_its_name_and_address_are_free(self, ada: Caller, anyone: Caller) -> None:
+    async def test_name_and_email_are_free_after_deletion(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
         await delete_account(ada)
 
         newcomer = Caller(ada.app, (await anyone.sign_up("ada")).json)
@@ -358,7 +362,7 @@ class TestDeleteAccount:
         assert problem_of(await ada.get(ME)) == (401, "session-ended")
 
     @on_sqlite
-    async def test_a_wrong_password_deletes_nothing(self, ada: Caller) -> None:
+    async def test_wrong_password_deletes_nothing(self, ada: Caller) -> None:
         await ada.offer("Lamp")
 
         answer = await delete_account(ada, "wrong password")
@@ -368,7 +372,7 @@ class TestDeleteAccount:
         assert len((await ada.get("/api/products/my")).json["products"]) == 1
 
     @on_sqlite
-    async def test_the_last_administrator_stays(self, admin: Caller) -> None:
+    async def test_last_administrator_cannot_be_deleted(self, admin: Caller) -> None:
         admin = await Caller.logged_in(admin.app, "grace")
 
         answer = await delete_account(admin)
@@ -377,7 +381,7 @@ class TestDeleteAccount:
         assert (await admin.get(ME)).json["role"] == "admin"
 
     @on_sqlite
-    async def test_one_of_two_administrators_may_leave(self, admin: Caller, ada: Caller) -> None:
+    async def test_second_administrator_can_be_deleted(self, admin: Caller, ada: Caller) -> None:
         admin = await Caller.logged_in(admin.app, "grace")
         promoted = await admin.send("PATCH", f"/api/users/{ada.user_id}", json={"role": "admin"})
         assert promoted.status_code == 200
@@ -385,7 +389,9 @@ class TestDeleteAccount:
         assert (await delete_account(admin)).status_code == 204
         assert problem_of(await delete_account(ada)) == (409, "last-admin")
 
-    async def test_of_several_at_once_one_is_it(self, ada: Caller, database: Database) -> None:
+    async def test_concurrent_deletions_have_one_winner(
+        self, ada: Caller, database: Database
+    ) -> None:
         answers = await at_once(4, lambda _: delete_account(ada))
 
         statuses = sorted(answer.status_code for answer in answers)
@@ -393,7 +399,7 @@ class TestDeleteAccount:
         assert set(statuses[1:]) <= {401, 403}
         assert await counted(database, User) == 0
 
-    async def test_what_is_offered_at_the_same_time_does_not_outlive_it(
+    async def test_concurrent_products_do_not_outlive_the_account(
         self, ada: Caller, database: Database
     ) -> None:
         answers = await asyncio.gather(
@@ -404,7 +410,7 @@ class TestDeleteAccount:
         assert {answer.status_code for answer in answers[1:]} <= {201, 401, 409}
         assert await counted(database, Product) == 0
 
-    async def test_a_log_in_at_the_same_time_does_not_outlive_it(self, ada: Caller) -> None:
+    async def test_concurrent_log_in_does_not_outlive_the_account(self, ada: Caller) -> None:
         anyone = Caller(ada.app)
 
         _, *logged_in = await asyncio.gather(

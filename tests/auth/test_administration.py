@@ -1,4 +1,4 @@
-"""One administrator stays, whatever several of them do to each other at the same time."""
+"""At least one administrator is left after any concurrent changes to administrators."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -27,7 +27,7 @@ BOTH: dict[str, Any] = {**USER_ROLE, **DISABLED}
 
 
 async def admins(database: Database) -> set[int]:
-    """Those who can sign in."""
+    """Return the ids of administrators that are not disabled."""
 
     async def read(connection: AsyncConnection) -> set[int]:
         able = select(User.id).where(User.role == Role.ADMIN, User.disabled.is_(False))
@@ -44,7 +44,7 @@ async def restore(database: Database) -> None:
 
 
 async def outcome(work: Awaitable[object]) -> type[CatalogError] | None:
-    """The refusal that something met, if it met one."""
+    """Return the type of the error that the work raises, or None."""
     try:
         await work
     except (AccountUnavailable, Forbidden, LastAdmin) as refusal:
@@ -67,7 +67,7 @@ def leave(database: Database, user_id: int, name: str) -> Awaitable[object]:
 
 
 class TestLastAdmin:
-    async def test_of_two_who_demote_each_other_one_stays(self, database: Database) -> None:
+    async def test_mutual_demotion_leaves_one_administrator(self, database: Database) -> None:
         ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
 
         for number in range(ROUNDS):
@@ -81,7 +81,9 @@ class TestLastAdmin:
             assert outcomes.count(None) == 1
             await restore(database)
 
-    async def test_of_two_who_step_back_one_stays(self, database: Database) -> None:
+    async def test_concurrent_self_demotion_leaves_one_administrator(
+        self, database: Database
+    ) -> None:
         ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
 
         for _ in range(ROUNDS // 5):
@@ -94,7 +96,7 @@ class TestLastAdmin:
             assert len(await admins(database)) == 1
             await restore(database)
 
-    async def test_of_one_who_leaves_and_one_who_is_demoted_one_stays(
+    async def test_deletion_and_demotion_at_once_leave_one_administrator(
         self, database: Database
     ) -> None:
         ada = await database.transaction(add_admin, "ada")
@@ -112,11 +114,13 @@ class TestLastAdmin:
             assert len(left) == 1
             assert outcomes.count(None) == 1
             if left == {bob}:
-                # Make room for the next one.
+                # Restore one administrator for the next round.
                 await change(database, ada, by=bob, to={"role": Role.ADMIN})
                 await leave(database, bob, name)
 
-    async def test_of_two_who_leave_one_stays(self, database: Database) -> None:
+    async def test_concurrent_self_deletion_leaves_one_administrator(
+        self, database: Database
+    ) -> None:
         ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
 
         outcomes = await asyncio.gather(
@@ -127,10 +131,10 @@ class TestLastAdmin:
         assert outcomes.count(LastAdmin) == 1
 
     @on_servers
-    async def test_none_would_stay_if_they_were_only_counted(
+    async def test_control_counting_without_a_lock_leaves_none(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The control: two who have counted, and not locked, both go on."""
+        """Without the lock both transactions count, and then both commit."""
         monkeypatch.setattr(administration, "keep_an_admin", counting_only(asyncio.Barrier(2)))
         ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
 
@@ -141,19 +145,21 @@ class TestLastAdmin:
 
         assert await admins(database) == set()
 
-    async def test_a_disabled_one_does_not_count(self, database: Database) -> None:
+    async def test_disabled_administrator_does_not_count(self, database: Database) -> None:
         ada, bob = [await database.transaction(add_admin, name) for name in ("ada", "bob")]
         await change(database, bob, by=ada, to=DISABLED)
 
         for to in (USER_ROLE, DISABLED, BOTH):
             assert await outcome(change(database, ada, by=ada, to=to)) is LastAdmin
         assert await outcome(leave(database, ada, "ada")) is LastAdmin
-        # The disabled one may be demoted, and may leave.
+        # A disabled administrator can be demoted and deleted.
         assert await outcome(change(database, bob, by=ada, to=USER_ROLE)) is None
         assert await outcome(leave(database, bob, "bob")) is None
         assert await admins(database) == {ada}
 
-    async def test_what_takes_nothing_away_is_allowed(self, database: Database) -> None:
+    async def test_change_that_removes_no_administrator_is_allowed(
+        self, database: Database
+    ) -> None:
         ada = await database.transaction(add_admin, "ada")
 
         for to in ({}, {"role": Role.ADMIN}, {"disabled": False}):
@@ -164,7 +170,7 @@ class TestLastAdmin:
 
 
 def counting_only(counted: asyncio.Barrier) -> Callable[..., Awaitable[None]]:
-    """The rule without its lock, so slow that two count before either goes on."""
+    """Check without the lock; a barrier lets two transactions count before either writes."""
 
     async def count(session: AsyncSession, *, without: int) -> None:
         able = select(User.id).where(User.role == Role.ADMIN, User.disabled.is_(False))
@@ -176,8 +182,10 @@ def counting_only(counted: asyncio.Barrier) -> Callable[..., Awaitable[None]]:
 
 
 class TestDeadlock:
-    async def test_many_who_change_many_all_get_through(self, database: Database) -> None:
-        """All lock in the same order, so that nobody waits in a circle."""
+    async def test_concurrent_changes_to_many_accounts_do_not_deadlock(
+        self, database: Database
+    ) -> None:
+        """All transactions lock rows in the same order, so no cycle of waits arises."""
         names = [f"admin{number}" for number in range(6)]
         everyone = [await database.transaction(add_admin, name) for name in names]
 

@@ -1,4 +1,4 @@
-"""The audit log: one line for each happening, who and from where, and no secret in any line."""
+"""The audit log: one line for each event, with account and client address, and no secret."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ EVENTS = {event.value for event in Audit}
 
 
 class Log:
-    """What is logged while a test runs."""
+    """The log output of a test."""
 
     def __init__(self) -> None:
         self.stream = StringIO()
@@ -47,12 +47,12 @@ class Log:
         return [json.loads(line) for line in self.text.splitlines()]
 
     def forget(self) -> None:
-        """Begin anew, after what a test needs beforehand."""
+        """Clear the log, after the set-up of a test."""
         self.stream.seek(0)
         self.stream.truncate()
 
     def audited(self) -> list[dict[str, Any]]:
-        """The lines of the audit log, without what all of them have and what is no one's choice."""
+        """Return the audit lines without timestamp, level and logger."""
         found = []
         for line in self.lines:
             if line["event"] in EVENTS:
@@ -65,19 +65,19 @@ class Log:
 
 @pytest.fixture
 def settings(database_url: URL) -> Settings:
-    """Without the limits that count requests."""
+    """Return settings without rate limits for log-in and sign-up."""
     return settings_for(database_url, login_limit="off", signup_limit="off")
 
 
 @pytest.fixture
 def log_level() -> str:
-    """What the operator asks for: as little as can be."""
+    """Set the log level to errors only, which must not silence the audit log."""
     return "error"
 
 
 @pytest.fixture
 def log(settings: Settings, log_level: str) -> Iterator[Log]:
-    """The log as JSON; afterwards logging is as it was."""
+    """Capture the log as JSON; restore logging afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     log = Log()
@@ -89,7 +89,7 @@ def log(settings: Settings, log_level: str) -> Iterator[Log]:
 
 
 def line(event: Audit, user_id: int | None, **details: object) -> dict[str, object]:
-    """A line as it must be."""
+    """Return the expected audit line."""
     who = {"event": event.value, "user_id": user_id, "client": ADDRESS, "request_id": "a-request"}
     return {**who, **details}
 
@@ -97,7 +97,7 @@ def line(event: Audit, user_id: int | None, **details: object) -> dict[str, obje
 async def send(
     caller: Caller, method: str, path: str, body: object = None, **options: Any
 ) -> Response:
-    """Ask from the address that lines must show."""
+    """Send a request from the client address that the audit lines must show."""
     if body is not None:
         options["json"] = body
     return await caller.send(method, f"/api/{path}", headers=FROM_HERE, **options)
@@ -110,7 +110,7 @@ async def log_in(caller: Caller, login: str, password: str = PASSWORD) -> Respon
 
 
 async def session_of(database: Database, caller: Caller) -> int:
-    """The newest session of an account."""
+    """Return the id of an account's newest session."""
 
     async def read(connection: AsyncConnection) -> int:
         mine = select(LoginSession.id).where(LoginSession.user_id == caller.user_id)
@@ -122,7 +122,9 @@ async def session_of(database: Database, caller: Caller) -> int:
 
 @on_sqlite
 class TestSigningIn:
-    async def test_who_signs_up_and_in(self, anyone: Caller, database: Database, log: Log) -> None:
+    async def test_sign_up_and_log_in_are_logged_with_their_session(
+        self, anyone: Caller, database: Database, log: Log
+    ) -> None:
         fields = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
         ada = Caller(anyone.app, (await send(anyone, "POST", "auth/signup", fields)).json)
         first = await session_of(database, ada)
@@ -134,7 +136,7 @@ class TestSigningIn:
             line(Audit.SIGNED_IN, ada.user_id, session_id=second),
         ]
 
-    async def test_who_fails_and_whether_there_is_such_an_account(
+    async def test_failed_log_in_is_logged_with_the_account_if_it_exists(
         self, ada: Caller, anyone: Caller, log: Log
     ) -> None:
         await log_in(anyone, "ada", WRONG)
@@ -147,7 +149,7 @@ class TestSigningIn:
             line(Audit.SIGN_IN_FAILED, None),
         ]
 
-    async def test_who_guesses_too_often_and_at_whom(
+    async def test_throttled_log_in_is_logged_with_the_account_if_it_exists(
         self, ada: Caller, anyone: Caller, log: Log
     ) -> None:
         for login in ("ada", "nobody"):
@@ -165,7 +167,9 @@ class TestSigningIn:
             line(Audit.SIGN_IN_BLOCKED, None),
         ]
 
-    async def test_each_of_many_at_once(self, ada: Caller, anyone: Caller, log: Log) -> None:
+    async def test_concurrent_failures_are_logged_one_by_one(
+        self, ada: Caller, anyone: Caller, log: Log
+    ) -> None:
         answers = await at_once(30, lambda _: log_in(anyone, "ada", WRONG))
 
         told = [problem_of(answer)[0] for answer in answers]
@@ -175,7 +179,7 @@ class TestSigningIn:
         assert len(lines) == told.count(401) + told.count(429)
         assert ada.user_id
 
-    async def test_whose_password_is_hashed_anew(
+    async def test_password_rehash_is_logged_once(
         self, ada: Caller, anyone: Caller, database: Database, log: Log
     ) -> None:
         outdated = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
@@ -203,7 +207,9 @@ async def rotate(caller: Caller, token: str | None = None) -> Response:
 
 @on_sqlite
 class TestSessions:
-    async def test_what_becomes_of_tokens(self, ada: Caller, database: Database, log: Log) -> None:
+    async def test_token_rotation_and_reuse_are_logged(
+        self, ada: Caller, database: Database, log: Log
+    ) -> None:
         session_id = await session_of(database, ada)
         assert (await rotate(ada)).status_code == 200
 
@@ -222,13 +228,15 @@ class TestSessions:
             line(Audit.TOKEN_REUSED, ada.user_id, session_id=session_id, ended=True),
         ]
 
-    async def test_a_plain_refresh_is_none(self, ada: Caller, log: Log) -> None:
+    async def test_refresh_without_rotation_is_not_logged(self, ada: Caller, log: Log) -> None:
         answer = await send(ada, "POST", "auth/refresh", token=ada.refresh_token)
 
         assert answer.status_code == 200
         assert log.audited() == []
 
-    async def test_who_ends_which(self, ada: Caller, admin: Caller, log: Log) -> None:
+    async def test_ended_sessions_are_logged_with_count_and_actor(
+        self, ada: Caller, admin: Caller, log: Log
+    ) -> None:
         others = [await Caller.logged_in(ada.app, "ada") for _ in range(3)]
         sessions = [each["id"] for each in (await ada.get("/api/auth/sessions")).json["sessions"]]
         admin = await Caller.logged_in(admin.app, "grace")
@@ -250,7 +258,7 @@ class TestSessions:
 
 @on_sqlite
 class TestAccounts:
-    async def test_what_their_owners_change(self, ada: Caller, log: Log) -> None:
+    async def test_changes_by_the_owner_are_logged(self, ada: Caller, log: Log) -> None:
         await Caller.logged_in(ada.app, "ada")
         log.forget()
         new = {"current_password": PASSWORD, "new_password": "staple battery horse"}
@@ -269,7 +277,7 @@ class TestAccounts:
             line(Audit.ACCOUNT_DELETED, ada.user_id),
         ]
 
-    async def test_who_guesses_their_password_with_a_token(self, ada: Caller, log: Log) -> None:
+    async def test_throttled_password_check_is_logged(self, ada: Caller, log: Log) -> None:
         for _ in range(12):
             await send(ada, "DELETE", "auth/me", {"password": WRONG})
 
@@ -278,7 +286,7 @@ class TestAccounts:
             *[line(Audit.PASSWORD_CHECK_BLOCKED, ada.user_id)] * 2,
         ]
 
-    async def test_what_administrators_change_and_who_it_was(
+    async def test_changes_by_an_administrator_are_logged_with_old_and_new_values(
         self, ada: Caller, admin: Caller, log: Log
     ) -> None:
         admin = await Caller.logged_in(admin.app, "grace")
@@ -302,7 +310,9 @@ class TestAccounts:
             line(Audit.ACCOUNT_CHANGED, ada.user_id, **by, disabled=[True, False]),
         ]
 
-    async def test_what_changes_nothing_is_none(self, ada: Caller, admin: Caller, log: Log) -> None:
+    async def test_update_without_a_change_is_not_logged(
+        self, ada: Caller, admin: Caller, log: Log
+    ) -> None:
         admin = await Caller.logged_in(admin.app, "grace")
         log.forget()
 
@@ -312,7 +322,7 @@ class TestAccounts:
 
         assert log.audited() == []
 
-    async def test_who_asks_for_what_is_not_theirs(
+    async def test_forbidden_request_is_logged(
         self, ada: Caller, bob: Caller, database: Database, log: Log
     ) -> None:
         session_id = await session_of(database, ada)
@@ -326,10 +336,10 @@ class TestAccounts:
 class TestAccessLog:
     @pytest.fixture
     def log_level(self) -> str:
-        """Requests are logged at this one."""
+        """Set the level at which requests are logged."""
         return "info"
 
-    async def test_it_tells_whose_request_was_refused(
+    async def test_refused_request_is_logged_with_its_account(
         self, log: Log, ada: Caller, bob: Caller
     ) -> None:
         lamp = (await bob.offer("Lamp")).json["id"]
@@ -352,14 +362,14 @@ class TestAccessLog:
 
 
 class TestSecrets:
-    """Nothing that opens anything, and nothing that was typed, is in any line at any level."""
+    """No credential and no user input appears in a log line at any level."""
 
     @pytest.fixture
     def log_level(self) -> str:
-        """All that there is."""
+        """Set the most verbose level."""
         return "debug"
 
-    async def test_none_is_in_a_whole_conversation(
+    async def test_conversation_leaves_no_secret_in_the_log(
         self, log: Log, app: Quart, database: Database
     ) -> None:
         secrets = {
@@ -399,7 +409,7 @@ class TestSecrets:
         secrets |= found
         assert len(found) >= 5
         for token in list(secrets):
-            # A part of a token gives it away as well: its claims, its signature.
+            # Part of a token (its claims, its signature) is as sensitive as the whole.
             secrets |= {part for part in token.split(".") if token.count(".") == 2 and part}
         secrets -= {rotated[0].json["access_token"].split(".")[0]}
         deleted = await send(ada, "DELETE", "auth/me", {"password": "another typed password"})
@@ -412,7 +422,7 @@ class TestSecrets:
         text = log.text.casefold()
         assert [secret for secret in secrets if secret.casefold() in text] == []
 
-    async def test_none_is_in_the_traceback_of_a_bug(
+    async def test_traceback_of_a_bug_has_no_secret(
         self, log: Log, app: Quart, ada: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def break_down(*_: object, **__: object) -> bool:
@@ -429,7 +439,7 @@ class TestSecrets:
 
 
 async def everything_secret(connection: AsyncConnection) -> set[str]:
-    """What the database keeps of passwords, tokens and guesses."""
+    """Return the hashes of passwords and tokens, and the throttled subjects, from the database."""
     found: set[str] = set()
     for column in (
         User.password_hash,
@@ -441,7 +451,7 @@ async def everything_secret(connection: AsyncConnection) -> set[str]:
     return found
 
 
-def test_every_event_is_shown_above() -> None:
+def test_every_audit_event_has_a_test() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
 
     assert set(re.findall(r"line\(\s*Audit\.(\w+)", source)) == {event.name for event in Audit}

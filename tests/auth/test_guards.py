@@ -1,4 +1,4 @@
-"""Who may call a handler, and how a token is presented."""
+"""Access guards of handlers, and how a token is presented."""
 
 import pytest
 from quart import Quart
@@ -17,7 +17,7 @@ from catalog.auth.guards import (
 from tests.http.wire import app_without_database, exchange, tokens_of
 from tests.support import Caller, problem_of
 
-# What a good token earns here: it gets as far as the database, which the app does not have.
+# With a valid token a request gets as far as the database, which this app does not have.
 GOOD = (503, "database-unavailable")
 MISSING = (401, "token-missing")
 INVALID = (401, "token-invalid")
@@ -30,7 +30,7 @@ class TestAuthorizationHeader:
         return problem_of(await exchange(app, "GET", "/api/products/my", headers=headers))
 
     @pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER", b"bEaReR"])
-    async def test_the_scheme_is_read_in_any_case(
+    async def test_scheme_is_case_insensitive(
         self, bare_app: Quart, holder: Caller, scheme: bytes
     ) -> None:
         token = str(holder.access_token).encode()
@@ -38,7 +38,7 @@ class TestAuthorizationHeader:
         assert await self.ask(bare_app, scheme + b" " + token) == GOOD
 
     @pytest.mark.parametrize("form", [b"Bearer   %s", b"  Bearer %s", b"Bearer %s  "])
-    async def test_spaces_around_do_not_matter(
+    async def test_spaces_around_scheme_and_token_are_ignored(
         self, bare_app: Quart, holder: Caller, form: bytes
     ) -> None:
         assert await self.ask(bare_app, form % str(holder.access_token).encode()) == GOOD
@@ -70,7 +70,7 @@ class TestAuthorizationHeader:
         ],
         ids=repr,
     )
-    async def test_without_the_scheme_there_is_no_token(
+    async def test_header_without_the_bearer_scheme_has_no_token(
         self, bare_app: Quart, holder: Caller, form: bytes
     ) -> None:
         value = form.replace(b"%s", str(holder.access_token).encode())
@@ -104,14 +104,16 @@ class TestAuthorizationHeader:
         ],
         ids=repr,
     )
-    async def test_behind_the_scheme_is_one_token(
+    async def test_bearer_scheme_with_anything_but_one_token_is_invalid(
         self, bare_app: Quart, holder: Caller, form: bytes
     ) -> None:
         value = form.replace(b"%s", str(holder.access_token).encode())
 
         assert await self.ask(bare_app, value) == INVALID
 
-    async def test_two_headers_are_refused(self, bare_app: Quart, holder: Caller) -> None:
+    async def test_two_authorization_headers_are_refused(
+        self, bare_app: Quart, holder: Caller
+    ) -> None:
         good = b"Bearer " + str(holder.access_token).encode()
 
         assert await self.ask(bare_app, good, good) == INVALID
@@ -119,7 +121,9 @@ class TestAuthorizationHeader:
         assert await self.ask(bare_app, good, b"") == INVALID
         assert await self.ask(bare_app, b"Basic x", good) == MISSING
 
-    async def test_a_token_elsewhere_is_none(self, bare_app: Quart, holder: Caller) -> None:
+    async def test_token_outside_the_authorization_header_is_ignored(
+        self, bare_app: Quart, holder: Caller
+    ) -> None:
         token = str(holder.access_token).encode()
         text = token.decode()
         path = f"/api/products/my?access_token={text}&jwt={text}&token={text}"
@@ -133,12 +137,12 @@ class TestAuthorizationHeader:
 
 
 class TestChallenge:
-    async def test_without_a_token_it_names_no_error(self, stranger: Caller) -> None:
+    async def test_missing_token_gets_a_challenge_without_an_error(self, stranger: Caller) -> None:
         answer = await stranger.get("/api/products/my")
 
         assert answer.headers.getlist("WWW-Authenticate") == ['Bearer realm="catalog"']
 
-    async def test_with_one_it_says_that_it_is_the_token(
+    async def test_invalid_token_gets_a_challenge_with_its_error(
         self, stranger: Caller, holder: Caller
     ) -> None:
         for token in ("x", str(holder.refresh_token)):
@@ -147,7 +151,7 @@ class TestChallenge:
             challenge = 'Bearer realm="catalog", error="invalid_token"'
             assert answer.headers.getlist("WWW-Authenticate") == [challenge]
 
-    async def test_it_comes_before_any_other_check(self, stranger: Caller) -> None:
+    async def test_token_is_checked_before_the_rest_of_the_request(self, stranger: Caller) -> None:
         answers = [
             await stranger.post("/api/products", data=b"{", headers={"Content-Type": "x/y"}),
             await stranger.get("/api/products/my?limit=x"),
@@ -156,7 +160,7 @@ class TestChallenge:
 
         assert [problem_of(answer) for answer in answers] == [MISSING] * 3
 
-    async def test_what_is_public_does_not_look_at_a_token(self, stranger: Caller) -> None:
+    async def test_public_route_ignores_the_token(self, stranger: Caller) -> None:
         assert (await stranger.get("/livez", token="x")).status_code == 200
         assert problem_of(await stranger.get("/api/products", token="x")) == GOOD
 
@@ -173,7 +177,7 @@ class TestDecorators:
         ],
         ids=["public", "signed-in", "for-admins", "refreshing", "leaving"],
     )
-    async def test_each_states_its_audience(self, guard: object, audience: str) -> None:
+    async def test_decorator_states_its_audience(self, guard: object, audience: str) -> None:
         async def view() -> str:
             """What it does."""
             return ""
@@ -184,11 +188,11 @@ class TestDecorators:
         assert guarded.__name__ == "view"
         assert guarded.__doc__ == "What it does."
 
-    def test_a_view_without_one_has_none(self) -> None:
+    def test_view_without_a_decorator_has_no_audience(self) -> None:
         assert audience_of(lambda: None) is None
 
     @pytest.mark.parametrize("user_id", [1, 2**53 + 1, 2**63 - 1])
-    async def test_a_view_learns_who_is_calling(
+    async def test_view_reads_the_caller_from_the_token(
         self, tmp_path_factory: pytest.TempPathFactory, user_id: int
     ) -> None:
         app = app_without_database(tmp_path_factory.mktemp("callers"))

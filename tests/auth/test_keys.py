@@ -1,4 +1,4 @@
-"""Keys: their names, what is taken for one, and what is public."""
+"""Signing keys: their ids, the accepted formats, and the published key set."""
 
 import json
 import os
@@ -67,17 +67,17 @@ def fault_of(**keys: str) -> str:
 
 
 def public_pem_from(**members: str) -> str:
-    """A public key that is given as a JSON Web Key."""
+    """Convert a JSON Web Key to a public key in PEM."""
     key: Any = jwt.PyJWK(members).key
     raw: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return raw.decode()
 
 
-class TestNames:
-    def test_a_secret_has_the_same_on_every_instance(self) -> None:
+class TestKeyId:
+    def test_id_of_a_secret_is_the_same_on_every_instance(self) -> None:
         assert ring().for_access.kid == ring().for_access.kid
 
-    def test_no_two_keys_share_one(self) -> None:
+    def test_ids_of_different_keys_differ(self) -> None:
         kids = [ring(secret).for_access.kid for secret in (NEW, OLD, NEW + "x", NEW[:-1])]
         for algorithm in ALGORITHMS:
             for number in (1, 2):
@@ -86,8 +86,8 @@ class TestNames:
 
         assert len(set(kids)) == len(kids)
 
-    def test_that_of_a_secret_is_no_plain_hash_of_it(self) -> None:
-        # Somebody may have hashed the secret elsewhere, to compare or to store it.
+    def test_id_of_a_secret_is_not_its_plain_hash(self) -> None:
+        # A plain hash of the secret may exist elsewhere, for comparison or storage.
         kid = ring().for_access.kid
 
         assert kid not in jwt.utils.base64url_encode(sha256(NEW.encode()).digest()).decode()
@@ -119,7 +119,7 @@ class TestNames:
         ],
         ids=["RFC 7638, section 3.1", "RFC 8037, appendix A.3"],
     )
-    def test_that_of_a_public_key_is_the_standards(
+    def test_id_of_a_public_key_is_its_standard_thumbprint(
         self, members: dict[str, str], thumbprint: str
     ) -> None:
         keys = ring(public=public_pem_from(**members))
@@ -127,7 +127,7 @@ class TestNames:
         assert [key.kid for key in keys.previous] == [thumbprint]
 
     @pytest.mark.parametrize(("number", "name"), [(379, "x"), (43, "y")])
-    def test_a_coordinate_that_begins_with_zeros_keeps_them(self, number: int, name: str) -> None:
+    def test_coordinate_with_leading_zeros_keeps_its_length(self, number: int, name: str) -> None:
         private = ec.derive_private_key(number, ec.SECP256R1())
         assert getattr(private.public_key().public_numbers(), name) < 2**248
 
@@ -141,7 +141,7 @@ class TestNames:
 
 
 class TestRing:
-    def test_a_secret_alone_signs_everything(self) -> None:
+    def test_secret_alone_signs_both_kinds_of_token(self) -> None:
         keys = ring()
 
         assert keys.for_access is keys.for_refresh
@@ -150,7 +150,7 @@ class TestRing:
         assert keys.public_keys() == []
 
     @each_algorithm
-    def test_a_private_key_signs_access_tokens_only(self, algorithm: str) -> None:
+    def test_private_key_signs_access_tokens_only(self, algorithm: str) -> None:
         keys = ring(private=pem_of(private_key(algorithm)))
 
         assert keys.for_access.algorithm == algorithm
@@ -158,7 +158,7 @@ class TestRing:
         assert keys.for_refresh.algorithm == "HS256"
         assert keys.previous == []
 
-    def test_every_key_is_found_by_its_name_and_no_other(self) -> None:
+    def test_find_returns_a_key_by_its_exact_id(self) -> None:
         public = "".join(public_pem_of(private_key(each, 2)) for each in ALGORITHMS)
         keys = ring(private=pem_of(private_key("ES256")), public=public, previous=(OLD,))
 
@@ -168,7 +168,7 @@ class TestRing:
         for kid in ("", "x", keys.for_access.kid.lower(), f"{keys.for_access.kid} ", NEW):
             assert keys.find(kid) is None
 
-    def test_current_and_previous_at_once_is_current(self) -> None:
+    def test_key_that_is_current_and_previous_counts_as_current(self) -> None:
         private = private_key("EdDSA")
         keys = ring(private=pem_of(private), public=public_pem_of(private), previous=(NEW, OLD))
 
@@ -177,7 +177,7 @@ class TestRing:
         assert keys.find(keys.for_access.kid) is keys.for_access
         assert len(keys.public_keys()) == 1
 
-    def test_nothing_secret_is_in_what_is_printed(self) -> None:
+    def test_repr_contains_no_secret(self) -> None:
         settings = settings_with(
             private=pem_of(private_key("EdDSA")),
             public=public_pem_of(private_key("ES256")),
@@ -198,7 +198,7 @@ def openssl_style(key: Any, encoding: PrivateFormat = PrivateFormat.PKCS8) -> st
 
 TRADITIONAL = PrivateFormat.TraditionalOpenSSL
 
-# How one key may be written.
+# Accepted spellings of one key.
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "as it is": lambda pem: pem,
     "without the last newline": lambda pem: pem.rstrip("\n"),
@@ -223,7 +223,7 @@ UNFIT: dict[str, Callable[[], Any]] = {
 
 
 def damaged(pem: str) -> str:
-    """A key with a part of it replaced."""
+    """Corrupt part of a key in PEM."""
     return pem[:60] + "AAAA" + pem[64:]
 
 
@@ -235,7 +235,7 @@ ENCRYPTED = private_key("ES256").private_bytes(
 class TestPrivateKey:
     @pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
     @each_algorithm
-    def test_it_may_be_written_in_several_ways(
+    def test_key_is_read_in_each_spelling(
         self, algorithm: str, spell: Callable[[str], str]
     ) -> None:
         private = private_key(algorithm)
@@ -245,28 +245,28 @@ class TestPrivateKey:
         )
 
     @pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
-    def test_it_may_have_the_older_form(self, algorithm: str) -> None:
+    def test_traditional_openssl_form_is_accepted(self, algorithm: str) -> None:
         pem = openssl_style(private_key(algorithm), TRADITIONAL)
 
         assert " PRIVATE KEY-----" in pem
         assert ring(private=pem).for_access.algorithm == algorithm
 
     @pytest.mark.parametrize("make", UNFIT.values(), ids=UNFIT)
-    def test_one_that_does_not_fit_is_refused(self, make: Callable[[], Any]) -> None:
+    def test_unsupported_key_is_refused(self, make: Callable[[], Any]) -> None:
         assert fault_of(private=pem_of(make())) == (
             "CATALOG_JWT_PRIVATE_KEY must be RSA with 2048 to 4096 bits, EC on the curve P-256, "
             "or Ed25519"
         )
 
-    def test_one_that_would_hold_up_the_event_loop_is_refused(self) -> None:
-        # Made by: openssl genrsa 5120; only its size is looked at.
+    def test_oversized_rsa_key_is_refused(self) -> None:
+        # From openssl genrsa 5120. Larger keys block the event loop; only the size is checked.
         modulus = jwt.utils.base64url_encode((2**5120 - 1).to_bytes(640, "big")).decode()
 
         fault = fault_of(public=public_pem_from(kty="RSA", n=modulus, e="AQAB"))
 
         assert "RSA with 2048 to 4096 bits" in fault
 
-    def test_an_encrypted_one_is_refused(self) -> None:
+    def test_encrypted_key_is_refused(self) -> None:
         assert fault_of(private=ENCRYPTED.decode()) == (
             "CATALOG_JWT_PRIVATE_KEY is encrypted; decrypt it with: openssl pkey -in KEY -out PLAIN"
         )
@@ -290,7 +290,7 @@ class TestPrivateKey:
             *["empty", "not UTF-8", "public", "two"],
         ],
     )
-    def test_what_is_none_is_refused_without_repeating_it(self, text: str) -> None:
+    def test_malformed_key_is_refused_without_repeating_it(self, text: str) -> None:
         fault = fault_of(private=text)
 
         assert fault.startswith("CATALOG_JWT_PRIVATE_KEY ")
@@ -298,7 +298,7 @@ class TestPrivateKey:
         for line in text.splitlines():
             assert "-----" in line or len(line) < 2 or line not in fault
 
-    def test_all_faults_are_told_at_once(self) -> None:
+    def test_all_faults_are_reported_at_once(self) -> None:
         with pytest.raises(SettingsInvalid) as refused:
             ring(private="x", public="y")
 
@@ -307,25 +307,25 @@ class TestPrivateKey:
             "CATALOG_JWT_PREVIOUS_PUBLIC_KEYS",
         ]
 
-    def test_the_service_does_not_start_with_what_is_none(self, tmp_path: Path) -> None:
+    def test_service_does_not_start_with_a_malformed_key(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsInvalid, match="CATALOG_JWT_PRIVATE_KEY"):
             app_without_database(tmp_path, jwt_private_key=SecretStr("x"))
 
 
 class TestPreviousPublicKeys:
-    def test_they_stand_one_after_the_other(self) -> None:
+    def test_keys_are_read_one_after_the_other(self) -> None:
         pems = [public_pem_of(private_key(each)) for each in ALGORITHMS]
 
         for text in ("".join(pems), "\n# Retired in May.\n".join(pems).replace("\n", "\\n")):
             assert [key.algorithm for key in ring(public=text).previous] == list(ALGORITHMS)
 
-    def test_the_older_form_is_understood(self) -> None:
+    def test_pkcs1_form_is_accepted(self) -> None:
         raw = private_key("RS256").public_key().public_bytes(Encoding.PEM, PublicFormat.PKCS1)
 
         assert ring(public=raw.decode()).previous[0].algorithm == "RS256"
 
     @pytest.mark.parametrize("make", UNFIT.values(), ids=UNFIT)
-    def test_one_that_does_not_fit_is_refused_by_its_number(self, make: Callable[[], Any]) -> None:
+    def test_unsupported_key_is_refused_by_its_number(self, make: Callable[[], Any]) -> None:
         fault = fault_of(public=public_pem_of(private_key("EdDSA")) + public_pem_of(make()))
 
         assert fault == (
@@ -349,7 +349,7 @@ class TestPreviousPublicKeys:
             *["damaged", "certificate"],
         ],
     )
-    def test_what_is_none_is_refused_without_repeating_it(self, text: str) -> None:
+    def test_malformed_key_is_refused_without_repeating_it(self, text: str) -> None:
         fault = fault_of(public=text)
 
         assert fault.startswith("CATALOG_JWT_PREVIOUS_PUBLIC_KEYS ")
@@ -357,7 +357,7 @@ class TestPreviousPublicKeys:
             "-----" in line or line not in fault for line in text.splitlines() if line != "x"
         )
 
-    def test_a_private_key_is_told_to_be_out_of_place(self) -> None:
+    def test_private_key_is_reported_as_misplaced(self) -> None:
         pem = public_pem_of(private_key("EdDSA")) + pem_of(private_key("EdDSA"))
 
         assert "public keys only, and block 2 is something else" in fault_of(public=pem)
@@ -375,15 +375,15 @@ def app_with(folder: Path, **keys: Any) -> Quart:
     return app_without_database(folder, **given)
 
 
-class TestPublished:
-    async def test_there_are_none_while_a_secret_signs(self, stranger: Caller) -> None:
+class TestPublishedKeys:
+    async def test_key_set_is_empty_while_a_secret_signs(self, stranger: Caller) -> None:
         answer = await stranger.get(PATH)
 
         assert (answer.status_code, answer.body) == (200, b'{"keys":[]}')
         assert answer.headers["Content-Type"] == "application/json"
         assert answer.headers["Cache-Control"] == "public, max-age=300"
 
-    async def test_who_has_them_already_gets_304(self, stranger: Caller) -> None:
+    async def test_matching_etag_gets_304(self, stranger: Caller) -> None:
         etag = (await stranger.get(PATH)).headers["ETag"]
 
         again = await stranger.get(PATH, headers={"If-None-Match": etag})
@@ -391,7 +391,9 @@ class TestPublished:
         assert (again.status_code, again.body) == (304, b"")
         assert again.headers["Cache-Control"] == "public, max-age=300"
 
-    async def test_the_current_one_comes_first_and_none_is_private(self, tmp_path: Path) -> None:
+    async def test_current_key_comes_first_and_no_private_member_is_published(
+        self, tmp_path: Path
+    ) -> None:
         public = "".join(public_pem_of(private_key(each, 2)) for each in ALGORITHMS)
         documents, etags = [], set()
         for algorithm in ALGORITHMS:
@@ -418,7 +420,7 @@ class TestPublished:
             assert not set(key) & PRIVATE_MEMBERS
 
     @each_algorithm
-    async def test_a_stock_verifier_reads_them(self, tmp_path: Path, algorithm: str) -> None:
+    async def test_stock_verifier_reads_the_key_set(self, tmp_path: Path, algorithm: str) -> None:
         app = app_with(tmp_path, jwt_private_key=pem_of(private_key(algorithm)))
         holder = await holder_of_tokens(app)
         token = str(holder.access_token)
@@ -429,7 +431,7 @@ class TestPublished:
 
         assert claims["sub"] == "1"
 
-    async def test_each_is_named_by_its_thumbprint(self, tmp_path: Path) -> None:
+    async def test_key_id_is_the_thumbprint(self, tmp_path: Path) -> None:
         app = app_with(tmp_path, jwt_private_key=pem_of(private_key("ES256")))
 
         (key,) = (await Caller(app).get(PATH)).json["keys"]
@@ -446,7 +448,7 @@ def kid_of(token: str | None) -> str:
 
 
 async def verdicts(app: Quart, holder: Caller) -> tuple[tuple[int, str], tuple[int, str]]:
-    """What somebody's access and refresh token earn at an app."""
+    """Return the responses of an app to a holder's access and refresh token."""
     return (
         await verdict(app, str(holder.access_token), "access"),
         await verdict(app, str(holder.refresh_token), "refresh"),
@@ -454,7 +456,7 @@ async def verdicts(app: Quart, holder: Caller) -> tuple[tuple[int, str], tuple[i
 
 
 class Instances:
-    """Makes instances of the service with keys of their own."""
+    """Factory of service instances that differ in their keys."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -474,7 +476,7 @@ def instance(tmp_path: Path) -> Instances:
 
 
 class TestRotation:
-    async def test_tokens_of_the_old_secret_stay_good_and_new_ones_are_of_the_new(
+    async def test_tokens_of_the_old_secret_stay_valid_and_new_ones_use_the_new_secret(
         self, instance: Instances
     ) -> None:
         before, after = instance(OLD), instance(NEW, OLD)
@@ -486,7 +488,7 @@ class TestRotation:
         assert (kid_of(early.access_token), kid_of(early.refresh_token)) == (old, old)
         assert (kid_of(late.access_token), kid_of(late.refresh_token)) == (new, new)
 
-    async def test_what_a_forgotten_secret_has_signed_is_invalid(self, instance: Instances) -> None:
+    async def test_token_of_a_removed_secret_is_invalid(self, instance: Instances) -> None:
         early = await holder_of_tokens(instance(OLD))
 
         assert await verdicts(instance(NEW), early) == (INVALID, INVALID)
@@ -498,20 +500,20 @@ class TestRotation:
         for secret in secrets:
             assert await verdicts(after, await holder_of_tokens(instance(secret))) == (GOOD, GOOD)
 
-    async def test_an_upgrade_instance_by_instance_refuses_nobody(
+    async def test_rolling_upgrade_of_the_secret_refuses_no_token(
         self, instance: Instances
     ) -> None:
         steps = [instance(OLD), instance(OLD, OLD, NEW), instance(NEW, OLD, NEW), instance(NEW)]
         holders = [await holder_of_tokens(app) for app in steps[:3]]
 
-        # At each moment instances of two neighbouring steps serve side by side.
+        # During the upgrade, instances of two neighbouring steps serve side by side.
         for app, holder in [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1), (1, 2), (2, 2)]:
             assert await verdicts(steps[app], holders[holder]) == (GOOD, GOOD), (app, holder)
-        # Why the order matters: nobody had told the first ones about the new secret.
+        # The order matters: the first instances do not know the new secret.
         assert await verdicts(steps[0], holders[2]) == (INVALID, INVALID)
         assert await verdicts(steps[3], holders[1]) == (INVALID, INVALID)
 
-    async def test_an_upgrade_of_the_private_key_refuses_nobody_either(
+    async def test_rolling_upgrade_of_the_private_key_refuses_no_token(
         self, instance: Instances
     ) -> None:
         old, new = private_key("ES256"), private_key("ES256", 2)
@@ -529,9 +531,7 @@ class TestRotation:
         assert await verdicts(steps[0], holders[2]) == (INVALID, GOOD)
         assert await verdicts(steps[3], holders[1]) == (INVALID, GOOD)
 
-    async def test_algorithms_can_be_exchanged_for_each_other_and_back(
-        self, instance: Instances
-    ) -> None:
+    async def test_algorithm_can_be_changed_and_changed_back(self, instance: Instances) -> None:
         walk = [None, *ALGORITHMS, "RS256", None, "EdDSA", "ES256", None]
         holders: list[Caller] = []
         previous: str | None = None
@@ -552,7 +552,7 @@ class TestRotation:
                 assert await verdicts(app, holders[-3]) == (INVALID, GOOD)
             previous = algorithm
 
-    async def test_a_refresh_token_from_before_gets_an_access_token_of_the_new_key(
+    async def test_refresh_token_of_the_old_key_gets_an_access_token_of_the_new_key(
         self, ada: Caller, settings: Settings
     ) -> None:
         keys = {
@@ -569,7 +569,7 @@ class TestRotation:
         assert jwt.get_unverified_header(token)["alg"] == "EdDSA"
         assert mine.status_code == 200
 
-    async def test_a_refresh_token_has_one_successor_whichever_instance_answers(
+    async def test_refresh_token_has_one_successor_on_every_instance(
         self, ada: Caller, settings: Settings
     ) -> None:
         keys = {"jwt_secret_key": SecretStr(NEW), "jwt_previous_secret_keys": (SECRET,)}
@@ -585,11 +585,13 @@ class TestRotation:
         assert successors[0] == successors[2]
         assert kid_of(successors[0]) == kid_of(ada.refresh_token)
         assert kid_of(successors[1]) == ring(NEW).for_refresh.kid
-        # Written differently, they say the same.
+        # The tokens are signed by different keys and have the same claims.
         assert successors[0].split(".")[1] == successors[1].split(".")[1]
         assert once_more.status_code == 200
 
-    async def test_a_walk_through_a_list_goes_on(self, ada: Caller, settings: Settings) -> None:
+    async def test_cursor_stays_valid_across_a_rotation(
+        self, ada: Caller, settings: Settings
+    ) -> None:
         for number in range(3):
             await ada.offer(f"Lamp {number}")
         page = (await ada.get("/api/products?limit=1", token="")).json
@@ -603,7 +605,7 @@ class TestRotation:
             forgotten = await Caller(after).get(page["next"])
             page = (await Caller(during).get(page["next"])).json
             names.append(page["products"][0]["name"])
-            # The next cursor is of the new secret already.
+            # The next cursor is signed with the new secret already.
             page = (await Caller(after).get(page["next"])).json
             names.append(page["products"][0]["name"])
 
@@ -611,7 +613,7 @@ class TestRotation:
         assert names == ["Lamp 2", "Lamp 1", "Lamp 0"]
 
 
-# Children of one process, which wait until the last of them is there.
+# Forks eight children, which block on a pipe until all of them have started.
 EIGHT_AT_ONCE = """
 import os, sys
 from catalog.auth.keys import signing_secret
@@ -637,13 +639,13 @@ class TestSigningSecret:
         url = URL.create("sqlite+aiosqlite", database=str(folder / "catalog.db"))
         return Settings(database_url=url)
 
-    def test_it_is_the_one_from_the_settings(self, tmp_path: Path) -> None:
+    def test_secret_from_the_settings_is_used(self, tmp_path: Path) -> None:
         settings = self.settings(tmp_path).model_copy(update={"jwt_secret_key": SECRET})
 
         assert signing_secret(settings) == SECRET.get_secret_value()
         assert list(tmp_path.iterdir()) == []
 
-    def test_it_is_made_once_for_its_owner_alone(self, tmp_path: Path) -> None:
+    def test_secret_is_created_once_and_readable_by_its_owner_alone(self, tmp_path: Path) -> None:
         settings = self.settings(tmp_path / "var")
 
         first = signing_secret(settings)
@@ -654,7 +656,7 @@ class TestSigningSecret:
         assert len(bytes.fromhex(first)) == 32
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
-    def test_the_umask_has_no_say(self, tmp_path: Path) -> None:
+    def test_file_mode_does_not_depend_on_the_umask(self, tmp_path: Path) -> None:
         before = os.umask(0)
         try:
             signing_secret(self.settings(tmp_path))
@@ -663,13 +665,15 @@ class TestSigningSecret:
 
         assert stat.S_IMODE((tmp_path / "jwt_secret_key").stat().st_mode) == 0o600
 
-    def test_each_place_has_its_own(self, tmp_path: Path) -> None:
+    def test_each_folder_has_its_own_secret(self, tmp_path: Path) -> None:
         secrets = {signing_secret(self.settings(tmp_path / name)) for name in "abc"}
 
         assert len(secrets) == 3
 
     @pytest.mark.parametrize("attempt", range(10))
-    def test_threads_that_start_at_once_share_it(self, tmp_path: Path, attempt: int) -> None:
+    def test_threads_that_start_at_once_share_the_secret(
+        self, tmp_path: Path, attempt: int
+    ) -> None:
         settings = self.settings(tmp_path / str(attempt))
         ready = Barrier(8)
 
@@ -683,7 +687,7 @@ class TestSigningSecret:
         assert len(secrets) == 1
         assert [file.name for file in (tmp_path / str(attempt)).iterdir()] == ["jwt_secret_key"]
 
-    def test_processes_that_start_at_once_share_it(self, tmp_path: Path) -> None:
+    def test_processes_that_start_at_once_share_the_secret(self, tmp_path: Path) -> None:
         command = [sys.executable, "-c", EIGHT_AT_ONCE, f"sqlite:///{tmp_path}/catalog.db"]
 
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -696,24 +700,24 @@ class TestSigningSecret:
         [b"", b"short", b"\xff" * 64, b"\n" * 64],
         ids=["empty", "short", "binary", "blank"],
     )
-    def test_a_file_that_is_no_secret_is_not_used(self, tmp_path: Path, content: bytes) -> None:
+    def test_file_without_a_valid_secret_is_not_used(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "jwt_secret_key").write_bytes(content)
 
         with pytest.raises(StartFailed):
             signing_secret(self.settings(tmp_path))
 
-    def test_a_place_that_is_no_folder_is_said_to_be_out_of_reach(self, tmp_path: Path) -> None:
+    def test_folder_that_is_a_file_is_reported_as_out_of_reach(self, tmp_path: Path) -> None:
         (tmp_path / "var").write_text("a file")
 
         with pytest.raises(StartFailed, match="out of reach"):
             signing_secret(self.settings(tmp_path / "var"))
 
-    def test_a_newline_at_its_end_is_not_part_of_it(self, tmp_path: Path) -> None:
+    def test_trailing_newline_is_not_part_of_the_secret(self, tmp_path: Path) -> None:
         (tmp_path / "jwt_secret_key").write_text("k" * 40 + "\n")
 
         assert signing_secret(self.settings(tmp_path)) == "k" * 40
 
-    def test_to_look_for_it_makes_none(self, tmp_path: Path) -> None:
+    def test_existing_secret_creates_none(self, tmp_path: Path) -> None:
         settings = self.settings(tmp_path)
 
         assert existing_secret(settings) is None

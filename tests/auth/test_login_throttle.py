@@ -1,4 +1,4 @@
-"""Wrong passwords are counted by account and address, for all instances and past restarts."""
+"""Wrong passwords are counted by account and network, across all instances and restarts."""
 
 import asyncio
 from collections import Counter
@@ -28,19 +28,19 @@ HERE, ELSEWHERE = "192.0.2.7", "192.0.2.8"
 WRONG_TOLD = (401, "credentials-wrong")
 REFUSED = (429, "too-many-guesses")
 
-# Real, and verified in no time; more passes than the settings ask for, so that it stays.
+# Valid and cheap to verify; it has more passes than the settings ask for, so it is not rehashed.
 CHEAP = PasswordHasher(time_cost=3, memory_cost=8, parallelism=1).hash(PASSWORD)
 
 
 @pytest.fixture
 def settings(database_url: URL) -> Settings:
-    """Without the limits that count requests, and with room for all passwords of a test."""
+    """Return settings without request limits, with a password queue that holds all of a test."""
     return settings_for(database_url, login_limit="off", password_queue=1000)
 
 
 @pytest.fixture
 async def cheap_ada(ada: Caller, database: Database) -> Caller:
-    """Someone whose password takes no time to check, for tests that send hundreds."""
+    """Return an account whose password is cheap to verify, for tests with hundreds of attempts."""
 
     async def cheapen(session: AsyncSession) -> None:
         await session.execute(
@@ -54,7 +54,7 @@ async def cheap_ada(ada: Caller, database: Database) -> Caller:
 async def log_in(
     app: Quart, login: str = "ada", password: str = WRONG, *, address: str = HERE
 ) -> Response:
-    """Try a password from an address; a client without a peer is believed what it forwards."""
+    """Try a password from an address; without a peer address, X-Forwarded-For is trusted."""
     return await Caller(app).post(
         "/api/auth/login",
         json={"username": login, "password": password},
@@ -65,7 +65,7 @@ async def log_in(
 async def insist(
     app: Quart, login: str = "ada", password: str = WRONG, *, address: str = HERE
 ) -> Response:
-    """The same until it is not 503, which many at once may meet where the disk is slow."""
+    """Log in, and retry on 503, which many concurrent log-ins may get where the disk is slow."""
     while (answer := await log_in(app, login, password, address=address)).status_code == 503:
         pass
     return answer
@@ -77,7 +77,7 @@ async def use_up(app: Quart, login: str = "ada", *, address: str = HERE, times: 
 
 
 async def rows(database: Database) -> list[tuple[str, list[int], datetime]]:
-    """What is kept: subject, times in microseconds, and until when."""
+    """Return the stored rows: subject, times in microseconds, expiry."""
 
     async def read(connection: AsyncConnection) -> list[tuple[str, list[int], datetime]]:
         columns = (WrongGuesses.subject, WrongGuesses.times, WrongGuesses.expires_at)
@@ -88,7 +88,7 @@ async def rows(database: Database) -> list[tuple[str, list[int], datetime]]:
 
 
 async def age(database: Database, by: timedelta, *, count: int = 10) -> None:
-    """Move the oldest times back."""
+    """Move the oldest times back by a duration."""
 
     async def move(session: AsyncSession) -> None:
         for subject, times, _ in await rows(database):
@@ -103,7 +103,7 @@ async def age(database: Database, by: timedelta, *, count: int = 10) -> None:
 
 
 class TestLimit:
-    async def test_ten_are_told_and_then_nothing_is_looked_at(
+    async def test_eleventh_attempt_is_refused_without_verifying_the_password(
         self, app: Quart, ada: Caller, verifications: list[tuple[str, str]]
     ) -> None:
         told = [await log_in(app) for _ in range(10)]
@@ -116,7 +116,9 @@ class TestLimit:
         assert [password for _, password in verifications] == [WRONG] * 10
         assert ada.user_id
 
-    async def test_the_owner_elsewhere_gets_in_at_once(self, app: Quart, cheap_ada: Caller) -> None:
+    async def test_owner_at_another_address_is_not_throttled(
+        self, app: Quart, cheap_ada: Caller
+    ) -> None:
         await use_up(app)
 
         answer = await log_in(app, password=PASSWORD, address=ELSEWHERE)
@@ -125,7 +127,7 @@ class TestLimit:
         assert answer.json["user"]["id"] == cheap_ada.user_id
 
     @on_sqlite
-    async def test_others_at_the_address_get_in(
+    async def test_other_account_at_the_address_is_not_throttled(
         self, app: Quart, cheap_ada: Caller, bob: Caller
     ) -> None:
         await use_up(app)
@@ -134,7 +136,9 @@ class TestLimit:
         assert cheap_ada.user_id
 
     @on_sqlite
-    async def test_a_right_one_frees_nothing(self, app: Quart, cheap_ada: Caller) -> None:
+    async def test_right_password_does_not_reset_the_count(
+        self, app: Quart, cheap_ada: Caller
+    ) -> None:
         await use_up(app, times=9)
 
         assert (await log_in(app, password=PASSWORD)).status_code == 200
@@ -143,7 +147,7 @@ class TestLimit:
         assert problem_of(await log_in(app, password=PASSWORD)) == REFUSED
         assert cheap_ada.user_id
 
-    async def test_all_spellings_and_the_address_are_one_count(
+    async def test_spellings_and_email_of_an_account_share_a_count(
         self, app: Quart, cheap_ada: Caller
     ) -> None:
         logins = ["ada", "ADA", "\uff21\uff24\uff21", "ada@example.com", "Ada@EXAMPLE.com"] * 2
@@ -156,7 +160,7 @@ class TestLimit:
         assert cheap_ada.user_id
 
     @on_sqlite
-    async def test_the_count_of_a_name_does_not_become_that_of_a_number(
+    async def test_unknown_name_does_not_share_the_count_of_an_account_id(
         self, app: Quart, cheap_ada: Caller
     ) -> None:
         assert cheap_ada.user_id == 1
@@ -168,7 +172,7 @@ class TestLimit:
 
 @on_sqlite
 class TestUnknownName:
-    async def test_it_is_treated_like_a_known_one_and_a_disabled_one(
+    async def test_unknown_name_is_treated_like_a_known_or_disabled_account(
         self,
         app: Quart,
         ada: Caller,
@@ -194,10 +198,10 @@ class TestUnknownName:
         assert ada.user_id
         assert [course[0] for course in courses["ada"]] == [401] * 10 + [429] * 2
         assert all(course == courses["ada"] for course in courses.values())
-        # And at the same price.
+        # The cost is the same too: one verification for each of the 40 answered attempts.
         assert len(verifications) == 40
 
-    async def test_its_spellings_are_one_count(self, app: Quart) -> None:
+    async def test_spellings_of_an_unknown_name_share_a_count(self, app: Quart) -> None:
         for login in ["nobody", "NOBODY", "No\uff42ody", "\uff2eobody", "nObody"] * 2:
             assert problem_of(await log_in(app, login)) == WRONG_TOLD
 
@@ -216,7 +220,7 @@ class TestNetwork:
         ],
         ids=["IPv4", "IPv6", "spellings"],
     )
-    async def test_an_ipv6_network_of_64_bits_is_one_client(
+    async def test_ipv6_network_of_64_bits_is_one_client(
         self, app: Quart, cheap_ada: Caller, address: str, same: str, other: str
     ) -> None:
         await use_up(app, address=address)
@@ -225,7 +229,7 @@ class TestNetwork:
         assert (await log_in(app, password=PASSWORD, address=other)).status_code == 200
         assert cheap_ada.user_id
 
-    async def test_who_is_no_trusted_proxy_chooses_no_address(
+    async def test_forwarded_address_of_an_untrusted_peer_is_ignored(
         self, settings: Settings, app: Quart, cheap_ada: Caller
     ) -> None:
         behind = create_app(
@@ -241,7 +245,7 @@ class TestNetwork:
             return problem_of(answer)
 
         async with behind.test_app():
-            # Somebody outside makes addresses up, directly and through the proxy.
+            # An outside client forges addresses, directly and through the proxy.
             told = [await guess("198.51.100.9", f"192.0.2.{n}") for n in range(5)]
             told += [await guess("10.0.0.1", f"192.0.2.{n}, 198.51.100.9") for n in range(5)]
 
@@ -252,7 +256,7 @@ class TestNetwork:
 
 
 async def count_only(session: AsyncSession, *, subject: str) -> None:
-    """Count a wrong password without a look at how many there are by now."""
+    """Count a wrong password without checking the limit."""
     now = (await session.execute(select(database_now()))).scalar_one()
     mine = select(WrongGuesses).where(WrongGuesses.subject == subject).with_for_update()
     row = (await session.scalars(mine)).one_or_none()
@@ -262,8 +266,8 @@ async def count_only(session: AsyncSession, *, subject: str) -> None:
     row.times += f" {int(now.timestamp() * 1e6)}"
 
 
-class TestAtOnce:
-    async def test_of_two_hundred_from_one_address_ten_are_told(
+class TestConcurrentAttempts:
+    async def test_ten_of_two_hundred_from_one_address_are_checked(
         self, app: Quart, cheap_ada: Caller
     ) -> None:
         answers = await at_once(200, lambda _: insist(app))
@@ -272,10 +276,10 @@ class TestAtOnce:
         assert (await log_in(app, password=PASSWORD, address=ELSEWHERE)).status_code == 200
         assert cheap_ada.user_id
 
-    async def test_more_would_be_told_if_only_the_check_refused(
+    async def test_control_more_are_checked_without_the_limit_in_count(
         self, app: Quart, cheap_ada: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The control of the test before: they really are checked at the same time."""
+        """Control of the test above: passwords are verified concurrently."""
         monkeypatch.setattr(login_throttle, "count", count_only)
 
         answers = await at_once(14, lambda _: insist(app))
@@ -284,7 +288,7 @@ class TestAtOnce:
         assert problem_of(await log_in(app)) == REFUSED
         assert cheap_ada.user_id
 
-    async def test_of_two_hundred_from_as_many_addresses_all_are_told(
+    async def test_two_hundred_from_two_hundred_addresses_are_checked(
         self, app: Quart, cheap_ada: Caller
     ) -> None:
         answers = []
@@ -296,7 +300,7 @@ class TestAtOnce:
         assert (await log_in(app, password=PASSWORD)).status_code == 200
         assert cheap_ada.user_id
 
-    async def test_right_ones_all_get_in_also_after_nine_that_were_wrong(
+    async def test_right_passwords_all_log_in_after_nine_wrong_ones(
         self, app: Quart, cheap_ada: Caller
     ) -> None:
         await use_up(app, times=9)
@@ -306,10 +310,10 @@ class TestAtOnce:
         assert Counter(answer.status_code for answer in answers) == {200: 64}
         assert cheap_ada.user_id
 
-    async def test_right_ones_all_get_in_while_the_hash_is_replaced(
+    async def test_right_passwords_all_log_in_while_the_hash_is_replaced(
         self, app: Quart, cheap_ada: Caller, database: Database, onlooker: Database
     ) -> None:
-        """Each finds an outdated hash, and all but one of them find it replaced by another."""
+        """Each log-in reads an outdated hash, and all but one find it replaced meanwhile."""
         outdated = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
 
         async def weaken(session: AsyncSession) -> None:
@@ -323,7 +327,7 @@ class TestAtOnce:
         assert await rows(onlooker) == []
         assert cheap_ada.user_id
 
-    async def test_two_instances_count_together(
+    async def test_two_instances_share_a_count(
         self, app: Quart, settings: Settings, cheap_ada: Caller
     ) -> None:
         other = create_app(settings)
@@ -338,7 +342,7 @@ class TestAtOnce:
 
 
 class TestWindow:
-    async def test_when_the_oldest_has_passed_one_more_is_looked_at(
+    async def test_expiry_of_the_oldest_attempt_allows_one_more(
         self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         await use_up(app)
@@ -350,7 +354,7 @@ class TestWindow:
         assert cheap_ada.user_id
 
     @on_sqlite
-    async def test_the_refusal_tells_when_that_is(
+    async def test_retry_after_is_the_expiry_of_the_oldest_attempt(
         self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         await use_up(app)
@@ -362,7 +366,7 @@ class TestWindow:
         assert 50 <= int(answer.headers["Retry-After"]) <= 60
         assert cheap_ada.user_id
 
-    async def test_after_five_quiet_minutes_there_are_ten_again(
+    async def test_ten_attempts_are_allowed_again_after_five_minutes(
         self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         await use_up(app)
@@ -375,8 +379,8 @@ class TestWindow:
         assert cheap_ada.user_id
 
 
-class TestWhatIsKept:
-    async def test_each_is_committed_when_it_is_told(
+class TestStoredRow:
+    async def test_count_is_committed_with_each_response(
         self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         for count in range(1, 11):
@@ -387,7 +391,7 @@ class TestWhatIsKept:
             assert times == sorted(times)
         assert cheap_ada.user_id
 
-    async def test_it_is_one_row_of_ten_times_however_many_are_refused(
+    async def test_refused_attempts_do_not_change_the_row(
         self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         await use_up(app)
@@ -403,14 +407,14 @@ class TestWhatIsKept:
         assert cheap_ada.user_id
 
     @on_sqlite
-    async def test_no_name_and_no_address_is_kept(self, app: Quart, onlooker: Database) -> None:
-        # People type passwords into the wrong field.
+    async def test_row_has_neither_name_nor_address(self, app: Quart, onlooker: Database) -> None:
+        # Users type passwords into the wrong field.
         await use_up(app, "correct horse battery staple", times=1)
 
         ((subject, _, _),) = await rows(onlooker)
         assert set(subject) <= set("0123456789abcdef")
 
-    async def test_it_survives_a_restart(self, settings: Settings) -> None:
+    async def test_count_survives_a_restart(self, settings: Settings) -> None:
         first, second = create_app(settings), create_app(settings)
         async with first.test_app():
             await Caller.signed_up(first, "ada")
@@ -423,7 +427,7 @@ class TestWhatIsKept:
 
 
 class TestSweep:
-    async def test_it_deletes_what_is_outdated_and_nothing_else(self, database: Database) -> None:
+    async def test_sweep_deletes_expired_rows_only(self, database: Database) -> None:
         async def add(session: AsyncSession) -> None:
             now = (await session.execute(select(database_now()))).scalar_one()
             for name, seconds in (("old", -1), ("older", -600), ("new", 60), ("newer", 300)):
@@ -440,7 +444,7 @@ class TestSweep:
         assert await database.transaction(login_throttle.sweep, limit=1000) == 0
 
     @on_sqlite
-    async def test_it_deletes_so_many_at_once(self, database: Database) -> None:
+    async def test_sweep_deletes_at_most_its_limit(self, database: Database) -> None:
         async def add(session: AsyncSession) -> None:
             now = (await session.execute(select(database_now()))).scalar_one()
             past = now - timedelta(seconds=1)
@@ -453,10 +457,10 @@ class TestSweep:
 
         assert gone == [10, 10, 5, 0]
 
-    async def test_while_it_runs_none_is_forgotten(
+    async def test_concurrent_sweep_loses_no_attempt(
         self, app: Quart, cheap_ada: Caller, database: Database
     ) -> None:
-        """A row that is outdated and used again in the same moment stays."""
+        """A row that has expired and is used again during the sweep stays."""
         for _ in range(3):
             await use_up(app, times=1)
             await outdate(database)
@@ -488,7 +492,7 @@ async def empty(database: Database) -> None:
 
 @pytest.fixture
 def on_verifying(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What to call when a password is about to be verified, in the thread that does it."""
+    """Return callbacks that run just before a password is verified, in the hashing thread."""
     callbacks: list[object] = []
     verify = PasswordHasher.verify
 
@@ -503,11 +507,11 @@ def on_verifying(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 class TestOutage:
-    """Who cannot be counted is told nothing: the same for right and wrong."""
+    """Without a count the answer is the same for a right and a wrong password."""
 
     @on_servers
     @pytest.mark.parametrize("password", [WRONG, PASSWORD], ids=["wrong", "right"])
-    async def test_a_database_lost_while_hashing_gives_no_free_guess(
+    async def test_database_lost_while_hashing_gives_no_free_guess(
         self, settings: Settings, on_verifying: list[object], password: str
     ) -> None:
         async with relayed(settings.database_url) as relay:
@@ -529,7 +533,7 @@ class TestOutage:
 
     @on_sqlite
     @pytest.mark.parametrize("password", [WRONG, PASSWORD], ids=["wrong", "right"])
-    async def test_a_database_that_cannot_be_written_gives_no_free_guess(
+    async def test_database_locked_for_writes_gives_no_free_guess(
         self, settings: Settings, database_url: URL, password: str
     ) -> None:
         app = create_app(settings_for(database_url, login_limit="off", database_timeout=0.3))
@@ -550,9 +554,9 @@ async def count_rows(database: Database) -> int:
 
 
 class TestOwnPassword:
-    """The password that a change or a deletion asks for is no way around the limit."""
+    """Password checks of account changes and deletion share the throttle of log-ins."""
 
-    async def test_wrong_ones_are_counted_with_those_of_logging_in(
+    async def test_wrong_passwords_share_the_count_of_log_ins(
         self, app: Quart, cheap_ada: Caller, onlooker: Database
     ) -> None:
         here = {"X-Forwarded-For": HERE}
@@ -566,18 +570,18 @@ class TestOwnPassword:
         assert problem_of(changed) == (403, "password-wrong")
         assert problem_of(deleted) == (403, "password-wrong")
         assert await count_rows(onlooker) == 1
-        # Now not even the right one.
+        # Even the right password is refused now.
         change["current_password"] = deletion["password"] = PASSWORD
         changed = await cheap_ada.post("/api/auth/password", json=change, headers=here)
         deleted = await cheap_ada.send("DELETE", "/api/auth/me", json=deletion, headers=here)
         assert problem_of(changed) == problem_of(deleted) == REFUSED
         assert problem_of(await log_in(app, password=PASSWORD)) == REFUSED
-        # But the owner elsewhere.
+        # The owner at another address is not throttled.
         there = {"X-Forwarded-For": ELSEWHERE}
         changed = await cheap_ada.post("/api/auth/password", json=change, headers=there)
         assert changed.status_code == 204
 
-    async def test_the_right_one_among_many_at_once_comes_too_late(
+    async def test_right_password_last_of_many_at_once_is_refused(
         self, cheap_ada: Caller, bob: Caller
     ) -> None:
         def change(number: int) -> dict[str, str]:
@@ -591,7 +595,7 @@ class TestOwnPassword:
         assert answers[99].status_code in {429, 503}
         assert (await log_in(bob.app, password=PASSWORD, address=ELSEWHERE)).status_code == 200
 
-    async def test_of_many_at_once_ten_are_told(self, cheap_ada: Caller) -> None:
+    async def test_ten_of_many_at_once_are_checked(self, cheap_ada: Caller) -> None:
         answers = await at_once(
             40,
             lambda _: cheap_ada.send("DELETE", "/api/auth/me", json={"password": WRONG}),

@@ -1,4 +1,4 @@
-"""Which names are one name, and which are none."""
+"""Normalization and validation of usernames and e-mail addresses."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ from catalog.db.database import Database
 from catalog.errors import DatabaseBusy, DuplicateValue, FieldError
 from tests.support import Caller, fields_of, problem_of
 
-# No two of these groups are one name either, so that all can be tried on one database.
+# The groups are different names, so that all of them fit into one database.
 ONE_NAME = {
     "case": ("ada", "ADA", "Ada", "aDa"),
     "width": ("bob", "\uff42\uff4f\uff42", "\uff22\uff2f\uff22", "\uff42Ob"),
@@ -115,7 +115,7 @@ USERNAMES = [
     "007",
 ]
 
-# By themselves, beside what all scripts share, and those that are written side by side.
+# Single scripts, together with common characters, and scripts that are written together.
 ONE_WRITING_SYSTEM = [
     "José",
     unicodedata.normalize("NFD", "José Nguyễn"),
@@ -283,7 +283,7 @@ NO_EMAILS = {
 
 FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
 
-# Without ideographs and Hangul syllables, which are many and alike.
+# Without ideographs and Hangul syllables, which are many and behave alike.
 LETTERS = [
     character
     for character in map(chr, range(sys.maxunicode + 1))
@@ -297,7 +297,7 @@ OTHER_FAULT = "other"
 
 
 def mixing_fault(name: str) -> str | None:
-    """What ``checked_username`` finds mixed, if it comes that far."""
+    """Return what ``checked_username`` says about mixing, ``OTHER_FAULT`` or None."""
     try:
         checked_username(name)
     except ValueError as error:
@@ -307,61 +307,61 @@ def mixing_fault(name: str) -> str | None:
 
 class TestFold:
     @pytest.mark.parametrize("spellings", ONE_NAME.values(), ids=ONE_NAME)
-    def test_spellings_of_one_name_become_one(self, spellings: tuple[str, ...]) -> None:
+    def test_spellings_of_one_name_fold_to_one_key(self, spellings: tuple[str, ...]) -> None:
         assert len({fold(name) for name in spellings}) == 1
 
     @pytest.mark.parametrize(("one", "other"), SEVERAL_NAMES)
-    def test_other_names_stay_others(self, one: str, other: str) -> None:
+    def test_different_names_fold_to_different_keys(self, one: str, other: str) -> None:
         assert fold(one) != fold(other)
 
     @given(st.text(max_size=20))
     @example("\u0345\u03b9")
     @example("\u1e9e")
     @example("\u03d2\u0301")
-    def test_a_folded_name_is_folded(self, name: str) -> None:
+    def test_fold_is_idempotent(self, name: str) -> None:
         assert fold(fold(name)) == fold(name)
 
     @given(st.text(max_size=20))
-    def test_no_normal_form_changes_it(self, name: str) -> None:
+    def test_fold_does_not_depend_on_the_normal_form(self, name: str) -> None:
         for form in FORMS:
             assert fold(unicodedata.normalize(form, name)) == fold(name)
 
-    # The dotless i is a letter of its own, whose capital is that of the other.
+    # The dotless i is excluded: it is a letter of its own, but shares its capital with i.
     @given(st.text(st.characters(max_codepoint=0x24F, exclude_characters="\u0131"), max_size=20))
-    def test_no_case_changes_it(self, name: str) -> None:
+    def test_fold_does_not_depend_on_case(self, name: str) -> None:
         assert fold(name.casefold()) == fold(name.swapcase().casefold()) == fold(name)
 
 
 class TestUsername:
     @pytest.mark.parametrize("name", USERNAMES, ids=lambda name: ascii(name)[:24])
-    def test_it_is_kept_as_it_is(self, name: str) -> None:
+    def test_valid_username_is_kept_as_it_is(self, name: str) -> None:
         assert checked_username(name) == name
 
     @pytest.mark.parametrize("name", NO_USERNAMES.values(), ids=NO_USERNAMES)
-    def test_what_misleads_or_does_not_fit_is_none(self, name: str) -> None:
+    def test_misleading_or_oversized_username_is_refused(self, name: str) -> None:
         with pytest.raises(ValueError, match=r"^must "):
             checked_username(name)
 
     @pytest.mark.parametrize("name", ONE_WRITING_SYSTEM)
-    def test_it_may_be_in_any_script(self, name: str) -> None:
+    def test_username_in_one_writing_system_is_accepted(self, name: str) -> None:
         assert checked_username(name) == name
 
-    def test_every_letter_that_there_is_has_a_script(self) -> None:
+    def test_every_letter_has_a_script(self) -> None:
         for letter in LETTERS:
             assert mixing_fault(letter * 3) in {None, OTHER_FAULT}
 
     @pytest.mark.parametrize("name", SEVERAL_SCRIPTS.values(), ids=SEVERAL_SCRIPTS)
-    def test_it_keeps_to_one_script(self, name: str) -> None:
+    def test_username_with_letters_of_several_scripts_is_refused(self, name: str) -> None:
         with pytest.raises(ValueError, match=r"^must not mix letters of several scripts"):
             checked_username(name)
 
-    def test_no_letter_of_another_script_gets_in_among_latin_ones_by_folding(self) -> None:
+    def test_letter_of_another_script_does_not_pass_for_latin_by_folding(self) -> None:
         goes_with_latin = regex.compile(
             r"[\p{scx=Latn}\p{scx=Zyyy}\p{scx=Zinh}"
             r"\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{scx=Hang}]"
         )
         others = [letter for letter in LETTERS if not goes_with_latin.match(letter)]
-        # Canonically the same as the prime, which belongs to all scripts.
+        # Canonically equivalent to the prime, which is common to all scripts.
         others.remove("\N{GREEK NUMERAL SIGN}")
         assert len(others) > 10_000
 
@@ -370,7 +370,7 @@ class TestUsername:
                 checked_username(f"abc{letter}")
 
     @pytest.mark.parametrize("name", SEVERAL_NUMBER_SYSTEMS.values(), ids=SEVERAL_NUMBER_SYSTEMS)
-    def test_it_keeps_to_one_number_system(self, name: str) -> None:
+    def test_username_with_digits_of_several_systems_is_refused(self, name: str) -> None:
         with pytest.raises(ValueError, match=r"^must not mix digits of several number systems"):
             checked_username(name)
 
@@ -378,18 +378,18 @@ class TestUsername:
     @example("p\U0001d6fcypal")
     @example("ada\u0384")
     @example("ada\u06611")
-    def test_all_its_forms_are_judged_alike(self, name: str) -> None:
+    def test_verdict_on_mixing_does_not_depend_on_the_normal_form(self, name: str) -> None:
         verdicts = {mixing_fault(unicodedata.normalize(form, name)) for form in FORMS}
 
         assert len(verdicts - {OTHER_FAULT}) <= 1
 
-    def test_sample_accounts_have_one(self) -> None:
-        # The numbers at which the last of all name parts has had its turn.
+    def test_seeded_usernames_are_valid(self) -> None:
+        # Numbers up to 2000 use every name part.
         for number in range(1, 2000):
             assert checked_username(username_of(number))
 
     @given(st.text(max_size=MAX_USERNAME + 5))
-    def test_what_is_one_fits_its_columns(self, name: str) -> None:
+    def test_valid_username_fits_its_columns(self, name: str) -> None:
         try:
             checked_username(name)
         except ValueError:
@@ -402,20 +402,20 @@ class TestUsername:
 
 class TestEmail:
     @pytest.mark.parametrize("address", EMAILS, ids=lambda address: ascii(address)[:40])
-    def test_it_is_kept_as_it_is(self, address: str) -> None:
+    def test_valid_email_is_kept_as_it_is(self, address: str) -> None:
         assert len(address) <= MAX_EMAIL
         assert checked_email(address) == address
 
     @pytest.mark.parametrize("address", NO_EMAILS.values(), ids=NO_EMAILS)
-    def test_what_is_no_address_is_none(self, address: str) -> None:
+    def test_invalid_email_is_refused(self, address: str) -> None:
         with pytest.raises(ValueError, match=r"^(must|is not) "):
             checked_email(address)
 
 
 class TestUniqueness:
-    """What the folded keys and their indexes make of all this, on every engine."""
+    """Uniqueness by the indexes on the folded keys, on every engine."""
 
-    async def test_of_each_name_one_spelling_can_be_had(self, anyone: Caller) -> None:
+    async def test_second_spelling_of_a_name_is_taken(self, anyone: Caller) -> None:
         numbers = iter(range(1000))
 
         for first, *others in ONE_NAME.values():
@@ -427,13 +427,13 @@ class TestUniqueness:
                 assert problem_of(answer) == (409, "taken"), ascii(other)
                 assert fields_of(answer) == ["/username"]
 
-    async def test_others_can_be_had_side_by_side(self, anyone: Caller) -> None:
+    async def test_different_names_coexist(self, anyone: Caller) -> None:
         for number, name in enumerate(name for pair in SEVERAL_NAMES for name in pair):
             answer = await anyone.sign_up(name, email=f"{number}@example.com")
 
             assert answer.status_code == 201, ascii(name)
 
-    async def test_of_a_hundred_spellings_at_once_one_gets_the_name(
+    async def test_hundred_spellings_at_once_have_one_winner_for_the_name(
         self, database: Database
     ) -> None:
         spellings = hundred_spellings_of("fixe")
@@ -446,7 +446,7 @@ class TestUniqueness:
 
         assert outcomes == {(): 1, ("/username",): 99}
 
-    async def test_of_a_hundred_spellings_at_once_one_gets_the_address(
+    async def test_hundred_spellings_at_once_have_one_winner_for_the_address(
         self, database: Database
     ) -> None:
         spellings = hundred_spellings_of("fixe")
@@ -459,8 +459,8 @@ class TestUniqueness:
 
         assert outcomes == {(): 1, ("/email",): 99}
 
-    async def test_it_is_the_folding_that_decides(self, database: Database) -> None:
-        """Shows that the races above can be lost: without folding all get in."""
+    async def test_control_all_spellings_sign_up_without_folding(self, database: Database) -> None:
+        """Control of the races above: without folding every sign-up succeeds."""
         spellings = hundred_spellings_of("fixe")
 
         outcomes = await race(
@@ -473,7 +473,7 @@ class TestUniqueness:
 
 
 def hundred_spellings_of(word: str) -> list[str]:
-    """A hundred strings that are one name."""
+    """Return a hundred spellings of one name."""
     wide = {ord(letter): ord(letter) + 0xFEE0 for letter in word + word.upper()}
     letters = [
         (letter, letter.upper(), letter.translate(wide), letter.upper().translate(wide))
@@ -489,13 +489,13 @@ async def race(
     sign_up: Callable[..., Awaitable[User]],
     accounts: Sequence[tuple[str, str]],
 ) -> Counter[tuple[str, ...]]:
-    """Make accounts at the same time, and count which fields were taken; none for success."""
+    """Sign up concurrently, and count the taken fields of each attempt; () is success."""
 
     async def attempt(username: str, email: str) -> tuple[str, ...]:
         try:
             await database.transaction(sign_up, username=username, email=email, password_hash="x")
         except DatabaseBusy:
-            # On a busy machine the last of a hundred finds no connection in time, and asks again.
+            # On a busy machine the last of a hundred may time out waiting for a connection: retry.
             return await attempt(username, email)
         except DuplicateValue as refusal:
             return tuple(error.name for error in refusal.errors)
@@ -507,7 +507,7 @@ async def race(
 async def sign_up_without_folding(
     session: AsyncSession, *, username: str, email: str, password_hash: str
 ) -> User:
-    """Look whether the name is there, and insert it if not: by the column's collation alone."""
+    """Check that the name is free and insert it, relying on the column's collation alone."""
     if await session.scalar(select(User.id).where(User.username == username)) is not None:
         raise DuplicateValue(errors=[FieldError("pointer", "/username", "This name is taken.")])
     user = User(

@@ -1,4 +1,4 @@
-"""Passwords: which may be chosen; argon2id, off the event loop, with a bounded queue."""
+"""Passwords: the rules for new ones; argon2id, off the event loop, with a bounded queue."""
 
 import asyncio
 import os
@@ -36,13 +36,13 @@ def passwords_with(**overrides: Any) -> Passwords:
 
 @pytest.fixture
 def passwords() -> Iterator[Passwords]:
-    """Hashes and verifies as by default."""
+    """Return the hasher with default settings."""
     passwords = passwords_with()
     yield passwords
     passwords.close()
 
 
-# Everybody's first guesses, and what an account suggests: ada, ada.lovelace@example.com.
+# Common first guesses, and guesses from an account: ada, ada.lovelace@example.com.
 COMMON = ["password", "12345678", "iloveyou", "trustno1", "1q2w3e4r", "PassWord1"]
 SUGGESTED = {
     "name-and-year": "ada-1815",
@@ -61,36 +61,36 @@ FINE = ["adalovelace", "correct horse", "ada lovelace counts", "catalogue", "x" 
 
 class TestChoice:
     @pytest.mark.parametrize("password", ["", "x" * 7, "e\u0301" * 7, "x" * 129, "e\u0301" * 129])
-    def test_its_length_has_bounds_everywhere(self, password: str) -> None:
+    def test_password_outside_the_length_bounds_is_always_refused(self, password: str) -> None:
         for refuse_guessable in (True, False):
             with pytest.raises(ValueError, match=r"^must have 8 to 128 characters$"):
                 check(password, refuse_guessable=refuse_guessable)
 
     @pytest.mark.parametrize("password", ["x" * 12, "e\u0301" * 128])
-    def test_at_its_bounds_it_fits(self, password: str) -> None:
+    def test_password_at_the_length_bounds_is_accepted(self, password: str) -> None:
         check(password, min_length=12)
 
     @pytest.mark.parametrize("password", COMMON)
-    def test_a_common_one_is_refused(self, password: str) -> None:
+    def test_common_password_is_refused(self, password: str) -> None:
         with pytest.raises(ValueError, match="3,000 most common"):
             check(password)
 
     @pytest.mark.parametrize("password", SUGGESTED.values(), ids=SUGGESTED)
-    def test_one_that_the_account_suggests_is_refused(self, password: str) -> None:
+    def test_password_derived_from_the_account_is_refused(self, password: str) -> None:
         with pytest.raises(ValueError, match=r"^must not be the username"):
             check(password)
 
     @pytest.mark.parametrize("password", FINE)
-    def test_any_other_will_do(self, password: str) -> None:
+    def test_other_password_is_accepted(self, password: str) -> None:
         check(password)
 
-    def test_a_name_without_letters_suggests_itself_only(self) -> None:
+    def test_username_without_letters_blocks_only_itself(self) -> None:
         with pytest.raises(ValueError, match=r"^must not be the username"):
             check("8675309-8675309", username="8675309-8675309")
         check("90210-90210-90210", username="8675309-8675309")
 
     @pytest.mark.parametrize("password", [*COMMON, *SUGGESTED.values()])
-    def test_a_trial_may_do_as_it_likes(self, password: str) -> None:
+    def test_guessable_password_is_accepted_if_the_setting_allows_it(self, password: str) -> None:
         check(password, refuse_guessable=False)
 
 
@@ -107,19 +107,19 @@ def check(
 
 
 class TestCommonPasswords:
-    def test_they_are_the_most_common_that_are_long_enough(self) -> None:
+    def test_list_holds_the_most_common_of_sufficient_length(self) -> None:
         common = common_passwords(8)
 
         assert len(common) == COMMON_PASSWORDS == 3000
         assert all(len(each) >= 8 and each == each.casefold() for each in common)
         assert "123456" not in common
-        # Of the longer ones other and rarer ones are among as many.
+        # For a longer minimum the list is filled up with rarer ones.
         assert common_passwords(9) - common
 
-    def test_of_long_ones_there_are_fewer(self) -> None:
+    def test_list_is_shorter_for_a_long_minimum(self) -> None:
         assert 100 < len(common_passwords(12)) < 1000
 
-    def test_no_more_than_they_is_kept_in_memory(self) -> None:
+    def test_word_list_module_is_not_kept_in_memory(self) -> None:
         common_passwords(8)
 
         assert not [name for name in sys.modules if name.startswith("zxcvbn")]
@@ -132,7 +132,7 @@ class TestChoiceOverHttp:
         async with app.test_app():
             yield app
 
-    async def test_sign_up_refuses_what_others_would_guess(self, production: Quart) -> None:
+    async def test_sign_up_refuses_a_guessable_password(self, production: Quart) -> None:
         anyone = Caller(production)
 
         for password in ("Baseball", "ada-1815", "ada@example.com", "catalog!"):
@@ -143,7 +143,7 @@ class TestChoiceOverHttp:
             assert password not in answer.body.decode()
         assert (await anyone.sign_up("ada")).status_code == 201
 
-    async def test_so_does_who_changes_a_password(self, production: Quart) -> None:
+    async def test_password_change_refuses_a_guessable_password(self, production: Quart) -> None:
         ada = await Caller.signed_up(production, "ada")
 
         for password in ("Baseball", "ada-1815", "short"):
@@ -154,12 +154,14 @@ class TestChoiceOverHttp:
             assert fields_of(answer) == ["/new_password"]
         assert (await ada.log_in("ada")).status_code == 200
 
-    async def test_in_development_they_are_taken(self, anyone: Caller) -> None:
+    async def test_guessable_password_is_accepted_in_development(self, anyone: Caller) -> None:
         assert (await anyone.sign_up("ada", password="baseball")).status_code == 201
 
 
 class TestHash:
-    async def test_it_is_argon2id_as_strong_as_promised(self, passwords: Passwords) -> None:
+    async def test_hash_is_argon2id_with_the_promised_parameters(
+        self, passwords: Passwords
+    ) -> None:
         parameters = extract_parameters(await passwords.hash(PASSWORD))
 
         assert parameters.type is Type.ID
@@ -168,7 +170,7 @@ class TestHash:
         assert parameters.parallelism == 1
         assert parameters.salt_len >= 16
 
-    async def test_settings_make_it_stronger(self) -> None:
+    async def test_parameters_come_from_the_settings(self) -> None:
         passwords = passwords_with(password_memory_kib=20480, password_passes=3)
 
         parameters = extract_parameters(await passwords.hash(PASSWORD))
@@ -176,13 +178,15 @@ class TestHash:
 
         assert (parameters.memory_cost, parameters.time_cost) == (20480, 3)
 
-    async def test_it_is_salted_and_holds_no_password(self, passwords: Passwords) -> None:
+    async def test_hash_is_salted_and_does_not_contain_the_password(
+        self, passwords: Passwords
+    ) -> None:
         first, second = await passwords.hash(PASSWORD), await passwords.hash(PASSWORD)
 
         assert first != second
         assert PASSWORD not in first
 
-    async def test_the_event_loop_goes_on_meanwhile(self, passwords: Passwords) -> None:
+    async def test_event_loop_is_not_blocked_by_hashing(self, passwords: Passwords) -> None:
         hashing = asyncio.create_task(passwords.hash(PASSWORD))
 
         turns = 0
@@ -194,7 +198,7 @@ class TestHash:
 
 
 class TestVerify:
-    async def test_the_password_and_no_other(self, passwords: Passwords) -> None:
+    async def test_only_the_same_password_verifies(self, passwords: Passwords) -> None:
         password_hash = await passwords.hash(PASSWORD)
 
         assert await passwords.verify(password_hash, PASSWORD)
@@ -202,7 +206,7 @@ class TestVerify:
             assert not await passwords.verify(password_hash, other)
 
     @pytest.mark.parametrize("password", ["andré-andré", "Å" * 8, "각각각각각각각각"])
-    async def test_forms_of_the_same_characters_are_equal(
+    async def test_normal_forms_of_a_password_are_equal(
         self, passwords: Passwords, password: str
     ) -> None:
         composed = unicodedata.normalize("NFC", password)
@@ -214,7 +218,7 @@ class TestVerify:
         assert await passwords.verify(password_hash, composed)
         assert await passwords.verify(password_hash, decomposed)
 
-    async def test_characters_that_only_look_alike_are_not(self, passwords: Passwords) -> None:
+    async def test_compatibility_characters_are_not_equal(self, passwords: Passwords) -> None:
         password_hash = await passwords.hash("ﬁnal²")
 
         assert not await passwords.verify(password_hash, "final2")
@@ -223,15 +227,15 @@ class TestVerify:
         "stored",
         ["", "x", "plain text", "$argon2id$", "$2b$12$abcdefghijklmnopqrstuu", "$argon2id$v=19$"],
     )
-    async def test_what_is_no_hash_matches_nothing(self, passwords: Passwords, stored: str) -> None:
+    async def test_malformed_hash_matches_nothing(self, passwords: Passwords, stored: str) -> None:
         assert not await passwords.verify(stored, stored)
 
-    async def test_of_two_hashes_the_weaker_still_verifies(self, passwords: Passwords) -> None:
+    async def test_hash_with_weaker_parameters_still_verifies(self, passwords: Passwords) -> None:
         weaker = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash(PASSWORD)
 
         assert await passwords.verify(weaker, PASSWORD)
 
-    async def test_an_unknown_account_costs_the_same_work(
+    async def test_unknown_account_costs_the_same_verification(
         self, passwords: Passwords, verifications: list[tuple[str, str]]
     ) -> None:
         known = await passwords.hash(PASSWORD)
@@ -244,13 +248,13 @@ class TestVerify:
         assert len(verified) == 2
         assert extract_parameters(verified[1]) == extract_parameters(known)
 
-    async def test_no_password_is_the_one_of_no_account(
+    async def test_decoy_hash_matches_no_password(
         self, passwords: Passwords, verifications: list[tuple[str, str]]
     ) -> None:
         for password in ("", "x", PASSWORD):
             assert not await passwords.verify(None, password)
 
-        # One decoy serves all, so that only the first call pays for making it.
+        # All calls share one decoy hash, which the first call makes.
         assert len(verifications) == 3
         assert len({password_hash for password_hash, _ in verifications}) == 1
 
@@ -261,7 +265,7 @@ def hash_of(memory: int, passes: int, *, kind: Type = Type.ID, salt_len: int = 1
 
 
 class TestIsOutdated:
-    """Against settings of 20480 KiB and 3 passes."""
+    """Checked against settings of 20480 KiB and 3 passes."""
 
     @pytest.fixture
     def stronger(self) -> Iterator[Passwords]:
@@ -269,32 +273,34 @@ class TestIsOutdated:
         yield passwords
         passwords.close()
 
-    async def test_one_made_now_is_not(self, stronger: Passwords) -> None:
+    async def test_fresh_hash_is_not_outdated(self, stronger: Passwords) -> None:
         assert not stronger.is_outdated(await stronger.hash(PASSWORD))
 
     @pytest.mark.parametrize(("memory", "passes"), [(19456, 2), (19456, 3), (20480, 2), (8, 1)])
-    def test_a_weaker_one_is(self, stronger: Passwords, memory: int, passes: int) -> None:
+    def test_weaker_hash_is_outdated(self, stronger: Passwords, memory: int, passes: int) -> None:
         assert stronger.is_outdated(hash_of(memory, passes))
 
     @pytest.mark.parametrize(("memory", "passes"), [(20481, 3), (20480, 4), (20481, 1), (8, 4)])
-    def test_one_that_is_stronger_in_anything_stays(
+    def test_hash_stronger_in_one_parameter_is_not_outdated(
         self, stronger: Passwords, memory: int, passes: int
     ) -> None:
         assert not stronger.is_outdated(hash_of(memory, passes))
 
-    def test_another_variant_or_a_shorter_salt_is(self, stronger: Passwords) -> None:
+    def test_other_variant_or_shorter_salt_is_outdated(self, stronger: Passwords) -> None:
         for kind in (Type.I, Type.D):
             assert stronger.is_outdated(hash_of(40960, 3, kind=kind))
         assert stronger.is_outdated(hash_of(20480, 3, salt_len=8))
 
-    def test_what_is_no_hash_is(self, stronger: Passwords) -> None:
+    def test_malformed_hash_is_outdated(self, stronger: Passwords) -> None:
         assert stronger.is_outdated("")
         assert stronger.is_outdated("$2b$12$abcdefghijklmnopqrstuu")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority")
 class TestPriority:
-    async def test_threads_that_hash_give_way_to_the_event_loop(self, passwords: Passwords) -> None:
+    async def test_hashing_thread_has_a_lower_priority_than_the_event_loop(
+        self, passwords: Passwords
+    ) -> None:
         here = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         before = set(threading.enumerate())
 
@@ -309,12 +315,12 @@ class TestPriority:
 class TestQueue:
     @pytest.fixture
     async def narrow(self) -> AsyncIterator[Passwords]:
-        """One thread, and room for two to wait."""
+        """Return a hasher with one thread and a queue of two."""
         passwords = passwords_with(workers=256, password_queue=2)
         yield passwords
         passwords.close()
 
-    async def test_beyond_it_no_password_is_taken(self, narrow: Passwords) -> None:
+    async def test_password_beyond_the_queue_is_refused(self, narrow: Passwords) -> None:
         attempts = [narrow.verify(None, PASSWORD) for _ in range(20)]
 
         results = await asyncio.gather(*attempts, return_exceptions=True)
@@ -322,13 +328,13 @@ class TestQueue:
         assert results.count(False) == 3
         assert sum(isinstance(result, Overloaded) for result in results) == 17
 
-    async def test_it_is_free_again_afterwards(self, narrow: Passwords) -> None:
+    async def test_queue_is_free_again_afterwards(self, narrow: Passwords) -> None:
         for _ in range(3):
             results = await asyncio.gather(*(narrow.verify(None, PASSWORD) for _ in range(3)))
 
             assert results == [False] * 3
 
-    async def test_who_hangs_up_keeps_the_place_until_the_work_is_done(
+    async def test_cancelled_caller_holds_its_slot_until_the_work_is_done(
         self, narrow: Passwords
     ) -> None:
         waiting = [asyncio.create_task(narrow.verify(None, PASSWORD)) for _ in range(3)]
@@ -342,7 +348,7 @@ class TestQueue:
         await asyncio.gather(*waiting, return_exceptions=True)
         assert waiting[0].cancelled()
 
-    async def test_all_places_come_back_from_those_who_hang_up(self, narrow: Passwords) -> None:
+    async def test_slots_of_cancelled_callers_are_released(self, narrow: Passwords) -> None:
         for _ in range(4):
             waiting = [asyncio.create_task(narrow.verify(None, PASSWORD)) for _ in range(3)]
             await asyncio.sleep(0)
@@ -366,7 +372,7 @@ async def hashed_once_there_is_room(passwords: Passwords) -> None:
 
 
 class TestQueueOverHttp:
-    async def test_who_finds_it_full_is_told_at_once_to_come_back(self, tmp_path: Path) -> None:
+    async def test_full_queue_is_answered_with_503_at_once(self, tmp_path: Path) -> None:
         app = app_without_database(tmp_path, workers=256, password_queue=1, password_passes=20)
         passwords = auth(app).passwords
         others = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(2)]
@@ -378,7 +384,7 @@ class TestQueueOverHttp:
         await asyncio.gather(*others)
         passwords.close()
 
-        # problem_of() looks for Retry-After with every 503.
+        # problem_of() checks Retry-After on every 503.
         assert problem_of(answer) == (503, "overloaded")
         assert health.status_code == 200
         assert are_done == [False, False]

@@ -1,4 +1,4 @@
-"""What ends a session, and how every process learns of it without asking for each request."""
+"""Revoked sessions, and how every process learns of them without a query for each request."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ LATENESS = timedelta(seconds=5)
 
 @pytest.fixture
 async def other_app(settings: Settings) -> AsyncIterator[Quart]:
-    """Another instance on the same database."""
+    """Start another instance on the same database."""
     app = create_app(settings)
     hold_to_document(app)
     async with app.test_app():
@@ -46,19 +46,19 @@ async def other_app(settings: Settings) -> AsyncIterator[Quart]:
 
 
 def at(app: Quart, caller: Caller) -> Caller:
-    """The same client, asking another instance."""
+    """Return a caller with the same tokens at another instance."""
     elsewhere = Caller(app)
     elsewhere.access_token, elsewhere.refresh_token = caller.access_token, caller.refresh_token
     return elsewhere
 
 
 async def mine(caller: Caller) -> Response:
-    """Ask for what needs a session that is live."""
+    """Request a resource that requires a live session."""
     return await caller.get("/api/products/my")
 
 
 async def learns(caller: Caller, *, within: float = 2.0) -> None:
-    """Wait until a caller is told that the session has ended."""
+    """Wait until the caller's session is refused as ended."""
 
     async def is_told() -> bool:
         answer = await mine(caller)
@@ -74,7 +74,7 @@ async def session_ids(caller: Caller) -> list[int]:
 
 class TestLogOut:
     @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
-    async def test_it_ends_the_session_of_either_token(
+    async def test_log_out_with_either_token_ends_the_session(
         self, ada: Caller, other_app: Quart, kind: str
     ) -> None:
         elsewhere = await Caller.logged_in(ada.app, "ada")
@@ -90,7 +90,7 @@ class TestLogOut:
         for app in (ada.app, other_app):
             assert (await mine(at(app, elsewhere))).status_code == 200
 
-    async def test_it_may_be_repeated_with_either_token_anywhere(
+    async def test_log_out_is_idempotent_on_every_instance(
         self, ada: Caller, other_app: Quart, database: Database
     ) -> None:
         await ada.post("/api/auth/logout")
@@ -103,7 +103,7 @@ class TestLogOut:
         assert await rows_of(database, LoginSession) == [before]
 
     @on_sqlite
-    async def test_one_instance_that_is_told_twice_knows_at_once(
+    async def test_repeated_log_out_revokes_the_session_on_that_instance_at_once(
         self, ada: Caller, other_app: Quart
     ) -> None:
         await ada.post("/api/auth/logout")
@@ -115,7 +115,7 @@ class TestLogOut:
 
 
 class TestLogOutEverywhere:
-    async def test_it_ends_all_of_the_callers_and_nobody_elses(
+    async def test_all_sessions_of_the_caller_end_and_no_others(
         self, ada: Caller, bob: Caller, other_app: Quart
     ) -> None:
         again = await Caller.logged_in(other_app, "ada")
@@ -134,7 +134,7 @@ class TestLogOutEverywhere:
         assert (await mine(await Caller.logged_in(other_app, "ada"))).status_code == 200
 
     @on_sqlite
-    async def test_a_refresh_token_is_not_enough(self, ada: Caller) -> None:
+    async def test_refresh_token_is_refused(self, ada: Caller) -> None:
         answer = await ada.post("/api/auth/logout-all", token=ada.refresh_token)
 
         assert problem_of(answer) == (401, "token-wrong-kind")
@@ -142,9 +142,7 @@ class TestLogOutEverywhere:
 
 
 class TestSessions:
-    async def test_the_list_tells_where_they_come_from_and_which_one_asks(
-        self, ada: Caller, bob: Caller
-    ) -> None:
+    async def test_list_shows_origin_and_current_session(self, ada: Caller, bob: Caller) -> None:
         headers = {"User-Agent": "lynx"}
         credentials = {"username": "ada", "password": "correct horse battery staple"}
         second = await ada.post("/api/auth/login", json=credentials, headers=headers, token="")
@@ -171,7 +169,7 @@ class TestSessions:
         assert len(theirs) == 1
         assert set(theirs).isdisjoint(each["id"] for each in listed)
 
-    async def test_it_holds_only_those_that_are_live(self, ada: Caller, database: Database) -> None:
+    async def test_list_holds_live_sessions_only(self, ada: Caller, database: Database) -> None:
         ended, expired = [await Caller.logged_in(ada.app, "ada") for _ in range(2)]
         first, second, third = sorted(await session_ids(ada))
         await ended.post("/api/auth/logout")
@@ -182,7 +180,9 @@ class TestSessions:
         assert second
         assert expired
 
-    async def test_ending_another_one_of_ones_own(self, ada: Caller, other_app: Quart) -> None:
+    async def test_other_session_of_the_caller_can_be_ended(
+        self, ada: Caller, other_app: Quart
+    ) -> None:
         again = await Caller.logged_in(ada.app, "ada")
         second, first = await session_ids(ada)
 
@@ -196,7 +196,7 @@ class TestSessions:
         assert problem_of(answer) == (404, "not-found")
 
     @on_sqlite
-    async def test_ending_the_one_that_asks(self, ada: Caller) -> None:
+    async def test_current_session_can_be_ended(self, ada: Caller) -> None:
         (current,) = await session_ids(ada)
 
         assert (await ada.send("DELETE", f"/api/auth/sessions/{current}")).status_code == 204
@@ -204,7 +204,7 @@ class TestSessions:
         assert problem_of(await mine(ada)) == ENDED
 
     @on_sqlite
-    async def test_anothers_is_none(self, ada: Caller, bob: Caller) -> None:
+    async def test_session_of_another_account_is_not_found(self, ada: Caller, bob: Caller) -> None:
         (theirs,) = await session_ids(bob)
 
         answer = await ada.send("DELETE", f"/api/auth/sessions/{theirs}")
@@ -213,7 +213,7 @@ class TestSessions:
         assert (await mine(bob)).status_code == 200
 
     @on_sqlite
-    async def test_what_is_no_id_is_not_found(self, ada: Caller) -> None:
+    async def test_malformed_id_is_not_found(self, ada: Caller) -> None:
         texts = ["0", "-1", "+1", "1.0", "01", "1e0", "abc", "%31%00", "%D9%A1", "1%20", "current"]
 
         for text in [*texts, str(2**63 - 1), str(2**63), "9" * 40]:
@@ -224,10 +224,10 @@ class TestSessions:
 
 
 class Statements:
-    """Counts what an app's pools are asked to run.
+    """Recorder of the statements that a database's pools execute.
 
     Attributes:
-        texts: the statements, in turn.
+        texts: the statements, in order.
     """
 
     def __init__(self, database: Database) -> None:
@@ -239,7 +239,7 @@ class Statements:
         self.texts.append(statement)
 
     async def during(self, *asking: Any) -> int:
-        """How many there are while requests are answered one after the other."""
+        """Return the number of statements while requests are answered one after the other."""
         self.texts.clear()
         for each in asking:
             await each
@@ -247,21 +247,24 @@ class Statements:
 
 
 class TestQueries:
-    async def test_knowing_who_calls_takes_none(self, ada: Caller, database: Database) -> None:
+    async def test_authentication_runs_no_query(self, ada: Caller, database: Database) -> None:
         statements = Statements(database)
         stranger = Caller(ada.app)
 
         public = await statements.during(*(stranger.get("/api/products") for _ in range(50)))
         own = await statements.during(*(mine(ada) for _ in range(50)))
 
-        # Of the position, but for the first time, when it comes with the page. On the servers pages
+        # One for the position, except the first time, when it comes with the page. On the servers
+        # pages are read past SQLAlchemy.
         # are read past SQLAlchemy.
         of_page = 2 if database.engines[0].dialect.name == "sqlite" else 0
         assert public == own == 49 + of_page
         assert not any("sessions" in text or "users" in text for text in statements.texts)
 
     @on_sqlite
-    async def test_refusing_someone_takes_none(self, ada: Caller, database: Database) -> None:
+    async def test_refusal_of_an_ended_session_runs_no_query(
+        self, ada: Caller, database: Database
+    ) -> None:
         await ada.post("/api/auth/logout")
         statements = Statements(database)
 
@@ -270,7 +273,7 @@ class TestQueries:
 
 class TestOutage:
     @on_servers
-    async def test_the_last_list_stands_until_there_is_a_newer_one(
+    async def test_last_list_of_revocations_is_used_during_an_outage(
         self, database_url: URL, settings: Settings
     ) -> None:
         elsewhere = Database(settings)
@@ -316,7 +319,7 @@ class TestOutage:
         await elsewhere.close()
 
     @on_sqlite
-    async def test_who_never_saw_a_list_lets_nobody_in_until_there_is_one(
+    async def test_instance_without_a_list_refuses_all_sessions_until_it_has_one(
         self, engine: Engine, tmp_path: Path
     ) -> None:
         there = await engine.migrated_database(tmp_path)
@@ -350,14 +353,14 @@ def bearer(session_id: int, *, user_id: int = 1, role: Role = Role.USER) -> Bear
 
 
 async def begin(database: Database) -> int:
-    """Begin a session, and return its id."""
+    """Begin a session and return its id."""
     opening = sessions.SessionRequest("", "", sessions.SessionLifetimes(TTL, TTL), 100)
     grant = await database.transaction(sessions.begin, user_id=1, role=Role.USER, opening=opening)
     return grant.session_id
 
 
 def knows(revocations: Revocations, session_id: int) -> bool:
-    """Whether it refuses a session."""
+    """Tell whether a session is refused as ended."""
     try:
         revocations.check(bearer(session_id))
     except SessionEnded:
@@ -366,12 +369,12 @@ def knows(revocations: Revocations, session_id: int) -> bool:
 
 
 class TestLateCommits:
-    """A session that ended seconds ago, in a transaction that is committed only now."""
+    """A session revoked seconds ago in a transaction that commits only now."""
 
     @pytest.mark.parametrize(
         ("lateness", "known"), [(LATENESS, True), (timedelta(0), False)], ids=["back", "not-back"]
     )
-    async def test_they_are_seen_because_each_look_reaches_back(
+    async def test_late_commit_is_seen_because_each_refresh_looks_back(
         self, store: Database, opened: Open, lateness: timedelta, known: bool
     ) -> None:
         early, late = await begin(store), await begin(store)
@@ -381,7 +384,7 @@ class TestLateCommits:
 
         async def end_late(session: AsyncSession) -> None:
             await sessions.end(session, session_id=late)
-            # As if it had been begun some seconds before.
+            # As if the transaction had begun some seconds earlier.
             moved = update(LoginSession).where(LoginSession.id == late)
             await session.execute(moved.values(revoked_at=now() - 0.8 * LATENESS))
             ended.set()
@@ -400,7 +403,7 @@ class TestLateCommits:
         assert knows(watch, late) is known
 
     @on_sqlite
-    async def test_an_app_reaches_back_further_than_its_transactions_last(
+    async def test_refresh_looks_back_further_than_a_transaction_can_last(
         self, settings: Settings, other_app: Quart, store: Database
     ) -> None:
         ended = await begin(store)
@@ -414,7 +417,7 @@ class TestLateCommits:
 
 
 class TestMemory:
-    async def test_they_are_kept_as_long_as_a_token_may_live(
+    async def test_revocation_is_kept_for_the_lifetime_of_a_token(
         self, store: Database, opened: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         clock = SimpleNamespace(seconds=1000.0)
@@ -428,11 +431,11 @@ class TestMemory:
                 await watch.refresh()
             assert watch.count == number
             clock.seconds += 60
-        # By now the database has nothing to tell of them, for it is asked for the latest only.
+        # By now a refresh no longer returns them, because it asks for the latest only.
         old = update(LoginSession).values(revoked_at=now() - timedelta(minutes=1))
         await run(store, old)
 
-        # The first one ended a minute before the second, in this clock.
+        # By this clock the first session ended a minute before the second.
         clock.seconds = 1000 + TTL.total_seconds() + 30
         await watch.refresh()
         assert (knows(watch, first), knows(watch, second)) == (True, True)
@@ -444,7 +447,7 @@ class TestMemory:
         assert (knows(watch, first), knows(watch, second)) == (False, False)
         assert watch.count == 0
 
-    async def test_a_process_that_starts_later_learns_what_may_still_matter(
+    async def test_process_started_later_reads_revocations_that_still_matter(
         self, store: Database, opened: Open
     ) -> None:
         just, long_ago = await begin(store), await begin(store)
@@ -458,12 +461,12 @@ class TestMemory:
         assert (knows(watch, just), knows(watch, long_ago)) == (True, False)
 
     @on_sqlite
-    async def test_a_clock_that_is_ahead_of_the_databases_hides_nothing(
+    async def test_local_clock_ahead_of_the_database_hides_nothing(
         self, store: Database, opened: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ended = await begin(store)
         await store.transaction(sessions.end, session_id=ended)
-        # It asks nobody but the database; were it to import our clock, that one is wrong.
+        # Only the database's clock is used; if ``now`` were imported, it would be a day ahead.
         monkeypatch.setattr(revocations, "now", lambda: now() + timedelta(days=1), raising=False)
 
         watch = watching(opened())
@@ -472,7 +475,7 @@ class TestMemory:
         assert knows(watch, ended)
 
     @on_sqlite
-    async def test_before_the_first_look_nobody_is_known(self, opened: Open) -> None:
+    async def test_every_session_is_refused_before_the_first_refresh(self, opened: Open) -> None:
         watch = watching(opened())
         watch.add([1])
 
@@ -483,7 +486,7 @@ class TestMemory:
 
 
 class TestRoles:
-    async def test_a_new_role_counts_for_tokens_that_say_another(
+    async def test_changed_role_overrides_the_role_in_the_token(
         self, store: Database, opened: Open
     ) -> None:
         await store.transaction(add_admin)
@@ -501,7 +504,7 @@ class TestRoles:
             assert watch.check(bearer(1, user_id=2, role=Role.ADMIN)) is Role.ADMIN
         assert watch.count == 1
 
-    async def test_a_disabled_account_has_no_session_left(
+    async def test_disabled_account_has_no_live_session(
         self, store: Database, opened: Open
     ) -> None:
         await store.transaction(add_admin)

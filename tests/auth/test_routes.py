@@ -1,4 +1,4 @@
-"""``/api/auth`` over HTTP: signing up, logging in, refreshing."""
+"""``/api/auth`` over HTTP: sign-up, log-in, refresh."""
 
 import asyncio
 import unicodedata
@@ -40,12 +40,12 @@ async def accounts(database: Database) -> list[tuple[Any, ...]]:
 
 
 def without_id(answer: Response) -> dict[str, Any]:
-    """A problem, but for what is different each time."""
+    """Return a problem without its request id."""
     return {name: value for name, value in answer.json.items() if name != "request_id"}
 
 
 class TestSignUp:
-    async def test_it_answers_with_the_account_and_its_tokens(self, anyone: Caller) -> None:
+    async def test_response_has_the_account_and_its_tokens(self, anyone: Caller) -> None:
         answer = await anyone.sign_up("Ada", email="Ada@Example.com")
 
         assert answer.status_code == 201
@@ -54,7 +54,7 @@ class TestSignUp:
         assert all(token.count(".") == 2 for token in tokens.values())
         assert answer.json == {"id": 1, "username": "Ada", "email": "Ada@Example.com"}
 
-    async def test_the_tokens_are_good(self, anyone: Caller) -> None:
+    async def test_tokens_are_accepted(self, anyone: Caller) -> None:
         signed_up = (await anyone.sign_up("ada")).json
 
         created = await anyone.post(
@@ -66,7 +66,7 @@ class TestSignUp:
         assert created.json["user_id"] == signed_up["id"]
         assert refreshed.status_code == 200
 
-    async def test_what_is_kept_is_a_user_with_a_hash(
+    async def test_stored_row_is_a_user_with_a_hash(
         self, anyone: Caller, database: Database
     ) -> None:
         await anyone.sign_up("ada")
@@ -76,13 +76,13 @@ class TestSignUp:
         assert password_hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
     @pytest.mark.parametrize("field", ["role", "is_admin", "id", "disabled", "password_hash"])
-    async def test_nobody_makes_themselves_more(self, stranger: Caller, field: str) -> None:
+    async def test_privileged_field_is_refused(self, stranger: Caller, field: str) -> None:
         answer = await stranger.sign_up("ada", **{field: "admin"})
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == [f"/{field}"]
 
-    async def test_names_are_kept_as_they_were_sent(self, anyone: Caller) -> None:
+    async def test_names_are_kept_as_sent(self, anyone: Caller) -> None:
         for username, email in (
             ("王小明", "wang@example.com"),
             ("Ærøskøbing 🦊", "Ærø@example.com"),
@@ -103,7 +103,7 @@ class TestSignUp:
         ],
         ids=ascii,
     )
-    async def test_a_name_that_is_none_is_refused(self, stranger: Caller, username: str) -> None:
+    async def test_invalid_username_is_refused(self, stranger: Caller, username: str) -> None:
         answer = await stranger.sign_up(username, email="ada@example.com")
 
         assert problem_of(answer) == (422, "invalid")
@@ -117,19 +117,19 @@ class TestSignUp:
         ],
         ids=lambda email: ascii(email)[:24],
     )
-    async def test_an_address_that_is_none_is_refused(self, stranger: Caller, email: str) -> None:
+    async def test_invalid_email_is_refused(self, stranger: Caller, email: str) -> None:
         answer = await stranger.sign_up("ada", email=email)
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["/email"]
 
-    async def test_everything_that_is_wrong_is_named(self, stranger: Caller) -> None:
+    async def test_all_invalid_fields_are_reported(self, stranger: Caller) -> None:
         answer = await stranger.sign_up("ab", email="ada", password="x" * 129)
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["/username", "/email", "/password"]
 
-    async def test_a_taken_name_is_refused_in_any_spelling(self, anyone: Caller) -> None:
+    async def test_taken_username_is_refused_in_any_spelling(self, anyone: Caller) -> None:
         first = await anyone.sign_up("Fiona Straße", email="fiona@example.com")
         assert first.status_code == 201
 
@@ -140,7 +140,7 @@ class TestSignUp:
             assert problem_of(answer) == (409, "taken")
             assert fields_of(answer) == ["/username"]
 
-    async def test_a_taken_address_is_refused_in_any_spelling(self, anyone: Caller) -> None:
+    async def test_taken_email_is_refused_in_any_spelling(self, anyone: Caller) -> None:
         await anyone.sign_up("ada", email="ada@example.com")
 
         for number, email in enumerate(
@@ -151,7 +151,7 @@ class TestSignUp:
             assert problem_of(answer) == (409, "taken")
             assert fields_of(answer) == ["/email"]
 
-    async def test_both_that_are_taken_are_named(self, anyone: Caller) -> None:
+    async def test_taken_username_and_email_are_both_reported(self, anyone: Caller) -> None:
         await anyone.sign_up("ada")
         await anyone.sign_up("bob")
 
@@ -162,14 +162,14 @@ class TestSignUp:
             assert problem_of(answer) == (409, "taken")
             assert fields_of(answer) == ["/username", "/email"]
 
-    async def test_names_that_only_look_alike_are_several(self, anyone: Caller) -> None:
+    async def test_names_that_only_look_alike_are_different(self, anyone: Caller) -> None:
         cyrillic = "\u0430\u0435\u043e"
         for number, username in enumerate(["aeo", cyrillic, "josé", "jose", "fox 😀", "fox 😁"]):
             answer = await anyone.sign_up(username, email=f"{number}@example.com")
 
             assert answer.status_code == 201
 
-    async def test_a_refusal_leaves_nothing_behind(
+    async def test_refused_sign_up_leaves_nothing_behind(
         self, anyone: Caller, database: Database
     ) -> None:
         await anyone.sign_up("ada")
@@ -179,7 +179,7 @@ class TestSignUp:
         assert [row[0] for row in await accounts(database)] == ["ada"]
         assert (await anyone.sign_up("bob", email="other@example.com")).status_code == 201
 
-    async def test_of_fifty_at_once_one_gets_the_name(
+    async def test_fifty_concurrent_sign_ups_have_one_winner_for_the_name(
         self, anyone: Caller, database: Database
     ) -> None:
         letters = [("f", "F", "\uff46", "\uff26"), ("i", "I", "\uff49", "\u2170"), ("x", "X")]
@@ -201,7 +201,7 @@ class TestSignUp:
                 assert fields_of(answer) == ["/username"]
         assert len(await accounts(database)) == 1
 
-    async def test_of_twenty_at_once_one_gets_the_address(
+    async def test_twenty_concurrent_sign_ups_have_one_winner_for_the_address(
         self, anyone: Caller, database: Database
     ) -> None:
         addresses = ["ada@example.com", "ADA@example.com", "ada@EXAMPLE.com", "Ada@Example.Com"]
@@ -214,14 +214,16 @@ class TestSignUp:
         assert {tuple(fields_of(a)) for a in answers if a.status_code == 409} == {("/email",)}
         assert len(await accounts(database)) == 1
 
-    async def test_of_twenty_at_once_all_get_names_of_their_own(self, anyone: Caller) -> None:
+    async def test_twenty_concurrent_sign_ups_with_different_names_all_succeed(
+        self, anyone: Caller
+    ) -> None:
         answers = await asyncio.gather(*(anyone.sign_up(f"user{n}") for n in range(20)))
 
         assert [answer.status_code for answer in answers] == [201] * 20
         assert len({answer.json["id"] for answer in answers}) == 20
 
 
-# "é" as one character, and as a letter and an accent.
+# "é" as one code point, and as a letter with a combining accent.
 COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"
 
 
@@ -234,7 +236,7 @@ class TestPassword:
         ],
         ids=lambda password: f"{password[:1]!a}-{len(password)}",
     )
-    async def test_one_too_short_or_too_long_is_refused(
+    async def test_password_outside_the_length_bounds_is_refused(
         self, stranger: Caller, password: str
     ) -> None:
         answer = await stranger.sign_up("ada", password=password)
@@ -242,7 +244,9 @@ class TestPassword:
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["/password"]
 
-    async def test_what_fits_and_nothing_else_is_asked_of_it(self, anyone: Caller) -> None:
+    async def test_any_characters_are_accepted_within_the_length_bounds(
+        self, anyone: Caller
+    ) -> None:
         passwords = ["x" * 8, "x" * 128, "🦊" * 8, "🦊" * 128, " " * 8, "a\nb\tc\u200bd\u202ee"]
 
         for number, password in enumerate(passwords):
@@ -250,7 +254,7 @@ class TestPassword:
             assert (await anyone.log_in(f"user{number}", password)).status_code == 200
 
     @pytest.mark.parametrize("length", [8, 128])
-    async def test_its_characters_are_counted_and_compared_composed(
+    async def test_characters_are_counted_and_compared_composed(
         self, anyone: Caller, length: int
     ) -> None:
         composed, decomposed = COMPOSED * length, DECOMPOSED * length
@@ -261,7 +265,7 @@ class TestPassword:
             for password in (composed, decomposed):
                 assert (await anyone.log_in(username, password)).status_code == 200
 
-    async def test_every_character_of_it_counts(self, anyone: Caller) -> None:
+    async def test_every_character_is_significant(self, anyone: Caller) -> None:
         await anyone.sign_up("ada", password="x" * 127 + "y")
 
         for wrong in ("x" * 127 + "z", "x" * 127, "X" * 127 + "y", "x" * 72):
@@ -271,9 +275,7 @@ class TestPassword:
 
 
 class TestLogIn:
-    async def test_it_answers_with_tokens_and_whose_they_are(
-        self, ada: Caller, anyone: Caller
-    ) -> None:
+    async def test_response_has_tokens_and_the_user(self, ada: Caller, anyone: Caller) -> None:
         answer = await anyone.log_in("ada")
 
         assert answer.status_code == 200
@@ -285,21 +287,19 @@ class TestLogIn:
             "role": "user",
         }
 
-    async def test_the_tokens_are_good(self, ada: Caller) -> None:
+    async def test_tokens_are_accepted(self, ada: Caller) -> None:
         again = await Caller.logged_in(ada.app, "ada")
 
         assert (await again.offer("Lamp")).json["user_id"] == ada.user_id
         refreshed = await again.post("/api/auth/refresh", token=again.refresh_token)
         assert refreshed.status_code == 200
 
-    async def test_an_administrator_is_told_the_role(self, admin: Caller) -> None:
+    async def test_response_states_the_role_of_an_administrator(self, admin: Caller) -> None:
         answer = await admin.log_in("grace")
 
         assert answer.json["user"]["role"] == "admin"
 
-    async def test_any_spelling_of_name_or_address_will_do(
-        self, ada: Caller, anyone: Caller
-    ) -> None:
+    async def test_any_spelling_of_name_or_email_logs_in(self, ada: Caller, anyone: Caller) -> None:
         names = ["ada", "ADA", "\uff21\uff24\uff21"]
         addresses = ["ada@example.com", "Ada@EXAMPLE.com", "\uff41da@example.com"]
 
@@ -309,7 +309,7 @@ class TestLogIn:
             assert answer.status_code == 200, ascii(login)
             assert answer.json["user"]["id"] == ada.user_id
 
-    async def test_unknown_and_wrong_are_told_in_the_same_words(
+    async def test_unknown_name_and_wrong_password_get_the_same_response(
         self, ada: Caller, anyone: Caller, verifications: list[tuple[str, str]]
     ) -> None:
         answers = [
@@ -324,10 +324,10 @@ class TestLogIn:
         assert all(without_id(answer) == without_id(answers[0]) for answer in answers)
         names = [{name.lower() for name, _ in answer.headers.items()} for answer in answers]
         assert all(each == names[0] for each in names)
-        # And at the same price: one verification each.
+        # The cost is the same too: one verification each.
         assert [password for _, password in verifications] == ["wrong password"] * 4
 
-    async def test_a_disabled_account_is_told_the_same(
+    async def test_disabled_account_gets_the_same_response(
         self, ada: Caller, bob: Caller, database: Database, verifications: list[tuple[str, str]]
     ) -> None:
         await set_disabled(database, ada.user_id, True)
@@ -339,7 +339,7 @@ class TestLogIn:
         assert without_id(disabled) == without_id(wrong)
         assert len(verifications) == 2
 
-    async def test_what_could_be_no_name_is_unknown(self, ada: Caller, anyone: Caller) -> None:
+    async def test_impossible_name_is_an_unknown_name(self, ada: Caller, anyone: Caller) -> None:
         assert ada.user_id
         none = ["", " ", "ab", "x" * 256, "@", "@@", "ada ", "ada\u200b", "ad\u0130", "ada\n"]
         patterns = ["%", "_", "ad_", "ada%", "*", "' OR 1=1 --", "ada\\", "ada/*"]
@@ -349,7 +349,7 @@ class TestLogIn:
 
             assert problem_of(answer) == (401, "credentials-wrong"), ascii(login)
 
-    async def test_a_password_that_could_be_none_is_wrong(self, ada: Caller) -> None:
+    async def test_impossible_password_is_a_wrong_password(self, ada: Caller) -> None:
         for password in ("", "short"):
             assert problem_of(await ada.log_in("ada", password)) == (401, "credentials-wrong")
 
@@ -358,7 +358,7 @@ class TestLogIn:
         [("x" * 257, PASSWORD, "/username"), ("ada", "x" * 129, "/password")],
         ids=["name", "password"],
     )
-    async def test_what_is_longer_than_any_is_invalid(
+    async def test_oversized_credential_is_invalid(
         self, stranger: Caller, username: str, password: str, pointer: str
     ) -> None:
         answer = await stranger.log_in(username, password)
@@ -366,14 +366,14 @@ class TestLogIn:
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == [pointer]
 
-    async def test_a_token_is_not_looked_at(self, ada: Caller) -> None:
+    async def test_token_is_ignored(self, ada: Caller) -> None:
         answer = await ada.post(
             "/api/auth/login", json={"username": "ada", "password": PASSWORD}, token="x"
         )
 
         assert answer.status_code == 200
 
-    async def test_many_at_once_are_all_served(self, ada: Caller, anyone: Caller) -> None:
+    async def test_twenty_concurrent_log_ins_are_served(self, ada: Caller, anyone: Caller) -> None:
         answers = await asyncio.gather(*(anyone.log_in("ada") for _ in range(20)))
 
         assert {answer.status_code for answer in answers} == {200}
@@ -391,7 +391,7 @@ each_method = pytest.mark.parametrize("method", ["POST", "GET"])
 
 class TestRefresh:
     @each_method
-    async def test_it_answers_with_an_access_token(self, ada: Caller, method: str) -> None:
+    async def test_response_has_an_access_token(self, ada: Caller, method: str) -> None:
         answer = await refresh(ada, method)
 
         assert answer.status_code == 200
@@ -399,13 +399,13 @@ class TestRefresh:
         assert answer.json["access_token"] != ada.access_token
 
     @each_method
-    async def test_the_token_is_good(self, ada: Caller, method: str) -> None:
+    async def test_new_access_token_is_accepted(self, ada: Caller, method: str) -> None:
         ada.access_token = (await refresh(ada, method)).json["access_token"]
 
         assert (await ada.offer("Lamp")).json["user_id"] == ada.user_id
 
     @each_method
-    async def test_it_may_be_repeated(self, ada: Caller, method: str) -> None:
+    async def test_refresh_can_be_repeated(self, ada: Caller, method: str) -> None:
         answers = [await refresh(ada, method) for _ in range(3)]
         answers += await asyncio.gather(*(refresh(ada, method) for _ in range(10)))
 
@@ -413,17 +413,17 @@ class TestRefresh:
         assert len({answer.json["access_token"] for answer in answers}) == 13
 
     @each_method
-    async def test_nobody_is_not_somebody(self, stranger: Caller, method: str) -> None:
+    async def test_missing_or_invalid_token_is_refused(self, stranger: Caller, method: str) -> None:
         assert problem_of(await refresh(stranger, method)) == (401, "token-missing")
         assert problem_of(await refresh(stranger, method, token="x")) == (401, "token-invalid")
 
     @each_method
-    async def test_an_access_token_is_the_wrong_kind(self, holder: Caller, method: str) -> None:
+    async def test_access_token_is_the_wrong_kind(self, holder: Caller, method: str) -> None:
         answer = await refresh(holder, method, token=holder.access_token)
 
         assert problem_of(answer) == (401, "token-wrong-kind")
 
-    async def test_a_refresh_token_opens_nothing_else(self, holder: Caller) -> None:
+    async def test_refresh_token_is_refused_by_other_routes(self, holder: Caller) -> None:
         answers = [
             await holder.get("/api/products/my", token=holder.refresh_token),
             await holder.send("DELETE", "/api/products/1", token=holder.refresh_token),
@@ -432,13 +432,13 @@ class TestRefresh:
 
         assert [problem_of(answer) for answer in answers] == [(401, "token-wrong-kind")] * 3
 
-    async def test_head_answers_as_get_does(self, ada: Caller) -> None:
+    async def test_head_is_answered_like_get(self, ada: Caller) -> None:
         answer = await refresh(ada, "HEAD")
 
         assert answer.status_code == 200
         assert answer.headers.getlist("Cache-Control") == ["no-store"]
 
-    async def test_a_body_is_not_needed(self, ada: Caller) -> None:
+    async def test_body_is_optional(self, ada: Caller) -> None:
         answers = [
             await refresh(ada, "POST"),
             await refresh(ada, "POST", json={}),
@@ -447,13 +447,13 @@ class TestRefresh:
 
         assert [answer.status_code for answer in answers] == [200] * 3
 
-    async def test_a_field_that_it_does_not_know_is_named(self, holder: Caller) -> None:
+    async def test_unknown_field_is_reported(self, holder: Caller) -> None:
         answer = await refresh(holder, "POST", json={"user_id": 7})
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["/user_id"]
 
-    async def test_a_body_that_is_no_json_is_refused(self, holder: Caller) -> None:
+    async def test_body_that_is_not_json_is_refused(self, holder: Caller) -> None:
         form = await refresh(holder, "POST", form={"rotate": "true"})
         broken = await refresh(
             holder, "POST", data=b"{", headers={"Content-Type": "application/json"}
@@ -465,7 +465,7 @@ class TestRefresh:
         assert problem_of(nothing) == (422, "invalid")
 
     @each_method
-    async def test_a_disabled_account_cannot_go_on(
+    async def test_disabled_account_is_refused(
         self, ada: Caller, database: Database, method: str
     ) -> None:
         await set_disabled(database, ada.user_id, True)
@@ -477,7 +477,7 @@ class TestRefresh:
         assert restored.status_code == 200
 
     @each_method
-    async def test_a_deleted_account_cannot_go_on(
+    async def test_deleted_account_is_refused(
         self, ada: Caller, database: Database, method: str
     ) -> None:
         await delete_account(database, ada.user_id)
@@ -485,7 +485,7 @@ class TestRefresh:
         assert problem_of(await refresh(ada, method)) == (401, "account-unavailable")
 
     @each_method
-    async def test_an_account_that_never_was_cannot_go_on(
+    async def test_account_that_never_existed_is_refused(
         self, app: Quart, ada: Caller, method: str
     ) -> None:
         from_elsewhere = await holder_of_tokens(app, 2**63 - 1)
@@ -496,9 +496,9 @@ class TestRefresh:
 
 
 class TestUnavailableAccount:
-    """An access token outlives its account by minutes, and opens nothing in that time."""
+    """An access token outlives its account by minutes, but cannot write in that time."""
 
-    async def test_a_disabled_one_writes_nothing(self, ada: Caller, database: Database) -> None:
+    async def test_disabled_account_cannot_write(self, ada: Caller, database: Database) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
         await set_disabled(database, ada.user_id, True)
 
@@ -511,7 +511,7 @@ class TestUnavailableAccount:
         products = (await ada.get("/api/products/my")).json["products"]
         assert [product["id"] for product in products] == [lamp]
 
-    async def test_a_deleted_one_writes_nothing(self, ada: Caller, database: Database) -> None:
+    async def test_deleted_account_cannot_write(self, ada: Caller, database: Database) -> None:
         await delete_account(database, ada.user_id)
 
         created = await ada.offer("Desk")
@@ -520,7 +520,7 @@ class TestUnavailableAccount:
         assert problem_of(created) == (401, "account-unavailable")
         assert problem_of(deleted) == (401, "account-unavailable")
 
-    async def test_a_disabled_administrator_is_none(
+    async def test_disabled_administrator_has_no_privileges(
         self, ada: Caller, admin: Caller, database: Database
     ) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
@@ -528,7 +528,7 @@ class TestUnavailableAccount:
 
         assert problem_of(await admin.delete(lamp)) == (401, "account-unavailable")
 
-    async def test_its_number_is_not_given_to_another(
+    async def test_id_of_a_deleted_account_is_not_reused(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         await delete_account(database, ada.user_id)

@@ -1,4 +1,4 @@
-"""The rules of accounts that no request reaches, or not by itself."""
+"""Account rules that requests do not reach, or not in isolation."""
 
 import pytest
 from sqlalchemy import delete, select
@@ -18,7 +18,7 @@ async def sign_up(database: Database, username: str, email: str) -> User:
 
 
 class TestSignUp:
-    async def test_the_transaction_goes_on_after_a_refusal(self, database: Database) -> None:
+    async def test_transaction_continues_after_a_refused_sign_up(self, database: Database) -> None:
         await sign_up(database, "ada", "ada@example.com")
 
         async def take_another(session: AsyncSession) -> User:
@@ -36,7 +36,7 @@ class TestSignUp:
         with pytest.raises(DuplicateValue):
             await sign_up(database, "bob", "bob@example.com")
 
-    async def test_a_name_that_is_free_again_can_be_taken(self, database: Database) -> None:
+    async def test_name_of_a_deleted_account_can_be_taken(self, database: Database) -> None:
         ada = await sign_up(database, "ada", "ada@example.com")
 
         async def remove(session: AsyncSession) -> None:
@@ -47,8 +47,8 @@ class TestSignUp:
         assert (await sign_up(database, "ADA", "ada@example.com")).id != ada.id
 
 
-class TestLookUp:
-    async def test_an_at_decides_which_of_the_two_is_meant(self, database: Database) -> None:
+class TestFindAttempt:
+    async def test_at_sign_tells_an_email_from_a_username(self, database: Database) -> None:
         ada = await sign_up(database, "ada", "ada@example.com")
 
         attempts = [
@@ -60,7 +60,7 @@ class TestLookUp:
 
 
 class TestRequireAccount:
-    async def test_it_tells_the_role(self, ada: Caller, admin: Caller, database: Database) -> None:
+    async def test_role_is_returned(self, ada: Caller, admin: Caller, database: Database) -> None:
         roles = [
             await database.transaction(service.require_account, user_id=caller.user_id or 0)
             for caller in (ada, admin)
@@ -68,27 +68,27 @@ class TestRequireAccount:
 
         assert roles == [Role.USER, Role.ADMIN]
 
-    async def test_without_an_account_there_is_none(self, database: Database) -> None:
+    async def test_missing_account_is_refused(self, database: Database) -> None:
         with pytest.raises(AccountUnavailable):
             await database.transaction(service.require_account, user_id=1)
 
 
 class TestHasAdmin:
-    async def test_a_user_is_none(self, ada: Caller, database: Database) -> None:
+    async def test_user_is_no_administrator(self, ada: Caller, database: Database) -> None:
         assert ada.user_id
         assert not await database.transaction(service.has_admin)
 
-    async def test_an_administrator_is_one(self, admin: Caller, database: Database) -> None:
+    async def test_administrator_is_found(self, admin: Caller, database: Database) -> None:
         assert admin.user_id
         assert await database.transaction(service.has_admin)
 
 
 class TestCheckAdmin:
-    def test_what_sign_up_takes_is_taken(self) -> None:
+    def test_values_valid_at_sign_up_are_accepted(self) -> None:
         check_admin("x" * 12, min_length=12)
         check_admin("password1")
 
-    def test_everything_that_is_wrong_is_said(self) -> None:
+    def test_all_faults_are_reported(self) -> None:
         with pytest.raises(OperatorError) as refusal:
             check_admin("short", username="a", email="admin")
 
@@ -100,12 +100,12 @@ class TestCheckAdmin:
             assert "short" not in line
 
     @pytest.mark.parametrize("password", ["e\u0301" * 7, "x" * 129])
-    def test_a_password_is_counted_as_at_sign_up(self, password: str) -> None:
+    def test_password_length_is_counted_as_at_sign_up(self, password: str) -> None:
         with pytest.raises(OperatorError, match="8 to 128"):
             check_admin(password)
 
     @pytest.mark.parametrize("password", ["Password1", "root-1234", "Root@example.com"])
-    def test_a_password_is_judged_as_at_sign_up(self, password: str) -> None:
+    def test_password_is_checked_as_at_sign_up(self, password: str) -> None:
         with pytest.raises(OperatorError, match=r"^The administrator's password must not be "):
             check_admin(password, refuse_guessable=True)
 

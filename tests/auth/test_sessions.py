@@ -1,4 +1,4 @@
-"""Sessions: what a log-in leaves behind, rotation and theft, how many there may be, the sweep."""
+"""Sessions: the stored row, rotation, theft, the limit for an account, and the sweep."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ async def refresh(caller: Caller, method: str = "POST", **options: Any) -> Respo
 
 
 async def rotate(caller: Caller, token: str | None = None) -> str:
-    """Rotate a token, the caller's unless another is given, and return its successor."""
+    """Rotate a token, by default the caller's, and return its successor."""
     answer = await refresh(caller, json={"rotate": True}, token=token or caller.refresh_token)
     assert answer.status_code == 200, answer.body
     assert set(answer.json) == {"access_token", "refresh_token"}
@@ -63,14 +63,14 @@ async def the_session(database: Database) -> Row:
 
 @asynccontextmanager
 async def serving(url: URL, **overrides: Any) -> AsyncIterator[Quart]:
-    """The service with other settings than the defaults."""
+    """Serve with other settings than the defaults."""
     app = create_app(settings_for(url, **overrides))
     async with app.test_app():
         yield app
 
 
 class TestBegin:
-    async def test_a_row_says_when_from_where_and_with_what(
+    async def test_row_has_times_origin_and_token_hash(
         self, app: Quart, ada: Caller, onlooker: Database
     ) -> None:
         body = json.dumps({"username": "ada", "password": PASSWORD}).encode()
@@ -96,14 +96,14 @@ class TestBegin:
             assert claims_of(token)["sid"] == str(row["id"])
 
     @on_sqlite
-    async def test_who_is_refused_begins_none(self, ada: Caller, onlooker: Database) -> None:
+    async def test_refused_log_in_begins_no_session(self, ada: Caller, onlooker: Database) -> None:
         await ada.log_in("ada", "wrong password")
         await ada.log_in("nobody")
         await ada.sign_up("ADA")
 
         assert len(await rows_of(onlooker, LoginSession)) == 1
 
-    async def test_nothing_in_the_database_is_a_secret(
+    async def test_database_contains_no_secret(
         self, ada: Caller, anyone: Caller, onlooker: Database
     ) -> None:
         answer = (await anyone.log_in("ada")).json
@@ -123,8 +123,8 @@ class TestBegin:
         assert PASSWORD not in text
 
 
-class TestRefreshing:
-    async def test_a_token_is_good_a_hundred_times_and_nothing_is_written(
+class TestRefresh:
+    async def test_refresh_a_hundred_times_writes_nothing(
         self, ada: Caller, onlooker: Database
     ) -> None:
         before = await the_session(onlooker)
@@ -137,7 +137,7 @@ class TestRefreshing:
         assert await the_session(onlooker) == before
         assert await rows_of(onlooker, SupersededToken) == []
 
-    async def test_its_use_is_noted_once_a_minute_and_by_get_never(
+    async def test_last_use_is_written_once_a_minute_and_never_by_get(
         self, ada: Caller, onlooker: Database
     ) -> None:
         await shift(onlooker, LoginSession, -55 * SECOND, "last_used_at")
@@ -160,7 +160,7 @@ class TestRefreshing:
         assert await the_session(onlooker) == after
 
     @on_sqlite
-    async def test_it_rotates_only_when_told(self, ada: Caller, onlooker: Database) -> None:
+    async def test_token_is_rotated_on_request_only(self, ada: Caller, onlooker: Database) -> None:
         before = await the_session(onlooker)
 
         bodies: list[dict[str, Any]] = [
@@ -187,15 +187,13 @@ class TestRefreshing:
         ],
         ids=str,
     )
-    async def test_what_tells_it_something_else_is_refused(
-        self, holder: Caller, body: Any, pointer: str
-    ) -> None:
+    async def test_malformed_body_is_refused(self, holder: Caller, body: Any, pointer: str) -> None:
         answer = await refresh(holder, json=body)
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == [pointer]
 
-    async def test_one_that_has_expired_is_over(self, ada: Caller, onlooker: Database) -> None:
+    async def test_expired_session_is_ended(self, ada: Caller, onlooker: Database) -> None:
         await run(onlooker, update(LoginSession).values(expires_at=now() - SECOND))
         before = await the_session(onlooker)
 
@@ -210,14 +208,14 @@ class TestRefreshing:
 
 
 class TestRotation:
-    async def test_the_successor_is_the_same_for_all_who_ask_in_time(
+    async def test_successor_is_the_same_for_all_requests_within_grace(
         self, ada: Caller, onlooker: Database
     ) -> None:
         first = str(ada.refresh_token)
 
         second = await rotate(ada)
         assert second != first
-        # Not to mistake a second's resolution for the same instant.
+        # Shift by 20 s, so that a column's resolution of one second cannot hide a difference.
         await shift(onlooker, SupersededToken, -20 * SECOND, "superseded_at")
         third = await rotate(ada, first)
         fourth = await rotate(ada, first)
@@ -230,7 +228,7 @@ class TestRotation:
         assert (await refresh(ada, token=second)).status_code == 200
         assert (await the_session(onlooker))["revoked_at"] is None
 
-    async def test_a_lost_answer_can_be_asked_for_again(
+    async def test_lost_response_can_be_requested_again(
         self, ada: Caller, onlooker: Database
     ) -> None:
         lost = await rotate(ada)
@@ -239,7 +237,7 @@ class TestRotation:
         assert {await rotate(ada) for _ in range(3)} == {lost}
         assert await the_session(onlooker) == before
 
-    async def test_a_chain_made_in_a_hurry_is_none_of_it_stolen(self, ada: Caller) -> None:
+    async def test_rapid_chain_of_rotations_is_no_theft(self, ada: Caller) -> None:
         first = str(ada.refresh_token)
         second = await rotate(ada, first)
         third = await rotate(ada, second)
@@ -249,7 +247,7 @@ class TestRotation:
         assert len({first, second, third, await rotate(ada, third)}) == 4
 
     @on_sqlite
-    async def test_each_prolongs_the_session_up_to_its_limit(
+    async def test_rotation_extends_the_session_up_to_its_limit(
         self, ada: Caller, onlooker: Database
     ) -> None:
         token = str(ada.refresh_token)
@@ -265,7 +263,7 @@ class TestRotation:
             assert claims_of(token)["exp"] == int(expires_at.timestamp())
 
     @on_sqlite
-    async def test_no_token_outlives_a_session_that_is_shorter(self, database_url: URL) -> None:
+    async def test_token_does_not_outlive_a_shorter_session(self, database_url: URL) -> None:
         async with serving(database_url, session_ttl=DAY) as app:
             ada = await Caller.signed_up(app, "ada")
             claims = claims_of(ada.refresh_token)
@@ -273,7 +271,7 @@ class TestRotation:
             assert claims["exp"] - claims["iat"] == DAY.total_seconds()
             assert claims_of(await rotate(ada))["exp"] == claims["exp"]
 
-    async def test_a_disabled_account_gets_no_successor(
+    async def test_disabled_account_gets_no_successor(
         self, ada: Caller, onlooker: Database
     ) -> None:
         await run(onlooker, update(User).values(disabled=True))
@@ -286,7 +284,7 @@ class TestRotation:
 
 class TestTheft:
     @pytest.mark.parametrize("body", [{"rotate": True}, None], ids=["rotate", "plain"])
-    async def test_a_token_that_comes_back_late_ends_its_session(
+    async def test_superseded_token_after_grace_ends_its_session(
         self, ada: Caller, onlooker: Database, body: Any
     ) -> None:
         elsewhere = await Caller.logged_in(ada.app, "ada")
@@ -308,7 +306,7 @@ class TestTheft:
         assert (await elsewhere.get("/api/products/my")).status_code == 200
         assert (await refresh(elsewhere)).status_code == 200
 
-    async def test_a_get_refuses_it_and_changes_nothing(
+    async def test_get_refuses_a_superseded_token_and_changes_nothing(
         self, ada: Caller, onlooker: Database
     ) -> None:
         successor = await rotate(ada)
@@ -323,7 +321,7 @@ class TestTheft:
         assert (await ada.get("/api/products/my")).status_code == 200
 
     @on_sqlite
-    async def test_until_the_end_of_its_grace_it_is_none(
+    async def test_superseded_token_within_grace_is_no_theft(
         self, ada: Caller, onlooker: Database
     ) -> None:
         successor = await rotate(ada)
@@ -331,7 +329,7 @@ class TestTheft:
 
         assert claims_of(await rotate(ada))["jti"] == claims_of(successor)["jti"]
 
-    async def test_a_token_that_was_forgotten_is_stolen_too(
+    async def test_token_without_a_stored_row_counts_as_stolen(
         self, ada: Caller, onlooker: Database
     ) -> None:
         session = await the_session(onlooker)
@@ -348,7 +346,7 @@ class TestTheft:
         assert (await the_session(onlooker))["revoked_at"] is not None
 
     @on_sqlite
-    async def test_a_token_of_another_account_ends_nothing(
+    async def test_token_of_another_account_ends_no_session(
         self, ada: Caller, bob: Caller, onlooker: Database
     ) -> None:
         mine = claims_of(ada.refresh_token)
@@ -399,7 +397,7 @@ async def carefully(session: AsyncSession, bearer: Bearer) -> TokenGrant:
 
 
 async def naively(session: AsyncSession, bearer: Bearer) -> TokenGrant:
-    """Rotate as one would who trusts what was read."""
+    """Rotate without locking, trusting what was read."""
     successor = successor_id(bearer.token_id)
     reading = select(LoginSession.refresh_hash, database_now())
     current, instant = (
@@ -421,11 +419,11 @@ async def naively(session: AsyncSession, bearer: Bearer) -> TokenGrant:
 
 
 class TestRace:
-    """Fifty at once, half of them in each of two instances."""
+    """Fifty concurrent rotations, half of them in each of two instances."""
 
     @staticmethod
     async def successors(store: Database, other: Database, rotate: Rotate) -> list[int]:
-        """How many different ones each of some rounds has made."""
+        """Return the number of different successors in each of five rounds."""
         grant = await begin(store)
         counts = []
         for _ in range(5):
@@ -441,18 +439,20 @@ class TestRace:
             grant = grants.pop()
         return counts
 
-    async def test_there_is_one_successor(self, store: Database, opened: Open) -> None:
+    async def test_concurrent_rotations_have_one_successor(
+        self, store: Database, opened: Open
+    ) -> None:
         assert await self.successors(store, opened(), carefully) == [1] * 5
         assert len(await rows_of(store, SupersededToken)) == 5
         assert (await the_session(store))["revoked_at"] is None
 
     @on_servers
-    async def test_there_would_be_several_if_what_was_read_were_trusted(
+    async def test_control_unlocked_rotations_have_several_successors(
         self, store: Database, opened: Open
     ) -> None:
         assert max(await self.successors(store, opened(), naively)) > 1
 
-    async def test_a_session_that_ends_meanwhile_has_none(
+    async def test_session_ended_during_rotation_has_no_successor(
         self, store: Database, opened: Open
     ) -> None:
         other = opened()
@@ -475,7 +475,7 @@ async def log_in(session: AsyncSession, limit: int = 100) -> TokenGrant | None:
 
 
 class TestLimit:
-    async def test_the_least_recently_used_one_ends(self, store: Database) -> None:
+    async def test_least_recently_used_session_ends(self, store: Database) -> None:
         first, second, third = [(await begin(store, 3)).session_id for _ in range(3)]
         used_long_ago = update(LoginSession).where(LoginSession.id == second)
         await run(store, used_long_ago.values(last_used_at=now() - DAY))
@@ -484,7 +484,7 @@ class TestLimit:
 
         assert await live_ids(store) == {first, third, fourth}
 
-    async def test_those_that_have_expired_take_no_room(self, store: Database) -> None:
+    async def test_expired_sessions_do_not_count(self, store: Database) -> None:
         first, second, third = [(await begin(store, 3)).session_id for _ in range(3)]
         unused = update(LoginSession).where(LoginSession.id == first)
         expired = update(LoginSession).where(LoginSession.id != first)
@@ -500,7 +500,9 @@ class TestLimit:
         assert third
         assert await live_ids(store) == {first, fourth}
 
-    async def test_of_many_at_once_no_more_stay(self, store: Database, opened: Open) -> None:
+    async def test_concurrent_log_ins_stay_within_the_limit(
+        self, store: Database, opened: Open
+    ) -> None:
         other = opened()
 
         await asyncio.gather(
@@ -511,7 +513,7 @@ class TestLimit:
         assert len(await rows_of(store, LoginSession)) == 20
 
     @on_sqlite
-    async def test_a_lower_one_holds_from_the_next_log_in_on(self, store: Database) -> None:
+    async def test_lowered_limit_applies_at_the_next_log_in(self, store: Database) -> None:
         for _ in range(5):
             await begin(store)
 
@@ -536,7 +538,7 @@ async def restore(database: Database) -> None:
 
 
 async def log_in_unlocked(session: AsyncSession) -> TokenGrant | None:
-    """Log in as one would who trusts that the account stays as it was read."""
+    """Log in without the lock, trusting that the account stays as it was read."""
     row = (await session.execute(select(User.disabled).where(User.id == OWNER.id))).one()
     assert not row.disabled
     return await sessions.begin(session, user_id=OWNER.id, role=Role.USER, opening=opening())
@@ -546,10 +548,10 @@ each_end = pytest.mark.parametrize("end", [disable, change_password])
 
 
 class TestLogInRace:
-    """A password that was right a moment ago, and an account that is closed to it meanwhile."""
+    """A correct password whose account is disabled or changed before the session begins."""
 
     @each_end
-    async def test_no_session_outlives_it(
+    async def test_session_does_not_outlive_a_closed_account(
         self, store: Database, opened: Open, end: Callable[[AsyncSession], Awaitable[None]]
     ) -> None:
         await store.transaction(add_admin)
@@ -578,7 +580,7 @@ class TestLogInRace:
     @pytest.mark.parametrize(
         ("enter", "left"), [(log_in, 0), (log_in_unlocked, 1)], ids=["locked", "unlocked"]
     )
-    async def test_the_lock_is_what_prevents_it(
+    async def test_lock_prevents_a_session_on_a_disabled_account(
         self,
         store: Database,
         opened: Open,
@@ -613,7 +615,7 @@ class TestSweep:
     async def sweep(self, database: Database, limit: int = 100) -> int:
         return await database.transaction(sessions.sweep, kept_ended=self.KEPT, limit=limit)
 
-    async def test_what_nobody_can_use_goes_and_nothing_else(self, store: Database) -> None:
+    async def test_sweep_deletes_unusable_rows_only(self, store: Database) -> None:
         ago = {"long": now() - self.KEPT - SECOND, "just": now() - self.KEPT + 30 * SECOND}
         changes: list[dict[str, datetime]] = [
             {},
@@ -640,7 +642,7 @@ class TestSweep:
         left = await rows_of(store, SupersededToken)
         assert [row["token_hash"][0] for row in left] == ["b"]
 
-    async def test_it_takes_a_portion_at_a_time(self, store: Database) -> None:
+    async def test_sweep_deletes_at_most_its_limit(self, store: Database) -> None:
         for _ in range(5):
             await begin(store)
         await run(store, update(LoginSession).values(expires_at=now() - DAY))
@@ -648,7 +650,7 @@ class TestSweep:
         assert [await self.sweep(store, 2) for _ in range(4)] == [2, 2, 1, 0]
 
     @on_sqlite
-    async def test_an_app_goes_on_until_nothing_is_left(
+    async def test_app_sweeps_until_nothing_is_left(
         self, database_url: URL, store: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for _ in range(11):
@@ -665,10 +667,10 @@ class TestSweep:
 
         async with serving(database_url):
             await until(has_begun)
-            # Not in one portion each half second.
+            # Faster than one batch each half second.
             await until(is_done, within=0.4)
 
-    async def test_the_id_of_one_that_is_gone_never_comes_back(
+    async def test_id_of_a_deleted_session_is_not_reused(
         self, store: Database, opened: Open
     ) -> None:
         last = [(await begin(store)).session_id for _ in range(3)][-1]
@@ -678,7 +680,7 @@ class TestSweep:
         assert (await begin(store)).session_id > last
         assert (await begin(opened())).session_id > last
 
-    async def test_a_token_whose_row_is_gone_is_stolen(self, store: Database) -> None:
+    async def test_token_whose_row_is_swept_counts_as_stolen(self, store: Database) -> None:
         bearer = bearer_of(await begin(store))
         await store.transaction(carefully, bearer)
         await shift(store, SupersededToken, -3 * GRACE, "superseded_at")

@@ -1,4 +1,4 @@
-"""Tokens: what is issued, and that nothing else is taken for it."""
+"""Tokens: the issued ones are accepted, and nothing else is."""
 
 import asyncio
 import hmac
@@ -39,14 +39,14 @@ KINDS = ("access", "refresh")
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 GOOD = (503, "database-unavailable")
-"""What a good token earns here: it gets as far as the database, which the app does not have."""
+"""With a valid token a request gets as far as the database, which this app does not have."""
 INVALID = (401, "token-invalid")
 EXPIRED = (401, "token-expired")
 WRONG_KIND = (401, "token-wrong-kind")
 
 
 class _Absent:
-    """Takes a claim or a header out."""
+    """Marker that removes a claim or a header."""
 
     def __repr__(self) -> str:
         return "absent"
@@ -67,7 +67,7 @@ def signed(
     key: bytes = KEY,
     digest: Callable[..., Any] = sha256,
 ) -> str:
-    """A JWS by hand, for what no library would write."""
+    """Sign a JWS by hand, for headers and payloads that no library would write."""
     signing_input = encoded(header) + b"." + encoded(payload)
     signature = hmac.digest(key, signing_input, digest)
     return (signing_input + b"." + urlsafe_b64encode(signature).rstrip(b"=")).decode()
@@ -78,13 +78,13 @@ def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def header_of(kind: str, **changes: Any) -> dict[str, Any]:
-    """A good header, with changes."""
+    """Return a valid header with changes."""
     typ = {"access": "at+jwt", "refresh": "rt+jwt"}[kind]
     return changed({"alg": "HS256", "typ": typ, "kid": KID}, changes)
 
 
 def claims_of(kind: str, **changes: Any) -> dict[str, Any]:
-    """Good claims, with changes; numbers added to times are seconds from now."""
+    """Return valid claims with changes; times are in seconds since the epoch."""
     now = int(time.time())
     base = {
         "iss": "catalog",
@@ -103,7 +103,7 @@ def claims_of(kind: str, **changes: Any) -> dict[str, Any]:
 
 
 def token_with(kind: str, header: dict[str, Any] | None = None, **claims: Any) -> str:
-    """A token signed with our key, good but for what is given."""
+    """Sign a token with the service's key, valid except for the given changes."""
     return signed(header_of(kind, **(header or {})), claims_of(kind, **claims))
 
 
@@ -112,7 +112,7 @@ def later(seconds: float) -> int:
 
 
 async def verdict(app: Quart, token: str, kind: str) -> tuple[int, str]:
-    """What a token earns where one of that kind is wanted."""
+    """Return the response to a token at a route that requires one of a kind."""
     path = {"access": "/api/products/my", "refresh": "/api/auth/refresh"}[kind]
     headers = [(b"authorization", b"Bearer " + token.encode("latin-1"))]
     return problem_of(await exchange(app, "GET", path, headers=headers))
@@ -121,12 +121,12 @@ async def verdict(app: Quart, token: str, kind: str) -> tuple[int, str]:
 _NAMES = ("iss", "aud", "sub", "sid", "jti", "type", "iat", "nbf", "exp")
 
 
-class TestIssued:
+class TestIssuedToken:
     @pytest.mark.parametrize(
         ("kind", "typ", "life"),
         [("access", "at+jwt", timedelta(minutes=15)), ("refresh", "rt+jwt", timedelta(days=30))],
     )
-    async def test_it_has_every_claim(
+    async def test_token_has_every_claim(
         self, holder: Caller, kind: str, typ: str, life: timedelta
     ) -> None:
         token = str(getattr(holder, f"{kind}_token"))
@@ -146,7 +146,7 @@ class TestIssued:
         assert claims["nbf"] == claims["iat"]
         assert claims["exp"] - claims["iat"] == life.total_seconds()
 
-    async def test_settings_say_how_long_it_lives(self, tmp_path: Path) -> None:
+    async def test_lifetimes_come_from_the_settings(self, tmp_path: Path) -> None:
         app = app_without_database(
             tmp_path,
             access_token_ttl=timedelta(seconds=77),
@@ -161,7 +161,7 @@ class TestIssued:
 
         assert lives == [77, 99]
 
-    async def test_an_access_token_ends_with_its_session(self, bare_app: Quart) -> None:
+    async def test_access_token_expires_with_its_session(self, bare_app: Quart) -> None:
         end = datetime.now(UTC) + timedelta(seconds=77)
 
         async with bare_app.app_context():
@@ -170,17 +170,19 @@ class TestIssued:
         claims = jwt.decode(token, KEY, algorithms=["HS256"], audience="catalog")
         assert claims["exp"] == int(end.timestamp())
 
-    async def test_no_two_are_the_same(self, bare_app: Quart) -> None:
+    async def test_tokens_are_unique(self, bare_app: Quart) -> None:
         holders = [await holder_of_tokens(bare_app) for _ in range(20)]
 
         assert len({holder.access_token for holder in holders}) == 20
 
     @each_kind
-    async def test_it_is_good(self, bare_app: Quart, holder: Caller, kind: str) -> None:
+    async def test_issued_token_is_accepted(
+        self, bare_app: Quart, holder: Caller, kind: str
+    ) -> None:
         assert await verdict(bare_app, str(getattr(holder, f"{kind}_token")), kind) == GOOD
 
     @each_kind
-    async def test_it_is_good_at_another_instance_with_the_same_secret(
+    async def test_token_is_accepted_by_another_instance_with_the_same_secret(
         self, tmp_path: Path, holder: Caller, kind: str
     ) -> None:
         other = app_without_database(tmp_path)
@@ -188,7 +190,7 @@ class TestIssued:
         assert await verdict(other, str(getattr(holder, f"{kind}_token")), kind) == GOOD
 
     @each_kind
-    async def test_it_is_nothing_where_the_secret_is_another(
+    async def test_token_is_invalid_at_an_instance_with_another_secret(
         self, tmp_path: Path, holder: Caller, kind: str
     ) -> None:
         other = app_without_database(tmp_path, jwt_secret_key=SecretStr(uuid4().hex * 2))
@@ -196,15 +198,15 @@ class TestIssued:
         assert await verdict(other, str(getattr(holder, f"{kind}_token")), kind) == INVALID
 
     @each_kind
-    async def test_the_good_ones_made_here_are_good(self, bare_app: Quart, kind: str) -> None:
-        # Otherwise the forgeries below might be refused for a fault they all share.
+    async def test_hand_made_token_is_accepted(self, bare_app: Quart, kind: str) -> None:
+        # Control: without it, the forgeries below might all be refused for one shared fault.
         assert await verdict(bare_app, token_with(kind), kind) == GOOD
 
 
-class TestKnown:
-    """Tokens that have been verified before."""
+class TestKnownTokens:
+    """The cache of verified tokens."""
 
-    async def test_they_are_bounded_and_those_that_were_forgotten_stay_good(
+    async def test_cache_is_bounded_and_evicted_tokens_stay_valid(
         self, bare_app: Quart, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("catalog.auth.tokens.MAX_KNOWN_TOKENS", 3)
@@ -216,7 +218,7 @@ class TestKnown:
 
         assert len(bare_app.extensions["quart-jwt-extended"]._known) == 3
 
-    async def test_a_known_one_is_still_of_its_kind(self, bare_app: Quart) -> None:
+    async def test_cached_token_is_still_checked_for_its_kind(self, bare_app: Quart) -> None:
         token = token_with("access")
 
         assert await verdict(bare_app, token, "access") == GOOD
@@ -225,11 +227,11 @@ class TestKnown:
 
 
 class TestKind:
-    async def test_a_refresh_token_gives_no_access(self, bare_app: Quart, holder: Caller) -> None:
+    async def test_refresh_token_gives_no_access(self, bare_app: Quart, holder: Caller) -> None:
         assert await verdict(bare_app, str(holder.refresh_token), "access") == WRONG_KIND
         assert await verdict(bare_app, token_with("refresh"), "access") == WRONG_KIND
 
-    async def test_an_access_token_refreshes_nothing(self, bare_app: Quart, holder: Caller) -> None:
+    async def test_access_token_does_not_refresh(self, bare_app: Quart, holder: Caller) -> None:
         assert await verdict(bare_app, str(holder.access_token), "refresh") == WRONG_KIND
         assert await verdict(bare_app, token_with("access"), "refresh") == WRONG_KIND
 
@@ -244,7 +246,7 @@ class TestKind:
 class TestTime:
     @each_kind
     @pytest.mark.parametrize("seconds", [-28, -1, 0, 1])
-    async def test_an_expiry_may_be_30_seconds_ago(
+    async def test_expiry_has_a_leeway_of_30_seconds(
         self, bare_app: Quart, kind: str, seconds: int
     ) -> None:
         token = token_with(kind, exp=later(seconds))
@@ -253,7 +255,7 @@ class TestTime:
 
     @each_kind
     @pytest.mark.parametrize("seconds", [-32, -3600, -(10**9)])
-    async def test_an_earlier_one_has_passed(
+    async def test_token_past_the_leeway_has_expired(
         self, bare_app: Quart, kind: str, seconds: int
     ) -> None:
         token = token_with(kind, exp=later(seconds))
@@ -262,7 +264,7 @@ class TestTime:
 
     @each_kind
     @pytest.mark.parametrize("claim", ["nbf", "iat"])
-    async def test_a_beginning_may_be_30_seconds_ahead(
+    async def test_start_has_a_leeway_of_30_seconds(
         self, bare_app: Quart, kind: str, claim: str
     ) -> None:
         claims = claims_of(kind, **{claim: later(28)})
@@ -272,7 +274,7 @@ class TestTime:
 
     @each_kind
     @pytest.mark.parametrize("claim", ["nbf", "iat"])
-    async def test_a_later_one_is_not_yet_valid(
+    async def test_token_before_the_leeway_is_not_yet_valid(
         self, bare_app: Quart, kind: str, claim: str
     ) -> None:
         claims = claims_of(kind, **{claim: later(32)})
@@ -281,9 +283,7 @@ class TestTime:
         assert await verdict(bare_app, token, kind) == INVALID
 
     @each_kind
-    async def test_one_that_was_good_a_moment_ago_expires_as_well(
-        self, bare_app: Quart, kind: str
-    ) -> None:
+    async def test_cached_token_expires_too(self, bare_app: Quart, kind: str) -> None:
         token = token_with(kind, exp=later(-28))
         assert await verdict(bare_app, token, kind) == GOOD
 
@@ -293,7 +293,7 @@ class TestTime:
 
         assert last == EXPIRED
 
-    async def test_the_wrong_kind_is_not_told_of_an_expired_one(self, bare_app: Quart) -> None:
+    async def test_expiry_is_reported_before_the_wrong_kind(self, bare_app: Quart) -> None:
         assert await verdict(bare_app, token_with("refresh", exp=0), "access") == EXPIRED
 
 
@@ -321,7 +321,7 @@ NO_IDS: dict[str, Any] = {
     "true": True,
 }
 
-# Signed with our key, which only we have: no other JWT of ours may ever pass for these.
+# Signed with the service's key: even then a token with other claims must not be accepted.
 MISMADE: dict[str, dict[str, Any]] = {
     **{f"{name}-missing": {name: ABSENT} for name in _NAMES},
     **{f"{name}-null": {name: None} for name in _NAMES},
@@ -360,7 +360,7 @@ MISMADE: dict[str, dict[str, Any]] = {
     "iat-huge": {"iat": 10**400},
 }
 
-# Headers as strangers might write them; signed with our key too, so that nothing else is wrong.
+# Unexpected headers; signed with the service's key too, so that nothing else is wrong.
 MISLABELLED: dict[str, dict[str, Any]] = {
     "typ-missing": {"typ": ABSENT},
     "typ-null": {"typ": None},
@@ -422,10 +422,10 @@ MISLABELLED: dict[str, dict[str, Any]] = {
 }
 
 
-class TestMismade:
+class TestMalformedToken:
     @each_kind
     @pytest.mark.parametrize("changes", MISMADE.values(), ids=MISMADE)
-    async def test_claims_have_one_form(
+    async def test_token_with_malformed_claims_is_invalid(
         self, bare_app: Quart, kind: str, changes: dict[str, Any]
     ) -> None:
         assert await verdict(bare_app, token_with(kind, **changes), kind) == INVALID
@@ -433,17 +433,19 @@ class TestMismade:
     @pytest.mark.parametrize(
         "role", [ABSENT, None, "", "root", "Admin", "user ", 1, True, [], ["admin"], {}], ids=repr
     )
-    async def test_an_access_token_has_a_role(self, bare_app: Quart, role: object) -> None:
+    async def test_access_token_without_a_valid_role_is_invalid(
+        self, bare_app: Quart, role: object
+    ) -> None:
         assert await verdict(bare_app, token_with("access", role=role), "access") == INVALID
 
     @each_kind
     @pytest.mark.parametrize("changes", MISLABELLED.values(), ids=MISLABELLED)
-    async def test_the_header_has_one_form(
+    async def test_token_with_a_malformed_header_is_invalid(
         self, bare_app: Quart, kind: str, changes: dict[str, Any]
     ) -> None:
         assert await verdict(bare_app, token_with(kind, changes), kind) == INVALID
 
-    async def test_what_else_a_header_says_is_not_followed(self, bare_app: Quart) -> None:
+    async def test_key_references_in_the_header_are_ignored(self, bare_app: Quart) -> None:
         for name in ("jku", "x5u", "x5c", "x5t", "jwk"):
             token = token_with("access", {name: "http://127.0.0.1:9/keys"})
 
@@ -454,7 +456,9 @@ class TestMismade:
         [b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff", b"\xef\xbb\xbf{}", b"[" * 3000],
         ids=repr,
     )
-    async def test_claims_are_an_object(self, bare_app: Quart, payload: bytes) -> None:
+    async def test_payload_that_is_not_an_object_is_invalid(
+        self, bare_app: Quart, payload: bytes
+    ) -> None:
         assert await verdict(bare_app, signed(header_of("access"), payload), "access") == INVALID
 
     @pytest.mark.parametrize(
@@ -467,11 +471,13 @@ class TestMismade:
         ],
         ids=lambda header: repr(header)[:30],
     )
-    async def test_the_header_is_an_object(self, bare_app: Quart, header: bytes) -> None:
+    async def test_header_that_is_not_an_object_is_invalid(
+        self, bare_app: Quart, header: bytes
+    ) -> None:
         token = signed(header, claims_of("access"))
         assert len(token) < MAX_TOKEN_LENGTH
 
-        # A number may be longer than any parser's.
+        # The parser may accept or refuse an overlong number in an unknown member.
         expected = {INVALID, GOOD} if header.startswith(b'{"alg"') else {INVALID}
         assert await verdict(bare_app, token, "access") in expected
 
@@ -489,7 +495,7 @@ def parts() -> list[str]:
     return token_with("access").split(".")
 
 
-# What someone without our key can make.
+# Tokens that can be made without the service's key.
 FORGED: dict[str, Callable[[], str]] = {
     "alg-none-unsigned": lambda: unsigned("none"),
     "alg-none-capital-unsigned": lambda: unsigned("None"),
@@ -578,25 +584,27 @@ FORGED: dict[str, Callable[[], str]] = {
 }
 
 
-class TestForged:
+class TestForgedToken:
     @pytest.mark.parametrize("make", FORGED.values(), ids=FORGED)
-    async def test_it_is_refused(self, bare_app: Quart, make: Callable[[], str]) -> None:
+    async def test_forged_token_is_refused(self, bare_app: Quart, make: Callable[[], str]) -> None:
         assert await verdict(bare_app, make(), "access") == INVALID
         assert await verdict(bare_app, make(), "refresh") == INVALID
 
     @each_kind
-    async def test_no_character_may_change(
+    async def test_token_with_a_changed_character_is_invalid(
         self, bare_app: Quart, holder: Caller, kind: str
     ) -> None:
         token = str(getattr(holder, f"{kind}_token"))
 
         for at, character in enumerate(token):
-            # Half the alphabet away, so that no unused bit is all that differs.
+            # Half the alphabet away, so that the difference is not in unused bits alone.
             other = "A" if character == "." else BASE64[BASE64.index(character) ^ 32]
 
             assert await verdict(bare_app, token[:at] + other + token[at + 1 :], kind) == INVALID
 
-    async def test_no_character_may_be_missing(self, bare_app: Quart, holder: Caller) -> None:
+    async def test_token_with_a_missing_character_is_invalid(
+        self, bare_app: Quart, holder: Caller
+    ) -> None:
         token = str(holder.access_token)
 
         for at in range(len(token)):
@@ -604,7 +612,7 @@ class TestForged:
 
     @each_kind
     @pytest.mark.parametrize("added", ["=", "==", ".", "-", "A", "AA", "\t", "\xa0", "!", "*", "%"])
-    async def test_nothing_may_be_added(
+    async def test_token_with_added_characters_is_invalid(
         self, bare_app: Quart, holder: Caller, kind: str, added: str
     ) -> None:
         token = str(getattr(holder, f"{kind}_token"))
@@ -616,11 +624,11 @@ class TestForged:
             f"{header}{added}.{payload}.{signature}",
             f"{header}.{payload}{added}.{signature}",
         ):
-            # The blank behind the scheme, and those at the end of a field, belong to HTTP.
+            # Blanks after the scheme and at the end of a field belong to HTTP, not to the token.
             if longer.strip(" \t") != token:
                 assert await verdict(bare_app, longer, kind) == INVALID
 
-    async def test_the_reason_is_not_told(self, bare_app: Quart) -> None:
+    async def test_reason_is_not_disclosed(self, bare_app: Quart) -> None:
         token = token_with("access", iss="orders")
 
         answer = await Caller(bare_app).get("/api/products/my", token=token)
@@ -645,7 +653,7 @@ def jwk_of(key: Any) -> dict[str, Any]:
 
 
 def published(key: Any) -> list[bytes]:
-    """What anybody knows of a key, in each form that might be taken for a secret."""
+    """Return the public forms of a key, each of which might be mistaken for a secret."""
     pem, jwk = public_pem_of(key), jwk_of(key)
     members = {name: jwk[name] for name in sorted(jwk) if name not in {"key_ops", "use"}}
     return [
@@ -661,7 +669,7 @@ def published(key: Any) -> list[bytes]:
 
 
 class Signers(NamedTuple):
-    """An app that signs access tokens with a private key, and the names of all of its keys."""
+    """An app that signs access tokens with a private key, and the ids of its keys."""
 
     app: Quart
     algorithm: str
@@ -687,17 +695,17 @@ EVERY_ALGORITHM = (
 )
 
 
-class TestConfused:
-    """An attacker who knows the public key, and plays one kind of key off against another."""
+class TestKeyConfusion:
+    """Key confusion: an attacker knows the public key and uses it as another kind of key."""
 
-    async def test_the_good_one_is_good(self, signers: Signers) -> None:
+    async def test_issued_token_is_accepted(self, signers: Signers) -> None:
         header = jwt.get_unverified_header(signers.token)
 
         assert header == {"alg": signers.algorithm, "typ": "at+jwt", "kid": signers.public_kid}
         assert await verdict(signers.app, signers.token, "access") == GOOD
         assert await verdict(signers.app, signers.token, "refresh") == WRONG_KIND
 
-    async def test_what_is_public_is_no_secret(self, signers: Signers) -> None:
+    async def test_public_key_is_not_accepted_as_a_secret(self, signers: Signers) -> None:
         for key in published(private_key(signers.algorithm)):
             for kid in (signers.public_kid, signers.secret_kid):
                 for algorithm in ("HS256", "HS384", "HS512", signers.algorithm):
@@ -708,19 +716,21 @@ class TestConfused:
                     assert await verdict(signers.app, token, "access") == INVALID
 
     @pytest.mark.parametrize("algorithm", EVERY_ALGORITHM)
-    async def test_the_algorithm_cannot_be_chosen(self, signers: Signers, algorithm: str) -> None:
+    async def test_algorithm_cannot_be_chosen_by_the_client(
+        self, signers: Signers, algorithm: str
+    ) -> None:
         _, claims, signature = signers.token.split(".")
         for kid in (signers.public_kid, signers.secret_kid):
             header = encoded(header_of("access", kid=kid, alg=algorithm)).decode()
             for forged in (f"{header}.{claims}.", f"{header}.{claims}.{signature}"):
-                # The header is written otherwise than the service does, so no signature fits it.
+                # The header's bytes differ from the signed ones, so the signature is invalid.
                 assert await verdict(signers.app, forged, "access") == INVALID
-            # Signed with the right secret, so that nothing but name and algorithm is wrong.
+            # Signed with the right secret, so that only key id and algorithm are wrong.
             if (kid, algorithm) != (signers.secret_kid, "HS256"):
                 token = token_with("access", {"kid": kid, "alg": algorithm})
                 assert await verdict(signers.app, token, "access") == INVALID
 
-    async def test_who_has_the_private_key_makes_no_refresh_token(self, signers: Signers) -> None:
+    async def test_private_key_signs_no_refresh_token(self, signers: Signers) -> None:
         for kid in (signers.public_kid, signers.secret_kid):
             for kind in KINDS:
                 token = jwt.encode(
@@ -732,7 +742,7 @@ class TestConfused:
 
                 assert await verdict(signers.app, token, "refresh") == INVALID
 
-    async def test_another_key_of_the_same_kind_is_none(self, signers: Signers) -> None:
+    async def test_other_key_of_the_same_algorithm_is_refused(self, signers: Signers) -> None:
         for kid in (signers.public_kid, signers.secret_kid):
             token = jwt.encode(
                 claims_of("access"),
@@ -744,7 +754,7 @@ class TestConfused:
             assert await verdict(signers.app, token, "access") == INVALID
 
     @pytest.mark.parametrize("name", ["jwk", "jku", "x5u", "x5c"])
-    async def test_a_key_that_is_sent_along_is_not_used(self, signers: Signers, name: str) -> None:
+    async def test_key_in_the_header_is_not_used(self, signers: Signers, name: str) -> None:
         stranger = private_key(signers.algorithm)
         brought = {
             "jwk": jwk_of(stranger),
@@ -768,7 +778,7 @@ class TestConfused:
         assert await verdict(signers.app, token, "access") == INVALID
 
     @given(st.data())
-    def test_a_token_has_one_spelling(self, signers: Signers, data: st.DataObject) -> None:
+    def test_token_has_one_spelling(self, signers: Signers, data: st.DataObject) -> None:
         manager, token = tokens(signers.app), signers.token
         at = data.draw(st.integers(0, len(token)), "at")
         taken = data.draw(st.integers(0, 1), "taken")
@@ -779,7 +789,7 @@ class TestConfused:
         with pytest.raises(TokenInvalid):
             manager.decode(other, Kind.ACCESS)
 
-    def test_unused_bits_of_a_part_are_zero(self, signers: Signers) -> None:
+    def test_unused_bits_of_a_part_must_be_zero(self, signers: Signers) -> None:
         manager, token = tokens(signers.app), signers.token
 
         for end, character in enumerate(f"{token}."):
@@ -788,7 +798,7 @@ class TestConfused:
                     with pytest.raises(TokenInvalid):
                         manager.decode(token[: end - 1] + other + token[end:], Kind.ACCESS)
 
-    async def test_no_character_may_change(self, signers: Signers) -> None:
+    async def test_token_with_a_changed_character_is_invalid(self, signers: Signers) -> None:
         token = signers.token
 
         for at in range(0, len(token), 3):

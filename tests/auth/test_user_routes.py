@@ -1,4 +1,4 @@
-"""``/api/users``: what administrators see of accounts and do to them."""
+"""``/api/users``: account management by administrators."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
 
 USERS = "/api/users"
 
-# As promised to everyone who runs several workers or instances.
+# The documented bound, in seconds, with several workers or instances.
 SOON = 2.0
 
 OPERATIONS = {
@@ -33,13 +33,13 @@ each_operation = pytest.mark.parametrize(
 
 @pytest.fixture
 def settings(database_url: URL) -> Settings:
-    """Without the limits that count requests."""
+    """Return settings without rate limits for log-in and sign-up."""
     return settings_for(database_url, login_limit="off", signup_limit="off")
 
 
 @pytest.fixture
 async def admin(admin: Caller) -> Caller:
-    """An administrator whose token says so."""
+    """Log in again as the administrator, for a token with that role."""
     return await Caller.logged_in(admin.app, "grace")
 
 
@@ -53,7 +53,7 @@ async def end_sessions(caller: Caller, user: Caller) -> Response:
 
 
 async def add_users(database: Database, count: int) -> None:
-    """Make accounts that nobody signs in to."""
+    """Insert accounts that cannot log in."""
 
     async def add(session: AsyncSession) -> None:
         for number in range(count):
@@ -66,13 +66,15 @@ async def add_users(database: Database, count: int) -> None:
 
 class TestEachOperation:
     @each_operation
-    async def test_nobody_is_refused(self, stranger: Caller, method: str, path: str) -> None:
+    async def test_anonymous_request_is_refused(
+        self, stranger: Caller, method: str, path: str
+    ) -> None:
         answer = await stranger.send(method, path, json=OPERATIONS[method, path])
 
         assert problem_of(answer) == (401, "token-missing")
 
     @on_sqlite
-    async def test_a_user_is_refused_whoever_it_is_about(self, ada: Caller, bob: Caller) -> None:
+    async def test_user_is_refused_for_any_account(self, ada: Caller, bob: Caller) -> None:
         assert ada.user_id == 1
         for (method, path), body in OPERATIONS.items():
             for caller in (ada, bob):
@@ -81,7 +83,7 @@ class TestEachOperation:
                 assert problem_of(answer) == (403, "forbidden")
 
     @each_operation
-    async def test_a_refresh_token_is_the_wrong_kind(
+    async def test_refresh_token_is_the_wrong_kind(
         self, holder: Caller, method: str, path: str
     ) -> None:
         body = OPERATIONS[method, path]
@@ -90,7 +92,7 @@ class TestEachOperation:
         assert problem_of(answer) == (401, "token-wrong-kind")
 
     @on_sqlite
-    async def test_an_administrator_who_logged_out_is_refused(self, admin: Caller) -> None:
+    async def test_administrator_is_refused_after_log_out(self, admin: Caller) -> None:
         await admin.post("/api/auth/logout")
 
         for (method, path), body in OPERATIONS.items():
@@ -98,7 +100,7 @@ class TestEachOperation:
             assert problem_of(answer) == (401, "session-ended")
 
     @on_sqlite
-    async def test_who_there_is_not_is_missing(self, admin: Caller) -> None:
+    async def test_unknown_or_malformed_id_is_not_found(self, admin: Caller) -> None:
         for user_id in ("7", str(2**63 - 1)):
             path = f"{USERS}/{user_id}"
             for answer in (
@@ -115,7 +117,7 @@ class TestEachOperation:
 
 
 class TestListUsers:
-    async def test_it_shows_accounts_the_newest_first(self, ada: Caller, admin: Caller) -> None:
+    async def test_list_shows_the_newest_account_first(self, ada: Caller, admin: Caller) -> None:
         answer = await admin.get(USERS)
 
         assert answer.status_code == 200
@@ -131,7 +133,7 @@ class TestListUsers:
         }
         assert answer.json["next"] is None
 
-    async def test_a_walk_shows_each_once(self, admin: Caller, database: Database) -> None:
+    async def test_pages_show_each_account_once(self, admin: Caller, database: Database) -> None:
         await add_users(database, 12)
 
         for limit in (1, 7, 12, 13, 1000):
@@ -149,7 +151,9 @@ class TestListUsers:
             assert pages == -(-13 // limit)
 
     @on_sqlite
-    async def test_there_are_a_hundred_on_a_page(self, admin: Caller, database: Database) -> None:
+    async def test_default_page_has_a_hundred_accounts(
+        self, admin: Caller, database: Database
+    ) -> None:
         await add_users(database, 100)
 
         first = (await admin.get(USERS)).json
@@ -158,7 +162,7 @@ class TestListUsers:
         assert (len(first["users"]), len(second["users"])) == (100, 1)
         assert second["next"] is None
 
-    async def test_a_cursor_stays_good_when_its_account_is_deleted(
+    async def test_cursor_stays_valid_when_its_account_is_deleted(
         self, ada: Caller, bob: Caller, admin: Caller
     ) -> None:
         first = (await admin.get(f"{USERS}?limit=2")).json
@@ -169,9 +173,7 @@ class TestListUsers:
         assert [user["id"] for user in second["users"]] == [ada.user_id]
 
     @on_sqlite
-    async def test_a_cursor_that_is_none_of_this_list_is_refused(
-        self, ada: Caller, admin: Caller
-    ) -> None:
+    async def test_cursor_of_another_list_is_refused(self, ada: Caller, admin: Caller) -> None:
         for name in ("Lamp", "Desk"):
             await ada.offer(name)
         products = (await admin.get("/api/products?limit=1")).json["next"].partition("?")[2]
@@ -186,7 +188,7 @@ class TestListUsers:
         assert problem_of(await admin.get(f"/api/products?{own}")) == (400, "cursor-invalid")
 
     @on_sqlite
-    async def test_a_parameter_that_is_none_is_named(self, admin: Caller) -> None:
+    async def test_invalid_parameter_is_reported(self, admin: Caller) -> None:
         for query in ("limit=0", "limit=1001", "limit=x", "offset=1", "role=admin"):
             answer = await admin.get(f"{USERS}?{query}")
 
@@ -196,7 +198,7 @@ class TestListUsers:
 
 class TestReadUser:
     @on_sqlite
-    async def test_it_shows_one(self, ada: Caller, admin: Caller) -> None:
+    async def test_response_is_the_listed_account(self, ada: Caller, admin: Caller) -> None:
         answer = await admin.get(f"{USERS}/{ada.user_id}")
 
         assert answer.status_code == 200
@@ -211,7 +213,7 @@ async def is_admin(caller: Caller) -> bool:
 
 
 class TestRole:
-    async def test_it_counts_at_once_and_without_another_log_in(
+    async def test_changed_role_applies_at_once_without_a_new_log_in(
         self, ada: Caller, bob: Caller, admin: Caller
     ) -> None:
         lamp = (await bob.offer("Lamp")).json["id"]
@@ -226,7 +228,7 @@ class TestRole:
         assert problem_of(await change(ada, bob, disabled=True)) == (403, "forbidden")
 
     @on_sqlite
-    async def test_new_tokens_know_it(self, ada: Caller, admin: Caller) -> None:
+    async def test_new_tokens_have_the_changed_role(self, ada: Caller, admin: Caller) -> None:
         await change(admin, ada, role="admin")
 
         refreshed = await ada.post("/api/auth/refresh", token=ada.refresh_token)
@@ -236,10 +238,10 @@ class TestRole:
         for tokens in (refreshed.json, again.json):
             assert (await ada.get(USERS, token=tokens["access_token"])).status_code == 200
 
-    async def test_a_demoted_one_demotes_nobody_even_where_it_is_not_known_yet(
+    async def test_demoted_administrator_is_refused_where_the_change_is_not_known_yet(
         self, ada: Caller, admin: Caller, database_url: URL
     ) -> None:
-        """What changes accounts asks the database and not the token."""
+        """Changes to accounts are authorized by the database, not by the token."""
         await change(admin, ada, role="admin")
         other = create_app(settings_for(database_url, revocation_interval=1))
         async with other.test_app():
@@ -253,7 +255,7 @@ class TestRole:
         assert await is_admin(admin)
 
     @on_sqlite
-    async def test_one_may_step_back(self, ada: Caller, admin: Caller) -> None:
+    async def test_administrator_can_demote_themselves(self, ada: Caller, admin: Caller) -> None:
         await change(admin, ada, role="admin")
 
         assert (await change(admin, admin, role="user")).status_code == 200
@@ -263,7 +265,7 @@ class TestRole:
 
 
 async def works(caller: Caller) -> bool:
-    """Whether somebody is signed in, by both of their tokens."""
+    """Tell whether both tokens of a caller are accepted."""
     access = await caller.get("/api/products/my")
     refresh = await caller.post("/api/auth/refresh", token=caller.refresh_token)
     assert access.status_code == refresh.status_code
@@ -271,7 +273,9 @@ async def works(caller: Caller) -> bool:
 
 
 class TestDisabled:
-    async def test_it_is_signed_out_and_cannot_sign_in(self, ada: Caller, admin: Caller) -> None:
+    async def test_disabled_account_is_logged_out_and_cannot_log_in(
+        self, ada: Caller, admin: Caller
+    ) -> None:
         other = await Caller.logged_in(ada.app, "ada")
 
         answer = await change(admin, ada, disabled=True)
@@ -283,7 +287,7 @@ class TestDisabled:
             assert problem_of(refreshed) == (401, "session-ended")
         assert problem_of(await ada.log_in("ada")) == (401, "credentials-wrong")
 
-    async def test_enabled_again_it_can_sign_in_but_old_tokens_stay_dead(
+    async def test_enabled_account_can_log_in_but_old_tokens_stay_invalid(
         self, ada: Caller, admin: Caller
     ) -> None:
         await change(admin, ada, disabled=True)
@@ -294,14 +298,14 @@ class TestDisabled:
         assert await works(await Caller.logged_in(ada.app, "ada"))
 
     @on_sqlite
-    async def test_its_products_stay(self, ada: Caller, admin: Caller) -> None:
+    async def test_products_of_a_disabled_account_stay(self, ada: Caller, admin: Caller) -> None:
         await ada.offer("Lamp")
 
         await change(admin, ada, disabled=True)
 
         assert len((await admin.get("/api/products")).json["products"]) == 1
 
-    async def test_a_log_in_at_the_same_time_does_not_outlive_it(
+    async def test_concurrent_log_in_does_not_outlive_the_change(
         self, ada: Caller, admin: Caller
     ) -> None:
         anyone = Caller(ada.app)
@@ -318,7 +322,7 @@ class TestDisabled:
             await change(admin, ada, disabled=False)
 
     @on_sqlite
-    async def test_one_may_disable_oneself(self, ada: Caller, admin: Caller) -> None:
+    async def test_administrator_can_disable_themselves(self, ada: Caller, admin: Caller) -> None:
         await change(admin, ada, role="admin")
 
         assert (await change(admin, admin, disabled=True)).status_code == 200
@@ -328,7 +332,7 @@ class TestDisabled:
 
 
 class TestEndUserSessions:
-    async def test_all_of_them_end_and_nobody_elses(
+    async def test_all_sessions_of_the_account_end_and_no_others(
         self, ada: Caller, bob: Caller, admin: Caller
     ) -> None:
         other = await Caller.logged_in(ada.app, "ada")
@@ -341,10 +345,10 @@ class TestEndUserSessions:
         assert (await end_sessions(admin, ada)).status_code == 204
 
 
-class TestElsewhere:
-    """Another instance on the same database knows within two seconds, and asks for no request."""
+class TestOtherInstance:
+    """Other instances learn of changes within two seconds, without a query for each request."""
 
-    async def test_it_knows_of_roles_and_states(
+    async def test_roles_and_disabled_accounts_are_known_on_another_instance(
         self, ada: Caller, bob: Caller, admin: Caller, settings: Settings
     ) -> None:
         other = create_app(settings)
@@ -371,7 +375,7 @@ class TestElsewhere:
 
 
 class TestChangeUser:
-    async def test_the_last_administrator_stays(self, ada: Caller, admin: Caller) -> None:
+    async def test_last_administrator_cannot_be_removed(self, ada: Caller, admin: Caller) -> None:
         for fields in (
             {"role": "user"},
             {"disabled": True},
@@ -385,7 +389,9 @@ class TestChangeUser:
         assert await is_admin(admin)
         assert (await change(admin, ada, disabled=True)).status_code == 200
 
-    async def test_nothing_changes_nothing(self, ada: Caller, admin: Caller) -> None:
+    async def test_update_without_a_change_changes_nothing(
+        self, ada: Caller, admin: Caller
+    ) -> None:
         before = (await admin.get(f"{USERS}/{ada.user_id}")).json
 
         same: list[dict[str, Any]] = [{}, {"role": "user"}, {"disabled": False}]
@@ -397,7 +403,7 @@ class TestChangeUser:
         assert await works(ada)
 
     @on_sqlite
-    async def test_what_is_wrong_is_named(self, ada: Caller, admin: Caller) -> None:
+    async def test_invalid_fields_are_reported(self, ada: Caller, admin: Caller) -> None:
         cases: list[tuple[dict[str, Any], list[str]]] = [
             ({"role": None}, ["/role"]),
             ({"disabled": None}, ["/disabled"]),
@@ -423,7 +429,9 @@ class TestChangeUser:
         assert not await is_admin(ada)
 
     @on_sqlite
-    async def test_what_is_no_json_object_is_refused(self, ada: Caller, admin: Caller) -> None:
+    async def test_body_that_is_not_a_json_object_is_refused(
+        self, ada: Caller, admin: Caller
+    ) -> None:
         path = f"{USERS}/{ada.user_id}"
         json = {"Content-Type": "application/json"}
 
@@ -434,7 +442,9 @@ class TestChangeUser:
         form = await admin.send("PATCH", path, form={"role": "admin"})
         assert problem_of(form) == (415, "unsupported-media-type")
 
-    async def test_two_who_demote_each_other_leave_one(self, ada: Caller, admin: Caller) -> None:
+    async def test_mutual_demotion_leaves_one_administrator(
+        self, ada: Caller, admin: Caller
+    ) -> None:
         await change(admin, ada, role="admin")
 
         answers = await asyncio.gather(

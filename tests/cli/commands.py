@@ -1,4 +1,4 @@
-"""What tests say to the command line."""
+"""Helpers for tests of the command line."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ from tests.engines import SECRET, settings_for
 
 
 class CommandLine:
-    """Runs commands in this process, in a thread, where they have an event loop of their own."""
+    """Runner of commands in this process, in a thread where they have their own event loop."""
 
     def __init__(self, url: URL) -> None:
         self.url = url
@@ -23,7 +23,7 @@ class CommandLine:
         }
 
     async def run(self, *arguments: str, **environment: str | None) -> Result:
-        """Run a command to its end, which is never a traceback; None unsets a variable."""
+        """Run a command, and re-raise an unexpected exception; None unsets a variable."""
         result = await asyncio.to_thread(
             CliRunner().invoke,
             main,
@@ -36,23 +36,23 @@ class CommandLine:
         return result
 
     async def output_of(self, *arguments: str, **environment: str | None) -> str:
-        """What a command prints that goes well and has nothing to complain of."""
+        """Return the output of a command that must succeed and print no warning."""
         result = await self.run(*arguments, **environment)
         assert (result.exit_code, result.stderr) == (0, "")
         return result.stdout
 
     async def faults_of(self, *arguments: str, **environment: str | None) -> list[str]:
-        """The lines of a command that fails."""
+        """Return the error lines of a command that must fail."""
         result = await self.run(*arguments, **environment)
         assert result.exit_code == 1, result.output
         return result.stderr.splitlines()
 
     async def query(self, sql: str) -> list[tuple[Any, ...]]:
-        """Look at the database, past the commands."""
+        """Query the database directly."""
         return await self._execute(sql, Purpose.READING)
 
     async def change(self, *statements: str) -> None:
-        """Change the database, past the commands."""
+        """Change the database directly."""
         for sql in statements:
             await self._execute(sql, Purpose.WRITING)
 

@@ -1,4 +1,4 @@
-"""Fixtures of the commands: a command line for a database, and logs as they were before it."""
+"""Fixtures of the commands: a command line for a database, and restored logging."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.cli.commands import CommandLine
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
-    """Commands set up logging; give the other tests back what was there."""
+    """Restore logging after each test, because commands configure it."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -24,19 +24,19 @@ def logs_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def catalog(database_url: URL) -> CommandLine:
-    """The command line, where the database is migrated."""
+    """Return a command line with a migrated database."""
     return CommandLine(database_url)
 
 
 @pytest.fixture
 def fresh(empty_database_url: URL) -> CommandLine:
-    """The command line, where the database has no tables."""
+    """Return a command line with a database without tables."""
     return CommandLine(empty_database_url)
 
 
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
-    """The command line in an empty folder, where nothing answers at the database's address."""
+    """Return a command line in an empty folder, with an unreachable database."""
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)

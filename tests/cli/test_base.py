@@ -1,4 +1,4 @@
-"""What all commands share."""
+"""Behaviour common to all commands."""
 
 import pytest
 
@@ -12,25 +12,27 @@ COMMANDS = (
 
 
 class TestHelp:
-    async def test_it_lists_every_command_with_a_sentence(self, nowhere: CommandLine) -> None:
+    async def test_help_lists_every_command_with_a_sentence(self, nowhere: CommandLine) -> None:
         listed = (await nowhere.output_of("--help")).partition("Commands:\n")[2].splitlines()
 
         assert [line.split()[0] for line in listed] == list(COMMANDS)
         assert all(len(line.split()) > 3 for line in listed)
 
     @pytest.mark.parametrize("command", COMMANDS)
-    async def test_it_needs_no_valid_settings(self, nowhere: CommandLine, command: str) -> None:
+    async def test_help_needs_no_valid_settings(self, nowhere: CommandLine, command: str) -> None:
         help_text = await nowhere.output_of(command, "--help", DATABASE_URL="nonsense")
 
         assert help_text.startswith(f"Usage: catalog {command}")
 
-    async def test_the_version_is_the_packages(self, nowhere: CommandLine) -> None:
+    async def test_version_is_that_of_the_package(self, nowhere: CommandLine) -> None:
         assert await nowhere.output_of("--version") == f"catalog, version {__version__}\n"
 
 
 class TestFailure:
     @pytest.mark.parametrize("command", ["create-admin", "migrate", "openapi", "seed", "serve"])
-    async def test_every_wrong_setting_is_a_line(self, nowhere: CommandLine, command: str) -> None:
+    async def test_every_invalid_setting_is_reported_on_a_line(
+        self, nowhere: CommandLine, command: str
+    ) -> None:
         faults = await nowhere.faults_of(command, CATALOG_WORKERS="0", CATALOG_BIND="here")
 
         assert len(faults) == 2
@@ -38,7 +40,7 @@ class TestFailure:
         assert faults[1].startswith("The settings are not valid: CATALOG_WORKERS input should be")
 
     @pytest.mark.parametrize("command", ["create-admin", "seed"])
-    async def test_a_database_that_is_away_is_one_line(
+    async def test_unreachable_database_is_reported_on_one_line(
         self, nowhere: CommandLine, command: str
     ) -> None:
         faults = await nowhere.faults_of(command)
@@ -47,7 +49,7 @@ class TestFailure:
             "The database is not available: Can't connect to MySQL server on '127.0.0.1'"
         ]
 
-    async def test_what_the_database_refuses_is_one_line(self, fresh: CommandLine) -> None:
+    async def test_database_error_is_reported_on_one_line(self, fresh: CommandLine) -> None:
         await fresh.output_of("migrate")
         await fresh.change("DROP TABLE product_words", "DROP TABLE products")
 
@@ -58,13 +60,13 @@ class TestFailure:
         assert "products" in faults[0]
         assert "INSERT" not in faults[0]
 
-    async def test_a_wrong_call_exits_with_two(self, nowhere: CommandLine) -> None:
+    async def test_usage_error_exits_with_two(self, nowhere: CommandLine) -> None:
         assert (await nowhere.run("seed", "--products=-1")).exit_code == 2
         assert (await nowhere.run("sow")).exit_code == 2
 
 
 class TestLogs:
-    async def test_they_stay_out_of_the_output(self, nowhere: CommandLine) -> None:
+    async def test_logs_go_to_standard_error(self, nowhere: CommandLine) -> None:
         result = await nowhere.run("migrate", CATALOG_DATABASE_START_TIMEOUT="0.3")
 
         assert result.exit_code == 1

@@ -19,7 +19,7 @@ HEAD = head_revision()
 NO_ADMIN = "FAULT administrator: There is none; run: catalog create-admin."
 
 
-class TestAllWell:
+class TestSuccess:
     async def test_each_finding_is_a_line(
         self, catalog: CommandLine, admin: Caller, engine: Engine
     ) -> None:
@@ -36,7 +36,7 @@ class TestAllWell:
         assert f"OK schema: at {HEAD}, as this release needs." in lines
         assert admin.user_id
 
-    async def test_misspelt_variables_are_only_warned_of(
+    async def test_unknown_variables_are_warnings_only(
         self, catalog: CommandLine, admin: Caller
     ) -> None:
         result = await catalog.run("check", CATALOG_WORKER="2", CATALOG_BINDING="x")
@@ -48,7 +48,7 @@ class TestAllWell:
             "WARNING settings: CATALOG_WORKER means nothing to this release.",
         ]
 
-    async def test_traces_only_where_they_are_wanted(
+    async def test_tracing_is_reported_if_enabled(
         self, catalog: CommandLine, admin: Caller
     ) -> None:
         lines = (await catalog.output_of("check", CATALOG_TRACING="otlp")).splitlines()
@@ -58,7 +58,7 @@ class TestAllWell:
 
 
 class TestFaults:
-    async def test_traces_without_their_packages(
+    async def test_missing_tracing_packages_are_a_fault(
         self, catalog: CommandLine, admin: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert admin.user_id
@@ -68,7 +68,9 @@ class TestFaults:
 
         assert fault.startswith("FAULT tracing: CATALOG_TRACING needs packages: pip install")
 
-    async def test_a_database_without_tables(self, fresh: CommandLine, engine: Engine) -> None:
+    async def test_database_without_tables_is_a_fault(
+        self, fresh: CommandLine, engine: Engine
+    ) -> None:
         (fault,) = await fresh.faults_of("check")
 
         if engine.name == "sqlite":
@@ -77,18 +79,20 @@ class TestFaults:
         else:
             assert fault == "FAULT schema: The database has no tables yet; run: catalog migrate."
 
-    async def test_a_database_that_is_newer(self, fresh: CommandLine) -> None:
+    async def test_newer_database_is_a_fault(self, fresh: CommandLine) -> None:
         await fresh.output_of("migrate")
         await fresh.change("UPDATE alembic_version SET version_num = '9999'")
 
         newer = "The database is at 9999, which is newer than this release"
         assert await fresh.faults_of("check") == [f"FAULT schema: {newer} (at {HEAD})."]
 
-    async def test_no_administrator(self, catalog: CommandLine, ada: Caller) -> None:
+    async def test_missing_administrator_is_a_fault(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
         assert ada.user_id
         assert await catalog.faults_of("check") == [NO_ADMIN]
 
-    async def test_more_connections_than_the_server_has(
+    async def test_more_connections_than_the_server_allows_are_a_fault(
         self, catalog: CommandLine, admin: Caller, engine: Engine
     ) -> None:
         if engine.name == "sqlite":
@@ -110,8 +114,8 @@ class TestFaults:
             "and 10 are left to others."
         )
 
-    async def test_a_data_folder_that_cannot_be_written_to(self, tmp_path: Path) -> None:
-        # Where a file stands, not even root can put a folder.
+    async def test_read_only_data_folder_is_a_fault(self, tmp_path: Path) -> None:
+        # A folder cannot be created in place of a file, not even by root.
         (tmp_path / "file").touch()
         path = tmp_path / "file" / "catalog.db"
 
@@ -122,7 +126,7 @@ class TestFaults:
         assert folder.startswith(f"FAULT data folder: {path.parent} cannot be written to: ")
         assert database.startswith("FAULT database: There is no file ")
 
-    async def test_a_file_that_is_no_database(self, tmp_path: Path) -> None:
+    async def test_file_that_is_not_a_database_is_a_fault(self, tmp_path: Path) -> None:
         path = tmp_path / "catalog.db"
         path.write_bytes(b"no database " * 100)
 
@@ -130,7 +134,9 @@ class TestFaults:
 
         assert faults == ["FAULT database: The database is not available: file is not a database."]
 
-    async def test_several_are_told_at_once(self, fresh: CommandLine, engine: Engine) -> None:
+    async def test_several_faults_are_reported_at_once(
+        self, fresh: CommandLine, engine: Engine
+    ) -> None:
         if engine.name == "sqlite":
             pytest.skip("Without a file there is nothing more to look at.")
 
@@ -146,7 +152,9 @@ class TestFaults:
         assert labels == ["WARNING settings", "FAULT connections", "FAULT schema"]
         assert result.stdout.startswith("OK settings: ")
 
-    async def test_tls_is_told_of_and_missed(self, catalog: CommandLine, engine: Engine) -> None:
+    async def test_tls_is_reported_and_its_absence_is_a_fault_if_required(
+        self, catalog: CommandLine, engine: Engine
+    ) -> None:
         if engine.name == "sqlite":
             pytest.skip("SQLite has no wire.")
 
@@ -157,7 +165,7 @@ class TestFaults:
         offers_none = "FAULT database: The database is not available: the server offers no TLS."
         assert (", TLSv1." in required.stdout) != (offers_none in required.stderr.splitlines())
 
-    async def test_wrong_settings_are_all_that_is_told(self, nowhere: CommandLine) -> None:
+    async def test_invalid_settings_are_reported_alone(self, nowhere: CommandLine) -> None:
         faults = await nowhere.faults_of(
             "check",
             DATABASE_URL="mssql://sa:pw@host/db",
@@ -174,7 +182,7 @@ class TestFaults:
 
 
 class TestKeys:
-    async def test_each_is_told_by_its_kind_and_name(self, nowhere: CommandLine) -> None:
+    async def test_each_key_is_listed_with_its_algorithm_and_id(self, nowhere: CommandLine) -> None:
         private, public = private_key("EdDSA"), private_key("ES256")
 
         result = await nowhere.run(
@@ -201,18 +209,18 @@ class TestKeys:
         for word in (OLD, SECRET.get_secret_value(), *pem_of(private).splitlines()):
             assert word not in result.output
 
-    async def test_a_secret_alone_signs_everything(self, nowhere: CommandLine) -> None:
+    async def test_secret_alone_signs_all_tokens(self, nowhere: CommandLine) -> None:
         result = await nowhere.run("check")
 
         keys = KeyRing(settings_for(nowhere.url), SECRET.get_secret_value())
         assert f"OK keys: HS256 {keys.for_access.kid} signs all tokens.\n" in result.stdout
 
-    async def test_one_that_is_not_made_yet_has_no_name(self, nowhere: CommandLine) -> None:
+    async def test_secret_that_does_not_exist_yet_has_no_id(self, nowhere: CommandLine) -> None:
         result = await nowhere.run("check", JWT_SECRET_KEY=None)
 
         assert "OK keys: a secret that the first start makes signs all tokens.\n" in result.stdout
 
-    async def test_all_faults_are_told_at_once(self, nowhere: CommandLine) -> None:
+    async def test_all_key_faults_are_reported_at_once(self, nowhere: CommandLine) -> None:
         faults = await nowhere.faults_of(
             "check",
             CATALOG_JWT_PRIVATE_KEY="s3kr1t-word",
@@ -226,7 +234,7 @@ class TestKeys:
         assert "s3kr1t" not in "".join(faults)
         assert "127.0.0.1" in faults[2]
 
-    async def test_a_kept_one_that_cannot_be_used_is_a_fault(self, nowhere: CommandLine) -> None:
+    async def test_unusable_stored_secret_is_a_fault(self, nowhere: CommandLine) -> None:
         Path("var").mkdir()
         Path("var/jwt_secret_key").write_text("short")
 
@@ -236,7 +244,7 @@ class TestKeys:
         assert faults[0] == f"FAULT keys: {too_short}"
 
 
-class TestDiscretion:
+class TestConfidentiality:
     async def test_secrets_are_never_shown(self, nowhere: CommandLine) -> None:
         word = "s3kr1t-word"
         unreachable = await nowhere.run("check", ADMIN_PASSWORD=f"{word}-admin")
@@ -253,7 +261,7 @@ class TestDiscretion:
             assert result.exit_code == 1
             assert word not in result.output
 
-    async def test_a_password_that_the_server_refuses_is_not_shown(
+    async def test_password_refused_by_the_server_is_not_shown(
         self, catalog: CommandLine, engine: Engine
     ) -> None:
         if engine.name == "sqlite":
@@ -265,7 +273,7 @@ class TestDiscretion:
         assert result.stderr.startswith("FAULT database: The database is not available: Access")
         assert "s3kr1t" not in result.output
 
-    async def test_it_leaves_nothing_behind(self, tmp_path: Path) -> None:
+    async def test_check_leaves_no_files_behind(self, tmp_path: Path) -> None:
         folder = tmp_path / "data" / "deep"
         catalog = CommandLine(URL.create("sqlite", database=str(folder / "catalog.db")))
 

@@ -16,20 +16,20 @@ GRACE = ("--username=grace", "--email=grace@example.com")
 
 
 async def role_of(anyone: Caller, username: str, password: str) -> object:
-    """Whom the service takes someone for who signs in."""
+    """Log in, and return the role in the response."""
     answer = await anyone.log_in(username, password)
     assert answer.status_code == 200, answer.body
     return answer.json["user"]["role"]
 
 
 class TestNewAdministrator:
-    async def test_the_password_given_signs_in(self, catalog: CommandLine, anyone: Caller) -> None:
+    async def test_given_password_logs_in(self, catalog: CommandLine, anyone: Caller) -> None:
         output = await catalog.output_of("create-admin", *GRACE, f"--password={PASSWORD}")
 
         assert output == "Made the administrator 'grace'.\n"
         assert await role_of(anyone, "grace", PASSWORD) == Role.ADMIN
 
-    async def test_without_a_password_one_is_made_and_shown(
+    async def test_password_is_generated_and_shown_if_none_is_given(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
         first = await catalog.output_of("create-admin", *GRACE)
@@ -43,7 +43,9 @@ class TestNewAdministrator:
         assert password not in second
         assert await role_of(anyone, "grace", password) == Role.ADMIN
 
-    async def test_there_may_be_several(self, catalog: CommandLine, admin: Caller) -> None:
+    async def test_second_administrator_can_be_created(
+        self, catalog: CommandLine, admin: Caller
+    ) -> None:
         await catalog.output_of("create-admin", "--username=ada", "--email=ada@example.com")
 
         rows = await catalog.query("SELECT username FROM users WHERE role = 'admin' ORDER BY id")
@@ -52,7 +54,7 @@ class TestNewAdministrator:
 
 
 class TestDefaults:
-    async def test_without_options_it_is_the_one_of_the_settings(
+    async def test_defaults_come_from_the_settings(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
         output = await catalog.output_of(
@@ -65,7 +67,7 @@ class TestDefaults:
         assert output == "Made the administrator 'boss'.\n"
         assert await role_of(anyone, "boss@example.com", PASSWORD) == Role.ADMIN
 
-    async def test_the_settings_password_goes_to_nobody_else(
+    async def test_password_of_the_settings_is_not_used_for_another_name(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
         output = await catalog.output_of("create-admin", *GRACE, ADMIN_PASSWORD=PASSWORD)
@@ -75,7 +77,7 @@ class TestDefaults:
 
 
 class TestRefusal:
-    async def test_names_that_are_taken_are_told_apart(self, catalog: CommandLine) -> None:
+    async def test_taken_name_and_address_are_told_apart(self, catalog: CommandLine) -> None:
         taken = "Someone else has that already: "
         await catalog.output_of("create-admin", *GRACE)
 
@@ -88,7 +90,7 @@ class TestRefusal:
         assert address == [f"{taken}This address is taken."]
         assert await catalog.query("SELECT COUNT(*) FROM users") == [(1,)]
 
-    async def test_all_that_is_wrong_is_told_at_once(self, nowhere: CommandLine) -> None:
+    async def test_all_faults_are_reported_at_once(self, nowhere: CommandLine) -> None:
         faults = await nowhere.faults_of(
             "create-admin", "--username=x", "--email=y", "--password=s3kr1t"
         )
@@ -99,9 +101,7 @@ class TestRefusal:
             "The service cannot run: The administrator's password must have 8 to 128 characters.",
         ]
 
-    async def test_in_production_a_password_that_others_would_guess_is_refused(
-        self, nowhere: CommandLine
-    ) -> None:
+    async def test_guessable_password_is_refused_in_production(self, nowhere: CommandLine) -> None:
         for password in ("Superman", "grace-123"):
             (fault,) = await nowhere.faults_of(
                 "create-admin", *GRACE, f"--password={password}", CATALOG_ENV="production"
@@ -110,7 +110,7 @@ class TestRefusal:
             assert "The administrator's password must not be " in fault
             assert password not in fault
 
-    async def test_a_database_without_tables_is_told_how_to_get_them(
+    async def test_database_without_tables_is_reported_with_the_remedy(
         self, fresh: CommandLine
     ) -> None:
         faults = await fresh.faults_of("create-admin", *GRACE)
@@ -119,7 +119,7 @@ class TestRefusal:
             "The service cannot run: The database has no tables yet; run: catalog migrate."
         ]
 
-    async def test_text_in_another_encoding_or_none_is_a_wrong_call(
+    async def test_invalid_encoding_or_empty_text_is_a_usage_error(
         self, nowhere: CommandLine
     ) -> None:
         garbled = await nowhere.run("create-admin", *GRACE, "--password=s3kr1t-\udcff")
@@ -130,7 +130,7 @@ class TestRefusal:
 
 
 class TestTerminal:
-    def test_the_password_is_asked_for_twice_and_not_shown(self, tmp_path: Path) -> None:
+    def test_password_is_prompted_for_twice_and_not_echoed(self, tmp_path: Path) -> None:
         environment = {
             **os.environ,
             "DATABASE_URL": f"sqlite:///{tmp_path}/catalog.db",
@@ -151,7 +151,7 @@ class TestTerminal:
 def answering(
     command: list[str], environment: dict[str, str], *, answers: list[str]
 ) -> tuple[str, str]:
-    """Run a command at a terminal; returns what the terminal showed, and the output."""
+    """Run a command at a terminal; return the terminal's text and the standard output."""
     terminal, its_end = pty.openpty()
     with subprocess.Popen(
         command,

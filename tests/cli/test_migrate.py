@@ -14,7 +14,7 @@ HEAD = head_revision()
 
 
 async def tables_of(catalog: CommandLine) -> dict[str, str]:
-    """The statements that would make the tables again, as the engine words them."""
+    """Return the statements that would create the tables, in the engine's wording."""
     if catalog.url.get_backend_name() == "sqlite":
         rows = await catalog.query("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
         return {name: " ".join(sql.split()) for name, sql in rows}
@@ -24,13 +24,13 @@ async def tables_of(catalog: CommandLine) -> dict[str, str]:
 
 
 class TestUp:
-    async def test_an_empty_database_gets_every_table(self, fresh: CommandLine) -> None:
+    async def test_empty_database_gets_every_table(self, fresh: CommandLine) -> None:
         output = await fresh.output_of("migrate")
 
         assert output == f"Migrated the database from base to {HEAD}.\n"
         assert {"users", "products"} <= (await tables_of(fresh)).keys()
 
-    async def test_a_current_database_is_left_as_it_is(self, catalog: CommandLine) -> None:
+    async def test_current_database_is_left_as_it_is(self, catalog: CommandLine) -> None:
         await catalog.output_of("seed", "--users=1", "--products=3")
 
         output = await catalog.output_of("migrate")
@@ -38,21 +38,21 @@ class TestUp:
         assert output == f"Nothing to do: the database is at {HEAD}.\n"
         assert await catalog.query("SELECT COUNT(*) FROM products") == [(3,)]
 
-    async def test_each_revision_can_be_asked_for(self, fresh: CommandLine) -> None:
+    async def test_each_revision_can_be_the_target(self, fresh: CommandLine) -> None:
         before = "base"
         for revision in history():
             output = await fresh.output_of("migrate", revision)
             assert output == f"Migrated the database from {before} to {revision}.\n"
             before = revision
 
-    async def test_what_lies_above_is_no_way_down(self, fresh: CommandLine) -> None:
+    async def test_down_to_a_newer_revision_is_refused(self, fresh: CommandLine) -> None:
         result = await fresh.run("migrate", HEAD, "--down")
 
         assert result.exit_code == 2
         assert f"The database is at base; {HEAD} lies above it." in result.stderr
         assert "users" not in await tables_of(fresh)
 
-    async def test_a_newer_database_is_refused_and_left_alone(self, fresh: CommandLine) -> None:
+    async def test_newer_database_is_refused_and_left_alone(self, fresh: CommandLine) -> None:
         await fresh.output_of("migrate")
         await fresh.change("UPDATE alembic_version SET version_num = '9999'")
 
@@ -65,7 +65,7 @@ class TestUp:
 
 
 class TestDown:
-    async def test_without_consent_nothing_is_lost(self, fresh: CommandLine) -> None:
+    async def test_downgrade_without_consent_deletes_nothing(self, fresh: CommandLine) -> None:
         await fresh.output_of("migrate")
         await fresh.output_of("seed", "--users=1", "--products=3")
 
@@ -78,7 +78,7 @@ class TestDown:
         )
         assert await fresh.query("SELECT COUNT(*) FROM products") == [(3,)]
 
-    async def test_with_consent_it_goes_down_and_up_again(self, fresh: CommandLine) -> None:
+    async def test_downgrade_with_consent_can_be_reversed(self, fresh: CommandLine) -> None:
         await fresh.output_of("migrate")
         tables = await tables_of(fresh)
 
@@ -91,12 +91,12 @@ class TestDown:
         assert up == f"Migrated the database from base to {HEAD}.\n"
         assert await tables_of(fresh) == tables
 
-    async def test_an_empty_database_has_no_further_to_go(self, fresh: CommandLine) -> None:
+    async def test_downgrade_of_an_empty_database_does_nothing(self, fresh: CommandLine) -> None:
         output = await fresh.output_of("migrate", "base", "--down")
 
         assert output == "Nothing to do: the database is at base.\n"
 
-    async def test_step_by_step_it_passes_every_revision(self, fresh: CommandLine) -> None:
+    async def test_downgrade_passes_every_revision_step_by_step(self, fresh: CommandLine) -> None:
         await fresh.output_of("migrate")
 
         for above, revision in zip(history()[:0:-1], history()[-2::-1], strict=True):
@@ -105,7 +105,7 @@ class TestDown:
 
 
 class TestSql:
-    async def test_run_by_hand_it_makes_the_same_tables(
+    async def test_script_creates_the_same_tables(
         self, fresh: CommandLine, database_url: URL, engine: Engine
     ) -> None:
         script = await fresh.output_of("migrate", "--sql", f"--dialect={engine.name}")
@@ -116,13 +116,13 @@ class TestSql:
         assert await tables_of(fresh) == await tables_of(CommandLine(database_url))
         assert (await fresh.output_of("migrate")).startswith("Nothing to do")
 
-    async def test_it_asks_no_database(self, nowhere: CommandLine) -> None:
+    async def test_script_needs_no_database(self, nowhere: CommandLine) -> None:
         script = await nowhere.output_of("migrate", "--sql")
 
         assert "ENGINE=InnoDB" in script
         assert "utf8mb4_0900_bin" in script
 
-    async def test_it_makes_no_file(self, tmp_path: Path) -> None:
+    async def test_script_creates_no_file(self, tmp_path: Path) -> None:
         catalog = CommandLine(URL.create("sqlite", database=str(tmp_path / "data" / "new.db")))
 
         script = await catalog.output_of("migrate", "--sql")
@@ -130,14 +130,14 @@ class TestSql:
         assert "AUTOINCREMENT" in script
         assert list(tmp_path.iterdir()) == []
 
-    async def test_it_stops_at_the_revision_asked_for(self, nowhere: CommandLine) -> None:
+    async def test_script_stops_at_the_target_revision(self, nowhere: CommandLine) -> None:
         script = await nowhere.output_of("migrate", history()[0], "--sql", "--dialect=sqlite")
 
         assert f"VALUES ('{history()[0]}')" in script
         assert "UPDATE alembic_version" not in script
 
 
-class TestWrongCall:
+class TestUsageError:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -148,7 +148,7 @@ class TestWrongCall:
             (["--sql", "--dialect=oracle"], "'oracle' is not one of"),
         ],
     )
-    async def test_it_is_refused_with_the_reason(
+    async def test_invalid_arguments_are_refused_with_the_reason(
         self, nowhere: CommandLine, arguments: list[str], message: str
     ) -> None:
         result = await nowhere.run("migrate", *arguments)

@@ -8,7 +8,7 @@ from tests.support import Caller
 
 
 class TestDocument:
-    async def test_it_is_the_one_that_the_service_serves(
+    async def test_document_equals_the_served_one(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
         printed = json.loads(await catalog.output_of("openapi"))
@@ -16,7 +16,9 @@ class TestDocument:
         assert printed["openapi"].startswith("3.1")
         assert printed == (await anyone.get("/openapi.json")).json
 
-    async def test_a_file_gets_the_same(self, nowhere: CommandLine, tmp_path: Path) -> None:
+    async def test_document_is_written_to_a_file(
+        self, nowhere: CommandLine, tmp_path: Path
+    ) -> None:
         file = tmp_path / "openapi.json"
 
         nothing = await nowhere.output_of("openapi", f"--output={file}")
@@ -24,7 +26,7 @@ class TestDocument:
         assert nothing == ""
         assert file.read_text(encoding="utf-8") == await nowhere.output_of("openapi")
 
-    async def test_a_file_that_cannot_be_written_is_one_line(
+    async def test_unwritable_file_is_reported_on_one_line(
         self, nowhere: CommandLine, tmp_path: Path
     ) -> None:
         result = await nowhere.run("openapi", f"--output={tmp_path}/missing/openapi.json")
@@ -33,8 +35,8 @@ class TestDocument:
         assert "No such file or directory" in result.stderr.splitlines()[-1]
 
 
-class TestNeeds:
-    async def test_neither_database_nor_key_and_leaves_nothing_behind(
+class TestRequirements:
+    async def test_command_needs_neither_database_nor_key_and_leaves_no_files(
         self, nowhere: CommandLine
     ) -> None:
         in_development = await nowhere.output_of("openapi", JWT_SECRET_KEY=None)

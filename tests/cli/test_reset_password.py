@@ -7,13 +7,13 @@ from tests.support import PASSWORD, Caller, problem_of
 
 
 def password_in(output: str) -> str:
-    """The password that a command has shown."""
+    """Extract the shown password from a command's output."""
     return output.splitlines()[1].removeprefix("Password, shown only now: ")
 
 
 @pytest.mark.usefixtures("ada")
 @pytest.mark.parametrize("login", ["ada", "ADA@example.com"])
-async def test_the_new_password_signs_in_and_the_old_one_does_not(
+async def test_new_password_logs_in_and_the_old_one_does_not(
     catalog: CommandLine, anyone: Caller, login: str
 ) -> None:
     output = await catalog.output_of("reset-password", login)
@@ -23,9 +23,7 @@ async def test_the_new_password_signs_in_and_the_old_one_does_not(
     assert problem_of(await anyone.log_in("ada", PASSWORD)) == (401, "credentials-wrong")
 
 
-async def test_sessions_from_before_have_ended(
-    catalog: CommandLine, ada: Caller, bob: Caller
-) -> None:
+async def test_existing_sessions_end(catalog: CommandLine, ada: Caller, bob: Caller) -> None:
     await catalog.output_of("reset-password", "ada")
 
     async def refresh(caller: Caller) -> int:
@@ -36,7 +34,7 @@ async def test_sessions_from_before_have_ended(
 
 
 @pytest.mark.usefixtures("ada")
-async def test_each_time_it_is_another_one(catalog: CommandLine) -> None:
+async def test_each_reset_generates_another_password(catalog: CommandLine) -> None:
     first = password_in(await catalog.output_of("reset-password", "ada"))
     second = password_in(await catalog.output_of("reset-password", "ada"))
 
@@ -44,13 +42,13 @@ async def test_each_time_it_is_another_one(catalog: CommandLine) -> None:
     assert min(len(first), len(second)) >= 20
 
 
-async def test_an_unknown_account_is_told(catalog: CommandLine) -> None:
+async def test_unknown_account_is_reported(catalog: CommandLine) -> None:
     faults = await catalog.faults_of("reset-password", "nobody")
 
     assert faults == ["There is no such resource: There is no account 'nobody'."]
 
 
-async def test_a_database_without_the_schema_is_told(fresh: CommandLine) -> None:
+async def test_database_without_tables_is_reported_with_the_remedy(fresh: CommandLine) -> None:
     (fault,) = await fresh.faults_of("reset-password", "ada")
 
     assert "catalog migrate" in fault

@@ -1,4 +1,4 @@
-"""``catalog seed``, and what it makes."""
+"""``catalog seed`` and its data."""
 
 import re
 from datetime import datetime
@@ -17,16 +17,16 @@ from tests.cli.commands import CommandLine
 from tests.support import PASSWORD, Caller
 
 PINNED = "95c04baef338eb464da89601c40ff9c0828c9a3f137e5c63ee5dd9b9b4e310ea"
-"""The digest of the first products of seed 7; it changes only when the words or the draws do."""
+"""The digest of the first products of seed 7; it changes only with the words or the draws."""
 
 
 def samples(count: int, *, seed: int = 0, owners: int = 10) -> list[NewProduct]:
-    """Products as the command makes them, their owners by number."""
+    """Return products as the command makes them, with numbers as owners."""
     return list(chain(*make_samples(count, owner_ids=range(1, owners + 1), seed=seed)))
 
 
 def times_of(made: list[NewProduct]) -> list[datetime]:
-    """When they were offered; every sample says so."""
+    """Return the creation times of products that have one."""
     return [sample.created_at for sample in made if sample.created_at is not None]
 
 
@@ -36,7 +36,7 @@ async def count_of(catalog: CommandLine, table: str) -> int:
 
 
 class TestRows:
-    async def test_as_many_are_added_as_asked_for(
+    async def test_command_adds_the_requested_numbers(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
         products = CHUNK_ROWS + 500
@@ -52,7 +52,7 @@ class TestRows:
         assert len(page["products"]) == 1000
         assert {product["version"] for product in page["products"]} == {1}
 
-    async def test_they_are_the_same_on_every_engine(
+    async def test_rows_are_the_same_on_every_engine(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
         await catalog.output_of("seed", "--users=10", "--products=300", "--random-seed=7")
@@ -70,9 +70,7 @@ class TestRows:
         assert [product["created_at"] for product in read] == times
         assert [product["updated_at"] for product in read] == times
 
-    async def test_twice_gives_twice_the_products_of_the_same_users(
-        self, catalog: CommandLine
-    ) -> None:
+    async def test_second_run_adds_products_of_the_same_users(self, catalog: CommandLine) -> None:
         await catalog.output_of("seed", "--users=5", "--products=20")
         again = await catalog.output_of("seed", "--users=5", "--products=20")
         more = await catalog.output_of("seed", "--users=8", "--products=0")
@@ -84,7 +82,9 @@ class TestRows:
         assert await count_of(catalog, "products") == 40
         assert await count_of(catalog, "(SELECT DISTINCT created_at FROM products) times") == 20
 
-    async def test_more_users_than_fit_in_a_transaction(self, catalog: CommandLine) -> None:
+    async def test_more_users_than_a_transaction_holds_are_added(
+        self, catalog: CommandLine
+    ) -> None:
         users = CHUNK_ROWS + 3
 
         await catalog.output_of("seed", f"--users={users}", "--products=0")
@@ -92,16 +92,18 @@ class TestRows:
         assert await count_of(catalog, "users") == users
 
 
-class TestSignIn:
+class TestLogIn:
     @pytest.mark.parametrize("guess", ["", "password", "!", "A" * 43])
-    async def test_without_a_password_nobody_can(
+    async def test_account_without_a_password_cannot_log_in(
         self, catalog: CommandLine, anyone: Caller, guess: str
     ) -> None:
         await catalog.output_of("seed", "--users=1", "--products=0")
 
         assert (await anyone.log_in(username_of(1), guess)).status_code == 401
 
-    async def test_with_one_everybody_can(self, catalog: CommandLine, anyone: Caller) -> None:
+    async def test_account_with_a_password_can_log_in(
+        self, catalog: CommandLine, anyone: Caller
+    ) -> None:
         await catalog.output_of("seed", "--users=10", "--products=0", f"--password={PASSWORD}")
 
         for login in (username_of(1), username_of(10), email_of(10)):
@@ -109,7 +111,7 @@ class TestSignIn:
             assert answer.status_code == 200
             assert answer.json["user"]["role"] == "user"
 
-    async def test_one_that_comes_later_is_for_those_who_have_none(
+    async def test_later_password_is_set_only_where_none_exists(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
         await catalog.output_of("seed", "--users=1", "--products=0", "--password=the first one")
@@ -123,7 +125,7 @@ class TestSignIn:
 
 
 class TestRefusal:
-    async def test_an_account_that_is_no_sample_is_left_alone(
+    async def test_existing_account_with_a_sample_name_is_left_alone(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
         await anyone.sign_up(username_of(2), email="someone@example.com")
@@ -137,9 +139,7 @@ class TestRefusal:
         assert await count_of(catalog, "users") == 1
         assert await count_of(catalog, "products") == 0
 
-    async def test_an_address_that_is_someone_elses_is_a_conflict(
-        self, catalog: CommandLine, anyone: Caller
-    ) -> None:
+    async def test_taken_address_is_a_conflict(self, catalog: CommandLine, anyone: Caller) -> None:
         await anyone.sign_up("someone", email=email_of(2))
 
         (fault,) = await catalog.faults_of("seed", "--users=3")
@@ -147,7 +147,7 @@ class TestRefusal:
         assert fault.startswith("The request conflicts with the present state: ")
         assert await count_of(catalog, "users") == 1
 
-    async def test_a_database_without_tables_is_told_how_to_get_them(
+    async def test_database_without_tables_is_reported_with_the_remedy(
         self, fresh: CommandLine
     ) -> None:
         assert await fresh.faults_of("seed") == [
@@ -155,7 +155,7 @@ class TestRefusal:
         ]
 
     @pytest.mark.parametrize("password", ["s3kr1t", "s3kr1t" * 30])
-    async def test_a_password_that_sign_up_would_refuse(
+    async def test_password_that_sign_up_would_refuse_is_refused(
         self, nowhere: CommandLine, password: str
     ) -> None:
         (fault,) = await nowhere.faults_of("seed", f"--password={password}")
@@ -163,29 +163,29 @@ class TestRefusal:
         assert fault.endswith(": A password must have 8 to 128 characters.")
         assert "s3kr1t" not in fault
 
-    async def test_a_common_password_in_production(self, nowhere: CommandLine) -> None:
+    async def test_common_password_is_refused_in_production(self, nowhere: CommandLine) -> None:
         (fault,) = await nowhere.faults_of("seed", "--password=Football", CATALOG_ENV="production")
 
         assert fault.endswith(": A password must not be one of the 3,000 most common passwords.")
 
 
 class TestProducts:
-    def test_a_seed_means_the_same_in_every_release(self) -> None:
-        # Without the words, which no sample has.
+    def test_seed_has_the_same_products_in_every_release(self) -> None:
+        # Without the last field, the search words, which samples do not have.
         first = repr([tuple(sample)[:-1] for sample in samples(1000, seed=7)])
 
         assert sha256(first.encode()).hexdigest() == PINNED
 
-    def test_another_seed_means_others(self) -> None:
+    def test_different_seeds_have_different_products(self) -> None:
         ours, others = samples(100, seed=1), samples(100, seed=2)
 
         assert len({sample.name for sample in ours} & {sample.name for sample in others}) < 20
 
-    def test_each_could_have_come_through_the_api(self) -> None:
+    def test_each_product_is_valid_for_the_api(self) -> None:
         for sample in samples(20_000):
             ProductCreate(name=sample.name, price=sample.price, description=sample.description)
 
-    def test_they_vary(self) -> None:
+    def test_products_vary(self) -> None:
         made = samples(20_000)
 
         names = [sample.name for sample in made]
@@ -205,14 +205,14 @@ class TestProducts:
         assert 0 < min(prices) < 2
         assert 300 < max(prices) < MAX_PRICE
 
-    def test_some_owners_offer_much_and_all_something(self) -> None:
+    def test_every_owner_has_products_and_some_have_many(self) -> None:
         owners = [sample.owner_id for sample in samples(5_000, owners=50)]
 
         counts = sorted(owners.count(owner) for owner in range(1, 51))
         assert counts[0] > 0
         assert counts[-1] > 4 * median(counts)
 
-    def test_time_goes_on_with_each(self) -> None:
+    def test_creation_times_increase(self) -> None:
         times = times_of(samples(3_000))
 
         assert times == sorted(times)
@@ -220,12 +220,12 @@ class TestProducts:
 
 
 class TestAccounts:
-    def test_each_could_have_signed_up(self) -> None:
+    def test_each_account_is_valid_for_sign_up(self) -> None:
         for number in range(1, 3_000):
             checked_username(username_of(number))
             checked_email(email_of(number))
 
-    def test_no_two_are_one(self) -> None:
+    def test_accounts_are_unique(self) -> None:
         numbers = range(1, 20_000)
 
         assert len({fold(username_of(number)) for number in numbers}) == len(numbers)

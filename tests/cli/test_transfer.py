@@ -12,12 +12,12 @@ from tests.cli.commands import CommandLine
 from tests.support import Caller
 
 SAMPLES = 2_500
-"""More than are written, and than are read, at a time."""
+"""More than one batch of writes, and of reads."""
 
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
-    """A file of products."""
+    """Write a file of products."""
     file = tmp_path / "samples.ndjson"
     with file.open("w") as text:
         for offers in make_samples(SAMPLES, owner_ids=[1], seed=5):
@@ -28,14 +28,14 @@ def samples(tmp_path: Path) -> Path:
 
 
 def said_in(text: str) -> list[tuple[str, str | None, float]]:
-    """What an NDJSON text says of each product."""
+    """Return name, description and price of each product in an NDJSON text."""
     products = [json.loads(line) for line in text.splitlines()]
     return [(each["name"], each["description"], each["price"]) for each in products]
 
 
 class TestRoundTrip:
     @pytest.mark.parametrize("form", ["ndjson", "csv"])
-    async def test_what_was_imported_is_exported_and_imported_again(
+    async def test_exported_file_can_be_imported_again(
         self, catalog: CommandLine, ada: Caller, samples: Path, tmp_path: Path, form: str
     ) -> None:
         printed = await catalog.output_of("import", str(samples), "--owner", "ada")
@@ -58,7 +58,7 @@ class TestRoundTrip:
 
 
 class TestImport:
-    async def test_faults_are_told_by_line(
+    async def test_faults_are_reported_by_line(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
         file = tmp_path / "products.csv"
@@ -76,7 +76,7 @@ class TestImport:
         assert names == ["Rug", "Lamp"]
 
     @pytest.mark.parametrize("option", ["--atomic", "--dry-run"])
-    async def test_nothing_is_written_when_that_is_asked_for(
+    async def test_atomic_and_dry_run_with_faults_write_nothing(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path, option: str
     ) -> None:
         file = tmp_path / "products.ndjson"
@@ -88,7 +88,7 @@ class TestImport:
         assert "Line 2 /price: Input should be a valid number." in result.stderr
         assert (await ada.get("/api/products")).json["products"] == []
 
-    async def test_a_dry_run_tells_what_would_be(
+    async def test_dry_run_reports_the_outcome(
         self, catalog: CommandLine, ada: Caller, samples: Path
     ) -> None:
         printed = await catalog.output_of("import", str(samples), "--owner", "ada", "--dry-run")
@@ -96,7 +96,7 @@ class TestImport:
         assert printed == "Would create 2,500 products; 0 lines are not valid.\n"
         assert (await ada.get("/api/products")).json["products"] == []
 
-    async def test_an_unknown_owner_and_format_are_told(
+    async def test_unknown_owner_and_format_are_reported(
         self, catalog: CommandLine, samples: Path, tmp_path: Path
     ) -> None:
         assert await catalog.faults_of("import", str(samples), "--owner", "nobody") == [
@@ -108,7 +108,7 @@ class TestImport:
         assert result.exit_code == 2
         assert "--format ndjson or csv" in result.stderr
 
-    async def test_a_header_that_cannot_be_read_is_told(
+    async def test_unknown_column_is_reported(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
         file = tmp_path / "products.csv"
@@ -120,7 +120,7 @@ class TestImport:
 
 
 class TestExport:
-    async def test_csv_has_a_header_and_guards_formulas(
+    async def test_csv_has_a_header_and_escapes_formulas(
         self, catalog: CommandLine, ada: Caller
     ) -> None:
         await ada.offer("=1+1", description="'til dawn")
@@ -130,7 +130,7 @@ class TestExport:
         (record,) = csv.DictReader(StringIO(printed, newline=""))
         assert (record["name"], record["description"]) == ("'=1+1", "'til dawn")
 
-    async def test_a_file_is_replaced_as_a_whole(
+    async def test_file_is_replaced_atomically(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
         file = tmp_path / "all.ndjson"

@@ -1,4 +1,4 @@
-"""Work that is done again and again, whatever becomes of it."""
+"""Background tasks: repeated work that survives its failures."""
 
 import asyncio
 import time
@@ -13,10 +13,10 @@ from catalog.errors import CatalogError, DatabaseBusy, DatabaseUnavailable
 
 
 class Work:
-    """Does as it is told, one outcome a time, and then stays as it is.
+    """Work with scripted outcomes, one per run; it succeeds once they are used up.
 
     Attributes:
-        times: how often it was done.
+        times: number of runs.
     """
 
     def __init__(self, *outcomes: Exception | None) -> None:
@@ -34,13 +34,13 @@ class Work:
             raise outcome
 
     async def done(self) -> None:
-        """Wait until it has been done once more than it had outcomes."""
+        """Wait for the first run after the scripted outcomes."""
         async with asyncio.timeout(5):
             await self._done.wait()
 
 
 async def logged(*outcomes: Exception | None) -> list[EventDict]:
-    """What is logged about work with these outcomes, which is well at the end."""
+    """Return the log events of work with these outcomes, which succeeds at the end."""
     work = Work(*outcomes)
     periodic = BackgroundTask("chore", work, interval=0)
     with capture_logs() as logs:
@@ -51,7 +51,7 @@ async def logged(*outcomes: Exception | None) -> list[EventDict]:
 
 
 class TestFailures:
-    async def test_an_outage_is_one_line_and_its_end_another(self) -> None:
+    async def test_outage_logs_one_event_and_its_end_another(self) -> None:
         away: list[CatalogError] = [DatabaseUnavailable(), DatabaseBusy(), DatabaseUnavailable()]
 
         failing, recovered = await logged(None, *away, None, None)
@@ -61,13 +61,13 @@ class TestFailures:
         assert (failing["task"], failing["code"]) == ("chore", "database-unavailable")
         assert recovered == {"event": "task_recovered", "log_level": "info", "task": "chore"}
 
-    async def test_the_next_outage_is_told_again(self) -> None:
+    async def test_next_outage_is_logged_again(self) -> None:
         logs = await logged(DatabaseBusy(), None, DatabaseUnavailable())
 
         events = [log["event"] for log in logs]
         assert events == ["task_degraded", "task_recovered"] * 2
 
-    async def test_the_drivers_words_are_told(self) -> None:
+    async def test_driver_error_is_logged_as_the_cause(self) -> None:
         error = DatabaseUnavailable()
         error.__cause__ = OSError("no route to host")
 
@@ -75,7 +75,7 @@ class TestFailures:
 
         assert failing["cause"] == "OSError('no route to host')"
 
-    async def test_a_bug_ends_nothing_and_shows_its_traceback_once(self) -> None:
+    async def test_bug_does_not_end_the_task_and_logs_its_traceback_once(self) -> None:
         bug = ValueError("not that")
 
         failed, recovered = await logged(*[bug] * 3)
@@ -85,7 +85,7 @@ class TestFailures:
         assert failed["exc_info"] is bug
         assert recovered["event"] == "task_recovered"
 
-    async def test_another_bug_is_told_too(self) -> None:
+    async def test_different_bug_is_logged_too(self) -> None:
         logs = await logged(DatabaseBusy(), ValueError(), DatabaseBusy(), ValueError(), KeyError())
 
         assert [(log["event"], type(log.get("exc_info"))) for log in logs] == [
@@ -95,12 +95,12 @@ class TestFailures:
             ("task_recovered", type(None)),
         ]
 
-    async def test_what_goes_well_is_not_worth_a_line(self) -> None:
+    async def test_success_is_not_logged(self) -> None:
         assert await logged(None, None) == []
 
 
 class TestStart:
-    async def test_the_first_time_may_be_before_anything_else(self) -> None:
+    async def test_first_run_ends_before_start_returns_with_at_once(self) -> None:
         work = Work()
         periodic = BackgroundTask("chore", work, interval=3600, at_once=True)
 
@@ -109,7 +109,7 @@ class TestStart:
         assert work.times == 1
         await periodic.stop()
 
-    async def test_it_goes_on_after_a_first_time_that_fails(self) -> None:
+    async def test_task_continues_after_a_failed_first_run(self) -> None:
         work = Work(DatabaseUnavailable())
         periodic = BackgroundTask("chore", work, interval=0, at_once=True)
 
@@ -118,7 +118,7 @@ class TestStart:
             await work.done()
             await periodic.stop()
 
-    async def test_otherwise_it_waits(self) -> None:
+    async def test_first_run_waits_for_the_interval_by_default(self) -> None:
         work = Work()
         periodic = BackgroundTask("chore", work, interval=3600)
 
@@ -135,7 +135,7 @@ async def never(begun: asyncio.Event) -> None:
 
 
 async def unmoved(begun: asyncio.Event) -> None:
-    """Take being cancelled for a failure, as code does that catches too much."""
+    """Turn the cancellation into an error, as code does that catches too much."""
     begun.set()
     try:
         await asyncio.Event().wait()
@@ -145,7 +145,7 @@ async def unmoved(begun: asyncio.Event) -> None:
 
 class TestStop:
     @pytest.mark.parametrize("work", [never, unmoved])
-    async def test_it_ends_in_the_middle(
+    async def test_stop_cancels_work_in_progress(
         self, work: Callable[[asyncio.Event], Awaitable[None]]
     ) -> None:
         begun = asyncio.Event()
@@ -157,7 +157,7 @@ class TestStop:
             async with asyncio.timeout(1):
                 await periodic.stop()
 
-    async def test_nothing_is_done_afterwards(self) -> None:
+    async def test_work_is_not_run_after_a_stop(self) -> None:
         work = Work()
         periodic = BackgroundTask("chore", work, interval=0)
         await periodic.start()
@@ -170,12 +170,12 @@ class TestStop:
         await asyncio.sleep(0.01)
         assert work.times == times
 
-    async def test_what_was_never_started_stops(self) -> None:
+    async def test_stop_without_a_start_does_nothing(self) -> None:
         await BackgroundTask("chore", Work(), interval=0).stop()
 
 
 class TestLoopLag:
-    async def test_work_in_one_piece_shows_as_lag(self) -> None:
+    async def test_blocking_work_shows_as_lag(self) -> None:
         lags: list[float] = []
         lag = LoopLag(lags.append, interval=0.01)
         await lag.start()
@@ -186,7 +186,7 @@ class TestLoopLag:
 
         assert 0.09 <= max(lags) < 5
 
-    async def test_waiting_is_no_lag(self) -> None:
+    async def test_waiting_does_not_show_as_lag(self) -> None:
         lags: list[float] = []
         measured = asyncio.Event()
 
@@ -200,10 +200,10 @@ class TestLoopLag:
         await measured.wait()
         await lag.stop()
 
-        # The lowest, because the machine may have other work.
+        # The minimum, because other work on the machine adds lag.
         assert 0 <= min(lags) < 0.02
 
-    async def test_nothing_is_measured_after_a_stop(self) -> None:
+    async def test_lag_is_not_measured_after_a_stop(self) -> None:
         lags: list[float] = []
         lag = LoopLag(lags.append, interval=0.001)
         await lag.start()

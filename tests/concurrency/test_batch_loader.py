@@ -1,4 +1,4 @@
-"""What waits together is asked together, and sees all that was there when it was asked."""
+"""BatchLoader: concurrent reads share a round trip and see all earlier commits."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from catalog.errors import DatabaseBusy, DatabaseUnavailable
 
 
 class Source:
-    """Answers with ten times the question, and can be held up before and after it looks."""
+    """Source that answers ten times the question and can be blocked before and after its read."""
 
     def __init__(self) -> None:
         self.trips: list[list[int]] = []
@@ -34,7 +34,7 @@ class Source:
 
 
 class UnbatchedLoader(BatchLoader[int, int]):
-    """Decides who goes along before there is a connection, so that nobody else ever does."""
+    """Negative control: takes one question before it has a connection, so nothing is batched."""
 
     async def _run(self) -> None:
         while self._line:
@@ -56,7 +56,7 @@ def together(
 def asked(
     line: BatchLoader[int, int], *questions: int, begun: list[int] | None = None
 ) -> list[asyncio.Task[int]]:
-    """Questions that are asked at once."""
+    """Start a task for each question and return the tasks."""
     begun = [] if begun is None else begun
     return [asyncio.create_task(line.ask(each, partial(begun.append, each))) for each in questions]
 
@@ -68,7 +68,7 @@ async def turns() -> None:
 
 class TestBatchLoader:
     @pytest.mark.parametrize(("kind", "trips"), [(BatchLoader, 1), (UnbatchedLoader, 5)])
-    async def test_those_who_wait_for_a_connection_share_a_trip(
+    async def test_questions_that_wait_for_a_connection_share_a_trip(
         self, kind: type[BatchLoader[int, int]], trips: int
     ) -> None:
         source = Source()
@@ -80,14 +80,14 @@ class TestBatchLoader:
         assert await asyncio.gather(*tasks) == [10, 20, 30, 40, 50]
         assert len(source.trips) == trips
 
-    async def test_who_comes_alone_does_not_wait(self) -> None:
+    async def test_lone_question_does_not_wait(self) -> None:
         source = Source()
         line = together(source)
 
         assert [await line.ask(number, lambda: None) for number in range(3)] == [0, 10, 20]
         assert source.trips == [[0], [1], [2]]
 
-    async def test_who_comes_after_a_trip_began_goes_on_the_next_one(self) -> None:
+    async def test_question_asked_after_a_trip_began_joins_the_next_one(self) -> None:
         source = Source()
         line = together(source)
         begun: list[int] = []
@@ -105,7 +105,7 @@ class TestBatchLoader:
         assert source.trips == [[1, 2], [3, 4]]
         assert begun == [1, 2, 3, 4]
 
-    async def test_a_trip_has_so_many_places_and_there_are_so_many_trips(self) -> None:
+    async def test_batch_size_and_concurrent_trips_are_bounded(self) -> None:
         source = Source()
         line = together(source, trips=3)
         source.connection.clear()
@@ -118,14 +118,14 @@ class TestBatchLoader:
         assert await asyncio.gather(*tasks) == [10 * number for number in numbers]
         assert [len(trip) for trip in source.trips if trip] == [MAX_TOGETHER] * 4 + [1]
 
-    async def test_what_is_read_once_more_is_the_same_and_begins_anew(self) -> None:
+    async def test_retried_trip_keeps_its_questions_and_begins_anew(self) -> None:
         source = Source()
         begun: list[int] = []
         late: list[asyncio.Task[int]] = []
 
         async def ask(take: Callable[[], Sequence[int]]) -> list[int]:
             if not late:
-                # As when the connection was lost while it lay in the pool.
+                # The loader asks again, for example when an idle connection was lost.
                 take()
                 late.extend(asked(line, 3, begun=begun))
                 await turns()
@@ -138,7 +138,7 @@ class TestBatchLoader:
         assert source.trips == [[1, 2], [3]]
         assert begun == [1, 2, 1, 2, 3]
 
-    async def test_who_has_gone_is_not_asked_for(self) -> None:
+    async def test_cancelled_question_is_not_asked(self) -> None:
         source = Source()
         line = together(source)
         source.connection.clear()
@@ -151,7 +151,7 @@ class TestBatchLoader:
         assert await asyncio.gather(*tasks[::2]) == [10, 30]
         assert source.trips == [[1, 3]]
 
-    async def test_who_goes_on_the_way_takes_nobody_along(self) -> None:
+    async def test_cancellation_during_a_trip_does_not_affect_other_questions(self) -> None:
         source = Source()
         source.answer.clear()
         tasks = asked(together(source), 1, 2)
@@ -162,7 +162,7 @@ class TestBatchLoader:
 
         assert await tasks[1] == 20
 
-    async def test_a_failure_is_told_to_those_on_the_trip_and_to_nobody_else(self) -> None:
+    async def test_failure_reaches_only_the_questions_of_its_trip(self) -> None:
         source = Source()
         line = together(source)
         source.answer.clear()
@@ -178,7 +178,7 @@ class TestBatchLoader:
         assert found[0] is not found[1]
         assert await second[0] == 30
 
-    async def test_without_a_connection_those_fail_who_waited_for_it(self) -> None:
+    async def test_checkout_failure_reaches_only_questions_that_waited_for_it(self) -> None:
         source = Source()
 
         async def ask(take: Callable[[], Sequence[int]]) -> list[int]:
@@ -201,7 +201,7 @@ class TestBatchLoader:
             await early[0]
         assert await late[0] == 20
 
-    async def test_who_waits_for_too_long_is_told_so(self) -> None:
+    async def test_question_that_waits_longer_than_patience_is_refused(self) -> None:
         source = Source()
         line = together(source, patience=0.05)
         source.answer.clear()

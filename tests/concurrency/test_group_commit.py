@@ -1,4 +1,4 @@
-"""Writes that wait together go together, and a bad one hurts nobody else."""
+"""Group commit: waiting writes share a transaction, and a bad one fails alone."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +13,7 @@ from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavail
 
 
 class Table:
-    """Where batches go: it notes them, refuses some, and can be held up."""
+    """Target of the batches: records them, refuses chosen writes, and can be blocked."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -34,7 +34,7 @@ class Table:
 
     @asynccontextmanager
     async def held_up(self) -> AsyncIterator[None]:
-        """Nothing is committed inside."""
+        """Suspend commits until the context exits."""
         self.open.clear()
         yield
         self.open.set()
@@ -51,7 +51,7 @@ def writer(table: Table) -> GroupCommit[int, int]:
 
 
 async def started(writer: GroupCommit[int, int], writes: Sequence[int]) -> list[asyncio.Task[int]]:
-    """Writes that wait by now."""
+    """Start the writes and return their tasks once they wait."""
     tasks = [asyncio.create_task(writer.write(write)) for write in writes]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -59,7 +59,7 @@ async def started(writer: GroupCommit[int, int], writes: Sequence[int]) -> list[
 
 
 class TestBatches:
-    async def test_a_lone_write_goes_at_once_and_alone(
+    async def test_lone_write_commits_at_once_in_a_batch_of_one(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         assert await writer.write(1) == 10
@@ -67,7 +67,7 @@ class TestBatches:
 
         assert table.batches == [[1], [2]]
 
-    async def test_what_arrives_meanwhile_is_the_next_batch(
+    async def test_writes_that_arrive_during_a_batch_form_the_next_one(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         async with table.held_up():
@@ -77,15 +77,15 @@ class TestBatches:
         assert await asyncio.gather(*first, *rest) == [10 * write for write in range(1, 9)]
         assert table.batches == [[1], list(range(2, 9))]
 
-    async def test_a_batch_has_a_size(self, table: Table, writer: GroupCommit[int, int]) -> None:
+    async def test_batch_size_is_bounded(self, table: Table, writer: GroupCommit[int, int]) -> None:
         async with table.held_up():
             tasks = await started(writer, range(2 * MAX_BATCH + 1))
 
         await asyncio.gather(*tasks)
-        # All had asked before the first batch was made.
+        # All writes were queued before the first batch was formed.
         assert [len(batch) for batch in table.batches] == [MAX_BATCH, MAX_BATCH, 1]
 
-    async def test_too_many_that_wait_are_refused_at_once(
+    async def test_write_is_refused_at_once_when_the_queue_is_full(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         async with table.held_up():
@@ -97,7 +97,7 @@ class TestBatches:
         await asyncio.gather(*tasks)
         assert len(table.rows) == MAX_WAITING + 1
 
-    async def test_who_waited_too_long_is_told_so(self, table: Table) -> None:
+    async def test_write_that_waits_longer_than_patience_is_refused(self, table: Table) -> None:
         writer = GroupCommit(table.commit, patience=0)
         async with table.held_up():
             tasks = await started(writer, [1])
@@ -109,7 +109,7 @@ class TestBatches:
         assert isinstance(outcomes[1], DatabaseBusy)
         assert 2 not in table.rows
 
-    async def test_close_waits_for_what_waits(
+    async def test_close_drains_waiting_writes(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         tasks = await started(writer, [1, 2, 3])
@@ -122,7 +122,7 @@ class TestBatches:
 
 class TestReaders:
     @pytest.mark.parametrize("has_readers", [True, False])
-    async def test_among_them_several_writers_rest_and_are_more_the_next_time(
+    async def test_batch_after_several_writes_is_delayed_only_while_pages_are_read(
         self, table: Table, has_readers: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(writers, "REST_SECONDS", 0.3)
@@ -132,14 +132,14 @@ class TestReaders:
         await asyncio.gather(*tasks)
 
         tasks = await started(writer, [4])
-        # Long enough for it to be done, if it does not wait.
+        # Long enough for the write to finish unless its batch is delayed.
         await asyncio.sleep(0.01)
         tasks += await started(writer, [5])
         await asyncio.gather(*tasks)
 
         assert table.batches == [[1], [2, 3], *([[4, 5]] if has_readers else [[4], [5]])]
 
-    async def test_a_lone_writer_waits_for_nobody(
+    async def test_lone_writer_is_not_delayed(
         self, table: Table, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(writers, "REST_SECONDS", 3600)
@@ -153,7 +153,7 @@ class TestReaders:
 
 
 class TestContexts:
-    async def test_a_lone_write_is_done_in_its_callers_and_many_in_that_of_none(self) -> None:
+    async def test_lone_write_runs_in_its_callers_context_and_a_batch_in_an_empty_one(self) -> None:
         caller: ContextVar[str] = ContextVar("caller", default="nobody")
         seen: list[tuple[int, str]] = []
         gate = asyncio.Event()
@@ -182,7 +182,7 @@ class TestContexts:
 
 
 class TestFailures:
-    async def test_one_that_is_refused_does_not_touch_the_others(
+    async def test_refused_write_does_not_affect_the_rest_of_its_batch(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         table.refused[2] = Conflict()
@@ -193,7 +193,7 @@ class TestFailures:
         assert outcomes == [10, table.refused[2], 30]
         assert len(table.batches) == 1
 
-    async def test_one_that_breaks_the_batch_hurts_only_itself(
+    async def test_write_that_breaks_its_batch_fails_alone(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         table.poison[2] = Conflict()
@@ -204,7 +204,7 @@ class TestFailures:
         assert outcomes == [10, table.poison[2], 30]
         assert table.rows == [1, 3]
 
-    async def test_what_may_have_been_committed_is_not_done_again(
+    async def test_batch_that_may_have_committed_is_not_retried(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         table.poison[2] = DatabaseUnavailable()
@@ -215,7 +215,7 @@ class TestFailures:
         assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 3
         assert table.batches == [[1, 2, 3]]
 
-    async def test_it_goes_on_after_a_bug(
+    async def test_writes_continue_after_a_bug(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         table.poison[1] = ZeroDivisionError()
@@ -227,7 +227,7 @@ class TestFailures:
 
 
 class TestCallers:
-    async def test_who_hangs_up_before_the_batch_begins_takes_the_write_along(
+    async def test_cancellation_before_the_batch_begins_drops_the_write(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         async with table.held_up():
@@ -238,7 +238,7 @@ class TestCallers:
         await asyncio.gather(*first, third)
         assert table.rows == [1, 3]
 
-    async def test_who_hangs_up_later_leaves_it_to_be_done(
+    async def test_cancellation_after_the_batch_began_does_not_stop_the_write(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         async with table.held_up():
@@ -253,7 +253,7 @@ class TestCallers:
 
 
 class TestKeys:
-    async def test_a_twin_is_refused_while_the_first_runs(
+    async def test_write_is_refused_while_its_key_is_in_use(
         self, table: Table, writer: GroupCommit[int, int]
     ) -> None:
         async with table.held_up():
@@ -266,7 +266,7 @@ class TestKeys:
         assert (await first, await other) == (10, 30)
         assert await writer.write(4, key="key") == 40
 
-    async def test_limit_holds_while_a_batch_hangs_and_its_writes_are_done(self) -> None:
+    async def test_limit_applies_while_a_batch_hangs_and_its_writes_still_complete(self) -> None:
         gate = asyncio.Event()
         done: list[int] = []
 

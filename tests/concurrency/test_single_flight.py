@@ -1,4 +1,4 @@
-"""Concurrent reads share a load, which shows all that had been committed when they began."""
+"""Single-flight: concurrent reads share a load that sees every commit before they began."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from catalog.errors import DatabaseUnavailable, NotFound, Overloaded
 
 
 class Source:
-    """What is read: a number that counts up, and can be held up before or after it is looked at."""
+    """Number to read; the read can be blocked before and after it sees the value."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -33,7 +33,7 @@ class Source:
 
 
 class NaiveSingleFlight(SingleFlight[int]):
-    """Whoever comes joins what is under way: the usual "single flight", which is stale."""
+    """Negative control: the usual single-flight, where late callers join a stale read."""
 
     async def _run(self) -> None:
         result = await self._read(lambda: None)
@@ -49,7 +49,7 @@ async def turns() -> None:
 
 
 class TestSingleFlight:
-    async def test_those_who_wait_together_share_one_read(self) -> None:
+    async def test_concurrent_callers_share_one_read(self) -> None:
         source = Source()
         joined = SingleFlight(source.read)
 
@@ -57,7 +57,7 @@ class TestSingleFlight:
         assert source.reads == 1
 
     @pytest.mark.parametrize(("kind", "seen"), [(SingleFlight, 1), (NaiveSingleFlight, 0)])
-    async def test_who_comes_after_it_began_gets_the_next_one(
+    async def test_caller_after_a_read_began_gets_the_next_one(
         self, kind: type[SingleFlight[int]], seen: int
     ) -> None:
         source = Source()
@@ -66,7 +66,7 @@ class TestSingleFlight:
         first = asyncio.create_task(joined.read())
         await turns()
 
-        # A write is acknowledged, and only then somebody asks.
+        # A write is acknowledged before the second caller reads.
         source.value = 1
         second = asyncio.create_task(joined.read())
         await turns()
@@ -75,7 +75,7 @@ class TestSingleFlight:
         assert await first == 0
         assert await second == seen
 
-    async def test_who_comes_while_it_waits_for_a_connection_joins(self) -> None:
+    async def test_caller_joins_a_read_that_waits_for_a_connection(self) -> None:
         source = Source()
         joined = SingleFlight(source.read)
         source.connection.clear()
@@ -89,7 +89,7 @@ class TestSingleFlight:
         assert [await first, await second] == [1, 1]
         assert source.reads == 1
 
-    async def test_who_gives_up_takes_nobody_along(self) -> None:
+    async def test_cancelled_caller_does_not_affect_the_others(self) -> None:
         source = Source()
         joined = SingleFlight(source.read)
         source.answer.clear()
@@ -102,7 +102,7 @@ class TestSingleFlight:
         assert await asyncio.gather(*readers[1:]) == [0, 0]
         assert readers[0].cancelled()
 
-    async def test_a_failure_is_told_to_those_who_shared_it_and_to_nobody_else(self) -> None:
+    async def test_failure_reaches_only_the_callers_that_shared_the_read(self) -> None:
         source = Source()
         joined = SingleFlight(source.read)
         source.failure = NotFound("Gone.", headers={"Catalog-Position": "7"})
@@ -110,11 +110,11 @@ class TestSingleFlight:
         source.failure = None
 
         assert [type(error) for error in failed] == [NotFound] * 3
-        # Each its own, to which its request may add headers.
+        # Each caller gets a copy, because its request may add headers to it.
         assert len(set(map(id, failed))) == 3
         assert await joined.read() == 0
 
-    async def test_a_failure_to_begin_is_told_to_all_who_wait(self) -> None:
+    async def test_failure_before_a_read_begins_reaches_all_waiters(self) -> None:
         async def refuse(_: Callable[[], None]) -> int:
             await turns()
             raise Overloaded
@@ -125,13 +125,13 @@ class TestSingleFlight:
 
         assert [type(error) for error in failed] == [Overloaded] * 3
 
-    async def test_limit_holds_while_a_read_hangs_and_for_the_next_one(self) -> None:
+    async def test_limit_applies_to_a_hanging_read_and_to_waiters_for_the_next(self) -> None:
         source = Source()
         source.answer.clear()
         joined = SingleFlight(source.read, limit=0.05)
         first = asyncio.create_task(joined.read())
         await turns()
-        # This one waits for the next read to begin.
+        # The second caller waits for the next read to begin.
         second = asyncio.create_task(joined.read())
 
         failed = await asyncio.gather(first, second, return_exceptions=True)
@@ -141,7 +141,7 @@ class TestSingleFlight:
         source.answer.set()
         assert await joined.read() == 0
 
-    async def test_it_tells_when_nobody_is_left(self) -> None:
+    async def test_idle_callback_runs_when_no_caller_is_left(self) -> None:
         idle: list[int] = []
         source = Source()
         joined = SingleFlight(source.read, when_idle=lambda: idle.append(source.reads))

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that look at the database itself."""
+"""Fixtures for the tests of the database layer."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.db.support import Open, add_owner
 
 @pytest.fixture
 async def database(opened: Open) -> Database:
-    """The database as the service has it, with an account that owns products."""
+    """Return the database, configured as in the service, with an account that owns products."""
     database = opened()
     await database.transaction(add_owner)
     return database

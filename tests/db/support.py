@@ -1,4 +1,4 @@
-"""What tests do with a database: rows to work on, other processes, and waiting for what will be."""
+"""Helpers for database tests: rows, locks held by other processes, waiting for conditions."""
 
 import asyncio
 import sys
@@ -16,7 +16,7 @@ from catalog.db.database import Database
 from catalog.products.models import Product
 
 OWNER = 1
-"""The account that owns what these tests put into a database."""
+"""Id of the account that owns the products of these tests."""
 
 on_servers = pytest.mark.parametrize("engine", ["mariadb", "mysql"], indirect=True, scope="session")
 on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True, scope="session")
@@ -25,13 +25,13 @@ on_mysql = pytest.mark.parametrize("engine", ["mysql"], indirect=True, scope="se
 
 
 class Open(Protocol):
-    """Opens the test's database, or another one, with other settings than the defaults."""
+    """Factory of databases: the test's own or that of a URL, with settings overridden."""
 
     def __call__(self, url: URL | None = None, **overrides: Any) -> Database: ...
 
 
 async def add_owner(session: AsyncSession) -> None:
-    """Make the account that owns products."""
+    """Insert the account that owns products."""
     names = {"username": "ada", "username_key": "ada"}
     addresses = {"email": "ada@example.com", "email_key": "ada@example.com"}
     session.add(User(id=OWNER, password_hash="", **names, **addresses))
@@ -47,7 +47,7 @@ async def add_product(
     user_id: int = OWNER,
     product_id: int | None = None,
 ) -> int:
-    """Make a product, and return its id."""
+    """Insert a product and return its id."""
     product = Product(
         id=product_id, name=name, price=price, description=description, user_id=user_id
     )
@@ -57,18 +57,18 @@ async def add_product(
 
 
 async def count_products(connection: AsyncConnection) -> int:
-    """How many there are."""
+    """Return the number of products."""
     return await connection.scalar(select(func.count()).select_from(Product)) or 0
 
 
 async def answer(executor: AsyncSession | AsyncConnection) -> int | None:
-    """The least that shows that a database answers."""
+    """Run a trivial query; returns 42 if the database answers."""
     found: int | None = await executor.scalar(text("SELECT 42"))
     return found
 
 
 async def assert_whole(database: Database, *, readers: int, writers: int) -> None:
-    """See that all of the pools' connections can be in use at once, which none that is lost can."""
+    """Assert that no connection has leaked: all of the pools' can be in use at once."""
     everyone = asyncio.Barrier(readers + writers)
 
     async def meet(executor: AsyncSession | AsyncConnection) -> int | None:
@@ -82,10 +82,14 @@ async def assert_whole(database: Database, *, readers: int, writers: int) -> Non
 
 
 async def until(condition: Callable[[], Awaitable[bool]], *, within: float = 10.0) -> None:
-    """Wait for something to become true.
+    """Poll until a condition holds.
+
+    Args:
+        condition: returns whether it holds.
+        within: seconds.
 
     Raises:
-        TimeoutError: it did not.
+        TimeoutError: it does not hold in time.
     """
     async with asyncio.timeout(within):
         while not await condition():
@@ -93,7 +97,7 @@ async def until(condition: Callable[[], Awaitable[bool]], *, within: float = 10.
 
 
 class Stopwatch:
-    """How many seconds have passed since it was made."""
+    """Elapsed time since construction."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -114,7 +118,7 @@ sys.stdin.read()
 
 @asynccontextmanager
 async def locked_by_another_process(url: URL) -> AsyncIterator[None]:
-    """Let another process hold SQLite's write lock for as long as the block lasts."""
+    """Have another process hold SQLite's write lock for the duration of the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _HOLD_LOCK, str(url.database)),
         stdin=asyncio.subprocess.PIPE,

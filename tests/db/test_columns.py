@@ -1,4 +1,4 @@
-"""Columns mean the same on every engine: text, numbers, instants and ids."""
+"""Column types behave alike on every engine: text, prices, timestamps and ids."""
 
 import math
 import struct
@@ -20,7 +20,7 @@ from catalog.errors import Conflict
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, Product
 from tests.db.support import OWNER, add_product, count_products
 
-# One database serves all examples of a test: each example brings rows of its own.
+# All examples of a test share one database: each inserts rows of its own.
 with_one_database = examples(
     deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -29,17 +29,17 @@ table = Product.__table__.c
 
 
 async def add_products(session: AsyncSession, rows: list[dict[str, Any]]) -> list[int]:
-    """Make products and return their ids."""
+    """Insert products and return their ids."""
     return [await add_product(session, **row) for row in rows]
 
 
 async def read(connection: AsyncConnection, column: Any, ids: list[int]) -> list[Any]:
-    """One column of some products, in the order of the ids."""
+    """Return one column of the products with these ids, in the order of the ids."""
     found = {row[0]: row[1] for row in await connection.execute(select(table.id, column))}
     return [found[product_id] for product_id in ids]
 
 
-# Pairs that one collation or another holds to be the same.
+# Pairs that some collation treats as equal.
 DIFFERENT = {
     "case": ("a", "A"),
     "accent": ("jose", "jos\u00e9"),
@@ -53,7 +53,7 @@ DIFFERENT = {
     "sharp s": ("stra\u00dfe", "strasse"),
     "ideographs": ("\u4e00", "\u4e01"),
     "beyond the basic plane": ("\U00020000", "\u3400"),
-    # UTF-16 would sort these the other way round.
+    # Sorted by UTF-16 code unit, these would swap.
     "specials and emoji": ("\uffee", "\U0001f600"),
     "zero width": ("bob", "bo\u200bb"),
     "empty and blank": ("", " "),
@@ -63,7 +63,7 @@ WORDS = sorted({word for pair in DIFFERENT.values() for word in pair})
 
 
 class TestText:
-    async def test_it_is_equal_only_to_itself(self, database: Database) -> None:
+    async def test_text_equals_only_itself(self, database: Database) -> None:
         await database.transaction(add_products, [{"name": word} for word in WORDS])
 
         async def equal_to(connection: AsyncConnection, word: str) -> list[str]:
@@ -72,7 +72,7 @@ class TestText:
         for word in WORDS:
             assert await database.reading(equal_to, word) == [word]
 
-    async def test_it_sorts_by_code_point(self, database: Database) -> None:
+    async def test_names_sort_by_code_point(self, database: Database) -> None:
         await database.transaction(add_products, [{"name": word} for word in WORDS])
 
         async def ordered(connection: AsyncConnection) -> list[str]:
@@ -80,9 +80,7 @@ class TestText:
 
         assert await database.reading(ordered) == WORDS
 
-    async def test_a_unique_index_takes_only_the_same_for_the_same(
-        self, database: Database
-    ) -> None:
+    async def test_unique_index_rejects_only_identical_text(self, database: Database) -> None:
         async def sign_up(session: AsyncSession, names: list[str]) -> None:
             for name in names:
                 session.add(
@@ -102,7 +100,7 @@ class TestText:
             with pytest.raises(Conflict):
                 await database.transaction(sign_up, [word])
 
-    async def test_descriptions_compare_as_names_do(self, database: Database) -> None:
+    async def test_descriptions_sort_by_code_point(self, database: Database) -> None:
         rows = [{"name": "x", "description": word} for word in WORDS]
         await database.transaction(add_products, rows)
 
@@ -113,7 +111,7 @@ class TestText:
         assert await database.reading(ordered) == WORDS
 
     @pytest.mark.parametrize("letter", ["x", "\u00e9", "\u4e00", "\U0001f600"])
-    async def test_length_is_counted_in_characters_and_kept_by_the_database(
+    async def test_length_in_characters_is_enforced_by_the_database(
         self, database: Database, letter: str
     ) -> None:
         longest = {"name": letter * MAX_NAME, "description": letter * MAX_DESCRIPTION}
@@ -125,9 +123,7 @@ class TestText:
 
         assert await database.reading(read, table.name, [product_id]) == [letter * MAX_NAME]
 
-    async def test_a_description_too_long_even_in_one_byte_characters_is_refused(
-        self, database: Database
-    ) -> None:
+    async def test_description_of_65536_bytes_is_refused(self, database: Database) -> None:
         with pytest.raises(DBAPIError):
             await database.transaction(add_product, "Lamp", description="x" * 65_536)
 
@@ -142,14 +138,14 @@ class TestText:
             st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40), min_size=1
         )
     )
-    async def test_it_comes_back_as_it_went_in(self, database: Database, names: list[str]) -> None:
+    async def test_text_round_trips_unchanged(self, database: Database, names: list[str]) -> None:
         ids = await database.transaction(add_products, [{"name": name} for name in names])
 
         assert await database.reading(read, table.name, ids) == names
 
 
 async def widen(session: AsyncSession, column: str, letter: str) -> None:
-    """Try to store one character too many."""
+    """Try to store one character more than the column holds."""
     if column == "name":
         await session.execute(update(Product).values(name=letter * (MAX_NAME + 1)))
     elif column == "username":
@@ -160,7 +156,7 @@ async def widen(session: AsyncSession, column: str, letter: str) -> None:
 
 class TestPrice:
     @pytest.mark.parametrize("price", [-0.01, -1e300, 1e12 + 1, math.nextafter(1e12, 2e12)])
-    async def test_one_out_of_range_is_refused_by_the_database(
+    async def test_price_out_of_range_is_refused_by_the_database(
         self, database: Database, price: float
     ) -> None:
         with pytest.raises(DBAPIError):
@@ -169,7 +165,7 @@ class TestPrice:
         assert await database.reading(count_products) == 0
 
     @pytest.mark.parametrize("value", ["'cheap'", "NULL", "'12a'"])
-    async def test_what_is_no_number_is_refused_by_the_database(
+    async def test_price_that_is_not_a_number_is_refused_by_the_database(
         self, database: Database, value: str
     ) -> None:
         await database.transaction(add_product, "Lamp", price=7.0)
@@ -186,7 +182,7 @@ class TestPrice:
     @example(prices=[0.0, 5e-324, 2.2250738585072014e-308, 0.1, 131072.01, 1e12, 999999999999.9999])
     @example(prices=[1 / 3, 16777217.0, 900719925474.0993, 1e-7, 123456789.123456789])
     @given(prices=st.lists(st.floats(0, 1e12), min_size=1, max_size=60))
-    async def test_it_comes_back_as_the_same_double(
+    async def test_price_round_trips_as_the_same_double(
         self, database: Database, prices: list[float]
     ) -> None:
         rows = [{"name": "x", "price": price + 0.0} for price in prices]
@@ -200,13 +196,13 @@ class TestPrice:
 
 
 class TestIds:
-    async def test_they_have_64_bits(self, database: Database) -> None:
+    async def test_primary_keys_have_64_bits(self, database: Database) -> None:
         largest = await database.transaction(add_product, "Lamp", product_id=MAX_ID)
 
         assert largest == 2**63 - 1
         assert await database.reading(read, table.name, [MAX_ID]) == ["Lamp"]
 
-    async def test_foreign_keys_have_64_bits_too(self, database: Database) -> None:
+    async def test_foreign_keys_have_64_bits(self, database: Database) -> None:
         async def offer(session: AsyncSession) -> None:
             await session.execute(update(User).where(User.id == OWNER).values(id=MAX_ID))
             await add_product(session, "Lamp", user_id=MAX_ID)
@@ -215,9 +211,7 @@ class TestIds:
 
         assert await database.reading(read, table.user_id, [1]) == [MAX_ID]
 
-    async def test_the_id_of_a_deleted_product_is_not_given_to_another(
-        self, database: Database
-    ) -> None:
+    async def test_id_of_a_deleted_product_is_not_reused(self, database: Database) -> None:
         async def offer_and_withdraw(session: AsyncSession) -> int:
             product_id = await add_product(session, "Lamp")
             await session.execute(delete(Product).where(Product.id == product_id))
@@ -227,9 +221,7 @@ class TestIds:
 
         assert ids == [1, 2, 3]
 
-    async def test_the_id_of_a_deleted_account_is_not_given_to_another(
-        self, database: Database
-    ) -> None:
+    async def test_id_of_a_deleted_account_is_not_reused(self, database: Database) -> None:
         async def come_and_go(session: AsyncSession) -> int:
             user = User(
                 username="bob", username_key="bob", email="b", email_key="b", password_hash=""
@@ -243,7 +235,7 @@ class TestIds:
 
         assert ids == [OWNER + 1, OWNER + 2, OWNER + 3]
 
-    async def test_an_account_takes_its_products_along(self, database: Database) -> None:
+    async def test_deleting_an_account_cascades_to_its_products(self, database: Database) -> None:
         await database.transaction(add_product, "Lamp")
 
         async def leave(session: AsyncSession) -> None:
@@ -273,7 +265,7 @@ async def store(session: AsyncSession, instant: datetime) -> None:
 
 class TestTimestamp:
     @pytest.mark.parametrize("instant", INSTANTS.values(), ids=INSTANTS.keys())
-    async def test_an_instant_comes_back_in_utc_to_the_microsecond(
+    async def test_timestamp_round_trips_in_utc_to_the_microsecond(
         self, database: Database, instant: datetime
     ) -> None:
         await database.transaction(store, instant)
@@ -284,7 +276,7 @@ class TestTimestamp:
         assert found.tzinfo is UTC
 
     @pytest.mark.parametrize("instant", INSTANTS.values(), ids=INSTANTS.keys())
-    async def test_the_database_renders_it_as_python_does(
+    async def test_timestamp_is_rendered_alike_by_the_database_and_python(
         self, database: Database, instant: datetime
     ) -> None:
         await database.transaction(store, instant)
@@ -294,7 +286,7 @@ class TestTimestamp:
         assert rendered == rfc3339_text(instant.astimezone(UTC))
         assert datetime.fromisoformat(rendered) == instant
 
-    async def test_instants_sort_by_time(self, database: Database) -> None:
+    async def test_timestamps_sort_by_time(self, database: Database) -> None:
         for instant in INSTANTS.values():
             await database.transaction(store, instant)
 
@@ -304,13 +296,13 @@ class TestTimestamp:
 
         assert await database.reading(ordered) == sorted(INSTANTS.values())
 
-    async def test_a_naive_one_is_refused(self, database: Database) -> None:
-        naive = datetime(2026, 11, 23, 9, 30)  # noqa: DTZ001 (what is tested)
+    async def test_naive_timestamp_is_refused(self, database: Database) -> None:
+        naive = datetime(2026, 11, 23, 9, 30)  # noqa: DTZ001 (under test)
 
         with pytest.raises(StatementError, match="naive"):
             await database.transaction(store, naive)
 
-    async def test_one_is_compared_in_utc_too(self, database: Database) -> None:
+    async def test_timestamp_in_another_zone_is_compared_in_utc(self, database: Database) -> None:
         instant = INSTANTS["another zone"]
         await database.transaction(store, instant)
 

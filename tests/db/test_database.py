@@ -1,4 +1,4 @@
-"""The two ways into the database: what is promised when all goes well, and when it does not."""
+"""Guarantees of ``reading`` and ``transaction``, in normal operation and under faults."""
 
 import asyncio
 import random
@@ -37,12 +37,12 @@ from tests.db.support import (
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import Fault, relayed
 
-# Seconds that a machine with much else to do may add to what is promised.
+# Tolerance on timing assertions, in seconds, for a busy machine.
 LENIENCE = 1.0
 
 LONG = {
-    # Not SELECT SLEEP, which MySQL ends without an error when its own limit is reached. Short,
-    # because MySQL goes on, holding locks, when nobody is there any more.
+    # Not SELECT SLEEP, which MySQL ends without an error at its own limit. Short, because MySQL
+    # keeps running and holding locks after the client has disconnected.
     "mysql": "DO SLEEP(2)",
     "mariadb": "DO SLEEP(20)",
     "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000000)"
@@ -64,11 +64,11 @@ both_ways = pytest.mark.parametrize("way", [reading, transaction])
 
 
 class Spoilt(Exception):
-    """Raised by a test's work."""
+    """Error raised by a test's work."""
 
 
 class TestReading:
-    async def test_it_sees_what_was_committed_a_moment_ago(self, database: Database) -> None:
+    async def test_reading_sees_writes_committed_meanwhile(self, database: Database) -> None:
         async def count_twice(connection: AsyncConnection) -> tuple[int, int]:
             before = await count_products(connection)
             await database.transaction(add_product, "Lamp")
@@ -76,7 +76,7 @@ class TestReading:
 
         assert await database.reading(count_twice) == (0, 1)
 
-    async def test_it_cannot_write(self, database: Database) -> None:
+    async def test_reading_rejects_writes(self, database: Database) -> None:
         await database.transaction(add_product, "Lamp")
 
         async def write(connection: AsyncConnection, statement: str) -> None:
@@ -88,7 +88,7 @@ class TestReading:
 
         assert await database.reading(count_products) == 1
 
-    async def test_its_arguments_reach_the_work(self, database: Database) -> None:
+    async def test_arguments_are_passed_to_the_work(self, database: Database) -> None:
         async def work(_: AsyncConnection, first: int, *, second: int) -> tuple[int, int]:
             return first, second
 
@@ -96,12 +96,12 @@ class TestReading:
 
 
 class TestTransaction:
-    async def test_it_commits_at_its_end(self, database: Database) -> None:
+    async def test_transaction_commits_when_the_work_returns(self, database: Database) -> None:
         await database.transaction(add_product, "Lamp")
 
         assert await database.reading(count_products) == 1
 
-    async def test_it_rolls_back_when_the_work_fails(self, database: Database) -> None:
+    async def test_transaction_rolls_back_when_the_work_raises(self, database: Database) -> None:
         async def work(session: AsyncSession) -> None:
             await add_product(session, "Lamp")
             raise Spoilt
@@ -111,23 +111,21 @@ class TestTransaction:
 
         assert await database.reading(count_products) == 0
 
-    async def test_a_unique_value_that_is_there_already_is_a_conflict(
-        self, database: Database
-    ) -> None:
+    async def test_duplicate_of_a_unique_value_is_a_conflict(self, database: Database) -> None:
         with pytest.raises(Conflict):
             await database.transaction(add_owner)
 
-    async def test_an_owner_that_does_not_exist_is_a_conflict(self, database: Database) -> None:
+    async def test_foreign_key_to_a_missing_owner_is_a_conflict(self, database: Database) -> None:
         with pytest.raises(Conflict):
             await database.transaction(add_product, "Lamp", user_id=OWNER + 1)
 
         assert await database.reading(count_products) == 0
 
-    async def test_what_breaks_a_check_is_a_bug_and_stays_one(self, database: Database) -> None:
+    async def test_check_violation_is_not_translated(self, database: Database) -> None:
         with pytest.raises(DBAPIError):
             await database.transaction(add_product, "Lamp", price=-1.0)
 
-    async def test_closing_waits_for_those_under_way(
+    async def test_close_waits_for_transactions_in_progress(
         self, opened: Open, database: Database
     ) -> None:
         closing = opened()
@@ -151,7 +149,7 @@ class TestTransaction:
 
 class TestDeadline:
     @both_ways
-    async def test_work_that_waits_for_something_else_is_given_up(
+    async def test_work_that_never_returns_is_cancelled_at_the_deadline(
         self, opened: Open, way: Way
     ) -> None:
         database = opened(database_timeout=0.3, database_pool_size=2)
@@ -168,7 +166,7 @@ class TestDeadline:
         await assert_whole(database, readers=2, writers=1)
 
     @both_ways
-    async def test_a_statement_that_takes_too_long_is_given_up(
+    async def test_slow_statement_is_cancelled_at_the_deadline(
         self, opened: Open, way: Way, engine: Engine
     ) -> None:
         database = opened(database_timeout=0.3, database_pool_size=2)
@@ -180,7 +178,7 @@ class TestDeadline:
         assert 0.25 <= stopwatch.seconds < 0.3 + LENIENCE
         await assert_whole(database, readers=2, writers=1)
 
-    async def test_what_was_written_before_it_is_rolled_back(
+    async def test_writes_before_the_deadline_are_rolled_back(
         self, opened: Open, engine: Engine, database: Database
     ) -> None:
         impatient = opened(database_timeout=0.3)
@@ -192,7 +190,7 @@ class TestDeadline:
         with pytest.raises(DatabaseUnavailable) as given_up:
             await impatient.transaction(work)
 
-        # Held until here, because whoever holds an error holds all that its traceback leads to.
+        # Use the error here: its traceback keeps the session and its connection alive until then.
         assert given_up.value.status == 503
         await database.transaction(add_product, "Chair")
         assert await database.reading(count_products) == 1
@@ -200,7 +198,7 @@ class TestDeadline:
 
 class TestPool:
     @both_ways
-    async def test_waiting_for_a_connection_ends_after_a_second(
+    async def test_checkout_times_out_when_the_pool_is_exhausted(
         self, opened: Open, way: Way
     ) -> None:
         database = opened(database_pool_size=1, database_pool_timeout=0.2)
@@ -225,16 +223,14 @@ class TestPool:
         await assert_whole(database, readers=1, writers=1)
 
     @on_sqlite
-    async def test_writers_take_turns_in_the_order_in_which_they_came(
-        self, database: Database
-    ) -> None:
+    async def test_writers_are_served_first_in_first_out(self, database: Database) -> None:
         ids = await asyncio.gather(
             *(database.transaction(add_product, f"Lamp {n}") for n in range(30))
         )
 
         assert ids == list(range(1, 31))
 
-    async def test_bulk_transaction_outwaits_the_patience_and_the_deadline_of_others(
+    async def test_bulk_transaction_waits_beyond_pool_time_out_and_deadline(
         self, opened: Open
     ) -> None:
         database = opened(database_pool_size=1, database_pool_timeout=0.2, database_timeout=0.3)
@@ -258,7 +254,7 @@ class TestPool:
         assert await bulk == 42
         await holding
 
-    async def test_bulk_transactions_leave_half_of_the_connections_to_others(
+    async def test_bulk_transactions_use_at_most_half_of_the_connections(
         self, opened: Open
     ) -> None:
         database = opened(database_pool_size=5)
@@ -287,7 +283,7 @@ class TestPool:
         assert begun == list(range(8))
 
     @on_servers
-    async def test_bulk_transaction_that_is_run_again_does_not_block_one_that_waits_for_it(
+    async def test_retried_bulk_transaction_does_not_deadlock_with_one_waiting_for_it(
         self, opened: Open
     ) -> None:
         database = opened(database_pool_size=4)
@@ -312,9 +308,7 @@ class TestPool:
 
         assert await asyncio.gather(first, *others) == [42] * 6
 
-    async def test_bulk_transaction_that_waits_for_its_turn_ends_with_the_database(
-        self, opened: Open
-    ) -> None:
+    async def test_queued_bulk_transaction_is_cancelled_on_close(self, opened: Open) -> None:
         database = opened(database_pool_size=1, database_timeout=0.3)
         taken = asyncio.Event()
 
@@ -333,7 +327,7 @@ class TestPool:
         assert holding.cancelled()
         assert waiting.cancelled()
 
-    async def test_readers_take_turns_however_greedy_they_are(self, opened: Open) -> None:
+    async def test_checkout_is_fair_among_readers_that_loop(self, opened: Open) -> None:
         database = opened(database_pool_size=5)
         readers = 32
         order: list[int] = []
@@ -345,18 +339,18 @@ class TestPool:
 
         await asyncio.gather(*(read_again_and_again(reader) for reader in range(readers)))
 
-        # The pool alone lets some wait while others come by eight times.
+        # With the pool alone, some readers are overtaken eight times.
         turns = {reader: [n for n, who in enumerate(order) if who == reader] for reader in order}
         waits = [later - before for each in turns.values() for before, later in pairwise(each)]
         assert max(waits) < 2 * readers
 
-    async def test_readers_who_hang_up_leave_it_whole(self, opened: Open) -> None:
+    async def test_cancelled_readers_leak_no_connection(self, opened: Open) -> None:
         database = opened(database_pool_size=3)
         dice = random.Random(7)  # noqa: S311 (not a secret)
 
         async def hang_up() -> bool:
             reader = asyncio.create_task(database.reading(count_products))
-            # Not to wait for something, but to strike at any point of the query.
+            # Cancel at a random point of the query.
             await asyncio.sleep(dice.uniform(0, 0.003))
             reader.cancel()
             await asyncio.wait([reader])
@@ -369,7 +363,7 @@ class TestPool:
 
 
 class Meeting:
-    """Where two transactions meet once, each with a lock that the other will want."""
+    """Rendezvous at which two transactions each hold the lock that the other wants next."""
 
     def __init__(self) -> None:
         self._everyone = asyncio.Barrier(2)
@@ -399,7 +393,9 @@ async def prices(connection: AsyncConnection) -> list[float]:
 
 @on_servers
 class TestDeadlock:
-    async def test_the_loser_is_run_again_and_both_are_committed(self, database: Database) -> None:
+    async def test_deadlock_victim_is_retried_and_both_are_committed(
+        self, database: Database
+    ) -> None:
         lamp = await database.transaction(add_product, "Lamp")
         chair = await database.transaction(add_product, "Chair")
         meeting = Meeting()
@@ -412,7 +408,7 @@ class TestDeadlock:
         assert meeting.attempts == 3
         assert await database.reading(prices) == [3, 3]
 
-    async def test_without_being_run_again_one_would_be_lost(
+    async def test_deadlock_victim_is_lost_without_retry(
         self, database: Database, database_url: URL
     ) -> None:
         lamp = await database.transaction(add_product, "Lamp")
@@ -435,9 +431,7 @@ class TestDeadlock:
         assert worth_a_retry(loss)
         assert await database.reading(prices) == [2, 2]
 
-    async def test_a_lock_that_does_not_come_free_in_time_means_busy(
-        self, opened: Open, database: Database
-    ) -> None:
+    async def test_lock_wait_time_out_is_busy(self, opened: Open, database: Database) -> None:
         lamp = await database.transaction(add_product, "Lamp")
         patient, impatient = opened(), opened(database_timeout=1.5)
         locked, give_back = asyncio.Event(), asyncio.Event()
@@ -460,8 +454,8 @@ class TestDeadlock:
         await holding
 
 
-class TestOutdated:
-    async def test_work_that_says_so_is_run_again_and_leaves_nothing_behind(
+class TestRetryTransaction:
+    async def test_work_is_retried_and_earlier_attempts_are_rolled_back(
         self, database: Database
     ) -> None:
         attempts: list[int] = []
@@ -476,9 +470,7 @@ class TestOutdated:
         assert len(attempts) == MAX_ATTEMPTS
         assert await database.reading(count_products) == 1
 
-    async def test_work_that_always_says_so_finds_the_database_busy(
-        self, database: Database
-    ) -> None:
+    async def test_database_is_busy_when_all_attempts_fail(self, database: Database) -> None:
         async def work(session: AsyncSession) -> None:
             await add_product(session, "Lamp")
             raise RetryTransaction
@@ -490,12 +482,12 @@ class TestOutdated:
 
 
 @on_servers
-class TestAstray:
-    """A connection to a node that has left its cluster, or that others are written to."""
+class TestUnusableNode:
+    """Connections to a cluster node that must not be used: not synchronized, or read-only."""
 
     @pytest.mark.parametrize("code", [1047, 1290])
     @both_ways
-    async def test_it_is_left_for_another_one(
+    async def test_connection_is_replaced_when_its_node_is_unusable(
         self, database: Database, way: Way, code: int
     ) -> None:
         connections: list[int] = []
@@ -510,7 +502,9 @@ class TestAstray:
         first, second = connections
         assert first != second
 
-    async def test_where_all_are_the_database_is_unavailable(self, database: Database) -> None:
+    async def test_database_is_unavailable_when_all_nodes_are_unusable(
+        self, database: Database
+    ) -> None:
         async def work(session: AsyncSession) -> None:
             await session.execute(text("SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1290"))
 
@@ -520,7 +514,7 @@ class TestAstray:
 
 @on_sqlite
 class TestOtherProcesses:
-    async def test_one_that_keeps_the_lock_makes_writers_busy_and_nobody_else(
+    async def test_lock_held_by_another_process_blocks_writers_only(
         self, opened: Open, database: Database, database_url: URL
     ) -> None:
         impatient = opened(database_timeout=0.5)
@@ -537,7 +531,7 @@ class TestOtherProcesses:
         assert read == 0
         assert await database.reading(count_products) == 1
 
-    async def test_one_that_gives_it_back_in_time_is_waited_for(
+    async def test_writer_waits_for_a_lock_that_is_released_in_time(
         self, database: Database, database_url: URL
     ) -> None:
         async with locked_by_another_process(database_url):
@@ -553,13 +547,13 @@ AT_ONCE = 5
 
 
 async def cancelled_writes(write: Callable[[str], Awaitable[Any]]) -> int:
-    """Begin many writes and cancel each at some point; tell how many were told of it."""
+    """Start ``WRITES`` writes, cancel each at a random point; return how many were cancelled."""
     dice = random.Random(11)  # noqa: S311 (not a secret)
 
     async def hang_up(name: str) -> bool:
         writer = asyncio.ensure_future(write(name))
-        await asyncio.sleep(0)  # Now it has begun.
-        # Not to wait for something, but to strike at any point up to after the commit.
+        await asyncio.sleep(0)  # Let it begin.
+        # Cancel at a random point, up to after the commit.
         await asyncio.sleep(dice.uniform(0, 0.01))
         writer.cancel()
         await asyncio.wait([writer])
@@ -573,7 +567,7 @@ async def cancelled_writes(write: Callable[[str], Awaitable[Any]]) -> int:
 
 
 class TestCancellation:
-    async def test_a_transaction_that_has_begun_is_finished(self, database: Database) -> None:
+    async def test_cancelled_transaction_is_completed(self, database: Database) -> None:
         async def write(name: str) -> None:
             await database.transaction(add_product, name)
 
@@ -586,7 +580,7 @@ class TestCancellation:
         await until(all_are_there)
         await assert_whole(database, readers=5, writers=1)
 
-    async def test_a_plain_commit_leaves_some_undone(
+    async def test_plain_commits_are_lost_when_cancelled(
         self, database: Database, database_url: URL
     ) -> None:
         engine = create_engine(settings_for(database_url), Purpose.WRITING)
@@ -604,9 +598,7 @@ class TestCancellation:
         assert await database.reading(count_products) < WRITES
 
     @on_sqlite
-    async def test_what_a_thread_still_does_for_it_ends_with_the_database(
-        self, opened: Open
-    ) -> None:
+    async def test_driver_threads_end_on_close(self, opened: Open) -> None:
         others = set(threading.enumerate())
 
         for steps in range(30):
@@ -618,13 +610,13 @@ class TestCancellation:
             await asyncio.wait([reading])
             await database.close()
 
-            # They would call an event loop that may be closed.
+            # A surviving thread would call back into an event loop that may be closed.
             assert not set(threading.enumerate()) - others
 
 
 class TestClosing:
     @pytest.mark.parametrize("way", ["reading", "probe", "watch"])
-    async def test_connection_in_use_is_closed_when_it_comes_back(
+    async def test_connection_in_use_at_close_is_closed_on_return(
         self, opened: Open, way: str
     ) -> None:
         database = opened()
@@ -644,7 +636,7 @@ class TestClosing:
         work = asyncio.ensure_future(ways[way](wait_for_close))
         await has_begun.wait()
         closing = asyncio.create_task(database.close())
-        # The servers' engines are disposed of by then; SQLite's close waits for their threads.
+        # By then the servers' engines are disposed of; on SQLite, close() waits for its threads.
         await asyncio.wait([closing], timeout=0.1)
         may_end.set()
         driver, found = await work
@@ -653,7 +645,7 @@ class TestClosing:
         assert found == 42
         assert is_ended(driver)
 
-    async def test_disposing_of_the_engine_alone_leaves_it_open(self, settings: Settings) -> None:
+    async def test_dispose_alone_leaves_a_connection_in_use_open(self, settings: Settings) -> None:
         engine = create_engine(settings, Purpose.READING)
         async with engine.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
@@ -664,13 +656,13 @@ class TestClosing:
 
 
 def is_ended(driver: Any) -> bool:
-    """Tell whether a driver's connection has been closed."""
+    """Return whether a driver's connection has been closed."""
     return not driver._running if isinstance(driver, aiosqlite.Connection) else driver.closed
 
 
 @on_servers
 class TestNetwork:
-    async def test_a_server_that_never_greets_is_given_up(
+    async def test_connect_times_out_when_the_server_never_greets(
         self, opened: Open, database_url: URL
     ) -> None:
         async with relayed(database_url) as relay:
@@ -686,7 +678,7 @@ class TestNetwork:
             assert await database.reading(answer) == 42
 
     @both_ways
-    async def test_one_that_goes_in_the_middle_and_comes_back_needs_no_restart(
+    async def test_database_recovers_after_an_outage_during_a_query(
         self, opened: Open, database_url: URL, way: Way
     ) -> None:
         async with relayed(database_url) as relay:
@@ -712,7 +704,7 @@ class TestNetwork:
             await assert_whole(database, readers=2, writers=2)
 
     @both_ways
-    async def test_connections_that_broke_while_idle_are_replaced(
+    async def test_broken_idle_connections_are_replaced(
         self, opened: Open, database_url: URL, way: Way
     ) -> None:
         async with relayed(database_url) as relay:
@@ -723,7 +715,7 @@ class TestNetwork:
             assert await way(database, answer) == 42
             await assert_whole(database, readers=2, writers=2)
 
-    async def test_a_transaction_whose_connection_broke_is_done_again_and_once(
+    async def test_transaction_is_retried_once_after_connection_loss(
         self, opened: Open, database_url: URL
     ) -> None:
         async with relayed(database_url) as relay:
@@ -745,7 +737,7 @@ class TestNetwork:
             assert attempts == 2
             assert await database.reading(count_products) == 1
 
-    async def test_locks_of_a_connection_without_a_client_are_given_up(
+    async def test_locks_of_a_vanished_client_are_released(
         self, opened: Open, database_url: URL
     ) -> None:
         async with relayed(database_url) as relay:
@@ -754,7 +746,7 @@ class TestNetwork:
 
             async def work(session: AsyncSession) -> None:
                 await session.execute(text("SELECT id FROM users WHERE id = 1 FOR UPDATE"))
-                # From here on nothing gets through, not even the end of the connection.
+                # From here on nothing gets through, not even a FIN or RST.
                 relay.use(Fault.blackhole())
                 await answer(session)
 
@@ -770,7 +762,7 @@ class TestNetwork:
             assert stopwatch.seconds < 2 + LENIENCE
 
     @both_ways
-    async def test_one_that_hangs_is_given_up_and_then_forgiven(
+    async def test_hanging_server_times_out_and_is_used_again_afterwards(
         self, opened: Open, database_url: URL, way: Way
     ) -> None:
         async with relayed(database_url) as relay:
@@ -788,7 +780,7 @@ class TestNetwork:
 
 
 class TestProbe:
-    async def test_it_answers_when_the_pools_are_exhausted(self, opened: Open) -> None:
+    async def test_probe_succeeds_when_the_pools_are_exhausted(self, opened: Open) -> None:
         database = opened(database_pool_size=1)
         everyone, give_back = asyncio.Barrier(3), asyncio.Event()
 
@@ -808,7 +800,7 @@ class TestProbe:
         await asyncio.gather(*holding)
 
     @on_servers
-    async def test_it_gives_up_when_told(self, opened: Open, database_url: URL) -> None:
+    async def test_probe_times_out(self, opened: Open, database_url: URL) -> None:
         async with relayed(database_url) as relay:
             database = opened(relay.url)
             relay.stall()

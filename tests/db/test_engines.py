@@ -1,4 +1,4 @@
-"""Connections: what each is fit for, and what goes over the wire."""
+"""Connections per purpose: session settings, TLS, and errors on connect."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ from tests.engines import Engine, settings_for
 
 
 async def scalar(settings: Settings, purpose: Purpose, statement: str) -> Any:
-    """Ask on a connection made for a purpose."""
+    """Return the result of a statement on a connection made for a purpose."""
     engine = create_engine(settings, purpose)
     try:
         async with engine.connect() as connection:
@@ -34,27 +34,27 @@ async def scalar(settings: Settings, purpose: Purpose, statement: str) -> Any:
 @on_sqlite
 class TestSqlite:
     @pytest.mark.parametrize("purpose", Purpose, ids=lambda purpose: purpose.value)
-    async def test_readers_do_not_wait_for_writers_and_commits_survive_a_power_cut(
+    async def test_journal_is_wal_and_commits_are_synced(
         self, settings: Settings, purpose: Purpose
     ) -> None:
         assert await scalar(settings, purpose, "PRAGMA journal_mode") == "wal"
         assert await scalar(settings, purpose, "PRAGMA synchronous") == 2  # FULL
         assert await scalar(settings, purpose, "PRAGMA foreign_keys") == 1
 
-    async def test_only_readers_are_kept_from_writing(self, settings: Settings) -> None:
+    async def test_only_readers_are_read_only(self, settings: Settings) -> None:
         assert await scalar(settings, Purpose.READING, "PRAGMA query_only") == 1
         assert await scalar(settings, Purpose.PROBING, "PRAGMA query_only") == 1
         assert await scalar(settings, Purpose.WRITING, "PRAGMA query_only") == 0
         assert await scalar(settings, Purpose.MIGRATING, "PRAGMA query_only") == 0
 
-    async def test_waiting_for_a_lock_ends_before_the_deadline(self, database_url: URL) -> None:
+    async def test_busy_timeout_is_shorter_than_the_deadline(self, database_url: URL) -> None:
         settings = settings_for(database_url, database_timeout=2)
 
         assert await scalar(settings, Purpose.READING, "PRAGMA busy_timeout") == 1600
         assert await scalar(settings, Purpose.WRITING, "PRAGMA busy_timeout") == 1600
         assert await scalar(settings, Purpose.MIGRATING, "PRAGMA busy_timeout") == 60_000
 
-    async def test_a_writer_takes_the_lock_when_it_begins(
+    async def test_writer_takes_the_lock_at_begin(
         self, settings: Settings, database_url: URL
     ) -> None:
         engine = create_engine(settings, Purpose.WRITING)
@@ -68,13 +68,13 @@ class TestSqlite:
         other.close()
         await engine.dispose()
 
-    async def test_a_connection_may_be_stopped_while_it_is_closed(self, settings: Settings) -> None:
+    async def test_connection_can_be_stopped_while_closing(self, settings: Settings) -> None:
         engine = create_engine(settings, Purpose.MIGRATING)
         async with engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, aiosqlite.Connection)
 
-            # As for a task that is cancelled, and again while it tidies up.
+            # As when a task is cancelled, and once more while it cleans up.
             closing = asyncio.create_task(driver.close())
             await asyncio.sleep(0)
             stopped = driver.stop()
@@ -84,15 +84,13 @@ class TestSqlite:
 
             assert await asyncio.wait([closing], timeout=10) == ({closing}, set())
 
-    async def test_a_folder_that_does_not_exist_is_unavailable(
-        self, opened: Open, tmp_path: Path
-    ) -> None:
+    async def test_missing_folder_is_unavailable(self, opened: Open, tmp_path: Path) -> None:
         database = opened(URL.create("sqlite", database=str(tmp_path / "missing" / "catalog.db")))
 
         with pytest.raises(DatabaseUnavailable):
             await database.reading(answer)
 
-    async def test_a_file_that_is_no_database_is_unavailable(
+    async def test_file_that_is_not_a_database_is_unavailable(
         self, opened: Open, tmp_path: Path
     ) -> None:
         (tmp_path / "letter").write_text("Dear database, " * 1000)
@@ -105,7 +103,7 @@ class TestSqlite:
 @on_servers
 class TestServer:
     @pytest.mark.parametrize("purpose", Purpose, ids=lambda purpose: purpose.value)
-    async def test_times_are_utc_and_what_does_not_fit_is_refused(
+    async def test_session_is_in_utc_and_strict_mode(
         self, settings: Settings, purpose: Purpose
     ) -> None:
         modes = (await scalar(settings, purpose, "SELECT @@sql_mode")).split(",")
@@ -119,23 +117,21 @@ class TestServer:
         assert await scalar(settings, purpose, "SELECT @@character_set_client") == "utf8mb4"
         assert await scalar(settings, purpose, "SELECT @@character_set_results") == "utf8mb4"
 
-    async def test_writers_do_not_lock_gaps(self, settings: Settings, engine: Engine) -> None:
+    async def test_writers_use_read_committed(self, settings: Settings, engine: Engine) -> None:
         variable = {"mysql": "transaction_isolation", "mariadb": "tx_isolation"}[engine.name]
 
         isolation = await scalar(settings, Purpose.WRITING, f"SELECT @@{variable}")
 
         assert isolation == "READ-COMMITTED"
 
-    async def test_only_readers_are_kept_from_writing(
-        self, settings: Settings, engine: Engine
-    ) -> None:
+    async def test_only_readers_are_read_only(self, settings: Settings, engine: Engine) -> None:
         variable = {"mysql": "transaction_read_only", "mariadb": "tx_read_only"}[engine.name]
 
         assert await scalar(settings, Purpose.READING, f"SELECT @@{variable}") == 1
         assert await scalar(settings, Purpose.WRITING, f"SELECT @@{variable}") == 0
         assert await scalar(settings, Purpose.MIGRATING, f"SELECT @@{variable}") == 0
 
-    async def test_locks_and_statements_end_within_the_deadline(
+    async def test_lock_waits_and_statements_are_limited_by_the_deadline(
         self, database_url: URL, engine: Engine
     ) -> None:
         settings = settings_for(database_url, database_timeout=8, database_read_timeout=4)
@@ -149,12 +145,14 @@ class TestServer:
             assert await scalar(settings, purpose, lock_wait) == seconds / 2
             assert float(await scalar(settings, purpose, limit)) == seconds
 
-    async def test_migrations_may_take_their_time(self, settings: Settings, engine: Engine) -> None:
+    async def test_migrations_have_no_statement_time_out(
+        self, settings: Settings, engine: Engine
+    ) -> None:
         limit = {"mysql": "max_execution_time", "mariadb": "max_statement_time"}[engine.name]
 
         assert await scalar(settings, Purpose.MIGRATING, f"SELECT @@{limit}") == 0
 
-    async def test_a_wrong_password_is_unavailable_and_told_to_nobody(
+    async def test_wrong_password_is_unavailable_and_not_disclosed(
         self, opened: Open, database_url: URL
     ) -> None:
         database = opened(database_url.set(username="nobody", password="wrong"))
@@ -164,17 +162,13 @@ class TestServer:
 
         assert "nobody" not in refused.value.detail
 
-    async def test_a_database_that_does_not_exist_is_unavailable(
-        self, opened: Open, database_url: URL
-    ) -> None:
+    async def test_missing_database_is_unavailable(self, opened: Open, database_url: URL) -> None:
         database = opened(database_url.set(database="catalog_test_missing"))
 
         with pytest.raises(DatabaseUnavailable):
             await database.transaction(answer)
 
-    async def test_one_that_nobody_listens_at_is_unavailable(
-        self, opened: Open, database_url: URL
-    ) -> None:
+    async def test_refused_connection_is_unavailable(self, opened: Open, database_url: URL) -> None:
         database = opened(database_url.set(port=1))
 
         with pytest.raises(DatabaseUnavailable):
@@ -182,7 +176,7 @@ class TestServer:
 
 
 def foreign_authority(folder: Path) -> Path:
-    """A certificate authority that has nothing to do with any server."""
+    """Write the certificate of an authority that signed no server; return its path."""
     _, certificate = self_signed("Somebody else's authority", is_authority=True)
     path = folder / "ca.pem"
     path.write_bytes(certificate)
@@ -190,15 +184,15 @@ def foreign_authority(folder: Path) -> Path:
 
 
 async def cipher(executor: AsyncConnection | AsyncSession) -> str:
-    """What the connection is encrypted with; empty for clear text."""
+    """Return the connection's cipher; empty for clear text."""
     row = (await executor.execute(text("SHOW SESSION STATUS LIKE 'Ssl_cipher'"))).one()
     return str(row[1])
 
 
 class TestTls:
-    @on_mariadb  # The tests' own offers no TLS.
+    @on_mariadb  # The tests' MariaDB offers no TLS.
     @pytest.mark.parametrize("tls", ["require", "verify"])
-    async def test_a_server_without_it_is_refused_instead_of_spoken_to_in_clear_text(
+    async def test_server_without_tls_is_refused_without_fallback_to_clear_text(
         self, opened: Open, tls: str
     ) -> None:
         database = opened(database_tls=tls)
@@ -209,7 +203,7 @@ class TestTls:
             assert isinstance(refused.value.__cause__, DBAPIError)
             assert "offers no TLS" in str(refused.value.__cause__.orig)
 
-    @on_mysql  # It makes a certificate for itself.
+    @on_mysql  # MySQL generates a self-signed certificate.
     async def test_require_encrypts_every_connection(self, opened: Open) -> None:
         database = opened(database_tls="require")
 
@@ -218,11 +212,11 @@ class TestTls:
         assert await database.probe(cipher, within=0.9)
 
     @on_mysql
-    async def test_off_means_clear_text(self, database: Database) -> None:
+    async def test_off_uses_clear_text(self, database: Database) -> None:
         assert await database.reading(cipher) == ""
 
     @on_mysql
-    async def test_verify_refuses_a_certificate_that_its_authority_did_not_sign(
+    async def test_verify_refuses_a_certificate_of_another_authority(
         self, opened: Open, tmp_path: Path
     ) -> None:
         for authority in (None, foreign_authority(tmp_path)):
@@ -233,7 +227,7 @@ class TestTls:
             assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.__cause__)
 
     @on_mysql
-    async def test_handshake_that_is_given_up_closes_its_connection(
+    async def test_handshake_that_times_out_closes_its_connection(
         self, opened: Open, database_url: URL, recwarn: pytest.WarningsRecorder
     ) -> None:
         async def greet_and_fall_silent(
@@ -242,7 +236,7 @@ class TestTls:
             host, port = str(database_url.host), database_url.port
             from_server, to_server = await asyncio.open_connection(host, port)
             writer.write(await from_server.read(4096))
-            # The request for TLS and the greeting of its handshake, until the client goes.
+            # Swallow the TLS request and the ClientHello, until the client disconnects.
             while await reader.read(4096):
                 pass
             to_server.close()
@@ -261,7 +255,7 @@ class TestTls:
 
 
 class TestErrors:
-    async def test_their_text_does_not_hold_the_statements_values(self, settings: Settings) -> None:
+    async def test_error_text_omits_bound_values(self, settings: Settings) -> None:
         engine = create_engine(settings, Purpose.WRITING)
         secret = {"hash": "$argon2id$secret"}
 
@@ -274,7 +268,7 @@ class TestErrors:
 
 
 class TestProbes:
-    async def test_they_take_one_connection_however_many_ask(self, settings: Settings) -> None:
+    async def test_concurrent_probes_share_one_connection(self, settings: Settings) -> None:
         engine = create_engine(settings, Purpose.PROBING)
 
         async def ask() -> None:
@@ -282,7 +276,7 @@ class TestProbes:
                 await connection.execute(text("SELECT 1"))
 
         await asyncio.gather(*(ask() for _ in range(10)))
-        opened = engine.pool.checkedin()  # type: ignore[attr-defined]  # what a queue pool has
+        opened = engine.pool.checkedin()  # type: ignore[attr-defined]  # of QueuePool
         await engine.dispose()
 
         assert opened == 1

@@ -1,4 +1,4 @@
-"""What the engines' error numbers mean to a caller."""
+"""Translation of the engines' error codes into the service's errors."""
 
 import sqlite3
 
@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from catalog.db.error_translation import is_astray, is_permanent, refusal_for, worth_a_retry
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable
 
-# The servers' numbers, as mysqld_error.h and errmsg.h name them.
+# The servers' error codes, named as in mysqld_error.h and errmsg.h.
 SERVER_CODES: dict[type[CatalogError], dict[int, str]] = {
     DatabaseBusy: {
         1020: "ER_CHECKREAD: record has changed since last read",
@@ -78,7 +78,7 @@ SERVER_CODES: dict[type[CatalogError], dict[int, str]] = {
         3101: "ER_TRANSACTION_ROLLBACK_DURING_COMMIT: group replication",
         3118: "ER_ACCOUNT_HAS_BEEN_LOCKED",
         4031: "ER_CLIENT_INTERACTION_TIMEOUT",
-        # Of the system library, and what stands before it in the server's list.
+        # Codes of the system library (EE_) and further codes of the server.
         3: "EE_WRITE",
         5: "EE_OUTOFMEMORY",
         11: "EE_CANTUNLOCK",
@@ -209,7 +209,7 @@ class TestTranslation:
         [(code, refusal) for refusal, codes in SERVER_CODES.items() for code in codes],
         ids=[f"{code} {name}" for codes in SERVER_CODES.values() for code, name in codes.items()],
     )
-    def test_a_servers_number_means_the_same_wherever_it_comes_from(
+    def test_server_code_is_translated_direct_or_wrapped(
         self, code: int, refusal: type[CatalogError]
     ) -> None:
         wrapped = err.InterfaceError("connection lost")
@@ -225,22 +225,20 @@ class TestTranslation:
         ("name", "refusal"),
         [(name, refusal) for refusal, names in SQLITE_CODES.items() for name in names],
     )
-    def test_sqlites_codes_mean_what_the_servers_numbers_do(
-        self, name: str, refusal: type[CatalogError]
-    ) -> None:
+    def test_sqlite_code_is_translated(self, name: str, refusal: type[CatalogError]) -> None:
         answer = refusal_for(sqlite_error(getattr(sqlite3, name)))
 
         assert type(answer) is refusal
         assert SECRET_TEXT not in answer.detail
 
-    def test_a_missing_table_is_unavailable_on_sqlite_too(self) -> None:
+    def test_missing_table_is_unavailable_on_sqlite(self) -> None:
         cause = sqlite3.OperationalError("no such table: products")
         cause.sqlite_errorcode = sqlite3.SQLITE_ERROR
 
         assert type(refusal_for(DBAPIError("SELECT 1", {}, cause))) is DatabaseUnavailable
 
     @pytest.mark.parametrize("code", BUGS, ids=BUGS.values())
-    def test_a_bug_of_ours_stays_what_it_is(self, code: int) -> None:
+    def test_programming_error_is_not_translated(self, code: int) -> None:
         error = server_error(code)
 
         assert refusal_for(error) is None
@@ -255,17 +253,17 @@ class TestTranslation:
         ],
         ids=["SQLITE_ERROR", "SQLITE_CONSTRAINT_CHECK", "SQLITE_CONSTRAINT_NOTNULL", "no code"],
     )
-    def test_a_bug_of_ours_stays_what_it_is_on_sqlite(self, code: int | None) -> None:
+    def test_programming_error_is_not_translated_on_sqlite(self, code: int | None) -> None:
         error = sqlite_error(code)
 
         assert refusal_for(error) is None
 
-    def test_a_connection_that_is_lost_is_unavailable_whatever_the_number(self) -> None:
+    def test_connection_loss_is_unavailable_whatever_the_code(self) -> None:
         error = DBAPIError("SELECT 1", {}, OSError("reset"), connection_invalidated=True)
 
         assert type(refusal_for(error)) is DatabaseUnavailable
 
-    def test_an_error_that_a_loss_leads_to_is_unavailable(self) -> None:
+    def test_error_caused_by_connection_loss_is_unavailable(self) -> None:
         loss = DBAPIError("SELECT 1", {}, OSError("reset"), connection_invalidated=True)
         error = PendingRollbackError("Can't reconnect until invalid savepoint is rolled back.")
         error.__context__ = loss
@@ -273,19 +271,19 @@ class TestTranslation:
         assert type(refusal_for(error)) is DatabaseUnavailable
         assert refusal_for(PendingRollbackError("Of our own making.")) is None
 
-    def test_waiting_in_vain_for_the_pool_is_busy(self) -> None:
+    def test_pool_time_out_is_busy(self) -> None:
         assert type(refusal_for(PoolTimeout())) is DatabaseBusy
 
-    def test_waiting_in_vain_for_an_answer_is_unavailable(self) -> None:
+    def test_query_time_out_is_unavailable(self) -> None:
         assert type(refusal_for(TimeoutError())) is DatabaseUnavailable
 
-    def test_anything_else_passes_unchanged(self) -> None:
+    def test_other_error_is_not_translated(self) -> None:
         error = StatementError("bad parameter", "SELECT 1", {}, ValueError("naive"))
 
         assert refusal_for(error) is None
 
     @pytest.mark.parametrize("refusal", [DatabaseBusy, DatabaseUnavailable])
-    def test_who_may_come_back_is_told_when(self, refusal: type[CatalogError]) -> None:
+    def test_temporary_error_has_retry_after(self, refusal: type[CatalogError]) -> None:
         (code, *_) = SERVER_CODES[refusal]
         answer = refusal_for(server_error(code))
 
@@ -295,30 +293,30 @@ class TestTranslation:
 
 class TestRetries:
     @pytest.mark.parametrize("code", [1020, 1205, 1213, 1412, 1615])
-    def test_collisions_are_worth_one(self, code: int) -> None:
+    def test_collision_is_worth_a_retry(self, code: int) -> None:
         assert worth_a_retry(server_error(code))
 
     @pytest.mark.parametrize("code", [1062, 1064, 1180, 1290, 2003, 2006, 2013])
-    def test_what_would_be_repeated_is_not(self, code: int) -> None:
+    def test_other_error_is_not_worth_a_retry(self, code: int) -> None:
         assert not worth_a_retry(server_error(code))
 
 
 class TestNodes:
     @pytest.mark.parametrize("code", [1047, 1290, 1836])
-    def test_one_that_is_not_to_be_used_is_known(self, code: int) -> None:
+    def test_unusable_node_is_recognized(self, code: int) -> None:
         assert is_astray(err.OperationalError(code, SECRET_TEXT))
 
     @pytest.mark.parametrize("code", [1053, 1180, 1213, 1792])
-    def test_one_that_has_another_fault_is_not_taken_for_it(self, code: int) -> None:
+    def test_other_fault_does_not_mark_the_node_unusable(self, code: int) -> None:
         assert not is_astray(err.OperationalError(code, SECRET_TEXT))
 
 
-class TestRefusal:
+class TestPermanentErrors:
     @pytest.mark.parametrize("code", [1044, 1045, 1049, 1130, 1142, 1227, 1698, 3118])
-    def test_it_is_known_that_waiting_will_not_help(self, code: int) -> None:
+    def test_refused_access_or_missing_database_is_permanent(self, code: int) -> None:
         assert is_permanent(server_error(code))
 
     @pytest.mark.parametrize("code", [1040, 1205, 2002, 2003, 2006, 2013])
-    def test_it_is_known_that_waiting_may_help(self, code: int) -> None:
+    def test_temporary_error_is_not_permanent(self, code: int) -> None:
         assert not is_permanent(server_error(code))
         assert not is_permanent(OSError("no such file"))

@@ -1,4 +1,4 @@
-"""Texts are what SQLAlchemy would give, and a broken answer costs its connection and no more."""
+"""Raw rows equal SQLAlchemy's, and a broken response costs only its connection."""
 
 import asyncio
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tests.db.support import on_servers
 
 Statement = Select[*tuple[Any, ...]]
 
-# Rows of any server.
+# The numbers 1 to 900, on either server.
 NUMBERS = text(
     "(WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 900)"
     " SELECT n FROM numbers) AS numbers"
@@ -41,7 +41,7 @@ async def echoed(database: Database, value: Any) -> str:
 
 @on_servers
 class TestReadTexts:
-    async def test_rows_of_any_length_are_those_of_sqlalchemy(self, database: Database) -> None:
+    async def test_rows_of_any_length_match_sqlalchemy(self, database: Database) -> None:
         async def read(connection: AsyncConnection, size: int) -> tuple[list[bytes], list[str]]:
             (found,) = await read_texts(connection, TextQuery(PADDED, {"size": size}))
             rows = await connection.execute(PADDED, {"size": size})
@@ -52,13 +52,13 @@ class TestReadTexts:
             assert [each.decode() for each in found] == rows
             assert len(rows) == 900
 
-    async def test_values_arrive_as_they_are(self, database: Database) -> None:
+    async def test_bound_values_round_trip_unchanged(self, database: Database) -> None:
         for value in ("", "'", '\\"', "%s %% %(x)s", "é\U0001f4a1", "a\r\n\x1a", "; DROP TABLE x"):
             assert await echoed(database, value) == value
         assert await echoed(database, -(2**63)) == str(-(2**63))
         assert float(await echoed(database, 0.1)) == 0.1
 
-    async def test_others_are_left_to_sqlalchemy(self, database: Database) -> None:
+    async def test_values_of_other_types_are_bound_by_sqlalchemy(self, database: Database) -> None:
         at: Statement = select(func.concat(bindparam("at", type_=Timestamp())))
         values = {"at": datetime(2026, 11, 23, 1, 2, 3, 4, tzinfo=UTC)}
 
@@ -66,10 +66,10 @@ class TestReadTexts:
 
         assert found == [[b"2026-11-23 01:02:03.000004"]]
 
-    async def test_nothing_is_found(self, database: Database) -> None:
+    async def test_empty_result_is_an_empty_list(self, database: Database) -> None:
         assert await database.reading(read_texts, TextQuery(NOTHING, {})) == [[]]
 
-    async def test_many_statements_find_what_each_finds(self, database: Database) -> None:
+    async def test_batched_statements_match_single_ones(self, database: Database) -> None:
         at: Statement = select(func.concat(bindparam("at", type_=Timestamp())))
         downwards = PADDED.order_by(None).order_by(NUMBER.desc())
         questions = [
@@ -96,7 +96,7 @@ SLOW: Statement = select(func.concat("a", func.sleep(30)))
 
 @on_servers
 class TestFailures:
-    async def test_what_the_server_refuses_is_an_error_and_the_connection_stays(
+    async def test_server_error_is_raised_and_the_connection_is_kept(
         self, database: Database
     ) -> None:
         async def read(connection: AsyncConnection) -> tuple[Any, Any]:
@@ -112,7 +112,9 @@ class TestFailures:
         before, after = await database.reading(read)
         assert before == after
 
-    async def test_who_gives_up_leaves_nothing_for_the_next(self, database: Database) -> None:
+    async def test_cancelled_read_leaves_no_rows_on_the_connection(
+        self, database: Database
+    ) -> None:
         slow = TextQuery(SLOW, {})
         readers = [asyncio.create_task(database.reading(read_texts, slow)) for _ in range(5)]
         await asyncio.sleep(0.1)
@@ -123,7 +125,7 @@ class TestFailures:
         for number in range(20):
             assert await echoed(database, number) == str(number)
 
-    async def test_a_connection_that_is_killed_is_replaced(self, database: Database) -> None:
+    async def test_killed_connection_is_replaced(self, database: Database) -> None:
         async def read(connection: AsyncConnection) -> list[list[bytes]]:
             own = await connection.scalar(select(func.connection_id()))
 
@@ -136,13 +138,13 @@ class TestFailures:
             return await read_texts(connection, TextQuery(ECHO, {"value": "there"}))
 
         killed: list[Any] = []
-        # A read may be done once more.
+        # The first attempt fails; the read is retried once.
         assert await database.reading(read) == [[b"=there"]]
         assert len(killed) == 1
 
-    async def test_one_that_takes_too_long_is_given_up(self, database: Database) -> None:
+    async def test_slow_read_times_out(self, database: Database) -> None:
         async def read(connection: AsyncConnection) -> None:
-            # The server's own limit ends the sleep early on one engine and the query on the other.
+            # The server's own limit ends the sleep early on one engine, the query on the other.
             await connection.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
             async with asyncio.timeout(0.2):
                 await read_texts(connection, TextQuery(SLOW, {}))
@@ -174,7 +176,7 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 class TestResult:
     @pytest.mark.parametrize("size", [1, 2, 3, 7, 300, 1_000_000])
-    def test_it_does_not_matter_how_it_is_cut(self, size: int) -> None:
+    def test_result_is_parsed_from_chunks_of_any_size(self, size: int) -> None:
         texts = [b"", b"\xfe\xff\x00", b"a" * 250, b"b" * 251, b"c" * 3000]
         result = _Result()
 
@@ -183,14 +185,14 @@ class TestResult:
         assert ends == [False] * (len(ends) - 1) + [True]
         assert result.texts == texts
 
-    def test_long_texts_are_whole(self) -> None:
+    def test_long_texts_are_complete(self) -> None:
         texts = [b"d" * 65_535, b"e" * 65_536, b"f" * 300_000]
         result = _Result()
 
         assert [result.take(piece) for piece in pieces(answer_of(*texts), 65_536)][-1]
         assert result.texts == texts
 
-    def test_an_end_without_an_end_is_an_error(self) -> None:
+    def test_truncated_result_is_an_error(self) -> None:
         result = _Result()
         result.take(answer_of(b"a")[:-9])
 
@@ -198,7 +200,7 @@ class TestResult:
             result.take(b"")
         assert not result.is_over
 
-    def test_an_error_among_the_rows_is_one(self) -> None:
+    def test_error_packet_among_the_rows_is_raised(self) -> None:
         result = _Result()
 
         with pytest.raises(Error, match="interrupted"):
@@ -206,7 +208,7 @@ class TestResult:
         assert result.is_over
 
     @pytest.mark.parametrize("content", [b"\xfb", b"\xfe" + bytes(8) + b"7"])
-    def test_what_it_cannot_read_it_does_not_guess(self, content: bytes) -> None:
+    def test_unsupported_packet_is_an_error(self, content: bytes) -> None:
         head = answer_of()[:-9]
 
         with pytest.raises(Error):

@@ -1,6 +1,6 @@
-"""Values of ``Accept`` with what ``GET /api/products`` answers to each, straight or from a cache.
+"""Values of ``Accept`` and the media type of ``GET /api/products`` for each, cached or not.
 
-Every hop reads the same values by the same table.
+The tests of every hop share this table.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from catalog.http.negotiation import CSV, JSON, NDJSON
 
 
 class AcceptCase(NamedTuple):
-    """One value of ``Accept``.
+    """A value of ``Accept`` and the media type that it selects.
 
     Attributes:
-        accept: the value, as one field line.
-        media_type: of the answer; None where it is 406 (RFC 9110, section 15.5.7).
+        accept: the value, in one field line.
+        media_type: of the response; None if it is 406 (RFC 9110, section 15.5.7).
     """
 
     accept: str
@@ -133,4 +133,4 @@ ACCEPT_CASES: tuple[AcceptCase, ...] = tuple(
     }.items()
     for accept in values
 )
-"""What each hop is tested with."""
+"""Cases for the tests of every hop."""

@@ -1,4 +1,4 @@
-"""Fixtures for what is decided before any row is read: an app without a database."""
+"""Fixtures for requests that are decided before any row is read: an app without a database."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests.http.redis_server import RedisMissing, RedisServer
 from tests.http.wire import app_without_database, holder_of_tokens
 from tests.support import Caller
 
-# How fast an example runs says more about the machine than about the code.
+# An example's run time depends more on the machine than on the code.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -26,9 +26,9 @@ hypothesis.settings.load_profile("patient")
 
 @pytest.fixture(scope="package")
 async def bare_app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Quart]:
-    """The service, its database gone since it started; its answers must be documented ones.
+    """Yield the service with its database removed after the start; checks against the document.
 
-    It has seen which sessions have ended, and so lets good tokens in.
+    It has loaded the list of ended sessions, and therefore accepts valid tokens.
     """
     app = app_without_database(tmp_path_factory.mktemp("bare"))
     hold_to_document(app)
@@ -43,26 +43,26 @@ async def bare_app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Qu
 
 @pytest.fixture
 def stranger(bare_app: Quart) -> Caller:
-    """Someone without a token."""
+    """Return a caller without a token."""
     return Caller(bare_app)
 
 
 @pytest.fixture
 async def holder(bare_app: Quart) -> Caller:
-    """Someone with good tokens, whose account nobody has looked for."""
+    """Return a caller with valid tokens, whose account need not exist."""
     return await holder_of_tokens(bare_app)
 
 
 @pytest.fixture
 def app(app: Quart) -> Quart:
-    """The service on a database; its answers must be documented ones."""
+    """Return the service on a database; its responses are checked against the document."""
     hold_to_document(app)
     return app
 
 
 @pytest.fixture
 async def redis(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """A Redis of the test's own, empty and running."""
+    """Yield a Redis server of the test's own, empty and running."""
     stash = request.config.stash
     reason = ""
     try:
@@ -71,7 +71,7 @@ async def redis(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             yield server
     except RedisMissing as missing:
         reason = stash[MISSING]["redis"] = str(missing)
-    # What a developer may do without, CI may not.
+    # Optional for developers, required in CI.
     if reason and REQUIRED:
         pytest.fail(reason, pytrace=False)
     if reason:

@@ -1,4 +1,4 @@
-"""Holds every answer that a test receives against the OpenAPI document."""
+"""Validation of every response in a test against the OpenAPI document."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from catalog.http.problems import MEDIA_TYPE
 
 
 def hold_to_document(app: Quart) -> None:
-    """Let a request fail its test when the app answers in a way it does not document."""
+    """Wrap the app so that an undocumented response fails the test."""
     inner = app.asgi_app
 
     async def checked(scope: Any, receive: Any, send: Any) -> None:
@@ -35,21 +35,21 @@ def hold_to_document(app: Quart) -> None:
         if start:
             _check(app, scope["method"], scope["path"], start, body)
 
-    app.asgi_app = checked  # type: ignore[method-assign]  # the framework's documented way
+    app.asgi_app = checked  # type: ignore[method-assign]  # documented by Quart
 
 
 def _check(app: Quart, method: str, path: str, start: dict[str, Any], body: bytes) -> None:
     operation = _operation(app, method, path)
     status = str(start["status"])
     if operation is None or status == "500":
-        # No operation, or a failure that the test itself has to judge.
+        # No operation, or a server error, which the test itself must assert.
         return
     asked = f"{method} {path}"
     headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
     assert status in operation["responses"], f"{asked} may not answer {status}: {body[:300]!r}"
     response = operation["responses"][status]
     missing = {name for name in response["headers"] if name.lower() not in headers}
-    # A request may be refused before it counts against a limit, as for its size.
+    # A request may be rejected before the rate limit counts it, for example for its size.
     optional = {"Catalog-Batch-Position", "Idempotency-Replayed", "Link"}
     optional |= {"RateLimit", "RateLimit-Policy"}
     assert not missing - optional, f"{asked}: {status} without {missing}"
@@ -67,7 +67,7 @@ def _check(app: Quart, method: str, path: str, start: dict[str, Any], body: byte
 
 
 def _operation(app: Quart, method: str, path: str) -> dict[str, Any] | None:
-    """What the document says about a request, unless there is no such route or it is hidden."""
+    """Return the documented operation of a request; None if the route is unknown or hidden."""
     matched = "GET" if method == "HEAD" else method
     try:
         rule, _ = app.url_map.bind("").match(path, matched, return_rule=True)
@@ -79,7 +79,7 @@ def _operation(app: Quart, method: str, path: str) -> dict[str, Any] | None:
 
 
 def check_value(value: object, schema: dict[str, Any], document: dict[str, Any]) -> None:
-    """Assert that a value is what a schema of the document describes."""
+    """Assert that a value matches a schema of the document."""
     whole = {**schema, "components": document["components"]}
     faults = [
         f"{error.json_path}: {error.message}" for error in OAS31Validator(whole).iter_errors(value)

@@ -1,4 +1,4 @@
-"""A Redis of the tests' own, on a loopback port, to be killed and stopped at will."""
+"""A Redis server of the tests' own on a loopback port, which they may kill and suspend."""
 
 import asyncio
 import os
@@ -19,15 +19,15 @@ START_PATIENCE_SECONDS = 30.0
 
 
 class RedisMissing(Exception):
-    """There is none here; the message says how to get it."""
+    """Redis is not installed; the message says how to install it."""
 
 
 class RedisServer:
-    """A Redis server, or none for the moment, always at the same address.
+    """A Redis server that may be started and killed, always at the same address.
 
     Attributes:
-        url: where it is.
-        version: its name and version; known when it has run.
+        url: its address.
+        version: its name and version; empty before its first start.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,12 +40,12 @@ class RedisServer:
         self.version = ""
 
     async def start(self, *options: str) -> None:
-        """Run it, with nothing in it.
+        """Start it, empty.
 
         Raises:
-            RedisMissing: it is not installed.
+            RedisMissing: Redis is not installed.
         """
-        # Under this name, since the program does something else under its other one.
+        # Run it under this name: redis-check-rdb is the same program, selected by name.
         program = self._folder / "redis-server"
         if not program.exists():
             program.symlink_to(_program())
@@ -75,18 +75,18 @@ class RedisServer:
         return True
 
     def kill(self) -> None:
-        """End it at once, as a crash does."""
+        """Kill it, as in a crash."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
         self._process = None
 
     def hang(self) -> None:
-        """Let it answer nothing, while its connections stay open and new ones are accepted."""
+        """Suspend it: connections stay open and new ones are accepted, without any reply."""
         self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """End what ``hang`` began."""
+        """Resume it after ``hang``."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -94,20 +94,24 @@ class RedisServer:
         self._process.send_signal(number)
 
     async def ask(self, *command: str | int) -> Any:
-        """Send it a command of Redis."""
+        """Run a Redis command and return the reply."""
         async with Redis.from_url(self.url, decode_responses=True) as client:
-            return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # it is
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py
 
     def stop(self) -> None:
-        """End it if it runs; a process that hangs can be killed too."""
+        """Kill it if it runs, even while suspended."""
         if self._process is not None:
             self.kill()
 
 
 def _program() -> str:
-    """Where the server is."""
+    """Return the path of the server program.
+
+    Raises:
+        RedisMissing: Redis is not installed.
+    """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
-    # Debian's redis-tools has the server under its other name, without starting any.
+    # Debian's redis-tools has the server as redis-check-rdb, and starts no service.
     for name in ("redis-server", "valkey-server", "redis-check-rdb", "valkey-check-rdb"):
         if program := shutil.which(name, path=path):
             return program
@@ -119,10 +123,10 @@ def _program() -> str:
 
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[RedisServer]:
-    """Run a server for as long as the block lasts.
+    """Run a server for the duration of the block.
 
     Raises:
-        RedisMissing: it is not installed.
+        RedisMissing: Redis is not installed.
     """
     server = RedisServer(folder)
     await server.start()

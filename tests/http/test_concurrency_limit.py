@@ -1,4 +1,4 @@
-"""Beyond what may be in progress a request is refused at once, reads before writes."""
+"""Concurrency limit: excess requests are rejected at once, reads and writes separately."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from catalog.http.concurrency_limit import Admission
 
 
 class Work:
-    """An app that answers when it is told to, and what it was asked."""
+    """App behind an ``Admission`` that responds once ``done`` is set."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
@@ -37,7 +37,7 @@ class Work:
             messages.append(message)
 
         scope: Any = {"type": "http", "method": method, "path": path, "headers": []}
-        await self.admission(scope, None, send)  # type: ignore[arg-type]  # nothing is received
+        await self.admission(scope, None, send)  # type: ignore[arg-type]  # never received
         body = b"".join(message.get("body", b"") for message in messages[1:])
         return messages[0]["status"], dict(messages[0]["headers"]), body
 
@@ -49,7 +49,7 @@ class Work:
 
 
 class TestAdmission:
-    async def test_reads_and_writes_leave_each_other_their_places(self) -> None:
+    async def test_reads_and_writes_are_limited_separately(self) -> None:
         work = Work()
         reads = await work.begin(("GET", "/"), ("HEAD", "/"))
 
@@ -66,7 +66,7 @@ class TestAdmission:
         answers = await asyncio.gather(*reads, *writes)
         assert [status for status, _, _ in answers] == [200] * 4
 
-    async def test_places_are_given_back(self) -> None:
+    async def test_slots_are_released_on_success_and_failure(self) -> None:
         work = Work()
         work.done.set()
 
@@ -78,7 +78,7 @@ class TestAdmission:
             else:
                 assert (path, status) == ("/", 200)
 
-    async def test_who_gives_up_gives_the_place_back(self) -> None:
+    async def test_cancelled_requests_release_their_slots(self) -> None:
         work = Work()
         for task in await work.begin(("GET", "/"), ("GET", "/")):
             task.cancel()
@@ -87,7 +87,7 @@ class TestAdmission:
 
         assert (await work.ask("GET"))[0] == 200
 
-    async def test_health_and_what_waits_on_purpose_is_always_answered(self) -> None:
+    async def test_exempt_paths_are_always_admitted(self) -> None:
         work = Work()
         busy = await work.begin(*[("POST", "/"), ("GET", "/")] * 2)
         waiting = await work.begin(("GET", "/livez"), ("GET", "/waiting"))
@@ -96,7 +96,7 @@ class TestAdmission:
         answers = await asyncio.gather(*busy, *waiting)
         assert [status for status, _, _ in answers] == [200] * 6
 
-    async def test_an_answer_that_has_begun_counts_no_more(self) -> None:
+    async def test_streaming_responses_hold_no_slot(self) -> None:
         work = Work()
         work.begin_early = True
         streams = await work.begin(*[("GET", "/")] * 10)

@@ -1,4 +1,4 @@
-"""Conditional requests: tags as clients send them, and what they are compared with."""
+"""Conditional requests: entity tags and the lists of them that clients send."""
 
 import pytest
 
@@ -6,13 +6,13 @@ from catalog.http.conditional import Tags, etag_of
 
 
 class TestEtag:
-    def test_it_changes_with_the_bytes_and_with_the_version(self) -> None:
+    def test_etag_depends_on_body_and_version(self) -> None:
         tags = {etag_of(body, version=version) for body in (b"a", b"b") for version in (1, 2, None)}
 
         assert len(tags) == 6
         assert all(tag.startswith('"') and tag.endswith('"') for tag in tags)
 
-    def test_the_same_is_the_same(self) -> None:
+    def test_etag_is_deterministic(self) -> None:
         assert etag_of(b"a", version=7) == etag_of(b"a", version=7)
 
 
@@ -32,11 +32,11 @@ class TestTags:
             " * ",
         ],
     )
-    def test_what_it_names_is_in_it(self, text: str) -> None:
+    def test_listed_tag_matches(self, text: str) -> None:
         assert '"1-a"' in Tags(text)
 
     @pytest.mark.parametrize("text", ['"1-b"', 'W/"1"', '"x,"', '"1-A"', '""', '"*"'])
-    def test_what_it_does_not_name_is_not(self, text: str) -> None:
+    def test_unlisted_tag_does_not_match(self, text: str) -> None:
         assert '"1-a"' not in Tags(text)
 
     @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ class TestTags:
             '"\x00"',
         ],
     )
-    def test_what_is_neither_tags_nor_any_is_refused(self, text: str) -> None:
+    def test_malformed_list_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="entity tags"):
             Tags(text)

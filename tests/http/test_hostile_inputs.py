@@ -1,7 +1,7 @@
-"""No input holds the event loop: worst shapes of everything that a client can send, on the app.
+"""No input blocks the event loop: the worst shapes of everything that a client can send.
 
-The watchdog measures the longest piece of work on the loop. Inputs are about ten times as long as
-what is taken, or of the longest size that gets past the bounds on bodies and heads.
+The watchdog measures the longest uninterrupted run of the loop. Inputs are about ten times as long
+as accepted, or as long as the limits on bodies and heads allow.
 """
 
 import json
@@ -18,13 +18,13 @@ from tests.http.wire import JSON, Header, exchange
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
 from tests.watchdog import MAX_PIECE_SECONDS, Watchdog
 
-# Canonical reordering of them is quadratic where it is done by insertion. In UTF-8 they have two
-# bytes each, so that they fill a body.
+# Canonical reordering of these is quadratic if done by insertion. They have two bytes each in
+# UTF-8, and so fill a body.
 MARKS = "\u0301" * 65_000 + "\u0327" * 65_000
 WORST_PASSWORD = "a" + MARKS
 
 UNSAFE = "a" + "\u0301\u0327" * 16
-"""Short enough for a name, with more marks on one letter than any language needs."""
+"""Text short enough for a name, with more marks on one letter than any language needs."""
 
 
 EMPTY = [(b"content-length", b"2")]
@@ -39,10 +39,10 @@ async def watched(
     body: bytes | None = None,
     limit: float = MAX_PIECE_SECONDS,
 ) -> Response:
-    """Send a request under the watchdog; it is made ready before."""
+    """Send a request under the watchdog, after a warm-up request to the same route."""
     length = [] if body is None else [(b"content-length", str(len(body)).encode())]
     parts = [] if body is None else [body]
-    # The first request of a kind makes what the later ones use again.
+    # The first request of a kind fills caches that later ones use.
     await exchange(app, method, path.partition("?")[0], headers=[JSON, *EMPTY], body=[b"{}"])
     with Watchdog(limit):
         return await exchange(app, method, path, headers=[*(headers or []), *length], body=parts)
@@ -60,7 +60,7 @@ async def watched_json(
 
 
 class Case(NamedTuple):
-    """A body with one hostile field, and where it goes."""
+    """Body with one hostile field, and the route that takes it."""
 
     method: str
     path: str
@@ -98,9 +98,9 @@ def ids_of(cases: list[Case]) -> list[str]:
     return [f"{case.path}-{case.field}" for case in cases]
 
 
-class TestMarks:
+class TestCombiningMarks:
     @pytest.mark.parametrize("case", PASSWORD_FIELDS, ids=ids_of(PASSWORD_FIELDS))
-    async def test_password_of_marks_is_counted_before_it_is_normalized(
+    async def test_password_of_marks_is_measured_before_normalization(
         self, ada: Caller, case: Case
     ) -> None:
         answer = await watched_json(ada, case.method, case.path, case.body(WORST_PASSWORD))
@@ -109,7 +109,7 @@ class TestMarks:
         assert fields_of(answer) == [f"/{case.field}"]
 
     @pytest.mark.parametrize("case", NAME_FIELDS, ids=ids_of(NAME_FIELDS))
-    async def test_name_of_marks_is_counted_before_it_is_folded(
+    async def test_name_of_marks_is_measured_before_case_folding(
         self, ada: Caller, case: Case
     ) -> None:
         answer = await watched_json(ada, case.method, case.path, case.body(WORST_PASSWORD))
@@ -118,7 +118,7 @@ class TestMarks:
         assert fields_of(answer) == [f"/{case.field}"]
 
     @pytest.mark.parametrize("case", CHOSEN_FIELDS, ids=ids_of(CHOSEN_FIELDS))
-    async def test_more_than_30_marks_in_a_row_are_refused_where_text_is_chosen(
+    async def test_more_than_30_marks_in_a_row_are_refused_in_new_values(
         self, ada: Caller, case: Case
     ) -> None:
         value = f"{UNSAFE}@example.com" if case.field == "email" else f"{UNSAFE}bcdefgh"
@@ -128,13 +128,13 @@ class TestMarks:
         assert fields_of(answer) == [f"/{case.field}"]
         assert "30 combining marks" in answer.json["errors"][0]["message"]
 
-    async def test_log_in_with_such_text_is_like_a_wrong_password(self, ada: Caller) -> None:
-        # Accounts from before the rule may have such a password, and still get in.
+    async def test_log_in_with_more_than_30_marks_is_a_wrong_password(self, ada: Caller) -> None:
+        # Accounts that predate the rule may have such a password and can still log in.
         for name, password in (("ada", UNSAFE), (UNSAFE, PASSWORD)):
             assert problem_of(await ada.log_in(name, password)) == (401, "credentials-wrong")
 
     async def test_longest_password_may_be_sent_decomposed(self, anyone: Caller) -> None:
-        # U+1F82 has four code points when it is decomposed, more than any other.
+        # U+1F82 decomposes into four code points, more than any other.
         decomposed = "\u03b1\u0313\u0300\u0345" * MAX_PASSWORD
 
         assert (await anyone.sign_up("ada", password=decomposed)).status_code == 201
@@ -143,7 +143,7 @@ class TestMarks:
 
 class TestProductText:
     @pytest.mark.parametrize("method", ["POST", "PATCH"])
-    async def test_description_of_marks_is_kept_as_it_is(self, ada: Caller, method: str) -> None:
+    async def test_description_of_marks_is_stored_unchanged(self, ada: Caller, method: str) -> None:
         path = "/api/products"
         if method == "PATCH":
             path += f"/{(await ada.offer('Lamp')).json['id']}"
@@ -155,12 +155,12 @@ class TestProductText:
         assert answer.status_code in {200, 201}
         assert answer.json["description"] == description
 
-    async def test_search_for_marks_takes_little_time(self, ada: Caller) -> None:
+    async def test_search_for_marks_is_fast(self, ada: Caller) -> None:
         q = quote("a" + "\u0301" * 99 + "\u0327" * 100)
 
         assert (await watched(ada.app, "GET", f"/api/products?q={q}")).status_code == 200
 
-    async def test_long_search_is_counted_before_it_is_normalized(self, ada: Caller) -> None:
+    async def test_long_search_is_measured_before_normalization(self, ada: Caller) -> None:
         q = quote("a" + "\u0301" * 1000 + "\u0327" * 1000)
 
         answer = await watched(ada.app, "GET", f"/api/products?q={q}")
@@ -169,11 +169,11 @@ class TestProductText:
 
 
 BODY_BYTES = 256 * 1024
-"""The largest body that is read."""
+"""Limit on a body's size."""
 
 
 def filled(unit: bytes, *, begin: bytes = b"[", end: bytes = b"]") -> bytes:
-    """A body of the largest size: what is repeated, with commas between, and what is around it."""
+    """Return a body of the maximum size: ``unit`` repeated, comma-separated and enclosed."""
     count = (BODY_BYTES - len(begin) - len(end)) // (len(unit) + 1)
     return begin + b",".join([unit] * count) + end
 
@@ -225,7 +225,7 @@ BODIES = {
 @on_sqlite
 class TestJson:
     @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-    async def test_body_of_any_shape_is_refused_soon(self, ada: Caller, body: bytes) -> None:
+    async def test_hostile_body_is_refused_quickly(self, ada: Caller, body: bytes) -> None:
         answer = await watched_json(ada, "POST", "/api/products", body)
 
         status, _ = problem_of(answer)
@@ -233,7 +233,7 @@ class TestJson:
         assert len(answer.body) < 64 * 1024
 
     @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-    async def test_body_of_any_shape_is_refused_soon_without_an_account(
+    async def test_hostile_body_is_refused_quickly_without_an_account(
         self, anyone: Caller, body: bytes
     ) -> None:
         answer = await watched_json(anyone, "POST", "/api/auth/login", body)
@@ -241,7 +241,7 @@ class TestJson:
         status, _ = problem_of(answer)
         assert status in {400, 413, 422}
 
-    async def test_first_of_many_unknown_fields_are_named(self, ada: Caller) -> None:
+    async def test_first_100_of_many_errors_are_reported(self, ada: Caller) -> None:
         fields = {f"field{number}": 1 for number in range(10_000)}
 
         answer = await watched_json(ada, "POST", "/api/products", {**fields, "price": -1})
@@ -252,10 +252,10 @@ class TestJson:
 
 
 LONG = 80_000
-"""Bytes of a head's field: ten times of what the server takes."""
+"""Bytes of a header field: ten times the server's limit."""
 
 HEAD_SECONDS = 0.2
-"""For a head of that length, so that one which the server takes has a tenth of it."""
+"""Limit for a head of that length; a head within the server's limit has a tenth of it."""
 
 QUERIES = {
     "one-parameter-many-times": "&".join(["limit=1"] * 12_000),
@@ -369,16 +369,16 @@ PATHS = {
 @on_sqlite
 class TestHead:
     @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-    async def test_query_of_any_shape_is_read_soon(self, anyone: Caller, query: str) -> None:
+    async def test_hostile_query_is_handled_quickly(self, anyone: Caller, query: str) -> None:
         for path in ("/api/products", "/api/products/changes"):
             answer = await watched(anyone.app, "GET", f"{path}?{query}", limit=HEAD_SECONDS)
 
             assert answer.status_code < 500
             assert len(answer.body) < 64 * 1024
 
-    # All routes in one test: to start the app takes longer than to ask them.
+    # All routes in one test: starting the app takes longer than the requests.
     @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-    async def test_header_of_any_shape_is_read_soon(self, anyone: Caller, header: Header) -> None:
+    async def test_hostile_header_is_handled_quickly(self, anyone: Caller, header: Header) -> None:
         for method, path in ASKED:
             body = b"{}" if method == "POST" else None
             headers = [header]
@@ -392,7 +392,7 @@ class TestHead:
             assert answer.status_code < 500, (method, path)
 
     @pytest.mark.parametrize("name", [b"accept", b"x-forwarded-for", b"if-none-match", b"x-a"])
-    async def test_many_headers_are_read_soon(self, anyone: Caller, name: bytes) -> None:
+    async def test_many_headers_are_handled_quickly(self, anyone: Caller, name: bytes) -> None:
         headers = [(name, b"a/b;q=0.5")] * 10_000
 
         answer = await watched(
@@ -402,7 +402,7 @@ class TestHead:
         assert answer.status_code < 500
 
     @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-    async def test_path_of_any_shape_is_read_soon(self, anyone: Caller, path: str) -> None:
+    async def test_hostile_path_is_handled_quickly(self, anyone: Caller, path: str) -> None:
         answer = await watched(anyone.app, "GET", path, limit=HEAD_SECONDS)
 
         assert answer.status_code in {404, 200}

@@ -1,4 +1,4 @@
-"""Where requests are counted: exactly, in bounded memory, and whatever becomes of the Redis."""
+"""Rate limit stores: exact counts, bounded memory, and operation without Redis."""
 
 import asyncio
 import statistics
@@ -28,10 +28,10 @@ from catalog.http.limit_store import (
 from catalog.settings import Rate, Settings
 from tests.http.redis_server import RedisServer
 
-# No window ends while a test runs, or hardly ever.
+# Long enough that a window hardly ever ends during a test.
 HOURLY = Rate(5, 3600)
 
-# Where it is not the time that is under test: the machine may be busy.
+# Time-out in seconds where timing is not under test: the machine may be busy.
 PATIENT = 10.0
 
 
@@ -50,7 +50,7 @@ async def opened(store: LimitStore) -> AsyncIterator[LimitStore]:
 
 @asynccontextmanager
 async def steady(url: str, *, patience: float = PATIENT) -> AsyncIterator[LimitStore]:
-    """A store with a breaker, which looks for its Redis often."""
+    """Yield a store with a circuit breaker that probes its Redis every 50 ms."""
     store = SteadyStore(RedisStore(url, patience=patience), LocalStore(), probe_interval=0.05)
     async with opened(store):
         yield store
@@ -58,45 +58,45 @@ async def steady(url: str, *, patience: float = PATIENT) -> AsyncIterator[LimitS
 
 @pytest.fixture
 def local() -> LimitStore:
-    """A place to count in, of this process."""
+    """Return a store in this process."""
     return LocalStore()
 
 
 @pytest.fixture
 async def shared(redis: RedisServer) -> AsyncIterator[LimitStore]:
-    """A place to count in that others may share."""
+    """Yield a store that instances can share."""
     async with opened(remote(redis)) as store:
         yield store
 
 
 @pytest.fixture(params=["local", "shared"])
 def store(request: pytest.FixtureRequest) -> LimitStore:
-    """Each place to count in, empty."""
+    """Return each kind of store, empty."""
     store: LimitStore = request.getfixturevalue(request.param)
     return store
 
 
 async def admitted(store: LimitStore, key: str, count: int, rate: Rate = HOURLY) -> int:
-    """How many of that many requests at once are admitted."""
+    """Return how many of ``count`` concurrent requests are admitted."""
     counts = await asyncio.gather(*(store.hit(rate, key) for _ in range(count)))
     return sum(each.admitted for each in counts)
 
 
 def weight(previous: int, previous_ttl: float, current: int, rate: Rate) -> int:
-    """How many requests a window holds, the way ``limits`` interpolates."""
+    """Return how many requests a window holds, interpolated as in ``limits``."""
     return floor(previous * previous_ttl / rate.seconds) + current
 
 
 class TestCount:
-    def test_the_previous_window_counts_by_what_is_left_of_it(self) -> None:
+    def test_previous_window_is_weighted_by_its_remaining_time(self) -> None:
         count = Count.of(
             Rate(10, 60), admitted=True, previous=8, previous_ttl=30, current=3, current_ttl=90
         )
 
-        # 8 * 30/60 + 3 = 7. The next of the eight leaves right now, as windows go.
+        # 8 * 30/60 + 3 = 7. The next of the eight leaves the sliding window right now.
         assert (count.remaining, count.reset_seconds) == (3, 1)
 
-    def test_without_one_all_comes_back_with_the_next_window(self) -> None:
+    def test_reset_is_at_the_next_window_if_the_previous_was_empty(self) -> None:
         count = Count.of(
             Rate(10, 60), admitted=True, previous=0, previous_ttl=0, current=1, current_ttl=101.5
         )
@@ -109,7 +109,7 @@ class TestCount:
         used=st.floats(0, 1),
         elapsed=st.floats(0, 0.999),
     )
-    def test_who_waits_as_told_is_admitted(
+    def test_request_is_admitted_after_the_reset(
         self, limit: int, seconds: int, used: float, elapsed: float
     ) -> None:
         rate = Rate(limit, seconds)
@@ -126,7 +126,7 @@ class TestCount:
         )
 
         assert count.remaining == 0
-        # A request takes a moment to come, and windows are half open.
+        # A request takes a moment to arrive, and windows are half open.
         later = count.reset_seconds + 0.001
         if later < left:
             held = weight(previous, left - later, current, rate)
@@ -136,22 +136,24 @@ class TestCount:
 
 
 class TestEachStore:
-    async def test_it_admits_the_limit_and_no_more(self, store: LimitStore) -> None:
+    async def test_store_admits_exactly_the_limit(self, store: LimitStore) -> None:
         counts = [await store.hit(HOURLY, "ada") for _ in range(8)]
 
         assert [each.admitted for each in counts] == [True] * 5 + [False] * 3
         assert [each.remaining for each in counts] == [4, 3, 2, 1, 0, 0, 0, 0]
         assert all(1 <= each.reset_seconds <= 3600 for each in counts)
 
-    async def test_of_many_at_once_too(self, store: LimitStore) -> None:
+    async def test_concurrent_hits_are_admitted_exactly_up_to_the_limit(
+        self, store: LimitStore
+    ) -> None:
         assert await admitted(store, "ada", 200, Rate(50, 3600)) == 50
 
-    async def test_one_does_not_count_for_another(self, store: LimitStore) -> None:
+    async def test_keys_are_counted_separately(self, store: LimitStore) -> None:
         await admitted(store, "ada", 10)
 
         assert await admitted(store, "bob", 10) == 5
 
-    async def test_what_is_refused_is_not_counted(self, store: LimitStore) -> None:
+    async def test_rejected_hits_are_not_counted(self, store: LimitStore) -> None:
         rate = Rate(3, 1)
         while (count := await store.hit(rate, "ada")).admitted:
             pass
@@ -163,7 +165,7 @@ class TestEachStore:
 
 
 class TestLocalStore:
-    async def test_it_keeps_no_more_counters_than_it_may(self) -> None:
+    async def test_number_of_counters_is_bounded(self) -> None:
         store = LocalStore(max_counters=1000)
 
         for number in range(3000):
@@ -171,7 +173,7 @@ class TestLocalStore:
 
         assert len(store) == 1000
 
-    async def test_it_forgets_who_was_counted_longest_ago(self) -> None:
+    async def test_least_recently_counted_key_is_evicted(self) -> None:
         store = LocalStore(max_counters=10)
         for key in ("ada", "bob"):
             await admitted(store, key, 10)
@@ -182,7 +184,7 @@ class TestLocalStore:
         assert await admitted(store, "bob", 1) == 0
         assert await admitted(store, "ada", 1) == 1
 
-    async def test_a_hit_costs_the_same_however_many_there_are(self) -> None:
+    async def test_hit_takes_constant_time(self) -> None:
         async def median(store: LocalStore) -> float:
             times = []
             for _ in range(300):
@@ -195,15 +197,15 @@ class TestLocalStore:
         for number in range(20_000):
             await full.hit(HOURLY, f"client {number}")
 
-        # The library's own storage, which walks them all, takes some 200 times as long.
+        # The library's own storage iterates over all counters and takes some 200 times as long.
         assert await median(full) < 10 * await median(LocalStore())
 
-    def test_its_bound_is_for_machines_of_any_size(self) -> None:
+    def test_default_bound_is_at_most_100000_counters(self) -> None:
         assert MAX_COUNTERS <= 100_000
 
 
 class GetThenSet:
-    """What not to do: read the count, decide, write it."""
+    """Counter with a race: reads the count, decides, writes it."""
 
     def __init__(self, redis: RedisServer) -> None:
         self._client: Redis = Redis.from_url(redis.url, max_connections=200)
@@ -220,7 +222,7 @@ class GetThenSet:
 
 
 class TestRedisStore:
-    async def test_two_instances_share_a_limit(self, redis: RedisServer) -> None:
+    async def test_instances_share_a_limit(self, redis: RedisServer) -> None:
         async with opened(remote(redis)) as first, opened(remote(redis)) as second:
             counts = await asyncio.gather(
                 admitted(first, "ada", 100, Rate(50, 3600)),
@@ -229,7 +231,7 @@ class TestRedisStore:
 
         assert sum(counts) == 50
 
-    async def test_reading_before_writing_would_let_more_pass(self, redis: RedisServer) -> None:
+    async def test_get_then_set_would_admit_more(self, redis: RedisServer) -> None:
         careless = GetThenSet(redis)
 
         passed = await asyncio.gather(*(careless.hit(Rate(50, 3600), "ada") for _ in range(100)))
@@ -237,7 +239,7 @@ class TestRedisStore:
 
         assert sum(passed) > 50
 
-    async def test_nothing_stays_in_it_for_good(self, redis: RedisServer) -> None:
+    async def test_all_keys_expire(self, redis: RedisServer) -> None:
         async with opened(remote(redis)) as store:
             for rate in (Rate(2, 1), Rate(2, 60)):
                 await admitted(store, f"{rate}", 5, rate)
@@ -246,10 +248,10 @@ class TestRedisStore:
             lives = [await redis.ask("PTTL", key) for key in keys]
 
         assert len(keys) >= 2
-        # -1 is a key without an end; -2 is one that has just ended.
+        # -1 is a key without expiry; -2 is one that has just expired.
         assert all(life > 0 or life == -2 for life in lives)
 
-    async def test_requests_at_the_same_time_share_a_trip(self, redis: RedisServer) -> None:
+    async def test_concurrent_hits_are_batched(self, redis: RedisServer) -> None:
         async def trips() -> int:
             return int((await redis.ask("INFO", "stats"))["total_reads_processed"])
 
@@ -261,11 +263,11 @@ class TestRedisStore:
             after = await trips()
 
         assert (len(alone), together) == (20, 100)
-        # One each, and a few for the questions.
+        # One for each hit, and a few for the INFO commands.
         assert 20 <= between - before <= 30
         assert after - between <= 30
 
-    async def test_clients_that_hang_up_cost_no_connection(self, redis: RedisServer) -> None:
+    async def test_cancelled_hits_cost_no_connection(self, redis: RedisServer) -> None:
         async with opened(remote(redis)) as store:
             connections = (await redis.ask("INFO", "stats"))["total_connections_received"]
             for _ in range(20):
@@ -278,10 +280,10 @@ class TestRedisStore:
             later = (await redis.ask("INFO", "stats"))["total_connections_received"]
 
         assert right.remaining == 4
-        # The question's own.
+        # The connection of the INFO command.
         assert later - connections <= 1
 
-    async def test_a_script_that_was_flushed_is_sent_again(self, redis: RedisServer) -> None:
+    async def test_flushed_script_is_sent_again(self, redis: RedisServer) -> None:
         async with opened(remote(redis)) as store:
             await store.hit(HOURLY, "ada")
             await redis.ask("SCRIPT", "FLUSH")
@@ -290,7 +292,7 @@ class TestRedisStore:
 
         assert [each.remaining for each in counts] == [3, 2]
 
-    async def test_it_is_away_while_nobody_answers(self, redis: RedisServer) -> None:
+    async def test_hits_fail_while_redis_hangs(self, redis: RedisServer) -> None:
         async with opened(remote(redis, patience=0.05)) as store:
             redis.hang()
 
@@ -300,7 +302,7 @@ class TestRedisStore:
 
         assert {type(outcome) for outcome in outcomes} == {StoreAway}
 
-    async def test_who_comes_later_does_not_wait_longer(self, redis: RedisServer) -> None:
+    async def test_queued_hit_fails_with_the_batch_in_flight(self, redis: RedisServer) -> None:
         async with opened(remote(redis, patience=0.5)) as store:
             redis.hang()
             first = asyncio.create_task(store.hit(HOURLY, "ada"))
@@ -313,12 +315,12 @@ class TestRedisStore:
             assert second.done()
             assert isinstance(second.exception(), StoreAway)
 
-    async def test_an_answer_is_not_late_when_nobody_has_time_for_it(
+    async def test_late_reply_is_accepted_when_the_event_loop_is_busy(
         self, redis: RedisServer
     ) -> None:
         async def keep_busy() -> None:
             while True:
-                # Each turn of the event loop takes most of what the store may take.
+                # Each iteration of the event loop takes most of the store's time-out.
                 time.sleep(0.15)
                 await asyncio.sleep(0)
 
@@ -330,7 +332,7 @@ class TestRedisStore:
         assert count.admitted
 
 
-# What a store can be like: each makes a Redis that runs like that and tells where it is.
+# Faults of a store: each puts the running Redis into that state and returns a URL.
 
 
 async def refuses_connections(redis: RedisServer) -> str:
@@ -347,7 +349,7 @@ async def has_no_address(redis: RedisServer) -> str:  # noqa: ARG001 (one signat
     return "redis://nowhere.invalid:6379/0"
 
 
-async def has_an_address_that_is_none(redis: RedisServer) -> str:  # noqa: ARG001 (the same)
+async def has_an_address_that_is_none(redis: RedisServer) -> str:  # noqa: ARG001 (one signature for all)
     return f"redis://{'x' * 70}.invalid:6379/0"
 
 
@@ -372,7 +374,7 @@ AWAY = (
 
 
 async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer as no Redis does."""
+    """Reply with a protocol that is not Redis's."""
     await reader.read(10)
     writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     await writer.drain()
@@ -387,7 +389,7 @@ each_loop = pytest.mark.parametrize(
 async def on(
     new_loop: Callable[[], asyncio.AbstractEventLoop], scenario: Callable[[], Awaitable[None]]
 ) -> None:
-    """Play a scenario on an event loop of its own."""
+    """Run a scenario on an event loop of its own."""
 
     async def play() -> None:
         await scenario()
@@ -406,7 +408,7 @@ async def until(condition: Callable[[], bool], *, within: float = 30.0) -> None:
 
 
 def about_limits(logs: list[EventDict]) -> list[EventDict]:
-    """What was logged of limits; other apps of the same process have tasks that log too."""
+    """Select the events about limits; tasks of other apps in this process log too."""
     return [log for log in logs if log["event"].startswith("rate_limit_store_")]
 
 
@@ -416,7 +418,7 @@ def events_of(logs: list[EventDict]) -> list[str]:
 
 class TestSteadyStore:
     @pytest.mark.parametrize("case", AWAY, ids=lambda case: case.__name__)
-    async def test_local_limits_hold_while_the_store(
+    async def test_local_limits_apply_while_the_store(
         self, redis: RedisServer, case: Callable[[RedisServer], Awaitable[str]]
     ) -> None:
         url = await case(redis)
@@ -428,7 +430,7 @@ class TestSteadyStore:
         assert about_limits(logs)[0]["log_level"] == "warning"
         assert "Geheim" not in about_limits(logs)[0]["reason"]
 
-    async def test_and_while_it_speaks_something_else(self) -> None:
+    async def test_local_limits_apply_while_the_store_speaks_another_protocol(self) -> None:
         async with await asyncio.start_server(babble, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
 
@@ -437,7 +439,9 @@ class TestSteadyStore:
 
         assert events_of(logs) == ["rate_limit_store_unavailable"]
 
-    async def test_and_when_it_begins_to_refuse_writing(self, redis: RedisServer) -> None:
+    async def test_local_limits_apply_after_the_store_begins_to_refuse_writes(
+        self, redis: RedisServer
+    ) -> None:
         with capture_logs() as logs:
             async with steady(redis.url) as store:
                 await redis.ask("CONFIG", "SET", "min-replicas-to-write", "1")
@@ -449,13 +453,13 @@ class TestSteadyStore:
     async def _outlast(self, url: str) -> None:
         async with steady(url, patience=0.05) as store:
             passed = await admitted(store, "ada", 20)
-            # Several probes, each of which finds the same.
+            # Long enough for several probes, all with the same result.
             await asyncio.sleep(0.3)
             passed += await admitted(store, "ada", 20)
         assert passed == 5
 
     @each_loop
-    async def test_one_that_is_killed_is_missed_once_and_found_again(
+    async def test_outage_of_a_killed_store_is_logged_once_until_it_recovers(
         self, redis: RedisServer, new_loop: Callable[[], asyncio.AbstractEventLoop]
     ) -> None:
         async def scenario() -> None:
@@ -471,7 +475,7 @@ class TestSteadyStore:
 
             assert shared == [3, 2]
             assert alone == [5, 0, 0]
-            # Nothing was saved by the killed one.
+            # The killed server saved nothing.
             assert again == [5, 0]
             assert keys
             assert events_of(logs) == ["rate_limit_store_unavailable", "rate_limit_store_recovered"]
@@ -479,7 +483,7 @@ class TestSteadyStore:
         await on(new_loop, scenario)
 
     @each_loop
-    async def test_one_that_hangs_is_waited_for_once(
+    async def test_hanging_store_delays_one_batch_only(
         self, redis: RedisServer, new_loop: Callable[[], asyncio.AbstractEventLoop]
     ) -> None:
         async def scenario() -> None:
@@ -498,14 +502,14 @@ class TestSteadyStore:
                     again = await store.hit(HOURLY, "ada")
 
             assert alone == 5
-            # Two orders of magnitude more than it takes, and a tenth of what the store may take.
+            # A hundred times what a hit takes, and a tenth of the default time-out.
             assert statistics.median(waits) < 0.005
             assert again.remaining == 3
             assert events_of(logs) == ["rate_limit_store_unavailable", "rate_limit_store_recovered"]
 
         await on(new_loop, scenario)
 
-    async def test_it_starts_without_and_finds_it_later(self, redis: RedisServer) -> None:
+    async def test_store_that_starts_later_is_found(self, redis: RedisServer) -> None:
         redis.kill()
 
         with capture_logs() as logs:
@@ -519,7 +523,7 @@ class TestSteadyStore:
         assert alone == 5
         assert keys
 
-    async def test_a_store_that_hangs_does_not_hold_up_the_end(self, redis: RedisServer) -> None:
+    async def test_hanging_store_does_not_delay_close(self, redis: RedisServer) -> None:
         async with steady(redis.url) as store:
             redis.hang()
             hit = asyncio.create_task(store.hit(HOURLY, "ada"))
@@ -533,7 +537,7 @@ class TestSteadyStore:
 
 
 class TestCreateStore:
-    async def test_a_url_is_that_of_the_shared_one(self, redis: RedisServer) -> None:
+    async def test_url_selects_the_shared_store(self, redis: RedisServer) -> None:
         url = Settings(limits_url=redis.url.replace("redis:", "valkey:")).limits_url  # type: ignore[arg-type]  # parsed
 
         async with opened(create_store(url)) as store:
@@ -542,5 +546,5 @@ class TestCreateStore:
 
         assert keys
 
-    def test_without_one_each_process_counts_alone(self) -> None:
+    def test_local_store_is_the_default(self) -> None:
         assert isinstance(create_store(None), LocalStore)

@@ -1,4 +1,4 @@
-"""How often a client may ask: who counts as one, what it is told, and what it gets in the end."""
+"""Rate limits: identity of clients, response headers, and rejections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -22,13 +22,13 @@ from tests.support import Caller, Response, problem_of
 LOGIN = "/api/auth/login"
 REFRESH = "/api/auth/refresh"
 
-# None of these windows ends while a test runs, or hardly ever.
+# Long enough that a window hardly ever ends during a test.
 FEW = Rate(3, 3600)
 
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Callable[..., Quart]:
-    """Makes apps without a database, with limits as given."""
+    """Return a factory of apps without a database, with the given limits."""
 
     def make(**overrides: Any) -> Quart:
         return app_without_database(tmp_path, **overrides)
@@ -38,7 +38,7 @@ def make_app(tmp_path: Path) -> Callable[..., Quart]:
 
 @asynccontextmanager
 async def started(app: Quart, redis: RedisServer | None = None) -> AsyncIterator[Quart]:
-    """An app that serves, and counts in a Redis, for which it has all the time."""
+    """Start an app; with a Redis, let it count there, with a time-out of 10 s."""
     if redis is not None:
         shared = RedisStore(redis.url, patience=10)
         running(app).limits = SteadyStore(shared, LocalStore(), probe_interval=0.05)
@@ -51,25 +51,27 @@ async def log_in(
     client: tuple[str, int] | None = ("192.0.2.1", 50000),
     headers: Iterable[Header] = (),
 ) -> Response:
-    """Ask for something that is refused before the database would be looked at."""
+    """Send a log-in that is rejected before any query."""
     return await exchange(app, "POST", LOGIN, headers=[JSON, *headers], body=[b"{}"], client=client)
 
 
 async def statuses(app: Quart, count: int, **options: Any) -> list[int]:
-    """What that many requests at once are answered with, in order."""
+    """Return the sorted statuses of ``count`` concurrent log-ins."""
     answers = await asyncio.gather(*(log_in(app, **options) for _ in range(count)))
     return sorted(answer.status_code for answer in answers)
 
 
 def standing(answer: Response) -> tuple[str, str]:
-    """What an answer says about the limit, without the seconds, which pass."""
+    """Return the policy and the remaining count of a response, without the seconds, which vary."""
     name, remaining, seconds = answer.headers["RateLimit"].split(";")
     assert 1 <= int(seconds.removeprefix("t=")) <= 86400
     return answer.headers["RateLimit-Policy"], f"{name};{remaining}"
 
 
-class TestAnswers:
-    async def test_each_says_what_is_left(self, make_app: Callable[..., Quart]) -> None:
+class TestResponses:
+    async def test_response_states_the_remaining_requests(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
         app = make_app(login_limit=FEW)
 
         answers = [await log_in(app) for _ in range(3)]
@@ -81,7 +83,7 @@ class TestAnswers:
             ('"login";q=3;w=3600', '"login";r=0'),
         ]
 
-    async def test_beyond_the_limit_it_is_a_problem_that_says_when(
+    async def test_rejection_is_a_problem_with_retry_after(
         self, make_app: Callable[..., Quart]
     ) -> None:
         app = make_app(login_limit=FEW)
@@ -91,11 +93,13 @@ class TestAnswers:
 
         assert problem_of(refused) == (429, "rate-limited")
         assert standing(refused) == ('"login";q=3;w=3600', '"login";r=0')
-        # Not earlier than what the other header says (draft -10, section 5).
+        # Retry-After must not be earlier than the reset (draft -10, section 5).
         assert refused.headers["RateLimit"].endswith(f";t={refused.headers['Retry-After']}")
         assert refused.json["detail"] == "One address may do this 3 times in 3600 seconds."
 
-    async def test_who_waits_as_told_is_let_in(self, make_app: Callable[..., Quart]) -> None:
+    async def test_request_is_admitted_after_retry_after(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
         app = make_app(login_limit=Rate(2, 1))
         while (refused := await log_in(app)).status_code != 429:
             pass
@@ -104,21 +108,21 @@ class TestAnswers:
 
         assert (await log_in(app)).status_code == 422
 
-    async def test_a_success_says_it_too(self, app: Quart) -> None:
+    async def test_success_states_the_limit(self, app: Quart) -> None:
         signed_up = await Caller(app).sign_up("ada")
 
         assert signed_up.status_code == 201
         assert standing(signed_up) == ('"signup";q=120;w=60', '"signup";r=119')
 
-    async def test_a_failure_of_the_database_says_it_too(
-        self, make_app: Callable[..., Quart]
-    ) -> None:
+    async def test_database_failure_states_the_limit(self, make_app: Callable[..., Quart]) -> None:
         failed = await Caller(make_app()).log_in("ada")
 
         assert failed.status_code == 503
         assert standing(failed) == ('"login";q=600;w=60', '"login";r=599')
 
-    async def test_what_is_not_limited_says_nothing(self, make_app: Callable[..., Quart]) -> None:
+    async def test_unlimited_route_has_no_limit_headers(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
         app = make_app(login_limit=None)
 
         answers = [await log_in(app), await Caller(app).get("/livez")]
@@ -127,24 +131,30 @@ class TestAnswers:
         for answer in answers:
             assert not {"RateLimit", "RateLimit-Policy"} & set(answer.headers.keys())
 
-    async def test_off_lets_any_number_pass(self, make_app: Callable[..., Quart]) -> None:
+    async def test_disabled_limit_admits_any_number(self, make_app: Callable[..., Quart]) -> None:
         assert await statuses(make_app(login_limit=None), 50) == [422] * 50
 
 
 class TestCounting:
-    async def test_of_many_at_once_the_limit_gets_in(self, make_app: Callable[..., Quart]) -> None:
+    async def test_concurrent_requests_are_admitted_up_to_the_limit(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
         app = make_app(login_limit=Rate(20, 3600))
 
         assert await statuses(app, 60) == [422] * 20 + [429] * 40
 
-    async def test_it_comes_before_the_guard(self, make_app: Callable[..., Quart]) -> None:
+    async def test_limit_is_checked_before_authentication(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
         app = make_app(refresh_limit=FEW)
 
         answers = [await Caller(app).post(REFRESH) for _ in range(4)]
 
         assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
 
-    async def test_both_ways_to_refresh_share_a_limit(self, make_app: Callable[..., Quart]) -> None:
+    async def test_refresh_by_get_and_post_shares_a_limit(
+        self, make_app: Callable[..., Quart]
+    ) -> None:
         app = make_app(refresh_limit=FEW)
 
         answers = [
@@ -154,9 +164,7 @@ class TestCounting:
 
         assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
 
-    async def test_policies_do_not_count_for_each_other(
-        self, make_app: Callable[..., Quart]
-    ) -> None:
+    async def test_policies_are_counted_separately(self, make_app: Callable[..., Quart]) -> None:
         app = make_app(login_limit=FEW, signup_limit=FEW, refresh_limit=FEW)
         await statuses(app, 4)
 
@@ -167,7 +175,7 @@ class TestCounting:
 
         assert [answer.status_code for answer in answers] == [429, 422, 401]
 
-    async def test_reads_and_writes_can_be_limited_apart(
+    async def test_reads_and_writes_are_limited_separately(
         self, make_app: Callable[..., Quart]
     ) -> None:
         app = make_app(read_limit=FEW, write_limit=Rate(1, 3600))
@@ -181,7 +189,7 @@ class TestCounting:
         assert standing(reads[0])[0] == '"read";q=3;w=3600'
         assert standing(writes[0])[0] == '"write";q=1;w=3600'
 
-    async def test_options_is_free(self, make_app: Callable[..., Quart]) -> None:
+    async def test_options_is_not_counted(self, make_app: Callable[..., Quart]) -> None:
         app = make_app(login_limit=Rate(1, 3600))
 
         for _ in range(3):
@@ -202,12 +210,10 @@ class TestClients:
             ("", "local"),
         ],
     )
-    def test_one_is_an_address_or_a_network_of_the_new_ones(
-        self, address: str, network: str
-    ) -> None:
+    def test_client_is_an_ipv4_address_or_an_ipv6_network(self, address: str, network: str) -> None:
         assert network_of((address, 50000)) == network
 
-    def test_behind_a_unix_socket_all_are_one(self) -> None:
+    def test_unix_socket_peers_are_one_client(self) -> None:
         assert network_of(None) == network_of(("<local>", 0)) == "local"
 
     @pytest.mark.parametrize(
@@ -220,7 +226,7 @@ class TestClients:
             ("<local>", "<local>", True),
         ],
     )
-    async def test_what_one_asks_counts_for_the_other(
+    async def test_addresses_share_a_limit_if_they_are_one_client(
         self, make_app: Callable[..., Quart], first: str, second: str, same: bool
     ) -> None:
         app = make_app(login_limit=FEW)
@@ -229,7 +235,7 @@ class TestClients:
 
         assert (await log_in(app, (second, 60000))).status_code == (429 if same else 422)
 
-    async def test_nobody_gets_a_new_one_by_claiming_it(
+    async def test_forged_forwarded_address_does_not_reset_the_limit(
         self, make_app: Callable[..., Quart]
     ) -> None:
         app = make_app(login_limit=FEW)
@@ -241,13 +247,13 @@ class TestClients:
 
         assert [answer.status_code for answer in answers] == [422, 422, 422, 429]
 
-    async def test_behind_a_proxy_it_is_whom_the_proxy_names(
+    async def test_client_is_the_address_named_by_a_trusted_proxy(
         self, make_app: Callable[..., Quart]
     ) -> None:
         app = make_app(login_limit=Rate(1, 3600), trusted_proxies="10.0.0.0/8")
         proxy = ("10.0.0.1", 50000)
 
-        # What stands left of the address that the proxy saw, the client has made up.
+        # The client can forge everything left of the address that the proxy adds.
         answers = [
             await log_in(app, proxy, [(b"x-forwarded-for", claimed)])
             for claimed in (b"198.51.100.1", b"198.51.100.2", b"203.0.113.9, 198.51.100.1")
@@ -265,7 +271,7 @@ class TestDocument:
         ("path", "method"),
         [("/api/auth/signup", "post"), (LOGIN, "post"), (REFRESH, "post"), (REFRESH, "get")],
     )
-    def test_it_tells_of_the_refusal_and_the_headers(
+    def test_document_has_the_rejection_and_the_headers(
         self, make_app: Callable[..., Quart], path: str, method: str
     ) -> None:
         responses = self.responses_of(make_app(), path, method)
@@ -275,7 +281,7 @@ class TestDocument:
         for response in responses.values():
             assert {"RateLimit", "RateLimit-Policy"} <= set(response["headers"])
 
-    def test_it_tells_of_no_limit_that_is_off(self, make_app: Callable[..., Quart]) -> None:
+    def test_document_omits_disabled_limits(self, make_app: Callable[..., Quart]) -> None:
         by_default = self.responses_of(make_app(), "/api/products", "get")
         when_on = self.responses_of(make_app(read_limit=FEW), "/api/products", "get")
 
@@ -286,7 +292,7 @@ class TestDocument:
 
 
 class TestPolicies:
-    def test_each_has_its_setting(self, make_app: Callable[..., Quart]) -> None:
+    def test_policies_have_a_setting_each(self, make_app: Callable[..., Quart]) -> None:
         settings = running(make_app()).settings
 
         rates = {policy: rate_of(settings, policy) for policy in POLICIES}
@@ -299,14 +305,14 @@ class TestPolicies:
             "write": None,
         }
 
-    def test_each_is_used(self, make_app: Callable[..., Quart]) -> None:
+    def test_policies_are_all_used(self, make_app: Callable[..., Quart]) -> None:
         views = make_app().view_functions.values()
 
         assert {limit_of(view) for view in views} == {*POLICIES, None}
 
 
 class TestSharedStore:
-    async def test_two_instances_share_a_limit(
+    async def test_instances_share_a_limit(
         self, make_app: Callable[..., Quart], redis: RedisServer
     ) -> None:
         limit = Rate(20, 3600)
@@ -318,7 +324,7 @@ class TestSharedStore:
 
         assert sorted(both[0] + both[1]) == [422] * 20 + [429] * 40
 
-    async def test_one_that_is_killed_in_the_middle_costs_nobody_an_answer(
+    async def test_requests_are_answered_when_the_store_is_killed(
         self, make_app: Callable[..., Quart], redis: RedisServer
     ) -> None:
         async with started(make_app(login_limit=Rate(20, 3600)), redis) as app:
@@ -337,13 +343,13 @@ class TestSharedStore:
 
         assert before == [422] * 10
         assert set(during) | set(after) <= {422, 429}
-        # Local limits: no fewer than the limit, and no more than it besides what was shared.
+        # Local limits: at least the limit, at most that plus what the shared store admitted.
         assert 20 <= during.count(422) + after.count(422) <= 20 + 10
         assert again == [422] * 20 + [429] * 10
         events = [log["event"] for log in logs if "store" in log["event"]]
         assert events == ["rate_limit_store_unavailable", "rate_limit_store_recovered"]
 
-    async def test_the_service_starts_without_it(
+    async def test_service_starts_without_the_store(
         self, make_app: Callable[..., Quart], redis: RedisServer
     ) -> None:
         redis.kill()
@@ -357,7 +363,7 @@ class TestSharedStore:
         assert "rate_limit_store_unavailable" in at_start
         assert [log["event"] for log in logs].count("rate_limit_store_unavailable") == 1
 
-    async def test_the_service_lets_go_of_it_at_the_end(
+    async def test_service_disconnects_from_the_store_on_shutdown(
         self, make_app: Callable[..., Quart], redis: RedisServer
     ) -> None:
         async def connections() -> int:

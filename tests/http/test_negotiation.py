@@ -1,4 +1,4 @@
-"""Which representation a client gets."""
+"""Content negotiation."""
 
 import time
 from pathlib import Path
@@ -29,11 +29,11 @@ HOSTILE = {
 
 class TestBestOf:
     @pytest.mark.parametrize("case", ACCEPT_CASES, ids=[case.accept for case in ACCEPT_CASES])
-    def test_every_known_value_gets_its_media_type(self, case: AcceptCase) -> None:
+    def test_accept_value_selects_its_media_type(self, case: AcceptCase) -> None:
         assert best_of((JSON, NDJSON, CSV), case.accept) == case.media_type
 
     @pytest.mark.parametrize("blank", ["\xa0", "\x85", "\x0b", "\x0c"])
-    def test_only_blanks_of_http_are_ignored(self, blank: str) -> None:
+    def test_only_http_white_space_is_ignored(self, blank: str) -> None:
         assert best_of((JSON,), f"{blank}application/json{blank}") is None
 
     @pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE.keys())
@@ -46,8 +46,8 @@ class TestBestOf:
         assert time.perf_counter() - began < 20
 
     @given(st.text(alphabet='aj/*,; \t"\\q=01.+n', max_size=40))
-    def test_what_precedes_a_named_range_does_not_hide_it(self, text: str) -> None:
-        # An even number of quotes, so that the comma stands outside of a quoted string.
+    def test_named_range_is_found_after_any_text(self, text: str) -> None:
+        # Without quotes, so that the comma is outside of a quoted string.
         text = text.replace('"', "").replace("\\", "")
 
         assert best_of((JSON,), f"{text},application/json") == JSON
@@ -79,7 +79,7 @@ class TestAccept:
             ("GET", "/api/auth/refresh"),
         ],
     )
-    async def test_without_json_nothing_is_done(
+    async def test_request_that_excludes_json_is_not_acceptable(
         self, stranger: Caller, method: str, path: str, accept: str
     ) -> None:
         answer = await stranger.send(method, path, headers={"Accept": accept})
@@ -100,7 +100,9 @@ class TestAccept:
             "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
         ],
     )
-    async def test_with_json_it_is_done(self, stranger: Caller, accept: str | None) -> None:
+    async def test_request_that_accepts_json_is_handled(
+        self, stranger: Caller, accept: str | None
+    ) -> None:
         headers = {} if accept is None else {"Accept": accept}
 
         answer = await stranger.get("/api/products/my", headers=headers)
@@ -108,19 +110,19 @@ class TestAccept:
         assert problem_of(answer) == (401, "token-missing")
 
     @pytest.mark.parametrize("path", ["/", "/docs", "/livez", "/openapi.json"])
-    async def test_pages_and_health_are_what_they_are(self, stranger: Caller, path: str) -> None:
+    async def test_pages_and_health_ignore_accept(self, stranger: Caller, path: str) -> None:
         answer = await stranger.get(path, headers={"Accept": "image/png"})
 
         assert answer.status_code == 200
 
-    async def test_two_headers_are_one_list(self, bare_app: Quart) -> None:
+    async def test_repeated_headers_are_one_list(self, bare_app: Quart) -> None:
         headers = [(b"accept", b"text/html"), (b"accept", b"application/json")]
 
         answer = await exchange(bare_app, "GET", "/api/products/my", headers=headers)
 
         assert problem_of(answer) == (401, "token-missing")
 
-    async def test_a_refusal_is_logged_under_its_route(self, tmp_path: Path) -> None:
+    async def test_not_acceptable_request_is_logged_with_its_route(self, tmp_path: Path) -> None:
         app = app_without_database(tmp_path, access_log="all")
 
         with capture_logs() as logs:

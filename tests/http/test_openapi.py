@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, complete, and the same from build to build."""
+"""The OpenAPI document: valid, complete and deterministic."""
 
 import json
 import re
@@ -29,17 +29,17 @@ OPERATIONS = {
 }
 each_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 
-# Operations that do something sensible without the body that they take.
+# Operations whose body is optional.
 MAY_LACK_A_BODY = {"refresh_token"}
 
 
 def path_of(rule: str) -> str:
-    """A route as OpenAPI writes it."""
+    """Return a route's path in OpenAPI syntax."""
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
 def schemas_of(part: Any) -> Iterator[dict[str, Any]]:
-    """Every schema in the document that has examples, however deep."""
+    """Yield every schema with examples, at any depth."""
     if isinstance(part, dict):
         if isinstance(part.get("examples"), list):
             yield part
@@ -51,11 +51,11 @@ def schemas_of(part: Any) -> Iterator[dict[str, Any]]:
 
 
 class TestDocument:
-    def test_it_is_openapi_3_1(self) -> None:
+    def test_document_is_valid_openapi_3_1(self) -> None:
         assert DOCUMENT["openapi"].startswith("3.1.")
         assert list(OpenAPIV31SpecValidator(DOCUMENT).iter_errors()) == []
 
-    def test_every_route_is_in_it_or_hidden_on_purpose(self) -> None:
+    def test_routes_are_documented_or_marked_hidden(self) -> None:
         expected = {
             (path_of(rule.rule), method.lower())
             for rule in APP.url_map.iter_rules()
@@ -68,52 +68,52 @@ class TestDocument:
 
         assert documented == expected
 
-    def test_nothing_under_api_is_hidden(self) -> None:
+    def test_routes_under_api_are_all_documented(self) -> None:
         for rule in APP.url_map.iter_rules():
             assert not rule.rule.startswith("/api/") or path_of(rule.rule) in DOCUMENT["paths"]
 
-    def test_it_is_built_once(self) -> None:
+    def test_document_is_built_once(self) -> None:
         assert document_of(APP) is DOCUMENT
 
-    def test_two_apps_have_the_same(self, tmp_path: Path) -> None:
+    def test_document_is_the_same_in_every_app(self, tmp_path: Path) -> None:
         other = document_of(app_without_database(tmp_path))
 
         assert other is not DOCUMENT
         assert json.dumps(other) == json.dumps(DOCUMENT)
 
-    def test_it_has_no_references_into_nowhere(self) -> None:
+    def test_references_resolve(self) -> None:
         for reference in re.findall(r'"\$ref": "([^"]*)"', json.dumps(DOCUMENT)):
             place: Any = DOCUMENT
             assert reference.startswith("#/")
             for name in reference.removeprefix("#/").split("/"):
                 place = place[name]
 
-    def test_every_error_is_documented_somewhere(self) -> None:
+    def test_public_errors_are_documented(self) -> None:
         text = json.dumps(DOCUMENT["paths"])
-        # What no operation answers with: there is none when the path or the method is unknown.
+        # Not of any operation, since none exists for the method.
         without_operation = {"method-not-allowed"}
-        # The family's general form, of which only the particular ones are met.
+        # A base class, whose subclasses are documented instead.
         general = {"conflict"}
 
         for kind in public_errors():
             is_documented = f"`{kind.slug}`" in text
             assert is_documented or kind.slug in without_operation | general, kind.slug
 
-    def test_names_are_unique(self) -> None:
+    def test_operation_ids_are_unique(self) -> None:
         names = re.findall(r'"operationId": "([^"]*)"', json.dumps(DOCUMENT))
 
         assert sorted(names) == sorted(set(names))
 
 
 class TestServed:
-    async def test_it_is_what_is_served(self, stranger: Caller) -> None:
+    async def test_document_is_served(self, stranger: Caller) -> None:
         answer = await stranger.get("/openapi.json")
 
         assert answer.status_code == 200
         assert answer.headers["Content-Type"] == "application/json"
         assert answer.json == json.loads(json.dumps(DOCUMENT))
 
-    async def test_who_has_it_already_is_told_so(self, stranger: Caller) -> None:
+    async def test_matching_etag_is_not_modified(self, stranger: Caller) -> None:
         etag = (await stranger.get("/openapi.json")).headers["ETag"]
 
         again = await stranger.get("/openapi.json", headers={"If-None-Match": etag})
@@ -126,24 +126,26 @@ class TestServed:
 
 class TestOperations:
     @each_operation
-    def test_it_is_explained(self, operation: dict[str, Any]) -> None:
+    def test_operation_has_summary_and_tags(self, operation: dict[str, Any]) -> None:
         assert operation["summary"].endswith(".")
         assert operation["tags"]
 
     @each_operation
-    def test_its_body_is_required(self, operation: dict[str, Any]) -> None:
+    def test_request_body_is_required(self, operation: dict[str, Any]) -> None:
         if "requestBody" in operation:
             is_optional = operation["operationId"] in MAY_LACK_A_BODY
 
             assert operation["requestBody"]["required"] is not is_optional
             assert operation["requestBody"]["content"]
 
-    def test_those_that_may_lack_theirs_take_one(self) -> None:
+    def test_optional_request_bodies_are_documented(self) -> None:
         for name in MAY_LACK_A_BODY:
             assert OPERATIONS[name]["requestBody"]["required"] is False
 
     @each_operation
-    def test_it_has_a_success_and_each_answer_a_meaning(self, operation: dict[str, Any]) -> None:
+    def test_operation_documents_a_success_and_describes_all_responses(
+        self, operation: dict[str, Any]
+    ) -> None:
         assert any(status.startswith("2") for status in operation["responses"])
         for status, response in operation["responses"].items():
             assert response["description"]
@@ -151,7 +153,7 @@ class TestOperations:
             assert ("content" in response) == (status not in {"204", "304"})
 
     @each_operation
-    def test_its_errors_are_problems(self, operation: dict[str, Any]) -> None:
+    def test_errors_are_problems(self, operation: dict[str, Any]) -> None:
         errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
 
         assert {"400", "408", "413", "500", "503"} <= set(errors)
@@ -160,7 +162,7 @@ class TestOperations:
             assert re.search(r"^- `[a-z-]+`: ", response["description"], re.MULTILINE)
 
     @each_operation
-    def test_errors_say_which_headers_come_along(self, operation: dict[str, Any]) -> None:
+    def test_errors_document_their_headers(self, operation: dict[str, Any]) -> None:
         owed = {"401": "WWW-Authenticate", "429": "Retry-After", "503": "Retry-After"}
         for status, header in owed.items():
             response = operation["responses"].get(status)
@@ -168,13 +170,13 @@ class TestOperations:
             assert response is None or header in response["headers"]
 
     @each_operation
-    def test_parameters_are_described_by_a_schema(self, operation: dict[str, Any]) -> None:
+    def test_parameters_have_a_schema(self, operation: dict[str, Any]) -> None:
         for parameter in operation["parameters"]:
             assert parameter["schema"]
             if parameter["in"] == "path":
                 assert parameter["required"] is True
 
-    def test_what_is_for_administrators_may_refuse_everyone_else(self) -> None:
+    def test_admin_operations_document_forbidden(self) -> None:
         found = set()
         for endpoint, view in APP.view_functions.items():
             if audience_of(view) == "admin":
@@ -184,13 +186,13 @@ class TestOperations:
                 assert "`forbidden`" in operation["responses"]["403"]["description"]
         assert found >= {"list_users", "read_user", "change_user"}
 
-    def test_what_answers_nothing_has_no_other_success(self) -> None:
+    def test_operations_without_content_have_204_as_their_only_success(self) -> None:
         for name in ("log_out", "log_out_everywhere", "end_session", "change_password"):
             successes = [each for each in OPERATIONS[name]["responses"] if each.startswith("2")]
 
             assert successes == ["204"]
 
-    def test_it_says_who_needs_a_token(self) -> None:
+    def test_security_matches_the_guards(self) -> None:
         for rule in APP.url_map.iter_rules():
             for method in {"get", "post", "put", "patch", "delete"}:
                 operation = DOCUMENT["paths"].get(path_of(rule.rule), {}).get(method)
@@ -203,16 +205,16 @@ class TestOperations:
 
 
 class TestExamples:
-    def test_there_are_some(self) -> None:
+    def test_document_has_examples(self) -> None:
         assert list(schemas_of(DOCUMENT))
 
-    def test_each_is_what_its_schema_describes(self) -> None:
+    def test_examples_match_their_schema(self) -> None:
         for schema in schemas_of(DOCUMENT):
             for example in schema["examples"]:
                 check_value(example, schema, DOCUMENT)
 
     @each_operation
-    def test_a_body_made_of_them_is_valid(self, operation: dict[str, Any]) -> None:
+    def test_body_of_examples_is_valid(self, operation: dict[str, Any]) -> None:
         content = operation.get("requestBody", {}).get("content", {})
         schema = content.get("application/json", {}).get("schema", {})
         name = schema.get("$ref", "").rpartition("/")[2]
@@ -227,11 +229,11 @@ class TestExamples:
 
 
 class TestHoldToDocument:
-    """The check that all other tests of this folder run under."""
+    """The response check under which the other tests of this folder run."""
 
     @pytest.fixture
     def app_with_secrets(self, tmp_path: Path) -> Quart:
-        """An app that answers as its document does not say."""
+        """Return an app for responses that its document does not describe."""
         app = app_without_database(tmp_path)
         hold_to_document(app)
         return app
@@ -248,7 +250,7 @@ class TestHoldToDocument:
             (503, b'{"status": "alive"}', "application/json"),
         ],
     )
-    async def test_it_sees_what_is_not_documented(
+    async def test_undocumented_response_is_detected(
         self, app_with_secrets: Quart, status: int, body: bytes, media_type: str
     ) -> None:
         async def answer() -> tuple[bytes, int, dict[str, str]]:
@@ -259,7 +261,7 @@ class TestHoldToDocument:
         with pytest.raises(AssertionError):
             await Caller(app_with_secrets).get("/livez")
 
-    def test_its_validator_follows_references(self) -> None:
+    def test_validator_follows_references(self) -> None:
         schema = {"$ref": "#/components/schemas/Problem", "components": DOCUMENT["components"]}
 
         assert not OAS31Validator(schema).is_valid({"type": 5})

@@ -1,4 +1,4 @@
-"""Cursors: opaque, signed, bound to their list, and spelled in one way only."""
+"""Cursors: opaque, signed, bound to their list, and with a single encoding."""
 
 import string
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -33,7 +33,7 @@ POSITIONS = st.lists(
 
 
 def cursor_of(page: Response) -> str:
-    """The cursor of the next page."""
+    """Return the cursor of the next page."""
     (cursor,) = parse_qs(urlsplit(str(page.json["next"])).query)["cursor"]
     return cursor
 
@@ -48,25 +48,27 @@ def is_refused(cursor: str, *, bound_to: str = LIST, by: Cursors = CURSORS) -> b
 
 class TestCursors:
     @given(POSITIONS, st.text())
-    def test_a_position_comes_back(self, position: list[int | float | str], bound_to: str) -> None:
+    def test_position_round_trips(self, position: list[int | float | str], bound_to: str) -> None:
         cursor = CURSORS.encode(position, bound_to=bound_to)
 
         assert set(cursor) <= set(ALPHABET)
         assert CURSORS.decode(cursor, bound_to=bound_to) == position
 
-    def test_the_largest_id_makes_no_long_cursor(self) -> None:
+    def test_cursor_of_the_largest_id_is_within_the_length_limit(self) -> None:
         assert len(CURSORS.encode([2**63 - 1], bound_to=LIST)) < MAX_CURSOR_LENGTH
 
     @given(st.text(max_size=80))
-    def test_text_is_no_cursor(self, text: str) -> None:
+    def test_arbitrary_text_is_refused(self, text: str) -> None:
         assert is_refused(text)
 
     @given(st.binary(max_size=80))
-    def test_bytes_in_a_cursors_spelling_are_none(self, sealed: bytes) -> None:
+    def test_arbitrary_bytes_in_base64_are_refused(self, sealed: bytes) -> None:
         assert is_refused(urlsafe_b64encode(sealed).rstrip(b"=").decode())
 
     @given(st.integers(0, 2**63 - 1), st.data())
-    def test_no_character_may_change(self, position: int, data: st.DataObject) -> None:
+    def test_cursor_with_a_changed_character_is_refused(
+        self, position: int, data: st.DataObject
+    ) -> None:
         cursor = CURSORS.encode([position], bound_to=LIST)
         at = data.draw(st.integers(0, len(cursor) - 1))
         other = data.draw(st.sampled_from(ALPHABET))
@@ -74,7 +76,7 @@ class TestCursors:
 
         assert is_refused(cursor[:at] + other + cursor[at + 1 :])
 
-    def test_another_position_needs_another_signature(self) -> None:
+    def test_changed_position_invalidates_the_signature(self) -> None:
         cursor = CURSORS.encode([7], bound_to=LIST)
         sealed = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         assert sealed.endswith(b"[7]")
@@ -84,15 +86,15 @@ class TestCursors:
         assert is_refused(urlsafe_b64encode(forged).rstrip(b"=").decode())
 
     @given(st.text(), st.text())
-    def test_it_belongs_to_one_list(self, here: str, there: str) -> None:
+    def test_cursor_is_bound_to_one_list(self, here: str, there: str) -> None:
         assume(here != there)
 
         assert is_refused(CURSORS.encode([7], bound_to=here), bound_to=there)
 
-    def test_it_belongs_to_one_secret(self) -> None:
+    def test_cursor_is_bound_to_one_secret(self) -> None:
         assert is_refused(CURSORS.encode([7], bound_to=LIST), by=Cursors(b"j" * 32))
 
-    def test_those_of_previous_secrets_are_read_but_no_more_made(self) -> None:
+    def test_previous_secrets_verify_but_do_not_sign(self) -> None:
         old, older, new = (Cursors(secret * 32) for secret in (b"k", b"j", b"n"))
         ring = Cursors(b"n" * 32, b"k" * 32, b"j" * 32)
 
@@ -103,7 +105,7 @@ class TestCursors:
         assert ring.encode([7], bound_to=LIST) == new.encode([7], bound_to=LIST)
         assert is_refused(Cursors(b"x" * 32).encode([7], bound_to=LIST), by=ring)
 
-    def test_where_the_list_ends_and_the_position_begins_is_signed(self) -> None:
+    def test_boundary_between_list_and_position_is_signed(self) -> None:
         cursor = CURSORS.encode([7], bound_to="ab")
         sealed = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
 
@@ -111,14 +113,14 @@ class TestCursors:
 
         assert is_refused(urlsafe_b64encode(moved).rstrip(b"=").decode(), bound_to="a")
 
-    def test_instances_with_one_secret_read_each_others(self) -> None:
+    def test_cursors_are_shared_by_instances_with_one_secret(self) -> None:
         cursor = CURSORS.encode([7], bound_to=LIST)
 
         assert Cursors(b"k" * 32).decode(cursor, bound_to=LIST) == [7]
 
 
 def spellings(cursor: str) -> dict[str, str]:
-    """What a decoder that is not strict would take for the same cursor, and damaged ones."""
+    """Return variants that a lenient decoder would accept for a cursor, and damaged ones."""
     twin = ALPHABET[(ALPHABET.index(cursor[-1]) + 1) % 64]
     return {
         "nothing": "",
@@ -149,22 +151,24 @@ def spellings(cursor: str) -> dict[str, str]:
 SPELLINGS = list(spellings("x" * 26))
 
 
-class TestSpelling:
+class TestEncoding:
     @pytest.mark.parametrize("spelling", SPELLINGS)
     @pytest.mark.parametrize("position", [[7], [70], [700]], ids=["19", "20", "21-bytes"])
-    def test_there_is_one_only(self, position: list[int | float | str], spelling: str) -> None:
+    def test_only_the_canonical_encoding_is_accepted(
+        self, position: list[int | float | str], spelling: str
+    ) -> None:
         cursor = CURSORS.encode(position, bound_to=LIST)
 
         assert is_refused(spellings(cursor)[spelling])
 
-    def test_the_other_alphabet_is_none(self) -> None:
+    def test_standard_base64_alphabet_is_refused(self) -> None:
         for number in range(100):
             cursor = CURSORS.encode([number], bound_to=LIST)
             other = cursor.replace("-", "+").replace("_", "/")
 
             assert is_refused(other) == (other != cursor)
 
-    def test_unused_bits_are_zero(self) -> None:
+    def test_unused_bits_must_be_zero(self) -> None:
         cursor = CURSORS.encode([7], bound_to=LIST)
         assert len(cursor) % 4 == 2
 
@@ -174,23 +178,23 @@ class TestSpelling:
 
 
 class TestLinks:
-    def test_parameters_that_are_none_are_left_out(self) -> None:
+    def test_parameters_that_are_none_are_omitted(self) -> None:
         assert next_page("/api/things", "abc", limit=None, q="a b&c") == (
             "/api/things?cursor=abc&q=a+b%26c"
         )
 
-    def test_the_header_names_the_relation(self) -> None:
+    def test_link_header_has_the_relation(self) -> None:
         assert link_headers("/api/things?cursor=abc") == {
             "Link": '</api/things?cursor=abc>; rel="next"'
         }
 
-    def test_there_is_none_at_the_end_nor_for_a_url_that_proxies_would_choke_on(self) -> None:
+    def test_link_header_is_omitted_at_the_end_and_for_long_urls(self) -> None:
         assert link_headers(None) == {}
         assert link_headers("/" + "x" * MAX_LINK_LENGTH) == {}
 
 
 class TestPlace:
-    def test_the_next_page_begins_behind_the_last_row(self) -> None:
+    def test_next_page_begins_after_the_last_row(self) -> None:
         first = Place(CURSORS, None, path="/api/things", bound_to=LIST)
 
         url = first.next_url(("Lamp", 7), {})
@@ -199,7 +203,7 @@ class TestPlace:
         assert first.after is None
         assert Place(CURSORS, cursor, path="/api/things", bound_to=LIST).after == ["Lamp", 7]
 
-    def test_the_link_repeats_what_the_client_gave_but_its_cursor(self) -> None:
+    def test_link_repeats_the_parameters_except_the_cursor(self) -> None:
         cursor = CURSORS.encode([9], bound_to=LIST)
         place = Place(CURSORS, cursor, path="/api/things", bound_to=LIST)
 
@@ -209,12 +213,12 @@ class TestPlace:
         assert url.path == "/api/things"
         assert parse_qs(url.query) == {"cursor": [next_cursor], "limit": ["100"], "q": ["a b&c"]}
 
-    def test_behind_the_last_page_is_none(self) -> None:
+    def test_last_page_has_no_next_url(self) -> None:
         place = Place(CURSORS, None, path="/api/things", bound_to=LIST)
 
         assert place.next_url(None, {"limit": "100"}) is None
 
-    def test_a_cursor_of_another_list_leads_nowhere(self) -> None:
+    def test_cursor_of_another_list_is_refused(self) -> None:
         cursor = CURSORS.encode([9], bound_to="/elsewhere")
 
         with pytest.raises(InvalidCursor):
@@ -222,9 +226,9 @@ class TestPlace:
 
 
 class TestListing:
-    """The same over HTTP, on the lists that there are."""
+    """Cursors over HTTP, on the service's lists."""
 
-    async def test_a_cursor_leads_on_to_the_end(self, ada: Caller, anyone: Caller) -> None:
+    async def test_cursors_lead_to_the_end_of_the_list(self, ada: Caller, anyone: Caller) -> None:
         for number in range(5):
             await ada.offer(f"Lamp {number}")
 
@@ -239,7 +243,7 @@ class TestListing:
 
             assert names == [f"Lamp {number}" for number in reversed(range(5))]
 
-    async def test_a_cursor_is_good_in_its_list_only(self, ada: Caller, anyone: Caller) -> None:
+    async def test_cursor_of_another_list_is_invalid(self, ada: Caller, anyone: Caller) -> None:
         for name in ("Lamp", "Desk"):
             await ada.offer(name)
         everyones = cursor_of(await anyone.get("/api/products?limit=1"))
@@ -252,9 +256,7 @@ class TestListing:
 
         assert [problem_of(answer) for answer in swapped] == [(400, "cursor-invalid")] * 2
 
-    async def test_a_cursor_in_any_other_spelling_is_refused(
-        self, ada: Caller, anyone: Caller
-    ) -> None:
+    async def test_cursor_in_another_encoding_is_refused(self, ada: Caller, anyone: Caller) -> None:
         for name in ("Lamp", "Desk"):
             await ada.offer(name)
         cursor = cursor_of(await anyone.get("/api/products?limit=1"))
@@ -264,9 +266,7 @@ class TestListing:
 
             assert problem_of(answer) == (400, "cursor-invalid"), spelling
 
-    async def test_a_cursor_may_come_back_percent_encoded(
-        self, ada: Caller, anyone: Caller
-    ) -> None:
+    async def test_percent_encoded_cursor_is_accepted(self, ada: Caller, anyone: Caller) -> None:
         for name in ("Lamp", "Desk"):
             await ada.offer(name)
         cursor = cursor_of(await anyone.get("/api/products?limit=1"))
@@ -280,12 +280,12 @@ class TestListing:
         "cursor",
         ["x", "A" * 22, "A" * MAX_CURSOR_LENGTH, "%FF", "%00", "%C3%A9", "%F0%9F%92%A9", "null"],
     )
-    async def test_what_is_no_cursor_is_refused(self, stranger: Caller, cursor: str) -> None:
+    async def test_malformed_cursor_is_refused(self, stranger: Caller, cursor: str) -> None:
         answer = await stranger.get(f"/api/products?cursor={cursor}")
 
         assert problem_of(answer) == (400, "cursor-invalid")
 
-    async def test_what_is_longer_than_any_cursor_is_invalid(self, stranger: Caller) -> None:
+    async def test_overlong_cursor_is_an_invalid_parameter(self, stranger: Caller) -> None:
         answer = await stranger.get(f"/api/products?cursor={'A' * (MAX_CURSOR_LENGTH + 1)}")
 
         assert problem_of(answer) == (422, "invalid")

@@ -1,4 +1,4 @@
-"""Every error is problem details, whoever raised it, and tells no secrets."""
+"""Every error is rendered as problem details and discloses no secrets."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ SECRET = "(1045, \"Access denied for user 'root'@'10.0.0.7'\")"
 
 @pytest.fixture
 def failing_app(tmp_path: Path) -> Quart:
-    """An app with routes that fail in ways that no handler of ours should."""
+    """Return an app with routes that fail in unexpected ways."""
     app = app_without_database(tmp_path)
 
     @app.get("/unforeseen")
@@ -76,27 +76,27 @@ def failing_app(tmp_path: Path) -> Quart:
 
 @pytest.fixture
 def victim(failing_app: Quart) -> Caller:
-    """Someone who meets those failures."""
+    """Return a caller of the failing app."""
     return Caller(failing_app)
 
 
-class TestUnforeseen:
+class TestUnexpectedErrors:
     @pytest.mark.parametrize("path", ["/unforeseen", "/group", "/recursion"])
-    async def test_it_is_a_bare_500(self, victim: Caller, path: str) -> None:
+    async def test_unexpected_error_is_a_bare_500(self, victim: Caller, path: str) -> None:
         answer = await victim.get(path)
 
         assert problem_of(answer) == (500, "internal-error")
         assert set(answer.json) == {"type", "title", "status", "detail", "code", "request_id"}
 
     @pytest.mark.parametrize("path", ["/unforeseen", "/group", "/recursion"])
-    async def test_its_text_stays_with_us(self, victim: Caller, path: str) -> None:
+    async def test_error_text_is_not_disclosed(self, victim: Caller, path: str) -> None:
         answer = await victim.get(path)
 
         everything = answer.body + str(answer.headers).encode()
         for part in (b"1045", b"Access denied", b"Traceback", b"Error("):
             assert part not in everything
 
-    async def test_the_log_has_the_traceback(self, victim: Caller) -> None:
+    async def test_traceback_is_logged(self, victim: Caller) -> None:
         with capture_logs() as logs:
             await victim.get("/unforeseen")
 
@@ -104,7 +104,7 @@ class TestUnforeseen:
         assert failure["log_level"] == "error"
         assert isinstance(failure["exc_info"], RuntimeError)
 
-    async def test_refusals_of_one_cause_are_logged_once_in_a_while(self, victim: Caller) -> None:
+    async def test_repeated_503s_of_one_cause_are_logged_once(self, victim: Caller) -> None:
         with capture_logs() as logs:
             for _ in range(5):
                 assert (await victim.get("/away")).status_code == 503
@@ -114,13 +114,13 @@ class TestUnforeseen:
         assert [line["code"] for line in lines] == ["database-unavailable", "database-busy"]
         assert "2003" in lines[0]["cause"]
 
-    async def test_the_next_request_is_served(self, victim: Caller) -> None:
+    async def test_next_request_is_served_after_an_unexpected_error(self, victim: Caller) -> None:
         await victim.get("/unforeseen")
 
         assert (await victim.get("/livez")).status_code == 200
 
 
-class TestWhatTheFrameworkRaises:
+class TestFrameworkErrors:
     @pytest.mark.parametrize(
         ("status", "expected"),
         [
@@ -133,7 +133,7 @@ class TestWhatTheFrameworkRaises:
             (500, (500, "internal-error")),
         ],
     )
-    async def test_it_is_a_problem_of_ours(
+    async def test_framework_error_is_a_problem(
         self, victim: Caller, status: int, expected: tuple[int, str]
     ) -> None:
         answer = await victim.get(f"/aborted/{status}")
@@ -141,28 +141,28 @@ class TestWhatTheFrameworkRaises:
         assert problem_of(answer) == expected
         assert b"1045" not in answer.body
 
-    async def test_what_we_have_no_name_for_is_malformed(self, victim: Caller) -> None:
+    async def test_unmapped_client_error_is_malformed(self, victim: Caller) -> None:
         assert problem_of(await victim.get("/teapot")) == (400, "malformed")
 
     @pytest.mark.parametrize(
         "path", ["/nowhere", "/api/nowhere", "/api/products/x/y", "/docs/nothing", "/../etc/passwd"]
     )
-    async def test_an_unknown_path_is_not_found(self, stranger: Caller, path: str) -> None:
+    async def test_unknown_path_is_not_found(self, stranger: Caller, path: str) -> None:
         assert problem_of(await stranger.get(path)) == (404, "not-found")
 
-    async def test_a_path_that_is_no_text_is_not_found(self, bare_app: Quart) -> None:
+    async def test_hostile_path_is_not_found(self, bare_app: Quart) -> None:
         for path in ("/\x00", "/api/products/\ufffd", "/" + "x" * 10_000, "/docs/..%2f..%2fapp.py"):
             assert problem_of(await exchange(bare_app, "GET", path)) == (404, "not-found")
 
 
 class TestProblem:
-    async def test_headers_that_an_error_owes_travel_along(self, victim: Caller) -> None:
+    async def test_headers_of_an_error_are_sent(self, victim: Caller) -> None:
         answer = await victim.get("/overloaded")
 
         assert problem_of(answer) == (503, "overloaded")
         assert answer.headers["Retry-After"] == "7"
 
-    async def test_parts_are_named_by_their_place(self, victim: Caller) -> None:
+    async def test_field_errors_are_reported_by_location(self, victim: Caller) -> None:
         answer = await victim.get("/faulty")
 
         assert problem_of(answer) == (422, "invalid")
@@ -170,7 +170,7 @@ class TestProblem:
         assert [error["message"] for error in answer.json["errors"]] == ["One.", "Two.", "Three."]
 
     @pytest.mark.parametrize("kind", list(public_errors()), ids=lambda kind: kind.slug)
-    def test_every_error_has_all_members(self, kind: type[CatalogError]) -> None:
+    def test_problem_has_all_members(self, kind: type[CatalogError]) -> None:
         members = problem(kind(), "some-id")
 
         assert members == {
@@ -182,7 +182,7 @@ class TestProblem:
             "request_id": "some-id",
         }
 
-    async def test_a_password_is_never_repeated(self, stranger: Caller) -> None:
+    async def test_password_is_never_echoed(self, stranger: Caller) -> None:
         password = "hunter2-" + "x" * 200
         fields = {"username": "a", "email": password, "password": password, "hunter2": password}
 
@@ -205,5 +205,5 @@ class TestJsonPointer:
             (("",), "/"),
         ],
     )
-    def test_it_is_escaped(self, location: tuple[Any, ...], pointer: str) -> None:
+    def test_json_pointer_is_escaped(self, location: tuple[Any, ...], pointer: str) -> None:
         assert json_pointer(location) == pointer

@@ -1,4 +1,4 @@
-"""Who is calling, when a proxy calls on a client's behalf."""
+"""Client address and scheme behind trusted proxies."""
 
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
@@ -25,7 +25,7 @@ def forwarded(*values: str) -> list[Header]:
 async def seen(
     peer: str | None, headers: Sequence[Header], *, scheme: str = "http"
 ) -> tuple[str | None, str]:
-    """The client and the scheme that an app behind the middleware sees."""
+    """Return the client and the scheme seen by an app behind the middleware."""
     scopes: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 (an ASGI app's signature)
@@ -48,31 +48,31 @@ async def seen(
 
 
 async def client(peer: str | None, *values: str) -> str | None:
-    """The address that is taken for the client's."""
+    """Return the client address seen by an app behind the middleware."""
     return (await seen(peer, forwarded(*values)))[0]
 
 
 class TestClient:
-    async def test_a_stranger_is_not_believed(self) -> None:
+    async def test_forwarded_address_from_an_untrusted_peer_is_ignored(self) -> None:
         assert await client(STRANGER, "198.51.100.1") == STRANGER
         assert await client(STRANGER, PROXY) == STRANGER
         assert await client(STRANGER, f"198.51.100.1, {PROXY}") == STRANGER
 
-    async def test_a_proxy_is_believed(self) -> None:
+    async def test_forwarded_address_from_a_proxy_is_used(self) -> None:
         assert await client(PROXY, STRANGER) == STRANGER
 
-    async def test_the_right_most_that_is_no_proxy_wins(self) -> None:
+    async def test_right_most_untrusted_address_is_the_client(self) -> None:
         assert await client(PROXY, f"198.51.100.1, {STRANGER}") == STRANGER
         assert await client(PROXY, f"198.51.100.1, {STRANGER}, 10.9.9.9") == STRANGER
         assert await client(PROXY, f"127.0.0.1,10.0.0.1,{STRANGER},192.168.7.9,::1") == STRANGER
 
-    async def test_several_headers_are_one_list(self) -> None:
+    async def test_repeated_headers_are_one_list(self) -> None:
         assert await client(PROXY, "198.51.100.1", STRANGER, "10.9.9.9") == STRANGER
 
-    async def test_proxies_alone_leave_the_first_of_them(self) -> None:
+    async def test_left_most_address_is_the_client_if_all_are_proxies(self) -> None:
         assert await client(PROXY, "10.0.0.7, 10.0.0.8") == "10.0.0.7"
 
-    async def test_without_a_list_it_is_the_peer(self) -> None:
+    async def test_peer_is_the_client_without_a_forwarded_address(self) -> None:
         assert await client(PROXY) == PROXY
         assert await client(STRANGER) == STRANGER
 
@@ -99,32 +99,32 @@ class TestClient:
         ],
         ids=lambda text: repr(text)[:24],
     )
-    async def test_garbage_is_nobody(self, garbage: str) -> None:
+    async def test_malformed_address_is_ignored(self, garbage: str) -> None:
         assert await client(PROXY, garbage) == PROXY
-        # What stands left of it may be anyone's invention.
+        # Anything left of it may be forged.
         assert await client(PROXY, f"198.51.100.1, {garbage}") == PROXY
         assert await client(PROXY, f"198.51.100.1, {garbage}, 10.9.9.9") == "10.9.9.9"
         assert await client(PROXY, f"{garbage}, {STRANGER}") == STRANGER
 
-    async def test_ipv6(self) -> None:
+    async def test_ipv6_addresses_are_parsed(self) -> None:
         assert await client("fd00::7", "2001:db8::1") == "2001:db8::1"
         assert await client("fd00::7", "198.51.100.1, 2001:db8::1, fd12::1") == "2001:db8::1"
         assert await client("2001:db8::1", "fd00::7") == "2001:db8::1"
 
-    async def test_an_ipv4_address_mapped_into_ipv6_is_that_address(self) -> None:
+    async def test_ipv4_mapped_ipv6_address_is_trusted_as_the_ipv4_address(self) -> None:
         assert await client("::ffff:10.1.2.3", STRANGER) == STRANGER
         assert await client("::ffff:203.0.113.5", "198.51.100.1") == "::ffff:203.0.113.5"
         assert await client(PROXY, f"{STRANGER}, ::ffff:10.9.9.9") == STRANGER
 
     @pytest.mark.parametrize("peer", [None, "<local>"])
-    async def test_a_unix_socket_is_trusted(self, peer: str | None) -> None:
+    async def test_unix_socket_peer_is_trusted(self, peer: str | None) -> None:
         assert await client(peer, f"198.51.100.1, {STRANGER}") == STRANGER
 
-    async def test_another_peer_without_an_address_is_not(self) -> None:
+    async def test_other_peer_without_an_address_is_not_trusted(self) -> None:
         assert await client("testclient", STRANGER) == "testclient"
 
     @given(st.binary(max_size=64), st.binary(max_size=64))
-    async def test_whatever_is_sent_the_client_has_an_address(
+    async def test_client_has_an_address_whatever_is_sent(
         self, first: bytes, second: bytes
     ) -> None:
         headers = [
@@ -138,7 +138,7 @@ class TestClient:
         assert ip_address(str(address))
         assert scheme in {"http", "https"}
 
-    async def test_other_headers_of_the_kind_mean_nothing(self) -> None:
+    async def test_other_forwarding_headers_are_ignored(self) -> None:
         headers = [
             (b"forwarded", b"for=198.51.100.1;proto=https"),
             (b"x-real-ip", b"198.51.100.1"),
@@ -164,15 +164,15 @@ class TestScheme:
             (b"", "http"),
         ],
     )
-    async def test_a_proxy_tells_it(self, value: bytes, scheme: str) -> None:
+    async def test_scheme_is_that_named_by_a_proxy(self, value: bytes, scheme: str) -> None:
         assert await seen(PROXY, [(b"x-forwarded-proto", value)]) == (PROXY, scheme)
 
-    async def test_a_proxy_without_tls_tells_that_too(self) -> None:
+    async def test_scheme_from_a_proxy_without_tls_is_http(self) -> None:
         headers = [(b"x-forwarded-proto", b"http")]
 
         assert await seen(PROXY, headers, scheme="https") == (PROXY, "http")
 
-    async def test_a_stranger_is_not_believed(self) -> None:
+    async def test_scheme_from_an_untrusted_peer_is_ignored(self) -> None:
         headers = [(b"x-forwarded-proto", b"https")]
 
         assert await seen(STRANGER, headers) == (STRANGER, "http")
@@ -182,7 +182,7 @@ class TestInTheApp:
     @pytest.mark.parametrize(
         ("trusted", "logged"), [((), PROXY), ((ip_network(PROXY),), STRANGER)], ids=["no", "yes"]
     )
-    async def test_settings_say_whom_to_trust(
+    async def test_trusted_proxies_are_read_from_the_settings(
         self, tmp_path: Path, trusted: tuple[Any, ...], logged: str
     ) -> None:
         app = app_without_database(tmp_path, trusted_proxies=trusted, access_log="all")

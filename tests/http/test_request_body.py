@@ -1,4 +1,4 @@
-"""Request bodies: hostile JSON, media types, size and time."""
+"""Request bodies: hostile JSON, media types, size limits and time-outs."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.http.wire import (
 )
 from tests.support import Caller, fields_of, problem_of
 
-# A valid body of each, for one field of it to be made hostile.
+# A valid body for each route; tests replace one field of it.
 VALID: dict[str, dict[str, object]] = {
     "/api/auth/signup": {"username": "ada", "email": "ada@example.com", "password": "long enough"},
     "/api/auth/login": {"username": "ada", "password": "long enough"},
@@ -36,7 +36,7 @@ def product(price: str) -> bytes:
 
 
 def texts(path: str) -> list[str]:
-    """The fields of a body that hold text."""
+    """Return the names of the text fields of a route's body."""
     return [name for name, value in VALID[path].items() if isinstance(value, str)]
 
 
@@ -107,12 +107,12 @@ async def send(caller: Caller, path: str, body: bytes, media_type: str = "applic
 class TestMalformedJson:
     @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-    async def test_it_is_refused(self, holder: Caller, path: str, body: bytes) -> None:
+    async def test_malformed_json_is_refused(self, holder: Caller, path: str, body: bytes) -> None:
         assert problem_of(await send(holder, path, body)) == (400, "malformed")
 
     @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("body", NOT_AN_OBJECT.values(), ids=NOT_AN_OBJECT)
-    async def test_what_is_no_object_is_invalid(
+    async def test_json_that_is_not_an_object_is_invalid(
         self, holder: Caller, path: str, body: bytes
     ) -> None:
         answer = await send(holder, path, body)
@@ -120,13 +120,13 @@ class TestMalformedJson:
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == [""]
 
-    async def test_the_reason_does_not_repeat_the_body(self, holder: Caller) -> None:
+    async def test_error_does_not_echo_the_body(self, holder: Caller) -> None:
         answer = await send(holder, "/api/auth/login", b'{"password": "s3cret-and-long"')
 
         assert problem_of(answer) == (400, "malformed")
         assert b"s3cret" not in answer.body
 
-    async def test_a_refresh_reads_its_body_as_strictly(self, holder: Caller) -> None:
+    async def test_refresh_body_is_parsed_as_strictly(self, holder: Caller) -> None:
         for body in (b"{", b'{"a": 1, "a": 1}', nested(33), b"\xff"):
             answer = await holder.post(
                 "/api/auth/refresh",
@@ -140,7 +140,7 @@ class TestMalformedJson:
 
 class TestFields:
     @pytest.mark.parametrize("path", PATHS)
-    async def test_an_unknown_one_is_named(self, holder: Caller, path: str) -> None:
+    async def test_unknown_field_is_reported(self, holder: Caller, path: str) -> None:
         answer = await holder.post(path, json={**VALID[path], "is_admin": True})
 
         assert problem_of(answer) == (422, "invalid")
@@ -152,7 +152,7 @@ class TestFields:
         [("", "/"), ("a/b", "/a~1b"), ("a~b", "/a~0b"), ("naïve", "/naïve"), ("\0", "/\0")],
         ids=["empty", "slash", "tilde", "not-ascii", "nul"],
     )
-    async def test_an_unknown_one_is_named_by_a_json_pointer(
+    async def test_unknown_field_is_reported_as_a_json_pointer(
         self, holder: Caller, name: str, pointer: str
     ) -> None:
         answer = await holder.post("/api/products", json={**VALID["/api/products"], name: 1})
@@ -161,7 +161,7 @@ class TestFields:
         assert fields_of(answer) == [pointer]
 
     @pytest.mark.parametrize("path", PATHS)
-    async def test_a_missing_one_is_named(self, holder: Caller, path: str) -> None:
+    async def test_missing_field_is_reported(self, holder: Caller, path: str) -> None:
         for name in VALID[path]:
             rest = {key: value for key, value in VALID[path].items() if key != name}
 
@@ -171,7 +171,7 @@ class TestFields:
             assert fields_of(answer) == [f"/{name}"]
 
     @pytest.mark.parametrize("path", PATHS)
-    async def test_all_that_is_wrong_is_named_at_once(self, holder: Caller, path: str) -> None:
+    async def test_all_errors_are_reported_together(self, holder: Caller, path: str) -> None:
         answer = await holder.post(path, json={})
 
         assert problem_of(answer) == (422, "invalid")
@@ -181,7 +181,9 @@ class TestFields:
     @pytest.mark.parametrize(
         "value", [None, 5, True, [], {}, ["x"]], ids=["null", "5", "true", "[]", "{}", "[x]"]
     )
-    async def test_text_is_nothing_else(self, holder: Caller, path: str, value: object) -> None:
+    async def test_text_field_rejects_other_types(
+        self, holder: Caller, path: str, value: object
+    ) -> None:
         for name in texts(path):
             answer = await holder.post(path, json={**VALID[path], name: value})
 
@@ -189,7 +191,7 @@ class TestFields:
             assert fields_of(answer) == [f"/{name}"]
 
     @pytest.mark.parametrize("path", PATHS)
-    async def test_text_is_without_nul(self, holder: Caller, path: str) -> None:
+    async def test_text_field_rejects_nul(self, holder: Caller, path: str) -> None:
         for name in texts(path):
             answer = await holder.post(path, json={**VALID[path], name: "long\0enough"})
 
@@ -200,20 +202,22 @@ class TestFields:
         "price",
         ['"5"', "true", "null", "[]", "{}", "-1", "-1e-300", "1e13", "1e308", "1000000000001"],
     )
-    async def test_a_price_is_a_number_in_its_range(self, holder: Caller, price: str) -> None:
+    async def test_price_must_be_a_number_in_range(self, holder: Caller, price: str) -> None:
         answer = await send(holder, "/api/products", product(price))
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["/price"]
 
     @pytest.mark.parametrize("price", [2**63, 2**64, 10**400], ids=["2**63", "2**64", "10**400"])
-    async def test_a_price_of_any_size_is_no_failure(self, holder: Caller, price: int) -> None:
+    async def test_huge_price_is_invalid_and_not_a_server_error(
+        self, holder: Caller, price: int
+    ) -> None:
         answer = await send(holder, "/api/products", product(str(price)))
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["/price"]
 
-    async def test_of_very_many_faults_the_first_are_named(self, holder: Caller) -> None:
+    async def test_first_100_of_many_errors_are_reported(self, holder: Caller) -> None:
         body = {f"k{number}": number for number in range(20_000)}
 
         answer = await holder.post("/api/products", json=body)
@@ -242,7 +246,9 @@ class TestMediaType:
             "",
         ],
     )
-    async def test_another_is_refused(self, holder: Caller, path: str, media_type: str) -> None:
+    async def test_other_media_type_is_refused(
+        self, holder: Caller, path: str, media_type: str
+    ) -> None:
         body = json.dumps(VALID[path]).encode()
 
         answer = await send(holder, path, body, media_type)
@@ -250,7 +256,7 @@ class TestMediaType:
         assert problem_of(answer) == (415, "unsupported-media-type")
 
     @pytest.mark.parametrize("path", PATHS)
-    async def test_none_is_refused(self, holder: Caller, path: str) -> None:
+    async def test_missing_media_type_is_refused(self, holder: Caller, path: str) -> None:
         answer = await holder.post(path, data=json.dumps(VALID[path]))
 
         assert problem_of(answer) == (415, "unsupported-media-type")
@@ -265,12 +271,12 @@ class TestMediaType:
             "application/json; indent=2",
         ],
     )
-    async def test_json_in_utf_8_is_read(self, holder: Caller, media_type: str) -> None:
+    async def test_json_in_utf_8_is_accepted(self, holder: Caller, media_type: str) -> None:
         answer = await send(holder, "/api/products", b"{}", media_type)
 
         assert problem_of(answer) == (422, "invalid")
 
-    async def test_it_is_looked_at_after_the_token(self, stranger: Caller) -> None:
+    async def test_media_type_is_checked_after_authentication(self, stranger: Caller) -> None:
         answer = await send(stranger, "/api/products", b"\xff", "text/plain")
 
         assert problem_of(answer) == (401, "token-missing")
@@ -286,7 +292,7 @@ class TestSize:
 
     @staticmethod
     def padded(size: int) -> bytes:
-        """JSON of that many bytes, which no route takes."""
+        """Return JSON of ``size`` bytes that no route accepts."""
         return b'{"pad": "' + b"x" * (size - 11) + b'"}'
 
     def length(self, size: int) -> tuple[bytes, bytes]:
@@ -295,7 +301,7 @@ class TestSize:
     CHUNKED = (b"transfer-encoding", b"chunked")
 
     @pytest.mark.parametrize("path", ["/api/auth/signup", "/api/auth/login"])
-    async def test_the_limit_itself_fits(self, small: Caller, path: str) -> None:
+    async def test_body_of_exactly_the_limit_is_accepted(self, small: Caller, path: str) -> None:
         body = self.padded(self.LIMIT)
         assert len(body) == self.LIMIT
 
@@ -311,7 +317,9 @@ class TestSize:
             assert "/pad" in fields_of(answer)
 
     @pytest.mark.parametrize("path", ["/api/auth/signup", "/nowhere", "/"])
-    async def test_one_byte_more_is_too_large(self, small: Caller, path: str) -> None:
+    async def test_body_one_byte_over_the_limit_is_too_large(
+        self, small: Caller, path: str
+    ) -> None:
         body = self.padded(self.LIMIT + 1)
 
         answer = await exchange(
@@ -321,7 +329,7 @@ class TestSize:
         assert problem_of(answer) == (413, "body-too-large")
         assert answer.headers["Connection"] == "close"
 
-    async def test_one_byte_more_in_chunks_is_too_large(self, small: Caller) -> None:
+    async def test_chunked_body_one_byte_over_the_limit_is_too_large(self, small: Caller) -> None:
         body = self.padded(self.LIMIT + 1)
         chunks = [body[:1000], body[1000:]]
 
@@ -331,7 +339,7 @@ class TestSize:
 
         assert problem_of(answer) == (413, "body-too-large")
 
-    async def test_a_body_without_end_is_refused_on_the_way(self, small: Caller) -> None:
+    async def test_endless_body_is_refused_before_its_end(self, small: Caller) -> None:
         chunks = [b"x" * 1024] * 10
 
         answer = await exchange(
@@ -345,7 +353,9 @@ class TestSize:
 
         assert problem_of(answer) == (413, "body-too-large")
 
-    async def test_what_is_announced_too_large_need_not_arrive(self, small: Caller) -> None:
+    async def test_excessive_content_length_is_refused_before_the_body_arrives(
+        self, small: Caller
+    ) -> None:
         answer = await exchange(
             small.app,
             "POST",
@@ -356,7 +366,7 @@ class TestSize:
 
         assert problem_of(answer) == (413, "body-too-large")
 
-    async def test_a_length_of_any_number_of_digits_is_too_large(self, small: Caller) -> None:
+    async def test_content_length_of_5000_digits_is_too_large(self, small: Caller) -> None:
         headers = [JSON, (b"content-length", b"9" * 5000)]
 
         answer = await exchange(
@@ -366,7 +376,9 @@ class TestSize:
         assert problem_of(answer) == (413, "body-too-large")
 
     @pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS"])
-    async def test_it_is_bounded_where_no_body_is_wanted(self, small: Caller, method: str) -> None:
+    async def test_size_is_limited_where_no_body_is_expected(
+        self, small: Caller, method: str
+    ) -> None:
         chunks = [self.padded(self.LIMIT), b" "]
 
         answer = await exchange(small.app, method, "/livez", headers=[self.CHUNKED], body=chunks)
@@ -374,7 +386,9 @@ class TestSize:
         assert problem_of(answer) == (413, "body-too-large")
 
     @pytest.mark.parametrize("order", [1, -1], ids=["length-first", "chunked-first"])
-    async def test_two_ways_to_tell_it_are_refused(self, small: Caller, order: int) -> None:
+    async def test_content_length_with_chunked_encoding_is_refused(
+        self, small: Caller, order: int
+    ) -> None:
         headers = [JSON, *[self.length(2), self.CHUNKED][::order]]
 
         answer = await exchange(small.app, "POST", "/api/auth/login", headers=headers, body=[b"{}"])
@@ -382,7 +396,7 @@ class TestSize:
         assert problem_of(answer) == (400, "malformed")
         assert answer.headers["Connection"] == "close"
 
-    async def test_256_kib_by_default(self, bare_app: Quart) -> None:
+    async def test_limit_is_256_kib_by_default(self, bare_app: Quart) -> None:
         answers = []
         for size in (256 * 1024, 256 * 1024 + 1):
             headers = [JSON, self.length(size)]
@@ -394,14 +408,14 @@ class TestSize:
         assert [answer.status_code for answer in answers] == [422, 413]
 
 
-# Far more than a body gets there, and less than it gets by default.
+# Far longer than the body time-out of these tests, and shorter than the default.
 PATIENCE_SECONDS = 4
 
 
 class TestTime:
     @pytest.fixture
     def hasty_app(self, tmp_path: Path) -> Quart:
-        """An app that waits for a body for no time worth speaking of."""
+        """Return an app with a body time-out of 50 ms."""
         return app_without_database(tmp_path, body_timeout=0.05)
 
     @pytest.mark.parametrize(
@@ -410,7 +424,7 @@ class TestTime:
         ids=["length", "chunked"],
     )
     @pytest.mark.parametrize("path", [*PATHS, "/nowhere"])
-    async def test_a_body_that_stalls_is_given_up(
+    async def test_stalled_body_times_out(
         self, hasty_app: Quart, path: str, framing: tuple[bytes, bytes]
     ) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -426,7 +440,7 @@ class TestTime:
         assert problem_of(answer) == (408, "request-timeout")
         assert answer.headers["Connection"] == "close"
 
-    async def test_a_body_that_trickles_in_is_given_up_too(self, hasty_app: Quart) -> None:
+    async def test_trickling_body_times_out(self, hasty_app: Quart) -> None:
         async def receive() -> Any:
             await asyncio.sleep(0)
             return {"type": "http.request", "body": b"", "more_body": True}
@@ -454,8 +468,8 @@ class TestTime:
         assert sent[0]["status"] == 408
 
     @pytest.mark.parametrize("path", ["/api/auth/login", "/livez"])
-    async def test_a_body_that_breaks_off_is_not_handled(self, bare_app: Quart, path: str) -> None:
-        # It happens to be valid JSON, and the request is incomplete all the same.
+    async def test_aborted_body_is_not_handled(self, bare_app: Quart, path: str) -> None:
+        # Valid JSON so far, but the request is incomplete.
         with pytest.raises(Unanswered):
             await exchange(
                 bare_app,
@@ -468,10 +482,10 @@ class TestTime:
 
 
 class Handler:
-    """An app behind the middleware: does with a stream what a test says.
+    """App behind the middleware that reads a given number of pieces, or all, and responds.
 
     Attributes:
-        pieces: what it has read.
+        pieces: the pieces that it has read.
     """
 
     def __init__(self, *, reads: int | None) -> None:
@@ -492,10 +506,10 @@ class Handler:
 
 
 class Server:
-    """A server with a client that sends pieces; puts them into a queue as hypercorn does.
+    """Server whose client sends pieces; queues them as hypercorn does.
 
     Attributes:
-        sent: what the app has sent.
+        sent: the events that the app has sent.
     """
 
     def __init__(self, pieces: list[bytes]) -> None:
@@ -514,7 +528,7 @@ class Server:
             await self._queue.put({"type": "http.disconnect"})
 
     async def serve(self, app: Any, *headers: tuple[bytes, bytes]) -> int:
-        """Serve a request with one of the app's streams; returns what nobody has taken of it."""
+        """Serve a request to a streamed path; returns the number of events left in the queue."""
         scope = {"type": "http", "method": "POST", "path": "/many/", "headers": list(headers)}
         streamed = {"/many": ["text/csv"]}
         bounded = BoundedBodies(
@@ -522,7 +536,7 @@ class Server:
         )
         arriving = asyncio.create_task(self._receive_from_client())
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await bounded(scope, self._queue.get, self._send)  # type: ignore[arg-type]  # enough of one
+            await bounded(scope, self._queue.get, self._send)  # type: ignore[arg-type]  # a partial scope
         arriving.cancel()
         return self._queue.qsize()
 
@@ -536,7 +550,7 @@ CHUNKED = (b"transfer-encoding", b"chunked")
 
 
 class TestStream:
-    async def test_pieces_come_as_they_are_and_may_be_many(self) -> None:
+    async def test_pieces_are_passed_on_unchanged_in_any_number(self) -> None:
         pieces = [b"piece %d" % number for number in range(100)]
         handler, server = Handler(reads=None), Server(pieces)
 
@@ -546,7 +560,9 @@ class TestStream:
         assert not server.closes
 
     @pytest.mark.parametrize("reads", [0, 3])
-    async def test_who_answers_before_the_end_ends_the_connection(self, reads: int) -> None:
+    async def test_response_before_the_end_of_the_body_closes_the_connection(
+        self, reads: int
+    ) -> None:
         handler, server = Handler(reads=reads), Server([b"x"] * 1000)
 
         await server.serve(handler, CSV, CHUNKED)
@@ -555,7 +571,7 @@ class TestStream:
         assert server.closes
         assert b"".join(message["body"] for message in server.sent[1:]) == b"done"
 
-    async def test_nothing_is_read_before_it_is_asked_for(self) -> None:
+    async def test_stream_is_read_on_demand(self) -> None:
         asked = 0
         read = asyncio.Event()
 
@@ -584,8 +600,10 @@ class TestStream:
         [[CSV, CHUNKED, (b"content-length", b"5")], [JSON, CHUNKED]],
         ids=["two-lengths", "too-large"],
     )
-    async def test_what_is_refused_fills_no_queue(self, headers: list[tuple[bytes, bytes]]) -> None:
-        # The server would wait for ever to say that the connection is over.
+    async def test_refusal_does_not_block_on_a_full_queue(
+        self, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        # With a full queue, the server would block for ever on the disconnect event.
         server = Server([b"x"] * 1000)
 
         await server.serve(Handler(reads=None), *headers)
@@ -594,10 +612,10 @@ class TestStream:
         assert server.closes
 
 
-class TestWaiting:
-    """Bodies that have not arrived as a whole are bounded, and the oldest makes room."""
+class TestIncompleteBodies:
+    """Incomplete bodies are bounded in number; the oldest is rejected first."""
 
-    async def test_oldest_body_gives_way_when_too_many_wait(self) -> None:
+    async def test_oldest_body_is_rejected_when_too_many_are_incomplete(self) -> None:
         answered: dict[int, int] = {}
 
         async def app(_scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""What waits for clients is counted as it is held, and bounded."""
+"""Response bytes waiting for slow clients are counted once per object, and bounded."""
 
 import asyncio
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ PATIENCE_SECONDS = 10.0
 
 
 class Pipe:
-    """A transport whose client takes what it is told to."""
+    """Transport whose client reads as much as the test sets."""
 
     def __init__(self, size: int) -> None:
         self.left = size
@@ -30,7 +30,7 @@ class Pipe:
 
 
 class TestResponseBuffers:
-    async def test_page_with_several_readers_counts_once(self) -> None:
+    async def test_page_sent_to_several_clients_counts_once(self) -> None:
         buffers = ResponseBuffers(max_bytes=10 * LARGE_BYTES, timeout=60)
         page = bytes(LARGE_BYTES)
 
@@ -40,7 +40,7 @@ class TestResponseBuffers:
             assert LARGE_BYTES < buffers.held_bytes <= LARGE_BYTES + 300
         assert buffers.held_bytes == 0
 
-    async def test_large_answers_are_refused_when_too_much_waits(self) -> None:
+    async def test_large_responses_are_rejected_when_the_buffers_are_full(self) -> None:
         buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=60)
 
         buffers.admit(LARGE_BYTES)
@@ -54,7 +54,7 @@ class TestResponseBuffers:
 
         assert refusal.value.headers["Retry-After"]
 
-    async def test_client_that_takes_nothing_is_dropped_and_one_that_does_is_not(self) -> None:
+    async def test_stalled_client_is_dropped_and_steady_one_is_not(self) -> None:
         buffers = ResponseBuffers(max_bytes=10 * LARGE_BYTES, timeout=0.4)
         stalled, steady = Pipe(LARGE_BYTES), Pipe(LARGE_BYTES)
 
@@ -69,7 +69,7 @@ class TestResponseBuffers:
 
         assert not steady.aborted.is_set()
 
-    async def test_slowest_client_is_dropped_when_too_much_waits(self) -> None:
+    async def test_slowest_client_is_dropped_when_the_buffers_are_full(self) -> None:
         buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=60)
         slow, quick = Pipe(LARGE_BYTES), Pipe(LARGE_BYTES)
 

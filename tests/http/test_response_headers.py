@@ -1,4 +1,4 @@
-"""What every answer carries: request id, security headers, caching; HEAD, OPTIONS, draining."""
+"""Headers of every response: request id, security, caching; HEAD, OPTIONS, draining."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ TOKEN = (b"authorization", b"Bearer x")
 
 
 class Kind(NamedTuple):
-    """A request, and the status of its answer."""
+    """A request and the status of its response."""
 
     status: int
     method: str
@@ -58,7 +58,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 @pytest.fixture(scope="module")
 def app_that_fails(tmp_path_factory: pytest.TempPathFactory) -> Quart:
-    """An app without a database, and with a route that raises."""
+    """Return an app without a database and with a route that raises."""
     app = app_without_database(tmp_path_factory.mktemp("fails"))
 
     @app.get("/unforeseen")
@@ -78,7 +78,7 @@ async def ask(app: Quart, kind: Kind, *more: Header) -> Response:
 
 class TestRequestId:
     @every_kind
-    async def test_it_is_the_clients_own(self, app_that_fails: Quart, kind: Kind) -> None:
+    async def test_client_request_id_is_echoed(self, app_that_fails: Quart, kind: Kind) -> None:
         answer = await ask(app_that_fails, kind, (b"x-request-id", b"from-Client_1.0"))
 
         assert answer.headers.getlist("X-Request-ID") == ["from-Client_1.0"]
@@ -86,7 +86,9 @@ class TestRequestId:
             assert answer.json["request_id"] == "from-Client_1.0"
 
     @every_kind
-    async def test_without_one_it_is_new(self, app_that_fails: Quart, kind: Kind) -> None:
+    async def test_request_id_is_generated_if_missing(
+        self, app_that_fails: Quart, kind: Kind
+    ) -> None:
         first = await ask(app_that_fails, kind)
         second = await ask(app_that_fails, kind)
 
@@ -95,7 +97,7 @@ class TestRequestId:
         assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
 
     @pytest.mark.parametrize("given", ["a", "0", "-", "A.b_c-9", "x" * 128], ids=len)
-    async def test_what_may_be_one_is_echoed(self, stranger: Caller, given: str) -> None:
+    async def test_valid_request_id_is_echoed(self, stranger: Caller, given: str) -> None:
         answer = await stranger.get("/livez", headers={"X-Request-ID": given})
 
         assert answer.headers["X-Request-ID"] == given
@@ -118,7 +120,7 @@ class TestRequestId:
         ],
         ids=repr,
     )
-    async def test_what_may_not_be_one_is_replaced(self, bare_app: Quart, given: bytes) -> None:
+    async def test_invalid_request_id_is_replaced(self, bare_app: Quart, given: bytes) -> None:
         answer = await exchange(bare_app, "GET", "/livez", headers=[(b"x-request-id", given)])
 
         assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
@@ -126,7 +128,7 @@ class TestRequestId:
 
 class TestSecurityHeaders:
     @every_kind
-    async def test_every_answer_has_them_once(self, app_that_fails: Quart, kind: Kind) -> None:
+    async def test_security_headers_are_sent_once(self, app_that_fails: Quart, kind: Kind) -> None:
         answer = await ask(app_that_fails, kind)
 
         assert answer.headers.getlist("X-Content-Type-Options") == ["nosniff"]
@@ -136,7 +138,9 @@ class TestSecurityHeaders:
         assert "frame-ancestors 'none'" in policy
 
     @every_kind
-    async def test_only_pages_may_load_anything(self, app_that_fails: Quart, kind: Kind) -> None:
+    async def test_policy_allows_loading_only_on_pages(
+        self, app_that_fails: Quart, kind: Kind
+    ) -> None:
         answer = await ask(app_that_fails, kind)
 
         policy = answer.headers["Content-Security-Policy"]
@@ -147,7 +151,9 @@ class TestSecurityHeaders:
             assert policy == "default-src 'none'; frame-ancestors 'none'"
 
     @every_kind
-    async def test_nothing_tells_what_we_run_on(self, app_that_fails: Quart, kind: Kind) -> None:
+    async def test_server_software_is_not_disclosed(
+        self, app_that_fails: Quart, kind: Kind
+    ) -> None:
         answer = await ask(app_that_fails, kind)
 
         assert not {"Server", "X-Powered-By", "Set-Cookie"} & set(answer.headers.keys())
@@ -158,7 +164,7 @@ class TestCacheControl:
     REVALIDATED = ("page", "documentation", "openapi")
 
     @every_kind
-    async def test_every_answer_has_one(self, app_that_fails: Quart, kind: Kind) -> None:
+    async def test_cache_control_is_sent_once(self, app_that_fails: Quart, kind: Kind) -> None:
         answer = await ask(app_that_fails, kind)
 
         (value,) = answer.headers.getlist("Cache-Control")
@@ -170,14 +176,14 @@ class TestCacheControl:
             assert value == "no-store"
 
     @every_kind
-    async def test_nothing_that_follows_a_token_is_stored(
+    async def test_response_to_a_request_with_a_token_is_not_stored(
         self, app_that_fails: Quart, kind: Kind
     ) -> None:
         answer = await ask(app_that_fails, kind, TOKEN)
 
         assert answer.headers.getlist("Cache-Control") == ["no-store"]
 
-    async def test_nothing_that_carries_a_token_is_stored(self, anyone: Caller) -> None:
+    async def test_response_that_contains_a_token_is_not_stored(self, anyone: Caller) -> None:
         signed_up = await anyone.sign_up("ada")
         logged_in = await anyone.log_in("ada")
 
@@ -185,7 +191,7 @@ class TestCacheControl:
             assert answer.json["access_token"]
             assert answer.headers.getlist("Cache-Control") == ["no-store"]
 
-    async def test_a_list_is_revalidated_and_ones_own_not_stored(
+    async def test_public_list_is_revalidated_and_own_list_not_stored(
         self, ada: Caller, anyone: Caller
     ) -> None:
         created = await ada.offer("Lamp")
@@ -204,7 +210,7 @@ class TestHead:
     GUARDED = ("/api/products/my", "/api/auth/refresh")
 
     @pytest.mark.parametrize("path", [*PATHS, *GUARDED, "/api/products?limit=x"])
-    async def test_it_has_the_headers_of_get(self, bare_app: Quart, path: str) -> None:
+    async def test_head_has_the_headers_of_get(self, bare_app: Quart, path: str) -> None:
         own_id = (b"x-request-id", b"same")
 
         get = await exchange(bare_app, "GET", path, headers=[own_id])
@@ -215,7 +221,7 @@ class TestHead:
         assert int(head.headers["Content-Length"]) == len(get.body)
 
     @pytest.mark.parametrize("path", PATHS)
-    async def test_it_has_no_body(self, bare_app: Quart, tmp_path: Path, path: str) -> None:
+    async def test_head_has_no_body(self, bare_app: Quart, tmp_path: Path, path: str) -> None:
         async with served(bare_app, tmp_path / "socket") as address:
             head, body = await talk(address, f"HEAD {path} HTTP/1.1")
 
@@ -224,7 +230,7 @@ class TestHead:
 
 
 class TestOptions:
-    async def test_it_has_no_body_and_says_so_of_none(
+    async def test_options_has_neither_body_nor_length_nor_type(
         self, bare_app: Quart, tmp_path: Path
     ) -> None:
         async with served(bare_app, tmp_path / "socket") as address:
@@ -232,14 +238,14 @@ class TestOptions:
 
         assert head.startswith(b"HTTP/1.1 204 ")
         assert b"\r\nallow: GET, HEAD, OPTIONS" in head
-        # RFC 9110, section 8.6: a 204 has no length, and what is not there has no type.
+        # RFC 9110, section 8.6: a 204 has no length; without a body there is no type either.
         assert b"\r\ncontent-length:" not in head.lower()
         assert b"\r\ncontent-type:" not in head.lower()
         assert body == b""
 
 
 class TestNotModified:
-    async def test_it_has_no_body_and_says_so_of_none(
+    async def test_not_modified_has_neither_body_nor_length_nor_type(
         self, bare_app: Quart, tmp_path: Path
     ) -> None:
         async with served(bare_app, tmp_path / "socket") as address:
@@ -248,7 +254,7 @@ class TestNotModified:
 
         assert head.startswith(b"HTTP/1.1 304 ")
         assert b"\r\netag: " in head.lower()
-        # RFC 9110, section 8.6: a length would be that of the body that is left out.
+        # RFC 9110, section 8.6: a length would be that of the omitted body.
         assert b"\r\ncontent-length:" not in head.lower()
         assert b"\r\ncontent-type:" not in head.lower()
         assert body == b""
@@ -256,7 +262,9 @@ class TestNotModified:
 
 class TestDraining:
     @pytest.mark.parametrize("name", sorted(set(KINDS) - {"500"}))
-    async def test_every_answer_sends_the_client_elsewhere(self, tmp_path: Path, name: str) -> None:
+    async def test_responses_close_the_connection_while_draining(
+        self, tmp_path: Path, name: str
+    ) -> None:
         app = app_without_database(tmp_path)
         begin_drain(app)
 
@@ -264,7 +272,7 @@ class TestDraining:
 
         assert "close" in answer.headers.getlist("Connection")
 
-    async def test_readiness_says_so(self, tmp_path: Path) -> None:
+    async def test_readiness_fails_while_draining(self, tmp_path: Path) -> None:
         app = app_without_database(tmp_path)
         begin_drain(app)
 
@@ -273,14 +281,14 @@ class TestDraining:
         assert problem_of(answer) == (503, "not-ready")
         assert "stop" in answer.json["detail"]
 
-    async def test_until_then_connections_stay_open(self, bare_app: Quart) -> None:
+    async def test_connections_are_kept_alive_before_draining(self, bare_app: Quart) -> None:
         answer = await ask(bare_app, KINDS["200"])
 
         assert "Connection" not in answer.headers
 
 
 class TestWebSocket:
-    async def test_it_is_turned_away(self, bare_app: Quart) -> None:
+    async def test_websocket_is_closed(self, bare_app: Quart) -> None:
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -297,14 +305,14 @@ class TestWebSocket:
 
 
 def comparable(answer: Response) -> list[tuple[str, str]]:
-    """Headers in lower case, without those that tell the time or count requests."""
+    """Return the headers, names in lower case, without those of time or counts."""
     headers = [(name.lower(), value) for name, value in answer.headers.items()]
     return sorted(header for header in headers if header[0] not in {"date", "expires", "ratelimit"})
 
 
 @asynccontextmanager
 async def served(app: Quart, socket: Path) -> AsyncIterator[Path]:
-    """Serve an app on a unix socket, because what leaves out a body is the server."""
+    """Serve an app on a unix socket: omitting the body is up to the server."""
     config = Config()
     config.bind = [f"unix:{socket}"]
     config.errorlog = None
@@ -322,7 +330,7 @@ async def served(app: Quart, socket: Path) -> AsyncIterator[Path]:
 
 
 def without_lifespan(app: Quart) -> Any:
-    """The app for one server among others: starting and stopping is not its business."""
+    """Wrap the app without its lifespan, since the fixture has started it already."""
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -332,7 +340,7 @@ def without_lifespan(app: Quart) -> Any:
 
 
 async def talk(address: Path, request_line: str) -> tuple[bytes, bytes]:
-    """One request on a connection of its own; the answer's head and body."""
+    """Send one request on its own connection; return the response's head and body."""
     reader, writer = await asyncio.open_unix_connection(address)
     writer.write(f"{request_line}\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read(-1)

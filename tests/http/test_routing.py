@@ -1,4 +1,4 @@
-"""Which requests find a handler: ids, slashes, methods, parameters."""
+"""Routing: ids, slashes, methods and query parameters."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.http.wire import app_to_read, exchange
 from tests.support import Caller, Response, fields_of, problem_of
 
 APP = app_to_read()
-# Every path of the service, an id or a name in the place of a parameter.
+# Methods by path, for every route of the service, with a sample value for each parameter.
 METHODS: dict[str, set[str]] = {}
 for rule in APP.url_map.iter_rules():
     path = rule.rule.replace("<slug>", "not-found").replace("<name>", "page.css")
@@ -50,26 +50,26 @@ class TestIds:
         ],
         ids=lambda text: text if len(text) < 30 else f"{len(text)}-nines",
     )
-    async def test_any_other_text_is_not_found(self, holder: Caller, text: str) -> None:
+    async def test_invalid_id_is_not_found(self, holder: Caller, text: str) -> None:
         answer = await holder.send("DELETE", f"/api/products/{text}")
 
         assert problem_of(answer) == (404, "not-found")
 
     @pytest.mark.parametrize("number", [1, 9, 10, 2**31, 2**63 - 1])
-    async def test_a_positive_64_bit_integer_is_one(self, holder: Caller, number: int) -> None:
-        # It gets as far as the database, which this app does not have.
+    async def test_positive_64_bit_integer_is_a_valid_id(self, holder: Caller, number: int) -> None:
+        # The request reaches the database, which this app does not have.
         answer = await holder.send("DELETE", f"/api/products/{number}")
 
         assert problem_of(answer) == (503, "database-unavailable")
 
-    async def test_the_largest_is_looked_for(self, ada: Caller) -> None:
+    async def test_largest_id_is_queried(self, ada: Caller) -> None:
         for number in (2**53 + 1, 2**63 - 1):
             assert problem_of(await ada.delete(number)) == (404, "not-found")
 
 
 class TestSlashes:
     @pytest.mark.parametrize("path", METHODS)
-    async def test_a_trailing_one_answers_as_without(self, holder: Caller, path: str) -> None:
+    async def test_trailing_slash_is_ignored(self, holder: Caller, path: str) -> None:
         for method in sorted(METHODS[path]):
             headers = {"X-Request-ID": "same"}
 
@@ -78,26 +78,26 @@ class TestSlashes:
 
             assert slashed.status_code == plain.status_code
             assert slashed.headers.get("Allow") == plain.headers.get("Allow")
-            # Tokens differ, and nothing that answers without the database has one. Readiness tells
-            # how old its knowledge is, and metrics count what was asked.
+            # No response without a database has a token, which would differ. Readiness states the
+            # age of its result, and metrics count requests.
             moving = re.compile(rb"\d+\.\d+ seconds|^catalog_.*\n", re.MULTILINE)
             assert moving.sub(b"", slashed.body) == moving.sub(b"", plain.body)
 
     @pytest.mark.parametrize("path", ["/api//products", "/livez//", "/api/products//"])
-    async def test_two_in_a_row_are_no_path_of_ours(self, bare_app: Quart, path: str) -> None:
+    async def test_double_slash_is_not_found(self, bare_app: Quart, path: str) -> None:
         answer = await exchange(bare_app, "GET", path)
 
         assert problem_of(answer) == (404, "not-found")
         assert "Location" not in answer.headers
 
     @pytest.mark.parametrize("path", ["/LIVEZ", "/Api/products", "/api/products.json", "/api"])
-    async def test_no_path_has_a_second_name(self, bare_app: Quart, path: str) -> None:
+    async def test_path_has_no_alias(self, bare_app: Quart, path: str) -> None:
         assert problem_of(await exchange(bare_app, "GET", path)) == (404, "not-found")
 
 
 class TestMethods:
     @pytest.mark.parametrize("path", METHODS)
-    async def test_options_tells_which_there_are(self, stranger: Caller, path: str) -> None:
+    async def test_options_lists_the_allowed_methods(self, stranger: Caller, path: str) -> None:
         answer = await stranger.send("OPTIONS", path)
 
         assert answer.status_code == 204
@@ -105,7 +105,7 @@ class TestMethods:
         assert allowed_by(answer) == METHODS[path]
 
     @pytest.mark.parametrize("path", METHODS)
-    async def test_another_is_not_allowed(self, stranger: Caller, path: str) -> None:
+    async def test_other_methods_are_not_allowed(self, stranger: Caller, path: str) -> None:
         for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "FROB"} - METHODS[path]:
             answer = await stranger.send(method, path)
 
@@ -113,15 +113,17 @@ class TestMethods:
             assert allowed_by(answer) == METHODS[path]
 
     @pytest.mark.parametrize("path", METHODS)
-    async def test_head_is_there_where_get_is(self, path: str) -> None:
+    async def test_head_is_allowed_wherever_get_is(self, path: str) -> None:
         assert ("HEAD" in METHODS[path]) == ("GET" in METHODS[path])
 
     @pytest.mark.parametrize("method", ["OPTIONS", "PUT", "GET"])
-    async def test_where_nothing_is_no_method_is(self, stranger: Caller, method: str) -> None:
+    async def test_unknown_path_is_not_found_by_any_method(
+        self, stranger: Caller, method: str
+    ) -> None:
         assert problem_of(await stranger.send(method, "/api/nowhere")) == (404, "not-found")
 
     @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method"])
-    async def test_no_header_changes_it(self, holder: Caller, header: str) -> None:
+    async def test_method_override_headers_are_ignored(self, holder: Caller, header: str) -> None:
         answer = await holder.get("/livez", headers={header: "DELETE"})
 
         assert answer.status_code == 200
@@ -161,7 +163,7 @@ class TestQuery:
         ],
         ids=lambda text: text[:20],
     )
-    async def test_a_parameter_that_is_not_valid_is_named(
+    async def test_invalid_parameter_is_reported(
         self, stranger: Caller, query: str, named: str
     ) -> None:
         answer = await stranger.get(f"/api/products?{query}")
@@ -170,13 +172,13 @@ class TestQuery:
         assert fields_of(answer) == [named]
 
     @pytest.mark.parametrize("query", ["", "limit=1", "limit=1000", "limit=007", "&&limit=5&"])
-    async def test_one_that_is_valid_is_taken(self, stranger: Caller, query: str) -> None:
-        # It gets as far as the database, which this app does not have.
+    async def test_valid_parameter_is_accepted(self, stranger: Caller, query: str) -> None:
+        # The request reaches the database, which this app does not have.
         answer = await stranger.get(f"/api/products?{query}")
 
         assert problem_of(answer) == (503, "database-unavailable")
 
-    async def test_very_many_are_not_all_named(self, stranger: Caller) -> None:
+    async def test_first_100_of_many_parameters_are_reported(self, stranger: Caller) -> None:
         query = "&".join(f"p{number}=1" for number in range(5000))
 
         answer = await stranger.get(f"/api/products?{query}")

@@ -1,4 +1,4 @@
-"""JSON that parsers agree on, and what they do not agree on; over HTTP it is in test_bodies.py."""
+"""Strict JSON: only input that all parsers agree on; test_request_body.py tests it over HTTP."""
 
 import json
 from contextlib import suppress
@@ -27,35 +27,33 @@ def nested(depth: int, innermost: bytes) -> bytes:
 
 class TestParseJson:
     @given(JSON_VALUES, st.booleans())
-    def test_what_is_json_to_everyone_is_read_as_it_was_meant(
-        self, value: Any, escaped: bool
-    ) -> None:
+    def test_valid_json_round_trips(self, value: Any, escaped: bool) -> None:
         assert parse_json(json.dumps(value, ensure_ascii=escaped).encode()) == value
 
     @given(st.binary())
-    def test_any_bytes_are_read_or_malformed(self, body: bytes) -> None:
+    def test_arbitrary_bytes_are_parsed_or_malformed(self, body: bytes) -> None:
         with suppress(MalformedRequest):
             parse_json(body)
 
     @pytest.mark.parametrize("innermost", [b"", b"1"])
-    def test_the_deepest_nesting_is_read(self, innermost: bytes) -> None:
+    def test_nesting_is_limited_to_the_maximum_depth(self, innermost: bytes) -> None:
         parse_json(nested(MAX_DEPTH, innermost))
 
         with pytest.raises(MalformedRequest):
             parse_json(nested(MAX_DEPTH + 1, innermost))
 
-    def test_depth_counts_and_not_size(self) -> None:
+    def test_maximum_number_of_arrays_and_objects_is_accepted(self) -> None:
         parse_json(b"[" + b"[]," * (MAX_CONTAINERS - 2) + b"{}]")
 
-    def test_more_arrays_and_objects_than_allowed_are_refused(self) -> None:
+    def test_too_many_arrays_and_objects_are_refused(self) -> None:
         with pytest.raises(MalformedRequest, match="more than 10,000 arrays and objects"):
             parse_json(b"[" + b"[]," * (MAX_CONTAINERS - 1) + b"{}]")
 
-    def test_brackets_that_close_nothing_hide_no_depth(self) -> None:
+    def test_unmatched_closing_brackets_do_not_hide_depth(self) -> None:
         with pytest.raises(MalformedRequest, match="not JSON"):
             parse_json(b"]" * 50_000 + b"[" * 5000)
 
-    def test_brackets_in_strings_nest_nothing(self) -> None:
+    def test_brackets_in_strings_do_not_count_as_nesting(self) -> None:
         text = "[{" * MAX_DEPTH + '"\\'
 
         assert parse_json(json.dumps([text]).encode()) == [text]

@@ -1,4 +1,4 @@
-"""``traceparent`` is read as W3C Trace Context says."""
+"""Parsing of ``traceparent`` according to W3C Trace Context."""
 
 import pytest
 
@@ -19,7 +19,7 @@ class TestTraceIdOf:
         ],
         ids=repr,
     )
-    def test_valid_ones_name_their_trace(self, value: bytes) -> None:
+    def test_valid_header_yields_the_trace_id(self, value: bytes) -> None:
         assert trace_id_of(value) == TRACE.decode()
 
     @pytest.mark.parametrize(
@@ -43,5 +43,5 @@ class TestTraceIdOf:
         ],
         ids=repr,
     )
-    def test_others_name_none(self, value: bytes) -> None:
+    def test_invalid_header_yields_none(self, value: bytes) -> None:
         assert trace_id_of(value) is None

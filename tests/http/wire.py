@@ -1,4 +1,4 @@
-"""Requests as raw ASGI events, for what no well-behaved client sends."""
+"""Requests as raw ASGI events, including those that no well-behaved client sends."""
 
 import asyncio
 import json
@@ -28,13 +28,13 @@ Header = tuple[bytes, bytes]
 
 
 class Unanswered(Exception):
-    """The app returned without answering, as it should when the client is gone."""
+    """The app returned without a response, as it should after the client has disconnected."""
 
 
 def app_without_database(folder: Path, **overrides: Any) -> Quart:
-    """An app whose database cannot be reached: whoever asks it for a row gets 503.
+    """Return an app whose database is unreachable: requests that read a row get 503.
 
-    Made for tests of what is decided before any row is read.
+    For tests of requests that are decided before any row is read.
     """
     url = URL.create("sqlite+aiosqlite", database=str(folder / "missing" / "catalog.db"))
     return create_app(settings_for(url, **{"access_log": "off", **overrides}))
@@ -42,9 +42,9 @@ def app_without_database(folder: Path, **overrides: Any) -> Quart:
 
 @cache
 def app_to_read() -> Quart:
-    """An app whose routes and document tests are made from; none of them changes it.
+    """Return an app for parametrizing tests by its routes and document; read-only.
 
-    Tests are collected before the fixture that keeps a developer's settings out.
+    Clears the developer's settings, since collection runs before the fixture that does so.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in Settings.model_fields:
@@ -53,7 +53,7 @@ def app_to_read() -> Quart:
 
 
 async def tokens_of(app: Quart, user_id: int = 1, session_id: int = 1) -> dict[str, Any]:
-    """Good tokens, of an account and a session that need not exist."""
+    """Return valid tokens of an account and a session that need not exist."""
     ttl = running(app).settings.refresh_token_ttl
     async with app.app_context():
         return {
@@ -72,7 +72,7 @@ async def tokens_of(app: Quart, user_id: int = 1, session_id: int = 1) -> dict[s
 
 
 async def holder_of_tokens(app: Quart, user_id: int = 1) -> Caller:
-    """A caller with good tokens, of an account that need not exist."""
+    """Return a caller with valid tokens of an account that need not exist."""
     return Caller(app, await tokens_of(app, user_id))
 
 
@@ -88,21 +88,22 @@ async def exchange(
     scheme: str = "http",
     on_send: Callable[[Any], None] = lambda _: None,
 ) -> Response:
-    """Send one request just as given, without the headers that a client would add.
+    """Send one request as given, without the headers that a client would add.
 
     Args:
-        app: who is to answer.
+        app: the app under test.
         method: the method.
         path: the path, with its query string.
         headers: names in lower case, and values.
         body: the body's parts as they arrive.
-        then: what follows them: the request's ``end``, or the client ``stalls`` or ``hangs up``.
+        then: after them, the request may ``end``, or the client ``stalls`` or ``hangs up``, that
+            is, disconnects.
         client: the peer's address.
         scheme: of the connection to the peer.
-        on_send: is called with each event of the answer, when it goes out.
+        on_send: called with each event of the response as it is sent.
 
     Raises:
-        Unanswered: there was no answer.
+        Unanswered: the app sent no response.
     """
     path, _, query = path.partition("?")
     scope: Any = {
@@ -131,7 +132,7 @@ async def exchange(
     async def receive() -> Any:
         if events:
             return events.pop(0)
-        # As servers do: Quart 0.23 waits for it before it lets go of the request.
+        # As servers do: Quart 0.23 waits for it before it releases the request.
         await answered.wait()
         return {"type": "http.disconnect"}
 

@@ -1,4 +1,4 @@
-"""The schema's history: forward, back, half-way, at the same time, and what it must lead to."""
+"""Migrations: upgrade, downgrade, interruption, concurrency, and equality with the models."""
 
 import asyncio
 import re
@@ -34,7 +34,7 @@ on_servers = pytest.mark.parametrize("engine", ["mariadb", "mysql"], indirect=Tr
 
 @asynccontextmanager
 async def connected(url: URL) -> AsyncIterator[AsyncConnection]:
-    """A connection without the lock."""
+    """Open a connection without taking the migration lock."""
     engine = create_engine(settings_for(url), Purpose.MIGRATING)
     try:
         async with engine.connect() as connection:
@@ -45,7 +45,7 @@ async def connected(url: URL) -> AsyncIterator[AsyncConnection]:
 
 
 async def schema_of(url: URL) -> dict[str, list[str]]:
-    """What the engine itself says of each table and index, a line a part."""
+    """Return the engine's own definition of each table and index, as lines."""
     found: dict[str, str]
     async with connected(url) as connection:
         if connection.dialect.name == "sqlite":
@@ -64,10 +64,10 @@ async def schema_of(url: URL) -> dict[str, list[str]]:
 
 def _lines(sql: str) -> list[str]:
     sql = re.sub(r" AUTO_INCREMENT=\d+", "", sql)
-    # SQLite leaves a column that was added later on the line of the one before it.
+    # SQLite keeps a column that was added later on the line of the column before it.
     sql = re.sub(r", (\w+ [A-Z]{4,})", r",\n\1", sql)
     lines = [line.strip().rstrip(",") for line in sql.splitlines()]
-    # Nobody cares in which order the constraints stand behind the columns.
+    # The order of the constraints after the columns does not matter.
     is_constraint = re.compile(r"CONSTRAINT|CHECK|UNIQUE|PRIMARY|FOREIGN|KEY").match
     columns = [line for line in lines if line and not is_constraint(line)]
     return columns + sorted(line for line in lines if is_constraint(line))
@@ -82,12 +82,12 @@ async def migrate(url: URL, *steps: tuple[Callable[..., object], str]) -> None:
 
 
 def script_for(engine: Engine) -> str:
-    """The SQL that would be printed for those who run it by hand."""
+    """Return the SQL script that the service prints for running by hand."""
     return upgrade_sql(dialect=cast("Dialect", engine.name))
 
 
 def statements_of(sql: str) -> list[str]:
-    """The statements of a script, without comments."""
+    """Split a script into statements, without comments."""
     sql = re.sub(r"^--.*$", "", sql, flags=re.MULTILINE)
     return [statement.strip() for statement in sql.split(";\n") if statement.strip()]
 
@@ -100,7 +100,7 @@ async def run(url: URL, *statements: str) -> None:
 
 @pytest.fixture
 async def declared(engine: Engine, tmp_path: Path) -> AsyncIterator[dict[str, list[str]]]:
-    """The schema as the models would make it without any migration."""
+    """Yield the schema that the models create without any migration."""
     url = await engine.create_database(tmp_path)
     async with connected(url) as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -109,7 +109,7 @@ async def declared(engine: Engine, tmp_path: Path) -> AsyncIterator[dict[str, li
 
 
 class TestUpgrade:
-    async def test_it_makes_what_the_models_declare(
+    async def test_upgrade_creates_the_schema_of_the_models(
         self, empty_database_url: URL, declared: dict[str, list[str]]
     ) -> None:
         await migrate(empty_database_url)
@@ -117,7 +117,7 @@ class TestUpgrade:
         assert {"users", "products"} <= declared.keys()
         assert await schema_of(empty_database_url) == declared
 
-    async def test_it_leaves_alone_what_is_there_already(
+    async def test_upgrade_of_a_current_database_changes_nothing(
         self, empty_database_url: URL, declared: dict[str, list[str]]
     ) -> None:
         await migrate(empty_database_url)
@@ -132,8 +132,8 @@ class TestUpgrade:
             assert await connection.scalar(text("SELECT username FROM users")) == "a"
         assert await schema_of(empty_database_url) == declared
 
-    @on_servers  # SQLite's is one transaction: killed half-way, nothing is left of it.
-    async def test_one_that_was_killed_after_any_statement_can_be_run_again(
+    @on_servers  # On SQLite an upgrade is one transaction and is rolled back if killed.
+    async def test_upgrade_killed_after_any_statement_can_be_rerun(
         self, engine: Engine, tmp_path: Path, declared: dict[str, list[str]]
     ) -> None:
         statements = statements_of(script_for(engine))
@@ -148,7 +148,7 @@ class TestUpgrade:
             assert await schema_of(url) == declared, statements[done]
             await engine.drop_database(url)
 
-    async def test_a_newer_database_is_not_touched(self, empty_database_url: URL) -> None:
+    async def test_newer_database_is_left_unchanged(self, empty_database_url: URL) -> None:
         await migrate(empty_database_url)
         await run(empty_database_url, "UPDATE alembic_version SET version_num = '9999'")
 
@@ -159,16 +159,16 @@ class TestUpgrade:
 
         assert await schema_of(empty_database_url)
 
-    async def test_a_revision_that_does_not_exist_is_refused(self, empty_database_url: URL) -> None:
+    async def test_unknown_revision_is_refused(self, empty_database_url: URL) -> None:
         with pytest.raises(StartFailed, match="9999"):
             await migrate(empty_database_url, (upgrade, "9999"))
 
 
 @on_servers
 class TestSeveralNodes:
-    """Named locks do not reach from one to another; see also the tests of the cluster."""
+    """Nodes of a cluster, which do not share named locks; see also the tests of the cluster."""
 
-    async def test_one_that_is_overtaken_can_be_run_again(self, empty_database_url: URL) -> None:
+    async def test_upgrade_that_lost_a_race_can_be_rerun(self, empty_database_url: URL) -> None:
         def overtake(_connection: object, cursor: Any, statement: str, *_: object) -> None:
             if statement.startswith("UPDATE alembic_version"):
                 cursor.execute("UPDATE alembic_version SET version_num = '0002'")
@@ -184,7 +184,7 @@ class TestSeveralNodes:
 
 
 class TestDowngrade:
-    async def test_up_down_and_up_again_leads_to_the_same(
+    async def test_upgrade_after_a_full_downgrade_restores_the_schema(
         self, empty_database_url: URL, declared: dict[str, list[str]]
     ) -> None:
         await migrate(empty_database_url)
@@ -195,7 +195,7 @@ class TestDowngrade:
         assert emptied == {}
         assert await schema_of(empty_database_url) == declared
 
-    async def test_each_step_can_be_undone(
+    async def test_revisions_are_reversible(
         self, empty_database_url: URL, declared: dict[str, list[str]]
     ) -> None:
         for revision in migrations.history():
@@ -209,7 +209,7 @@ class TestDowngrade:
 
 
 class TestSql:
-    async def test_what_is_printed_makes_the_same_schema(
+    async def test_printed_sql_creates_the_same_schema(
         self, empty_database_url: URL, engine: Engine, declared: dict[str, list[str]]
     ) -> None:
         await run(empty_database_url, *statements_of(script_for(engine)))
@@ -220,7 +220,7 @@ class TestSql:
 
 
 class TestExclusive:
-    async def test_one_instance_waits_for_the_other(self, empty_database_url: URL) -> None:
+    async def test_lock_excludes_a_second_instance(self, empty_database_url: URL) -> None:
         async def other() -> None:
             async with exclusive(settings_for(empty_database_url)):
                 pass
@@ -232,7 +232,7 @@ class TestExclusive:
 
         await asyncio.wait_for(waiting, timeout=10)
 
-    async def test_other_databases_are_not_waited_for(
+    async def test_lock_does_not_exclude_other_databases(
         self, empty_database_url: URL, engine: Engine, tmp_path: Path
     ) -> None:
         url = await engine.create_database(tmp_path)
@@ -242,7 +242,7 @@ class TestExclusive:
 
         await engine.drop_database(url)
 
-    async def test_it_is_given_back_when_the_work_fails(self, empty_database_url: URL) -> None:
+    async def test_lock_is_released_when_the_work_fails(self, empty_database_url: URL) -> None:
         async def fail() -> None:
             async with exclusive(settings_for(empty_database_url)) as connection:
                 await connection.execute(text("SELECT * FROM nowhere"))
@@ -254,7 +254,7 @@ class TestExclusive:
             await migrate(empty_database_url)
 
     @on_servers
-    async def test_a_server_that_goes_meanwhile_is_told_as_such(
+    async def test_connection_loss_under_the_lock_is_reported_as_such(
         self, empty_database_url: URL
     ) -> None:
         async with relayed(empty_database_url) as relay:

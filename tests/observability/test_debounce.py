@@ -1,10 +1,10 @@
-"""Log lines of one kind: the first at once, the others counted until the next is due."""
+"""Debounced log lines: the first of a kind is logged at once, later ones are counted."""
 
 from catalog.observability.debounce import MAX_KINDS, Debounce
 
 
 class Clock:
-    """Tells the time that a test sets."""
+    """Clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -19,7 +19,7 @@ def test_first_of_each_kind_is_logged() -> None:
     assert [debounce.admit(kind) for kind in ("reset", "frozen", "reset")] == [0, 0, None]
 
 
-def test_left_out_lines_are_counted_in_the_next() -> None:
+def test_suppressed_lines_are_counted_in_the_next() -> None:
     clock = Clock()
     debounce = Debounce(5.0, clock)
     admitted = []
@@ -30,7 +30,7 @@ def test_left_out_lines_are_counted_in_the_next() -> None:
     assert admitted == [0, *[None] * 4, 4, *[None] * 4, 4]
 
 
-def test_kinds_are_bounded() -> None:
+def test_number_of_kinds_is_bounded() -> None:
     clock = Clock()
     debounce = Debounce(5.0, clock)
     for number in range(MAX_KINDS + 1):

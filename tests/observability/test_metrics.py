@@ -1,4 +1,4 @@
-"""What is counted, by which labels, and that it is documented."""
+"""Metrics: events counted, labels, and agreement with the documentation."""
 
 import asyncio
 import re
@@ -34,7 +34,7 @@ async def change(anyone: Caller) -> Change:
 
 
 class TestExposition:
-    async def test_it_is_prometheus_text(self, anyone: Caller) -> None:
+    async def test_metrics_are_prometheus_text(self, anyone: Caller) -> None:
         answer = await anyone.get("/metrics")
 
         assert answer.status_code == 200
@@ -42,20 +42,20 @@ class TestExposition:
         assert answer.headers["Cache-Control"] == "no-store"
         assert b"# TYPE catalog_http_requests_total counter\n" in answer.body
 
-    async def test_it_is_openmetrics_for_who_asks(self, anyone: Caller) -> None:
+    async def test_metrics_are_openmetrics_on_request(self, anyone: Caller) -> None:
         accept = "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.1"
         answer = await anyone.get("/metrics", headers={"Accept": accept})
 
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
         assert answer.body.endswith(b"# EOF\n")
 
-    async def test_it_does_not_need_the_database(self, anyone: Caller, app: Quart) -> None:
+    async def test_metrics_do_not_use_the_database(self, anyone: Caller, app: Quart) -> None:
         await running(app).database.close()
-        running(app).database.transaction = running(app).database.reading = None  # type: ignore[assignment, method-assign]  # whoever asks fails
+        running(app).database.transaction = running(app).database.reading = None  # type: ignore[assignment, method-assign]  # any use fails
 
         assert (await anyone.get("/metrics")).status_code == 200
 
-    async def test_what_can_happen_is_there_before_it_happens(self, anyone: Caller) -> None:
+    async def test_series_exist_before_their_first_event(self, anyone: Caller) -> None:
         numbers = await Numbers.of(anyone)
 
         for name in ("logins", "shed", "rate_limited", "pages", "idempotency", "retries"):
@@ -63,7 +63,7 @@ class TestExposition:
 
 
 class TestDocumentation:
-    async def test_the_table_is_what_is_told(self, anyone: Caller) -> None:
+    async def test_documented_metrics_match_the_exposition(self, anyone: Caller) -> None:
         await anyone.get("/livez")
         numbers = await Numbers.of(anyone)
         told = {
@@ -85,7 +85,7 @@ class TestDocumentation:
 
         assert told == documented
 
-    def test_the_buckets_are_those(self) -> None:
+    def test_documented_buckets_match_the_code(self) -> None:
         text = " ".join(DOCUMENTATION.read_text(encoding="utf-8").split())
         found = re.search(
             r"Buckets of seconds are ([\d., and]+); those of batches ([\d, and]+)\.", text
@@ -98,7 +98,7 @@ class TestDocumentation:
         assert tuple(seconds) == metrics.DURATIONS
         assert tuple(sizes) == metrics.BATCH_SIZES
 
-    def test_the_values_of_labels_are_those(self) -> None:
+    def test_label_values_are_documented(self) -> None:
         text = DOCUMENTATION.read_text(encoding="utf-8")
         for counter in (
             *(metrics.LOGINS, metrics.RATE_LIMITED, metrics.SHED, metrics.PAGES),
@@ -111,7 +111,7 @@ class TestDocumentation:
 
 
 class TestRequests:
-    async def test_each_is_counted_by_the_template_of_its_route(
+    async def test_requests_are_counted_by_route_template(
         self, ada: Caller, change: Change
     ) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
@@ -125,7 +125,7 @@ class TestRequests:
         assert await change.of("http_requests_total", method="DELETE", **one) == 1
         assert await change.of("http_request_duration_seconds_count", method="GET", **one) == 2
 
-    async def test_plain_ones_go_short_ways_and_count_alike(
+    async def test_fast_path_requests_are_counted(
         self, ada: Caller, anyone: Caller, change: Change
     ) -> None:
         for _ in range(3):
@@ -157,7 +157,7 @@ class TestRequests:
             ),
         ],
     )
-    async def test_refusals_count_too(
+    async def test_rejected_requests_are_counted(
         self,
         app: Quart,
         change: Change,
@@ -176,7 +176,7 @@ class TestRequests:
         )
         assert counted == 1
 
-    async def test_one_whose_client_hung_up_is_499(self, app: Quart, change: Change) -> None:
+    async def test_client_disconnect_is_counted_as_499(self, app: Quart, change: Change) -> None:
         with pytest.raises(Unanswered):
             await exchange(
                 app,
@@ -188,14 +188,14 @@ class TestRequests:
 
         assert await change.of("http_requests_total", status="499", route="/api/auth/login") == 1
 
-    async def test_each_is_counted_before_the_client_has_all_of_it(self, app: Quart) -> None:
+    async def test_request_is_counted_before_its_response_is_complete(self, app: Quart) -> None:
         labels = {"method": "GET", "route": "/livez", "status": "200"}
         name = "catalog_http_requests_total"
         before = metrics.REGISTRY.get_sample_value(name, labels) or 0
         counted = []
 
         def look(event: Any) -> None:
-            # The framework sends the body first, and that it has ended in an event of its own.
+            # Quart sends the body first and its end in a separate event.
             if event.get("body"):
                 counted.append(metrics.REGISTRY.get_sample_value(name, labels) or 0)
 
@@ -203,11 +203,11 @@ class TestRequests:
 
         assert counted == [before + 1]
 
-    async def test_one_for_a_websocket_counts(self, app: Quart, change: Change) -> None:
+    async def test_websocket_request_is_counted_as_403(self, app: Quart, change: Change) -> None:
         sent: list[str] = []
 
         async def receive() -> Any:
-            """Nothing is asked for."""
+            """Return nothing."""
 
         async def send(message: Any) -> None:
             sent.append(message["type"])
@@ -218,7 +218,7 @@ class TestRequests:
         assert sent == ["websocket.close"]
         assert await change.of("http_requests_total", route="other", status="403") == 1
 
-    async def test_one_that_raises_is_500(self, app: Quart, change: Change) -> None:
+    async def test_unexpected_error_is_counted_as_500(self, app: Quart, change: Change) -> None:
         @app.get("/unforeseen")
         async def unforeseen() -> str:
             raise RuntimeError
@@ -228,7 +228,7 @@ class TestRequests:
         assert answer.status_code == 500
         assert await change.of("http_requests_total", status="500", route="/unforeseen") == 1
 
-    async def test_clients_cannot_make_series(self, app: Quart, anyone: Caller) -> None:
+    async def test_clients_cannot_create_series(self, app: Quart, anyone: Caller) -> None:
         async def ask(number: int) -> None:
             await exchange(app, f"M{number}", f"/{number}/x")
             await exchange(app, f"M{number}", "/api/products")
@@ -245,7 +245,7 @@ class TestRequests:
         for name in names:
             assert before.series(name) == after.series(name)
 
-    async def test_what_is_in_progress_is_told(self, app: Quart, anyone: Caller) -> None:
+    async def test_requests_in_progress_are_counted(self, app: Quart, anyone: Caller) -> None:
         waiting = asyncio.create_task(Caller(app).get("/api/products/changes?since=0&wait=5"))
         try:
             async with asyncio.timeout(5):
@@ -254,7 +254,7 @@ class TestRequests:
         finally:
             waiting.cancel()
 
-        # The scrape is one itself.
+        # The scrape itself is the second.
         assert numbers.total("http_requests_in_progress") == 2
 
     async def test_unfinished_tasks_are_counted(self, anyone: Caller) -> None:
@@ -266,10 +266,10 @@ class TestRequests:
         release.set()
         await asyncio.gather(*tasks)
 
-        # The scrape and the service's own tasks come and go.
+        # Tolerance for the scrape and the service's own tasks.
         assert abs(during - before - 100) < 10
 
-    def test_what_is_slower_than_all_buckets_counts(self) -> None:
+    def test_request_slower_than_all_buckets_is_counted(self) -> None:
         metrics.count_request("GET", "/slow", 200, 3600.0)
 
         samples = {
@@ -284,7 +284,7 @@ class TestRequests:
         ("seconds", "bucket"),
         [(0.0, "0.001"), (0.001, "0.001"), (0.0011, "0.0025"), (10.0, "10.0")],
     )
-    def test_a_bucket_holds_its_bound(self, seconds: float, bucket: str) -> None:
+    def test_bucket_includes_its_upper_bound(self, seconds: float, bucket: str) -> None:
         route = f"/bound/{seconds}"
         metrics.count_request("GET", route, 200, seconds)
 
@@ -299,7 +299,7 @@ class TestRequests:
 
 class TestDomain:
     @pytest.mark.usefixtures("ada")
-    async def test_log_ins(self, anyone: Caller, change: Change) -> None:
+    async def test_log_ins_are_counted_by_result(self, anyone: Caller, change: Change) -> None:
         await anyone.log_in("ada")
         for _ in range(10):
             await anyone.log_in("ada", "not this one at all")
@@ -310,7 +310,7 @@ class TestDomain:
         assert await change.of("logins_total", result="failed") == 10
         assert await change.of("logins_total", result="throttled") == 1
 
-    async def test_superseded_tokens(
+    async def test_reused_refresh_tokens_are_counted(
         self, ada: Caller, change: Change, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("catalog.auth.sessions.GRACE", timedelta(days=-1))
@@ -321,7 +321,9 @@ class TestDomain:
         assert answer.json["code"] == "token-reused"
         assert await change.of("refresh_reuse_total") == 1
 
-    async def test_creates_under_a_key(self, ada: Caller, change: Change) -> None:
+    async def test_idempotent_creates_are_counted_by_result(
+        self, ada: Caller, change: Change
+    ) -> None:
         async def create(name: str) -> int:
             fields = {"name": name, "price": 1}
             headers = {"Idempotency-Key": "k"}
@@ -331,7 +333,9 @@ class TestDomain:
         for result in ("first", "replayed", "mismatch"):
             assert await change.of("idempotency_total", result=result) == 1
 
-    async def test_twins_under_a_key(self, ada: Caller, change: Change) -> None:
+    async def test_conflicting_idempotent_creates_are_counted(
+        self, ada: Caller, change: Change
+    ) -> None:
         async def create(_: int) -> object:
             fields = {"name": "Lamp", "price": 1}
             headers = {"Idempotency-Key": "twin"}
@@ -343,7 +347,9 @@ class TestDomain:
         assert conflicts > 0
         assert await change.of("idempotency_total", result="conflict") == conflicts
 
-    async def test_pages(self, app: Quart, ada: Caller, anyone: Caller, change: Change) -> None:
+    async def test_pages_are_counted_by_result(
+        self, app: Quart, ada: Caller, anyone: Caller, change: Change
+    ) -> None:
         await ada.offer("Lamp")
         await anyone.get("/api/products")
         await anyone.get("/api/products")
@@ -357,7 +363,9 @@ class TestDomain:
         assert joined >= 1
         assert read + joined + kept == 10
 
-    async def test_batches_and_positions(self, ada: Caller, change: Change) -> None:
+    async def test_write_batches_and_position_are_exposed(
+        self, ada: Caller, change: Change
+    ) -> None:
         answers = await at_once(12, lambda number: ada.offer(f"Lamp {number}"))
         numbers = await Numbers.of(ada)
 
@@ -366,7 +374,7 @@ class TestDomain:
         highest = max(int(answer.headers["Catalog-Position"]) for answer in answers)
         assert numbers.total("position") >= highest
 
-    async def test_pools(self, ada: Caller, change: Change, app: Quart) -> None:
+    async def test_pools_are_exposed(self, ada: Caller, change: Change, app: Quart) -> None:
         await ada.offer("Lamp")
         await ada.get("/api/products")
         numbers = await Numbers.of(ada)
@@ -377,7 +385,9 @@ class TestDomain:
         for pool in ("read", "write"):
             assert await change.of("db_pool_wait_seconds_count", pool=pool) >= 1
 
-    async def test_passwords_beyond_the_queue(self, app: Quart, change: Change) -> None:
+    async def test_password_hashes_beyond_the_queue_are_counted_as_shed(
+        self, app: Quart, change: Change
+    ) -> None:
         passwords = auth(app).passwords
         hashing = [asyncio.create_task(passwords.hash("correct horse")) for _ in range(80)]
         results = await asyncio.gather(*hashing, return_exceptions=True)
@@ -386,7 +396,7 @@ class TestDomain:
         assert refused > 0
         assert await change.of("shed_total", reason="passwords") == refused
 
-    async def test_waits_and_time_outs(self, settings: Settings) -> None:
+    async def test_pool_waits_and_time_outs_are_counted(self, settings: Settings) -> None:
         patient = settings.model_copy(update={"database_pool_timeout": 1.0})
         app = create_app(patient)
         async with app.test_app():
@@ -412,7 +422,7 @@ class TestDomain:
             assert await change.of("db_pool_timeouts_total", pool="read") == 1
             assert await change.of("db_pool_wait_seconds_count", pool="read") == size
 
-    async def test_retries(self, app: Quart, change: Change) -> None:
+    async def test_retries_are_counted_by_code(self, app: Quart, change: Change) -> None:
         deadlock = DBAPIError("", {}, OperationalError(1213, "Deadlock found"))
         lost = DBAPIError("", {}, OperationalError(2013, "Lost"), connection_invalidated=True)
         failures = [deadlock, deadlock, lost]
@@ -426,7 +436,7 @@ class TestDomain:
         assert await change.of("retries_total", code="1213") == 2
         assert await change.of("retries_total", code="lost") == 1
 
-    async def test_rate_limits(self, settings: Settings) -> None:
+    async def test_rate_limited_requests_are_counted_by_policy(self, settings: Settings) -> None:
         app = create_app(settings.model_copy(update={"login_limit": Rate(1, 60)}))
         async with app.test_app():
             caller = Caller(app)
@@ -439,7 +449,7 @@ class TestDomain:
             assert await change.of("logins_total") == 1
 
     @pytest.mark.parametrize(("method", "reason"), [("GET", "reads"), ("DELETE", "writes")])
-    async def test_requests_beyond_the_bound(
+    async def test_requests_beyond_the_concurrency_limit_are_counted_as_shed(
         self, app: Quart, change: Change, method: str, reason: str
     ) -> None:
         admission: Any = app.asgi_app
@@ -455,7 +465,9 @@ class TestDomain:
         assert await change.of("http_requests_total", status="503", **where) == 1
 
     @pytest.mark.parametrize("reason", ["imports", "exports"])
-    async def test_places(self, app: Quart, change: Change, reason: str) -> None:
+    async def test_imports_and_exports_beyond_capacity_are_counted_as_shed(
+        self, app: Quart, change: Change, reason: str
+    ) -> None:
         places = getattr(products(app), reason)
         places._free = 0
 
@@ -464,7 +476,7 @@ class TestDomain:
 
         assert await change.of("shed_total", reason=reason) == 1
 
-    async def test_lag_of_the_event_loop(self, anyone: Caller) -> None:
+    async def test_event_loop_lag_is_measured(self, anyone: Caller) -> None:
         before = await Numbers.of(anyone)
         time.sleep(0.3)
         async with asyncio.timeout(5):
@@ -479,7 +491,7 @@ class TestDomain:
         lag = numbers.total("event_loop_lag_seconds_sum")
         assert lag - before.total("event_loop_lag_seconds_sum") > 0.2
 
-    async def test_build_and_workers(self, anyone: Caller) -> None:
+    async def test_build_info_and_workers_are_exposed(self, anyone: Caller) -> None:
         numbers = await Numbers.of(anyone)
 
         assert numbers.total("workers") == 1

@@ -1,4 +1,4 @@
-"""Spans arrive within the client's trace; and nothing is loaded while they are off."""
+"""Tracing: spans join the client's trace; no tracing module is loaded while it is off."""
 
 import asyncio
 import subprocess
@@ -20,7 +20,7 @@ IN_TRACE = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 
 
 class Collector:
-    """Takes OTLP over HTTP."""
+    """Collector of spans by OTLP over HTTP."""
 
     def __init__(self) -> None:
         self.spans: list[Any] = []
@@ -61,7 +61,7 @@ async def collector() -> AsyncIterator[Collector]:
 
 @asynccontextmanager
 async def traced(settings: Settings) -> AsyncIterator[Quart]:
-    """An app that traces; at its end all spans have been sent."""
+    """Run an app with tracing; all spans have been exported when the block ends."""
     app = create_app(settings.model_copy(update={"tracing": "otlp"}))
     async with app.test_app():
         yield app
@@ -73,7 +73,7 @@ def environment(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestSpans:
-    async def test_requests_are_in_the_clients_trace_and_statements_below_them(
+    async def test_request_spans_join_the_client_trace_with_statements_as_children(
         self, settings: Settings, collector: Collector
     ) -> None:
         async with traced(settings) as app:
@@ -102,7 +102,7 @@ class TestSpans:
         assert not any("Lamp" in text for text in texts)
         assert collector.services == {"catalog"}
 
-    async def test_without_a_valid_parent_a_trace_begins(
+    async def test_trace_is_started_without_a_valid_parent(
         self, settings: Settings, collector: Collector
     ) -> None:
         async with traced(settings) as app:
@@ -114,7 +114,9 @@ class TestSpans:
         assert len({span.trace_id for span in spans}) == 3
         assert not any(span.parent_span_id for span in spans)
 
-    async def test_failures_show(self, settings: Settings, collector: Collector) -> None:
+    async def test_failures_are_recorded_in_spans(
+        self, settings: Settings, collector: Collector
+    ) -> None:
         async with traced(settings) as app:
 
             @app.get("/unforeseen")
@@ -130,7 +132,7 @@ class TestSpans:
         assert attributes_of(spans["HTTP"])["http.request.method"] == "_OTHER"
         assert "http.route" not in attributes_of(spans["HTTP"])
 
-    async def test_a_collector_that_is_away_holds_up_nothing(
+    async def test_unreachable_collector_delays_nothing(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
@@ -143,7 +145,7 @@ class TestSpans:
 
 
 class TestOff:
-    def test_nothing_of_it_is_loaded(self) -> None:
+    def test_tracing_modules_are_not_loaded(self) -> None:
         # The Redis client loads OpenTelemetry's metrics by itself, where they are installed.
         code = (
             "import sys, catalog.server.worker\n"
@@ -154,7 +156,7 @@ class TestOff:
 
         assert loaded.stdout == b"[]\n"
 
-    def test_without_its_packages_the_start_says_what_is_missing(
+    def test_start_names_the_missing_packages(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "catalog.http.tracing", None)

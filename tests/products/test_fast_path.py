@@ -1,4 +1,4 @@
-"""The short way to a page answers as the framework does, and only what is plain goes by it."""
+"""Fast path: answers exactly as the framework does, and takes plain requests only."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from tests.products.listing.test_page_cache import fill
 from tests.support import Caller, Response, problem_of
 
 
-class TestShortcut:
+class TestPageFastPath:
     LONG = (("Content-Length", "0"),)
     QUERIES = (
         *("", "?limit=2", "?sort=price&limit=3", "?fields=id,name", "?total=true&min_price=0.5"),
@@ -35,14 +35,16 @@ class TestShortcut:
     ACCEPTS = ("*/*", "application/json", "text/csv", "application/x-ndjson", "image/png", "a;q=0")
 
     @pytest.mark.parametrize("query", QUERIES)
-    async def test_queries(
+    async def test_queries_get_the_same_answer_on_both_paths(
         self, ada: Caller, anyone: Caller, database: Database, query: str
     ) -> None:
         await fill(database, ada)
 
         await self.is_the_same(anyone, query, {})
 
-    async def test_headers(self, ada: Caller, anyone: Caller, database: Database) -> None:
+    async def test_headers_get_the_same_answer_on_both_paths(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
         await fill(database, ada)
         etag = (await anyone.get(PATH)).headers["ETag"]
 
@@ -53,7 +55,7 @@ class TestShortcut:
         assert (await anyone.get(PATH, headers={"If-None-Match": etag})).status_code == 304
 
     @on_sqlite
-    async def test_accept_means_the_same_on_the_fast_path_and_behind_it(self, ada: Caller) -> None:
+    async def test_accept_is_negotiated_alike_on_both_paths(self, ada: Caller) -> None:
         outcomes = {}
         for case in ACCEPT_CASES:
             # A token keeps a request off the fast path.
@@ -68,7 +70,7 @@ class TestShortcut:
             for token in (None, "")
         }
 
-    async def test_it_is_taken_for_plain_requests_alone(self, ada: Caller, anyone: Caller) -> None:
+    async def test_fast_path_takes_plain_requests_only(self, ada: Caller, anyone: Caller) -> None:
         seen: list[str] = []
 
         async def note(_app: Quart, **_: object) -> None:
@@ -94,7 +96,7 @@ class TestShortcut:
         assert short.body == long.body
         assert sorted(short.headers.items(lower=True)) == sorted(long.headers.items(lower=True))
 
-    async def test_the_database_being_away_is_told(
+    async def test_database_outage_is_answered_503(
         self, anyone: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def away(*_: Any, **__: Any) -> Any:
@@ -114,7 +116,7 @@ SHORT_TYPE = {"Content-Type": "application/json"}
 
 
 class Seen:
-    """Notes what gets as far as the framework."""
+    """Counter of the requests that reach the framework."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -131,13 +133,13 @@ async def create(
     path: str = PATH,
     token: str | None = None,
 ) -> Response:
-    """Send a body as servers hand it on: with its length, which the test client leaves out."""
+    """Send a body with its Content-Length, as servers do and the test client does not."""
     given = {**SHORT_TYPE, "Content-Length": str(len(body)), **(headers or {})}
     return await caller.post(path, data=body, headers=given, token=token)
 
 
 def telling(answer: Response) -> tuple[int, dict[str, str], Any]:
-    """An answer but for what differs between two products."""
+    """Return an answer without the parts that differ between two products."""
     headers = {
         name: value
         for name, value in answer.headers.items(lower=True)
@@ -149,7 +151,7 @@ def telling(answer: Response) -> tuple[int, dict[str, str], Any]:
     return answer.status_code, headers, body
 
 
-class TestCreateShortcut:
+class TestCreateFastPath:
     BODIES = (
         b'{"name": "Lamp", "price": 24.9}',
         b'{"name": "Lamp", "price": -0.0, "description": null}',
@@ -182,25 +184,25 @@ class TestCreateShortcut:
 
         assert telling(short) == telling(long)
 
-    async def test_bodies(self, ada: Caller) -> None:
+    async def test_bodies_get_the_same_answer_on_both_paths(self, ada: Caller) -> None:
         for body in self.BODIES:
             await self.is_the_same(ada, body, {})
 
-    async def test_headers(self, ada: Caller) -> None:
+    async def test_headers_get_the_same_answer_on_both_paths(self, ada: Caller) -> None:
         for headers in self.HEADERS:
             await self.is_the_same(ada, self.BODIES[0], headers)
 
-    async def test_a_refresh_token_creates_nothing(self, ada: Caller) -> None:
+    async def test_refresh_token_is_refused(self, ada: Caller) -> None:
         answer = await create(ada, token=ada.refresh_token)
 
         assert problem_of(answer) == (401, "token-wrong-kind")
 
-    async def test_a_session_that_has_ended_creates_nothing(self, ada: Caller) -> None:
+    async def test_ended_session_is_refused(self, ada: Caller) -> None:
         await ada.post("/api/auth/logout")
 
         assert problem_of(await create(ada)) == (401, "session-ended")
 
-    async def test_it_is_taken_for_plain_requests_alone(self, ada: Caller) -> None:
+    async def test_fast_path_takes_plain_requests_only(self, ada: Caller) -> None:
         seen = Seen()
         with request_started.connected_to(seen.note, sender=ada.app):
             created = await create(ada)
@@ -214,7 +216,7 @@ class TestCreateShortcut:
             await create(ada, token="")
         assert seen.requests == 4
 
-    async def test_a_key_is_one_by_either_way(self, ada: Caller) -> None:
+    async def test_idempotency_key_holds_across_both_paths(self, ada: Caller) -> None:
         answers = [
             await create(ada, LAMP, {"Idempotency-Key": "a", **kind})
             for kind in (SHORT_TYPE, LONG_TYPE, SHORT_TYPE)
@@ -227,7 +229,7 @@ class TestCreateShortcut:
         listed = await ada.get(f"{PATH}/my")
         assert len(listed.json["products"]) == 1
 
-    async def test_limits_count_both_ways(self, settings: Settings) -> None:
+    async def test_rate_limit_counts_both_paths(self, settings: Settings) -> None:
         app = create_app(settings.model_copy(update={"write_limit": Rate(3, 3600)}))
         async with app.test_app():
             await self.creates_up_to_three(await Caller.signed_up(app, "ada"))

@@ -1,4 +1,4 @@
-"""A create that is sent again under its key is done once."""
+"""Idempotency keys: a create that is repeated under its key is done once."""
 
 import asyncio
 from datetime import timedelta
@@ -34,7 +34,7 @@ async def count(database: Database) -> int:
 
 
 class TestRepeat:
-    async def test_it_gets_the_first_answer(self, ada: Caller, database: Database) -> None:
+    async def test_repeat_gets_the_first_answer(self, ada: Caller, database: Database) -> None:
         first = await create(ada)
         again = await create(ada)
 
@@ -46,7 +46,9 @@ class TestRepeat:
         assert again.headers["Idempotency-Replayed"] == "true"
         assert await count(database) == 1
 
-    async def test_it_does_so_after_changes_and_deletion(self, ada: Caller) -> None:
+    async def test_repeat_gets_the_first_answer_after_a_change_and_a_delete(
+        self, ada: Caller
+    ) -> None:
         first = await create(ada)
         path = first.headers["Location"]
         await ada.send("PATCH", path, json={"name": "Another"})
@@ -56,7 +58,7 @@ class TestRepeat:
 
         assert (await create(ada)).body == first.body
 
-    async def test_spelling_the_same_content_differently_is_the_same(
+    async def test_same_content_spelled_differently_is_a_repeat(
         self, ada: Caller, database: Database
     ) -> None:
         headers = {"Idempotency-Key": "key", "Content-Type": "application/json"}
@@ -73,7 +75,7 @@ class TestRepeat:
     @pytest.mark.parametrize(
         "change", [{"name": "lamp"}, {"price": 9.49}, {"description": None}], ids=str
     )
-    async def test_other_content_is_refused(
+    async def test_other_content_under_the_key_is_refused(
         self, ada: Caller, database: Database, change: dict[str, Any]
     ) -> None:
         await create(ada)
@@ -84,26 +86,30 @@ class TestRepeat:
         assert fields_of(answer) == ["Idempotency-Key"]
         assert await count(database) == 1
 
-    async def test_each_account_has_keys_of_its_own(
+    async def test_keys_are_scoped_to_the_account(
         self, ada: Caller, bob: Caller, database: Database
     ) -> None:
         assert (await create(ada)).json["user_id"] == ada.user_id
         assert (await create(bob)).json["user_id"] == bob.user_id
         assert await count(database) == 2
 
-    async def test_a_refused_create_leaves_its_key_free(self, ada: Caller) -> None:
+    async def test_refused_create_leaves_its_key_free(self, ada: Caller) -> None:
         assert problem_of(await create(ada, price=-1)) == (422, "invalid")
 
         assert (await create(ada)).status_code == 201
 
     @pytest.mark.parametrize("key", ["", "x" * 256, "tab\there", "café"])
-    async def test_a_key_is_printable_ascii_of_a_length(self, ada: Caller, key: str) -> None:
+    async def test_key_that_is_empty_too_long_or_not_printable_ascii_is_invalid(
+        self, ada: Caller, key: str
+    ) -> None:
         answer = await create(ada, key)
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["Idempotency-Key"]
 
-    async def test_any_printable_text_is_a_key(self, ada: Caller, database: Database) -> None:
+    async def test_printable_ascii_of_up_to_255_characters_is_a_key(
+        self, ada: Caller, database: Database
+    ) -> None:
         for key in ('"quoted"', "'; DROP TABLE users; --", "%s %%", "x" * 255, "X" * 255):
             first = await create(ada, key)
             assert (await create(ada, key)).body == first.body
@@ -111,8 +117,8 @@ class TestRepeat:
         assert await count(database) == 5
 
 
-class TestAtOnce:
-    async def test_one_is_created_and_the_others_are_told(
+class TestConcurrentCreates:
+    async def test_concurrent_creates_under_a_key_create_one_product(
         self, ada: Caller, database: Database
     ) -> None:
         answers = await at_once(10, lambda _: create(ada))
@@ -123,7 +129,7 @@ class TestAtOnce:
         assert {problem_of(answer) for answer in refused} <= {(409, "idempotency-key-in-use")}
         assert await count(database) == 1
 
-    async def test_another_process_finds_the_key_however_close(
+    async def test_key_holds_across_processes_for_simultaneous_creates(
         self, settings: Settings, ada: Caller, database: Database
     ) -> None:
         other_app = create_app(settings)
@@ -141,14 +147,18 @@ class TestAtOnce:
 
         assert await count(database) == 20
 
-    async def test_without_keys_each_is_created(self, ada: Caller, database: Database) -> None:
+    async def test_creates_without_a_key_are_all_done(
+        self, ada: Caller, database: Database
+    ) -> None:
         await at_once(10, lambda _: ada.post("/api/products", json=LAMP))
 
         assert await count(database) == 10
 
 
 class TestSweep:
-    async def test_only_old_keys_go_and_only_so_many(self, ada: Caller, database: Database) -> None:
+    async def test_sweep_deletes_only_expired_keys_up_to_its_limit(
+        self, ada: Caller, database: Database
+    ) -> None:
         for number in range(5):
             await create(ada, str(number))
         old = update(IdempotencyKey).where(IdempotencyKey.product_id <= 3)

@@ -1,4 +1,4 @@
-"""Faults of the database that waiting does not mend: 503, with their cause in the log."""
+"""Permanent database errors: answered 503, with the cause in the log."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -23,7 +23,7 @@ async def rename(database: Database, old: str, new: str) -> None:
 
 @pytest.fixture
 async def owner_of_lost_products(app: Quart, ada: Caller) -> AsyncIterator[Caller]:
-    """An account, after the table of products was lost."""
+    """Yield an account while the products table is missing."""
     await ada.offer("Lamp")
     await rename(running(app).database, "products", "products_lost")
     yield ada
@@ -42,7 +42,7 @@ class TestMissingTable:
             ("POST", "/api/products"),
         ],
     )
-    async def test_missing_table_is_unavailable_and_named_in_the_log(
+    async def test_missing_table_is_answered_503_and_named_in_the_log(
         self, owner_of_lost_products: Caller, method: str, path: str
     ) -> None:
         body: dict[str, Any] = {"json": {"name": "Lamp", "price": 1}} if method == "POST" else {}

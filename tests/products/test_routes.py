@@ -1,4 +1,4 @@
-"""``/api/products`` over HTTP: who may do what, and what comes back."""
+"""``/api/products`` over HTTP: permissions and answers."""
 
 import asyncio
 import json
@@ -20,13 +20,13 @@ from catalog.db.columns import MAX_ID
 from catalog.db.database import Database
 from tests.support import Caller, Response, fields_of, problem_of
 
-# One database serves all examples of a test: each example brings products of its own.
+# All examples of a test share one database: each example adds its own products.
 with_one_database = examples(
     deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-# As they are written in JSON, and the doubles that they are.
+# Numbers in JSON, and the doubles that they denote.
 PRICES = {
     "0": 0.0,
     "-0": 0.0,
@@ -48,18 +48,18 @@ NO_IDS = ("0", "-1", "01", "1.0", "1e0", "%201", "%D9%A1", str(MAX_ID + 1), "9" 
 
 
 async def post_json(caller: Caller, body: str) -> Response:
-    """Offer what is written exactly so."""
+    """Create a product from exactly this JSON text."""
     headers = {"Content-Type": "application/json"}
     return await caller.post("/api/products", data=body.encode(), headers=headers)
 
 
 async def offer_some(caller: Caller, count: int) -> list[int]:
-    """Make products and return their ids, newest first."""
+    """Create products and return their ids, newest first."""
     return [(await caller.offer(f"Lamp {n}")).json["id"] for n in range(count)][::-1]
 
 
 async def pages_of(caller: Caller, path: str) -> list[list[int]]:
-    """The ids on each page from here on, following ``next`` to its end."""
+    """Return the ids on each page from a path on, following ``next`` to its end."""
     pages = []
     following: str | None = path
     while following is not None:
@@ -87,7 +87,7 @@ async def remove(session: AsyncSession, user_id: int) -> None:
 
 
 class TestCreateProduct:
-    async def test_it_comes_back_with_all_its_fields(self, ada: Caller) -> None:
+    async def test_created_product_is_returned_with_all_fields(self, ada: Caller) -> None:
         before = datetime.now(UTC)
         answer = await ada.offer("Lamp", 24.9, description="Warm light.")
         after = datetime.now(UTC)
@@ -107,14 +107,14 @@ class TestCreateProduct:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", created_at)
         assert before <= datetime.fromisoformat(created_at) <= after + timedelta(seconds=1)
 
-    async def test_the_answer_says_where_it_is_and_which_version(self, ada: Caller) -> None:
+    async def test_answer_has_location_and_entity_tag(self, ada: Caller) -> None:
         answer = await ada.offer("Lamp")
 
         assert answer.headers["Location"] == f"/api/products/{answer.json['id']}"
         assert re.fullmatch(r'"1-[0-9a-f]{16}"', answer.headers["ETag"])
         assert answer.headers["Cache-Control"] == "no-store"
 
-    async def test_lists_show_it_exactly_as_it_was_answered(
+    async def test_lists_show_the_product_as_it_was_answered(
         self, ada: Caller, anyone: Caller
     ) -> None:
         created = (await ada.offer("Lamp", 0.1, description=" \t")).json
@@ -123,16 +123,16 @@ class TestCreateProduct:
         assert (await ada.get("/api/products/my")).json["products"] == [created]
 
     @pytest.mark.parametrize("rest", ["", ', "description": null'], ids=["absent", "null"])
-    async def test_without_a_description_it_has_none(self, ada: Caller, rest: str) -> None:
+    async def test_missing_or_null_description_is_null(self, ada: Caller, rest: str) -> None:
         answer = await post_json(ada, f'{{"name": "Lamp", "price": 1{rest}}}')
 
         assert answer.status_code == 201
         assert answer.json["description"] is None
 
-    async def test_an_empty_description_is_not_the_same_as_none(self, ada: Caller) -> None:
+    async def test_empty_description_is_kept(self, ada: Caller) -> None:
         assert (await ada.offer("Lamp", description="")).json["description"] == ""
 
-    async def test_a_price_comes_back_as_the_double_that_was_written(
+    async def test_price_is_returned_as_the_double_that_was_written(
         self, ada: Caller, anyone: Caller
     ) -> None:
         for written, price in PRICES.items():
@@ -147,7 +147,7 @@ class TestCreateProduct:
     @example(price=1e12)
     @example(price=2.2250738585072014e-308)
     @given(price=st.floats(0, 1e12))
-    async def test_every_price_comes_back_as_the_same_double(
+    async def test_every_price_is_returned_as_the_same_double(
         self, ada: Caller, price: float
     ) -> None:
         created = await ada.offer("Lamp", price)
@@ -156,7 +156,7 @@ class TestCreateProduct:
         for found in (created.json["price"], listed.json["products"][0]["price"]):
             assert struct.pack("d", found) == struct.pack("d", price + 0.0)
 
-    async def test_a_price_out_of_range_or_of_another_type_is_invalid(self, ada: Caller) -> None:
+    async def test_price_out_of_range_or_of_another_type_is_invalid(self, ada: Caller) -> None:
         for written in NO_PRICES:
             answer = await post_json(ada, f'{{"name": "Lamp", "price": {written}}}')
 
@@ -165,14 +165,14 @@ class TestCreateProduct:
 
         assert (await ada.get("/api/products")).json["products"] == []
 
-    async def test_a_price_that_is_no_double_is_malformed(self, ada: Caller) -> None:
+    async def test_price_that_is_no_double_is_malformed(self, ada: Caller) -> None:
         for written in ("NaN", "Infinity", "-Infinity", "1e309", "1" * 5000):
             answer = await post_json(ada, f'{{"name": "Lamp", "price": {written}}}')
 
             assert problem_of(answer) == (400, "malformed"), written
 
     @pytest.mark.parametrize("letter", ["x", "\u4e00", "\U0001f600"], ids=["1", "3", "4 bytes"])
-    async def test_name_and_description_have_their_lengths_in_characters(
+    async def test_lengths_of_name_and_description_count_characters(
         self, ada: Caller, letter: str
     ) -> None:
         longest = {"name": letter * 512, "description": letter * 16_383}
@@ -186,14 +186,14 @@ class TestCreateProduct:
         assert problem_of(far_too_long) == (422, "invalid")
         assert fields_of(far_too_long) == ["/description"]
 
-    async def test_a_blank_name_is_invalid(self, ada: Caller) -> None:
+    async def test_blank_name_is_invalid(self, ada: Caller) -> None:
         for name in BLANK:
             answer = await ada.offer(name)
 
             assert problem_of(answer) == (422, "invalid"), ascii(name)
             assert fields_of(answer) == ["/name"], ascii(name)
 
-    async def test_every_fault_is_told_at_once(self, ada: Caller) -> None:
+    async def test_all_errors_are_reported_together(self, ada: Caller) -> None:
         answer = await post_json(
             ada, '{"price": -1, "description": 5, "id": 7, "user_id": 7, "version": 9}'
         )
@@ -216,7 +216,7 @@ class TestCreateProduct:
         ),
         description=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60),
     )
-    async def test_text_comes_back_byte_for_byte(
+    async def test_text_is_returned_byte_for_byte(
         self, ada: Caller, name: str, description: str
     ) -> None:
         sent = {"name": name, "description": description, "price": 1}
@@ -228,11 +228,11 @@ class TestCreateProduct:
             assert found["name"] == name
             assert found["description"] == description
 
-    async def test_nobody_offers_nothing(self, anyone: Caller) -> None:
+    async def test_anonymous_caller_is_refused(self, anyone: Caller) -> None:
         assert problem_of(await anyone.offer("Lamp")) == (401, "token-missing")
         assert (await anyone.get("/api/products")).json["products"] == []
 
-    async def test_a_refresh_token_does_not_do(self, ada: Caller) -> None:
+    async def test_refresh_token_is_refused(self, ada: Caller) -> None:
         answer = await ada.post(
             "/api/products", json={"name": "Lamp", "price": 1}, token=ada.refresh_token
         )
@@ -240,7 +240,7 @@ class TestCreateProduct:
         assert problem_of(answer) == (401, "token-wrong-kind")
 
     @pytest.mark.parametrize("change", [disable, remove])
-    async def test_an_account_that_is_no_more_offers_nothing(
+    async def test_disabled_or_deleted_account_is_refused(
         self, ada: Caller, anyone: Caller, database: Database, change: Any
     ) -> None:
         await database.transaction(change, ada.user_id)
@@ -248,7 +248,7 @@ class TestCreateProduct:
         assert problem_of(await ada.offer("Lamp")) == (401, "account-unavailable")
         assert (await anyone.get("/api/products")).json["products"] == []
 
-    async def test_many_at_once_get_ids_of_their_own(self, ada: Caller, bob: Caller) -> None:
+    async def test_concurrent_creates_get_distinct_ids(self, ada: Caller, bob: Caller) -> None:
         answers = await asyncio.gather(
             *(caller.offer(f"Lamp {n}") for n in range(10) for caller in (ada, bob))
         )
@@ -258,21 +258,21 @@ class TestCreateProduct:
 
 
 class TestListProducts:
-    async def test_there_are_none_at_first(self, anyone: Caller) -> None:
+    async def test_empty_catalog_has_an_empty_page(self, anyone: Caller) -> None:
         answer = await anyone.get("/api/products")
 
         assert answer.status_code == 200
         assert answer.json == {"products": [], "next": None}
         assert "Link" not in answer.headers
 
-    async def test_everyones_are_there_newest_first(
+    async def test_products_of_all_owners_are_listed_newest_first(
         self, ada: Caller, bob: Caller, anyone: Caller
     ) -> None:
         offered = [(await caller.offer("Lamp")).json["id"] for caller in (ada, bob, ada)]
 
         assert ids_of(await anyone.get("/api/products")) == offered[::-1]
 
-    async def test_a_page_has_a_hundred_unless_told(self, ada: Caller) -> None:
+    async def test_page_has_100_products_by_default(self, ada: Caller) -> None:
         ids = await offer_some(ada, 102)
 
         first = await ada.get("/api/products")
@@ -283,7 +283,7 @@ class TestListProducts:
         assert "limit" not in first.json["next"]
         assert ids_of(await ada.get("/api/products?limit=1000")) == ids
 
-    async def test_every_size_of_page_shows_each_product_once(self, ada: Caller) -> None:
+    async def test_walk_with_any_page_size_shows_each_product_once(self, ada: Caller) -> None:
         ids = await offer_some(ada, 7)
 
         for size in range(1, 9):
@@ -292,7 +292,7 @@ class TestListProducts:
             assert [len(page) for page in pages[:-1]] == [size] * (math.ceil(7 / size) - 1)
             assert flat(pages) == ids
 
-    async def test_the_next_page_stands_in_the_body_and_in_link(self, ada: Caller) -> None:
+    async def test_next_page_is_in_the_body_and_in_the_link_header(self, ada: Caller) -> None:
         await offer_some(ada, 3)
 
         first = await ada.get("/api/products?limit=2")
@@ -303,12 +303,12 @@ class TestListProducts:
         assert last.json["next"] is None
         assert "Link" not in last.headers
 
-    async def test_a_last_page_that_is_full_is_known_to_be_the_last(self, ada: Caller) -> None:
+    async def test_full_last_page_has_no_next(self, ada: Caller) -> None:
         await offer_some(ada, 4)
 
         assert len(await pages_of(ada, "/api/products?limit=2")) == 2
 
-    async def test_a_cursor_outlives_its_product(self, ada: Caller) -> None:
+    async def test_cursor_outlives_its_product(self, ada: Caller) -> None:
         ids = await offer_some(ada, 5)
         first = await ada.get("/api/products?limit=2")
 
@@ -317,7 +317,7 @@ class TestListProducts:
 
         assert ids_of(second) == ids[2:4]
 
-    async def test_a_cursor_keeps_its_place_when_all_else_goes(self, ada: Caller) -> None:
+    async def test_cursor_keeps_its_place_after_all_products_are_deleted(self, ada: Caller) -> None:
         ids = await offer_some(ada, 3)
         first = await ada.get("/api/products?limit=1")
 
@@ -327,26 +327,26 @@ class TestListProducts:
 
         assert (await ada.get(first.json["next"])).json == {"products": [], "next": None}
 
-    async def test_a_limit_is_a_whole_number_from_1_to_1000(self, anyone: Caller) -> None:
+    async def test_limit_must_be_a_whole_number_from_1_to_1000(self, anyone: Caller) -> None:
         for limit in NO_LIMITS:
             answer = await anyone.get(f"/api/products?limit={limit}")
 
             assert problem_of(answer) == (422, "invalid"), limit
             assert fields_of(answer) == ["limit"], limit
 
-    async def test_a_parameter_that_is_not_known_is_named(self, anyone: Caller) -> None:
+    async def test_unknown_parameter_is_named(self, anyone: Caller) -> None:
         answer = await anyone.get("/api/products?page=2")
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["page"]
 
-    async def test_a_cursor_that_was_not_made_here_is_refused(self, anyone: Caller) -> None:
+    async def test_forged_cursor_is_refused(self, anyone: Caller) -> None:
         for cursor in ("", "1", "AAAA", "%F0%9F%98%80", "A" * 300):
             answer = await anyone.get(f"/api/products?cursor={cursor}")
 
             assert problem_of(answer) == (400, "cursor-invalid"), cursor
 
-    async def test_a_cursor_means_nothing_in_another_list(self, ada: Caller) -> None:
+    async def test_cursor_of_another_list_is_refused(self, ada: Caller) -> None:
         await offer_some(ada, 2)
         cursor = (await ada.get("/api/products?limit=1")).json["next"].partition("cursor=")[2]
 
@@ -354,7 +354,7 @@ class TestListProducts:
 
         assert problem_of(answer) == (400, "cursor-invalid")
 
-    async def test_walking_shows_what_stays_exactly_once_while_others_write(
+    async def test_walk_shows_lasting_products_exactly_once_during_writes(
         self, ada: Caller, bob: Caller, anyone: Caller
     ) -> None:
         staying, leaving = [], []
@@ -365,7 +365,7 @@ class TestListProducts:
         following: str | None = "/api/products?limit=2"
 
         while following is not None:
-            # From both ends of the list, so that some go before they are come to, some after.
+            # From both ends of the list: some before the walk reaches them, some after.
             gone = leaving.pop(0 if len(leaving) % 2 else -1) if leaving else MAX_ID
             answer, *_ = await asyncio.gather(
                 anyone.get(following), bob.offer("Stool"), bob.delete(gone)
@@ -376,7 +376,9 @@ class TestListProducts:
         assert seen == sorted(set(seen), reverse=True)
         assert set(staying) <= set(seen)
 
-    async def test_who_has_a_page_already_gets_304(self, ada: Caller, anyone: Caller) -> None:
+    async def test_matching_entity_tag_gets_304_until_a_change(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
         await offer_some(ada, 3)
         first = await anyone.get("/api/products?limit=2")
         has_it = {"If-None-Match": first.headers["ETag"]}
@@ -392,7 +394,9 @@ class TestListProducts:
 
 
 class TestListMyProducts:
-    async def test_only_mine_are_there_newest_first(self, ada: Caller, bob: Caller) -> None:
+    async def test_only_own_products_are_listed_newest_first(
+        self, ada: Caller, bob: Caller
+    ) -> None:
         mine = []
         for n in range(3):
             mine.append((await ada.offer(f"Lamp {n}")).json["id"])
@@ -404,7 +408,7 @@ class TestListMyProducts:
         assert {product["user_id"] for product in answer.json["products"]} == {ada.user_id}
         assert answer.headers["Cache-Control"] == "no-store"
 
-    async def test_its_pages_lead_on_in_the_same_list(self, ada: Caller, bob: Caller) -> None:
+    async def test_next_page_belongs_to_the_same_list(self, ada: Caller, bob: Caller) -> None:
         mine = []
         for n in range(5):
             mine.append((await ada.offer(f"Lamp {n}")).json["id"])
@@ -415,7 +419,7 @@ class TestListMyProducts:
         assert first.json["next"].startswith("/api/products/my?cursor=")
         assert flat(await pages_of(ada, "/api/products/my?limit=2")) == mine[::-1]
 
-    async def test_a_cursor_of_mine_shows_another_only_theirs(
+    async def test_cursor_of_another_caller_shows_only_own_products(
         self, ada: Caller, bob: Caller
     ) -> None:
         chair = (await bob.offer("Chair")).json["id"]
@@ -424,7 +428,9 @@ class TestListMyProducts:
 
         assert ids_of(await bob.get(following)) == [chair]
 
-    async def test_nobody_has_none(self, ada: Caller, anyone: Caller) -> None:
+    async def test_anonymous_caller_and_refresh_token_are_refused(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
         refreshing = await ada.get("/api/products/my", token=ada.refresh_token)
 
         assert problem_of(await anyone.get("/api/products/my")) == (401, "token-missing")
@@ -432,7 +438,9 @@ class TestListMyProducts:
 
 
 class TestReadProduct:
-    async def test_anyone_reads_it_as_it_was_answered(self, ada: Caller, anyone: Caller) -> None:
+    async def test_anonymous_caller_reads_the_product_as_it_was_answered(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
         created = await ada.offer("Lamp", 0.1, description="Oak.")
 
         answer = await anyone.get(f"/api/products/{created.json['id']}")
@@ -442,7 +450,7 @@ class TestReadProduct:
         assert answer.headers["ETag"] == created.headers["ETag"]
         assert answer.headers["Cache-Control"] == "no-cache"
 
-    async def test_who_has_it_already_gets_304(self, ada: Caller, anyone: Caller) -> None:
+    async def test_matching_entity_tag_gets_304(self, ada: Caller, anyone: Caller) -> None:
         created = await ada.offer("Lamp")
         path, tag = created.headers["Location"], created.headers["ETag"]
 
@@ -454,13 +462,13 @@ class TestReadProduct:
             answer = await anyone.get(path, headers={"If-None-Match": other})
             assert (answer.status_code, answer.body) == (200, created.body)
 
-    async def test_what_is_not_there_is_not_found(self, anyone: Caller) -> None:
+    async def test_missing_product_is_not_found(self, anyone: Caller) -> None:
         for number in (*NO_IDS, "1", str(MAX_ID)):
             assert problem_of(await anyone.get(f"/api/products/{number}")) == (404, "not-found")
 
 
 class TestChangeProduct:
-    async def test_what_is_given_changes_and_the_rest_stays(
+    async def test_given_fields_change_and_the_rest_stays(
         self, ada: Caller, anyone: Caller
     ) -> None:
         created = await ada.offer("Lamp", 9.5, description="Oak.")
@@ -476,7 +484,7 @@ class TestChangeProduct:
         read = await anyone.get(path)
         assert (read.body, read.headers["ETag"]) == (answer.body, answer.headers["ETag"])
 
-    async def test_null_takes_the_description_away_and_nothing_else(self, ada: Caller) -> None:
+    async def test_null_removes_the_description_and_is_invalid_elsewhere(self, ada: Caller) -> None:
         path = (await ada.offer("Lamp", description="Oak.")).headers["Location"]
 
         changed = await ada.send("PATCH", path, json={"description": None})
@@ -487,7 +495,7 @@ class TestChangeProduct:
             assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), [f"/{field}"])
 
     @pytest.mark.parametrize("body", [{}, {"name": "Lamp"}, {"price": 9.5, "description": None}])
-    async def test_a_change_to_what_is_there_is_none(
+    async def test_change_to_the_present_values_has_no_effect(
         self, ada: Caller, body: dict[str, Any]
     ) -> None:
         created = await ada.offer("Lamp", 9.5)
@@ -496,7 +504,7 @@ class TestChangeProduct:
 
         assert (answer.status_code, answer.body) == (200, created.body)
 
-    async def test_only_the_owner_and_administrators_change_it(
+    async def test_only_the_owner_and_administrators_may_change(
         self, ada: Caller, bob: Caller, admin: Caller, anyone: Caller
     ) -> None:
         path = (await ada.offer("Lamp")).headers["Location"]
@@ -513,12 +521,12 @@ class TestChangeProduct:
 
         assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), [f"/{field}"])
 
-    async def test_what_is_not_there_is_not_found(self, ada: Caller) -> None:
+    async def test_missing_product_is_not_found(self, ada: Caller) -> None:
         answer = await ada.send("PATCH", "/api/products/1", json={"price": 1})
 
         assert problem_of(answer) == (404, "not-found")
 
-    async def test_if_match_lets_only_the_expected_state_change(self, ada: Caller) -> None:
+    async def test_if_match_allows_changes_to_the_expected_state_only(self, ada: Caller) -> None:
         created = await ada.offer("Lamp")
         path, tag = created.headers["Location"], created.headers["ETag"]
         changed = await ada.send("PATCH", path, json={"price": 8}, headers={"If-Match": tag})
@@ -528,21 +536,21 @@ class TestChangeProduct:
         assert changed.status_code == 200
         assert problem_of(refused) == (412, "precondition-failed")
         assert refused.json["current"] == changed.json
-        # A proxy that compresses has weakened it; a list, and any state.
+        # A tag weakened by a compressing proxy, a list of tags, and any state.
         for expected in ("W/" + changed.headers["ETag"], f"{tag}, {changed.headers['ETag']}", "*"):
             answer = await ada.send(
                 "PATCH", path, json={"price": 8}, headers={"If-Match": expected}
             )
             assert answer.status_code == 200
 
-    async def test_if_match_that_cannot_be_read_is_invalid(self, ada: Caller) -> None:
+    async def test_malformed_if_match_is_invalid(self, ada: Caller) -> None:
         path = (await ada.offer("Lamp")).headers["Location"]
 
         answer = await ada.send("PATCH", path, json={"price": 8}, headers={"If-Match": "1"})
 
         assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), ["If-Match"])
 
-    async def test_with_if_match_no_update_is_lost(self, ada: Caller) -> None:
+    async def test_if_match_prevents_lost_updates(self, ada: Caller) -> None:
         path = (await ada.offer("Counter", 0)).headers["Location"]
 
         async def increment() -> None:
@@ -567,7 +575,7 @@ class TestChangeProduct:
         last = (await ada.get(path)).json
         assert (last["price"], last["version"]) == (40, 41)
 
-    async def test_without_it_updates_are_lost(self, ada: Caller) -> None:
+    async def test_updates_are_lost_without_if_match(self, ada: Caller) -> None:
         path = (await ada.offer("Counter", 0)).headers["Location"]
         everyone = asyncio.Barrier(10)
 
@@ -580,9 +588,7 @@ class TestChangeProduct:
 
         assert (await ada.get(path)).json["price"] == 1
 
-    async def test_an_account_that_is_no_more_changes_nothing(
-        self, ada: Caller, database: Database
-    ) -> None:
+    async def test_disabled_account_is_refused(self, ada: Caller, database: Database) -> None:
         path = (await ada.offer("Lamp")).headers["Location"]
 
         async def disable(session: AsyncSession) -> None:
@@ -595,7 +601,7 @@ class TestChangeProduct:
 
 
 class TestDeleteProduct:
-    async def test_if_match_lets_only_the_expected_state_go(self, ada: Caller) -> None:
+    async def test_if_match_allows_deletion_of_the_expected_state_only(self, ada: Caller) -> None:
         created = await ada.offer("Lamp")
         path, tag = created.headers["Location"], created.headers["ETag"]
         changed = await ada.send("PATCH", path, json={"price": 8})
@@ -607,7 +613,7 @@ class TestDeleteProduct:
         assert refused.json["current"] == changed.json
         assert done.status_code == 200
 
-    async def test_owner_withdraws_it_once(self, ada: Caller) -> None:
+    async def test_owner_deletes_the_product_once(self, ada: Caller) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
 
         first = await ada.delete(lamp)
@@ -617,24 +623,28 @@ class TestDeleteProduct:
         assert first.json == {"message": f"Product {lamp} deleted.", "id": lamp}
         assert problem_of(second) == (404, "not-found")
 
-    async def test_stranger_is_refused_and_it_stays(self, ada: Caller, bob: Caller) -> None:
+    async def test_stranger_is_refused_and_the_product_stays(
+        self, ada: Caller, bob: Caller
+    ) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
 
         assert problem_of(await bob.delete(lamp)) == (403, "forbidden")
         assert (await ada.delete(lamp)).status_code == 200
 
-    async def test_administrator_withdraws_anyones(self, ada: Caller, admin: Caller) -> None:
+    async def test_administrator_deletes_any_product(self, ada: Caller, admin: Caller) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
 
         assert (await admin.delete(lamp)).status_code == 200
         assert problem_of(await ada.delete(lamp)) == (404, "not-found")
 
-    async def test_nobody_is_not_somebody(self, ada: Caller, anyone: Caller) -> None:
+    async def test_anonymous_caller_is_refused(self, ada: Caller, anyone: Caller) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
 
         assert problem_of(await anyone.delete(lamp)) == (401, "token-missing")
 
-    async def test_of_many_at_once_exactly_one_succeeds(self, ada: Caller, admin: Caller) -> None:
+    async def test_concurrent_deletes_succeed_exactly_once(
+        self, ada: Caller, admin: Caller
+    ) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
 
         answers = await asyncio.gather(
@@ -644,7 +654,7 @@ class TestDeleteProduct:
         statuses = sorted(answer.status_code for answer in answers)
         assert statuses == [200] + [404] * 7
 
-    async def test_it_is_gone_from_the_lists(self, ada: Caller, anyone: Caller) -> None:
+    async def test_deleted_product_leaves_the_lists(self, ada: Caller, anyone: Caller) -> None:
         ids = await offer_some(ada, 3)
 
         await ada.delete(ids[1])
@@ -652,13 +662,13 @@ class TestDeleteProduct:
         assert ids_of(await anyone.get("/api/products")) == [ids[0], ids[2]]
         assert ids_of(await ada.get("/api/products/my")) == [ids[0], ids[2]]
 
-    async def test_its_id_is_not_given_to_another(self, ada: Caller) -> None:
+    async def test_id_of_a_deleted_product_is_not_reused(self, ada: Caller) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
         await ada.delete(lamp)
 
         assert (await ada.offer("Chair")).json["id"] > lamp
 
-    async def test_what_is_no_id_is_no_product(self, ada: Caller) -> None:
+    async def test_malformed_id_is_not_found(self, ada: Caller) -> None:
         assert (await ada.offer("Lamp")).json["id"] == 1
 
         for text in NO_IDS:
@@ -666,10 +676,10 @@ class TestDeleteProduct:
 
             assert problem_of(answer) == (404, "not-found"), text
 
-    async def test_the_largest_id_is_looked_for(self, ada: Caller) -> None:
+    async def test_largest_id_is_not_found(self, ada: Caller) -> None:
         assert problem_of(await ada.delete(MAX_ID)) == (404, "not-found")
 
-    async def test_an_account_that_is_no_more_withdraws_nothing(
+    async def test_disabled_account_is_refused(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]

@@ -1,4 +1,4 @@
-"""JSON shapes of products: what is read, what is refused, and in which words."""
+"""Product schemas: accepted values, refused values, and the fields at fault."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ VALID: dict[str, Any] = {"name": "Lamp", "price": 9.5}
 
 
 def places_of(shape: type[ProductCreate | ListQuery], data: object) -> list[str]:
-    """Where a shape finds fault."""
+    """Return the paths of the fields that a schema refuses."""
     with pytest.raises(ValidationError) as refused:
         shape.model_validate(data)
     return [".".join(map(str, fault["loc"])) for fault in refused.value.errors()]
@@ -28,7 +28,7 @@ class TestProductCreate:
     @pytest.mark.parametrize(
         "name", ["x", " x ", "x" * 512, "\U0001f600" * 512, "\u200b", "\ufeff"]
     )
-    def test_a_name_is_kept_as_it_is(self, name: str) -> None:
+    def test_name_is_kept_unchanged(self, name: str) -> None:
         assert ProductCreate.model_validate({**VALID, "name": name}).name == name
 
     @pytest.mark.parametrize(
@@ -36,27 +36,27 @@ class TestProductCreate:
         ["", " ", "\t", "\u00a0\u3000", "\x1c\x1f", "x" * 513, "nul\0", "\0", 5, None, True, ["x"]],
         ids=lambda name: ascii(name)[:12],
     )
-    def test_a_name_that_is_blank_too_long_or_no_text_is_refused(self, name: object) -> None:
+    def test_blank_too_long_or_non_text_name_is_refused(self, name: object) -> None:
         assert places_of(ProductCreate, {**VALID, "name": name}) == ["name"]
 
     @pytest.mark.parametrize("description", [None, "", " ", "x" * 16_383, "\U0001f600" * 16_383])
-    def test_a_description_may_be_missing_empty_or_long(self, description: str | None) -> None:
+    def test_description_may_be_missing_empty_or_long(self, description: str | None) -> None:
         product = ProductCreate.model_validate({**VALID, "description": description})
 
         assert product.description == description
 
     @pytest.mark.parametrize("description", ["x" * 16_384, "nul\0", 5, False, {}])
-    def test_a_description_too_long_or_no_text_is_refused(self, description: object) -> None:
+    def test_too_long_or_non_text_description_is_refused(self, description: object) -> None:
         assert places_of(ProductCreate, {**VALID, "description": description}) == ["description"]
 
     @pytest.mark.parametrize("price", [0, 0.0, 1, 5e-324, 0.1, 1e12, 10**12])
-    def test_a_price_is_a_double_from_0_to_1e12(self, price: float) -> None:
+    def test_price_is_a_double_from_0_to_1e12(self, price: float) -> None:
         found = ProductCreate.model_validate({**VALID, "price": price}).price
 
         assert (type(found), found) == (float, price)
 
     @pytest.mark.parametrize("price", [-0.0, 0.0])
-    def test_nothing_has_no_sign(self, price: float) -> None:
+    def test_zero_price_has_no_sign(self, price: float) -> None:
         found = ProductCreate.model_validate({**VALID, "price": price}).price
 
         assert math.copysign(1, found) == 1
@@ -78,32 +78,32 @@ class TestProductCreate:
         ],
         ids=lambda price: str(price)[:12],
     )
-    def test_a_price_out_of_range_or_no_number_is_refused(self, price: object) -> None:
+    def test_price_out_of_range_or_not_a_number_is_refused(self, price: object) -> None:
         assert places_of(ProductCreate, {**VALID, "price": price}) == ["price"]
 
     @pytest.mark.parametrize(
         "field", ["id", "user_id", "version", "created_at", "Name", "is_admin"]
     )
-    def test_a_field_that_is_not_known_is_refused_by_its_name(self, field: str) -> None:
+    def test_unknown_field_is_refused_by_name(self, field: str) -> None:
         assert places_of(ProductCreate, {**VALID, field: 1}) == [field]
 
-    def test_all_faults_are_found_at_once(self) -> None:
+    def test_all_errors_are_reported_together(self) -> None:
         assert places_of(ProductCreate, {"price": "x", "size": 1}) == ["name", "price", "size"]
 
     @pytest.mark.parametrize("body", [None, [], "Lamp", 5])
-    def test_what_is_no_object_is_refused(self, body: object) -> None:
+    def test_body_that_is_no_object_is_refused(self, body: object) -> None:
         assert places_of(ProductCreate, body) == [""]
 
 
 class TestListQuery:
-    def test_nothing_need_be_said(self) -> None:
+    def test_defaults_apply_to_an_empty_query(self) -> None:
         query = ListQuery.model_validate({})
 
         assert (query.limit, query.sort, query.total) == (100, "-id", False)
         assert set(query.model_dump(exclude={"limit", "sort", "total"}).values()) == {None}
 
     @pytest.mark.parametrize(("text", "limit"), [("1", 1), ("100", 100), ("1000", 1000)])
-    def test_a_limit_is_read_from_digits(self, text: str, limit: int) -> None:
+    def test_limit_is_parsed_from_digits(self, text: str, limit: int) -> None:
         assert ListQuery.model_validate({"limit": text}).limit == limit
 
     @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ class TestListQuery:
             "9" * 99,
         ],
     )
-    def test_any_other_limit_is_refused(self, text: str) -> None:
+    def test_limit_out_of_range_or_not_in_digits_is_refused(self, text: str) -> None:
         assert places_of(ListQuery, {"limit": text}) == ["limit"]
 
-    def test_a_cursor_has_a_length(self) -> None:
+    def test_cursor_length_is_bounded(self) -> None:
         longest = "A" * MAX_CURSOR_LENGTH
 
         assert ListQuery.model_validate({"cursor": longest}).cursor == longest

@@ -1,4 +1,4 @@
-"""The rules of products, without HTTP: what is decided, and what it leaves behind."""
+"""Product service without HTTP: its decisions and their effects in the database."""
 
 import asyncio
 from typing import Any
@@ -27,7 +27,7 @@ ADA, BOB, GRACE, NOBODY = 1, 2, 3, 4
 
 @pytest.fixture
 async def database(database: Database) -> Database:
-    """The app's database, with two users and an administrator."""
+    """Return the app's database with two users and an administrator."""
 
     async def sign_up(session: AsyncSession) -> None:
         for user_id, name in ((ADA, "ada"), (BOB, "bob"), (GRACE, "grace")):
@@ -66,12 +66,12 @@ async def disable(session: AsyncSession, user_id: int) -> None:
 
 
 class TestCreateProduct:
-    async def test_what_it_returns_is_what_lists_will_show(self, database: Database) -> None:
+    async def test_returned_product_equals_the_listed_one(self, database: Database) -> None:
         product = await offer(database)
 
         assert await listed(database) == [product]
 
-    async def test_nothing_is_left_when_the_transaction_fails(self, database: Database) -> None:
+    async def test_failed_transaction_leaves_no_product(self, database: Database) -> None:
         async def create_and_fail(session: AsyncSession) -> None:
             await create_products(session, [lamp(ADA)])
             raise NotFound
@@ -83,7 +83,7 @@ class TestCreateProduct:
 
     @on_servers
     @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
-    async def test_ids_are_right_when_a_node_joins_or_leaves_the_cluster_just_then(
+    async def test_ids_are_right_when_the_cluster_size_changes_during_the_insert(
         self, database: Database, before: int, after: int
     ) -> None:
         attempts: list[AsyncSession] = []
@@ -106,11 +106,11 @@ class TestCreateProduct:
         assert await listed(database) == [each.product for each in reversed(outcomes)]
 
     @on_servers
-    async def test_what_one_connection_finds_out_about_ids_all_of_them_ask_anew(
+    async def test_changed_id_step_is_read_again_on_every_connection(
         self, database: Database
     ) -> None:
         offers = [lamp(ADA, f"Lamp {n}").offer for n in range(3)]
-        # More than there are attempts at a transaction.
+        # More connections than a transaction has attempts.
         connections = asyncio.Barrier(5)
 
         async def learn(session: AsyncSession) -> None:
@@ -128,7 +128,7 @@ class TestCreateProduct:
 
         assert await listed(database) == [each.product for each in reversed(outcomes)]
 
-    async def test_accounts_that_are_disabled_or_gone_are_refused(self, database: Database) -> None:
+    async def test_disabled_and_missing_accounts_are_refused(self, database: Database) -> None:
         await database.transaction(disable, ADA)
 
         for caller_id in (ADA, NOBODY):
@@ -140,14 +140,16 @@ class TestCreateProduct:
 
 class TestDeleteProduct:
     @pytest.mark.parametrize("caller_id", [ADA, GRACE], ids=["owner", "administrator"])
-    async def test_owner_and_administrator_may(self, database: Database, caller_id: int) -> None:
+    async def test_owner_and_administrator_may_delete(
+        self, database: Database, caller_id: int
+    ) -> None:
         product = await offer(database)
 
         await withdraw(database, product["id"], caller_id)
 
         assert await listed(database) == []
 
-    async def test_anyone_else_may_not_and_it_stays(self, database: Database) -> None:
+    async def test_stranger_is_refused_and_the_product_stays(self, database: Database) -> None:
         product = await offer(database)
 
         with pytest.raises(Forbidden):
@@ -158,7 +160,7 @@ class TestDeleteProduct:
     @pytest.mark.parametrize(
         "caller_id", [ADA, BOB, GRACE], ids=["owner", "other", "administrator"]
     )
-    async def test_what_is_gone_is_not_found_by_anyone(
+    async def test_deleted_product_is_not_found_by_any_caller(
         self, database: Database, caller_id: int
     ) -> None:
         product = await offer(database)
@@ -167,9 +169,7 @@ class TestDeleteProduct:
         with pytest.raises(NotFound):
             await withdraw(database, product["id"], caller_id)
 
-    async def test_a_disabled_owner_and_a_disabled_administrator_are_refused(
-        self, database: Database
-    ) -> None:
+    async def test_disabled_owner_and_administrator_are_refused(self, database: Database) -> None:
         product = await offer(database)
         await database.transaction(disable, ADA)
         await database.transaction(disable, GRACE)
@@ -180,7 +180,7 @@ class TestDeleteProduct:
 
         assert await listed(database) == [product]
 
-    async def test_owner_and_administrator_at_once_delete_it_once(self, database: Database) -> None:
+    async def test_concurrent_deletes_succeed_exactly_once(self, database: Database) -> None:
         for _ in range(5):
             product = await offer(database)
 
@@ -195,9 +195,7 @@ class TestDeleteProduct:
 
 
 class TestListProducts:
-    async def test_there_is_a_next_page_only_when_something_is_on_it(
-        self, database: Database
-    ) -> None:
+    async def test_next_page_exists_only_if_it_has_products(self, database: Database) -> None:
         ids = [(await offer(database))["id"] for _ in range(3)]
 
         async def last(limit: int, *after: int) -> object:
@@ -211,7 +209,7 @@ class TestListProducts:
         assert await last(1, ids[1]) is None
         assert await last(1, ids[0]) is None
 
-    async def test_one_owners_products_are_found_among_all(self, database: Database) -> None:
+    async def test_owner_filter_selects_the_owners_products(self, database: Database) -> None:
         await offer(database, "Lamp", ADA)
         await offer(database, "Chair", BOB)
         await offer(database, "Stool", ADA)

@@ -1,4 +1,4 @@
-"""Runs schemathesis against the running service (property-based testing of the document)."""
+"""Run schemathesis, a property-based tester of OpenAPI documents, against the running service."""
 
 import asyncio
 import os
@@ -13,9 +13,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
-# What may end the session that it is called with, and then all others are told so and no more; a
-# refresh token that was superseded and comes again does, too. Each request of these comes with a
-# token of its own (tests/server/fresh_tokens.py).
+# Operations that may end the session of their token, after which all others get only 401; so does a
+# superseded refresh token that is used again. Each request of these has a token of its own
+# (tests/server/fresh_tokens.py).
 ENDING = (
     *("log_out", "log_out_everywhere", "end_session", "change_password", "delete_account"),
     *("change_user", "end_user_sessions", "refresh_token", "get_refreshed_token"),
@@ -28,12 +28,12 @@ def options_for(flag: str, values: Iterable[str]) -> list[str]:
 
 
 def bearing(token: str) -> tuple[str, str]:
-    """Return the option that sends a token along with every request."""
+    """Return the options that send a token with every request."""
     return "--header", f"Authorization: Bearer {token}"
 
 
 async def sign_in(url: str, username: str, password: str) -> dict[str, str]:
-    """Log in; return the answer, which holds both tokens."""
+    """Log in, and return the response, which holds both tokens."""
     async with httpx.AsyncClient(base_url=url) as client:
         credentials = {"username": username, "password": password}
         answer = await client.post("/api/auth/login", json=credentials)
@@ -49,14 +49,14 @@ async def put_to_the_test(
     phases: Iterable[str] = PHASES,
     **environment: str,
 ) -> tuple[int, str]:
-    """Run schemathesis, and return its exit code and what it printed.
+    """Run schemathesis, and return its exit code and output.
 
     Args:
-        folder: where it keeps its files.
+        folder: the working directory.
         url: the service's.
         options: further options of ``st run``.
-        examples: requests that each operation gets in each phase that generates them.
-        phases: some of ``PHASES``.
+        examples: requests for each operation in each phase that generates them.
+        phases: a subset of ``PHASES``.
         environment: further variables, such as those of a module of hooks.
     """
     process = await asyncio.create_subprocess_exec(
@@ -64,7 +64,7 @@ async def put_to_the_test(
         *("--config-file", CONFIG, "--no-color", "run", f"{url}/openapi.json"),
         *("--max-examples", str(examples)),
         *("--phases", ",".join(phases), "--continue-on-failure"),
-        # Longer than a long poll for changes may be asked to wait.
+        # Longer than the longest wait of a long poll for changes.
         *("--request-timeout", "40"),
         *options,
         cwd=folder,

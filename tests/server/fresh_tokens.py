@@ -1,8 +1,8 @@
-"""Gives requests of schemathesis a session that none has ended; loaded by ``SCHEMATHESIS_HOOKS``.
+"""Hooks that give schemathesis live tokens; loaded by ``SCHEMATHESIS_HOOKS``.
 
-After each that may have ended it, the next one gets another: of a new account, whose password is
-the one of the examples in the document, or of the administrator that ``CATALOG_TEST_ADMIN`` names,
-if it names one, for what is for administrators.
+After each request that may have ended the session, the next one gets a new token: of a new account
+with the password in the document's examples, or, for operations of administrators, of the account
+named by ``CATALOG_TEST_ADMIN`` if that is set.
 """
 
 import os
@@ -18,27 +18,27 @@ ADMIN = os.environ.get("CATALOG_TEST_ADMIN")
 
 
 _kept: dict[bool, dict[str, str]] = {}
-"""The administrator's tokens, and another's, until they are spent."""
+"""Tokens of the administrator (True) and of another account (False), until they may have ended."""
 
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:  # noqa: ARG001 (the library's signature)
-    """Forget the tokens after what may have ended a session."""
+    """Discard the tokens after a request that may have ended a session."""
     if response.status_code < 400 or response.status_code == 401:
         _kept.clear()
 
 
 @schemathesis.auth(refresh_interval=None)
 class FreshToken:
-    """Signs up, or in, where no token is left."""
+    """Source of tokens, which signs up or logs in if none is cached."""
 
     def get(self, case: Any, ctx: Any) -> str:  # noqa: ARG002 (the same)
-        """Return an access token, or a refresh token for what takes one."""
+        """Return an access token, or a refresh token for the operations that take one."""
         as_admin = bool(ADMIN) and case.path.startswith("/api/users")
         if as_admin not in _kept:
             _kept[as_admin] = self._new(as_admin=as_admin)
         kind = "refresh_token" if case.path == "/api/auth/refresh" else "access_token"
-        # None once the examples have made another administrator who disabled the first.
+        # Empty once an example has created another administrator, who disabled the first.
         return _kept[as_admin].get(kind, "")
 
     def _new(self, *, as_admin: bool) -> dict[str, str]:
@@ -52,5 +52,5 @@ class FreshToken:
         return tokens
 
     def set(self, case: Any, data: str, ctx: Any) -> None:  # noqa: ARG002 (the same)
-        """Send it along."""
+        """Send the token in the Authorization header."""
         case.headers = {**(case.headers or {}), "Authorization": f"Bearer {data}"}

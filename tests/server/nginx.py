@@ -1,6 +1,6 @@
-"""Runs nginx with the configuration that is shipped, on free ports and with files of its own.
+"""Run nginx with the shipped configuration, on free ports and with its own files.
 
-Only addresses and paths are others than in the shipped files, and what ``OWN`` lists.
+Only addresses, paths and the entries of ``OWN`` differ from the shipped files.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ SITES = {
     "compose": "compose",
     "kubernetes": "../kubernetes/base/nginx",
 }
-"""Where nginx runs, and the folder of the listen.conf and the upstream.conf for that, beside the
-other configuration."""
+"""Deployments of nginx, and the folder of the listen.conf and upstream.conf for each, relative to
+the shared configuration."""
 
 OWN = {
-    # So that tests can read each line at once.
+    # Unbuffered, so that tests can read each line at once.
     " buffer=64k flush=1s": "",
 }
-"""What is replaced besides addresses and paths."""
+"""Replacements besides addresses and paths."""
 
 RESOLVE_SINCE = (1, 27, 3)
-"""The release of nginx that knows ``resolve`` in ``server``; the images have a newer one."""
+"""The first release of nginx with ``resolve`` in ``server``; the images have a newer one."""
 
 Edit = Callable[[str], str]
 
@@ -59,8 +59,8 @@ class Nginx:
     """A running nginx.
 
     Attributes:
-        url: where it listens.
-        folder: where its files are.
+        url: its address.
+        folder: the folder of its files.
     """
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -68,22 +68,22 @@ class Nginx:
         self.folder = folder
 
     def log(self) -> list[dict[str, Any]]:
-        """The requests so far."""
+        """Return the access log, one object a request."""
         return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
 
     def answers(self) -> Counter[str]:
-        """How often pages came from the cache (``HIT``), or from the service by way of it."""
+        """Count requests by cache status: ``HIT`` is from the cache, all else from the service."""
         return Counter(line["cache"] for line in self.log())
 
     async def source_of(self, request_id: str) -> str:
-        """Where the answer to a request has come from: ``HIT``, or something else."""
+        """Return the cache status of a request: ``HIT``, or another one."""
         found: list[str] = await until(
             lambda: [line["cache"] for line in self.log() if line["request_id"] == request_id]
         )
         return found[0]
 
     async def caching(self) -> None:
-        """Wait until it answers from its cache."""
+        """Wait for the first cache hit."""
         connection = await Connection.open(self.url)
         before = self.answers()["HIT"]
         async with asyncio.timeout(20):
@@ -95,7 +95,7 @@ class Nginx:
 
 @cache
 def nginx_version() -> tuple[int, ...]:
-    """That of nginx."""
+    """Return the version of nginx."""
     assert NGINX is not None
     told = subprocess.run([NGINX, "-v"], check=True, capture_output=True, text=True).stderr
     found = re.search(r"nginx/([\d.]+)", told)
@@ -105,7 +105,7 @@ def nginx_version() -> tuple[int, ...]:
 
 @cache
 def has_njs() -> bool:
-    """Whether nginx has the module that the cache needs, in a release that will do."""
+    """Tell whether nginx has the njs module in a sufficient release."""
     with own_folder() as folder, free_ports(2) as (port, origin):
         write_site(folder, ("127.0.0.1:9",), port, origin)
         test = subprocess.run([*_command(folder), "-t"], check=False, capture_output=True)
@@ -120,12 +120,12 @@ async def nginx(
     site: str = "bare metal",
     shipped: Path = SHIPPED,
 ) -> AsyncIterator[Nginx]:
-    """Run nginx before the service.
+    """Run nginx in front of the service.
 
     Args:
         urls: of the service's instances, or of other nginx.
-        edit: what to do to each of its files.
-        folder: of an nginx that ran before, to go on with its cache.
+        edit: a change to each of its files.
+        folder: of an earlier nginx, to keep its cache.
         site: one of ``SITES``.
         shipped: the folder with the configuration.
     """
@@ -150,7 +150,7 @@ async def nginx(
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """A folder for nginx, whose workers run as another user and may not look into pytest's."""
+    """Make a folder that nginx's workers, which run as another user, can read, unlike pytest's."""
     with tempfile.TemporaryDirectory(prefix="nginx-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -158,19 +158,19 @@ def own_folder() -> Iterator[Path]:
 
 
 def without_njs(text: str) -> str:
-    """As much as an nginx without the module understands: nothing is cached."""
+    """Remove the directives that need the njs module; nothing is cached then."""
     lines = r"^load_module [^;]*;|^ *(js_|proxy_cache|set )[^;]*;"
     text = text.replace("= @outage;", "=503 @problem;")
     return re.sub(lines, "", text, flags=re.MULTILINE)
 
 
 def impatient(text: str) -> str:
-    """Requests wait half a second for an instance, so that a test need not wait for longer."""
+    """Shorten the wait for an instance to half a second, so that a test need not wait longer."""
     return text.replace("PATIENCE_MS = 30000", "PATIENCE_MS = 500")
 
 
 def without_position(text: str) -> str:
-    """Pages that stay whatever happens, which a test must find stale."""
+    """Leave the position out of the cache key, so that pages go stale: the control."""
     return text.replace('"$catalog_generation $catalog_encoding', '"$catalog_encoding')
 
 
@@ -184,7 +184,7 @@ def write_site(
     site: str = "bare metal",
     shipped: Path = SHIPPED,
 ) -> None:
-    """Copy what is shipped for a site, with other addresses and paths."""
+    """Copy the shipped files of a site, with other addresses and paths."""
     own = {
         "127.0.0.1:8090": f"127.0.0.1:{origin}",
         "/var/cache/catalog": f"{folder}/cache",
@@ -203,7 +203,7 @@ def write_site(
         "\n".join(rf"server {upstream}\1\2" for upstream in upstreams),
     )
     if site != "bare metal":
-        # Nobody answers there, and addresses need not be asked for.
+        # There is no resolver at 127.0.0.1, but the addresses need not be resolved.
         _replace(folder / "catalog" / "upstream.conf", r"^resolver \S+", "resolver 127.0.0.1")
     for file in folder.rglob("*.*"):
         if file.suffix in {".conf", ".js"}:
@@ -233,7 +233,7 @@ def _command(folder: Path) -> list[str]:
 
 
 def _modules() -> Path:
-    """Where this nginx has its modules."""
+    """Return the folder of this nginx's modules."""
     assert NGINX is not None
     beside = Path(NGINX).parent / "modules"
     if (beside / MODULE).exists():
@@ -245,7 +245,7 @@ def _modules() -> Path:
 
 @contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports that are free, and are kept so that no two are the same."""
+    """Reserve distinct free ports."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -254,7 +254,7 @@ def free_ports(count: int) -> Iterator[list[int]]:
 
 
 def _is_up(folder: Path, port: int) -> bool:
-    # It listens before it says who it is.
+    # It listens before it writes its pid.
     pid = folder / "nginx.pid"
     return pid.exists() and pid.read_text() != "" and _listens(port)
 
@@ -264,7 +264,7 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# Down here, where all that it needs to find out is defined.
+# At the end of the module, because it calls functions defined above.
 needs_cache = pytest.mark.skipif(
     NGINX is None or not has_njs(),
     reason="nginx with its njs module, 0.8.5 or newer, is not there: the cache is not tested;"

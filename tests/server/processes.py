@@ -1,4 +1,4 @@
-"""What Linux tells of processes, under /proc."""
+"""Facts about processes, from /proc."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ GONE = (FileNotFoundError, ProcessLookupError)
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process exists and is not a zombie."""
+    """Tell whether the process exists and is not a zombie."""
     try:
         return _stat(pid)[0] not in {"Z", "X"}
     except GONE:
@@ -17,7 +17,7 @@ def is_running(pid: int) -> bool:
 
 
 def of_session(session: int) -> list[int]:
-    """Processes of a session that still run."""
+    """Return the running processes of a session."""
     found = []
     for pid in _all():
         with suppress(*GONE):
@@ -27,7 +27,7 @@ def of_session(session: int) -> list[int]:
 
 
 def children_of(parent: int) -> list[int]:
-    """Processes that one has started and that still run."""
+    """Return the running children of a process."""
     found = []
     for pid in _all():
         with suppress(*GONE):
@@ -37,10 +37,10 @@ def children_of(parent: int) -> list[int]:
 
 
 def holders_of(file: str) -> list[int]:
-    """Other processes that have a file open.
+    """Return the other processes that have a file open.
 
     Args:
-        file: its path or, as of a pipe, what the link of its descriptor leads to.
+        file: its path or, as for a pipe, the target of its descriptor's link.
     """
     found = []
     for pid in _all():
@@ -52,7 +52,7 @@ def holders_of(file: str) -> list[int]:
 
 
 def describe(pid: int) -> str:
-    """What a process is and what its threads wait for, in a line."""
+    """Describe a process in a line: its threads' states and wait channels, and its command."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
         threads = []
@@ -69,5 +69,5 @@ def _all() -> Iterator[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Its fields from the state on: state, parent, group, session and more."""
+    """Return the fields from the state on: state, parent, group, session and more."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

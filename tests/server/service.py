@@ -1,4 +1,4 @@
-"""Runs ``catalog serve`` as a process of its own and talks to it over real sockets."""
+"""Run ``catalog serve`` as a process, and talk to it over real sockets."""
 
 import asyncio
 import json
@@ -18,23 +18,23 @@ from tests.server import processes
 from tests.support import PASSWORD
 
 PATIENCE_SECONDS = 30.0
-"""For what takes a second or two on an idle machine."""
+"""Time-out for operations that take a second or two on an idle machine."""
 
 END_SECONDS = 10.0
-"""For the last output of processes that were killed."""
+"""Time-out for the last output of killed processes."""
 
-# Time-outs among them: they are errors of the system since Python 3.11.
+# Time-outs are included: they are subclasses of OSError since Python 3.11.
 CONNECTION_FAILURES = (OSError, asyncio.IncompleteReadError)
 
 ANSWER_SECONDS = 15.0
-"""After which a client who must not wait for ever gives a request up."""
+"""Time-out of a request by a client that must not wait for ever."""
 
 
 async def until(condition: Callable[[], Any], *, within: float = PATIENCE_SECONDS) -> Any:
-    """Wait for something to become true, and return it.
+    """Wait for a condition to become true, and return its value.
 
     Raises:
-        TimeoutError: it did not.
+        TimeoutError: it did not become true in time.
     """
     async with asyncio.timeout(within):
         while not (result := condition()):
@@ -56,7 +56,7 @@ class Answer:
 
 
 class Connection:
-    """One HTTP/1.1 connection, with requests sent piece by piece."""
+    """An HTTP/1.1 connection, with requests sent piece by piece."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -71,7 +71,7 @@ class Connection:
 
     @property
     def port(self) -> int:
-        """The port of its end here."""
+        """The local port."""
         port: int = self._writer.get_extra_info("sockname")[1]
         return port
 
@@ -99,7 +99,7 @@ class Connection:
     async def ask(
         self, method: str, path: str, *fields: str, token: str = "", body: Any = None
     ) -> Answer:
-        """Send a whole request, its body as JSON."""
+        """Send a whole request with a JSON body, and return the response."""
         content = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", "Host: catalog", f"Content-Length: {len(content)}"]
         if token:
@@ -110,7 +110,7 @@ class Connection:
         return await self.answer()
 
     async def begin_sign_in(self) -> None:
-        """Leave a request in flight: its head is sent, and half of its body."""
+        """Leave a request in flight: send its head and half of its body."""
         await self.send(
             b"POST /api/auth/login HTTP/1.1\r\nHost: catalog\r\n"
             b"Content-Type: application/json\r\nContent-Length: 46\r\n\r\n"
@@ -122,14 +122,14 @@ class Connection:
         return await self.answer()
 
     async def close(self) -> None:
-        """Close it; idempotent."""
+        """Close the connection; idempotent."""
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
 
 
 class Client:
-    """Keeps a connection while it lasts, and opens another when it does not."""
+    """Client that keeps its connection, and reconnects when it is closed."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
@@ -137,7 +137,7 @@ class Client:
         self._connection: Connection | None = None
 
     async def ask(self, method: str, path: str, *fields: str, body: Any = None) -> Answer | None:
-        """Send a request once; None if nobody knows what came of it."""
+        """Send a request once, and return the response, or None if the outcome is unknown."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 if self._connection is None:
@@ -159,11 +159,11 @@ class Client:
 
 
 class Service:
-    """A running ``catalog serve`` and what it says.
+    """A running ``catalog serve`` and its output.
 
     Attributes:
-        events: what it has logged so far, one object a line.
-        text: all else it has written to its outputs.
+        events: the log so far, one object a line.
+        text: all other output.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -182,7 +182,7 @@ class Service:
                 self.text += line.decode()
 
     def logged(self, name: str, **fields: Any) -> list[dict[str, Any]]:
-        """Events of that name with those fields, in order."""
+        """Return the events with a name and fields, in order."""
         return [
             event
             for event in self.events
@@ -190,10 +190,10 @@ class Service:
         ]
 
     async def event(self, name: str, *, count: int = 1, **fields: Any) -> dict[str, Any]:
-        """Wait until an event has been logged that many times, and return the last of them.
+        """Wait until an event has been logged that many times, and return the last one.
 
         Raises:
-            TimeoutError: it was not; tells what was, and what the service's processes do.
+            TimeoutError: it was not; the message has the log and the state of the processes.
         """
         try:
             found: list[dict[str, Any]] = await until(
@@ -204,7 +204,7 @@ class Service:
         return found[-1]
 
     async def serving(self) -> Self:
-        """Wait until it serves."""
+        """Wait until the service serves."""
         await self.event("serving")
         return self
 
@@ -215,7 +215,7 @@ class Service:
 
     @property
     def workers(self) -> set[int]:
-        """Workers that were ever started and still run."""
+        """The running workers."""
         return {pid for pid in self.all_workers if processes.is_running(pid)}
 
     @property
@@ -226,10 +226,10 @@ class Service:
         self.process.send_signal(number)
 
     async def exit_code(self, *, within: float = PATIENCE_SECONDS) -> int:
-        """Wait for its exit and for the last of its output.
+        """Wait for the exit and the last of the output, and return the exit code.
 
         Raises:
-            TimeoutError: they did not come; tells what its processes do instead.
+            TimeoutError: it did not exit; the message has the log and the state of the processes.
         """
         try:
             async with asyncio.timeout(within):
@@ -239,17 +239,17 @@ class Service:
 
     async def _ended(self) -> int:
         code = await self.process.wait()
-        # Waiting must not take it along when the time is over.
+        # Shielded, so that a time-out does not cancel the reader.
         await asyncio.shield(self._reading)
         return code
 
     async def _autopsy(self) -> str:
-        """End it; tell what it has logged, what its processes wait for, and where in the code."""
+        """Kill the service; return its log, the state of its processes, and their stack traces."""
         alive = processes.of_session(self.process.pid)
         states = [processes.describe(pid) for pid in alive]
         for pid in alive:
             with suppress(ProcessLookupError):
-                # Python then writes down where each of its threads is; see ``Catalog.start``.
+                # The fault handler then writes the stack of each thread; see ``Catalog.start``.
                 os.kill(pid, signal.SIGABRT)
         with suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
@@ -257,13 +257,13 @@ class Service:
         return "\n".join(["Its processes:", *states, "Its log:", *map(str, self.events), self.text])
 
     async def connect(self) -> Connection:
-        """Open a connection, which ends with the service at the latest."""
+        """Open a connection, which is closed with the service at the latest."""
         connection = await Connection.open(self.url)
         self._connections.append(connection)
         return connection
 
     async def get(self, path: str) -> Answer:
-        """Ask once, on a connection of its own."""
+        """Send one GET on a new connection."""
         connection = await self.connect()
         try:
             return await connection.get(path)
@@ -271,7 +271,7 @@ class Service:
             await connection.close()
 
     async def sign_up(self, username: str = "ada") -> str:
-        """Make an account; returns an access token of it."""
+        """Create an account, and return an access token."""
         fields = {"username": username, "email": f"{username}@example.com", "password": PASSWORD}
         connection = await self.connect()
         answer = await connection.ask("POST", "/api/auth/signup", body=fields)
@@ -280,7 +280,7 @@ class Service:
         return str(json.loads(answer.body)["access_token"])
 
     async def refuses(self) -> bool:
-        """Whether nobody listens any more."""
+        """Tell whether connections are refused."""
         try:
             connection = await self.connect()
         except OSError:
@@ -289,14 +289,14 @@ class Service:
         return False
 
     async def end(self) -> None:
-        """Kill whatever is left of it.
+        """Kill the remaining processes.
 
         Raises:
-            TimeoutError: a process that is none of its own holds its output; tells which.
+            TimeoutError: a process of another session holds the output; the message names it.
         """
         try:
             async with asyncio.timeout(END_SECONDS):
-                # Again, for what a process has started that was not killed yet.
+                # Repeated, for children started after the list was read.
                 while alive := processes.of_session(self.process.pid):
                     for pid in alive:
                         with suppress(ProcessLookupError):
@@ -309,7 +309,7 @@ class Service:
             raise TimeoutError(f"Its output does not end. {self._let_go_of_output()}") from None
 
     def _let_go_of_output(self) -> str:
-        """Stop reading it, and tell who still has its other end."""
+        """Close the output, and describe the processes that still hold its other end."""
         transport = self.process._transport  # type: ignore[attr-defined]  # no other way to it
         pipe = transport.get_pipe_transport(1).get_extra_info("pipe")
         holders = processes.holders_of(str(Path(f"/proc/self/fd/{pipe.fileno()}").readlink()))
@@ -319,7 +319,7 @@ class Service:
 
 
 class Catalog:
-    """How to start the service: an environment, and a folder for its files."""
+    """The service's environment and folder, to start it with."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -331,9 +331,9 @@ class Catalog:
             "CATALOG_WORKERS": "1",
             "CATALOG_DRAIN_DELAY": "0",
             "CATALOG_ACCESS_LOG": "off",
-            # Requests in flight are those whose body is not complete.
+            # Tests keep requests in flight by not completing their bodies.
             "CATALOG_BODY_TIMEOUT": "60",
-            # All of them come from one address.
+            # All requests come from one address.
             "CATALOG_SIGNUP_LIMIT": "off",
             "CATALOG_LOGIN_LIMIT": "off",
             "CATALOG_REFRESH_LIMIT": "off",
@@ -341,7 +341,7 @@ class Catalog:
 
     @asynccontextmanager
     async def start(self, *options: str, **environment: str) -> AsyncIterator[Service]:
-        """Start it; kill it, and all that it has started, at the end."""
+        """Start the service; kill it and all its children at the end."""
         process = await asyncio.create_subprocess_exec(
             *tied_to_us(),
             *(sys.executable, "-m", "catalog", "serve", *options),
@@ -358,7 +358,7 @@ class Catalog:
             await service.end()
 
     def break_interpreters(self, code: str) -> None:
-        """Run code in each worker's interpreter before anything else, as a bad installation may."""
+        """Run code in each worker's interpreter before all else, as a broken installation may."""
         folder = self.folder / "broken"
         folder.mkdir(exist_ok=True)
         (folder / "sitecustomize.py").write_text(
@@ -368,13 +368,13 @@ class Catalog:
 
 
 class Clients:
-    """Clients that keep their connections and ask again and again, until told to stop.
+    """Clients that keep their connections and repeat requests until stopped.
 
-    They ask for what goes each of the two ways through the server in turn.
+    They alternate between a request for the general parser and one for the fast parser.
 
     Attributes:
-        outcomes: how often each status came, ``refused`` for no connection and ``failed`` for no
-            whole answer.
+        outcomes: the number of each status, of ``refused`` connections, and of ``failed`` requests
+            without a whole response.
     """
 
     def __init__(self, service: Service, count: int) -> None:
@@ -401,13 +401,13 @@ class Clients:
             if closed and connection is not None:
                 await connection.close()
                 connection = None
-            # The product is under test here, not the machine: leave it some of the processor.
+            # Leave some processor time to the service, which is under test here.
             await asyncio.sleep(0.01)
         if connection is not None:
             await connection.close()
 
     async def more(self, count: int) -> None:
-        """Wait for that many more answers."""
+        """Wait for that many more responses with 200."""
         goal = self.outcomes["200"] + count
         await until(lambda: self.outcomes["200"] >= goal)
 

@@ -1,4 +1,4 @@
-"""Connections that come at once are accepted at once, and not one in each turn of the loop."""
+"""Simultaneous connections are accepted in batches, and not one in each turn of the loop."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ CLIENTS = 300
 
 
 async def turns_until_all_are_accepted() -> int:
-    """How often the loop turns until a crowd that has come is served."""
+    """Return the number of loop turns until all waiting connections are served."""
     loop = asyncio.get_running_loop()
     served = turns = 0
 
@@ -24,7 +24,7 @@ async def turns_until_all_are_accepted() -> int:
 
     with socket.create_server(("127.0.0.1", 0), backlog=CLIENTS) as listener, ExitStack() as crowd:
         for _ in range(CLIENTS):
-            # The kernel accepts on behalf of who listens.
+            # The kernel completes the handshake for a listening socket.
             crowd.enter_context(socket.create_connection(listener.getsockname()))
         listener.setblocking(False)
         server = await loop.create_server(
@@ -43,7 +43,7 @@ class TestAccepting:
     @pytest.mark.parametrize(
         ("kind", "is_quick"), [(ServingLoop, True), (uvloop.Loop, False)], ids=["ours", "uvloops"]
     )
-    def test_a_crowd_is_accepted_in_a_few_turns(
+    def test_many_connections_are_accepted_in_a_few_turns(
         self, kind: type[uvloop.Loop], is_quick: bool
     ) -> None:
         with asyncio.Runner(loop_factory=kind) as runner:

@@ -1,4 +1,4 @@
-"""Products among real processes that are killed: created once, numbered, and followed."""
+"""Products under killed workers: created once, numbered without gaps, and followed."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ FOLLOWERS = 1000
 
 
 class Cluster:
-    """The service with two workers on one database, and somebody signed in."""
+    """The service with two workers on one database, and an account's token."""
 
     def __init__(self, service: Service, database: Database, token: str) -> None:
         self.service = service
@@ -39,7 +39,7 @@ class Cluster:
 
     @asynccontextmanager
     async def losing_workers(self) -> AsyncIterator[None]:
-        """Kill a worker some times, each when it has come up and worked for a moment."""
+        """Kill a worker ``KILLS`` times, each soon after it has become ready."""
 
         async def kill() -> None:
             for _ in range(KILLS):
@@ -55,7 +55,7 @@ class Cluster:
             await killing
 
     async def rows(self, *columns: Any) -> list[tuple[Any, ...]]:
-        """What the database holds, in the order of the first column."""
+        """Return rows of the database in the order of the first column."""
 
         async def read(connection: AsyncConnection) -> list[tuple[Any, ...]]:
             found = await connection.execute(select(*columns).order_by(columns[0]))
@@ -81,7 +81,9 @@ async def cluster(engine: Engine, tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 class TestKeys:
-    async def test_as_many_keys_make_as_many_products(self, cluster: Cluster) -> None:
+    async def test_each_idempotency_key_creates_one_product_under_killed_workers(
+        self, cluster: Cluster
+    ) -> None:
         chance = random.Random(4)  # noqa: S311 (repeatable is what it must be)
         keys = iter(range(KEYS))
         answers: dict[int, set[bytes]] = {key: set() for key in range(KEYS)}
@@ -116,7 +118,9 @@ class TestKeys:
 
 
 class TestFeed:
-    async def test_what_is_seen_is_the_history(self, cluster: Cluster) -> None:
+    async def test_followed_changes_are_the_complete_history_under_killed_workers(
+        self, cluster: Cluster
+    ) -> None:
         chance = random.Random(5)  # noqa: S311 (the same)
         written = 0
 
@@ -143,7 +147,7 @@ class TestFeed:
         names = ["0"]
 
         async def follow(until: asyncio.Event) -> None:
-            """Follow with interruptions, and go on after the last change each time."""
+            """Follow the stream with interruptions, resuming after the last change each time."""
             async with httpx.AsyncClient(base_url=cluster.service.url, timeout=5) as http:
                 while not until.is_set() or seen[-1]["position"] < last_position:
                     with suppress(httpx.HTTPError, TimeoutError):
@@ -178,7 +182,7 @@ class TestFeed:
         assert [
             (each["position"], each["type"], each["id"], each["version"]) for each in seen
         ] == history
-        # And the history is what happened to the products.
+        # Replaying the history yields the products.
         state: dict[int, int] = {}
         for _, kind, product_id, version in history:
             assert state.get(product_id, 0) == version - (kind != "deleted")
@@ -189,13 +193,15 @@ class TestFeed:
 
 
 class TestFollowers:
-    async def test_a_thousand_on_one_worker_and_a_stop(self, catalog: Catalog) -> None:
+    async def test_thousand_followers_of_one_worker_get_all_changes_and_a_clean_end(
+        self, catalog: Catalog
+    ) -> None:
         request = (
             f"GET {PATH}/changes HTTP/1.1\r\nHost: catalog\r\nAccept: text/event-stream\r\n\r\n"
         )
 
         async def follow(connection: Connection, count: int) -> bytes:
-            """What comes until a stream has told that many changes."""
+            """Return the stream's bytes up to the given number of changes."""
             told = b""
             while told.count(b"\ndata: ") < count:
                 piece = await connection.reader.read(65536)
@@ -223,6 +229,6 @@ class TestFollowers:
         for each in told:
             positions = [event.partition(b".")[0] for event in each.split(b"\nid: ")[1:]]
             assert positions == [b"1", b"2", b"3", b"4", b"5"]
-        # Each has ended cleanly, the last chunk included.
+        # Each stream ends cleanly, with the last chunk.
         assert all(b"event: end" in end and end.endswith(b"0\r\n\r\n") for end in ends)
         assert code == 0

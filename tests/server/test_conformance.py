@@ -1,7 +1,7 @@
 """The running service against its own OpenAPI document, by property-based testing (schemathesis).
 
-Requests that the document allows and such as it forbids; every answer must be one that it
-announces. ``CATALOG_TEST_EXAMPLES`` says how many requests an operation gets.
+Requests are valid and invalid by the document, and every response must be one that it describes.
+``CATALOG_TEST_EXAMPLES`` is the number of requests for each operation.
 """
 
 import os
@@ -23,7 +23,7 @@ EXAMPLES = os.environ.get("CATALOG_TEST_EXAMPLES", "10")
 
 
 @pytest.mark.timeout(600)
-async def test_every_answer_is_one_that_the_document_announces(
+async def test_every_response_is_one_that_the_document_describes(
     catalog: Catalog, tmp_path: Path
 ) -> None:
     async with catalog.start("--workers=2", CATALOG_PASSWORD_QUEUE="1000") as service:

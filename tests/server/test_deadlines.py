@@ -1,4 +1,4 @@
-"""A database that does not answer is told of in time: reads in 2 s, writes in 5 s, never a hang."""
+"""Deadlines for an unresponsive database: 503 after 2 s for reads, 5 s for writes, never a hang."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ WRITES = (
 async def timed(
     service: Service, delay: float, method: str, path: str, *fields: str, **options: object
 ) -> tuple[Answer, float]:
-    """Ask after a while; return the answer and how many seconds it took."""
+    """Send a request after a delay; return the response and its duration in seconds."""
     await asyncio.sleep(delay)
     connection = await service.connect()
     began = time.monotonic()
@@ -49,8 +49,8 @@ async def timed(
 
 
 async def assert_refused_in_time(service: Service, token: str) -> None:
-    """See that everything is told 503 in its time, by whichever way and however it waits."""
-    # While others wait already, and when the first of them have just been refused.
+    """Assert that every operation is answered with 503 in time, however long the queue is."""
+    # Requests arrive with an empty queue, behind waiting ones, and after the first time-outs.
     delays = (0, 0.4, 0.9, 1.4, 2.1)
     reads = [
         timed(service, delay, "GET", path, token=token if path.endswith(("/my", "/me")) else "")
@@ -63,7 +63,7 @@ async def assert_refused_in_time(service: Service, token: str) -> None:
             delay,
             method,
             path,
-            # Each its own key: a twin of a request under way is a conflict.
+            # Each has its own key: a duplicate of a pending request is a conflict.
             *(field.format(delay) for field in fields),
             token=token,
             body=body,
@@ -91,7 +91,7 @@ async def assert_refused_in_time(service: Service, token: str) -> None:
 
 @asynccontextmanager
 async def own_mariadb(folder: Path, catalog: Catalog) -> AsyncIterator[int]:
-    """Let the service use a MariaDB that may be frozen; gives its process."""
+    """Run a MariaDB for the service that can be frozen, and yield its process id."""
     folder.mkdir()
     try:
         server = mariadb(folder)
@@ -110,8 +110,8 @@ async def own_mariadb(folder: Path, catalog: Catalog) -> AsyncIterator[int]:
         server.__exit__(None, None, None)
 
 
-class TestFrozen:
-    async def test_answers_come_in_time_and_service_returns_with_the_database(
+class TestFrozenDatabase:
+    async def test_requests_time_out_and_recover_with_the_database(
         self, catalog: Catalog, tmp_path: Path
     ) -> None:
         async with own_mariadb(tmp_path / "mariadb", catalog) as pid, catalog.start() as service:
@@ -133,8 +133,10 @@ class TestFrozen:
 
 
 @on_mariadb
-class TestBlackhole:
-    async def test_answers_come_in_time(self, catalog: Catalog, database_url: URL) -> None:
+class TestBlackholedDatabase:
+    async def test_requests_time_out_and_recover_with_the_network(
+        self, catalog: Catalog, database_url: URL
+    ) -> None:
         async with behind_relay(catalog, database_url) as (relay, service, client):
             relay.stall()
 

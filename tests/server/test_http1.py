@@ -1,4 +1,4 @@
-"""What HTTP/1.1 offers beyond requests is not taken up: no way around a proxy's rules."""
+"""HTTP/1.1 extensions are refused, so that none bypasses a proxy's rules."""
 
 import asyncio
 import json
@@ -31,7 +31,9 @@ class TestHttp2:
         assert then.status == 200
 
     @pytest.mark.parametrize("version", ["2.0", "3.7"])
-    async def test_other_versions_are_refused(self, shared_service: Service, version: str) -> None:
+    async def test_other_http_version_is_refused(
+        self, shared_service: Service, version: str
+    ) -> None:
         connection = await shared_service.connect()
 
         await connection.send(f"PRI * HTTP/{version}\r\n\r\nSM\r\n\r\n".encode())
@@ -42,14 +44,14 @@ class TestHttp2:
         assert await connection.reader.read() == b""
 
 
-class TestSlowHead:
-    async def test_head_that_trickles_ends_the_connection(
+class TestSlowRequestHead:
+    async def test_trickling_head_ends_the_connection(
         self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("catalog.server.http1.HEAD_SECONDS", 0.2)
         async with quick.serving() as url:
             connection = await quick.connect(url)
-            # Not by the time between bytes: each would begin it anew.
+            # Not limited by the time between bytes, which each byte would reset.
             async with asyncio.timeout(5):
                 await connection.send(b"GET / HTTP/1.1\r\nX-Slow: ")
                 with suppress(ConnectionError):
@@ -58,7 +60,7 @@ class TestSlowHead:
                         with suppress(TimeoutError):
                             assert await asyncio.wait_for(connection.reader.read(1), 0.05) == b""
 
-    async def test_head_in_pieces_is_answered_and_the_connection_stays(
+    async def test_head_in_pieces_is_answered_and_the_connection_stays_open(
         self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("catalog.server.http1.HEAD_SECONDS", 0.2)
@@ -74,7 +76,7 @@ class TestSlowHead:
 
 class TestRefusal:
     @pytest.mark.parametrize("method", ["get", "Get", "dELETE"])
-    async def test_method_in_small_letters_is_refused(
+    async def test_method_in_lower_case_is_refused(
         self, shared_service: Service, method: str
     ) -> None:
         connection = await shared_service.connect()
@@ -83,7 +85,7 @@ class TestRefusal:
 
         assert (answer.status, answer.closes) == (501, True)
 
-    async def test_a_connection_ends_however_much_is_on_its_way(
+    async def test_connection_is_closed_after_a_refusal_with_data_in_flight(
         self, shared_service: Service
     ) -> None:
         connection = await shared_service.connect()
@@ -102,16 +104,16 @@ PLAIN = "/api/products?limit=3"
 
 
 def telling(answer: Answer) -> tuple[int, dict[str, str], bytes]:
-    """An answer but for what differs from one to the next."""
+    """Return a response without the fields that differ each time."""
     own = {"date", "x-request-id"}
     headers = {name: value for name, value in answer.headers.items() if name not in own}
     return answer.status, headers, answer.body
 
 
-class TestPlainRequests:
-    """Requests that go past the general parser; ``/livez`` never does."""
+class TestFastParser:
+    """Requests that bypass the general parser; ``/livez`` never does."""
 
-    async def test_in_two_pieces_they_get_the_same_answer(self, shared_service: Service) -> None:
+    async def test_head_in_two_pieces_gets_the_same_response(self, shared_service: Service) -> None:
         connection = await shared_service.connect()
 
         whole = await connection.get(PLAIN)
@@ -127,7 +129,9 @@ class TestPlainRequests:
     @pytest.mark.parametrize(
         "body", ['{"name":"Lamp","price":1}', '{"price":-1}', "{", '{"name":"' + "x" * 300_000]
     )
-    async def test_with_a_body_in_two_pieces_too(self, shared_service: Service, body: str) -> None:
+    async def test_body_in_two_pieces_gets_the_same_response(
+        self, shared_service: Service, body: str
+    ) -> None:
         token = await shared_service.sign_up(f"ada{len(body)}")
         head = (
             "POST /api/products HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/json\r\n"
@@ -148,9 +152,7 @@ class TestPlainRequests:
         if one[0] != 201:
             assert json.loads(one[2])["code"] == json.loads(two[2])["code"]
 
-    async def test_they_take_turns_with_others_on_one_connection(
-        self, shared_service: Service
-    ) -> None:
+    async def test_both_parsers_alternate_on_one_connection(self, shared_service: Service) -> None:
         connection = await shared_service.connect()
         statuses = []
         for _ in range(3):
@@ -164,7 +166,7 @@ class TestPlainRequests:
 
         assert statuses == [200, 200, 401, 422, 200] * 3
 
-    async def test_many_at_once_are_answered_in_their_order(self, shared_service: Service) -> None:
+    async def test_pipelined_requests_are_answered_in_order(self, shared_service: Service) -> None:
         connection = await shared_service.connect()
         head = "GET /api/products?limit={} HTTP/1.1\r\nHost: catalog\r\nX-Request-ID: {}\r\n\r\n"
 
@@ -175,7 +177,7 @@ class TestPlainRequests:
 
 
 class Quick:
-    """An application whose answers can be held up, on the server with a short idle time."""
+    """An ASGI application with delayable responses, on a server with a short idle time-out."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -227,7 +229,7 @@ class Quick:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Quick:
-    """The server with our protocol, for which every request is quick, in this process."""
+    """Return the server with this project's protocol, in this process; every request is quick."""
     monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: True))
     monkeypatch.setattr("hypercorn.protocol.H11Protocol", PlainH11Protocol)
     buffers = ResponseBuffers(max_bytes=1024 * 1024, timeout=10)
@@ -241,7 +243,7 @@ def open_files() -> int:
 
 
 class TestConnection:
-    async def test_it_stays_while_it_is_used_and_ends_when_it_is_idle(self, quick: Quick) -> None:
+    async def test_used_connection_stays_open_and_idle_one_is_closed(self, quick: Quick) -> None:
         async with quick.serving(keep_alive_timeout=0.4) as url:
             connection = await quick.connect(url)
             for _ in range(4):
@@ -251,7 +253,7 @@ class TestConnection:
             async with asyncio.timeout(5):
                 assert await connection.reader.read() == b""
 
-    async def test_one_that_waits_for_its_answer_is_not_idle(self, quick: Quick) -> None:
+    async def test_connection_waiting_for_its_response_is_not_idle(self, quick: Quick) -> None:
         async with quick.serving(keep_alive_timeout=0.2) as url:
             connection = await quick.connect(url)
             quick.go.clear()
@@ -263,7 +265,7 @@ class TestConnection:
 
     @pytest.mark.parametrize("is_quick", [True, False], ids=["quick", "slow"])
     @pytest.mark.parametrize("in_time", [True, False], ids=["answered", "asking"])
-    async def test_of_a_client_that_has_gone_nothing_is_kept(
+    async def test_disconnected_client_leaves_no_open_file(
         self, quick: "Quick", monkeypatch: pytest.MonkeyPatch, is_quick: bool, in_time: bool
     ) -> None:
         monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: is_quick))
@@ -283,7 +285,7 @@ class TestConnection:
 
             await until(lambda: open_files() == before)
 
-    async def test_an_answer_on_its_way_is_finished_at_the_end(self, quick: Quick) -> None:
+    async def test_response_in_flight_is_finished_at_shutdown(self, quick: Quick) -> None:
         async with quick.serving() as url:
             idle, busy = await quick.connect(url), await quick.connect(url)
             assert (await idle.get("/")).status == 200
@@ -299,7 +301,7 @@ class TestConnection:
             assert (await answer).body == b"ok"
             assert await busy.reader.read() == b""
 
-    async def test_it_ends_after_so_many_requests(self, quick: Quick) -> None:
+    async def test_connection_closes_after_its_maximum_of_requests(self, quick: Quick) -> None:
         async with quick.serving(keep_alive_max_requests=3) as url:
             connection = await quick.connect(url)
             answers = [await connection.get("/") for _ in range(3)]
@@ -307,7 +309,7 @@ class TestConnection:
             assert [answer.closes for answer in answers] == [False, False, True]
             assert await connection.reader.read() == b""
 
-    async def test_who_is_refused_again_and_again_is_read_with_pauses(
+    async def test_repeatedly_refused_clients_are_read_at_a_limited_rate(
         self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("catalog.server.http1.REFUSALS_A_SECOND", 20)
@@ -318,14 +320,14 @@ class TestConnection:
             for _ in range(3):
                 answers = await asyncio.gather(*(client.get("/refuses") for client in clients))
                 assert {answer.status for answer in answers} == {503}
-            # Each one's first is answered at once, and the other eight twenty a second.
+            # The first response to each client is immediate, the other eight come at 20 a second.
             assert time.monotonic() - began > 0.3
 
             other = await quick.connect(url)
             assert (await other.get("/")).status == 200
 
     @pytest.mark.parametrize("path", ["/fails", "/splits"])
-    async def test_an_application_that_fails_is_a_500(self, quick: Quick, path: str) -> None:
+    async def test_failing_application_gets_500(self, quick: Quick, path: str) -> None:
         async with quick.serving() as url:
             connection = await quick.connect(url)
             answer = await connection.get(path)

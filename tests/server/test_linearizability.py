@@ -1,7 +1,7 @@
-"""Who reads after a write was acknowledged sees it: straight, and behind nginx with its cache.
+"""Reads after an acknowledged write see it, both directly and through nginx with its cache.
 
-Every product has one writer, who changes it again and again, so its version tells how much of it
-a reader has seen. ``CATALOG_TEST_READS`` says how many reads a test does at least.
+Every product has one writer, which changes it repeatedly, so that its version tells which writes a
+reader has seen. ``CATALOG_TEST_READS`` is the minimum number of reads in a test.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ READERS = 16
 WRITERS = 4
 
 READS_PER_WRITE = 25
-"""Readers who find a page in the cache, and readers who find it gone, in equal parts or so."""
+"""Balances readers that hit the cache against readers that miss it."""
 
 AROUND_SECONDS = 0.25
-"""By when a write that went around nginx shows there, by contract."""
+"""The bound, by contract, after which a write that bypassed nginx is visible through it."""
 
 PATH = "/api/products"
 FRESH = "Cache-Control: no-cache"
 
 
 class History:
-    """What was acknowledged, and when; and what readers have seen instead.
+    """Acknowledged writes with their times, and the stale reads.
 
     Attributes:
-        reads: how many answers were judged.
-        stale: what was missing from them.
+        reads: the number of judged responses.
+        stale: the writes missing from them.
     """
 
     def __init__(self, *, within: float = 0.0) -> None:
@@ -43,23 +43,23 @@ class History:
         self._within = within
 
     def acknowledge(self, product: int, version: int) -> None:
-        """Note that a writer has its answer: who asks from now on gets this version or newer."""
+        """Record an acknowledged write: later reads must see this version or a newer one."""
         self._recent.append((time.monotonic() + self._within, product, version))
 
     def due(self) -> dict[int, int]:
-        """What a read that begins now has to show: ids and versions."""
+        """Return the ids and versions that a read beginning now must show."""
         while self._recent and self._recent[0][0] <= time.monotonic():
             _, product, version = self._recent.popleft()
             self._acknowledged[product] = version
         return dict(self._acknowledged)
 
     def judge(self, due: dict[int, int], seen: dict[int, int], *, whole: bool) -> None:
-        """Compare what a read has shown with what was due when it began.
+        """Compare the products that a read returned with those due when it began.
 
         Args:
             due: from then.
             seen: ids and versions.
-            whole: whether it shows everything, so that what is not there is missing.
+            whole: whether the read returns all products, so that an absent one is missing.
         """
         self.reads += 1
         for product, version in due.items():
@@ -68,13 +68,13 @@ class History:
 
 
 class Load:
-    """Writers and readers, each on a connection of its own.
+    """Writers and readers, each on its own connection.
 
     Args:
-        service: where accounts are made.
+        service: where accounts are created.
         token: the writers'.
-        reading: the URL that is read from.
-        through: the URL that is written to.
+        reading: the URL for reads.
+        through: the URL for writes.
     """
 
     def __init__(self, service: Service, token: str, *, reading: str, through: str) -> None:
@@ -87,9 +87,9 @@ class Load:
         self._turn = asyncio.Semaphore(0)
 
     async def run(self) -> None:
-        """Write and read until there were enough reads."""
+        """Write and read until there are enough reads."""
         connections = [await Connection.open(self._reading) for _ in range(READERS)]
-        # One of the writers knows the way around.
+        # One of the writers bypasses nginx.
         ways = [(self._through, self.history)] * (WRITERS - 1) + [(self.service.url, self.around)]
         writers = [asyncio.create_task(self._write(url, history)) for url, history in ways]
         try:
@@ -111,7 +111,7 @@ class Load:
             path = answer.headers["location"]
             price = 1
             while True:
-                # A machine that is busy may refuse a write; then nothing is acknowledged.
+                # A busy machine may refuse a write with 503; then nothing is acknowledged.
                 if answer.status != 503:
                     assert answer.status in {200, 201}, answer.body
                     shown = json.loads(answer.body)
@@ -128,7 +128,7 @@ class Load:
             if (number + turn) % READS_PER_WRITE == 0:
                 self._turn.release()
             due, due_around = self.history.due(), self.around.due()
-            # Compressed pages are others than those that are not, and here they are small.
+            # Compressed pages are cached apart from uncompressed ones; here both are small.
             fields = [FRESH] if turn % 50 == 1 else ["Accept-Encoding: gzip"] * (turn % 2)
             if turn % 3 and due:
                 product = sorted(due)[turn % len(due)]
@@ -150,12 +150,12 @@ async def run_through_nginx(service: Service, edit: Edit | None = None) -> Load:
         load = Load(service, token, reading=proxy.url, through=proxy.url)
         await load.run()
         answers = proxy.answers()
-    # Or nothing is said about the cache.
+    # Otherwise the test would say nothing about the cache.
     assert answers["HIT"] > READS // 4, answers
     return load
 
 
-async def test_two_workers_show_what_was_acknowledged(service: Service) -> None:
+async def test_two_workers_show_every_acknowledged_write(service: Service) -> None:
     load = Load(service, await service.sign_up(), reading=service.url, through=service.url)
     load.around = load.history
 
@@ -166,7 +166,7 @@ async def test_two_workers_show_what_was_acknowledged(service: Service) -> None:
 
 
 @needs_cache
-async def test_nginx_shows_what_was_acknowledged_through_it_and_soon_the_rest(
+async def test_nginx_shows_acknowledged_writes_at_once_and_bypassing_ones_soon(
     service: Service,
 ) -> None:
     load = await run_through_nginx(service)
@@ -177,7 +177,7 @@ async def test_nginx_shows_what_was_acknowledged_through_it_and_soon_the_rest(
 
 
 @needs_cache
-async def test_without_the_position_in_the_key_it_would_not(service: Service) -> None:
+async def test_control_reads_are_stale_without_the_position_in_the_key(service: Service) -> None:
     load = await run_through_nginx(service, without_position)
 
     assert len(load.history.stale) > READS // 10

@@ -1,4 +1,4 @@
-"""``/metrics`` of a whole instance: right from every worker, and when workers die."""
+"""``/metrics`` of a whole instance: complete from every worker, also when workers die."""
 
 import asyncio
 import json
@@ -13,26 +13,26 @@ from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service,
 
 
 async def numbers_of(service: Service) -> Numbers:
-    """From whichever worker accepts the connection."""
+    """Scrape the worker that accepts the connection."""
     answer = await service.get("/metrics")
     assert answer.status == 200
     return Numbers(answer.body.decode())
 
 
 async def expect(service: Service, count: float, **labels: str) -> None:
-    """See that so many requests are told; each is counted before its answer has ended."""
+    """Assert the number of requests; each is counted before its response has ended."""
     assert (await numbers_of(service)).total("http_requests_total", **labels) == count
 
 
 def folder_of(worker: int) -> Path:
-    """Where a worker counts."""
+    """Return the folder of a worker's metrics files."""
     environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
     (folder,) = [each for each in environment if each.startswith(b"PROMETHEUS_MULTIPROC_DIR=")]
     return Path(folder.partition(b"=")[2].decode())
 
 
 async def ask_everything(connection: Connection, token: str) -> None:
-    """One request for each of the ways through the service."""
+    """Send one request along each path through the service."""
     assert (await connection.get("/api/products")).status == 200
     assert (await connection.get("/livez")).status == 200
     assert (await connection.get("/api/products/4711")).status == 404
@@ -45,7 +45,7 @@ class TestAllWorkers:
     CONNECTIONS = 24
     ROUNDS = 10
 
-    async def test_each_request_is_counted_once_and_told_by_each_worker(
+    async def test_each_request_is_counted_once_and_reported_by_each_worker(
         self, service: Service
     ) -> None:
         token = await service.sign_up()
@@ -79,7 +79,7 @@ class TestAllWorkers:
             assert numbers.total("db_pool_size", pool="read") == 2 * 5
         assert len({folder_of(worker) for worker in service.workers}) == 1
 
-    async def test_it_is_openmetrics_too(self, service: Service) -> None:
+    async def test_openmetrics_is_negotiated(self, service: Service) -> None:
         connection = await service.connect()
         await connection.get("/livez")
 
@@ -94,7 +94,7 @@ class TestAllWorkers:
         assert families["catalog_workers"].samples[0].value == 2
         assert all(family.documentation for family in families.values())
 
-    async def test_what_is_no_request_is_counted_too(self, service: Service) -> None:
+    async def test_malformed_request_is_counted(self, service: Service) -> None:
         for _ in range(3):
             connection = await service.connect()
             await connection.send(b"\x16\x03\x01 nonsense\r\n\r\n")
@@ -102,19 +102,19 @@ class TestAllWorkers:
 
         await expect(service, 3, method="other", route="other", status="400")
 
-    async def test_what_is_in_progress_anywhere_is_told(self, service: Service) -> None:
+    async def test_requests_in_progress_are_summed_over_workers(self, service: Service) -> None:
         busy = [await service.connect() for _ in range(8)]
         for connection in busy:
             await connection.begin_sign_in()
 
         async with asyncio.timeout(PATIENCE_SECONDS):
-            # The scrape is one itself.
+            # The scrape itself is in progress too.
             while (await numbers_of(service)).total("http_requests_in_progress") != 9:
                 await asyncio.sleep(0.05)
 
 
 class TestDeadWorkers:
-    async def test_their_counts_stay_and_their_gauges_go(self, service: Service) -> None:
+    async def test_counters_of_dead_workers_stay_and_gauges_go(self, service: Service) -> None:
         connections = [await service.connect() for _ in range(16)]
         for connection in connections:
             await connection.get("/livez")
@@ -134,7 +134,7 @@ class TestDeadWorkers:
 
         assert len(list(folder_of(max(service.workers)).glob("counter_*.db"))) == 3
 
-    async def test_a_reload_is_no_restart_and_forgets_nothing(self, service: Service) -> None:
+    async def test_reload_is_no_restart_and_keeps_counters(self, service: Service) -> None:
         for _ in range(10):
             await service.get("/livez")
 
@@ -150,7 +150,7 @@ class TestDeadWorkers:
 
 
 class TestFolder:
-    async def test_it_goes_with_the_service(self, catalog: Catalog) -> None:
+    async def test_folder_is_removed_with_the_service(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
             folder = folder_of(service.all_workers[0])
@@ -161,9 +161,7 @@ class TestFolder:
 
         assert not folder.exists()
 
-    async def test_one_that_was_left_behind_goes_with_the_next_start(
-        self, catalog: Catalog
-    ) -> None:
+    async def test_abandoned_folder_is_removed_at_the_next_start(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
             left_behind = folder_of(service.all_workers[0])
@@ -176,7 +174,9 @@ class TestFolder:
             assert own.is_dir()
             assert not left_behind.exists()
 
-    async def test_that_of_another_service_stays(self, catalog: Catalog, service: Service) -> None:
+    async def test_folder_of_another_service_stays(
+        self, catalog: Catalog, service: Service
+    ) -> None:
         folder = folder_of(service.all_workers[0])
 
         async with catalog.start() as other:
@@ -187,16 +187,14 @@ class TestFolder:
         await service.get("/livez")
         await expect(service, 1, route="/livez")
 
-    async def test_nobody_else_can_look_into_it(self, service: Service) -> None:
+    async def test_folder_is_private_to_its_owner(self, service: Service) -> None:
         folder = folder_of(service.all_workers[0])
 
         assert folder.stat().st_mode & 0o777 == 0o700
 
 
 class TestLog:
-    async def test_the_clients_trace_is_on_its_lines_and_on_no_others(
-        self, catalog: Catalog
-    ) -> None:
+    async def test_trace_id_is_logged_with_its_own_requests_only(self, catalog: Catalog) -> None:
         trace = "4bf92f3577b34da6a3ce929d0e0e4736"
         async with catalog.start(CATALOG_ACCESS_LOG="all") as service:
             await service.serving()
@@ -209,7 +207,7 @@ class TestLog:
             traces = [event.get("trace_id") for event in service.logged("request")]
             assert traces == [trace, None] * 2
 
-    async def test_scrapes_and_health_checks_are_no_news(self, catalog: Catalog) -> None:
+    async def test_scrapes_and_health_checks_are_not_logged(self, catalog: Catalog) -> None:
         async with catalog.start(CATALOG_ACCESS_LOG="all") as service:
             await service.serving()
             connection = await service.connect()

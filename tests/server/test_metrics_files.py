@@ -1,4 +1,4 @@
-"""The folder where workers count does not grow, and forgets nothing."""
+"""The folder of the workers' metrics files does not grow, and loses no counts."""
 
 import errno
 import gc
@@ -18,7 +18,7 @@ from catalog.settings import SharedMetrics
 
 
 class Worker:
-    """What counts like a worker: by classes of its own, as another process has."""
+    """Metrics of a worker, by value classes of its own as in another process."""
 
     def __init__(self, files: MetricsFiles) -> None:
         place = files.take_place()
@@ -32,7 +32,7 @@ class Worker:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder that workers leave as processes do that are killed: they close no file."""
+    """Return a folder whose files are left open, as by killed processes."""
     yield tmp_path
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -72,7 +72,7 @@ class TestPlaces:
         assert len(list(folder.glob("counter_?.db"))) == 3
         assert len(sizes) == 1
 
-    def test_two_that_live_never_share_one(self, folder: Path) -> None:
+    def test_live_workers_never_share_a_place(self, folder: Path) -> None:
         files = MetricsFiles(folder)
         first, second = Worker(files), Worker(files)
         files.leave_place(first.place)
@@ -81,7 +81,7 @@ class TestPlaces:
         assert third.place == first.place
         assert len({each.place.number for each in (second, third, fourth)}) == 3
 
-    def test_without_a_folder_workers_count_by_themselves(self) -> None:
+    def test_worker_without_a_folder_counts_by_itself(self) -> None:
         files = MetricsFiles(None)
 
         assert files.take_place() is None
@@ -91,7 +91,7 @@ class TestPlaces:
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 class TestFolder:
-    def test_without_room_there_is_none(
+    def test_missing_places_yield_no_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "IN_MEMORY", tmp_path / "missing")
@@ -100,7 +100,7 @@ class TestFolder:
         with metrics_files() as files:
             assert files.take_place() is None
 
-    def test_a_full_one_is_not_taken(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_full_place_is_skipped(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         full, other = folder / "full", folder / "other"
         full.mkdir()
         other.mkdir()
@@ -121,7 +121,7 @@ class TestFolder:
             assert place.folder.parent == other
         assert not list(full.iterdir()) + list(other.iterdir())
 
-    def test_where_there_is_no_memory_for_files_it_is_a_temporary_one(
+    def test_temporary_folder_is_used_without_shared_memory(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "IN_MEMORY", folder / "missing")

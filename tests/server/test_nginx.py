@@ -1,4 +1,4 @@
-"""What clients see through nginx, as it is shipped."""
+"""nginx with the shipped configuration, from the clients' point of view."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ pytestmark = needs_nginx
 
 
 class Shop:
-    """The service, nginx before it, and somebody who offers there."""
+    """The service, nginx in front of it, and an account that creates products."""
 
     def __init__(self, service: Service, proxy: Nginx, token: str, database: Path) -> None:
         self.database = database
@@ -37,14 +37,14 @@ class Shop:
         return httpx.AsyncClient(base_url=url or self.proxy.url, headers=headers, timeout=30)
 
     async def offer(self, url: str | None = None, **fields: object) -> str:
-        """Offer something, through nginx unless told; returns its path."""
+        """Create a product, by default through nginx, and return its path."""
         async with self.client(url, token=True) as ada:
             created = await ada.post(PATH, json={"name": "Lamp", "price": 0, **fields})
             assert created.status_code == 201, created.text
             return str(created.headers["location"])
 
     async def asked(self, client: httpx.AsyncClient, path: str, **headers: str) -> bool:
-        """Whether a read got as far as the service."""
+        """Tell whether a read reached the service."""
         request_id = uuid4().hex
         answer = await client.get(path, headers={"X-Request-ID": request_id, **headers})
         assert answer.status_code < 500, answer.text
@@ -52,14 +52,14 @@ class Shop:
 
 
 class SlowPage:
-    """Something in the service's place that is slow to answer, and understands no bodies.
+    """A stub of the service that delays one page, and reads no bodies.
 
     Args:
-        takes_writes: whether it answers them, or goes away instead.
+        takes_writes: whether it answers writes, or closes the connection.
 
     Attributes:
-        asked: how often for the page.
-        delivery: to be set for it to be answered.
+        asked: the number of requests for the page.
+        delivery: an event that releases the page.
     """
 
     PATH = f"{PATH}?limit=7"
@@ -94,34 +94,34 @@ class SlowPage:
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
                     b"Catalog-Position: %d\r\n\r\n" % position
                 )
-                # A look at the position has no body.
+                # A poll of the position has no body.
                 writer.write(b"" if head.startswith(b"HEAD") else b"{}")
         writer.close()
 
 
 def patient(text: str) -> str:
-    """Who finds a page on its way waits for it."""
+    """Make requests wait longer for a page that is being fetched."""
     return text.replace("proxy_cache_lock_timeout 10ms", "proxy_cache_lock_timeout 5s")
 
 
 def crowded(text: str) -> str:
-    """Few clients are taken for thousands."""
+    """Apply the lock wait for high load at any load."""
     return text.replace("    default 0;", "    default lock_wait_long;")
 
 
 def hasty_crowd(text: str) -> str:
-    """The same, and they ask as soon as a page is late: the control."""
+    """Shorten that lock wait, so that a late page is requested again: the control."""
     return crowded(text).replace("proxy_cache_lock_timeout 3s", "proxy_cache_lock_timeout 500ms")
 
 
 def without_looks(text: str) -> str:
-    """What nginx does not hear of by itself stays unknown to it, for a minute."""
+    """Disable polling, so that for a minute nginx learns positions only from its own responses."""
     text = text.replace("MAX_AGE_MS = 200;", "MAX_AGE_MS = 60000;")
     return text.replace("async function look(started) {", "async function look(started) { return;")
 
 
 def strict(text: str) -> str:
-    """A page is kept if it is the newest when it arrives, and not when it was asked for."""
+    """Keep a page only if it is current when it arrives, and not when it was requested."""
     return text.replace("= r.variables.catalog_expected", "= expected()")
 
 
@@ -146,7 +146,7 @@ class TestProxy:
                 done = 0
                 while done < INCREMENTS // CLIENTS:
                     current = await anyone.get(path)
-                    # Compressed, and marked as weak for that.
+                    # A compressed page has a weak tag.
                     assert current.headers["content-encoding"] == "gzip"
                     assert current.headers["etag"].startswith('W/"')
                     condition = {"If-Match": current.headers["etag"]}
@@ -169,7 +169,7 @@ class TestProxy:
         assert (read.json()["price"], read.json()["version"]) == (INCREMENTS, INCREMENTS + 1)
         assert refused > 0
 
-    async def test_metrics_are_out_of_reach(self, shop: Shop) -> None:
+    async def test_metrics_are_not_reachable(self, shop: Shop) -> None:
         for path in ("/metrics", "/metrics/", "//metrics", "/%6detrics", "/livez/../metrics"):
             connection = await Connection.open(shop.proxy.url)
             answer = await connection.get(path)
@@ -181,7 +181,7 @@ class TestProxy:
             assert problem["code"] == "not-found"
             assert problem["request_id"] == answer.headers["x-request-id"]
 
-    async def test_json_is_bounded_and_imports_are_not(self, shop: Shop) -> None:
+    async def test_json_body_is_bounded_and_import_is_not(self, shop: Shop) -> None:
         line = json.dumps({"name": "Lamp", "price": 1, "description": TEXT}).encode() + b"\n"
         ndjson = {"Content-Type": "application/x-ndjson"}
 
@@ -196,7 +196,7 @@ class TestProxy:
         assert bulk.status_code == 200, bulk.text
         assert bulk.json()["created"] == 500
 
-    async def test_events_come_one_by_one(self, shop: Shop) -> None:
+    async def test_events_are_not_buffered(self, shop: Shop) -> None:
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip"}
         async with shop.client() as anyone:
             since = (await anyone.get(PATH)).headers["catalog-position"]
@@ -252,14 +252,14 @@ class TestProxy:
 
 @needs_cache
 class TestCache:
-    async def test_pages_are_answered_without_the_service(self, shop: Shop) -> None:
+    async def test_cached_pages_are_answered_without_the_service(self, shop: Shop) -> None:
         path = await shop.offer(description=TEXT)
         await shop.proxy.caching()
         async with shop.client() as anyone:
             for page in (path, f"{PATH}?limit=2", f"{PATH}?limit=2&sort=name"):
                 for encoding in ("identity", "gzip"):
                     kind = {"Accept-Encoding": encoding, "Accept": "application/json, */*;q=0.5"}
-                    # On a busy machine nginx may lose sight of the position for a moment.
+                    # On a busy machine nginx may lose the current position for a moment.
                     async with asyncio.timeout(PATIENCE_SECONDS):
                         while await shop.asked(anyone, page, **kind):
                             pass
@@ -269,7 +269,7 @@ class TestCache:
                     known = {**kind, "If-None-Match": again.headers["etag"]}
                     assert (await anyone.get(page, headers=known)).status_code == 304
 
-    async def test_an_answer_is_the_askers_own(self, shop: Shop) -> None:
+    async def test_cached_response_has_headers_of_its_own_request(self, shop: Shop) -> None:
         await shop.proxy.caching()
         async with shop.client() as anyone:
             answers = [await anyone.get(f"{PATH}?limit=1") for _ in range(3)]
@@ -280,7 +280,7 @@ class TestCache:
         ids = [answer.headers.get_list("x-request-id") for answer in answers]
         assert len({each for (each,) in ids}) == 3
         assert named.headers.get_list("x-request-id") == ["mine"]
-        # The service counts what it is asked, and tells that to nobody else.
+        # Rate limits count requests at the service, and are not shared with other clients.
         assert "ratelimit" not in named.headers
         theirs = set(direct.headers) - {"ratelimit", "ratelimit-policy", "content-length"}
         assert theirs <= {*named.headers, "connection"}
@@ -311,21 +311,23 @@ class TestCache:
         ],
         ids=lambda headers: "-".join(headers),
     )
-    async def test_some_always_ask_the_service(self, shop: Shop, headers: dict[str, str]) -> None:
+    async def test_request_with_special_headers_always_reaches_the_service(
+        self, shop: Shop, headers: dict[str, str]
+    ) -> None:
         await shop.proxy.caching()
         async with shop.client() as anyone:
             cached = await anyone.get(f"{PATH}?limit=3")
             assert await shop.asked(anyone, f"{PATH}?limit=3", **headers)
             assert (await anyone.get(f"{PATH}?limit=3")).content == cached.content
 
-    async def test_a_restart_forgets_what_was(self, shop: Shop) -> None:
+    async def test_restart_of_nginx_invalidates_older_pages(self, shop: Shop) -> None:
         path = await shop.offer()
         with own_folder() as folder:
             async with nginx(shop.service.url, folder=folder) as proxy:
                 await proxy.caching()
                 async with shop.client(proxy.url) as anyone:
                     assert (await anyone.get(path)).json()["price"] == 0
-            # nginx does not hear of it.
+            # A write that bypasses nginx.
             async with shop.client(shop.service.url, token=True) as ada:
                 await ada.patch(path, json={"price": 1})
             assert any((folder / "cache").rglob("*"))
@@ -335,12 +337,12 @@ class TestCache:
                 async with shop.client(proxy.url) as anyone:
                     assert (await anyone.get(path)).json()["price"] == 1
 
-    async def test_a_database_that_went_back_is_noticed(self, shop: Shop) -> None:
+    async def test_rollback_of_the_database_is_noticed(self, shop: Shop) -> None:
         path = await shop.offer()
         await shop.proxy.caching()
         async with shop.client() as anyone:
             position = int((await anyone.get(path)).headers["catalog-position"])
-            # The first closes it, the second commits.
+            # closing() closes the connection, the connection itself commits.
             with closing(sqlite3.connect(shop.database)) as backup, backup:
                 backup.execute("UPDATE change_counter SET position = position - 1")
                 backup.execute("DELETE FROM product_changes WHERE position = ?", [position])
@@ -350,7 +352,7 @@ class TestCache:
                     await asyncio.sleep(0.01)
         assert int(read.headers["catalog-position"]) == position - 1
 
-    async def test_without_the_service_nothing_is_answered(self, catalog: Catalog) -> None:
+    async def test_cache_is_not_served_without_the_service(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
             async with (
@@ -360,7 +362,7 @@ class TestCache:
                 await proxy.caching()
                 await service.end()
 
-                # Until the last time that the service was asked is too long ago.
+                # Hits continue until the last poll of the service is too old.
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     while (answer := await anyone.get(PATH)).status_code == 200:
                         await asyncio.sleep(0.01)
@@ -368,7 +370,9 @@ class TestCache:
                 assert answer.json()["code"] == "overloaded"
                 assert answer.headers["retry-after"] == "1"
 
-    async def test_writes_through_one_of_two_in_a_row_show_in_both(self, shop: Shop) -> None:
+    async def test_writes_through_either_of_two_chained_nginx_show_in_both(
+        self, shop: Shop
+    ) -> None:
         async with nginx(shop.proxy.url) as outer:
             await outer.caching()
             await shop.proxy.caching()
@@ -385,7 +389,7 @@ class TestCache:
                     assert (inner, (await there.get(path)).json()["price"]) == (price, price)
 
     @pytest.mark.parametrize(("edit", "asked"), [(str, 1), (strict, 2)], ids=["shipped", "strict"])
-    async def test_a_page_that_was_overtaken_is_for_those_who_wait(
+    async def test_overtaken_page_is_served_to_its_waiters_only(
         self, edit: Edit, asked: int
     ) -> None:
         async with (
@@ -397,7 +401,7 @@ class TestCache:
             await first.send(f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode())
             await until(lambda: service.asked)
             await second.send(f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode())
-            # Nothing tells that nginx has it.
+            # nginx gives no sign that it has the request.
             await asyncio.sleep(0.3)
 
             changed = await writer.ask("POST", PATH)
@@ -408,13 +412,15 @@ class TestCache:
             for connection in (first, second, writer):
                 await connection.close()
         assert changed.headers["catalog-position"] == "6"
-        # By contract a page shows what was there when it was asked for.
+        # By contract a page shows the state when it was requested.
         assert answers[0].headers["catalog-position"] == "5"
         assert late.headers["catalog-position"] == "6"
         assert service.asked == asked + 1
 
     @pytest.mark.parametrize(("edit", "asked"), [(crowded, 1), (hasty_crowd, 3)])
-    async def test_a_crowd_waits_for_a_page_that_is_late(self, edit: Edit, asked: int) -> None:
+    async def test_waiters_keep_waiting_for_a_late_page_under_load(
+        self, edit: Edit, asked: int
+    ) -> None:
         async with SlowPage().run() as service, nginx(service.url, edit=edit) as proxy:
             await proxy.caching()
             connections = [await Connection.open(proxy.url) for _ in range(3)]
@@ -423,7 +429,7 @@ class TestCache:
                     f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode()
                 )
                 await until(lambda: service.asked)
-            # nginx looks whether it is there after 500 ms.
+            # nginx checks a cache lock every 500 ms.
             await asyncio.sleep(0.8)
             service.delivery.set()
 
@@ -434,7 +440,7 @@ class TestCache:
 
 
 class SlowImport:
-    """An import through nginx, of which the client has sent a part."""
+    """An import through nginx, sent in parts."""
 
     PATH = f"{PATH}?limit=1"
 
@@ -456,7 +462,7 @@ class SlowImport:
         await self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def answer(self) -> tuple[int, int]:
-        """The status, and how many products the answer says were created."""
+        """Return the status, and the number of created products in the response."""
         answer = await self._connection.answer()
         await self._connection.close()
         return answer.status, json.loads(answer.body)["created"]
@@ -464,7 +470,7 @@ class SlowImport:
 
 @needs_cache
 class TestPartialWrites:
-    """nginx hears of a write by its answer, whatever the status is; it does not look here."""
+    """nginx learns of a write from its response, whatever its status; polling is disabled here."""
 
     @asynccontextmanager
     async def _shop(self, catalog: Catalog, **environment: str) -> AsyncIterator[Shop]:
@@ -479,7 +485,7 @@ class TestPartialWrites:
             found: list[object] = (await anyone.get(SlowImport.PATH)).json()["products"]
         return found
 
-    async def test_import_that_stalls_shows_what_it_has_created(self, catalog: Catalog) -> None:
+    async def test_stalled_import_shows_its_created_products(self, catalog: Catalog) -> None:
         async with self._shop(catalog, CATALOG_BODY_TIMEOUT="1") as shop:
             await shop.proxy.caching()
             assert await self._products(shop) == []
@@ -491,14 +497,14 @@ class TestPartialWrites:
             assert (status, created >= 2000) == (408, True)
             assert len(await self._products(shop)) == 1
 
-    async def test_import_of_an_account_that_is_disabled_shows_what_it_has_created(
+    async def test_import_of_a_disabled_account_shows_its_created_products(
         self, catalog: Catalog
     ) -> None:
         async with self._shop(catalog) as shop:
             await shop.proxy.caching()
             assert await self._products(shop) == []
             lines = await SlowImport.begin(shop.proxy.url, shop.token)
-            # More than are held back to fill a chunk.
+            # More lines than are buffered to fill a chunk.
             await lines.send(6000)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not self._count(shop.database):
@@ -518,7 +524,7 @@ class TestPartialWrites:
         return int(count)
 
     @pytest.mark.parametrize(("method", "status", "asked"), [("POST", 503, 1), ("GET", 200, 0)])
-    async def test_write_without_an_answer_begins_a_generation(
+    async def test_write_without_a_response_begins_a_new_generation(
         self, method: str, status: int, asked: int
     ) -> None:
         async with (
@@ -529,7 +535,7 @@ class TestPartialWrites:
         ):
             service.delivery.set()
             connection = await Connection.open(proxy.url)
-            # The first one tells nginx the position.
+            # The first response carries the position.
             for _ in range(3):
                 await connection.get(SlowPage.PATH)
             before = service.asked

@@ -1,4 +1,4 @@
-"""What the tests run of nginx's configuration is what is shipped."""
+"""The harness runs nginx's configuration as it is shipped."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ pytestmark = needs_cache
 
 
 def directives(*files: Path) -> set[str]:
-    """Every directive of some files with the blocks that it is in, without addresses and paths."""
+    """Return every directive with its enclosing blocks, without addresses and paths."""
     found = set()
     for file in files:
         blocks, words = [file.name], list[str]()
@@ -53,7 +53,7 @@ def directives(*files: Path) -> set[str]:
 
 
 def masked(token: str, *, of: list[str]) -> str:
-    """A word of a directive, with stars in the place of an address or a path."""
+    """Replace an address or a path in a directive's word by a star."""
     if of in (["listen"], ["resolver"]):
         return "*"
     return _PATH.sub("*", _ADDRESS.sub("*", token))
@@ -77,7 +77,7 @@ def run(folder: Path, site: str, edit: Edit = str) -> set[str]:
 
 
 def allowed(site: str) -> tuple[set[str], set[str]]:
-    """What the tests leave out, and what they have instead."""
+    """Return the allowed differences: directives that are removed, and those that replace them."""
     (buffer,) = OWN
     log = "http.conf > access_log * catalog"
     gone, new = {log + buffer}, {log}
@@ -92,7 +92,7 @@ def allowed(site: str) -> tuple[set[str], set[str]]:
 
 @pytest.mark.parametrize("site", SITES)
 class TestSites:
-    def test_harness_runs_every_directive_that_is_shipped(self, site: str) -> None:
+    def test_harness_runs_every_shipped_directive(self, site: str) -> None:
         with own_folder() as folder:
             ours = run(folder, site)
 
@@ -101,13 +101,13 @@ class TestSites:
         assert ours - shipped(site) == new
 
     @pytest.mark.parametrize("left_out", [" fail_timeout=1s", "keepalive 64;", " backlog=2048"])
-    def test_comparison_finds_a_directive_that_is_left_out(self, site: str, left_out: str) -> None:
+    def test_comparison_finds_a_missing_directive(self, site: str, left_out: str) -> None:
         with own_folder() as folder:
             ours = run(folder, site, edit=lambda text: text.replace(left_out, ""))
 
         assert (shipped(site) - ours, ours - shipped(site)) != allowed(site)
 
-    def test_scripts_differ_in_addresses_alone(self, site: str) -> None:
+    def test_scripts_differ_in_addresses_only(self, site: str) -> None:
         with own_folder() as folder:
             run(folder, site)
             for script in (SHIPPED / "catalog").glob("*.js"):

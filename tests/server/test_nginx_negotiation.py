@@ -1,4 +1,4 @@
-"""Requests mean the same straight and through nginx, whose cache reads their headers by itself."""
+"""Requests mean the same directly and through nginx, whose cache parses headers by itself."""
 
 import random
 from collections.abc import AsyncIterator
@@ -62,14 +62,14 @@ async def hops(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hops]:
 
 
 def outcome(answer: httpx.Response) -> tuple[int, str, bytes]:
-    """What an answer is; a problem's body holds the request's id."""
+    """Return status, media type and body, without a problem's body, which has a request id."""
     media_type = answer.headers.get("content-type", "").partition(";")[0]
     is_problem = media_type == "application/problem+json"
     return answer.status_code, media_type, b"" if is_problem else answer.content
 
 
 async def differences(hops: Hops, values: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Headers that are answered in one way straight and in another through nginx."""
+    """Return the headers that are answered differently directly and through nginx."""
     found = []
     service, proxy = hops
     async with (
@@ -77,10 +77,10 @@ async def differences(hops: Hops, values: list[dict[str, str]]) -> list[dict[str
         httpx.AsyncClient(base_url=proxy.url) as through,
     ):
         for client in (straight, through):
-            # Each of them sends what it is told, and nothing else.
+            # Send the given headers only.
             client.headers.clear()
         for headers in values:
-            # So that there is something to be answered with wrongly.
+            # Fill the cache, so that a wrong hit is possible.
             await through.get(PAGE)
             one, other = [await each.get(PAGE, headers=headers) for each in (straight, through)]
             if outcome(one) != outcome(other):
@@ -95,12 +95,12 @@ def generated_accepts() -> list[str]:
 
 
 class TestAccept:
-    async def test_each_case_is_answered_alike(self, hops: Hops) -> None:
+    async def test_accept_case_has_the_same_outcome(self, hops: Hops) -> None:
         cases = [{"Accept": case.accept.strip()} for case in ACCEPT_CASES]
 
         assert await differences(hops, cases) == []
 
-    async def test_generated_values_are_answered_alike(self, hops: Hops) -> None:
+    async def test_generated_value_has_the_same_outcome(self, hops: Hops) -> None:
         assert await differences(hops, [{"Accept": text} for text in generated_accepts()]) == []
 
     @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ class TestAccept:
             "*/*;q=0.5",
         ],
     )
-    async def test_common_values_are_answered_from_the_cache(self, hops: Hops, accept: str) -> None:
+    async def test_common_value_is_answered_from_the_cache(self, hops: Hops, accept: str) -> None:
         _, proxy = hops
         async with httpx.AsyncClient(base_url=proxy.url) as anyone:
             for number in range(20):
@@ -122,7 +122,7 @@ class TestAccept:
                     return
         pytest.fail("It was never answered from the cache.")
 
-    async def test_longest_list_is_read_in_no_time(self, hops: Hops) -> None:
+    async def test_longest_list_is_answered(self, hops: Hops) -> None:
         _, proxy = hops
         accept = "*/*," * 1900 + "x"
         async with httpx.AsyncClient(base_url=proxy.url) as anyone:
@@ -132,7 +132,7 @@ class TestAccept:
 
 
 class TestIfNoneMatch:
-    async def test_each_list_of_tags_is_answered_alike(self, hops: Hops) -> None:
+    async def test_list_of_tags_has_the_same_outcome(self, hops: Hops) -> None:
         service, _ = hops
         async with httpx.AsyncClient(base_url=service.url) as straight:
             tag = (await straight.get(PAGE)).headers["etag"]
@@ -150,7 +150,9 @@ class TestCacheControl:
         "value",
         ["no-cache", "NO-CACHE", "max-age=0", 'max-age="0"', "max-stale, max-age = 0", "no-store"],
     )
-    async def test_what_must_be_fresh_is_not_from_the_cache(self, hops: Hops, value: str) -> None:
+    async def test_request_for_a_fresh_page_bypasses_the_cache(
+        self, hops: Hops, value: str
+    ) -> None:
         _, proxy = hops
         async with httpx.AsyncClient(base_url=proxy.url) as anyone:
             await anyone.get(PAGE)

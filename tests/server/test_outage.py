@@ -1,4 +1,4 @@
-"""What clients of nginx see while instances come and go."""
+"""nginx, from the clients' point of view, while instances stop and start."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ pytestmark = [needs_nginx, needs_cache]
 
 @asynccontextmanager
 async def careless_instance() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Something that takes requests and goes away without an answer; tells which it took."""
+    """Run a stub that closes connections without a response; yield its address and the requests."""
     taken: list[bytes] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -26,13 +26,13 @@ async def careless_instance() -> AsyncIterator[tuple[str, list[bytes]]]:
 
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     async with server:
-        # nginx is never to leave it out for what it does.
+        # max_fails=0: nginx never marks it as failed.
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]} max_fails=0", taken
 
 
 @asynccontextmanager
 async def busy_instance() -> AsyncIterator[str]:
-    """Something that answers clients and has no time to tell nginx its position."""
+    """Run a stub that answers clients but is too busy to answer polls of its position."""
     answer = b"HTTP/1.1 200\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,14 +48,14 @@ async def busy_instance() -> AsyncIterator[str]:
 
 
 def hasty(text: str) -> str:
-    """A look that takes too long counts as a failure of the instance: the control."""
+    """Count slow polls as failures of the instance: the control."""
     look = "proxy_pass http://catalog/api/products?limit=1&fields=id;"
     assert "location = /position" not in text or look in text
     return text.replace(look, f"proxy_read_timeout 200ms; {look}")
 
 
 async def statuses(client: httpx.AsyncClient) -> list[int]:
-    """Of requests over two seconds, in which nginx looks forty times."""
+    """Return the statuses of requests over two seconds, in which nginx polls forty times."""
     found = []
     for _ in range(CLIENTS):
         found.append((await client.get("/livez")).status_code)
@@ -82,7 +82,7 @@ def client_of(proxy: Nginx) -> httpx.AsyncClient:
 
 
 class TestNoInstance:
-    async def test_requests_wait_for_the_next_one(self, catalog: Catalog) -> None:
+    async def test_requests_wait_for_the_next_instance(self, catalog: Catalog) -> None:
         async with catalog.start() as first:
             await first.serving()
             bind, token = first.url.removeprefix("http://"), await first.sign_up()
@@ -105,14 +105,14 @@ class TestNoInstance:
                     assert statuses == [200] * CLIENTS + [201] * 4
                     assert await names(anyone) == ["Lamp 0", "Lamp 1", "Lamp 2", "Rug"]
 
-    async def test_they_do_not_wait_for_ever(self, catalog: Catalog) -> None:
+    async def test_requests_without_an_instance_time_out(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
             async with nginx(service.url, edit=impatient) as proxy, client_of(proxy) as anyone:
                 await proxy.caching()
                 await service.end()
 
-                # The first waits; when it has given up, so has everybody.
+                # The first request waits; after its time-out, later ones are refused at once.
                 for _ in range(2):
                     answer = await anyone.get(PATH)
                     assert answer.status_code == 503
@@ -123,7 +123,7 @@ class TestNoInstance:
 
 
 class TestBusyInstances:
-    async def test_they_are_not_left_out_for_it(self) -> None:
+    async def test_busy_instance_is_not_marked_as_failed(self) -> None:
         async with (
             busy_instance() as one,
             busy_instance() as other,
@@ -132,7 +132,7 @@ class TestBusyInstances:
         ):
             assert set(await statuses(anyone)) == {200}
 
-    async def test_with_time_outs_for_looks_they_would_be(self) -> None:
+    async def test_control_busy_instance_is_marked_as_failed_by_poll_time_outs(self) -> None:
         async with (
             busy_instance() as one,
             busy_instance() as other,
@@ -142,8 +142,8 @@ class TestBusyInstances:
             assert 503 in await statuses(anyone)
 
 
-class TestCarelessInstance:
-    async def test_reads_go_to_another(self, catalog: Catalog) -> None:
+class TestFailingInstance:
+    async def test_read_is_retried_on_another_instance(self, catalog: Catalog) -> None:
         async with catalog.start() as service, careless_instance() as (url, taken):
             await service.serving()
             async with nginx(url, service.url) as proxy, client_of(proxy) as anyone:
@@ -152,7 +152,9 @@ class TestCarelessInstance:
                     assert answer.status_code == 200
         assert any(head.startswith(b"GET") for head in taken)
 
-    async def test_a_create_goes_to_another_with_a_key_only(self, catalog: Catalog) -> None:
+    async def test_create_is_retried_on_another_instance_with_a_key_only(
+        self, catalog: Catalog
+    ) -> None:
         async with catalog.start() as service, careless_instance() as (url, taken):
             await service.serving()
             token = await service.sign_up()
@@ -168,6 +170,6 @@ class TestCarelessInstance:
                 assert {answer.status_code for answer in refused} <= {503}
                 posts = [head for head in taken if head.startswith(b"POST")]
                 assert sum(b"dempotency-" in head for head in posts) > 0
-                # What it took without a key was tried once, and is not known to be done.
+                # A request without a key is tried once, because it may have been carried out.
                 assert sum(b"dempotency-" not in head for head in posts) == len(refused) > 0
                 assert await names(ada) == sorted([*made, *(f"Keyed {n}" for n in range(CLIENTS))])

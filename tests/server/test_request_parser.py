@@ -1,4 +1,4 @@
-"""Plain heads are read as the general parser reads them, and no others are read at all."""
+"""The fast parser reads plain request heads like the general parser, and declines all others."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ TARGETS = st.text("/aZ0-._~!$&'()*+,;=:@?%# ", max_size=12).map(lambda text: b"/
 
 
 def by_h11(data: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
-    """What the general parser makes of it, if it is one whole request."""
+    """Return one whole request as the general parser reads it, or None."""
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(data)
     try:
@@ -43,7 +43,7 @@ def by_h11(data: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
 
 
 def by_us(data: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
-    """The same for ours; it takes a question mark that nothing follows for none."""
+    """Return a request as the fast parser reads it, which drops a ``?`` without a query."""
     found = parse(data)
     if found is None:
         return None
@@ -68,7 +68,7 @@ class TestParse:
         st.none() | st.integers(0, 12),
         st.binary(max_size=12),
     )
-    def test_it_is_what_the_general_parser_reads(
+    def test_parsed_request_equals_that_of_the_general_parser(
         self,
         method: bytes,
         target: bytes,
@@ -87,7 +87,7 @@ class TestParse:
         assert found is None or found == by_h11(data)
 
     @given(st.binary(max_size=200))
-    def test_no_bytes_are_misread(self, data: bytes) -> None:
+    def test_arbitrary_bytes_are_never_misread(self, data: bytes) -> None:
         for message in (head(b"Host: catalog", data), post(data), post(b"", data)):
             found = by_us(message)
 
@@ -101,7 +101,7 @@ class TestParse:
             (b"Connection: keep-alive", b"User-Agent: caf\xe9", b"Empty:"),
         ],
     )
-    def test_what_clients_send_is_plain(self, fields: tuple[bytes, ...]) -> None:
+    def test_typical_client_headers_are_parsed(self, fields: tuple[bytes, ...]) -> None:
         data = head(b"Host: catalog:8000", *fields)
 
         found = by_us(data)
@@ -110,7 +110,7 @@ class TestParse:
         assert found == by_h11(data)
 
     @pytest.mark.parametrize("body", [b"", b"{}", b"\r\n\r\n", b"\x00" * 40_000])
-    def test_a_body_that_is_there_is_plain(self, body: bytes) -> None:
+    def test_complete_body_is_parsed(self, body: bytes) -> None:
         data = post(body, b"Content-Type: application/json", b"Content-Length: %d" % len(body))
 
         found = by_us(data)
@@ -158,12 +158,12 @@ class TestParse:
             post(b"{}", b"Content-Length: 2", b"Expect: 100-continue"),
         ],
     )
-    def test_what_has_more_than_one_reading_or_is_long_is_not(self, data: bytes) -> None:
+    def test_ambiguous_or_long_request_is_declined(self, data: bytes) -> None:
         assert parse(data) is None
 
 
-class TestAnswer:
-    async def test_it_is_one_piece(self) -> None:
+class TestResponseBuffer:
+    async def test_response_is_written_as_one_piece(self) -> None:
         answer = ResponseBuffer(is_last=False)
         headers = [(b"content-length", b"4"), (b"a", b"b")]
         await answer.take({"type": "http.response.start", "status": 200, "headers": headers})
@@ -176,7 +176,7 @@ class TestAnswer:
         assert not answer.is_last
 
     @pytest.mark.parametrize("body", [b"", b"{}"])
-    async def test_there_is_the_body_and_then_nothing_until_it_is_complete(
+    async def test_receive_returns_the_body_and_then_blocks_until_the_response_is_complete(
         self, body: bytes
     ) -> None:
         answer = ResponseBuffer(body, is_last=False)
@@ -191,14 +191,14 @@ class TestAnswer:
         assert first == {"type": "http.request", "body": body, "more_body": False}
         assert await waiting == await answer.receive() == {"type": "http.disconnect"}
 
-    async def test_a_half_one_is_none(self) -> None:
+    async def test_incomplete_response_raises(self) -> None:
         answer = ResponseBuffer(is_last=False)
         await answer.take({"type": "http.response.start", "status": 200, "headers": []})
 
         with pytest.raises(RuntimeError):
             _ = answer.parts
 
-    async def test_the_application_may_close_the_connection(self) -> None:
+    async def test_application_can_close_the_connection(self) -> None:
         answer = ResponseBuffer(is_last=False)
         headers = [(b"connection", b"close")]
         await answer.take({"type": "http.response.start", "status": 200, "headers": headers})
@@ -208,7 +208,7 @@ class TestAnswer:
         assert b"".join(answer.parts).count(b"connection: close") == 1
 
     @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\rb"])
-    async def test_no_value_begins_another_header(self, value: bytes) -> None:
+    async def test_header_value_with_a_line_break_is_refused(self, value: bytes) -> None:
         answer = ResponseBuffer(is_last=False)
         headers = [(b"location", value)]
 

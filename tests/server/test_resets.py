@@ -1,4 +1,4 @@
-"""Connections to the database that are reset under every operation: retried or 503, never 500."""
+"""Database connections reset during every operation: retried or 503, never 500."""
 
 import asyncio
 import json
@@ -24,13 +24,13 @@ NDJSON = "Content-Type: application/x-ndjson"
 
 
 class Client:
-    """A client that knows what was acknowledged.
+    """A client that records acknowledged writes.
 
     Attributes:
-        statuses: how often each operation earned each status.
+        statuses: the number of each status by operation.
         created: names of products whose creation was acknowledged.
-        unknown: names of which it is not known whether they were created.
-        failures: bodies of the answers that must not be.
+        unknown: names of products whose creation is uncertain.
+        failures: bodies of unacceptable responses.
         token: the account's access token.
     """
 
@@ -156,7 +156,7 @@ class Client:
 async def behind_relay(
     catalog: Catalog, url: URL
 ) -> AsyncIterator[tuple[DatabaseProxy, Service, Client]]:
-    """The service with one worker, whose connections to the database lead through a relay."""
+    """Start the service with one worker, and its database connections through a relay."""
     async with relayed(url) as relay:
         catalog.environment["DATABASE_URL"] = relay.url.render_as_string(hide_password=False)
         async with catalog.start() as service:
@@ -172,7 +172,7 @@ async def behind_relay(
 
 
 async def names_in(service: Service) -> Counter[str]:
-    """All products' names, as the service lists them."""
+    """Return the names of all listed products."""
     names: Counter[str] = Counter()
     path = f"{PRODUCTS}?limit=1000"
     while path:
@@ -185,14 +185,14 @@ async def names_in(service: Service) -> Counter[str]:
 @on_servers
 class TestResets:
     @pytest.mark.parametrize("fault", ["reset", "half_close", "cut"])
-    async def test_no_operation_answers_500_and_no_create_is_lost_or_doubled(
+    async def test_reset_connection_causes_no_500_and_no_lost_or_double_create(
         self, catalog: Catalog, database_url: URL, fault: str
     ) -> None:
         async with behind_relay(catalog, database_url) as (relay, service, client):
             resets = 0
             while resets < RESETS // 3:
                 for operation in client.operations:
-                    # Half of them at rest, and half with statements under way.
+                    # About half of the resets hit idle connections, half hit running statements.
                     if fault == "cut":
                         relay.cut_in(random.randint(1, 2000))  # noqa: S311 (not a secret)
                         resets += relay.open_connections
@@ -214,6 +214,6 @@ class TestResets:
                 client.created, 1
             )
             assert all(names[name] <= 1 for name in client.unknown)
-            # A write that never began is repeated, and so is a read: most of them succeed.
+            # Reads, and writes that never began, are retried, so most of them succeed.
             served = sum(n for (_, status), n in client.statuses.items() if status < 500)
             assert served > 0.8 * client.statuses.total(), client.statuses

@@ -1,4 +1,4 @@
-"""Restore a backup under the running service: nothing of the lost history is served any more."""
+"""Restore of a backup under the running service: nothing of the lost history is served."""
 
 import asyncio
 import json
@@ -29,18 +29,18 @@ LOST = ["Lost 1", "Lost 2", "Lost 3"]
 OTHER = ["Other 1", "Other 2", "Other 3"]
 
 CONNECTIONS = 12
-"""To two workers, so that each of them answers some."""
+"""Enough for each of two workers to answer some."""
 
 AROUND_SECONDS = 0.25
-"""By when a write that went around nginx shows there, by contract."""
+"""The bound, by contract, after which a write that bypassed nginx is visible through it."""
 
 
 @dataclass
 class Shop:
-    """The service with two workers, and a database beside its own to be restored from.
+    """The service with two workers, and a second database to restore from.
 
     Attributes:
-        backup: of the service's database when it had ``KEPT``.
+        backup: a copy of the service's database with ``KEPT``.
     """
 
     engine: Engine
@@ -50,7 +50,7 @@ class Shop:
     token: str
 
     async def create(self, names: list[str]) -> str:
-        """Create products by the API, one commit each; returns the last one's change."""
+        """Create products by the API, one commit each; return the last change."""
         change = ""
         connection = await Connection.open(self.service.url)
         for name in names:
@@ -62,7 +62,7 @@ class Shop:
         return change
 
     async def create_in_backup(self, names: list[str]) -> None:
-        """Create products there, one commit each."""
+        """Create products in the backup, one commit each."""
         database = Database(settings_for(self.backup))
 
         async def owner_of(connection: AsyncConnection) -> int:
@@ -79,7 +79,7 @@ class Shop:
             await database.close()
 
     async def back_up(self) -> None:
-        """Copy the service's database into the one beside it."""
+        """Copy the service's database into the backup."""
         if self.engine.name == "sqlite":
             copy_file(self.url, self.backup)
             return
@@ -92,7 +92,7 @@ class Shop:
                 await cursor.execute(f"INSERT INTO {table} {rows}")
 
     async def restore(self) -> None:
-        """Put the backup in the place of the service's database, as docs/deployment.md tells."""
+        """Replace the service's database by the backup, as in docs/deployment.md."""
         if self.engine.name == "sqlite":
             copy_file(self.backup, self.url)
             return
@@ -106,7 +106,7 @@ class Shop:
 
 
 def copy_file(source: URL, target: URL) -> None:
-    """Copy a database of SQLite, in one transaction of the target."""
+    """Copy a SQLite database in one transaction of the target."""
     with (
         closing(sqlite3.connect(str(source.database))) as origin,
         closing(sqlite3.connect(str(target.database), timeout=30)) as copy,
@@ -141,13 +141,13 @@ async def shop(engine: Engine, tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 async def restored_to_less(shop: Shop) -> None:
-    """Let the service itself come to the same position again."""
+    """Restore, and let the service reach the same position again."""
     await shop.restore()
     await shop.create(OTHER)
 
 
 async def restored_to_the_same(shop: Shop) -> None:
-    """Leave nobody the time to see that the position has gone down."""
+    """Restore a backup at the same position, so that the position is never seen to go down."""
     await shop.create_in_backup(OTHER)
     await shop.restore()
 
@@ -157,7 +157,7 @@ def names_in(body: bytes) -> list[str]:
 
 
 async def pages(url: str, *fields: str) -> list[list[str]]:
-    """What many connections show."""
+    """Return the names that each of several connections gets."""
     found = []
     connections = [await Connection.open(url) for _ in range(CONNECTIONS)]
     for connection in connections:
@@ -171,7 +171,7 @@ async def pages(url: str, *fields: str) -> list[list[str]]:
 
 @asynccontextmanager
 async def events(url: str, since: str) -> AsyncIterator[Callable[[], "asyncio.Future[bytes]"]]:
-    """An event stream; gives what reads it to its end."""
+    """Open an event stream; yield a function that reads it to its end."""
     connection = await Connection.open(url)
     head = f"GET {PATH}/changes HTTP/1.1\r\nHost: catalog\r\nAccept: text/event-stream\r\n"
     await connection.send(f"{head}Last-Event-ID: {since}\r\n\r\n".encode())
@@ -183,7 +183,7 @@ async def events(url: str, since: str) -> AsyncIterator[Callable[[], "asyncio.Fu
 
 class TestRestore:
     @pytest.mark.parametrize("restored", [restored_to_less, restored_to_the_same])
-    async def test_pages_are_those_of_the_new_history(
+    async def test_pages_show_the_new_history(
         self, shop: Shop, restored: Callable[[Shop], Awaitable[None]]
     ) -> None:
         before = await shop.create(LOST)
@@ -210,7 +210,7 @@ class TestRestore:
                 shop.service.get(f"{PATH}/changes?since={before}&wait=25")
             )
             stack.callback(waiting.cancel)
-            # So that all are known to be up to date.
+            # Let all followers catch up first.
             await asyncio.sleep(0.5)
 
             await restored_to_the_same(shop)
@@ -249,7 +249,7 @@ class TestRestore:
 
 
 async def cached(proxy: Nginx) -> None:
-    """Have nginx keep the page."""
+    """Wait until nginx has cached the page."""
     connection = await Connection.open(proxy.url)
     hits = proxy.answers()["HIT"]
     async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""Sessions among real processes: fifty rotate at once, and what one worker ends the other knows."""
+"""Sessions across processes: concurrent rotation, and revocation known to every worker."""
 
 import asyncio
 import json
@@ -28,10 +28,10 @@ KNOWN_WITHIN_SECONDS = 2.0
 
 
 class Workers:
-    """Two workers, connections to each, and the database behind them.
+    """Two workers, connections to each, and their database.
 
     Attributes:
-        connections: of each worker, by its process id.
+        connections: the connections to each worker, by its process id.
     """
 
     def __init__(self, service: Service, database: Database) -> None:
@@ -40,10 +40,10 @@ class Workers:
         self._service = service
 
     async def connect(self, count: int) -> None:
-        """Open that many connections to each."""
+        """Open that many connections to each worker."""
         async with asyncio.timeout(30):
             while min(map(len, self.connections.values())) < count:
-                # Together, so that more than one worker is woken.
+                # Concurrently, so that more than one worker is woken.
                 opened = [await self._service.connect() for _ in range(count)]
                 await asyncio.gather(*(each.get("/livez") for each in opened))
                 for each in opened:
@@ -54,7 +54,7 @@ class Workers:
                         await each.close()
 
     def _worker_of(self, connection: Connection) -> int:
-        """Who has accepted a connection, as the kernel knows."""
+        """Return the worker that has accepted a connection, from the kernel's tables."""
         ends = (int(self._service.url.rpartition(":")[2]), connection.port)
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             _, local, remote, *fields = line.split()
@@ -69,12 +69,12 @@ class Workers:
 
     @property
     def pair(self) -> list[Connection]:
-        """A connection to each."""
+        """One connection to each worker."""
         return [theirs[0] for theirs in self.connections.values()]
 
     @property
     def all(self) -> list[Connection]:
-        """Every connection, to one worker and the other in turn."""
+        """All connections, alternating between the workers."""
         both = zip(*self.connections.values(), strict=True)
         return [connection for pair in both for connection in pair]
 
@@ -83,7 +83,7 @@ class Workers:
 async def workers(
     engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Workers]:
-    """The service with two workers on a database of this engine, and 25 connections to each."""
+    """Start two workers on a database of this engine, with 25 connections to each."""
     folder = tmp_path_factory.mktemp("sessions")
     url = await engine.create_database(folder)
     async with AsyncExitStack() as stack:
@@ -116,7 +116,7 @@ async def rotate(connection: Connection, token: str) -> Answer:
 
 
 async def seconds_until_refused(connection: Connection, access_token: str) -> float:
-    """How long a worker goes on letting a caller in, and then refuses them for good reason."""
+    """Return how many seconds a worker accepts a session before it refuses it as ended."""
     began = time.monotonic()
     async with asyncio.timeout(10):
         while (
@@ -137,7 +137,7 @@ def id_of(token: str) -> str:
 
 
 class TestRotation:
-    async def test_of_fifty_at_once_all_get_the_same_successor_and_theft_is_known_to_all(
+    async def test_concurrent_rotations_have_one_successor_and_theft_ends_the_session_everywhere(
         self, workers: Workers
     ) -> None:
         one, other = workers.pair
@@ -175,7 +175,7 @@ class TestRotation:
 
 
 class TestRevocation:
-    async def test_what_one_worker_ends_the_other_refuses_two_seconds_later(
+    async def test_session_ended_by_one_worker_is_refused_by_the_other_within_two_seconds(
         self, workers: Workers
     ) -> None:
         one, other = workers.pair

@@ -1,6 +1,6 @@
-"""Clients that take nothing of what they ask for, or send only a little of it, hurt no others.
+"""Clients that read or send slowly do not harm others.
 
-On the processes that are shipped, over real sockets.
+Tested on the processes that are shipped, over real sockets.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from tests.server.service import Catalog, Service
 
 READERS = 100
 MOST_BYTES = 100 * 1024 * 1024
-"""What all of them may make the workers hold."""
+"""The memory that all of them together may make the workers hold."""
 
 TIMEOUT_SECONDS = 3
 DROPPED_SECONDS = 10.0
@@ -25,11 +25,11 @@ TRICKLERS = 700
 
 LONG = "\N{ELECTRIC LIGHT BULB}" * 4000
 PRODUCTS = 1600
-"""Some 26 MB, so that a hundred pages that begin at different prices are different."""
+"""Some 26 MB, enough for a hundred different pages that begin at different prices."""
 
 
 def resident_bytes(service: Service) -> int:
-    """What the workers hold that is theirs, added up."""
+    """Return the anonymous resident memory of all workers."""
     total = 0
     for pid in service.workers:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -39,7 +39,7 @@ def resident_bytes(service: Service) -> int:
 
 
 def held_ports(service: Service) -> set[int]:
-    """Ports of clients for whom the kernel or the service holds what they have not taken."""
+    """Return the ports of clients with unread data in the kernel or the service."""
     own = int(service.url.rpartition(":")[2])
     ports = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -50,7 +50,7 @@ def held_ports(service: Service) -> set[int]:
 
 
 async def fill(service: Service, token: str) -> None:
-    """Offer long products, each at a price of its own."""
+    """Import long products, each at a price of its own."""
     lines = "".join(
         json.dumps({"name": f"Lamp {number}", "price": number, "description": LONG}) + "\n"
         for number in range(PRODUCTS)
@@ -71,21 +71,21 @@ async def fill(service: Service, token: str) -> None:
 
 @pytest.fixture
 async def filled(catalog: Catalog) -> AsyncIterator[tuple[Service, str]]:
-    """The service with two workers and long products; and a token."""
+    """Start two workers with long products, and yield the service and a token."""
     async with catalog.start(
         "--workers=2", CATALOG_RESPONSE_TIMEOUT=str(TIMEOUT_SECONDS)
     ) as service:
         await service.serving()
         token = await service.sign_up()
         await fill(service, token)
-        # Once, so that what each worker keeps for good is not taken for what a client holds.
+        # Warm the workers' caches, whose memory must not be attributed to the clients.
         for number in range(100):
             await service.get(f"/api/products?limit=1000&max_price={number + 20}")
         yield service, token
 
 
 class Reader:
-    """A client with a tiny buffer that asks, and takes nothing until it is told to."""
+    """A client with a tiny receive buffer that sends a request, and reads on demand."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -95,7 +95,7 @@ class Reader:
     async def asking(cls, service: Service, path: str, *fields: str) -> "Reader":
         host, _, port = service.url.removeprefix("http://").rpartition(":")
         sock = socket.socket()
-        # Before it connects, so that no larger window is ever told.
+        # Set before connecting, so that no larger window is advertised.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -106,12 +106,12 @@ class Reader:
 
     @property
     def port(self) -> int:
-        """The port of its end."""
+        """The local port."""
         port: int = self.socket.getsockname()[1]
         return port
 
     async def take(self, size: int) -> int:
-        """Take so many bytes at most; tells how many came, 0 at the end."""
+        """Read up to that many bytes; return the number, 0 at the end."""
         piece = await asyncio.get_running_loop().sock_recv(self.socket, size)
         self.taken += piece
         return len(piece)
@@ -121,7 +121,7 @@ class Reader:
 async def readers(
     service: Service, path_of: Callable[[int], str], *fields: str
 ) -> AsyncIterator[None]:
-    """So many clients that have asked."""
+    """Open ``READERS`` clients that have sent a request."""
     asked = [await Reader.asking(service, path_of(number), *fields) for number in range(READERS)]
     try:
         yield
@@ -146,7 +146,7 @@ SAME = "/api/products?limit=1000"
         ),
     ],
 )
-async def test_readers_that_take_nothing_are_bounded_and_dropped(
+async def test_readers_that_read_nothing_are_bounded_and_dropped(
     filled: tuple[Service, str], path_of: Callable[[int], str], fields: tuple[str, ...]
 ) -> None:
     service, _ = filled
@@ -155,7 +155,7 @@ async def test_readers_that_take_nothing_are_bounded_and_dropped(
 
     async with readers(service, path_of, *fields):
         answered = most_held = 0
-        # What was refused is short, and taken.
+        # Refusals are short, and fit into the buffers.
         while (held := held_ports(service)) or not most_held:
             answer = await service.get("/api/products?limit=1")
             assert answer.status == 200
@@ -178,7 +178,7 @@ async def test_slow_but_steady_reader_gets_the_whole_page(filled: tuple[Service,
     reader = await Reader.asking(service, SAME)
     began = monotonic()
 
-    # Three times as long as the time-out.
+    # Takes three times as long as the time-out.
     while len(reader.taken) < len(whole):
         assert await reader.take(len(whole) // 100)
         await asyncio.sleep(TIMEOUT_SECONDS * 3 / 100)
@@ -188,7 +188,7 @@ async def test_slow_but_steady_reader_gets_the_whole_page(filled: tuple[Service,
     assert reader.taken.endswith(whole[-1000:]) or whole[-1000:] in reader.taken
 
 
-async def test_trickling_bodies_take_no_places_of_reads_and_writes(catalog: Catalog) -> None:
+async def test_trickling_bodies_occupy_no_slots_of_reads_and_writes(catalog: Catalog) -> None:
     async with catalog.start("--workers=2") as service:
         await service.serving()
         token = await service.sign_up()

@@ -1,4 +1,4 @@
-"""Where the service listens, and whom it does not push aside."""
+"""Listening sockets: addresses, and no take-over from a running instance."""
 
 import errno
 import signal
@@ -41,13 +41,13 @@ class TestTcp:
             ("::", socket.AF_INET6),
         ],
     )
-    def test_hosts_are_names_or_addresses(self, host: str, family: socket.AddressFamily) -> None:
+    def test_host_is_a_name_or_an_address(self, host: str, family: socket.AddressFamily) -> None:
         if family is socket.AF_INET6 and not _has_ipv6():
             pytest.skip("the loopback has no IPv6 here, as in most containers")
         with open_listeners(Bind(host, 0), slots=2, timeout=10) as listeners:
             assert {listener.family for listener in listeners.sockets} == {family}
 
-    def test_clients_are_refused_until_a_worker_is_ready(self) -> None:
+    def test_connection_is_refused_until_a_worker_is_ready(self) -> None:
         with (
             open_listeners(Bind("127.0.0.1", 0), slots=1, timeout=10) as listeners,
             socket.socket() as client,
@@ -56,7 +56,7 @@ class TestTcp:
             client.connect(("127.0.0.1", listeners.bind.port))
 
     @pytest.mark.parametrize("listening", [False, True])
-    def test_a_second_instance_is_refused(self, listening: bool) -> None:
+    def test_second_instance_is_refused(self, listening: bool) -> None:
         with open_listeners(Bind("127.0.0.1", 0), slots=2, timeout=10) as listeners:
             if listening:
                 listeners.sockets[0].listen()
@@ -67,21 +67,21 @@ class TestTcp:
             ):
                 pytest.fail("It shares the port.")
 
-    def test_a_port_is_free_again_at_once(self) -> None:
+    def test_port_is_free_again_at_once(self) -> None:
         with open_listeners(Bind("127.0.0.1", 0), slots=2, timeout=10) as listeners:
             listener = listeners.sockets[0]
-            # As hypercorn does before it listens; connections inherit it.
+            # hypercorn sets this before it listens; connections inherit it.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.listen()
             with socket.create_connection(("127.0.0.1", listeners.bind.port)) as client:
-                # Whoever closes first has the connection in TIME_WAIT.
+                # The side that closes first has the connection in TIME_WAIT.
                 listener.accept()[0].close()
                 client.recv(1)
 
         with open_listeners(listeners.bind, slots=2, timeout=10) as again:
             assert again.bind == listeners.bind
 
-    def test_a_client_that_takes_nothing_is_cut_off(self) -> None:
+    def test_client_that_reads_nothing_is_disconnected(self) -> None:
         with (
             open_listeners(Bind("127.0.0.1", 0), slots=1, timeout=1) as listeners,
             socket.socket() as client,
@@ -90,7 +90,7 @@ class TestTcp:
             listener.listen()
             client.connect(listener.getsockname())
             connection, _ = listener.accept()
-            # Without the option it would be this that ends the test.
+            # Without the option under test, this time-out would end the test.
             connection.settimeout(20)
 
             # More than the buffers of both ends hold.
@@ -100,7 +100,7 @@ class TestTcp:
         assert end.value.errno == errno.ETIMEDOUT
 
     @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", "a" * 70])
-    def test_hosts_that_are_not_ours_are_named(self, host: str) -> None:
+    def test_foreign_host_is_reported(self, host: str) -> None:
         with (
             pytest.raises(StartFailed, match=f"Cannot listen on http://{host}:8000: "),
             open_listeners(Bind(host, 8000), slots=1, timeout=10),
@@ -118,7 +118,7 @@ class TestUnix:
 
         assert not path.exists()
 
-    def test_one_that_somebody_answers_on_is_left_alone(self, tmp_path: Path) -> None:
+    def test_socket_in_use_is_left_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "catalog.sock"
 
         with open_listeners(Bind(path=path), slots=1, timeout=10):
@@ -130,7 +130,7 @@ class TestUnix:
 
             assert path.is_socket()
 
-    def test_other_files_are_left_alone(self, tmp_path: Path) -> None:
+    def test_other_file_is_left_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "notes.txt"
         path.write_text("precious")
 
@@ -142,7 +142,7 @@ class TestUnix:
 
         assert path.read_text() == "precious"
 
-    def test_the_socket_of_a_successor_is_left_alone(self, tmp_path: Path) -> None:
+    def test_socket_of_a_successor_is_left_alone(self, tmp_path: Path) -> None:
         path = tmp_path / "catalog.sock"
 
         with ExitStack() as successor:
@@ -154,7 +154,7 @@ class TestUnix:
 
 
 class TestService:
-    async def test_second_instance_is_refused_and_the_first_goes_on(
+    async def test_second_instance_is_refused_and_the_first_keeps_serving(
         self, catalog: Catalog, shared_service: Service
     ) -> None:
         taken = shared_service.url.removeprefix("http://")
@@ -169,7 +169,7 @@ class TestService:
 
         assert (await shared_service.get("/livez")).status == 200
 
-    async def test_unix_socket_serves_and_a_stale_one_is_replaced(self, catalog: Catalog) -> None:
+    async def test_stale_unix_socket_is_replaced(self, catalog: Catalog) -> None:
         path = catalog.folder / "catalog.sock"
         with socket.socket(socket.AF_UNIX) as gone:
             gone.bind(str(path))

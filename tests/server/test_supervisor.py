@@ -1,4 +1,4 @@
-"""``catalog serve`` keeps its promises when workers die, when it is told to stop, to reload."""
+"""The supervisor of ``catalog serve``: dead workers, stop and reload."""
 
 import asyncio
 import os
@@ -11,13 +11,13 @@ from tests.server.service import Catalog, Clients, Service, until
 
 
 def processor_seconds() -> float:
-    """What the processes that we have waited for have used: their time on an idle machine."""
+    """Return the CPU time of all waited-for children: their duration on an idle machine."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 class TestDeadWorkers:
-    async def test_one_is_replaced_while_the_others_serve(self, service: Service) -> None:
+    async def test_killed_worker_is_replaced_while_the_others_serve(self, service: Service) -> None:
         clients = Clients(service, 8)
         await clients.more(50)
         victim = service.all_workers[0]
@@ -29,11 +29,11 @@ class TestDeadWorkers:
         outcomes = await clients.stop()
 
         assert died["signal"] == "Killed"
-        # Only what was on the dead worker's connections is lost, at most once a client.
+        # Only requests on the dead worker's connections are lost, at most one a client.
         assert outcomes["failed"] <= 8
         assert len(service.workers) == 2
 
-    async def test_one_told_to_stop_by_others_is_replaced_before_it_is_done(
+    async def test_worker_stopped_from_outside_is_replaced_before_it_has_drained(
         self, catalog: Catalog
     ) -> None:
         async with catalog.start() as service:
@@ -48,7 +48,7 @@ class TestDeadWorkers:
             assert (await service.get("/livez")).status == 200
             assert (await busy.finish_sign_in()).status == 401
 
-    async def test_kills_are_no_reason_to_give_up(self, catalog: Catalog) -> None:
+    async def test_killed_workers_do_not_count_as_failed_starts(self, catalog: Catalog) -> None:
         starts = catalog.folder / "starts"
         catalog.break_interpreters(
             f"open({str(starts)!r}, 'a').write('x')\n"
@@ -60,7 +60,7 @@ class TestDeadWorkers:
 
             assert len(service.logged("worker_died")) == 14
 
-    async def test_workers_that_cannot_live_end_the_service_with_a_reason(
+    async def test_workers_that_always_exit_end_the_service_with_a_reason(
         self, catalog: Catalog
     ) -> None:
         catalog.break_interpreters("os._exit(3)")
@@ -73,7 +73,7 @@ class TestDeadWorkers:
             assert "The service cannot start: 10 workers in a row died" in service.text
             assert "Traceback" not in service.text
 
-    async def test_the_supervisors_own_death_leaves_no_orphans(self, service: Service) -> None:
+    async def test_killed_supervisor_leaves_no_orphans(self, service: Service) -> None:
         workers = service.workers
         idle = await service.connect()
         await idle.get("/livez")
@@ -84,7 +84,7 @@ class TestDeadWorkers:
         await until(lambda: not any(map(is_running, workers)), within=10)
         assert await service.refuses()
 
-    async def test_a_supervisor_that_dies_during_the_start_leaves_no_orphans(
+    async def test_supervisor_killed_during_the_start_leaves_no_orphans(
         self, catalog: Catalog
     ) -> None:
         async with catalog.start() as service:
@@ -94,10 +94,10 @@ class TestDeadWorkers:
 
             await until(lambda: not service.workers, within=10)
 
-    async def test_a_supervisor_killed_while_it_replaces_a_worker_leaves_no_orphans(
+    async def test_supervisor_killed_while_replacing_a_worker_leaves_no_orphans(
         self, catalog: Catalog
     ) -> None:
-        # From the first moment of the new interpreter until a moment before it serves.
+        # From the start of the new interpreter to just before it serves.
         for delay in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
             async with catalog.start() as service:
                 await service.serving()
@@ -107,7 +107,7 @@ class TestDeadWorkers:
 
                 service.send_signal(signal.SIGKILL)
 
-                # What has served by then drains instead.
+                # A worker that serves by then drains instead.
                 if not service.logged("worker_ready", worker=service.all_workers[1]):
                     await until(lambda: not service.workers, within=0.3)
 
@@ -144,13 +144,13 @@ class TestStop:
             outcomes = await clients.stop()
 
             assert code == 0
-            # Between the last look into its queue and the closing of a socket there are some
-            # microseconds, in which the kernel may accept one more; 16 clients that connect again
-            # all the time hit them now and then.
+            # The kernel may accept one more connection in the microseconds between the last check
+            # of a socket's queue and its closing; 16 clients that reconnect all the time hit them
+            # now and then.
             assert outcomes["failed"] <= 1
             assert set(outcomes) - {"failed"} == {"200", "refused"}
 
-    async def test_it_is_unready_before_it_is_gone(self, catalog: Catalog) -> None:
+    async def test_service_is_unready_before_it_stops(self, catalog: Catalog) -> None:
         async with catalog.start(CATALOG_DRAIN_DELAY="300") as service:
             await service.serving()
             kept = await service.connect()
@@ -165,7 +165,7 @@ class TestStop:
             assert (new.status, new.closes) == (503, True)
             assert (old.status, old.closes) == (200, True)
 
-    async def test_a_second_signal_skips_the_delay(self, catalog: Catalog) -> None:
+    async def test_second_signal_skips_the_delay(self, catalog: Catalog) -> None:
         async with catalog.start(CATALOG_DRAIN_DELAY="300") as service:
             await service.serving()
             busy = await service.connect()
@@ -178,7 +178,7 @@ class TestStop:
             assert (await busy.finish_sign_in()).status == 401
             assert await service.exit_code() == 0
 
-    async def test_a_third_signal_kills_and_the_exit_code_tells(self, catalog: Catalog) -> None:
+    async def test_third_signal_kills_and_the_exit_code_tells(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
             busy = await service.connect()
@@ -193,7 +193,7 @@ class TestStop:
             assert await service.exit_code() == 1
             assert service.logged("workers_killed")
 
-    async def test_a_worker_that_does_not_stop_is_killed(self, catalog: Catalog) -> None:
+    async def test_worker_that_does_not_stop_is_killed(self, catalog: Catalog) -> None:
         async with catalog.start(CATALOG_GRACEFUL_TIMEOUT="0.1") as service:
             await service.serving()
             os.kill(service.all_workers[0], signal.SIGSTOP)
@@ -203,7 +203,7 @@ class TestStop:
             assert await service.exit_code() == 1
             assert service.logged("workers_killed", workers=service.all_workers)
 
-    async def test_a_signal_during_the_start_stops_it_too(self, catalog: Catalog) -> None:
+    async def test_signal_during_the_start_stops_the_service(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.event("worker_started")
 
@@ -214,7 +214,7 @@ class TestStop:
             assert not service.logged("worker_died")
             assert service.text == ""
 
-    async def test_a_worker_told_twice_while_it_waits_for_the_database_ends_with_the_wait(
+    async def test_worker_waiting_for_the_database_ends_with_the_wait_after_two_signals(
         self, catalog: Catalog
     ) -> None:
         path = catalog.folder / "catalog.db"
@@ -229,7 +229,7 @@ class TestStop:
             await service.event("stopping")
             service.send_signal(signal.SIGTERM)
             await service.event("drain_skipped")
-            # Told by a signal, and by its lifeline that ended.
+            # The worker has received a signal, and its lifeline has ended.
             other.close()
 
             assert await service.exit_code() == 0
@@ -238,7 +238,9 @@ class TestStop:
 
 
 class TestReload:
-    async def test_no_request_fails_and_every_worker_is_new(self, service: Service) -> None:
+    async def test_reload_fails_no_request_and_replaces_every_worker(
+        self, service: Service
+    ) -> None:
         old = service.workers
         clients = Clients(service, 16)
         await clients.more(100)
@@ -253,7 +255,7 @@ class TestReload:
         assert len(service.workers) == 2
         assert not service.workers & old
 
-    async def test_new_workers_that_cannot_serve_leave_the_old_ones(self, catalog: Catalog) -> None:
+    async def test_failed_reload_keeps_the_old_workers(self, catalog: Catalog) -> None:
         secret = catalog.folder / "secret"
         secret.write_text(catalog.environment.pop("JWT_SECRET_KEY"))
         async with catalog.start(JWT_SECRET_KEY_FILE=str(secret)) as service:
@@ -269,7 +271,7 @@ class TestReload:
             assert answer.status == 200
             assert service.workers == old
 
-    async def test_signals_during_a_reload_become_one_more(self, catalog: Catalog) -> None:
+    async def test_signals_during_a_reload_are_merged_into_one_more(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.event("worker_started")
             service.send_signal(signal.SIGHUP)
@@ -283,9 +285,11 @@ class TestReload:
             assert await service.exit_code() == 0
             assert len(service.logged("reload_started")) == 2
 
-    async def test_it_can_be_stopped_just_as_a_new_worker_comes_up(self, catalog: Catalog) -> None:
+    async def test_stop_as_a_new_worker_becomes_ready_ends_the_reload(
+        self, catalog: Catalog
+    ) -> None:
         starts = catalog.folder / "starts"
-        # The third worker is the first new one, and ready when there is nothing to listen on.
+        # The third worker is the first new one; it becomes ready when the listeners are closed.
         catalog.break_interpreters(
             f"open({str(starts)!r}, 'a').write('x')\n"
             f"    if len(open({str(starts)!r}).read()) == 3:\n"
@@ -303,7 +307,7 @@ class TestReload:
             assert len(service.all_workers) == 3
             assert service.text == ""
 
-    async def test_it_can_be_stopped_in_between(self, catalog: Catalog) -> None:
+    async def test_stop_during_a_reload_ends_the_service(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
             service.send_signal(signal.SIGHUP)
@@ -317,7 +321,7 @@ class TestReload:
 
 
 class TestStart:
-    async def test_bad_settings_are_all_named_at_once(self, catalog: Catalog) -> None:
+    async def test_all_invalid_settings_are_reported_at_once(self, catalog: Catalog) -> None:
         before = processor_seconds()
         async with catalog.start(
             CATALOG_BIND="nowhere", CATALOG_GRACEFUL_TIMEOUT="soon", JWT_SECRET_KEY="short"
@@ -331,7 +335,7 @@ class TestStart:
             assert "Traceback" not in service.text
             assert processor_seconds() - before < 2
 
-    async def test_what_the_preparation_refuses_is_told_once(self, catalog: Catalog) -> None:
+    async def test_bootstrap_failure_is_reported_once(self, catalog: Catalog) -> None:
         async with catalog.start("--workers=2", ADMIN_PASSWORD="short") as service:
             code = await service.exit_code()
 
@@ -340,7 +344,7 @@ class TestStart:
             assert service.text.count("\n") == 1
             assert len(service.all_workers) == 2
 
-    async def test_a_worker_started_later_does_not_wait_for_the_database(
+    async def test_worker_started_later_does_not_wait_for_the_database(
         self, catalog: Catalog
     ) -> None:
         async with catalog.start() as service:
@@ -350,6 +354,6 @@ class TestStart:
             os.kill(service.all_workers[0], signal.SIGKILL)
             await service.event("worker_died")
 
-            # Waits in the socket's queue, which outlives workers.
+            # The request waits in the listener's queue, which outlives workers.
             assert (await service.get("/livez")).status == 200
             assert (await service.get("/readyz")).status == 503

@@ -1,4 +1,4 @@
-"""Imports and exports of a real process: memory, slow clients, and what ends in the middle."""
+"""Imports and exports of a real process: memory, slow clients, and aborted streams."""
 
 import signal
 import sqlite3
@@ -14,19 +14,19 @@ PATH = "/api/products"
 NDJSON = "application/x-ndjson"
 
 LINE = b'{"name":"Lamp","price":9.5,"description":"%s"}\n' % (b"x" * 12_000)
-# More than what lies in sockets while nobody reads.
+# More than fits into socket buffers.
 LINES = 2_000
 LARGE_LINES = 5_000
 
 ROOM_MEGABYTES = 30
-"""By how much a worker may grow, whatever the size of what passes through it."""
+"""The allowed growth of a worker, whatever the size of a transfer."""
 
 
 @asynccontextmanager
 async def selling(
     catalog: Catalog, *, lines: int
 ) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    """The service with one worker and one connection to read by, and that many products in it."""
+    """Start one worker with one read connection, and import that many products."""
     async with catalog.start(CATALOG_DATABASE_POOL_SIZE="1") as service:
         await service.serving()
         async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
@@ -49,7 +49,7 @@ async def send(client: httpx.AsyncClient, lines: int) -> None:
 
 
 async def begin_export(service: Service) -> Connection:
-    """Ask for everything, and take no more of it than its beginning."""
+    """Request an export, and read only its beginning."""
     connection = await service.connect()
     await connection.send(
         f"GET {PATH} HTTP/1.1\r\nHost: catalog\r\nAccept: {NDJSON}\r\n\r\n".encode()
@@ -62,14 +62,14 @@ async def begin_export(service: Service) -> Connection:
 
 
 def largest_resident(pid: int) -> float:
-    """The most megabytes that a process has ever held."""
+    """Return the peak resident memory of a process in megabytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1000
 
 
 class TestMemory:
-    async def test_a_worker_does_not_grow_with_what_passes(self, catalog: Catalog) -> None:
+    async def test_worker_memory_does_not_grow_with_the_transfer(self, catalog: Catalog) -> None:
         async with selling(catalog, lines=100) as (service, client):
             (worker,) = service.workers
             before = largest_resident(worker)
@@ -88,13 +88,13 @@ class TestMemory:
 
 
 class TestSlowClient:
-    async def test_it_holds_no_connection_and_a_stop_waits_for_it(self, catalog: Catalog) -> None:
+    async def test_slow_export_holds_no_connection_and_is_drained(self, catalog: Catalog) -> None:
         async with selling(catalog, lines=LINES) as (service, client):
             for _ in range(3):
                 await (await begin_export(service)).close()
             export = await begin_export(service)
 
-            # There is one connection to the database to read by.
+            # There is one read connection to the database.
             for _ in range(3):
                 assert (await client.get(f"{PATH}?limit=1")).status_code == 200
             service.send_signal(signal.SIGTERM)
@@ -104,13 +104,13 @@ class TestSlowClient:
             assert text.count(b'"Lamp"') == LINES - 1
             assert text.endswith(b"\r\n0\r\n\r\n")
             assert await service.exit_code() == 0
-            # Who hung up is no news.
+            # A disconnected client is not an error.
             assert service.logged("event_loop_error") == []
             assert service.text == ""
 
 
-class TestBrokenOff:
-    async def test_an_export_that_fails_in_the_middle_has_no_end(self, catalog: Catalog) -> None:
+class TestAbortedExport:
+    async def test_failed_export_has_no_last_chunk(self, catalog: Catalog) -> None:
         async with selling(catalog, lines=LINES) as (service, _):
             export = await begin_export(service)
 

@@ -1,4 +1,4 @@
-"""The pages for people: complete without internet, and closed to what others inject."""
+"""The HTML pages: complete without internet access, and safe from injection."""
 
 import re
 
@@ -9,26 +9,26 @@ from catalog import __version__
 from tests.db.support import on_sqlite
 from tests.support import Caller, Response, problem_of
 
-# The pages are the same on every engine, and only their links lead to a database.
+# The pages are the same on every engine.
 pytestmark = on_sqlite
 
 PAGES = ("/", "/docs")
 
 
 def references_of(page: Response) -> list[str]:
-    """What a page loads or links to."""
+    """Return the URLs that a page loads or links to."""
     return re.findall(r'(?:src|href|action)="([^"]*)"', page.body.decode())
 
 
 def policy_of(page: Response) -> dict[str, str]:
-    """A page's Content-Security-Policy by directive."""
+    """Return a page's Content-Security-Policy by directive."""
     directives = page.headers["Content-Security-Policy"].split(";")
     return {name: rest for name, _, rest in (each.strip().partition(" ") for each in directives)}
 
 
 class TestPages:
     @pytest.mark.parametrize("path", PAGES)
-    async def test_everything_on_it_is_ours_and_there(self, anyone: Caller, path: str) -> None:
+    async def test_all_references_are_local_and_exist(self, anyone: Caller, path: str) -> None:
         references = references_of(await anyone.get(path))
 
         assert len(references) >= 4
@@ -38,7 +38,7 @@ class TestPages:
             assert (await anyone.get(reference)).status_code == 200, reference
 
     @pytest.mark.parametrize("path", PAGES)
-    async def test_it_is_html_that_is_checked_for_changes(self, anyone: Caller, path: str) -> None:
+    async def test_page_is_html_with_revalidation(self, anyone: Caller, path: str) -> None:
         page = await anyone.get(path)
 
         assert page.status_code == 200
@@ -47,7 +47,7 @@ class TestPages:
         assert page.body.startswith(b"<!doctype html>")
 
     @pytest.mark.parametrize("path", PAGES)
-    async def test_it_runs_no_script_but_ours_and_is_never_framed(
+    async def test_page_runs_own_scripts_only_and_cannot_be_framed(
         self, anyone: Caller, path: str
     ) -> None:
         page = await anyone.get(path)
@@ -60,20 +60,20 @@ class TestPages:
 
 
 class TestHome:
-    async def test_it_leads_on(self, anyone: Caller) -> None:
+    async def test_home_links_to_the_other_pages(self, anyone: Caller) -> None:
         page = await anyone.get("/")
 
         assert __version__ in page.body.decode()
         assert {"/docs", "/openapi.json", "/api/products", "/readyz"} <= set(references_of(page))
 
-    async def test_it_has_no_scripts_at_all(self, anyone: Caller) -> None:
+    async def test_home_has_no_scripts(self, anyone: Caller) -> None:
         page = await anyone.get("/")
 
         assert b"<script" not in page.body
         assert "script-src" not in policy_of(page)
 
     @pytest.mark.parametrize("host", ['"><script>alert(1)</script>', "<b>", "'onload='x"])
-    async def test_the_name_it_was_asked_under_is_text(self, anyone: Caller, host: str) -> None:
+    async def test_host_header_is_escaped(self, anyone: Caller, host: str) -> None:
         page = await anyone.get("/", headers={"Host": host})
 
         assert host not in page.body.decode()
@@ -81,13 +81,13 @@ class TestHome:
 
 
 class TestDocs:
-    async def test_it_describes_what_this_service_says_of_itself(self, anyone: Caller) -> None:
+    async def test_page_loads_this_services_document_only(self, anyone: Caller) -> None:
         script = (await anyone.get("/docs/docs.js")).body.decode()
 
         assert "/openapi.json" in script
         assert not re.search(r"https?://", script)
 
-    async def test_who_has_no_javascript_is_told_where_to_look(self, anyone: Caller) -> None:
+    async def test_page_without_javascript_links_to_the_document(self, anyone: Caller) -> None:
         page = (await anyone.get("/docs")).body.decode()
 
         (hint,) = re.findall(r"<noscript>(.*?)</noscript>", page)
@@ -105,7 +105,7 @@ class TestAssets:
             ("favicon-32x32.png", "image/png"),
         ],
     )
-    async def test_each_has_its_type_and_may_be_kept(
+    async def test_asset_has_its_media_type_and_is_cacheable(
         self, anyone: Caller, name: str, media_type: str
     ) -> None:
         asset = await anyone.get(f"/docs/{name}")
@@ -115,7 +115,7 @@ class TestAssets:
         assert asset.headers["X-Content-Type-Options"] == "nosniff"
         assert asset.body
 
-    async def test_who_has_it_already_gets_304(self, anyone: Caller) -> None:
+    async def test_matching_etag_gets_304(self, anyone: Caller) -> None:
         first = await anyone.get("/docs/page.css")
 
         again = await anyone.get("/docs/page.css", headers={"If-None-Match": first.headers["ETag"]})
@@ -133,8 +133,8 @@ class TestAssets:
             "page.css/x",
         ],
     )
-    async def test_nothing_else_is_given_out(self, anyone: Caller, name: str) -> None:
+    async def test_other_name_is_not_found(self, anyone: Caller, name: str) -> None:
         assert problem_of(await anyone.get(f"/docs/{name}")) == (404, "not-found")
 
-    async def test_no_folder_of_files_is_served_besides(self, app: Quart) -> None:
+    async def test_no_static_folder_is_served(self, app: Quart) -> None:
         assert not [rule for rule in app.url_map.iter_rules() if rule.endpoint == "static"]

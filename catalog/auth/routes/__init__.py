@@ -1,4 +1,4 @@
-"""HTTP in and out: signing in and out, one's own account, everyone's accounts."""
+"""HTTP routes: signing in and out, the caller's account, all accounts."""
 
 from catalog.auth.routes import account, sign_in, users
 from catalog.auth.routes.deadline import bound_database_time

@@ -1,4 +1,4 @@
-"""``/api/auth``: one's own account, its password and its sessions."""
+"""``/api/auth``: the caller's account, its password and its sessions."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -112,15 +112,15 @@ async def change_password(data: PasswordChange) -> Response:
 
 @asynccontextmanager
 async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account, str]]:
-    """Let those go on who know their password; a wrong one counts as at log-in.
+    """Require the caller's password; a wrong one counts as at log-in.
 
     Yields:
-        the caller's account, and what wrong passwords for it count for. It is to be asked once
-        more in the transaction: of many passwords that are checked at the same time, the right
-        one must not come through after the limit.
+        the caller's account, and the subject under which its wrong passwords are counted. The
+        transaction must check the subject again: of many passwords checked concurrently, the
+        right one must not pass after the limit is reached.
 
     Raises:
-        AccountUnavailable, LoginThrottled, Overloaded, WrongPassword: they must not go on.
+        AccountUnavailable, LoginThrottled, Overloaded, WrongPassword: not confirmed.
     """
     attempt = await database().reading(
         service.find_own_attempt, user_id=caller_id(), network=client_network()

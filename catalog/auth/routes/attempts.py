@@ -1,4 +1,4 @@
-"""What is done about a wrong password, at log-in and wherever else one is asked for."""
+"""Handling of wrong passwords, at log-in and wherever else a password is required."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from catalog.http.context import database
 
 
 async def verified(attempt: Attempt, password: str) -> Account:
-    """The account that a password is right for; a wrong one is counted before it is told.
+    """Return the account if the password is right; count a wrong one before refusing it.
 
     Raises:
         LoginThrottled, WrongCredentials, Overloaded: as ``service.verify``.
@@ -20,14 +20,14 @@ async def verified(attempt: Attempt, password: str) -> Account:
     try:
         return await service.verify(attempt, password=password, passwords=auth().passwords)
     except WrongCredentials:
-        # In a transaction of its own, which the refusal does not roll back.
+        # In a separate transaction, which the refusal does not roll back.
         await database().transaction(login_throttle.count, subject=attempt.subject)
         raise
 
 
 @contextmanager
 def recording(attempt: Attempt, *, failed: Audit, blocked: Audit) -> Iterator[None]:
-    """Write down what becomes of an attempt that is refused."""
+    """Record a refused attempt in the audit log."""
     try:
         yield
     except (WrongCredentials, WrongPassword):

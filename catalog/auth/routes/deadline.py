@@ -1,4 +1,4 @@
-"""One deadline for all that a request about accounts does in the database."""
+"""One deadline for all database work of a request about accounts."""
 
 from quart import request
 
@@ -7,10 +7,10 @@ from catalog.http.context import running
 
 
 async def bound_database_time() -> None:
-    """Let what a request reads and writes end in time together, as a single unit of work does."""
+    """Put all reads and writes of a request under one deadline, as for a single unit of work."""
     state = running()
     if state.settings.embedded:
-        # A file does not freeze, and its lock is waited for by a shorter time of its own.
+        # A SQLite file does not stall, and waiting for its lock has a shorter time-out of its own.
         return
     is_read = request.method in {"GET", "HEAD"}
     bound_together(state.database.read_limit if is_read else state.database.write_limit)

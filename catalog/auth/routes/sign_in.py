@@ -111,14 +111,14 @@ async def log_in(data: LogIn) -> Response:
 
 
 async def _keep_current(account: Account, password: str) -> None:
-    """See that a password is hashed as the settings ask for by now.
+    """Rehash a password whose hash is weaker than the current settings ask for.
 
-    It comes last, so that who is refused cannot tell by the time that a password was right.
+    Runs last, so that the time of a refusal does not reveal that a password was right.
     """
     passwords = auth().passwords
     if not passwords.is_outdated(account.password_hash):
         return
-    # When too much is waiting, or the database is away, the next log-in will do.
+    # If the queue is full or the database is unavailable, the next log-in rehashes.
     with suppress(Unavailable):
         new_hash = await passwords.hash(password)
         if await database().transaction(
@@ -149,7 +149,7 @@ async def refresh_token() -> Response:
         await _end_stolen(bearer)
         raise
     if resumed.is_due:
-        # Where nothing can be written one may still read.
+        # Refreshing must still work while the database accepts reads but no writes.
         with suppress(Unavailable):
             await database().transaction(sessions.touch, session_id=bearer.session_id)
     return _resumed(bearer, resumed)
@@ -177,7 +177,7 @@ async def _rotated(bearer: Bearer) -> Response:
 
 
 async def _end_stolen(bearer: Bearer) -> None:
-    # In a transaction of its own, which the refusal does not roll back.
+    # In a separate transaction, which the refusal does not roll back.
     await database().transaction(sessions.end, session_id=bearer.session_id)
     auth().revocations.add([bearer.session_id])
     record(Audit.TOKEN_REUSED, user_id=bearer.user_id, session_id=bearer.session_id, ended=True)
@@ -194,7 +194,7 @@ async def get_refreshed_token() -> Response:
     try:
         resumed = await database().reading(sessions.resume, bearer=bearer)
     except TokenReused:
-        # A GET changes nothing, so the session goes on.
+        # A GET must not change anything, so the session stays live.
         record(
             Audit.TOKEN_REUSED, user_id=bearer.user_id, session_id=bearer.session_id, ended=False
         )

@@ -1,4 +1,4 @@
-"""``/api/users``: everyone's accounts, for administrators."""
+"""``/api/users``: all accounts, for administrators."""
 
 from quart import Blueprint, Response, request
 from quart_schema import document_response, tag_blueprint, validate_querystring, validate_request

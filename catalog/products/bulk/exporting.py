@@ -1,7 +1,7 @@
-"""Export products in bulk: any number of them as a stream, in constant memory.
+"""Bulk export: streams any number of products in constant memory.
 
-Chunks are read by keyset and not from one long cursor, so that a slow client holds no connection;
-one is read while the one before is sent.
+Chunks are read by keyset pagination and not from one long-lived cursor, so that a slow client holds
+no connection. The next chunk is read while the previous one is sent.
 """
 
 import asyncio
@@ -21,14 +21,15 @@ from catalog.products.queries import Position, Selection
 
 EXPORTED_ROWS = 1000
 EXPORTED_CHARACTERS = 128 * 1024
-"""What is read at a time, which keeps the event loop for some ten milliseconds. There are fewer
-products where those before were long: of each export several chunks are held, in several forms."""
+"""Maximum size of a chunk, which blocks the event loop for about ten milliseconds. A chunk has
+fewer products if those of the previous one were long, because each export holds several chunks in
+several encodings."""
 
 _FIRST_ROWS = 100
 
 MAX_EXPORTS = 64
-"""At the same time in one process. Each holds up to some megabytes for as long as its client
-likes, and anyone may ask for one."""
+"""Concurrent exports in one process. Each holds up to some megabytes for as long as its client
+takes, and anonymous clients may start one."""
 
 
 async def export_products(
@@ -41,25 +42,26 @@ async def export_products(
     limit: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> AsyncGenerator[bytes, None]:
-    """The products of a selection as a text.
+    """Export the products of a selection as a stream of text.
 
-    What is changed meanwhile is in it or not; each product that is there throughout is in it
-    once. Who then follows the changes from a position of before has them all.
+    It is not a snapshot: concurrent changes may or may not be included, but each product that
+    exists throughout is included once. Following the changes from a position read before the export
+    yields the rest.
 
     Args:
-        database: where from.
-        form: how to write them down.
-        selection: which products, in which order.
-        fields: what of each, in this order; None for everything.
-        after: the place behind which to begin; None for the first one.
-        limit: products at most; None for all.
-        advance: is told how many more have been taken.
+        database: the database to read from.
+        form: the format of the text.
+        selection: filters and sort order.
+        fields: the fields of each product, in this order; None for all.
+        after: the keyset position after which to begin; None for the start.
+        limit: maximum number of products; None for all.
+        advance: called with the number of products in each piece once the client has taken it.
 
     Yields:
         pieces of the text.
 
     Raises:
-        DatabaseUnavailable, DatabaseBusy: as ``Database.reading``; what was yielded is not all.
+        DatabaseUnavailable, DatabaseBusy: as ``Database.reading``; the export is incomplete.
     """
     writer = form.writer(fields or queries.FIELDS)
     narrowed = _narrowed(fields) if fields else None
@@ -89,7 +91,7 @@ async def export_products(
             if left != 0:
                 next_rows = reading()
             text = head + writer.write(rows if narrowed is None else list(map(narrowed, rows)))
-            # A slow client holds the text, but not what it was made of.
+            # While a slow client takes the text, the rows it was made of are freed.
             count, rows = len(rows), ()
             yield text
             advance(count)
@@ -110,7 +112,7 @@ _NAME, _DESCRIPTION = map(queries.FIELDS.index, ("name", "description"))
 
 
 def _narrowed(fields: Sequence[str]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
-    """Takes some fields out of a row."""
+    """Return a function that picks fields from a row."""
     places = [queries.FIELDS.index(name) for name in fields]
     if len(places) == 1:
         return lambda row: (row[places[0]],)

@@ -1,6 +1,6 @@
-"""Products as text, many at once: newline-delimited JSON and CSV (RFC 4180), in and out.
+"""Bulk formats: newline-delimited JSON and CSV (RFC 4180), readers and writers.
 
-Both come and go in pieces of any size, and only as much is held as one line may be long.
+Both are read and written in pieces of any size, and buffer no more than one line may have.
 """
 
 import csv
@@ -26,25 +26,25 @@ from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
 from catalog.products.schemas import ProductCreate, ProductRead
 
 MAX_LINE_BYTES = 256 * 1024
-"""Of one product; more than the longest one has, were every character of it escaped."""
+"""Maximum size of a line; the longest product fits even with every character escaped."""
 
 LONG_LINE = 8 * 1024
-"""Bytes or characters of a line beyond which it is parsed in a thread: a hostile one of
+"""Bytes or characters beyond which a line is parsed in a thread: a malicious line of
 ``MAX_LINE_BYTES`` takes 0.2 s."""
 
 MAX_COLUMNS = 100
-"""Of a CSV header, which is no long line either; a product has eight."""
+"""Columns of a CSV header, whose length is limited to ``LONG_LINE``; a product has eight fields."""
 
 _BLANK_LINES = 1000
-"""Lines in a row that are read over at a time."""
+"""Consecutive blank lines skipped in one step."""
 
 WRITABLE = frozenset(ProductCreate.model_fields)
 READ_ONLY = frozenset(ProductRead.model_fields) - WRITABLE
-"""What an export has beside them, and an import reads over."""
+"""Further fields of an export, which an import ignores."""
 
 
 class ParsedProduct(NamedTuple):
-    """A product as a line describes it: valid, and nobody's yet."""
+    """Valid product parsed from a line, without an owner."""
 
     name: str
     description: str | None
@@ -52,13 +52,13 @@ class ParsedProduct(NamedTuple):
 
 
 class LineFault(NamedTuple):
-    """What is wrong with a line.
+    """Fault of a line.
 
     Attributes:
-        line: its number, counted from 1; of a record of several lines, the first.
-        code: the slug of the error that a single request would get.
-        message: a sentence for people.
-        pointer: the field (RFC 6901), where it is about one.
+        line: its number, from 1; for a record of several lines, the first one's.
+        code: the slug of the error that a single create would get.
+        message: a human-readable sentence.
+        pointer: a JSON pointer (RFC 6901) to the field, if the fault concerns one.
     """
 
     line: int
@@ -68,7 +68,7 @@ class LineFault(NamedTuple):
 
 
 def rendered(faults: Iterable[LineFault]) -> list[dict[str, Any]]:
-    """Faults, ready for JSON."""
+    """Return the JSON members of faults."""
     return [
         {name: value for name, value in fault._asdict().items() if value is not None}
         for fault in faults
@@ -76,51 +76,52 @@ def rendered(faults: Iterable[LineFault]) -> list[dict[str, Any]]:
 
 
 Parsed = ParsedProduct | list[LineFault]
-"""What a line turned out to be."""
+"""Result of parsing a line: a product or its faults."""
 
 Found = Parsed | None | Callable[[], Parsed | None]
-"""The next line of a text: parsed, or None if it is read over; or a call that parses it, too slow
+"""Next line of a text: its result, or None if it is skipped; or a function that parses it, too slow
 for the event loop."""
 
 
 class Reader(Protocol):
-    """Reads one text, piece by piece.
+    """Incremental reader of one text.
 
     Attributes:
-        line: the last line of what was told last.
+        line: the number of the last line of the record that was yielded last.
     """
 
     line: int
 
     def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
-        """What the lines are that the piece completes.
+        """Yield the lines that the piece completes.
 
-        Each step takes a few milliseconds at most if pieces have no more than some 64 KiB, so that
-        the caller can let others use the event loop between two of them. The work of all steps
-        together grows with the text's size alone, however it is cut into pieces.
+        Each step takes a few milliseconds at most if pieces have no more than about 64 KiB, so that
+        the caller can yield to the event loop between steps. The total work is linear in the size
+        of the text, however it is split into pieces.
 
         Raises:
-            LinesInvalid: nothing of the text can be read.
+            LinesInvalid: the text is unreadable as a whole.
         """
 
 
 class RowWriter(Protocol):
-    """Writes one text, piece by piece."""
+    """Incremental writer of one text."""
 
     def head(self) -> bytes:
-        """What stands before the first product."""
+        """Return the text before the first product."""
 
     def write(self, rows: Sequence[Sequence[Any]]) -> bytes:
-        """Products, given as the values of the fields that were asked for."""
+        """Encode products, given as rows with the values of the requested fields."""
 
 
 class Format(NamedTuple):
-    """A way to write products down.
+    """Text format for products.
 
     Attributes:
-        name: what people call it; files end with it.
-        reader: makes a reader of a text.
-        writer: makes a writer of a text with those fields.
+        name: its common name, also used as the file extension.
+        media_type: its media type.
+        reader: creates a reader of one text.
+        writer: creates a writer of one text with the given fields.
     """
 
     name: str
@@ -129,9 +130,9 @@ class Format(NamedTuple):
     writer: Callable[[Sequence[str]], RowWriter]
 
 
-# What has been read is a draft as soon as these few comparisons find nothing, which takes an
-# eighth of the time of the schema. They may refuse too much, for the schema has the last word on
-# that, and gives the reasons; what they accept, it would accept with the same outcome.
+# Fast validation in an eighth of the schema's time. It may reject valid products, which are then
+# validated by the schema, as are invalid ones for their error messages. Whatever it accepts, the
+# schema would accept with the same result.
 def _draft(name: object, description: object, price: object) -> ParsedProduct | None:
     if type(price) is int:
         price = float(price) if 0 <= price <= MAX_PRICE else None
@@ -151,17 +152,17 @@ def _draft(name: object, description: object, price: object) -> ParsedProduct | 
             )
         )
     ):
-        # The sum makes 0.0 of -0.0.
+        # Adding 0.0 turns -0.0 into 0.0.
         return ParsedProduct(name, description, price + 0.0)
     return None
 
 
 def _validated(members: Any, line: int) -> Parsed:
-    """A draft by the schema, or what it finds wrong."""
+    """Validate the members of a line by the schema; return the product or the faults."""
     if isinstance(members, dict):
         members = {name: value for name, value in members.items() if name not in READ_ONLY}
         if len(members) > MAX_FIELD_ERRORS:
-            # The schema would name them all before the first few are picked.
+            # The schema would report all unknown members before the first few are selected.
             unknown = [name for name in members if name not in WRITABLE]
             for name in unknown[MAX_FIELD_ERRORS:]:
                 del members[name]
@@ -183,22 +184,22 @@ _LINE_TOO_LONG = BodyTooLarge(f"A line may have {MAX_LINE_BYTES} bytes.")
 
 
 class NdjsonReader:
-    """One JSON object a line, as strict as a body of its own; empty lines are read over."""
+    """Reader of one JSON object per line, as strict as for a request body; skips empty lines."""
 
     def __init__(self) -> None:
         self.line = 0
-        # The beginning of a line, as it came.
+        # The received pieces of an incomplete line.
         self._rest: list[bytes] = []
         self._rest_size = 0
-        # In a line that is too long: nothing of it is kept.
+        # Inside a line that is too long, and is discarded up to its end.
         self._skips = False
 
     def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
-        """As ``Reader.read``."""
+        """Yield the lines that the piece completes; see ``Reader.read``."""
         lines = piece.split(b"\n")
         rest = [] if is_last else [lines.pop()]
         if lines:
-            # Only the piece is searched, so that many small ones take no longer than a large one.
+            # Only the new piece is searched, so that many small ones cost no more than a large one.
             lines[0] = b"".join([*self._rest, lines[0]])
             self._rest, self._rest_size = [], 0
         for line in lines:
@@ -227,14 +228,14 @@ def _parsed_line(line: bytes, number: int) -> Parsed:
     try:
         members = parse_json(line)
     except MalformedRequest as error:
-        # Its words are about a body, of which this is the first and only line.
+        # The message is about a body, of which this would be the first and only line.
         detail = error.detail.replace("The body", "The line").replace(" line 1,", "")
         return _faults(number, MalformedRequest(detail))
     return _validated(members, number)
 
 
 def _draft_of_line(line: bytes) -> ParsedProduct | None:
-    """A draft, if the line is as plain as most; None otherwise, whether it is valid or not."""
+    """Parse a plain line fast; None if it needs the strict parser or the schema, valid or not."""
     try:
         members = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -244,9 +245,9 @@ def _draft_of_line(line: bytes) -> ParsedProduct | None:
     draft = _draft(members.get("name"), members.get("description"), members.get("price"))
     if draft is None:
         return None
-    # Every name and every text has two double quotes, and each that is in it stands there as one
-    # more. If there are more than that, a field was named twice, of which the parser keeps quiet;
-    # one in another spelling would make up for it.
+    # Detect duplicate names, which the parser accepts silently, by counting double quotes: every
+    # name and every string has two, plus one for each double quote that it contains. A duplicate
+    # adds more; a double quote spelled \u0022 would compensate for that, so it is not plain.
     quotes = 2 * len(members) + 2 + draft.name.count('"')
     unread = len(members) - 2
     if "description" in members:
@@ -267,39 +268,39 @@ def _draft_of_line(line: bytes) -> ParsedProduct | None:
 
 
 class NdjsonWriter:
-    """One JSON object a line.
+    """Writer of one JSON object per line.
 
     Args:
-        fields: what of a product to write, in this order.
+        fields: the fields of a product to write, in this order.
     """
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._fields = fields
-        # No text can hold this: a double quote in it comes behind a backslash, and one that ends
-        # it comes before a comma or a bracket.
+        # This sequence cannot occur inside a string: a double quote within it follows a backslash,
+        # and its closing quote precedes a comma or a bracket.
         self._between = b'},{"' + fields[0].encode() + b'":'
         self._newline_between = self._between.replace(b",", b"\n", 1)
 
     def head(self) -> bytes:
-        """As ``RowWriter.head``."""
+        """Return the text before the first product."""
         return b""
 
     def write(self, rows: Sequence[Sequence[Any]]) -> bytes:
-        """As ``RowWriter.write``."""
+        """Encode rows; see ``RowWriter.write``."""
         fields = self._fields
-        # All at once and then divided, which takes a third of the time of one by one.
+        # Encoding all at once and splitting takes a third of the time of encoding one by one.
         products = orjson.dumps([dict(zip(fields, row)) for row in rows])  # noqa: B905 (faster)
         lines = products[1:-1].replace(self._between, self._newline_between)
         return lines + b"\n" if lines else b""
 
 
-# What a spreadsheet runs as a formula when a cell begins with it (OWASP, "CSV Injection"), ASCII
-# and full width, behind any number of apostrophes; or apostrophes alone, so that text which is
-# empty differs from none.
+# Prefixes by which a spreadsheet takes a cell for a formula (OWASP, "CSV Injection"), ASCII and
+# full width, after any number of apostrophes; or apostrophes alone, so that an empty text differs
+# from null.
 _GUARDED = re.compile("'*(?:[=+\\-@\t\r\n＝＋－＠]|\\Z)")  # noqa: RUF001 (full width is the point)
 _MAY_BE_GUARDED = frozenset("'=+-@\t\r\n＝＋－＠")  # noqa: RUF001 (the same)
 
-# A number as JSON has it (RFC 8259, section 6): Python's own would take "1_000", " 5" and "nan".
+# JSON number (RFC 8259, section 6): Python's float() would accept "1_000", " 5" and "nan".
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -313,15 +314,15 @@ _HEADER_TOO_LONG = InvalidRequest(
 _KNOWN = WRITABLE | READ_ONLY
 _TEXTS = {"name", "description"}
 
-# The module's own bound would end a cell in its middle and go on behind; ours is on whole lines.
+# The csv module's own limit would end a cell in the middle and continue after it; here, the length
+# of whole lines is limited instead.
 csv.field_size_limit(2**31 - 1)
 
 
 def guarded(text: str) -> str:
-    """Text as a cell: an apostrophe comes before what a spreadsheet would run.
+    """Encode a text as a cell, with an apostrophe before what a spreadsheet would run.
 
-    Where the cell would then look as if it had been guarded, it is guarded too, so that
-    ``unguarded`` gives every text back.
+    A text that already looks guarded is guarded again, so that ``unguarded`` restores every text.
     """
     if text and text[0] not in _MAY_BE_GUARDED:
         return text
@@ -329,29 +330,29 @@ def guarded(text: str) -> str:
 
 
 def unguarded(cell: str) -> str:
-    """The text of a cell, without an apostrophe that ``guarded`` may have put there."""
+    """Decode the text of a cell: remove the apostrophe that ``guarded`` adds."""
     return cell[1:] if cell[:1] == "'" and _GUARDED.match(cell, 1) else cell
 
 
-# A record up to its last "\n", as csv.reader takes it when it is fed line by line: cells with
-# commas between them, and after the last one whatever is left of that line, which it refuses if it
-# is more than "\r". Does not match while a quoted cell is open at the end of the text.
+# A record up to its last "\n", as csv.reader takes it when fed line by line: cells separated by
+# commas, and after the last one the rest of that line, which csv.reader rejects if it is more than
+# "\r". Does not match while a quoted cell is open at the end of the text.
 _CELL = r'(?>"[^"]*+(?:""[^"]*+)*+"|[^",\r\n][^,\r\n]*+|(?!"))'
 _RECORD = re.compile(rf"{_CELL}(?:,{_CELL})*+(?!,)[^\n]*+\n")
 _RECORDS = re.compile(rf"(?:\r*+\n){{1,{_BLANK_LINES}}}+|{_RECORD.pattern}|(?s:.++)")
-"""Finds the records of a text, blank lines in a row as one, and at last what is no whole one."""
+"""Matches the records of a text, consecutive blank lines as one, and last an incomplete record."""
 
 
 class CsvReader:
-    """Records under a header; a record may have line breaks in quoted cells.
+    """Reader of CSV records after a header; a record may have line breaks in quoted cells.
 
-    A byte order mark before the header is read over: spreadsheets write one.
+    A byte order mark before the header, as written by spreadsheets, is skipped.
     """
 
     def __init__(self) -> None:
         self._columns: _Columns | None = None
         self.line = 0
-        # Whole lines before the rest, which is the beginning of a record.
+        # Number of complete lines before ``_rest``, which is an incomplete record.
         self._line = 0
         self._rest: list[bytes] = []
         self._rest_size = 0
@@ -360,11 +361,11 @@ class CsvReader:
         self._too_long: _TooLong | None = None
 
     def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
-        """As ``Reader.read``; the header is no product."""
+        """Yield the records that the piece completes, without the header; see ``Reader.read``."""
         self._rest.append(piece)
         self._rest_size += len(piece)
-        # The beginning of a record is looked at again when as much has come as there was, so that
-        # a record in many small pieces takes no longer than one in a large piece.
+        # An incomplete record is scanned again only when its size has doubled, so that a record in
+        # many small pieces takes linear time.
         if self._rest_size < self._enough and not is_last:
             return
         data = b"".join(self._rest)
@@ -393,14 +394,14 @@ class CsvReader:
         self._enough = min(2 * len(rest), MAX_LINE_BYTES + 1)
 
     def _read_records(self, data: bytes, *, is_last: bool) -> Iterator[Found]:
-        """Read the whole records in the data, and keep the rest."""
+        """Read the complete records in the data, and keep the rest."""
         end = len(data) if is_last else data.rfind(b"\n") + 1
         text, is_damaged = _decoded(data[:end])
         records = _RECORDS.findall(text)
         rest = data[end:]
         if records and not is_last and not _RECORD.fullmatch(records[-1]):
             rest = _encoded(records.pop()) + rest
-        # Long ones are looked at by themselves.
+        # Long records are parsed separately.
         short = [record if len(record) <= LONG_LINE else "\n" for record in records]
         reader = csv.reader(short, strict=True)
         for record in records:
@@ -435,28 +436,28 @@ class CsvReader:
             return self._refused(line, _NOT_CSV)
         if is_damaged and not _is_unicode(cells):
             return self._refused(line, _NOT_UTF_8)
-        assert self._columns is not None  # noqa: S101 (a long line is no header; tells mypy)
+        assert self._columns is not None  # noqa: S101 (a long line is never a header; for mypy)
         return self._columns.parse(cells, line) if cells else None
 
     def _refused(self, line: int, error: CatalogError) -> list[LineFault]:
-        """What is wrong with a line; without a header, with all of them."""
+        """Return the faults of a line, or raise them if there is no header yet."""
         faults = _faults(line, error)
         if self._columns is None:
             raise _header_refused(faults)
         return faults
 
 
-# From outside quoted cells to behind the first line that ends outside of them.
+# From outside quoted cells to the first line break outside of them.
 _TO_END = re.compile(rb'(?:[^"\n]*+"[^"]*+")*+[^"\n]*+\n')
 
 
 class _TooLong:
-    """A record that is too long: kept of it is what tells where it ends.
+    """Record that is too long; keeps only the state for finding its end.
 
-    That is after the line by which its double quotes are even in number.
+    It ends after the first line at which the number of its double quotes is even.
 
     Args:
-        start: what of it was read before that came out.
+        start: the part of the record read so far.
     """
 
     def __init__(self, start: bytes) -> None:
@@ -464,8 +465,8 @@ class _TooLong:
         self._is_quoted = start.count(b'"') % 2 == 1
 
     def read(self, data: bytes) -> bytes | None:
-        """What follows the record; None while it goes on."""
-        # Behind the quote that closes the cell, if one is open.
+        """Return the data after the record; None while the record continues."""
+        # Begin after the quote that closes the cell, if one is open.
         start = data.find(b'"') + 1 if self._is_quoted else 0
         found = _TO_END.match(data, start) if start or not self._is_quoted else None
         if found is None:
@@ -477,7 +478,7 @@ class _TooLong:
 
 
 def _decoded(data: bytes) -> tuple[str, bool]:
-    """Text, and whether some of it was not UTF-8 and stands there escaped."""
+    """Decode UTF-8; also return whether invalid bytes were replaced with surrogate escapes."""
     try:
         return data.decode(), False
     except UnicodeDecodeError:
@@ -497,14 +498,14 @@ def _is_unicode(cells: Sequence[str]) -> bool:
 
 
 class _Columns:
-    """What stands in which column.
+    """Positions of the columns.
 
     Args:
-        header: the names.
-        line: where they stand.
+        header: the column names.
+        line: the number of the header's line.
 
     Raises:
-        LinesInvalid: there are too many, one is unknown or there twice, or a needed one is
+        LinesInvalid: there are too many columns, one is unknown or duplicated, or a required one is
             missing.
     """
 
@@ -527,7 +528,7 @@ class _Columns:
         self._description = header.index("description") if "description" in header else None
 
     def parse(self, cells: Sequence[str], line: int) -> Parsed:
-        """What a record under this header is."""
+        """Parse a record under this header."""
         if len(cells) != self._count:
             return _faults(line, MalformedRequest(f"The line has not {self._count} cells."))
         name, cell = unguarded(cells[self._name]), cells[self._price]
@@ -548,10 +549,10 @@ def _header_refused(faults: Sequence[LineFault]) -> LinesInvalid:
 
 
 class CsvWriter:
-    """Records under a header, each ending with CRLF; a cell without a value is empty.
+    """Writer of CSV records after a header, each ending with CRLF; null is an empty cell.
 
     Args:
-        fields: what of a product to write, in this order.
+        fields: the fields of a product to write, in this order.
     """
 
     def __init__(self, fields: Sequence[str]) -> None:
@@ -559,11 +560,11 @@ class CsvWriter:
         self._texts = [index for index, field in enumerate(fields) if field in _TEXTS]
 
     def head(self) -> bytes:
-        """As ``RowWriter.head``."""
+        """Return the text before the first product."""
         return _records([self._fields])
 
     def write(self, rows: Sequence[Sequence[Any]]) -> bytes:
-        """As ``RowWriter.write``."""
+        """Encode rows; see ``RowWriter.write``."""
         columns: list[Iterable[Any]] = list(zip(*rows, strict=True))
         for index in self._texts if columns else ():
             columns[index] = [None if text is None else guarded(text) for text in columns[index]]
@@ -580,4 +581,4 @@ NDJSON = Format("ndjson", "application/x-ndjson", NdjsonReader, NdjsonWriter)
 CSV = Format("csv", "text/csv", CsvReader, CsvWriter)
 
 FORMATS: Mapping[str, Format] = {each.media_type: each for each in (NDJSON, CSV)}
-"""By their media types."""
+"""Formats by media type."""

@@ -1,7 +1,7 @@
-"""Import products in bulk: any number of them as a stream, in constant memory.
+"""Bulk import: creates any number of products from a stream, in constant memory.
 
-Chunks are written in a transaction each, while the next ones are read. Reading happens on the event
-loop, which a thread would have to share its interpreter with anyway, and yields every few
+Each chunk is written in a transaction of its own, while the next ones are parsed. Parsing runs on
+the event loop, with which a thread would have to share the interpreter anyway, and yields every few
 milliseconds.
 """
 
@@ -36,40 +36,42 @@ from catalog.products.search.tokenizer import text_of
 
 CHUNK_ROWS = 2000
 CHUNK_CHARACTERS = 250_000
-"""What is written in one transaction at most; fewer products if they are long. To write that many
-down as SQL keeps the event loop for some ten milliseconds."""
+"""Maximum size of a transaction; fewer products if they are long. Formatting that many as SQL
+blocks the event loop for about ten milliseconds."""
 
 CHUNKS_AT_ONCE = 2
-"""Of one import, where the engine has more than one writer; they are committed in order."""
+"""Concurrent chunks of one import, if the engine allows several writers; they commit in order."""
 
 PIECE_BYTES = 64 * 1024
-"""What is read at a time at least: a record that is not complete is looked at anew each time."""
+"""Minimum size of the pieces passed to the reader, which scans an incomplete record anew each
+time."""
 
 MAX_FAULTS = 1000
-"""How many are told; the lines beyond are counted."""
+"""Faults that are reported in detail; further invalid lines are only counted."""
 
 MAX_ATOMIC_ROWS = 100_000
 MAX_ATOMIC_BYTES = 64 * 1024 * 1024
-"""Of one transaction. Its positions are taken at its end, and all other writers wait meanwhile."""
+"""Size of one atomic transaction. Its positions are taken at its end, and all other writers wait
+meanwhile."""
 
 MAX_IMPORTS = 16
-"""At the same time in one process. Each holds up to some megabytes for as long as its client
-likes."""
+"""Concurrent imports in one process. Each holds up to some megabytes for as long as its client
+takes."""
 
 _TURN_SECONDS = 0.005
-"""Longest work on the event loop before others have their turn, one step of it aside."""
+"""Longest work on the event loop before yielding to other tasks, plus at most one step."""
 
 
 @dataclass(slots=True)
 class Imported:
-    """What has become of an import so far.
+    """Progress and result of an import.
 
     Attributes:
-        created: products that were created, or would have been.
-        failed: lines that are not valid.
-        line: the last line that is done with: what is valid up to there has been created.
-        change: the last one.
-        faults: what is wrong with the first of the lines that failed.
+        created: products that were created, or would be in a dry run.
+        failed: number of invalid lines.
+        line: the last processed line: all valid products up to it have been created.
+        change: the last change.
+        faults: faults of the first invalid lines, up to ``MAX_FAULTS``.
     """
 
     created: int = 0
@@ -81,7 +83,7 @@ class Imported:
     faults: list[LineFault] = field(default_factory=list)
 
     def count(self, inserted: service.Inserted) -> None:
-        """Count products that were created."""
+        """Add created products to the result."""
         self.created += len(inserted.ids)
         self.first_id = self.first_id or inserted.ids[0]
         self.last_id = inserted.ids[-1]
@@ -89,7 +91,7 @@ class Imported:
         observe_position(self.change.position)
 
     def rendered(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the JSON members of the result."""
         return {
             "created": self.created,
             "failed": self.failed,
@@ -111,19 +113,19 @@ async def import_products(
     """Create the products that a text describes, for an owner.
 
     Args:
-        database: where to.
+        database: the database to write to.
         pieces: the text, in pieces of any size.
-        reader: of the text's format.
-        owner_id: whose they are to be.
-        atomic: whether to create all of them or none; up to ``MAX_ATOMIC_ROWS``.
-        dry_run: whether only to tell what would happen.
+        reader: a reader for the text's format.
+        owner_id: the account that will own the products.
+        atomic: whether to create all products or none; up to ``MAX_ATOMIC_ROWS``.
+        dry_run: whether to validate only, and create nothing.
 
     Raises:
-        LinesInvalid: nothing of the text can be read; or it is to be atomic and has a fault.
-        BodyTooLarge: it is to be atomic and is too large for that.
-        AccountUnavailable: the owner's account is disabled or gone.
-        CatalogError: it broke off, for a reason of the pieces or of the database. Its members
-            tell what had been created by then.
+        LinesInvalid: the text is unreadable as a whole; or an atomic import has an invalid line.
+        BodyTooLarge: an atomic import is too large.
+        AccountUnavailable: the owner's account is disabled or deleted.
+        CatalogError: the import was aborted by an error of the body or of the database. The error's
+            members tell what had been created by then.
     """
     imported = Imported()
     if dry_run:
@@ -140,13 +142,13 @@ async def import_products(
 
 
 Chunk = tuple[list[ParsedProduct], int]
-"""Products, and the line that they go up to."""
+"""Parsed products, and the number of the line at which the chunk ends."""
 
 
 async def _chunks(
     pieces: AsyncIterable[bytes], reader: Reader, imported: Imported
 ) -> AsyncGenerator[Chunk, None]:
-    """The valid products of a text; what is wrong with the others is noted."""
+    """Yield the valid products of a text in chunks, and record the faults of the other lines."""
     turn_ends = monotonic() + _TURN_SECONDS
     drafts: list[ParsedProduct] = []
     characters = 0
@@ -165,7 +167,7 @@ async def _chunks(
             if monotonic() > turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = monotonic() + _TURN_SECONDS
-        # A step that ends a piece without a line has its time, too.
+        # The last step of a piece takes time even if it completes no line.
         if monotonic() > turn_ends:
             await asyncio.sleep(0)
             turn_ends = monotonic() + _TURN_SECONDS
@@ -173,11 +175,11 @@ async def _chunks(
 
 
 async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
-    """Pieces of about ``PIECE_BYTES`` each, and whether each is the last one."""
+    """Yield the text in pieces of about ``PIECE_BYTES``, and whether each is the last."""
     parts: list[bytes] = []
     size = 0
     async for piece in pieces:
-        # One that is much larger would be one long step of the reader.
+        # A much larger piece would be one long step of the reader.
         for start in range(0, len(piece), PIECE_BYTES):
             part = piece[start : start + PIECE_BYTES]
             parts.append(part)
@@ -189,11 +191,11 @@ async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, 
 
 
 class _Writing(NamedTuple):
-    """A chunk that is being written.
+    """Chunk that is being written.
 
     Attributes:
-        numbered: set when its products have their ids, or will never have any.
-        done: ends with its commit.
+        numbered: set once its products have their ids, or once it has failed.
+        done: the task, which ends after the commit.
     """
 
     numbered: asyncio.Event
@@ -201,7 +203,7 @@ class _Writing(NamedTuple):
 
 
 async def _offers_of(drafts: Sequence[ParsedProduct], owner_id: int) -> list[NewProduct]:
-    """Find the words of products, in turns of a few milliseconds."""
+    """Tokenize products, and yield to the event loop every few milliseconds."""
     turn_ends = monotonic() + _TURN_SECONDS
     offers = []
     for draft in drafts:
@@ -237,7 +239,7 @@ async def _import_in_chunks(
     try:
         try:
             async for drafts, line in chunks:
-                # Their words are found while the database is still busy with the chunks before.
+                # Tokenized while the database is still busy with the previous chunks.
                 offers = await _offers_of(drafts, owner_id)
                 while len(writing) >= min(CHUNKS_AT_ONCE, database.max_bulk_writers):
                     await writing.popleft().done
@@ -246,7 +248,7 @@ async def _import_in_chunks(
                 task = asyncio.create_task(write(offers, line, numbered, before))
                 writing.append(_Writing(numbered, task))
         finally:
-            # What has been read is written, whatever became of the rest.
+            # The chunks that were started are completed, even if reading has failed.
             tasks = [each.done for each in writing]
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for outcome in outcomes:
@@ -256,7 +258,7 @@ async def _import_in_chunks(
         if not isinstance(error, LinesInvalid):
             error.members |= {**imported.rendered(), "line": imported.line}
             if imported.change is not None:
-                # It tells what has been created, and caches have to hear of that.
+                # The response reports created products, so caches have to see their position.
                 error.headers.update(change_log.position_headers(imported.change))
         raise
 
@@ -269,9 +271,9 @@ async def _create(
     before: _Writing | None,
     on_numbered: Callable[[], None],
 ) -> service.Inserted:
-    """Create a chunk's products, with ids behind those of the chunk before, and commit after it.
+    """Create a chunk's products, with ids after those of the previous chunk, and commit after it.
 
-    It waits for the other while it holds no lock that the other could want.
+    While it waits, it holds no lock that the previous chunk could need.
     """
     at = now()
     await require_account(session, user_id=owner_id)
@@ -296,7 +298,8 @@ async def _import_at_once(
 ) -> None:
     """Create all products or none.
 
-    They are kept until all have been found valid: a transaction must not wait for a client.
+    They are spooled to disk until all have been validated: a transaction must not wait for a
+    client.
     """
     with await asyncio.to_thread(TemporaryFile) as file:
         spool = _Spool(file)
@@ -327,10 +330,10 @@ async def _create_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) 
 
 
 class _Spool:
-    """Chunks of products on disk.
+    """Spool of chunks on disk.
 
     Args:
-        file: an empty one, which nobody else sees.
+        file: an empty temporary file for this spool alone.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -340,14 +343,14 @@ class _Spool:
         self.rows = 0
 
     async def add(self, drafts: list[ParsedProduct]) -> None:
-        """Put a chunk at the end.
+        """Append a chunk.
 
         Raises:
-            BodyTooLarge: it is more than one transaction may write.
+            BodyTooLarge: the spool exceeds the limits of one transaction.
             Overloaded: the disk is full.
         """
         if not drafts:
-            # After a last chunk that is full comes an empty one.
+            # The final chunk is empty if the one before it was full.
             return
         data = orjson.dumps([tuple(draft) for draft in drafts])
         self._sizes.append(len(data))
@@ -365,7 +368,7 @@ class _Spool:
             raise Overloaded("There is no room for more products at once.") from error
 
     async def chunks(self) -> AsyncIterator[list[ParsedProduct]]:
-        """The chunks from the first on."""
+        """Yield the chunks from the first on."""
         await asyncio.to_thread(self._file.seek, 0)
         for size in self._sizes:
             data = await asyncio.to_thread(self._file.read, size)

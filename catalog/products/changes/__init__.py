@@ -1,1 +1,1 @@
-"""Changes: positions and tokens, the log, and the feed that follows it."""
+"""Change log with positions and tokens, and the change feed."""

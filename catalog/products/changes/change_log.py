@@ -1,12 +1,13 @@
-"""The position and the change log: every committed change in commit order, without gaps.
+"""Change log: every committed change in commit order, without gaps.
 
-One row counts the changes. A transaction takes its positions last, and its lock on that row lasts
-until the commit: whoever takes the next ones commits later. So a reader who has seen a position
-has seen all before it, which the engines' own numbers, given out before the commit, do not offer.
+One row counts the changes. A transaction takes its positions last, and holds the lock on that row
+until the commit, so the next positions belong to a later commit. A reader that has seen a position
+has therefore seen all before it; AUTO_INCREMENT, which assigns numbers before the commit, does not
+guarantee that.
 
-A position names a change in one history only. A restored backup begins another, so each
-transaction also draws a token, which stands in its rows of the log and beside the count: position
-and token together are a ``ChangeId`` (docs/adr/0018).
+A position identifies a change in one history only. A restored backup begins another history, so
+each transaction also draws a token, which is stored in its rows of the log and beside the count:
+position and token together are a ``ChangeId`` (docs/adr/0018).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -46,22 +47,22 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 HEADER = "Catalog-Position"
-"""Tells, of a read, a position that its content includes; of a write, its own."""
+"""Header with a position: on reads, one that the content includes; on writes, the write's own."""
 
 CHANGE_HEADER = "Catalog-Change"
-"""Tells the same, and of which history it is."""
+"""Header with the same position and the token of its history."""
 
 BATCH_HEADER = "Catalog-Batch-Position"
-"""Tells, of a create that shared its transaction, the last position of that transaction."""
+"""Header of a create that shared its transaction: the last position of that transaction."""
 
 
 def position_headers(change: ChangeId) -> dict[str, str]:
-    """Return the headers that tell a change."""
+    """Return the headers that carry a change id."""
     return {HEADER: str(change.position), CHANGE_HEADER: str(change)}
 
 
 def headers(change: ChangeId) -> dict[str, str]:
-    """Those of a read that has more than one form, and is to be asked for anew each time."""
+    """Return the headers of a negotiated read that caches have to revalidate each time."""
     return {"Cache-Control": "no-cache", "Vary": "Accept", **position_headers(change)}
 
 
@@ -74,12 +75,12 @@ _OLDEST = select(_log.position, _log.at).order_by(_log.position)
 _counter = cast("Table", ChangeCounter.__table__)
 _taken = _counter.c.position + bindparam("count", type_=Id)
 _taking = update(_counter).where(_counter.c.id == 1)
-# The servers' LAST_INSERT_ID(expr): the answer to the UPDATE itself tells the new value.
+# LAST_INSERT_ID(expr) on the servers: the response to the UPDATE itself contains the new value.
 _token = bindparam("token", type_=String())
 _TAKE = _taking.values(position=func.last_insert_id(_taken), token=_token)
 _TAKE_RETURNING = _taking.values(position=_taken, token=_token).returning(_counter.c.position)
 
-# Where the reader stands, to see that this is still of the same history; null when it was swept.
+# Token of the change at ``since``, to check that it is of this history; null if it was swept.
 _before = aliased(ProductChange)
 _TOKEN_BEFORE = (
     select(_before.token)
@@ -105,7 +106,7 @@ _SIZED = (
     .outerjoin_from(_NEXT, Product, Product.id == _NEXT.c.product_id)
     .subquery("sized")
 )
-# As many as have texts of a page's bytes, and one more.
+# Up to ``max_bytes`` of texts, and the change that exceeds them.
 _FOLLOWING = (
     select(*_OWN_COLUMNS, *queries.COLUMNS)
     .join_from(_SIZED, ProductChange, _log.position == _SIZED.c.position)
@@ -115,7 +116,7 @@ _FOLLOWING = (
 )
 
 
-# Read at READ COMMITTED, so it locks nothing that it reads.
+# Runs at READ COMMITTED, so the SELECT locks no rows.
 _LOG_OF_CREATED = insert(cast("Table", ProductChange.__table__)).from_select(
     list(_LOG_COLUMNS),
     select(
@@ -129,17 +130,17 @@ _LOG_OF_CREATED = insert(cast("Table", ProductChange.__table__)).from_select(
 )
 
 MANY = 100
-"""Changes from which on it is cheaper to let the database write them by itself."""
+"""Changes from which on INSERT … SELECT is cheaper than sending the rows."""
 
 
 class Changes(NamedTuple):
-    """A stretch of the log.
+    """Consecutive changes from the log.
 
     Attributes:
-        changes: ready to render, in their order.
-        ids: theirs.
-        last: the last of them, or where the reader stood if there is none.
-        more: whether there were more already.
+        changes: their JSON members, in commit order.
+        ids: their ids, in the same order.
+        last: the id of the last one; the last committed change if there is none.
+        more: whether the log has more changes after them.
     """
 
     changes: list[dict[str, Any]]
@@ -151,19 +152,19 @@ class Changes(NamedTuple):
 async def record(
     session: AsyncSession, kind: ChangeType, products: Sequence[tuple[int, int]], *, at: datetime
 ) -> ChangeId:
-    """Log changes of one kind; the last thing that a transaction does.
+    """Log changes of one kind; must be the last step of a transaction.
 
     Args:
         session: the transaction of the changes themselves.
-        kind: what was done.
-        products: ids and, as they are now or were when they were deleted, versions.
-        at: when.
+        kind: the type of the changes.
+        products: ids and versions: the current ones, or the last ones of deleted products.
+        at: the time of the changes.
 
     Returns:
-        the last of them; they have consecutive positions, in the order given, and one token.
+        the last change; they have consecutive positions, in the order given, and one token.
     """
     if not products:
-        # Taking no position would still replace the last one's token, and begin another history.
+        # Taking zero positions would still replace the last token, and so begin another history.
         return await current_change(session)
     last = await _take(session, len(products))
     instant = stored_instant(session, at)
@@ -179,15 +180,15 @@ async def record(
 async def record_created(
     session: AsyncSession, product_ids: Sequence[int], *, at: datetime
 ) -> ChangeId:
-    """The same for new products; of many, the database writes the log from their own rows.
+    """Log the creation of products; from ``MANY`` on, the database copies it from their rows.
 
     Returns:
-        the last of them.
+        the last change.
     """
     if not product_ids:
         return await current_change(session)
     count, first_id, last_id = len(product_ids), product_ids[0], product_ids[-1]
-    # Ids are in a row but where somebody else's came in between, or where clusters leave gaps.
+    # Ids may have gaps, from concurrent inserts or from the step between ids in a cluster.
     if count < MANY or list(product_ids) != list(range(first_id, last_id + 1)):
         created = [(product_id, 1) for product_id in product_ids]
         return await record(session, ChangeType.CREATED, created, at=at)
@@ -199,7 +200,7 @@ async def record_created(
 
 
 async def _take(session: AsyncSession, count: int) -> ChangeId:
-    """The last of that many positions, and a token; the others wait for ours to be committed."""
+    """Take positions and a token, and return the last; other writers wait until the commit."""
     connection = await session.connection()
     token = new_token()
     values = {"count": count, "token": token}
@@ -217,7 +218,7 @@ async def current_change(connection: AsyncConnection | AsyncSession) -> ChangeId
     """Return the last committed change; position 0 before the first.
 
     Raises:
-        DatabaseUnavailable: as ``no_counter`` says.
+        DatabaseUnavailable: the counter has no row; see ``no_counter``.
     """
     row = (await connection.execute(_HEAD)).one_or_none()
     if row is None:
@@ -226,7 +227,7 @@ async def current_change(connection: AsyncConnection | AsyncSession) -> ChangeId
 
 
 def no_counter() -> DatabaseUnavailable:
-    """Return the refusal while the counter has no row, as in the middle of a restore."""
+    """Return the error for a counter without a row, as in the middle of a restore."""
     return DatabaseUnavailable("The database is incomplete: it has no counter of changes.")
 
 
@@ -237,10 +238,10 @@ async def at_position(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> tuple[ChangeId, T]:
-    """Read something, and before it the last change that it includes.
+    """Run a read, preceded by a read of the last change, which its result then includes.
 
     Raises:
-        CatalogError: what ``work`` raises, with that change among its headers.
+        CatalogError: as ``work``, with that change added to the error's headers.
     """
     change = await current_change(connection)
     try:
@@ -257,20 +258,21 @@ async def read_changes(
     limit: int,
     max_bytes: int = queries.PAGE_BYTES,
 ) -> Changes:
-    """Return the changes after one.
+    """Return the changes after a given one.
 
-    A product is shown as it is now, or not at all when it is gone: later changes tell the rest.
+    Products have their current content, not that of the change; deleted ones have none.
 
     Args:
-        connection: where to read.
-        since: the change.
-        limit: changes at most.
-        max_bytes: of the products' texts; the change that goes beyond it is the last.
+        connection: the connection to read on.
+        since: the change after which to begin.
+        limit: maximum number of changes.
+        max_bytes: bound on the bytes of the products' texts; the change that exceeds it is the
+            last.
 
     Raises:
-        ChangesGone: changes after that one have been deleted; or there never was such a change in
-            this history, as when the database was restored from a backup; or the change itself has
-            been deleted, so that its token cannot be compared.
+        ChangesGone: changes after ``since`` have been deleted; or ``since`` is not of this
+            history, for example after a restore from a backup; or it has been deleted itself, so
+            that its token cannot be compared.
     """
     head = await current_change(connection)
     if since.position > head.position:
@@ -315,10 +317,10 @@ def _change(row: Sequence[Any]) -> dict[str, Any]:
 
 
 async def sweep(session: AsyncSession, *, kept: timedelta, limit: int) -> int:
-    """Delete the oldest changes, that many at most.
+    """Delete the oldest changes that are older than ``kept``, up to ``limit``.
 
     Returns:
-        how many; always the beginning of the log, so that what is left has no gap.
+        the number deleted; always a prefix of the log, so that the rest has no gap.
     """
     oldest = (await session.execute(_OLDEST.limit(limit))).all()
     before = now() - kept

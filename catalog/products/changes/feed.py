@@ -1,8 +1,8 @@
-"""The change feed: one poller in each process feeds all who follow.
+"""Change feed: one poller in each process serves all followers.
 
-What the poller finds is rendered once and kept for a while in one list, of which every follower
-only knows how far it has got. A follower who comes from further back reads the log itself until
-it has caught up; one who falls behind the list afterwards is too slow, and is let go.
+New changes are rendered once and kept in a shared buffer, in which every follower only has a
+position. A follower that begins before the buffer reads the log itself until it has caught up; one
+that falls behind the buffer afterwards is too slow, and is disconnected.
 """
 
 import asyncio
@@ -19,36 +19,36 @@ from catalog.products.changes.change_log import Changes, current_change, read_ch
 from catalog.products.models import ChangeId
 
 POLL_SECONDS = 0.1
-"""Between two looks at the log while somebody follows; each costs one or two small queries."""
+"""Polling interval while there are followers; each poll costs one or two small queries."""
 
 POLL_TIMEOUT_SECONDS = 2.0
 HEARTBEAT_SECONDS = 15.0
 
 MAX_FOLLOWERS = 5000
-"""In one process; the file descriptors are what runs out first."""
+"""Per process; file descriptors would be exhausted first."""
 
 MAX_CATCHING_UP = 2
-"""Followers who read the log itself at a time."""
+"""Followers that read the log itself at a time."""
 
 KEPT_CHANGES = 4096
 KEPT_BYTES = 8 * 1024 * 1024
-"""How far a follower may fall behind: that many changes, or that much of their JSON, and what
-was read last."""
+"""Capacity of the buffer, and so the maximum lag of a follower: that many changes and bytes of
+their JSON, plus those of the last read."""
 
 STRETCH = 256
-"""Changes that are read, or given to a follower, at a time."""
+"""Changes read, or yielded to a follower, at a time."""
 
 STRETCH_BYTES = 64 * 1024
-"""Of their JSON that a follower is given at a time: each has a copy of it, until it is taken."""
+"""JSON yielded to a follower at a time: each follower holds a copy until it has been sent."""
 
 
 class Entry(NamedTuple):
-    """A change as JSON.
+    """Rendered change.
 
     Attributes:
-        change: which one.
-        name: the same as text.
-        json: what it was.
+        change: its id.
+        name: its id as text.
+        json: its JSON.
     """
 
     change: ChangeId
@@ -57,7 +57,7 @@ class Entry(NamedTuple):
 
 
 def fitting(entries: Sequence[Entry], max_bytes: int) -> int:
-    """How many of them take that many bytes at most as JSON; one at least, if there is any."""
+    """Count the leading entries whose JSON fits into ``max_bytes``; at least one, if any."""
     count = size = 0
     for entry in entries:
         size += len(entry.json)
@@ -68,7 +68,7 @@ def fitting(entries: Sequence[Entry], max_bytes: int) -> int:
 
 
 def entries_of(changes: Changes) -> list[Entry]:
-    """A stretch of the log, rendered."""
+    """Render changes from the log."""
     return [
         Entry(change_id, str(change_id).encode(), orjson.dumps(change))
         for change_id, change in zip(changes.ids, changes.changes, strict=True)
@@ -76,7 +76,7 @@ def entries_of(changes: Changes) -> list[Entry]:
 
 
 class Feed:
-    """What has happened lately, for those who wait for it; one for each process."""
+    """Buffer of recent changes for followers; one per process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -84,15 +84,15 @@ class Feed:
         self._ended = False
         self._catching_up = asyncio.Semaphore(MAX_CATCHING_UP)
         self._news = asyncio.Event()
-        # What is kept: the changes from after ``_begin`` to ``_head``, without gaps. Nothing is
-        # known while nobody follows.
+        # The buffer: the changes after ``_begin`` up to ``_head``, without gaps. It is empty and
+        # ``_begin`` is None while there are no followers.
         self._entries: list[Entry] = []
         self._bytes = 0
         self._begin: ChangeId | None = None
 
     @property
     def followers(self) -> int:
-        """How many wait for what happens."""
+        """Number of followers, including waiting requests."""
         return self._followers
 
     @property
@@ -100,10 +100,10 @@ class Feed:
         return self._entries[-1].change if self._entries else self._begin or ChangeId(0)
 
     async def poll(self) -> None:
-        """Look for new changes, if anybody follows; to be called every ``POLL_SECONDS``.
+        """Poll for new changes if there are followers; to be called every ``POLL_SECONDS``.
 
         Raises:
-            DatabaseUnavailable, DatabaseBusy: as ``Database.watch``; followers go on waiting.
+            DatabaseUnavailable, DatabaseBusy: as ``Database.watch``; followers keep waiting.
         """
         if not self._followers:
             self._forget()
@@ -117,7 +117,7 @@ class Feed:
             try:
                 found = await self._watch(read_changes, since=since, limit=STRETCH)
             except ChangesGone:
-                # Of another history, as after a restore: everybody has to look for themselves.
+                # Another history, as after a restore: each follower has to read the log itself.
                 self._forget()
                 self._tell()
                 return
@@ -133,7 +133,7 @@ class Feed:
     def _add(self, entries: list[Entry]) -> None:
         if not entries:
             return
-        # Before and not after: the last stretch stays whole, for those who are up to date.
+        # Trim before adding: the new entries stay complete for followers that are up to date.
         self._trim()
         self._entries += entries
         self._bytes += sum(len(entry.json) for entry in entries)
@@ -156,12 +156,12 @@ class Feed:
         self._begin = None
 
     def _tell(self) -> None:
-        """Wake all who wait."""
+        """Wake all waiters."""
         self._news.set()
         self._news = asyncio.Event()
 
     def end(self) -> None:
-        """Let everybody go, because the process is about to stop; idempotent."""
+        """Disconnect all followers before the process stops; idempotent."""
         self._ended = True
         self._tell()
 
@@ -177,16 +177,16 @@ class Feed:
             self._followers -= 1
 
     async def wait(self, *, since: ChangeId, limit: int, seconds: float) -> list[Entry]:
-        """Return the changes after one as soon as there are any; none if the time ends first.
+        """Long-poll for changes after a given one; return none on time-out.
 
         Args:
-            since: the change, at which the log ended a moment ago.
-            limit: changes at most.
-            seconds: for how long to wait.
+            since: the change at which the log ended a moment ago.
+            limit: maximum number of changes.
+            seconds: how long to wait.
 
         Raises:
-            ChangesGone: the database has another history now, in which it never was.
-            Overloaded: too many wait already.
+            ChangesGone: the database has another history now, without ``since``.
+            Overloaded: too many followers.
         """
         deadline = asyncio.get_running_loop().time() + seconds
         with self._following():
@@ -194,8 +194,8 @@ class Feed:
                 news = self._news
                 found = self._after(since, limit)
                 if found is None and self._begin is not None:
-                    # More has happened meanwhile than is kept, and the log has it; or this is
-                    # another history, as the log will tell.
+                    # Either the buffer has moved past ``since``, and the log has the changes; or
+                    # the history is another one, and reading the log raises ChangesGone.
                     changes = await self._database.reading(read_changes, since=since, limit=limit)
                     return entries_of(changes)
                 if found:
@@ -208,15 +208,15 @@ class Feed:
         return []
 
     async def follow(self, since: ChangeId) -> AsyncGenerator[Sequence[Entry], None]:
-        """Yield the changes after one and all that follow, in order, once each.
+        """Yield all changes after a given one, in order, exactly once, without end.
 
         Yields:
-            stretches of the log; an empty one when nothing has happened for a while.
+            consecutive changes; an empty sequence as a heartbeat after ``HEARTBEAT_SECONDS``.
 
         Raises:
-            ChangesGone: the log does not reach back to there, or has another history by now.
+            ChangesGone: the log does not reach back to ``since``, or has another history by now.
             NotReady: the process is about to stop.
-            Overloaded: too many follow already, or changes are taken more slowly than they come.
+            Overloaded: too many followers, or this one is slower than the changes.
             DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
         """
         last, has_caught_up = since, False
@@ -239,7 +239,7 @@ class Feed:
                     last = found[-1].change
                     continue
                 if not last.token and last.may_be(self._head):
-                    # From here on it can be told.
+                    # Adopt the token: from here on a change of history can be detected.
                     last = self._head
                 try:
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
@@ -248,7 +248,7 @@ class Feed:
                     yield ()
 
     async def check(self, since: ChangeId) -> None:
-        """See that one can follow from a change.
+        """Check that ``follow`` can begin at a change.
 
         Raises:
             ChangesGone, DatabaseUnavailable, DatabaseBusy: as ``follow``.
@@ -257,9 +257,9 @@ class Feed:
             await self._read_log(since)
 
     async def _read_log(self, since: ChangeId) -> list[Entry]:
-        """Catch up by a stretch."""
-        # When a worker is replaced, all its followers come back at once: let them queue here,
-        # where nobody is refused for it, and leave connections to others.
+        """Read the next changes from the log, up to ``STRETCH`` of them."""
+        # When a worker is replaced, all its followers reconnect at once. They queue here, where
+        # none is rejected, and leave connections to other requests.
         async with self._catching_up:
             changes = await self._database.reading(
                 read_changes, since=since, limit=STRETCH, max_bytes=STRETCH_BYTES
@@ -270,14 +270,14 @@ class Feed:
         return self._begin is not None and last.position < self._begin.position
 
     def _after(self, last: ChangeId, limit: int) -> list[Entry] | None:
-        """The first changes that are kept after one.
+        """Return the next entries of the buffer after a change.
 
-        None if some before them are not, or if it is none of this history.
+        None if the buffer begins after that change, or if the change is not of this history.
         """
         if self._begin is None or last.position < self._begin.position:
             return None
         first = last.position - self._begin.position
-        # One who has read the log itself may be ahead.
+        # A follower that has read the log itself may be ahead of the buffer.
         if first <= len(self._entries):
             known = self._entries[first - 1].change if first else self._begin
             if not last.may_be(known):

@@ -1,1 +1,1 @@
-"""Pages of products: the cache of rendered pages, and rows to JSON."""
+"""Pages of products: page cache, page reader, and row encoding."""

@@ -1,9 +1,9 @@
-"""Rendered pages: equal reads that wait together share one query, and what is true serves again.
+"""Cache of rendered pages, with single-flight reads.
 
-Nothing here is ever out of date, and nothing has to be invalidated. A caller joins only a query
-that begins after the call, so it is shown every write that had been acknowledged by then. And
-bytes serve again only when the last change, read after the call as well, is still the one that they
-were made at, position and token; reading it is a share of one tiny query.
+It never serves stale pages, and needs no invalidation. A caller joins only a query that begins
+after the call, so the page includes every write acknowledged before it. A cache hit requires that
+the last change, also read after the call, still has the position and token of the cached page; that
+read is one small query, shared by concurrent callers.
 """
 
 import asyncio
@@ -31,25 +31,25 @@ from catalog.products.models import ChangeId
 T = TypeVar("T")
 
 MAX_READS = 384
-"""Different pages that are read at a time in one process, most of them waiting for a connection;
-that many take about half a second."""
+"""Distinct pages read at a time in one process, most of them waiting for a connection; that many
+take about half a second."""
 
 KEPT_BYTES = 16 * 1024 * 1024
-"""Of rendered pages in one process; those that were not asked for the longest go first."""
+"""Capacity of the cache in one process; the least recently used pages are evicted first."""
 
 _KEPT_BESIDES = 1024
-"""Bytes that a kept page takes besides its body, or about."""
+"""Approximate overhead of a cached page, in bytes besides its body."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedPage:
-    """A page as it goes out.
+    """Page as it is sent.
 
     Attributes:
-        change: the last one that is included; so are all before it.
+        change: the last change included in the page, with all before it.
         body: JSON.
         etag: the strong entity tag of the body.
-        headers: that describe it, besides the tag.
+        headers: the response headers of the page, except the entity tag.
     """
 
     change: ChangeId
@@ -59,12 +59,12 @@ class RenderedPage:
 
 
 class Pages:
-    """Reads and renders pages; one for each process.
+    """Reader, renderer and cache of pages; one per process.
 
     Args:
-        database: where they are read.
-        kept_bytes: of pages that may serve again.
-        max_reads: different pages that are read at a time.
+        database: the database to read from.
+        kept_bytes: capacity of the cache.
+        max_reads: distinct pages read at a time.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class Pages:
         self._reads_before = self._reads_since = 0
 
     def is_in_demand(self) -> bool:
-        """Whether pages were asked for, and not just once, before or since the last commit.
+        """Return whether more than one page was requested since the last commit, or before it.
 
-        nginx asks for one, too, to see whether anything has changed.
+        A single request does not count: nginx revalidates a page to find out about changes.
         """
         return max(self._reads_before, self._reads_since) > 1
 
     async def read(self, asked: PageRequest) -> RenderedPage:
-        """A page as it is now.
+        """Return the current page, from the cache if it is still valid.
 
         Raises:
-            Overloaded: too many others are being read.
+            Overloaded: too many distinct pages are being read.
             DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
         """
         self._reads_since += 1
@@ -118,15 +118,16 @@ class Pages:
             )
             self._reads[asked.key] = joined
         result = "joined" if joined.is_awaited else "read"
-        # Both reads together take no longer than one may.
+        # Both reads together have the time limit of one.
         page = await joined.read(since=began)
         PAGES.labels(result).inc()
         return page
 
     def forget(self) -> None:
-        """Keep nothing of what is kept: something has been committed.
+        """Clear the cache after a commit.
 
-        It would be noticed anyway, by reading the last change; that is what this spares.
+        This is an optimization: reading the last change would reveal the stale pages anyway, and
+        clearing the cache saves that query.
         """
         self._kept.clear()
         self._kept_bytes = 0
@@ -138,7 +139,8 @@ class Pages:
                 _beginning, begin, change_log.current_change
             )
         except DatabaseUnavailable:
-            # It may come back restored, by a release that leaves the token as it is.
+            # The database may be restored before it returns, and a release without tokens leaves
+            # the token as it is, so that the pages would seem valid.
             self.forget()
             raise
         observe_position(last.position)
@@ -158,7 +160,7 @@ class Pages:
     async def _read_heavy(
         self, wanted: page_reader.PageQuery, begin: Callable[[], None]
     ) -> page_reader.Page:
-        """Read what takes longer, and leave a connection to all else."""
+        """Read a slow page; these never take the last connection of the pool."""
         try:
             async with asyncio.timeout(self._database.patience):
                 await self._heavy.acquire()
@@ -184,7 +186,7 @@ class Pages:
     def _keep(self, key: Hashable, page: RenderedPage) -> None:
         self._drop(self._kept.pop(key, None))
         if _size(page) > self._max_kept_bytes // 4:
-            # It would drive out all others.
+            # A page this large would evict most others.
             return
         self._kept[key] = page
         self._kept_bytes += _size(page)
@@ -199,7 +201,7 @@ class Pages:
 async def _beginning(
     connection: AsyncConnection, begin: Callable[[], None], work: Any, /, *args: Any
 ) -> Any:
-    """Say that it begins, now that there is a connection, and read."""
+    """Call ``begin`` once there is a connection, then read."""
     begin()
     return await work(connection, *args)
 
@@ -207,7 +209,7 @@ async def _beginning(
 async def _taking(
     connection: AsyncConnection, take: Callable[[], Sequence[Any]], work: Any, /
 ) -> Any:
-    """Take what there is to read, now that there is a connection, and read it if it is anything."""
+    """Take the batch once there is a connection, and read it unless it is empty."""
     taken = take()
     return await work(connection, *taken) if taken else []
 

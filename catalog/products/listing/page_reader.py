@@ -1,4 +1,4 @@
-"""Read pages of products, several in one round trip where the engine allows it."""
+"""Reader of product pages, several in one round trip where the engine allows it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -16,24 +16,24 @@ from catalog.products.search import planner
 
 
 class PageRows(Protocol):
-    """PageRows that were read, in whatever form, with their fields in one order."""
+    """Products read for a page, in any encoding."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of products."""
 
     @property
     def most_bytes(self) -> int:
-        """What they take as JSON, or more than that; soon found out."""
+        """Upper bound of their size as JSON in bytes, cheap to compute."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One of them, ready to render."""
+        """Return the JSON members of one product."""
 
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
-        """The first so many, or as many as there are, as a JSON array.
+        """Encode the first ``count`` products, or all if there are fewer, as a JSON array.
 
         Args:
-            count: how many at most.
-            fields: what to show of each; None for everything.
+            count: the maximum number of products.
+            fields: the fields to include of each; None for all.
         """
 
 
@@ -41,26 +41,26 @@ _NAMES_BYTES = len(orjson.dumps(dict.fromkeys(queries.FIELDS)))
 
 
 class DecodedRows:
-    """PageRows as the values of ``queries.FIELDS``."""
+    """Products as rows with the values of ``queries.FIELDS``."""
 
     def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
         self._rows = rows
 
     def __len__(self) -> int:
-        """As ``PageRows``."""
+        """Return the number of products."""
         return len(self._rows)
 
     @property
     def most_bytes(self) -> int:
-        """As ``PageRows``."""
+        """Upper bound of their size as JSON in bytes."""
         return len(orjson.dumps(list(map(tuple, self._rows)))) + _NAMES_BYTES * len(self)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """As ``PageRows``."""
+        """Return the JSON members of one product."""
         return dict(zip(queries.FIELDS, self._rows[index], strict=True))
 
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
-        """As ``PageRows``."""
+        """Encode the first ``count`` products as a JSON array; see ``PageRows.json``."""
         products = map(self.__getitem__, range(min(count, len(self))))
         if fields is None:
             return orjson.dumps(list(products))
@@ -68,14 +68,14 @@ class DecodedRows:
 
 
 class Page(NamedTuple):
-    """A page, and perhaps some products more.
+    """Page, and possibly further products that do not belong to it.
 
     Attributes:
-        change: the last one that is included; so are all before it.
-        products: in their order.
-        size: how many of them are the page's.
-        last: the place after which the next page begins; None if there is none.
-        total: how many there are on all pages, where that was asked for.
+        change: the last change included in the page, with all before it.
+        products: in sort order; the page is the first ``size`` of them.
+        size: the number of products on the page.
+        last: the keyset position after which the next page begins; None on the last page.
+        total: the number of products on all pages, if it was requested.
     """
 
     change: ChangeId
@@ -86,13 +86,13 @@ class Page(NamedTuple):
 
 
 class PageQuery(NamedTuple):
-    """Which page to read.
+    """Query for one page.
 
     Attributes:
-        selection: which products, in which order.
-        after: the place behind which the page begins; None for the first page.
-        limit: products on the page.
-        total: whether to count those on all pages, too.
+        selection: filters and sort order.
+        after: the keyset position after which the page begins; None for the first page.
+        limit: maximum number of products on the page.
+        total: whether to count the products on all pages, too.
     """
 
     selection: Selection
@@ -102,12 +102,12 @@ class PageQuery(NamedTuple):
 
     @property
     def is_light(self) -> bool:
-        """Whether it is read in no time, so that others may wait for it."""
+        """Whether the page is fast to read, so that it can be batched with others."""
         return not self.selection.terms and not self.total and self.limit <= queries.FEW_ROWS
 
 
 async def list_products(connection: AsyncConnection, *wanted: PageQuery) -> list[Page]:
-    """Pages; on a server those without a search are read in one trip."""
+    """Read pages; on a server, those without search terms in one round trip."""
     on_server = connection.dialect.name != "sqlite"
 
     def comes_as_texts(wanted: PageQuery) -> bool:
@@ -133,9 +133,9 @@ async def list_products(connection: AsyncConnection, *wanted: PageQuery) -> list
 
 
 def _fitting(products: PageRows, limit: int) -> int:
-    """How many products a page has: up to its limit, as many as fit, and one at least.
+    """Return the size of a page: up to its limit, as many products as fit, and at least one.
 
-    They count whole, whatever fields are shown, so that all engines and forms of a page agree.
+    Products count with all their fields, so that all engines and encodings cut pages alike.
     """
     most = min(limit, len(products))
     if products.most_bytes <= queries.PAGE_BYTES:
@@ -155,7 +155,7 @@ def _text_question(wanted: PageQuery) -> TextQuery:
         resumed=after is not None,
         bounded=limit > queries.FEW_ROWS,
     )
-    # One more than asked for tells whether there is a next page.
+    # One extra row tells whether there is a next page.
     return TextQuery(statement, _values(selection, after, limit + 1))
 
 
@@ -185,15 +185,15 @@ async def read_rows(
     limit: int,
     max_bytes: int | None = None,
 ) -> Sequence[Sequence[Any]]:
-    """PageRows of a selection behind a place, as the values of ``queries.FIELDS``.
+    """Return the rows of a selection after a position, with the values of ``queries.FIELDS``.
 
     Args:
-        connection: where to read.
-        selection: which products, in which order.
-        after: the place behind which they begin; None for the first ones.
-        limit: how many at most.
-        max_bytes: of their texts; the product that goes beyond it is the last. None for a page's,
-            and for any length of only a few.
+        connection: the connection to read on.
+        selection: filters and sort order.
+        after: the keyset position after which to begin; None for the start.
+        limit: maximum number of rows.
+        max_bytes: bound on the bytes of their texts; the product that exceeds it is the last. None
+            for ``queries.PAGE_BYTES``, or for no bound if there are only a few rows.
     """
     is_bounded = max_bytes is not None or limit > queries.FEW_ROWS + 1
     max_bytes = queries.PAGE_BYTES if max_bytes is None else max_bytes

@@ -1,4 +1,4 @@
-"""What a client asks of a list: filters, order, place and fields of one page."""
+"""Request for one page of a list: filters, sort order, position and fields."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ MY_PATH = f"{PATH}/my"
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which page of which list.
+    """Parsed request for one page of a list.
 
     Attributes:
-        query: what the client asks for.
-        selection: which products that are.
-        place: where the page begins.
+        query: the validated query parameters.
+        selection: filters and sort order.
+        place: the position at which the page begins.
         given: the parameters as the client wrote them, for the link to the next page.
-        key: tells it from every other page.
+        key: the cache key of the page.
     """
 
     query: MyListQuery
@@ -32,10 +32,10 @@ class PageRequest:
 
     @classmethod
     def of_all(cls, query: ListQuery, cursors: Cursors, given: Mapping[str, str]) -> Self:
-        """A page of everyone's products.
+        """Build the request for a page of all products.
 
         Raises:
-            InvalidCursor: the cursor belongs elsewhere.
+            InvalidCursor: the cursor is invalid or belongs to another list.
         """
         selection = Selection.of(query, user_id=query.user_id)
         place = Place(cursors, query.cursor, path=PATH, bound_to=selection.bound_to(PATH))
@@ -45,12 +45,12 @@ class PageRequest:
     def of_one(
         cls, query: MyListQuery, cursors: Cursors, given: Mapping[str, str], owner_id: int
     ) -> Self:
-        """A page of what somebody offers, as they see it.
+        """Build the request for a page of an owner's products in the owner's own list.
 
         Raises:
-            InvalidCursor: the cursor belongs elsewhere.
+            InvalidCursor: the cursor is invalid or belongs to another list.
         """
-        # Bound to the list and not to the caller, to whom it shows only their own anyway.
+        # Bound to the list and not to the caller: the list shows only the caller's own anyway.
         bound_to = Selection.of(query, user_id=None).bound_to(MY_PATH)
         place = Place(cursors, query.cursor, path=MY_PATH, bound_to=bound_to)
         selection = Selection.of(query, user_id=owner_id)
@@ -58,6 +58,6 @@ class PageRequest:
 
     @property
     def wanted(self) -> PageQuery:
-        """The same as what there is to read."""
+        """Database query for this page."""
         after = tuple(self.place.after) if self.place.after else None
         return PageQuery(self.selection, after, self.query.limit, self.query.total)

@@ -1,11 +1,11 @@
-"""Products as one text each, and JSON made of them as a whole.
+"""Row encoding for MySQL and MariaDB: one text per product, converted to JSON in bulk.
 
-On the servers, taking a page's rows apart costs the driver several times of what reading them costs
-the database: every value is a step in Python. So the database joins a product's values into one
-text, with a NUL between them, which no value can hold; and the texts are escaped together. Beside
-them comes the last change, from the same snapshot, and any number of pages takes one trip.
+With the Python driver, decoding a page's rows costs several times as much as reading them costs the
+database: every value is a step in Python. So the database concatenates a product's values into one
+text, separated by NUL, which no value can contain, and the texts are escaped all at once. The last
+change is read from the same snapshot, and any number of pages takes one round trip.
 
-SQLite's driver is written in C and has no need of it.
+SQLite's driver is written in C and does not need this.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from catalog.products.queries import FIELDS
 from catalog.products.schemas import Sort
 
 _SEPARATOR = "\0"
-# As text and not as bytes, for which the servers take a fifth longer; and joined by ``CONCAT``,
-# which costs less than ``CONCAT_WS`` does.
+# A text and not bytes, for which the servers take a fifth longer; joined by ``CONCAT``, which is
+# faster than ``CONCAT_WS``.
 _NUL: ColumnElement[str] = literal_column("'\\0'")
 
 
@@ -33,9 +33,9 @@ _NUL: ColumnElement[str] = literal_column("'\\0'")
 def page(
     *, sort: Sort, filters: frozenset[str], resumed: bool, bounded: bool = False
 ) -> Select[Any]:
-    """``queries.page`` or ``queries.bounded_page``, but a text for each product."""
-    # Of the only column that may be null, null is empty and a text has a letter before it. Instants
-    # are as the servers write them.
+    """Build ``queries.page`` or ``queries.bounded_page`` with one encoded text per product."""
+    # The description is the only nullable column: null is encoded as an empty text, and a value
+    # with a prefix of one character. Instants have the servers' own format.
     table = Product.__table__.c
     texts: list[ColumnElement[Any]] = [table[name] for name in FIELDS]
     texts[_DESCRIPTION] = func.ifnull(func.concat("=", table.description), "")
@@ -47,7 +47,7 @@ def page(
 
 _LONGEST_ESCAPE = 6
 _BESIDES_TEXT = 400
-"""Of a product's JSON: names of fields, numbers and instants."""
+"""Bytes of a product's JSON besides its texts: names of fields, numbers and instants."""
 
 _CHANGE = TextQuery(select(func.concat(ChangeCounter.position, ".", ChangeCounter.token)), {})
 
@@ -55,9 +55,9 @@ _CHANGE = TextQuery(select(func.concat(ChangeCounter.position, ".", ChangeCounte
 async def read_pages(
     connection: AsyncConnection, pages: Sequence[TextQuery]
 ) -> "list[EncodedRows]":
-    """The products that statements of ``page`` find.
+    """Run statements built by ``page``, in one round trip if possible.
 
-    Of more than ``queries.PAGE_BYTES`` only as many as fit, and one more.
+    Each result ends with the product that exceeds ``queries.PAGE_BYTES``, if one does.
     """
     max_bytes = queries.PAGE_BYTES
     counted, *found = await read_texts(connection, _CHANGE, *pages, max_bytes=max_bytes)
@@ -67,10 +67,10 @@ async def read_pages(
 
 
 class EncodedRows:
-    """Products.
+    """Products as encoded texts; implements ``PageRows``.
 
     Attributes:
-        change: the last one that is included; so are all before it.
+        change: the last change included in the products, with all before it.
     """
 
     def __init__(self, change: ChangeId, texts: Sequence[bytes]) -> None:
@@ -78,12 +78,12 @@ class EncodedRows:
         self._texts = texts
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of products."""
         return len(self._texts)
 
     @property
     def most_bytes(self) -> int:
-        """As ``Products``."""
+        """Upper bound of their size as JSON in bytes."""
         size = _BESIDES_TEXT * len(self._texts)
         length = sum(map(len, self._texts))
         if size + _LONGEST_ESCAPE * length > queries.PAGE_BYTES:
@@ -91,7 +91,7 @@ class EncodedRows:
         return size + _LONGEST_ESCAPE * length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One of them, ready to render."""
+        """Return the JSON members of one product."""
         texts = self._texts[index].decode().split(_SEPARATOR)
         product: dict[str, Any] = dict(zip(FIELDS, texts, strict=True))
         description = product["description"]
@@ -104,21 +104,21 @@ class EncodedRows:
         return product
 
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
-        """The first so many, or as many as there are, as a JSON array.
+        """Encode the first ``count`` products, or all if there are fewer, as a JSON array.
 
         Args:
-            count: how many at most.
-            fields: what to show of each; None for everything.
+            count: the maximum number of products.
+            fields: the fields to include of each; None for all.
         """
         count = min(count, len(self))
         width = len(FIELDS)
         texts = _escaped(b"\0".join(self._texts[:count]).decode()) if count else []
         texts[2::width] = [b'"%b"' % text[1:] if text else b"null" for text in texts[2::width]]
         for place in _INSTANT_PLACES:
-            # All at once, which is quicker than one by one: in an instant nothing else is a space.
+            # Replacing in bulk is faster than one by one; an instant contains no other space.
             instants = _SEPARATOR.encode().join(texts[place::width]).replace(b" ", b"T")
             texts[place::width] = instants.split(_SEPARATOR.encode())[:count]
-        # As the JSON library writes doubles, and not as the database does.
+        # Doubles are formatted by the JSON library, and not as the database does it.
         prices = orjson.dumps(list(map(float, texts[3::width])))[1:-1]
         texts[3::width] = prices.split(b",") if count else []
         if fields is not None:
@@ -130,14 +130,14 @@ class EncodedRows:
 
 
 def _escaped(text: str) -> list[bytes]:
-    """Values as they stand in JSON, without quotes."""
+    """Escape values for JSON, without quotes."""
     if "\\" in text:
-        # A NUL that is escaped could not be told from one that somebody has written like that.
+        # An escaped separator would be indistinguishable from a literal "\u0000" in a text.
         return [orjson.dumps(each)[1:-1] for each in text.split(_SEPARATOR)]
     return orjson.dumps(text)[1:-1].split(b"\\u0000")
 
 
-# Numbers, and what has its quotes already unless it is null.
+# Fields without quotes in the template: numbers, and the description, which is null or has its own.
 _BARE = {"id", "price", "user_id", "version", "description"}
 
 _TEXT = '"%b"'

@@ -1,4 +1,4 @@
-"""HTTP in and out: lists of products, one product, and what has happened to them."""
+"""Routes of products: lists, single products, bulk requests, and changes."""
 
 from catalog.products.bulk.formats import FORMATS
 from catalog.products.routes import changes, lists, products
@@ -7,7 +7,7 @@ from catalog.products.schemas import PATH
 blueprints = (changes.blueprint, lists.blueprint, products.blueprint)
 
 STREAMED = {PATH: FORMATS}
-"""Paths that take bodies of any size, and of which media types."""
+"""Paths that accept streamed bodies of any size, and their media types."""
 
 WAITING = changes.PATH
-"""Where requests wait on purpose."""
+"""Path whose requests are long-lived: long polls and event streams."""

@@ -1,4 +1,4 @@
-"""Any number of products in one request: ``POST /api/products`` with a body of many lines."""
+"""Bulk create: ``POST /api/products`` with a body of many lines, one product each."""
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -29,7 +29,7 @@ View = Callable[P, Awaitable[Response]]
 
 
 def takes_many(view: View[P]) -> View[P]:
-    """Let a view that creates one product be sent many, in one of the formats for that."""
+    """Extend a view that creates one product to accept bulk requests, in any of ``FORMATS``."""
 
     @wraps(view)
     async def create(*args: P.args, **kwargs: P.kwargs) -> Response:

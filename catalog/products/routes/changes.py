@@ -1,4 +1,4 @@
-"""``/api/products/changes``: what has happened since, and what happens from now on."""
+"""``/api/products/changes``: the change log by page, long poll, or event stream."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -34,7 +34,7 @@ from catalog.products.schemas import (
 )
 
 RECONNECT_MILLISECONDS = 1000
-"""After which a browser comes back when the stream has ended."""
+"""Delay after which a browser reconnects when the stream has ended."""
 
 PATH = "/api/products/changes"
 
@@ -59,7 +59,7 @@ async def list_changes(query_args: ChangesQuery) -> Response:
     entries, last, more = entries_of(found), found.last, found.more
     if not entries and query_args.wait:
         feed = products().feed
-        # With the token, even if the client has sent none: from here on it can be told.
+        # With the token, even if the client sent none: a change of history can then be detected.
         entries = await feed.wait(since=last, limit=limit, seconds=query_args.wait)
         more = len(entries) == limit
     count = fitting(entries, PAGE_BYTES)
@@ -75,7 +75,7 @@ async def list_changes(query_args: ChangesQuery) -> Response:
 
 
 def _last_event_id(since: ChangeId) -> ChangeId:
-    """Where an interrupted stream goes on; the header is newer than the URL."""
+    """Return the change at which to resume a stream; the header is newer than the URL."""
     text = request.headers.get("Last-Event-ID", "")
     if not text:
         return since
@@ -87,9 +87,9 @@ def _last_event_id(since: ChangeId) -> ChangeId:
 
 
 async def _stream(since: ChangeId) -> Response:
-    """Server-sent events (HTML Standard, section 9.2), until the client or the process goes."""
+    """Stream server-sent events (HTML Standard, section 9.2) until the client or process ends."""
     feed = products().feed
-    # Refused while that can still be said by a status.
+    # Errors are raised before the response begins, while they can still be reported by a status.
     await feed.check(since)
     return await stream_response(
         _events(feed.follow(since)),
@@ -99,12 +99,12 @@ async def _stream(since: ChangeId) -> Response:
 
 
 async def _events(stretches: AsyncGenerator[Sequence[Entry], None]) -> AsyncGenerator[bytes, None]:
-    # Tells proxies and clients that it has begun, too.
+    # Sent at once, so that proxies and clients see that the response has begun.
     yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
     try:
         async with aclosing(stretches):
             async for stretch in stretches:
-                # JSON on one line has no line breaks of its own.
+                # The JSON has no line breaks, so one data line holds it.
                 events = b"".join(b"id: %b\ndata: %b\n\n" % entry[1:] for entry in stretch)
                 yield events or b":\n\n"
     except CatalogError as error:

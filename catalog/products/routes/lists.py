@@ -1,4 +1,4 @@
-"""``/api/products`` and ``/api/products/my``: pages of products, or all of them at once."""
+"""``/api/products`` and ``/api/products/my``: pages of products, and exports."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -64,7 +64,7 @@ async def _list(asked: PageRequest) -> Response:
 
 
 async def _export(form: Format, asked: PageRequest) -> Response:
-    # Before the products, so that who follows from here misses nothing.
+    # Read before the products, so that following from this change misses nothing.
     change = await database().reading(change_log.current_change)
     query = asked.query
     pieces = exporting.export_products(

@@ -106,7 +106,7 @@ async def change_product(product_id: int, data: ProductUpdate) -> Response:
 
 
 def _is_expected() -> service.IsExpected | None:
-    """What the caller's ``If-Match`` says of a product."""
+    """Return the precondition of the ``If-Match`` header, or None without one."""
     tags = if_match()
     return None if tags is None else lambda product: representation(product)[1] in tags
 

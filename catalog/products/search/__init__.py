@@ -1,1 +1,1 @@
-"""Search: the tokenizer, and the planner of queries with terms."""
+"""Full-text search: tokenizer and query planner."""

@@ -1,12 +1,12 @@
-"""Searches: which of the two ways to find products costs less, as a look at some of them tells.
+"""Search planner: chooses between full-text index and ordered scan by sampling.
 
-The full-text index gives all that it finds, in no order, before the first page can be cut off it:
-of a million products, half of which have a word, that takes seconds. To look at one product after
-the other in order finds a page of such a word at once, and takes seconds for a rare one. So a few
-products are looked at first; if they do not fill the page, they tell how common the words are.
+The full-text index returns all matches, unordered, before a page can be cut from them: with a
+million products, half of which have a word, that takes seconds. A scan in sort order finds a page
+for such a word at once, but takes seconds for a rare word. So a few products are scanned first; if
+they do not fill the page, they give an estimate of how common the words are.
 
-In the order of ids, the index is asked for some buckets only, so that a search costs the same
-however many products there are; in other orders it has to give all that it has.
+Sorted by id, the index is searched only for some buckets, so that the cost of a search does not
+depend on the number of products; in other sort orders it has to return all matches.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from catalog.products.queries import Plan, Position, Selection
 from catalog.products.search.tokenizer import BUCKET_IDS, buckets_between
 
 NEAR = 500
-"""Products that are looked at before anything is known; it takes a millisecond or two."""
+"""Products that are scanned as a sample; that takes one or two milliseconds."""
 
 FEW = 5000
-"""Products that are looked at one by one, should a filter leave no more."""
+"""If the filters leave no more products than this, they are all scanned."""
 
-# What it takes to get one product from the index, in products that are looked at meanwhile;
-# measured on MySQL with a million of them. In the order of ids the latter takes a microsecond.
+# Cost of one match from the index, in scanned products; measured on MySQL with a million products.
+# Sorted by id, scanning one product takes a microsecond.
 _COST_BY_ID = 4.5
 _COST_BY_KEY = 1.7
 
 _MARGIN = 1.2
-"""How many times as far to look as would do if words were spread evenly."""
+"""Factor by which a scan exceeds the distance that evenly distributed words would need."""
 
 _WIDENING = 6
-"""How many times as far to look when that was not far enough."""
+"""Factor by which the distance grows when a page was not filled."""
 
 
 async def find(
@@ -44,14 +44,14 @@ async def find(
     limit: int,
     max_bytes: int,
 ) -> Sequence[Any]:
-    """A page of a selection with terms.
+    """Return the rows of a page of a selection with terms.
 
     Args:
-        connection: where to read.
-        selection: which products, in which order.
-        after: the place behind which the page begins; None for the first page.
-        limit: products on the page.
-        max_bytes: of their texts; the one that goes beyond it is the last.
+        connection: the connection to read on.
+        selection: filters, terms and sort order.
+        after: the keyset position after which the page begins; None for the first page.
+        limit: maximum number of products on the page.
+        max_bytes: bound on the bytes of their texts; the product that exceeds it is the last.
     """
     if await _are_few(connection, selection):
         search = _Search(connection, selection, after, limit, max_bytes, (0, 0))
@@ -63,7 +63,7 @@ async def find(
     rows = await search.look(NEAR)
     if search.is_done(rows):
         return rows
-    # One half more, because what has not been seen may be there all the same.
+    # Plus one half, because words without a match in the sample may still occur.
     share = (len(rows) + 0.5) / NEAR
     return await (search.by_id(share) if selection.key == "id" else search.by_key())
 
@@ -72,12 +72,12 @@ _NAME, _DESCRIPTION = map(queries.FIELDS.index, ("name", "description"))
 
 
 def text_bytes(row: Sequence[Any]) -> int:
-    """What ``queries.TEXT_BYTES`` is of a row."""
+    """Compute ``queries.TEXT_BYTES`` of a row."""
     return len(row[_NAME].encode()) + len((row[_DESCRIPTION] or "").encode())
 
 
 async def count(connection: AsyncConnection, selection: Selection) -> int:
-    """How many products a selection with terms has."""
+    """Count the products of a selection with terms."""
     plan = Plan.SCAN if await _are_few(connection, selection) else Plan.INDEX
     values = selection.values
     if plan is Plan.INDEX:
@@ -91,7 +91,7 @@ async def count(connection: AsyncConnection, selection: Selection) -> int:
 
 
 async def _are_few(connection: AsyncConnection, selection: Selection) -> bool:
-    """Whether the selection is of few products even without its terms."""
+    """Return whether the filters alone, without the terms, leave at most ``FEW`` products."""
     filters = selection.filters
     if "ids" in filters:
         return True
@@ -102,10 +102,10 @@ async def _are_few(connection: AsyncConnection, selection: Selection) -> bool:
 
 
 class _Search:
-    """One page that is looked for.
+    """Search for one page.
 
     Attributes:
-        reached_end: whether the last look went to the end of the list.
+        reached_end: whether the last pass reached the end of the list.
     """
 
     def __init__(
@@ -128,24 +128,24 @@ class _Search:
         self.reached_end = False
 
     def is_done(self, rows: Sequence[Any]) -> bool:
-        """Whether a look has found the page, or all that there is."""
+        """Return whether a pass has filled the page or reached the end of the list."""
         is_full = len(rows) == self._limit or sum(map(text_bytes, rows)) > self._max_bytes
         return self.reached_end or is_full
 
     async def look(self, distance: int, plan: Plan = Plan.SCAN) -> Sequence[Any]:
-        """What there is within so many products."""
+        """Search the next ``distance`` products."""
         edge = await self._edge(distance)
         self.reached_end = edge is None
         return await self.run(plan, edge)
 
     async def by_id(self, share: float) -> Sequence[Any]:
-        """The page in the order of ids.
+        """Find the page when sorting by id.
 
         Args:
-            share: of all products, that are found.
+            share: the estimated fraction of products that match.
         """
         distance = int(_MARGIN * self._limit / share)
-        # The buckets at both ends hold ids that are not asked for.
+        # The buckets at both ends also hold ids outside the range.
         if distance < _COST_BY_ID * share * (distance + BUCKET_IDS):
             rows = await self.look(distance)
             if self.is_done(rows):
@@ -156,9 +156,9 @@ class _Search:
         return rows
 
     async def by_key(self) -> Sequence[Any]:
-        """The page in another order; names and prices may lie where the words are not."""
+        """Find the page in another order, in which matches may be distributed unevenly."""
         buckets = buckets_between(self._first_id, self._last_id)
-        # The newest bucket has just begun, maybe.
+        # Not the newest bucket, which may be almost empty.
         sample = buckets[-2:][:1]
         statement = queries.count_found(
             filters=frozenset(), terms=len(self._selection.terms), plan=Plan.INDEX
@@ -175,7 +175,7 @@ class _Search:
         return await self.run(Plan.INDEX)
 
     async def run(self, plan: Plan, edge: dict[str, Any] | None = None) -> Sequence[Any]:
-        """The page in one way, as far as an edge or the end."""
+        """Run one plan up to an edge, or to the end of the list."""
         statement = queries.found(
             sort=self._selection.sort,
             filters=self._selection.filters,
@@ -191,7 +191,7 @@ class _Search:
         return rows
 
     def _buckets(self, edge: dict[str, Any] | None) -> tuple[str, ...]:
-        """Those that hold what lies between the place behind which the page begins and the edge."""
+        """Return the buckets between the position after which the page begins and the edge."""
         if self._selection.key != "id":
             return buckets_between(self._first_id, self._last_id)
         begin, end = self._values.get("after_id"), (edge or {}).get("edge_id")
@@ -200,16 +200,16 @@ class _Search:
         return buckets_between(begin or self._first_id, end or self._last_id)
 
     async def _edge(self, distance: int) -> dict[str, Any] | None:
-        """The place so many products further on, or None if the list ends before it."""
+        """Return the position ``distance`` products ahead, or None if the list ends before it."""
         selection = self._selection
         if selection.key == "id":
-            # Ids have gaps, so it may be fewer products; what matters is that it is not more.
+            # Ids have gaps, so this may be fewer products, but never more.
             if selection.sort == "id":
                 edge = self._values.get("after_id", self._first_id - 1) + distance + 1
                 return {"edge_id": edge} if edge <= self._last_id else None
             edge = self._values.get("after_id", self._last_id + 1) - distance - 1
             return {"edge_id": edge} if edge >= self._first_id else None
-        # What the filters leave where an index has just that, and otherwise whatever is there.
+        # Count only filtered products where an index serves the filters; otherwise, all products.
         filters = selection.filters
         if not queries.has_index(selection.sort, filters):
             filters = frozenset()

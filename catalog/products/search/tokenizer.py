@@ -1,11 +1,11 @@
-"""What is searched for: the words of a text, in a spelling that every engine's index takes whole.
+"""Tokenizer: the words of a text, encoded so that every engine's full-text index keeps them whole.
 
-The engines cut text into words each in its own way: one knows no Chinese, another folds ``ß``, a
-third leaves out ``the`` and whatever is shorter than three letters. So the words are found here,
-once for all engines, and written in ASCII letters and digits; what begins a word begins what is
-written for it. The indexes get tokens that they can neither cut nor leave out: ``0c_lamp`` is the
-word ``lamp`` of a product in bucket ``0c``, which goes by the id. So a search can ask the index for
-the newest products that have a word, and need not get all of them.
+The engines tokenize differently: one cannot segment Chinese, another folds ``ß``, a third drops
+``the`` and all words of fewer than three letters. So words are extracted here, alike for all
+engines, and encoded in ASCII letters and digits; the encoding preserves prefixes. The indexes get
+tokens that they can neither split nor drop: ``0c_lamp`` is the word ``lamp`` of a product in bucket
+``0c``, which is derived from the id. So a search can query the index for the newest products with a
+word, without fetching all of them.
 """
 
 import re
@@ -18,31 +18,31 @@ import regex
 from catalog.normal_forms import normalize
 
 MARK = "_"
-"""What stands before a word in its token, and nowhere else in it."""
+"""Separator before the word in a token; occurs nowhere else in it."""
 
 BUCKETS = 256
 BUCKET_IDS = 2**14
-"""Products whose ids follow one another and whose tokens begin alike; so many of them are searched
-at a time. After ``BUCKETS`` times as many ids the same beginning comes again."""
+"""Consecutive ids in one bucket, whose tokens have the same prefix: the unit of a search. Prefixes
+repeat after ``BUCKETS`` times as many ids."""
 
 MAX_TOKEN_LENGTH = 80
-"""Characters, the bucket and the mark among them; InnoDB leaves out what is longer than 84."""
+"""Characters, including bucket and mark; InnoDB drops tokens longer than 84."""
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _NAMES = tuple(f"{_DIGITS[number // 36]}{_DIGITS[number % 36]}" for number in range(BUCKETS))
 _MAX_LENGTH = MAX_TOKEN_LENGTH - len(_NAMES[0]) - len(MARK)
 
-# Accents; vowel points of Hebrew and Arabic and the stretched line, which are written or not; what
-# only says how to draw the character before it, or where a line may break.
+# Accents; the optional vowel points of Hebrew and Arabic, and the tatweel; variation selectors and
+# joiners, soft hyphens, and other marks that only affect rendering or line breaks.
 _IGNORED = re.compile(
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640"
     "\u064b-\u065f\u0670\u06d6-\u06dc\u00ad\u200c\u200d\u2060\ufeff\u20d0-\u20ff"
     "\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
 )
-# Scripts that put no spaces between words; U+30FC lengthens a syllable of both kana.
+# Scripts without spaces between words; U+30FC is the prolonged sound mark of both kana.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc]"
 
-# No accents to Unicode, but to those whose keyboards lack these letters.
+# Unicode does not decompose these, but on keyboards without these letters they are typed like this.
 _LATIN = {
     "ø": "o",
     "ł": "l",
@@ -56,13 +56,13 @@ _LATIN = {
 }
 
 _FIRST_AND_LAST_WORD = "\u0635\u0644\u0649 \u0648\u0633\u0644\u0645"
-"""Of U+FDFA."""
+"""First and last word of the expansion of U+FDFA."""
 
 _PLAIN = bytes(ord(chr(n).lower()) if chr(n).isalnum() else ord(" ") for n in range(128)).ljust(256)
 
 
 def text_of(name: str, description: str | None) -> str:
-    """The words of a product, each once, with a space and the mark before every one."""
+    """Return the distinct words of a product, each with a space and the mark before it."""
     text = name if description is None else f"{name}\n{description}"
     separator = f" {MARK}"
     words = separator.join(_words(text))
@@ -70,17 +70,17 @@ def text_of(name: str, description: str | None) -> str:
 
 
 def tokens_of(text: str, product_id: int) -> str:
-    """The words of a product as the index takes them: each with the name of the id's bucket."""
+    """Return the tokens for the full-text index: each word with the bucket of the product's id."""
     return text.replace(MARK, f"{bucket_of(product_id)}{MARK}")
 
 
 def bucket_of(product_id: int) -> str:
-    """The name of a bucket: two characters."""
+    """Return the name of an id's bucket: two characters."""
     return _NAMES[product_id // BUCKET_IDS % BUCKETS]
 
 
 def buckets_between(first_id: int, last_id: int) -> tuple[str, ...]:
-    """The names of the buckets that ids from one to another have."""
+    """Return the names of the buckets of an inclusive range of ids."""
     first, last = first_id // BUCKET_IDS, last_id // BUCKET_IDS
     if last - first >= BUCKETS:
         return _NAMES
@@ -88,47 +88,48 @@ def buckets_between(first_id: int, last_id: int) -> tuple[str, ...]:
 
 
 def terms_of(q: str) -> tuple[str, ...]:
-    """What a search asks for: words after the mark, each of which must begin one of a product's."""
-    # The last character of a run without spaces begins the pair before it.
+    """Return the terms of a search: marked word prefixes, all of which a product must have."""
+    # The last character of a run without spaces is already part of the pair before it.
     words = _cut_out(_encoded(_folded(q)), with_last=False)
     return tuple(f"{MARK}{word}" for word in _each_once(words))
 
 
 def _words(text: str) -> Iterable[str]:
-    """The words of a text, encoded, each once."""
+    """Return the distinct words of a text, encoded."""
     if not text.isascii():
         text = _folded(_without_repeats(text))
         if not text.isascii():
             return _each_once(_cut_out(_encoded(text), with_last=True))
-    # Most text is plain, and this takes half of the time.
+    # Most text is ASCII, for which this takes half of the time.
     plain = text.encode("ascii").translate(_PLAIN).decode("ascii")
     return _each_once(plain.replace("q", "qq").split())
 
 
 def _without_repeats(text: str) -> str:
-    """A text in which the sign for four words is written out but once; it has the same words.
+    """Abbreviate all but the first U+FDFA, a ligature of four words; the set of words is the same.
 
-    To fold, it becomes 18 characters; no other becomes more than 8. The two words in its middle
-    are always the same, and need to be found once.
+    Folding expands it to 18 characters, and any other character to 8 at most. Its two middle words
+    are always the same, so one occurrence is enough for them.
     """
     before, sign, behind = text.partition("\ufdfa")
     return f"{before}{sign}{behind.replace(sign, _FIRST_AND_LAST_WORD)}" if sign else text
 
 
 def _folded(text: str) -> str:
-    """Text in which all that is held for the same is the same: case, width, accents."""
+    """Fold case, width and accents."""
     if text.isascii():
         return text.lower()
     folded = _IGNORED.sub("", normalize("NFKD", text)).casefold()
-    # Letter by letter, because most are not there; a table is looked at for each character.
+    # One replace per letter, because most do not occur; a translation table costs a look-up for
+    # each character.
     for letter, plain in _LATIN.items():
         folded = folded.replace(letter, plain)
-    # Composed again: the syllables of Hangul are a letter each then, and not three.
+    # Recompose, so that each Hangul syllable is one letter and not three.
     return normalize("NFKC", folded)
 
 
 def _each_once(words: Iterable[str]) -> Iterable[str]:
-    """Encoded words, each once, cut between two characters where they are too long."""
+    """Remove duplicates, and truncate words that are too long, at a character boundary."""
     distinct = dict.fromkeys(words)
     if max(map(len, distinct), default=0) > _MAX_LENGTH:
         return dict.fromkeys(map(_cut, distinct))
@@ -141,7 +142,7 @@ def _cut(word: str) -> str:
 
 
 def _encoded(text: str) -> str:
-    """A text in codes, with spaces where nothing is part of a word."""
+    """Encode a text, with spaces for characters that are not part of a word."""
     encoded = f" {_codes.of(text)}"
     if _MARK_SIGN in encoded:
         encoded = _LEADING_MARKS.sub(" ", encoded).replace(_MARK_SIGN, "")
@@ -149,10 +150,10 @@ def _encoded(text: str) -> str:
 
 
 def _cut_out(encoded: str, *, with_last: bool) -> list[str]:
-    """The words of an encoded text.
+    """Split an encoded text into words.
 
-    Of a run without spaces they are its pairs of characters and, if asked for, its last one; a
-    run of one character is a word.
+    A run in a script without spaces yields its pairs of adjacent characters and, if requested, its
+    last character; a run of one character is a word.
     """
     if _UNSPACED_SIGN not in encoded:
         return encoded.split()
@@ -164,7 +165,7 @@ def _cut_out(encoded: str, *, with_last: bool) -> list[str]:
             if with_last or len(parts) == 1:
                 words.append(parts[-1])
             continue
-        # Words with spaces stand directly before or behind such a run.
+        # Words of other scripts directly precede or follow such a run.
         last, is_alone = "", True
         for part in parts:
             code = part[-_CODE_LENGTH:]
@@ -184,28 +185,30 @@ def _cut_out(encoded: str, *, with_last: bool) -> list[str]:
     return words
 
 
-# What a character is written as: itself, if it is a letter or a digit of ASCII, but for "q", with
-# which all other codes begin; "q" and four more, if it can be part of a word, with a sign behind
-# it in a script without spaces, and one before it if no word begins with it; and else a space. No
-# character's code begins another's, so that two codes begin alike only where words do.
+# Code of a character: ASCII letters and digits are their own code, except "q", with which all other
+# codes begin. Other characters of words have "q" and four more characters, followed by a sign in
+# scripts without spaces, and preceded by one if no word can begin with the character. All others
+# are a space. No code is a prefix of another, so encoded words have a common prefix only where the
+# words do.
 _CODE_LENGTH = 5
 _UNSPACED_SIGN = "\x01"
 _UNSPACED_LENGTH = _CODE_LENGTH + len(_UNSPACED_SIGN)
 _MARK_SIGN = "\x02"
 
-# Marks that follow no letter of a word with spaces around it.
+# Combining marks that do not follow a letter of a word in a script with spaces.
 _LEADING_MARKS = re.compile(
     rf"{_MARK_SIGN}(?<=[ {_UNSPACED_SIGN}]{_MARK_SIGN}).{{5}}(?:{_MARK_SIGN}.{{5}})*+"
 )
 _WHOLE_CODES = re.compile(r"(?:[^q]|q(?:q|[^q].{3}))*+")
 
-# Two digits hold 1,296; U+10FFFF is 1,114,111, whose first digit comes before "q".
+# A pair of digits holds 1,296 values; the first digit of U+10FFFF = 1,114,111 is below "q".
 _PAIRS = tuple(f"{first}{second}" for first in _DIGITS for second in _DIGITS)
 
 _ASCII_CODES = {letter: letter for letter in f"{_DIGITS}{_DIGITS[10:].upper()}"} | {"q": "qq"}
 
 _KINDS = (
-    # What can begin a word, then what can only go on with one, in scripts with spaces.
+    # In scripts with spaces: characters that can begin a word, then those that can only continue
+    # one.
     (regex.compile(rf"[[\p{{L}}\p{{N}}]--{_UNSPACED}]+", regex.VERSION1), "", ""),
     (regex.compile(rf"[\p{{M}}--{_UNSPACED}]+", regex.VERSION1), _MARK_SIGN, ""),
     (
@@ -217,10 +220,10 @@ _KINDS = (
 
 
 class _Codes:
-    """Codes of characters that have occurred; making one takes five times of a look-up.
+    """Cache of character codes; computing a code takes five times as long as looking it up.
 
     Args:
-        limit: how many are kept.
+        limit: the maximum number of cached codes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -228,7 +231,7 @@ class _Codes:
         self._known: dict[str, str] = {}
 
     def of(self, text: str) -> str:
-        """Return what the characters of a text are written as."""
+        """Return the codes of a text's characters, concatenated."""
         known = self._known
         try:
             return "".join(map(known.__getitem__, text))
@@ -236,9 +239,9 @@ class _Codes:
             pass
         unknown = set(text).difference(known)
         if len(known) + len(unknown) > self._limit:
-            # Another one, because a thread may look at this one.
+            # Replace the dictionary instead of clearing it: another thread may be reading it.
             known, unknown = {}, set(text)
-        # All at once, for other threads.
+        # One update, so that other threads see all codes at once.
         known.update(_made_codes(unknown))
         self._known = known
         return "".join(map(known.__getitem__, text))
@@ -246,7 +249,7 @@ class _Codes:
 
 def _made_codes(characters: Iterable[str]) -> dict[str, str]:
     codes = dict.fromkeys(characters, " ")
-    # In order, because neighbours are mostly of one kind.
+    # Sorted, because neighbouring characters are mostly of one kind and so form long runs.
     ordered = "".join(sorted(codes))
     for kind, before, behind in _KINDS:
         for run in kind.findall(ordered):

@@ -1,8 +1,8 @@
-// In a file of its own, so that the page needs no inline script.
+// A separate file, so that the page needs no inline script.
 SwaggerUIBundle({
   url: "/openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
-  // Its default asks a server on the internet whether the document is valid.
+  // The default asks a server on the internet to validate the document.
   validatorUrl: null,
 });

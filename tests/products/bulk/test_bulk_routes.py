@@ -1,4 +1,4 @@
-"""Many products in one request, and every product in one answer."""
+"""Bulk imports over HTTP: many products in one request."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -23,7 +23,7 @@ CSV = "text/csv"
 
 
 def lines_of(count: int, *, first: int = 0) -> bytes:
-    """As many products as NDJSON."""
+    """Return this many products as NDJSON."""
     return b"".join(b'{"name":"n%d","price":%d.5}\n' % (n, n) for n in range(first, first + count))
 
 
@@ -35,13 +35,13 @@ async def send(
 
 
 async def names_of(caller: Caller) -> list[str]:
-    """What the caller offers, oldest first."""
+    """Return the names of the caller's products, oldest first."""
     page = (await caller.get("/api/products/my?limit=1000&sort=id")).json
     return [product["name"] for product in page["products"]]
 
 
 class TestCreate:
-    async def test_lines_become_products_of_the_caller(self, ada: Caller) -> None:
+    async def test_ndjson_lines_become_products_of_the_caller(self, ada: Caller) -> None:
         await ada.offer("Before")
 
         answer = await send(ada, b'{"name":"Lamp","price":9.5}\n\n{"price":1,"name":"Rug"}')
@@ -60,7 +60,7 @@ class TestCreate:
         assert (rug["price"], rug["description"], rug["version"]) == (1.0, None, 1)
         assert rug["user_id"] == ada.user_id
 
-    async def test_records_of_csv_do_too(self, ada: Caller) -> None:
+    async def test_csv_records_become_products_of_the_caller(self, ada: Caller) -> None:
         text = 'price,name,description\r\n9.5,"Lamp, oak","two\r\nlines"\r\n1,Tür,\r\n'
 
         answer = await send(ada, text.encode(), media_type="text/csv; charset=UTF-8")
@@ -69,9 +69,7 @@ class TestCreate:
         assert await names_of(ada) == ["Lamp, oak", "Tür"]
         assert (await ada.get("/api/products/1")).json["description"] == "two\r\nlines"
 
-    async def test_lines_that_are_not_valid_are_told_and_the_others_created(
-        self, ada: Caller
-    ) -> None:
+    async def test_invalid_lines_are_reported_and_the_others_created(self, ada: Caller) -> None:
         text = b'{"name":"a","price":1}\n{"name":"","price":"1"}\nnonsense\n{"name":"b","price":2}'
 
         answer = await send(ada, text)
@@ -95,7 +93,7 @@ class TestCreate:
         ]
         assert await names_of(ada) == ["a", "b"]
 
-    async def test_the_first_thousand_errors_are_told_and_the_others_counted(
+    async def test_first_thousand_errors_are_reported_and_the_others_counted(
         self, ada: Caller
     ) -> None:
         answer = await send(ada, b"{}\n" * 1500 + lines_of(1))
@@ -105,7 +103,7 @@ class TestCreate:
             line for line in range(1, 501) for _ in range(2)
         ]
 
-    async def test_many_chunks_are_written_in_their_order(self, ada: Caller) -> None:
+    async def test_chunks_are_written_in_order(self, ada: Caller) -> None:
         count = 2 * CHUNK_ROWS + 1
 
         answer = await send(ada, lines_of(count))
@@ -119,7 +117,7 @@ class TestCreate:
         assert [change["id"] for change in changes] == list(range(count - 2, count + 1))
 
     @pytest.mark.parametrize("media_type", [NDJSON, CSV])
-    async def test_nothing_is_nothing(self, ada: Caller, media_type: str) -> None:
+    async def test_empty_body_creates_nothing(self, ada: Caller, media_type: str) -> None:
         body = b"" if media_type == NDJSON else b"name,price\r\n"
 
         answer = await send(ada, body, media_type=media_type)
@@ -128,7 +126,7 @@ class TestCreate:
         assert (answer.json["first_id"], answer.json["last_id"]) == (None, None)
         assert answer.headers["Catalog-Position"] == "0"
 
-    async def test_without_a_header_csv_is_refused_whole(self, ada: Caller) -> None:
+    async def test_csv_without_a_valid_header_is_refused(self, ada: Caller) -> None:
         answer = await send(ada, b"name;price\r\nLamp;1\r\n", media_type=CSV)
 
         assert problem_of(answer) == (422, "lines-invalid")
@@ -139,9 +137,7 @@ class TestCreate:
             "message": "This column is not known here.",
         }
 
-    async def test_an_account_that_is_disabled_meanwhile_is_refused(
-        self, ada: Caller, database: Database
-    ) -> None:
+    async def test_disabled_account_is_refused(self, ada: Caller, database: Database) -> None:
         async def disable(session: AsyncSession) -> None:
             await session.execute(update(User).values(disabled=True))
 
@@ -154,7 +150,7 @@ class TestCreate:
 
 
 class TestAtomic:
-    async def test_all_are_created(self, ada: Caller) -> None:
+    async def test_valid_lines_are_all_created(self, ada: Caller) -> None:
         count = CHUNK_ROWS + 1
 
         answer = await send(ada, lines_of(count), "?atomic=true")
@@ -168,7 +164,7 @@ class TestAtomic:
             (count, count),
         ]
 
-    async def test_or_none(self, ada: Caller) -> None:
+    async def test_invalid_line_prevents_all_creates(self, ada: Caller) -> None:
         answer = await send(ada, lines_of(CHUNK_ROWS + 1) + b"nonsense", "?atomic=true")
 
         assert problem_of(answer) == (422, "lines-invalid")
@@ -182,7 +178,7 @@ class TestAtomic:
         ]
         assert await names_of(ada) == []
 
-    async def test_what_is_too_much_for_one_transaction_is_refused(
+    async def test_body_with_too_many_rows_is_refused(
         self, ada: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(importing, "MAX_ATOMIC_ROWS", 10)
@@ -196,7 +192,7 @@ class TestAtomic:
 
 class TestDryRun:
     @pytest.mark.parametrize("atomic", ["true", "false"])
-    async def test_nothing_is_written(self, ada: Caller, atomic: str) -> None:
+    async def test_dry_run_writes_nothing(self, ada: Caller, atomic: str) -> None:
         answer = await send(ada, lines_of(5), f"?dry_run=true&atomic={atomic}")
 
         assert answer.json == {
@@ -208,7 +204,7 @@ class TestDryRun:
         }
         assert await names_of(ada) == []
 
-    async def test_errors_are_told_as_they_would_be(self, ada: Caller) -> None:
+    async def test_dry_run_reports_errors(self, ada: Caller) -> None:
         text = lines_of(2) + b"nonsense"
 
         answer = await send(ada, text, "?dry_run=true")
@@ -218,7 +214,7 @@ class TestDryRun:
         assert problem_of(refused) == (422, "lines-invalid")
         assert refused.json["errors"] == answer.json["errors"]
 
-    async def test_one_product_is_not_created_by_one_who_only_asks(self, ada: Caller) -> None:
+    async def test_dry_run_of_a_single_create_is_invalid(self, ada: Caller) -> None:
         answer = await ada.post("/api/products?dry_run=true", json={"name": "Lamp", "price": 1})
 
         assert problem_of(answer) == (422, "invalid")
@@ -226,17 +222,17 @@ class TestDryRun:
 
 
 class TestRefusal:
-    async def test_nobody_creates_without_a_token(self, anyone: Caller) -> None:
+    async def test_anonymous_caller_is_refused(self, anyone: Caller) -> None:
         assert problem_of(await send(anyone, lines_of(1))) == (401, "token-missing")
 
     @pytest.mark.parametrize(
         "query", ["?atomic=1", "?dry_run=", "?x=1", "?atomic=true&atomic=true"]
     )
-    async def test_a_parameter_is_what_it_should_be(self, ada: Caller, query: str) -> None:
+    async def test_invalid_parameter_is_refused(self, ada: Caller, query: str) -> None:
         assert problem_of(await send(ada, lines_of(1), query)) == (422, "invalid")
         assert await names_of(ada) == []
 
-    async def test_a_key_for_one_product_is_not_for_many(self, ada: Caller) -> None:
+    async def test_idempotency_key_is_refused(self, ada: Caller) -> None:
         answer = await send(ada, lines_of(1), **{"Idempotency-Key": "k"})
 
         assert problem_of(answer) == (422, "invalid")
@@ -244,7 +240,7 @@ class TestRefusal:
     @pytest.mark.parametrize(
         "media_type", ["text/csv; charset=latin-1", "application/ndjson", "text/plain"]
     )
-    async def test_other_media_types_are_not_read(self, ada: Caller, media_type: str) -> None:
+    async def test_other_media_types_are_refused(self, ada: Caller, media_type: str) -> None:
         answer = await send(ada, lines_of(1), media_type=media_type)
 
         assert problem_of(answer) == (415, "unsupported-media-type")
@@ -269,7 +265,7 @@ class TestStream:
             caller.app, "POST", f"/api/products{query}", headers=headers, body=body, then=then
         )
 
-    async def test_it_may_be_larger_than_any_other_body(self, ada: Caller) -> None:
+    async def test_stream_may_be_larger_than_any_other_body(self, ada: Caller) -> None:
         padding = b" " * 100_000 + b"\n"
 
         answer = await self.stream(ada, [lines_of(15), *[padding] * 5, lines_of(15)])
@@ -277,19 +273,19 @@ class TestStream:
         assert answer.json["created"] == 30
         assert "Connection" not in answer.headers
 
-    async def test_of_what_breaks_off_whole_chunks_are_left(self, ada: Caller) -> None:
+    async def test_aborted_stream_leaves_its_complete_chunks(self, ada: Caller) -> None:
         with pytest.raises(Unanswered):
             await self.stream(ada, [lines_of(15), lines_of(12)], then="hangs up")
 
         assert len(await names_of(ada)) == 20
 
-    async def test_of_all_or_nothing_nothing_is(self, ada: Caller) -> None:
+    async def test_aborted_atomic_stream_leaves_nothing(self, ada: Caller) -> None:
         with pytest.raises(Unanswered):
             await self.stream(ada, [lines_of(25)], query="?atomic=true", then="hangs up")
 
         assert await names_of(ada) == []
 
-    async def test_what_stalls_is_given_up_and_told_how_far_it_came(
+    async def test_stalled_stream_times_out_and_reports_its_progress(
         self, settings: Settings
     ) -> None:
         app = create_app(settings.model_copy(update={"body_timeout": 0.05}))

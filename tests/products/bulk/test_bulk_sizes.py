@@ -1,4 +1,4 @@
-"""Imports of sizes around every bound: nothing is lost, doubled or moved where one chunk ends."""
+"""Imports around every size bound: no record is lost, repeated or moved at a chunk's end."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ Record = ParsedProduct | None
 PATIENT = settings(
     max_examples=40,
     deadline=None,
-    # Each example looks only at what it has added.
+    # Each example checks only the rows that it has added.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -50,7 +50,7 @@ def _long(characters: int) -> list[Record]:
 
 
 def _most_bytes(drafts: list[ParsedProduct]) -> int:
-    """Return what they take on disk if each is a chunk of its own; at least one byte less each."""
+    """Return the drafts' most bytes on disk, in chunks of one; their least is a byte less each."""
     return sum(len(orjson.dumps(tuple(draft))) + 2 for draft in drafts)
 
 
@@ -65,7 +65,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def owned(database: Database) -> Database:
-    """A database with an account that may own products."""
+    """Return a database with an account that may own products."""
     await database.transaction(add_owner)
     return database
 
@@ -88,7 +88,7 @@ _drafts = st.builds(
 
 @st.composite
 def _uniform(draw: st.DrawFn) -> list[Record]:
-    """Records of one length: their number decides which bound they meet."""
+    """Draw records of one length, so that their number decides which bound they meet."""
     length = draw(_lengths)
     return [ParsedProduct("n" * length, None, float(number)) for number in range(draw(_counts))]
 
@@ -126,7 +126,7 @@ async def _pieces(text: bytes, size: int) -> AsyncIterator[bytes]:
 
 
 class Stored(NamedTuple):
-    """All products behind an id, in their order, and the log behind a position."""
+    """Products after an id, in order, and the log after a position."""
 
     products: list[tuple[int, ParsedProduct]]
     log: list[tuple[int, str, int]]
@@ -203,7 +203,7 @@ class TestBounds:
     @example(records=[INVALID] * (MAX_FAULTS + 1), piece_size=PIECE_BYTES)
     @example(records=[*_numbered(CHUNK_ROWS), INVALID], piece_size=PIECE_BYTES)
     @PATIENT
-    async def test_records_are_all_accounted_for_around_every_bound(
+    async def test_every_record_is_accounted_for_around_every_bound(
         self,
         owned: Database,
         form: Format,
@@ -249,7 +249,7 @@ class TestBounds:
             _assert_stored(imported, valid, after, before.head.position)
 
     @pytest.mark.parametrize("count", [2000, 4000])
-    async def test_full_chunks_and_no_more_are_created_at_once(
+    async def test_exactly_full_chunks_are_created_atomically(
         self, owned: Database, count: int
     ) -> None:
         records = _numbered(count)
@@ -261,9 +261,7 @@ class TestBounds:
         _assert_stored(imported, [each for each in records if each], stored, 0)
 
     @on_sqlite
-    async def test_most_products_that_are_documented_are_created_at_once(
-        self, owned: Database
-    ) -> None:
+    async def test_documented_maximum_is_created_atomically(self, owned: Database) -> None:
         records = _numbered(importing.MAX_ATOMIC_ROWS)
 
         imported = await _import(owned, NDJSON, records, atomic=True)
@@ -273,7 +271,7 @@ class TestBounds:
         _assert_stored(imported, [each for each in records if each], stored, 0)
 
     @on_sqlite
-    async def test_one_product_more_is_refused(self, owned: Database) -> None:
+    async def test_product_beyond_the_maximum_is_refused(self, owned: Database) -> None:
         with pytest.raises(BodyTooLarge):
             await _import(owned, NDJSON, _numbered(importing.MAX_ATOMIC_ROWS + 1), atomic=True)
 
@@ -281,7 +279,9 @@ class TestBounds:
 
 
 class TestRecord:
-    async def test_nothing_takes_no_position_and_keeps_the_history(self, owned: Database) -> None:
+    async def test_empty_record_takes_no_position_and_keeps_the_token(
+        self, owned: Database
+    ) -> None:
         await _import(owned, NDJSON, _numbered(1))
         before = await owned.reading(change_log.current_change)
 

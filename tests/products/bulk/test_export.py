@@ -1,4 +1,4 @@
-"""All products at once, as NDJSON and CSV."""
+"""Export of all products as NDJSON and CSV."""
 
 import asyncio
 import csv
@@ -39,7 +39,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def stocked(ada: Caller, bob: Caller, database: Database) -> None:
-    """Products of both, more than are read at a time."""
+    """Insert products of two owners, more than are read at a time."""
     owners = [ada.user_id or 0, bob.user_id or 0]
     for offers in make_samples(SAMPLES, owner_ids=owners, seed=3):
         await database.transaction(service.insert_products, offers)
@@ -72,7 +72,7 @@ class TestExport:
         assert answer.headers["Vary"] == "Accept"
         assert answer.headers["Content-Disposition"] == 'attachment; filename="products.ndjson"'
 
-    async def test_csv_has_them_too(self, anyone: Caller) -> None:
+    async def test_csv_has_every_product_as_pages_show_it(self, anyone: Caller) -> None:
         answer = await anyone.get(LIST, headers=CSV)
 
         shown = await all_products(anyone)
@@ -94,7 +94,7 @@ class TestExport:
             "limit=7&sort=created_at&max_price=50&q=made",
         ],
     )
-    async def test_filters_sorts_and_limits_hold(self, anyone: Caller, query: str) -> None:
+    async def test_filters_sorts_and_limits_apply(self, anyone: Caller, query: str) -> None:
         page = query if "limit" in query else f"{query}&limit=1000"
 
         assert lines_of(await anyone.get(f"{LIST}?{query}", headers=NDJSON)) == await all_products(
@@ -108,33 +108,33 @@ class TestExport:
         assert [list(product) for product in chosen] == [["price", "id"]] * 2
         assert [list(record) for record in one] == [["name"]] * 2
 
-    async def test_it_begins_at_a_cursor(self, anyone: Caller) -> None:
+    async def test_export_begins_at_a_cursor(self, anyone: Caller) -> None:
         page = (await anyone.get(f"{LIST}?limit=100")).json
 
         rest = lines_of(await anyone.get(page["next"].replace("&limit=100", ""), headers=NDJSON))
 
         assert page["products"] + rest == await all_products(anyone)
 
-    async def test_mine_are_mine(self, ada: Caller) -> None:
+    async def test_own_list_exports_only_own_products(self, ada: Caller) -> None:
         lines = lines_of(await ada.get(f"{LIST}/my", headers=NDJSON))
 
         assert {line["user_id"] for line in lines} == {ada.user_id}
         assert lines == await all_products(ada, f"{LIST}/my?limit=1000")
 
-    async def test_head_has_no_products(self, anyone: Caller) -> None:
+    async def test_head_sends_no_products(self, anyone: Caller) -> None:
         answer = await anyone.send("HEAD", LIST, headers=NDJSON)
 
         assert (answer.status_code, answer.body) == (200, b"")
         assert answer.headers["Content-Type"] == "application/x-ndjson; charset=utf-8"
 
-    async def test_a_total_is_for_pages(self, anyone: Caller) -> None:
+    async def test_total_is_refused(self, anyone: Caller) -> None:
         answer = await anyone.get(f"{LIST}?total=true", headers=CSV)
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["total"]
 
     @pytest.mark.parametrize("media_type", list(FORMATS))
-    async def test_an_import_of_it_makes_the_same_products(
+    async def test_imported_export_creates_the_same_products(
         self, anyone: Caller, bob: Caller, media_type: str
     ) -> None:
         before = await all_products(anyone, f"{LIST}?limit=1000&sort=id")
@@ -153,14 +153,14 @@ class TestExport:
 
 
 class TestEmpty:
-    async def test_without_products_there_is_a_header_or_nothing(self, anyone: Caller) -> None:
+    async def test_empty_export_is_a_csv_header_or_no_ndjson_line(self, anyone: Caller) -> None:
         assert (await anyone.get(LIST, headers=NDJSON)).body == b""
         header = b"id,name,description,price,user_id,version,created_at,updated_at\r\n"
         assert (await anyone.get(LIST, headers=CSV)).body == header
 
 
 class TestMirror:
-    async def test_a_copy_that_follows_is_the_original(
+    async def test_export_and_followed_changes_equal_a_fresh_export(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         offers = [
@@ -200,13 +200,13 @@ class TestMirror:
         mirrored = b"".join(orjson.dumps(copy[number]) + b"\n" for number in sorted(copy)[::-1])
         assert mirrored == fresh.body
         assert int(fresh.headers["Catalog-Position"]) == since
-        # Nothing was quiet meanwhile, and the export alone would not have been enough.
+        # There were changes meanwhile, so the export alone was not enough.
         assert seen > 0
         assert export.body != fresh.body
 
 
-class TestBrokenOff:
-    async def test_it_does_not_look_complete(self, app: Quart) -> None:
+class TestAbort:
+    async def test_aborted_export_does_not_look_complete(self, app: Quart) -> None:
         taken: list[bytes] = []
 
         async def pieces() -> AsyncGenerator[bytes, None]:
@@ -220,13 +220,13 @@ class TestBrokenOff:
 
         async with app.test_request_context("/"):
             response = await stream_response(pieces(), media_type="text/csv", headers={})
-            # What makes the framework leave out the end.
+            # The exception makes the framework omit the end of the body.
             with pytest.raises(TimeoutError):
                 await take(response)
 
         assert taken == [b"one\n"]
 
-    async def test_what_fails_before_it_begins_is_an_error(self, app: Quart) -> None:
+    async def test_failure_before_the_first_piece_is_an_error(self, app: Quart) -> None:
         async def pieces() -> AsyncGenerator[bytes, None]:
             raise DatabaseUnavailable
             yield b""
@@ -236,8 +236,8 @@ class TestBrokenOff:
                 await stream_response(pieces(), media_type="text/csv", headers={})
 
 
-class TestPlaces:
-    async def test_there_is_a_number_of_them_and_each_is_given_back(
+class TestCapacity:
+    async def test_exports_and_imports_are_limited_and_release_their_slots(
         self, app: Quart, ada: Caller
     ) -> None:
         exports, imports = products(app).exports, products(app).imports
@@ -246,7 +246,7 @@ class TestPlaces:
                 stack.enter_context(exports.taken())
             for _ in range(MAX_IMPORTS - 1):
                 stack.enter_context(imports.taken())
-            # The last ones, each more than once.
+            # Use the last slots more than once.
             for _ in range(2):
                 assert (await ada.get(LIST, headers=CSV)).status_code == 200
                 assert (await ada.send("HEAD", LIST, headers=CSV)).status_code == 200

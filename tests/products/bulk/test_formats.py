@@ -1,4 +1,4 @@
-"""NDJSON and CSV: what goes out comes back, and lines are as strict as single requests."""
+"""NDJSON and CSV: round trips, and lines checked as strictly as single requests."""
 
 import csv
 import gc
@@ -39,7 +39,7 @@ from tests.watchdog import MAX_PIECE_SECONDS
 
 DRAFT_FIELDS = ("name", "description", "price")
 
-# Much of what can go wrong is about these.
+# Most faults of readers and writers involve these characters.
 AWKWARD = st.text("'=+-@＝＋－＠\t\r\n\",;\\ äx\u2028\x85\ufeff{}[]:,", max_size=12)  # noqa: RUF001 (full width)
 TEXTS = (AWKWARD | st.text(max_size=40)).filter(lambda text: "\0" not in text)
 DRAFTS = st.builds(
@@ -61,7 +61,7 @@ def pieces(text: bytes, size: int) -> list[bytes]:
 
 
 def parsed(form: Format, text: bytes, *, size: int = 1 << 16) -> list[Parsed]:
-    """What a text is, that comes in pieces of a size."""
+    """Return the records of a text that arrives in pieces of a size."""
     reader = form.reader()
     found = [each for piece in pieces(text, size) for each in reader.read(piece)]
     found += reader.read(b"", is_last=True)
@@ -70,7 +70,7 @@ def parsed(form: Format, text: bytes, *, size: int = 1 << 16) -> list[Parsed]:
 
 
 def faults(form: Format, text: bytes, **options: Any) -> list[tuple[int, str, str | None]]:
-    """Lines at fault, with codes and pointers."""
+    """Return the lines at fault with their codes and pointers."""
     return [
         (fault.line, fault.code, fault.pointer)
         for each in parsed(form, text, **options)
@@ -80,7 +80,7 @@ def faults(form: Format, text: bytes, **options: Any) -> list[tuple[int, str, st
 
 
 def names(form: Format, text: bytes, **options: Any) -> list[str]:
-    """Names of the drafts in a text."""
+    """Return the names of the products in a text."""
     return [each.name for each in parsed(form, text, **options) if isinstance(each, ParsedProduct)]
 
 
@@ -91,7 +91,7 @@ def written(form: Format, rows: Sequence[Sequence[Any]], fields: Sequence[str]) 
 
 @pytest.fixture(params=FORMATS.values(), ids=lambda form: form.name)
 def form(request: pytest.FixtureRequest) -> Format:
-    """Each format."""
+    """Return each format in turn."""
     form: Format = request.param
     return form
 
@@ -99,7 +99,7 @@ def form(request: pytest.FixtureRequest) -> Format:
 class TestRoundTrip:
     @given(drafts=st.lists(DRAFTS, max_size=5), size=st.integers(1, 40))
     @pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)
-    def test_what_goes_out_comes_back(
+    def test_written_products_are_read_back_unchanged(
         self, form: Format, drafts: list[ParsedProduct], size: int
     ) -> None:
         text = written(form, drafts, DRAFT_FIELDS)
@@ -108,7 +108,7 @@ class TestRoundTrip:
 
     @given(drafts=st.lists(DRAFTS, min_size=1, max_size=3))
     @pytest.mark.parametrize("form", FORMATS.values(), ids=lambda form: form.name)
-    def test_an_export_can_be_imported_elsewhere(
+    def test_export_can_be_imported_into_another_catalog(
         self, form: Format, drafts: list[ParsedProduct]
     ) -> None:
         at = "2026-11-23T09:30:00.000000Z"
@@ -119,13 +119,13 @@ class TestRoundTrip:
         assert parsed(form, written(form, rows, FIELDS)) == drafts
 
     @given(text=TEXTS)
-    def test_a_guarded_text_comes_back_and_is_no_formula(self, text: str) -> None:
+    def test_guarded_text_can_be_restored_and_is_no_formula(self, text: str) -> None:
         cell = guarded(text)
 
         assert unguarded(cell) == text
         assert cell[:1] not in set("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 (full width)
 
-    def test_several_writes_are_one_text(self, form: Format) -> None:
+    def test_several_writes_equal_one(self, form: Format) -> None:
         writer = form.writer(["name", "price"])
 
         text = writer.head() + b"".join(writer.write([(name, 1.0)]) for name in "ab")
@@ -138,10 +138,10 @@ class TestNdjsonReader:
         "text",
         ['{"name": "Lamp", "price": 9}', '{"price":9.0,"description":null,"name":"Lamp"} \t\r'],
     )
-    def test_a_line_is_a_product(self, text: str) -> None:
+    def test_line_is_one_product(self, text: str) -> None:
         assert parsed(NDJSON, text.encode()) == [ParsedProduct("Lamp", None, 9.0)]
 
-    def test_empty_lines_are_read_over_and_counted(self) -> None:
+    def test_empty_lines_are_skipped_but_counted(self) -> None:
         text = b'\n\r\n  \n{"name":"a","price":1}\n\n{"name":1,"price":1}\n\n'
 
         assert names(NDJSON, text) == ["a"]
@@ -159,7 +159,7 @@ class TestNdjsonReader:
             b'{"name": "a", "price": 1, "id": {"a": 1, "a": 2}}',
         ],
     )
-    def test_a_field_that_is_there_twice_is_found(self, line: bytes) -> None:
+    def test_duplicate_field_is_malformed(self, line: bytes) -> None:
         assert faults(NDJSON, line) == [(1, "malformed", None)]
 
     @given(
@@ -171,7 +171,9 @@ class TestNdjsonReader:
             max_size=6,
         )
     )
-    def test_it_is_as_strict_as_a_single_request(self, members: list[tuple[str, str]]) -> None:
+    def test_line_is_checked_as_strictly_as_a_single_request(
+        self, members: list[tuple[str, str]]
+    ) -> None:
         line = "{" + ",".join(f'"{name}":{value}' for name, value in members) + "}"
 
         assert parsed(NDJSON, line.encode()) == [by_schema(line.encode())]
@@ -180,19 +182,19 @@ class TestNdjsonReader:
         "line",
         [b"\xef\xbb\xbf{}", b'{"name": "\xff"}', b"{} {}", b"[" * 40, b"NaN", b'"\xed\xa0\x80"'],
     )
-    def test_what_is_not_json_is_malformed_and_the_next_line_is_read(self, line: bytes) -> None:
+    def test_invalid_json_is_malformed_and_the_next_line_is_read(self, line: bytes) -> None:
         text = line + b'\n{"name": "next", "price": 1}'
 
         assert faults(NDJSON, text) == [(1, "malformed", None)]
         assert names(NDJSON, text) == ["next"]
 
-    def test_the_words_are_about_a_line(self) -> None:
+    def test_error_message_speaks_of_the_line(self) -> None:
         (found,) = parsed(NDJSON, b'{"name": }')
 
         assert found == [LineFault(1, "malformed", "The line is not JSON, from column 10 on.")]
 
     @pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 20])
-    def test_a_line_that_is_too_long_is_one_fault(self, size: int) -> None:
+    def test_too_long_line_is_one_fault(self, size: int) -> None:
         line = b'{"name":"x","price":1}'
         longest = line + b" " * (MAX_LINE_BYTES - len(line))
         text = b"\n".join([longest, longest + b" ", b"[" * 3 * MAX_LINE_BYTES, b"5", line])
@@ -206,7 +208,7 @@ class TestNdjsonReader:
 
 
 def by_schema(line: bytes) -> Parsed:
-    """What a single request would make of a line, but for the fields that an import ignores."""
+    """Parse a line as a single request's body, less the fields that an import ignores."""
     try:
         members = parse_json(line)
     except MalformedRequest as error:
@@ -221,18 +223,18 @@ def by_schema(line: bytes) -> Parsed:
 
 
 class TestCsvReader:
-    def test_columns_stand_in_any_order(self) -> None:
+    def test_columns_may_have_any_order(self) -> None:
         text = b"price,version,name\r\n9.50,7,Lamp\r\n"
 
         assert parsed(CSV, text) == [ParsedProduct("Lamp", None, 9.5)]
 
-    def test_a_byte_order_mark_and_other_line_ends_are_read_over(self) -> None:
+    def test_byte_order_mark_and_bare_newlines_are_accepted(self) -> None:
         text = b"\xef\xbb\xbfname,price\n\nLamp,1\nDesk,2"
 
         for size in (1, 2, 100):
             assert names(CSV, text, size=size) == ["Lamp", "Desk"]
 
-    def test_an_empty_cell_is_no_description(self) -> None:
+    def test_empty_cell_is_no_description(self) -> None:
         text = b"name,price,description\r\na,1,\r\nb,1,'\r\nc,1,''\r\nd,1,'til dawn\r\ne,1,'=1\r\n"
 
         assert [
@@ -246,7 +248,7 @@ class TestCsvReader:
         ]
 
     @pytest.mark.parametrize("size", [1, 7, 1000])
-    def test_a_record_of_several_lines_is_known_by_its_first(self, size: int) -> None:
+    def test_multiline_record_is_reported_by_its_first_line(self, size: int) -> None:
         text = b'name,price\r\n"a\r\nb",1\r\n"c\nd",x\r\n"e ""f""",1\r\n,2\r\n'
 
         assert names(CSV, text, size=size) == ["a\r\nb", 'e "f"']
@@ -271,12 +273,12 @@ class TestCsvReader:
             "true",
         ],
     )
-    def test_a_price_is_a_number_as_in_json(self, price: str) -> None:
+    def test_price_that_is_no_json_number_in_range_is_invalid(self, price: str) -> None:
         text = f'name,price\r\na,"{price}"\r\n'.encode()
 
         assert faults(CSV, text) == [(2, "invalid", "/price")]
 
-    def test_an_empty_price_is_missing(self) -> None:
+    def test_empty_price_is_missing(self) -> None:
         (found,) = parsed(CSV, b"name,price\r\na,\r\n")
 
         assert found == [LineFault(2, "invalid", "Field required.", "/price")]
@@ -286,12 +288,12 @@ class TestCsvReader:
         [b"a", b"a,1,2", b'"a"b,1', b'"a\r,1', b"\xff,1", b"a\rb,1", b'"\xff\n\xfe",1'],
     )
     @pytest.mark.parametrize("size", [1, 1000])
-    def test_what_is_not_csv_is_malformed(self, line: bytes, size: int) -> None:
+    def test_invalid_csv_is_malformed(self, line: bytes, size: int) -> None:
         found = faults(CSV, b"name,price\r\nfirst,1\r\n" + line + b"\r\n", size=size)
 
         assert found == [(3, "malformed", None)]
 
-    def test_the_next_record_is_read(self) -> None:
+    def test_record_after_a_malformed_one_is_read(self) -> None:
         text = b'name,price\r\n"a"b,1\r\n\xff,1\r\nnext,1\r\n'
 
         assert names(CSV, text) == ["next"]
@@ -312,7 +314,7 @@ class TestCsvReader:
             (b"name," * (MAX_COLUMNS + 1) + b"\r\n", [None]),
         ],
     )
-    def test_nothing_is_read_without_a_header(
+    def test_text_without_a_valid_header_is_refused(
         self, header: bytes, pointers: list[str | None]
     ) -> None:
         with pytest.raises(LinesInvalid) as refused:
@@ -322,7 +324,7 @@ class TestCsvReader:
         assert [error.get("pointer") for error in errors] == pointers
 
     @pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 20])
-    def test_a_record_that_is_too_long_is_one_fault(self, size: int) -> None:
+    def test_too_long_record_is_one_fault(self, size: int) -> None:
         filling = b"x\r\n" * MAX_LINE_BYTES
         text = b'name,price\r\nfirst,1\r\n"%b""%b",1\r\nnext,1\r\n' % (filling, filling)
 
@@ -331,7 +333,7 @@ class TestCsvReader:
         after = text + b"last,x\r\n"
         assert faults(CSV, after, size=size)[1] == (5 + 2 * MAX_LINE_BYTES, "invalid", "/price")
 
-    def test_a_cell_that_is_never_closed_is_one_fault(self) -> None:
+    def test_unclosed_cell_is_one_fault(self) -> None:
         text = b'name,price\r\nfirst,1\r\n"never' + b"x\r\n" * MAX_LINE_BYTES
 
         assert names(CSV, text) == ["first"]
@@ -361,12 +363,12 @@ HOSTILE = {
     "nested lists": (NDJSON, (b"[" + b"[]," * 80_000 + b"1]\n") * 10),
     "shorter nested lists": (NDJSON, (b"[" + b"[]," * 2000 + b"1]\n") * 80),
 }
-"""Ten times as much as a line may have, in shapes that are work."""
+"""Texts ten times as long as a line may be, in shapes that are costly to parse."""
 
 
 @pytest.fixture
 def frozen_garbage() -> Iterator[None]:
-    """Keep collections of all that the test session has made out of the steps."""
+    """Keep garbage collections of the test session's objects out of the measured steps."""
     gc.collect()
     gc.freeze()
     yield
@@ -374,7 +376,7 @@ def frozen_garbage() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("frozen_garbage")
-class TestWork:
+class TestHostileText:
     @pytest.mark.parametrize("size", [K, 64 * K])
     @pytest.mark.parametrize("shape", HOSTILE)
     def test_step_of_hostile_text_is_short(self, shape: str, size: int) -> None:
@@ -385,19 +387,19 @@ class TestWork:
 
         assert longest < MAX_PIECE_SECONDS
 
-    def test_long_step_is_seen(self) -> None:
+    def test_long_step_is_detected(self) -> None:
         """Negative control: a piece that is not cut is one step."""
         assert longest_step(NDJSON.reader(), [b"\n" * 16 * K * K, b""]) > MAX_PIECE_SECONDS
 
     @pytest.mark.parametrize("text", [b"[", b'"', b"x"])
-    def test_single_bytes_are_not_looked_at_again(self, form: Format, text: bytes) -> None:
+    def test_single_bytes_are_not_read_again(self, form: Format, text: bytes) -> None:
         reader = form.reader()
         begin = time.thread_time()
 
         for _ in range(MAX_LINE_BYTES):
             assert list(reader.read(text)) == []
 
-        # Each byte takes about a microsecond; with all before it, it would take some ten.
+        # A byte takes about 1 µs; reading all bytes before it again would make that about 10 µs.
         assert time.thread_time() - begin < 2
 
     @given(
@@ -406,7 +408,7 @@ class TestWork:
         ).map(b"".join),
         size=st.integers(1, 20),
     )
-    def test_records_are_those_of_the_csv_module(self, text: bytes, size: int) -> None:
+    def test_records_equal_those_of_the_csv_module(self, text: bytes, size: int) -> None:
         lines = [*StringIO(text.decode(errors="surrogateescape"))]
         reader = csv.reader(lines, strict=True)
         expected: list[int] = []
@@ -427,7 +429,7 @@ class TestWork:
 
 
 def longest_step(reader: Reader, text: Sequence[bytes]) -> float:
-    """CPU seconds of the longest step on the event loop, until the text ends or is refused."""
+    """Return the CPU seconds of the longest step until the text ends or is refused."""
     longest = 0.0
     for number, piece in enumerate(text, 1):
         steps = reader.read(piece, is_last=number == len(text))
@@ -447,7 +449,7 @@ END = object()
 
 
 class TestCsvWriter:
-    def test_it_is_what_rfc_4180_describes(self) -> None:
+    def test_output_follows_rfc_4180(self) -> None:
         rows = [(7, 'a "b", c', None, 24.0), (8, "two\nlines", "", 1e-7)]
 
         assert written(CSV, rows, ["id", "name", "description", "price"]) == (
@@ -455,14 +457,14 @@ class TestCsvWriter:
         )
 
     @pytest.mark.parametrize("name", ["=1+2", "+1", "-1", "@x", "\tx", "\rx", "\nx", "＝1", "''=1"])  # noqa: RUF001 (full width)
-    def test_a_cell_does_not_begin_like_a_formula(self, name: str) -> None:
+    def test_cell_that_begins_like_a_formula_is_guarded(self, name: str) -> None:
         (_, (cell,)) = csv.reader(StringIO(written(CSV, [[name]], ["name"]).decode(), newline=""))
 
         assert cell == "'" + name
 
 
 class TestNdjsonWriter:
-    def test_a_line_is_an_object(self) -> None:
+    def test_line_is_one_object(self) -> None:
         rows = [(7, '},{"id":', None), (8, '"},{"', "},{")]
         fields = ["id", "name", "description"]
 

@@ -1,4 +1,4 @@
-"""Many imports at the same time: those that are admitted finish, and single writes go on."""
+"""Concurrent imports: admitted ones finish, and single writes go on."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ LINES = 3000
 
 @asynccontextmanager
 async def writing(caller: Caller) -> AsyncIterator[Counter[tuple[str, int]]]:
-    """Create products and edit one, again and again; count the outcomes by kind and status."""
+    """Create products and edit one repeatedly; count the outcomes by kind and status."""
     outcomes: Counter[tuple[str, int]] = Counter()
     edited = (await caller.offer("Edited")).json["id"]
     is_over = False
@@ -48,7 +48,7 @@ async def writing(caller: Caller) -> AsyncIterator[Counter[tuple[str, int]]]:
 
 
 async def import_at_once(caller: Caller) -> tuple[list[Response], list[Response]]:
-    """Send all imports together; return those that were admitted and those that were not."""
+    """Send all imports concurrently; return the answers of the admitted and the refused ones."""
     answers = await asyncio.gather(*(send(caller, lines_of(LINES)) for _ in range(IMPORTS)))
     refused = [each for each in answers if code_of(each) == "overloaded"]
     return [each for each in answers if each not in refused], refused
@@ -58,7 +58,7 @@ def code_of(answer: Response) -> str | None:
     return None if answer.status_code == 200 else problem_of(answer)[1]
 
 
-class TestImportsAtOnce:
+class TestConcurrentImports:
     async def test_admitted_imports_finish_while_single_writes_go_on(
         self, ada: Caller, bob: Caller, database: Database
     ) -> None:
@@ -74,10 +74,10 @@ class TestImportsAtOnce:
         created = MAX_IMPORTS * LINES + outcomes["create", 201] + 1
         assert await database.reading(count_products) == created
 
-    async def test_imports_break_off_where_they_wait_no_longer_than_single_writes(
+    async def test_imports_are_aborted_if_they_wait_no_longer_than_single_writes(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Negative control of the test before: the load is enough to fill the pool."""
+        """Negative control of the previous test: the load suffices to exhaust the pool."""
         monkeypatch.setattr(Database, "bulk_transaction", Database.transaction)
         app = create_app(settings.model_copy(update={"database_pool_timeout": 0.2}))
         async with app.test_app():

@@ -1,4 +1,4 @@
-"""Every committed change is numbered in commit order, without gaps, and can be followed."""
+"""Change log: changes are numbered in commit order, without gaps, and can be followed."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ PATH = "/api/products/changes"
 
 
 async def followed(caller: Caller, since: int | str = 0, limit: int = 1000) -> list[dict[str, Any]]:
-    """All changes after a position, page by page."""
+    """Return all changes after a position, reading page by page."""
     found: list[dict[str, Any]] = []
     while True:
         page = (await caller.get(f"{PATH}?since={since}&limit={limit}")).json
@@ -36,7 +36,7 @@ async def followed(caller: Caller, since: int | str = 0, limit: int = 1000) -> l
 
 
 class TestLog:
-    async def test_it_tells_what_was_done_to_which_product(
+    async def test_log_has_type_product_and_version_of_each_change(
         self, ada: Caller, anyone: Caller
     ) -> None:
         lamp = (await ada.offer("Lamp")).json
@@ -55,11 +55,11 @@ class TestLog:
             (3, "updated", lamp["id"], 2),
             (4, "deleted", stool["id"], 1),
         ]
-        # As they are by now.
+        # Products are shown in their current state.
         assert [each["product"] for each in found] == [lamp, None, lamp, None]
         assert found[2]["at"] == lamp["updated_at"]
 
-    async def test_each_answer_tells_its_position(self, ada: Caller, anyone: Caller) -> None:
+    async def test_every_answer_has_its_position(self, ada: Caller, anyone: Caller) -> None:
         empty = await anyone.get("/api/products")
         lamp = await ada.offer("Lamp")
         path = lamp.headers["Location"]
@@ -76,7 +76,7 @@ class TestLog:
         cached = await anyone.get("/api/products", headers={"If-None-Match": "*"})
         assert (cached.status_code, cached.headers["Catalog-Position"]) == (304, "3")
 
-    async def test_what_is_refused_takes_no_position(
+    async def test_write_without_effect_takes_no_position(
         self, ada: Caller, bob: Caller, database: Database
     ) -> None:
         lamp = (await ada.offer("Lamp")).json["id"]
@@ -94,7 +94,9 @@ class TestLog:
 
         assert (await database.reading(change_log.current_change)).position == 1
 
-    async def test_an_accounts_products_leave_one_by_one(self, ada: Caller, anyone: Caller) -> None:
+    async def test_account_deletion_logs_each_deleted_product(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
         ids = [(await ada.offer(f"Lamp {number}")).json["id"] for number in range(3)]
 
         await ada.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
@@ -105,7 +107,9 @@ class TestLog:
 
 
 class TestPages:
-    async def test_they_go_on_where_the_last_one_ended(self, ada: Caller, anyone: Caller) -> None:
+    async def test_next_page_starts_where_the_last_one_ended(
+        self, ada: Caller, anyone: Caller
+    ) -> None:
         await at_once(7, lambda number: ada.offer(f"Lamp {number}"))
 
         first = (await anyone.get(f"{PATH}?limit=3")).json
@@ -121,10 +125,10 @@ class TestPages:
     @pytest.mark.parametrize(
         "query", ["since=-1", "since=x", "limit=0", "limit=1001", "wait=26", "wait=-1", "after=1"]
     )
-    async def test_other_parameters_are_refused(self, anyone: Caller, query: str) -> None:
+    async def test_invalid_parameter_is_refused(self, anyone: Caller, query: str) -> None:
         assert problem_of(await anyone.get(f"{PATH}?{query}")) == (422, "invalid")
 
-    async def test_the_future_is_another_history(self, ada: Caller, anyone: Caller) -> None:
+    async def test_position_in_the_future_is_gone(self, ada: Caller, anyone: Caller) -> None:
         await ada.offer("Lamp")
 
         answer = await anyone.get(f"{PATH}?since=2")
@@ -134,9 +138,9 @@ class TestPages:
 
 
 class TestHistories:
-    """A token beside the position tells changes of one history from those of another."""
+    """Tokens beside the positions, which tell one history from another."""
 
-    async def test_each_answer_names_its_change(self, ada: Caller, anyone: Caller) -> None:
+    async def test_every_answer_has_its_change_id(self, ada: Caller, anyone: Caller) -> None:
         empty = await anyone.get("/api/products")
         lamp = await ada.offer("Lamp")
         path = lamp.headers["Location"]
@@ -180,10 +184,10 @@ class TestHistories:
             for token in ("0" * TOKEN_LENGTH, "x", told[position % 3].partition(".")[2]):
                 answer = await anyone.get(f"{PATH}?since={position}.{token}")
                 assert problem_of(answer) == (410, "changes-gone"), (position, token)
-        # Before all changes every history is the same.
+        # Position 0 is the same in every history.
         assert len(await followed(anyone, since="0.x")) == 3
 
-    async def test_token_that_was_swept_cannot_be_compared(
+    async def test_change_whose_token_was_swept_is_gone(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         told = [(await ada.offer("Lamp")).headers["Catalog-Change"] for _ in range(2)]
@@ -191,12 +195,12 @@ class TestHistories:
 
         assert problem_of(await anyone.get(f"{PATH}?since={told[0]}")) == (410, "changes-gone")
         assert len(await followed(anyone, since="1")) == 1
-        # At the end the counter tells.
+        # The token of the last position is also in the counter.
         await database.transaction(change_log.sweep, kept=timedelta(0), limit=1)
         assert (await anyone.get(f"{PATH}?since={told[1]}")).json["changes"] == []
         assert problem_of(await anyone.get(f"{PATH}?since=2.x")) == (410, "changes-gone")
 
-    async def test_changes_of_the_release_before_can_be_followed(
+    async def test_changes_written_by_the_previous_release_can_be_followed(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         first = (await ada.offer("Lamp")).headers["Catalog-Change"]
@@ -218,7 +222,7 @@ class TestHistories:
         left = [len(await followed(anyone, since=since)) for since in (first, second, third)]
         assert left == [2, 1, 0]
 
-    async def test_page_is_not_kept_for_the_same_position_of_another_history(
+    async def test_cached_page_is_not_served_for_the_same_position_of_another_history(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         await ada.offer("Lamp")
@@ -237,18 +241,18 @@ class TestHistories:
     @pytest.mark.parametrize(
         "since", ["1.", ".x", "1.x.y", "1.%C3%A9", f"{2**63}", "1." + "x" * 33]
     )
-    async def test_other_names_are_refused(self, anyone: Caller, since: str) -> None:
+    async def test_malformed_change_id_is_refused(self, anyone: Caller, since: str) -> None:
         answer = await anyone.get(f"{PATH}?since={since}")
 
         assert problem_of(answer) == (422, "invalid")
 
 
 class TestRetention:
-    async def test_only_the_old_beginning_goes_and_is_gone(
+    async def test_sweep_removes_only_the_expired_beginning_of_the_log(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         await at_once(6, lambda number: ada.offer(f"Lamp {number}"))
-        # The fifth is out of order, as by a clock that was set: what stays must have no gap.
+        # The fifth is too old for its place, as after a clock change: the log must not get a gap.
         aged = update(ProductChange).where(ProductChange.position.in_([1, 2, 3, 5]))
         old = aged.values(at=now() - timedelta(days=31))
         await database.transaction(lambda session: session.execute(old))
@@ -260,7 +264,7 @@ class TestRetention:
         assert problem_of(await anyone.get(f"{PATH}?since=2")) == (410, "changes-gone")
         assert [each["position"] for each in await followed(anyone, since=3)] == [4, 5, 6]
 
-    async def test_when_all_are_gone_the_end_is_still_known(
+    async def test_last_position_is_known_after_all_changes_are_swept(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         await ada.offer("Lamp")
@@ -272,7 +276,7 @@ class TestRetention:
 
 
 class TestBatches:
-    async def test_creates_that_wait_together_share_a_transaction(
+    async def test_concurrent_creates_share_transactions(
         self, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sizes = []
@@ -292,39 +296,39 @@ class TestBatches:
         assert len(sizes) < 25
         by_position = sorted(answers, key=lambda answer: int(answer.headers["Catalog-Position"]))
         assert [int(each.headers["Catalog-Position"]) for each in by_position] == [*range(1, 51)]
-        # And the last position of those who shared its transaction.
+        # Each answer also has the last position of its transaction.
         last = list(accumulate(sizes))
         for own, each in enumerate(by_position, start=1):
             batch_position = int(each.headers.get("Catalog-Batch-Position", own))
             assert batch_position == min(end for end in last if end >= own)
-        # Each was told its own product and not a neighbour's.
+        # Each caller got its own product, not a neighbour's in the batch.
         shown = (await ada.get("/api/products?sort=id")).json["products"]
         assert [each.json for each in by_position] == shown
         logged = await followed(ada)
         assert [each["product"] for each in logged] == shown
 
 
-# What the engines number themselves, as a feed by auto-increment would: the control.
+# Negative control: a log numbered by the engine's auto-increment.
 _naive = Table("naive_log", MetaData(), Column("id", BigInteger, primary_key=True))
 
 
 @on_servers
 class TestOrder:
-    """Positions are seen in order, whatever the transactions wait for before they commit."""
+    """Order of positions as readers see it, when commits are delayed."""
 
     WRITERS = 8
     ROUNDS = 12
 
     async def _seen(self, settings: Settings, record: Any, current: Any, total: int) -> list[int]:
-        """What a reader who asks again and again for what is new has seen."""
+        """Return the positions that a polling reader sees while writers commit late."""
         seen: list[int] = []
         databases = [Database(settings) for _ in range(2)]
-        chance = random.Random(7)  # noqa: S311 (repeatable is what it must be)
+        chance = random.Random(7)  # noqa: S311 (must be repeatable)
 
         async def write(number: int) -> None:
             async def work(session: AsyncSession) -> None:
                 await record(session)
-                # The commit comes late, as over a slow network.
+                # Delay the commit, as a slow network would.
                 await asyncio.sleep(chance.random() * 0.02)
 
             for _ in range(self.ROUNDS):
@@ -346,7 +350,7 @@ class TestOrder:
                 await database.close()
         return seen
 
-    async def test_a_reader_misses_none(self, settings: Settings) -> None:
+    async def test_reader_misses_no_position(self, settings: Settings) -> None:
         total = self.WRITERS * self.ROUNDS * 2
 
         async def record(session: AsyncSession) -> None:
@@ -360,7 +364,9 @@ class TestOrder:
 
         assert seen == [*range(1, total + 1)]
 
-    async def test_by_the_engines_own_numbers_it_does(self, settings: Settings) -> None:
+    async def test_reader_misses_positions_numbered_by_auto_increment(
+        self, settings: Settings
+    ) -> None:
         database = Database(settings)
         table = "naive_log (id BIGINT AUTO_INCREMENT PRIMARY KEY)"
 
@@ -387,7 +393,7 @@ class TestOrder:
             await database.close()
 
 
-class TestEngines:
+class TestProcesses:
     async def test_two_processes_share_one_history(
         self, settings: Settings, ada: Caller, anyone: Caller
     ) -> None:
@@ -406,7 +412,7 @@ class TestEngines:
 
 
 class TestIncompleteDatabase:
-    async def test_counter_without_a_row_is_unavailable(
+    async def test_missing_counter_row_is_answered_503(
         self, database: Database, ada: Caller
     ) -> None:
         await ada.offer("Lamp")

@@ -1,4 +1,4 @@
-"""Changes as they happen: long polls and followers, fed by one poller."""
+"""Change feed: long polls and followers, fed by one poller."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ def feed(app: Quart) -> Feed:
 
 
 class Follower:
-    """Somebody who follows, and what they were given."""
+    """Follower of the feed that records what it receives."""
 
     def __init__(self, feed: Feed, since: ChangeId = START) -> None:
         self.positions: list[int] = []
@@ -79,9 +79,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 class TestLongPoll:
-    async def test_it_answers_as_soon_as_something_happens(
-        self, ada: Caller, anyone: Caller
-    ) -> None:
+    async def test_long_poll_answers_on_the_next_change(self, ada: Caller, anyone: Caller) -> None:
         waiting = asyncio.create_task(anyone.get(f"{PATH}?wait=25"))
         await asyncio.sleep(0.3)
         assert not waiting.done()
@@ -95,12 +93,12 @@ class TestLongPoll:
         assert (answer.json["position"], answer.json["more"]) == (1, False)
         assert answer.headers["Catalog-Position"] == "1"
 
-    async def test_it_answers_empty_when_the_time_is_over(self, anyone: Caller) -> None:
+    async def test_long_poll_answers_empty_after_its_wait(self, anyone: Caller) -> None:
         answer = await anyone.get(f"{PATH}?wait=1")
 
         assert answer.json == {"changes": [], "position": 0, "change": "0", "more": False}
 
-    async def test_it_does_not_wait_when_there_is_something(
+    async def test_long_poll_answers_at_once_if_there_are_changes(
         self, ada: Caller, anyone: Caller
     ) -> None:
         await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
@@ -111,7 +109,7 @@ class TestLongPoll:
         assert [change["position"] for change in answer.json["changes"]] == [1, 2]
         assert answer.json["more"]
 
-    async def test_a_stop_answers_it(self, app: Quart, anyone: Caller) -> None:
+    async def test_drain_ends_a_long_poll(self, app: Quart, anyone: Caller) -> None:
         waiting = asyncio.create_task(anyone.get(f"{PATH}?wait=25"))
         await asyncio.sleep(0.1)
 
@@ -123,7 +121,7 @@ class TestLongPoll:
 
 
 class TestFollow:
-    async def test_from_the_beginning_and_on(self, ada: Caller, feed: Feed) -> None:
+    async def test_follower_gets_past_and_new_changes(self, ada: Caller, feed: Feed) -> None:
         await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
         async with following(feed) as (follower,):
             await until(lambda: follower.positions == [1, 2, 3, 4, 5])
@@ -133,7 +131,7 @@ class TestFollow:
 
         assert follower.positions == [*range(1, 11)]
 
-    async def test_a_stretch_longer_than_one_reading_is_caught_up_with(
+    async def test_follower_catches_up_over_several_reads(
         self, ada: Caller, feed: Feed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feed_module, "STRETCH", 4)
@@ -144,7 +142,9 @@ class TestFollow:
 
         assert all(each.positions == [*range(1, 61)] for each in followers)
 
-    async def test_all_share_one_poller(self, ada: Caller, feed: Feed, database: Database) -> None:
+    async def test_followers_share_one_poller(
+        self, ada: Caller, feed: Feed, database: Database
+    ) -> None:
         statements = 0
 
         def count(*_: Any) -> None:
@@ -153,17 +153,17 @@ class TestFollow:
 
         async with following(feed, 200) as followers:
             await until(lambda: feed._begin is not None)
-            # By then everybody has looked for themselves where the log ends.
+            # By then each follower has read the end of the log itself.
             await asyncio.sleep(0.5)
             for engine in (database._read_engine, database._watch_engine):
                 event.listen(engine.sync_engine, "before_cursor_execute", count)
             await at_once(20, lambda number: ada.offer(f"Lamp {number}"))
             await until(lambda: all(len(each.positions) == 20 for each in followers))
 
-        # Some ten polls of two statements in a second, and what else runs in the background.
+        # About ten polls a second of two statements each, and the background tasks.
         assert statements < 60
 
-    async def test_while_nobody_follows_nobody_polls(
+    async def test_poller_stops_without_followers(
         self, feed: Feed, ada: Caller, database: Database
     ) -> None:
         statements: list[str] = []
@@ -183,14 +183,14 @@ class TestFollow:
 
         assert not any("change_counter" in statement for statement in statements)
 
-    async def test_when_nothing_happens_there_is_a_heartbeat(
+    async def test_idle_feed_sends_heartbeats(
         self, feed: Feed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feed_module, "HEARTBEAT_SECONDS", 0.01)
         async with following(feed) as (follower,):
             await until(lambda: follower.heartbeats > 3)
 
-    async def test_who_is_too_slow_is_let_go_and_may_come_back(
+    async def test_slow_follower_is_dropped_and_may_resume(
         self, ada: Caller, feed: Feed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feed_module, "KEPT_CHANGES", 10)
@@ -214,7 +214,7 @@ class TestFollow:
             await until(lambda: len(again.positions) == 36 - len(seen))
         assert seen + again.positions == [*range(1, 37)]
 
-    async def test_what_is_kept_is_bounded_in_bytes_too(
+    async def test_kept_changes_are_bounded_in_bytes(
         self, ada: Caller, feed: Feed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feed_module, "KEPT_BYTES", 20_000)
@@ -226,7 +226,7 @@ class TestFollow:
 
             assert feed._bytes <= 20_000 + 10_000
 
-    async def test_too_many_are_refused(
+    async def test_followers_beyond_the_limit_are_refused(
         self, feed: Feed, anyone: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feed_module, "MAX_FOLLOWERS", 2)
@@ -237,20 +237,20 @@ class TestFollow:
         assert [type(each.ended) for each in followers].count(Overloaded) == 1
         assert problem_of(answer) == (503, "overloaded")
 
-    async def test_another_history_ends_it(
+    async def test_restored_database_ends_the_follower(
         self, ada: Caller, feed: Feed, database: Database
     ) -> None:
         await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
         async with following(feed, since=ChangeId(3)) as (follower,):
             await until(lambda: feed._begin is not None)
-            # As when the database is restored from a backup.
+            # The effect of restoring the database from a backup.
             await database.transaction(forget_two)
             await until(lambda: follower.ended)
 
         assert isinstance(follower.ended, ChangesGone)
 
     @pytest.mark.parametrize("token", ["", "known"])
-    async def test_the_same_position_in_another_history_ends_it(
+    async def test_same_position_in_another_history_ends_the_follower(
         self, ada: Caller, feed: Feed, database: Database, token: str
     ) -> None:
         await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
@@ -258,7 +258,7 @@ class TestFollow:
         since = last if token else ChangeId(last.position)
         async with following(feed, since=since) as (follower,), following(feed) as (other,):
             await until(lambda: feed._begin is not None and other.positions == [1, 2, 3])
-            # By then one who came with a bare position has learned its token.
+            # By then a follower that began at a bare position knows its token.
             await ada.offer("Stool")
             await until(lambda: (follower.positions, other.positions) == ([4], [1, 2, 3, 4]))
             await database.transaction(replace_last)
@@ -266,7 +266,7 @@ class TestFollow:
 
         assert (type(follower.ended), type(other.ended)) == (ChangesGone, ChangesGone)
 
-    async def test_a_stop_ends_it(self, app: Quart, feed: Feed) -> None:
+    async def test_drain_ends_followers(self, app: Quart, feed: Feed) -> None:
         async with following(feed, 3) as followers:
             await asyncio.sleep(0.05)
             begin_drain(app)
@@ -288,7 +288,7 @@ async def replace_last(session: AsyncSession) -> None:
 
 
 class TestStream:
-    async def test_it_tells_changes_as_events(self, app: Quart, ada: Caller) -> None:
+    async def test_stream_sends_changes_as_events(self, app: Quart, ada: Caller) -> None:
         lamp = (await ada.offer("Lamp", description="two\nlines\r\n\r\nof text")).json
         async with app.test_client().request(PATH, headers=STREAM) as connection:
             await connection.send_complete()
@@ -308,7 +308,7 @@ class TestStream:
         assert headers["Cache-Control"] == "no-cache"
         assert headers["X-Accel-Buffering"] == "no"
 
-    async def test_it_goes_on_after_the_last_event(self, app: Quart, ada: Caller) -> None:
+    async def test_stream_resumes_after_the_last_event_id(self, app: Quart, ada: Caller) -> None:
         await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
         headers = {**STREAM, "Last-Event-ID": "3"}
         async with app.test_client().request(f"{PATH}?since=1", headers=headers) as connection:
@@ -322,23 +322,23 @@ class TestStream:
         assert b"id: 4" in stream
 
     @pytest.mark.parametrize("last", ["x", "-1", "1.", "1.x.y", "1.x y", "9" * 19, "9" * 20, "٣"])
-    async def test_another_last_event_is_refused(self, anyone: Caller, last: str) -> None:
+    async def test_malformed_last_event_id_is_refused(self, anyone: Caller, last: str) -> None:
         answer = await anyone.get(PATH, headers={**STREAM, "Last-Event-ID": last})
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["Last-Event-ID"]
 
-    async def test_what_is_gone_is_refused_before_it_begins(self, anyone: Caller) -> None:
+    async def test_stream_from_a_gone_position_is_refused(self, anyone: Caller) -> None:
         answer = await anyone.get(f"{PATH}?since=1", headers=STREAM)
 
         assert problem_of(answer) == (410, "changes-gone")
 
-    async def test_head_has_no_stream(self, anyone: Caller) -> None:
+    async def test_head_sends_no_stream(self, anyone: Caller) -> None:
         answer = await anyone.send("HEAD", PATH, headers=STREAM)
 
         assert (answer.status_code, answer.body) == (200, b"")
 
-    async def test_its_end_tells_why(self, app: Quart, anyone: Caller, feed: Feed) -> None:
+    async def test_end_event_has_the_reason(self, app: Quart, anyone: Caller, feed: Feed) -> None:
         asking = asyncio.create_task(anyone.get(PATH, headers=STREAM))
         await until(lambda: feed._followers)
 
@@ -350,7 +350,9 @@ class TestStream:
         assert end[0] == "event: end"
         assert orjson.loads(end[1].removeprefix("data: "))["code"] == "not-ready"
 
-    async def test_who_hangs_up_is_forgotten(self, app: Quart, feed: Feed) -> None:
+    async def test_disconnected_client_is_no_longer_counted_as_follower(
+        self, app: Quart, feed: Feed
+    ) -> None:
         async with app.test_client().request(PATH, headers=STREAM) as connection:
             await connection.send_complete()
             await connection.receive()
@@ -361,7 +363,7 @@ class TestStream:
 
 
 class TestOutage:
-    async def test_followers_wait_it_out(
+    async def test_followers_survive_an_outage(
         self, ada: Caller, feed: Feed, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with following(feed) as (follower,):

@@ -1,4 +1,4 @@
-"""Lists of products: every order and filter, page by page, and what is refused."""
+"""Product lists: sorts, filters, pagination, and refused parameters."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -18,7 +18,7 @@ from tests.support import Caller, Response, fields_of, problem_of
 SORTS: tuple[str, ...] = get_args(Sort)
 LIST, MINE = "/api/products", "/api/products/my"
 
-# By code point: no collation's order, and no locale's.
+# Their expected order is by code point, which is not that of any collation or locale.
 NAMES = (
     *(
         "",
@@ -53,12 +53,12 @@ NAMES = (
         "l\\amp",
     ),
 )
-# Neighbours among doubles, and many of the same.
+# Among them adjacent doubles; many products share each price.
 PRICES = (0.0, 5e-324, 1e-7, 0.1, 0.30000000000000004, 0.3, 9.5, 24.9, 1e12, 131072.01, 0.1 + 0.7)
 
 
 def rows_of(user_ids: list[int]) -> list[dict[str, Any]]:
-    """Products full of ties, as the database takes them."""
+    """Return product rows with many ties, ready for insertion."""
     began = datetime(2026, 11, 23, tzinfo=UTC)
     rows = []
     for number in range(3 * len(NAMES)):
@@ -77,7 +77,7 @@ def rows_of(user_ids: list[int]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 async def stocked(ada: Caller, bob: Caller, database: Database) -> list[dict[str, Any]]:
-    """Products of two owners, as the lists show them, oldest first."""
+    """Insert products of two owners; return them as lists show them, oldest first."""
     assert ada.user_id
     assert bob.user_id
     rows = rows_of([ada.user_id, bob.user_id])
@@ -93,7 +93,7 @@ async def stocked(ada: Caller, bob: Caller, database: Database) -> list[dict[str
 
 
 async def walk(caller: Caller, path: str, **parameters: object) -> list[Response]:
-    """Every page from here on."""
+    """Return all pages of a list, following ``next``."""
     pages = [await caller.get(f"{path}?{urlencode(parameters)}")]
     while following := pages[-1].json["next"]:
         link = f'<{following}>; rel="next"' if len(following) <= MAX_LINK_LENGTH else None
@@ -108,14 +108,14 @@ def ids_of(pages: list[Response]) -> list[int]:
 
 
 def in_order(products: list[dict[str, Any]], sort: str) -> list[int]:
-    """The ids in an order, as Python sees it: text by code point, doubles exactly."""
+    """Return the ids in Python's order: text by code point, doubles exactly."""
     key = sort.removeprefix("-")
     ordered = sorted(products, key=lambda product: (product[key], product["id"]))
     return [product["id"] for product in (reversed(ordered) if sort[0] == "-" else ordered)]
 
 
 class TestSort:
-    async def test_each_order_is_pythons_and_a_walk_shows_each_product_once(
+    async def test_walk_in_every_sort_shows_each_product_once_in_pythons_order(
         self, ada: Caller, anyone: Caller, stocked: list[dict[str, Any]]
     ) -> None:
         mine = [product for product in stocked if product["user_id"] == ada.user_id]
@@ -126,7 +126,7 @@ class TestSort:
             one_by_one = await walk(ada, MINE, sort=sort, limit=1)
             assert ids_of(one_by_one) == in_order(mine, sort), sort
 
-    async def test_a_cursor_is_good_when_its_product_is_gone_or_another(
+    async def test_cursor_stays_valid_after_its_product_is_deleted(
         self, ada: Caller, stocked: list[dict[str, Any]]
     ) -> None:
         for sort in SORTS:
@@ -140,7 +140,7 @@ class TestSort:
 
             assert ids_of([first, second]) == whole[:20], sort
 
-    async def test_the_longest_names_fit_into_a_cursor(self, ada: Caller) -> None:
+    async def test_longest_names_fit_into_a_cursor(self, ada: Caller) -> None:
         names = [letter * 511 + str(n) for letter in ("\x01", "\U0001f600", '"') for n in range(2)]
         for name in names:
             assert (await ada.offer(name)).status_code == 201
@@ -156,7 +156,7 @@ class TestSort:
 
 
 class TestFilters:
-    async def test_each_keeps_what_it_says_in_any_order(
+    async def test_filters_select_the_matching_products_in_every_sort(
         self, anyone: Caller, bob: Caller, stocked: list[dict[str, Any]]
     ) -> None:
         some = [product["id"] for product in stocked[3:90:9]]
@@ -182,7 +182,7 @@ class TestFilters:
                 assert ids_of(pages) == in_order(kept, sort), (query, sort)
                 assert {page.json["total"] for page in pages} == {len(kept)}, (query, sort)
 
-    async def test_mine_are_filtered_too_but_not_by_owner(
+    async def test_own_list_takes_every_filter_but_the_owner(
         self, ada: Caller, stocked: list[dict[str, Any]]
     ) -> None:
         kept = [p for p in stocked if p["user_id"] == ada.user_id and p["price"] <= 1]
@@ -196,7 +196,7 @@ class TestFilters:
 
 
 class TestFields:
-    async def test_only_those_named_are_shown(self, ada: Caller) -> None:
+    async def test_only_named_fields_are_shown(self, ada: Caller) -> None:
         created = (await ada.offer("Lamp", description="Oak.")).json
 
         for fields in ("id", "price,name", ",".join(FIELDS), "name,name"):
@@ -204,19 +204,19 @@ class TestFields:
             (product,) = (await ada.get(f"{LIST}?fields={fields}")).json["products"]
             assert product == {name: created[name] for name in wanted}, fields
 
-    async def test_the_sort_needs_none_of_them(
+    async def test_sort_field_need_not_be_shown(
         self, anyone: Caller, stocked: list[dict[str, Any]]
     ) -> None:
         pages = await walk(anyone, LIST, sort="price", fields="name,id", limit=20)
 
         assert ids_of(pages) == in_order(stocked, "price")
 
-    def test_all_that_a_product_has_can_be_named(self) -> None:
+    def test_every_product_field_can_be_named(self) -> None:
         assert get_args(ProductField) == FIELDS
 
 
 class TestTotal:
-    async def test_it_is_there_when_asked_for(self, ada: Caller) -> None:
+    async def test_total_is_shown_only_on_request(self, ada: Caller) -> None:
         for name in ("Lamp", "Desk", "Chair"):
             await ada.offer(name)
 
@@ -229,7 +229,7 @@ class TestTotal:
 
 
 class TestNext:
-    async def test_it_repeats_what_the_client_asked_for(self, ada: Caller) -> None:
+    async def test_next_repeats_the_clients_parameters(self, ada: Caller) -> None:
         for name in ("Lamp", "Desk", "Chair"):
             await ada.offer(name, 5)
         asked = {
@@ -251,7 +251,7 @@ class TestNext:
             assert given == asked
         assert [p["name"] for p in second.json["products"]] == ["Desk"]
 
-    async def test_a_cursor_belongs_to_its_list_sort_and_filters(
+    async def test_cursor_is_valid_only_for_its_list_sort_and_filters(
         self, ada: Caller, stocked: list[dict[str, Any]]
     ) -> None:
         assert stocked
@@ -274,7 +274,7 @@ class TestNext:
         mine = await ada.get(f"{MINE}?cursor={cursors['']}")
         assert problem_of(mine) == (400, "cursor-invalid")
 
-    async def test_what_is_only_shown_otherwise_keeps_the_cursor(self, ada: Caller) -> None:
+    async def test_cursor_stays_valid_with_other_fields_and_total(self, ada: Caller) -> None:
         for name in ("Lamp", "Desk", "Chair"):
             await ada.offer(name)
         cursor = (await ada.get(f"{LIST}?limit=1")).json["next"].partition("cursor=")[2]
@@ -286,7 +286,7 @@ class TestNext:
 
 
 class TestRefusals:
-    async def test_what_is_invalid_is_named(self, anyone: Caller) -> None:
+    async def test_invalid_parameter_is_named(self, anyone: Caller) -> None:
         faults = {
             "sort": ("", "+id", "--id", "ID", "id,name", "updated_at", "rowid", "description"),
             "min_price": ("", "x", "-1", "1e13", "nan", "inf", "1e999", " 1", ".5", "1.", "0x1"),
@@ -309,7 +309,7 @@ class TestRefusals:
                 assert problem_of(answer) == (422, "invalid"), (name, value)
                 assert fields_of(answer) == [name.removesuffix("[]")], (name, value)
 
-    async def test_what_is_given_twice_is_invalid(self, anyone: Caller) -> None:
+    async def test_repeated_parameter_is_invalid(self, anyone: Caller) -> None:
         for name, value in (("sort", "id"), ("min_price", "1"), ("ids", "1"), ("total", "true")):
             answer = await anyone.get(f"{LIST}?{name}={value}&{name}={value}")
             assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), [name])

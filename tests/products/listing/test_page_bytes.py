@@ -1,4 +1,4 @@
-"""Pages end at a number of bytes as well as at a number of products."""
+"""Byte limit of pages, besides the limit on the number of products."""
 
 from itertools import pairwise
 from typing import Any
@@ -16,13 +16,13 @@ from tests.products.listing.test_lists import LIST, SORTS
 from tests.support import Caller
 
 PRODUCTS = 130
-# Of one byte, of four, and one that is written as six.
+# One byte, four bytes, and a character that JSON escapes to six bytes.
 LETTERS = ("x", "\N{ELECTRIC LIGHT BULB}", "\x01")
 
 
 @pytest.fixture
 async def ids(ada: Caller, database: Database) -> list[int]:
-    """Products of all lengths, among them the longest."""
+    """Insert products of all lengths up to the longest; return their ids."""
     offers = [
         NewProduct(
             f"Lamp {number % 40}",
@@ -36,7 +36,7 @@ async def ids(ada: Caller, database: Database) -> list[int]:
 
 
 async def walk(caller: Caller, url: str) -> list[dict[str, Any]]:
-    """All pages from one on."""
+    """Return all pages from a URL on."""
     pages = []
     next_url: str | None = url
     while next_url:
@@ -53,7 +53,7 @@ def size_of(page: dict[str, Any]) -> int:
 
 class TestPage:
     @pytest.mark.parametrize("path", [LIST, f"{LIST}/my"])
-    async def test_long_products_are_walked_through_once_each(
+    async def test_walk_shows_long_products_once_each(
         self, ada: Caller, ids: list[int], path: str
     ) -> None:
         orders = [f"sort={sort}" for sort in SORTS]
@@ -68,12 +68,12 @@ class TestPage:
         assert sorted(seen) == ids
         assert {page["total"] for page in pages} == {PRODUCTS}
         assert all(0 < size_of(page) <= PAGE_BYTES + 2 for page in pages)
-        # Each page but the last has all that fits.
+        # Every page but the last is full: the next product would not fit.
         for page, following in pairwise(pages):
             extended = [*page["products"], following["products"][0]]
             assert len(extended) > limit or len(orjson.dumps(extended)) > PAGE_BYTES
 
-    async def test_pages_end_alike_whatever_fields_are_shown(
+    async def test_page_ends_do_not_depend_on_the_fields_shown(
         self, anyone: Caller, ids: list[int]
     ) -> None:
         whole = await walk(anyone, f"{LIST}?limit=1000")
@@ -101,7 +101,7 @@ class TestPage:
 
 
 class TestChanges:
-    async def test_long_products_are_followed_once_each(
+    async def test_changes_show_long_products_once_each(
         self, anyone: Caller, ids: list[int]
     ) -> None:
         since, more, seen, answers = 0, True, [], 0

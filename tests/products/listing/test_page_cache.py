@@ -1,4 +1,4 @@
-"""Reads that are shared, and pages that serve again, show all that was there when asked for."""
+"""Page cache: shared reads and cache hits show every write committed before the request."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ from tests.support import Caller, at_once
 
 
 class Reads:
-    """Counts how often a database is asked for a page, and for the position alone."""
+    """Counter of the database reads of pages, and of the position alone."""
 
     def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pages = self.positions = 0
@@ -46,7 +46,7 @@ def reads(database: Database, monkeypatch: pytest.MonkeyPatch) -> Reads:
 
 
 class TestLists:
-    async def test_a_crowd_is_answered_by_a_few_queries(
+    async def test_concurrent_requests_share_a_few_queries(
         self, ada: Caller, anyone: Caller, reads: Reads
     ) -> None:
         await ada.offer("Lamp")
@@ -58,7 +58,7 @@ class TestLists:
         assert [each["name"] for each in answers[0].json["products"]] == ["Lamp"]
         assert reads.pages <= 3
 
-    async def test_a_page_serves_again_until_something_changes(
+    async def test_cached_page_is_served_until_a_change(
         self, ada: Caller, anyone: Caller, reads: Reads
     ) -> None:
         lamp = await ada.offer("Lamp")
@@ -78,7 +78,7 @@ class TestLists:
         assert (await ada.delete(lamp.json["id"])).status_code == 200
         assert (await anyone.get(PATH)).json["products"] == []
 
-    async def test_lists_of_different_people_and_queries_are_not_mixed_up(
+    async def test_pages_of_different_callers_and_queries_are_kept_apart(
         self, ada: Caller, bob: Caller, anyone: Caller
     ) -> None:
         await ada.offer("Lamp", price=1)
@@ -105,8 +105,8 @@ async def fill(database: Database, owner: Caller) -> None:
     await database.transaction(service.insert_products, offers)
 
 
-class TestKeeping:
-    async def test_what_was_not_asked_for_the_longest_goes_first(
+class TestCache:
+    async def test_least_recently_used_page_is_evicted_first(
         self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
@@ -126,7 +126,7 @@ class TestKeeping:
         await read("0.1")
         assert reads.pages == 6
 
-    async def test_one_that_is_too_large_drives_out_no_other(
+    async def test_oversized_page_evicts_no_other(
         self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
@@ -140,7 +140,7 @@ class TestKeeping:
 
         assert reads.pages == 1 + 3
 
-    async def test_after_an_outage_nothing_is_taken_for_true(
+    async def test_cached_page_is_read_again_after_an_outage(
         self, app: Quart, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await fill(database, ada)
@@ -163,7 +163,7 @@ class TestKeeping:
 
 class TestDemand:
     @pytest.mark.parametrize(("reads", "expected"), [(1, False), (2, True)])
-    async def test_it_is_told_of_the_time_since_a_commit_and_before_it(
+    async def test_demand_covers_the_reads_before_and_since_the_last_commit(
         self, app: Quart, database: Database, reads: int, expected: bool
     ) -> None:
         pages = Pages(database)
@@ -179,8 +179,8 @@ class TestDemand:
         assert not pages.is_in_demand()
 
 
-class TestTogether:
-    async def test_pages_that_wait_together_are_those_that_come_alone(
+class TestBatching:
+    async def test_batched_pages_equal_pages_read_alone(
         self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
@@ -213,14 +213,14 @@ class TestTogether:
         assert {page.change.position for page in found} == {20}
         assert reads.pages < len(questions) - light + 2 * light / MAX_TOGETHER + 5
 
-    async def test_what_takes_long_lets_nobody_wait(self, app: Quart) -> None:
+    async def test_expensive_pages_are_not_light(self, app: Quart) -> None:
         assert not asked(app, q="lamp").wanted.is_light
         assert not asked(app, total="true").wanted.is_light
         assert asked(app, sort="price", max_price="2").wanted.is_light
 
 
 class TestOverload:
-    async def test_beyond_its_bound_another_page_is_refused_at_once(
+    async def test_page_beyond_the_bound_is_refused_at_once(
         self, app: Quart, ada: Caller, database: Database
     ) -> None:
         await fill(database, ada)

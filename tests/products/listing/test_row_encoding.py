@@ -1,4 +1,4 @@
-"""A page as one cell shows what its rows do, value for value."""
+"""Row encoding: encoded rows equal decoded ones, value for value."""
 
 import struct
 from typing import Any
@@ -28,14 +28,14 @@ PRICES = (0.0, 5e-324, 1e-7, 0.1, 0.30000000000000004, 24.9, 1 / 3, 131072.01, 1
 
 
 def doubles() -> list[float]:
-    """Prices that need all of their digits."""
+    """Return prices that need all of their digits."""
     bits = (0x3FB999999999999A + 0x000F_3A5C_91E7_0D43 * number for number in range(60))
     return [struct.unpack("<d", struct.pack("<Q", each))[0] for each in bits]
 
 
 @pytest.fixture
 async def offers(ada: Caller, bob: Caller, database: Database) -> int:
-    """PageRows with all kinds of texts and prices; returns how many."""
+    """Insert products with all kinds of texts and prices; return their number."""
     prices = [*PRICES, *(price for price in doubles() if price <= MAX_PRICE), MAX_PRICE]
     descriptions = [None, "", *TEXTS]
     offers = [
@@ -54,7 +54,7 @@ async def offers(ada: Caller, bob: Caller, database: Database) -> int:
 async def both(
     database: Database, selection: Selection, after: Any = None, limit: int = 30
 ) -> tuple[EncodedRows, DecodedRows]:
-    """A page as its cell has it, and as its rows are."""
+    """Read a page in both forms, encoded and decoded."""
 
     async def read(connection: AsyncConnection) -> tuple[EncodedRows, DecodedRows]:
         shape = {"sort": selection.sort, "filters": selection.filters, "resumed": bool(after)}
@@ -78,7 +78,7 @@ def assert_same(cell: PageRows, rows: PageRows) -> None:
 
 @on_servers
 class TestPage:
-    async def test_it_is_that_of_the_rows_in_every_order(
+    async def test_encoded_page_equals_the_decoded_one_in_every_sort(
         self, offers: int, database: Database, bob: Caller
     ) -> None:
         some: Any = ({}, {"user_id": bob.user_id}, {"min_price": 0.1}, {"ids": (3, 5, 99999)})
@@ -91,20 +91,20 @@ class TestPage:
                 after = selection.position_of(rows[len(rows) - 1])
                 assert_same(*await both(database, selection, after))
 
-    async def test_an_empty_one_has_a_position_too(self, offers: int, database: Database) -> None:
+    async def test_empty_page_has_a_position(self, offers: int, database: Database) -> None:
         wanted = page_reader.PageQuery(Selection(ids=(99999,)), after=None, limit=9)
         (page,) = await database.reading(page_reader.list_products, wanted)
 
         assert page.change.position == offers
         assert page.products.json(9) == b"[]"
 
-    async def test_the_longest_one_is_whole(self, ada: Caller, database: Database) -> None:
+    async def test_longest_page_is_complete(self, ada: Caller, database: Database) -> None:
         longest = NewProduct("\U0001f4a1" * MAX_NAME, LONGEST, MAX_PRICE, ada.user_id or 0)
         await database.transaction(service.insert_products, [longest] * 200)
 
         cell, rows = await both(database, Selection(), limit=200)
 
-        # What goes beyond a page is left out as it arrives, but for one.
+        # Rows beyond the page are dropped as they arrive, all but one.
         assert queries.PAGE_BYTES < cell.most_bytes < 1.2 * queries.PAGE_BYTES
         assert cell.json(len(cell)) == rows.json(len(cell))
         assert len(rows) == 200
@@ -121,7 +121,9 @@ class TestJson:
             max_size=4,
         )
     )
-    def test_what_is_put_in_comes_out(self, products: list[tuple[str, str | None, float]]) -> None:
+    def test_json_of_encoded_rows_equals_that_of_decoded_rows(
+        self, products: list[tuple[str, str | None, float]]
+    ) -> None:
         rows = [(7, *each, *SHOWN) for each in products]
         texts = [
             "\0".join(("7", name, "" if text is None else f"={text}", repr(price), *REST)).encode()

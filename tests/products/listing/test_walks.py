@@ -1,6 +1,6 @@
-"""Walking all pages while others write, and what a page costs the engine, at any depth.
+"""Walks over all pages during writes, and the query plans of deep pages.
 
-``CATALOG_TEST_PRODUCTS`` says how many products are walked through.
+``CATALOG_TEST_PRODUCTS`` sets the number of products that are walked through.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ DEEP: dict[str, Any] = {"id": 500, "name": "M", "price": 50.0, "created_at": "20
 
 class TestWalk:
     @pytest.mark.parametrize("sort", SORTS)
-    async def test_what_is_there_throughout_is_seen_once(
+    async def test_lasting_products_are_seen_exactly_once_during_writes(
         self, ada: Caller, anyone: Caller, database: Database, sort: str
     ) -> None:
-        # Names and prices repeat, so that the id has to decide.
+        # Names and prices repeat, so that the id breaks ties.
         offers = [
             NewProduct(f"Product {number % 50}", None, number % 7, ada.user_id or 0)
             for number in range(PRODUCTS)
@@ -42,7 +42,7 @@ class TestWalk:
         is_over = False
 
         async def write(number: int) -> None:
-            """Insert, change and delete, and change what stays without moving it."""
+            """Insert and delete products, and change lasting ones without moving them."""
             mine = sorted(doomed)[number::WRITERS]
             others = sorted(staying)[number::WRITERS]
             for turn in count():
@@ -60,7 +60,7 @@ class TestWalk:
         while url:
             answer = await anyone.get(url)
             if answer.status_code == 503:
-                # On a machine whose disk is busy; whoever is told so asks again.
+                # The machine's disk may be busy: retry, as clients do.
                 continue
             page = answer.json
             seen.update(product["id"] for product in page["products"])
@@ -74,10 +74,10 @@ class TestWalk:
 
 
 class TestPlans:
-    """No engine sorts: each order is an index's, entered at the place of the page."""
+    """Query plans: every sort is read from an index, entered at the page's position."""
 
     @pytest.mark.parametrize("sort", SORTS)
-    async def test_a_page_is_read_from_an_index(
+    async def test_page_is_read_from_an_index(
         self, ada: Caller, database: Database, sort: Sort
     ) -> None:
         offers = [
@@ -106,7 +106,7 @@ class TestPlans:
 
         index = "PRIMARY" if selection.key == "id" else f"ix_products_{selection.key}_id"
         assert index in plan.replace("INTEGER PRIMARY KEY", "PRIMARY"), plan
-        # As MariaDB, MySQL and SQLite say that they sort.
+        # MariaDB, MySQL and SQLite show a sort by one of these words.
         assert not any(words in plan for words in ("filesort", "Sort:", "TEMP B-TREE")), plan
-        # And that they enter the index in its middle.
+        # They show a seek into the index by one of these.
         assert any(words in plan for words in ("'range'", "range scan", "SEARCH")), plan

@@ -1,4 +1,4 @@
-"""The words of a text, found step by step: what the quick way of ``words.py`` is compared with.
+"""Reference tokenizer: words found step by step, to compare the fast ``tokenizer.py`` with.
 
 Tokens of products that are stored already must not change, or a search no longer finds them.
 """
@@ -30,13 +30,13 @@ LATIN = str.maketrans(
 
 
 def reference_text_of(text: str) -> str:
-    """The words of a text, each once, with a space and the mark before every one."""
+    """Return the words of a text, each once, with a space and the mark before every one."""
     words = dict.fromkeys(word for run in RUNS.findall(_folded(text)) for word in _words(run))
     return "".join(f" _{word}" for word in words)
 
 
 def reference_terms_of(q: str) -> tuple[str, ...]:
-    """What a search asks for."""
+    """Return the terms of a search."""
     found: list[str] = []
     for run in RUNS.findall(_folded(q)):
         words = _words(run)

@@ -1,4 +1,4 @@
-"""Long texts of many products at once leave the event loop to others."""
+"""Latency of the event loop while many long texts are tokenized."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ LONG = [{"name": f"Lamp {number}", "price": 1, "description": HAN} for number in
 
 @on_sqlite
 class TestLongTexts:
-    async def test_import_of_long_texts_leaves_turns_to_others(self, ada: Caller) -> None:
+    async def test_import_of_long_texts_does_not_block_the_event_loop(self, ada: Caller) -> None:
         lines = b"".join(
             b'{"name":"%b","price":1,"description":"%b"}\n'
             % (str(each["name"]).encode(), HAN.encode())
@@ -27,7 +27,7 @@ class TestLongTexts:
 
         assert answer.json["created"] == len(LONG)
 
-    async def test_creates_of_long_texts_leave_turns_to_others(self, ada: Caller) -> None:
+    async def test_creates_of_long_texts_do_not_block_the_event_loop(self, ada: Caller) -> None:
         await ada.offer("Lamp")
 
         with Watchdog():

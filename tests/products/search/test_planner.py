@@ -1,4 +1,4 @@
-"""Searches: what each engine finds, which must be the same, and by which way."""
+"""Searches: every engine and every plan must find the same products."""
 
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -28,7 +28,7 @@ from tests.support import PASSWORD, Caller, fields_of, problem_of
 
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
 
-# By a letter each, for the table of what is found.
+# Keyed by letter, for the table of expected matches.
 PRODUCTS = {
     "a": ("Oak desk lamp", "Warm light, 40 W, for the desk."),
     "b": ("LAMPSHADE", None),
@@ -58,18 +58,18 @@ PRODUCTS = {
     "z": ("naïve co-operation", "e\u0301te\u0301 Ångström Ørsted Łódź"),
 }
 
-# What is searched for, and the products that it finds; None where it holds no word.
+# Queries and the products that they find; None for a query without words.
 FOUND: dict[str, str | None] = {}
-# Beginnings of words, in any case and order, in name and description together.
+# Prefixes of words, in any case and order, in name and description together.
 FOUND |= {"lamp": "abc", "LAMP": "abc", "lam": "abc", "desk lamp": "a", "lamp oak": "a"}
 FOUND |= {"amp": "", "clamp": "c", "lampshades": "", "light oak": "a", "lamp lamp lamp": "abc"}
 FOUND |= {"clamp cafe": ""}
-# One and two letters, and what InnoDB's list of stopwords would leave out.
+# One and two letters, and words that InnoDB's stopword list would leave out.
 FOUND |= {"q": "nt", "qq": "n", "qqq": "", "x": "ow", "x y z": "o", "xx": "o", "xxlamp": "o"}
 FOUND |= {"W": "aefpw", "the": "ap", "about": "d", "www": "p", "as it is": "p", "be": "p"}
 FOUND |= {"of it": "d", "a": "cdefgptz", "to be or not": "", "will what who": "p", "com": "p"}
 FOUND |= {"is": "dpv"}
-# Accents, ligatures, width; what Unicode's folding holds for the same.
+# Accents, ligatures, width; spellings that Unicode's folding makes equal.
 FOUND |= {"cafe": "de", "café": "de", "CAFÉ": "de", "cafe\u0301": "de", "cafetiere": "e"}
 FOUND |= {"a la carte": "e", "grosse": "fg", "große": "fg", "GROẞE": "fg", "giesskanne": "f"}
 FOUND |= {"giess": "f", "weißbl": "f", "strasse": "g", "straße": "g", "stra": "g", "naive": "z"}
@@ -99,7 +99,7 @@ FOUND |= {
     "红色 tea": "j",
 }
 FOUND |= {"青い 職人": "", "กาแฟ": "y", "ร้าน": "y"}
-# Other scripts: words as everywhere.
+# Other scripts: prefixes of words, as in Latin.
 FOUND |= {
     "도자기": "k",
     "도": "k",
@@ -111,7 +111,7 @@ FOUND |= {
 }
 FOUND |= {"ваза дерева": "l", "ёж": "l", "еж": "l", "елка": "l", "مصباح": "m", "مص": "m"}
 FOUND |= {"محمد": "m", "שלום": "x", "הספר": "x", "ספר": "", "हिन्दी": "y", "किताब": "y"}
-# Punctuation stands between words, and what means something to SQL or an index means nothing.
+# Punctuation separates words; the syntax of SQL and of the indexes has no meaning.
 FOUND |= {"100%": "d", "%": None, "_": None, "la%p": "", "la_p": "", "steel_blue": "d"}
 FOUND |= {"steel blue": "d", "blue_steel": "d", "x-y": "o", "y_z": "o", "o'brien": "t"}
 FOUND |= {"o'brien's": "t", 'O"Brien': "t", "s": "dgst", "back\\slash": "t", "\\": None}
@@ -135,7 +135,7 @@ FOUND |= {"operation": "z", "1\ufe0f\u20e3": "dfs"}
 
 @pytest.fixture
 async def stocked(ada: Caller, database: Database) -> None:
-    """The products above, oldest first, at prices from 1 on."""
+    """Insert the products above, oldest first, at prices from 1 on."""
     offers = [
         NewProduct(name, description, price, ada.user_id or 0)
         for price, (name, description) in enumerate(PRODUCTS.values(), 1)
@@ -144,14 +144,14 @@ async def stocked(ada: Caller, database: Database) -> None:
 
 
 def letters_of(products: list[dict[str, Any]]) -> str:
-    """The products' letters, in alphabetical order."""
+    """Return the products' letters in alphabetical order."""
     letters = {name: letter for letter, (name, _) in PRODUCTS.items()}
     return "".join(sorted(letters[product["name"]] for product in products))
 
 
 @pytest.mark.usefixtures("stocked")
 class TestFinding:
-    async def test_every_engine_finds_the_same(self, anyone: Caller) -> None:
+    async def test_every_engine_finds_the_same_products(self, anyone: Caller) -> None:
         assert len(FOUND) >= 60
         wrong = {}
         for q, letters in FOUND.items():
@@ -167,13 +167,13 @@ class TestFinding:
 
         assert wrong == {}
 
-    async def test_every_way_finds_the_same(self, database: Database) -> None:
+    async def test_every_plan_finds_the_same_products(self, database: Database) -> None:
         for q, letters in FOUND.items():
             for plan in (Plan.INDEX, Plan.SCAN) if letters is not None else ():
                 found = await by(database, plan, Selection(terms=terms_of(q)))
                 assert letters_of(found) == letters, (plan, q)
 
-    async def test_other_parameters_narrow_it_down(self, ada: Caller, bob: Caller) -> None:
+    async def test_filters_narrow_the_search(self, ada: Caller, bob: Caller) -> None:
         ids = {product["name"]: product["id"] for product in await everything(ada)}
         some = ",".join(str(ids[PRODUCTS[letter][0]]) for letter in "acz")
         cases = {
@@ -193,7 +193,7 @@ class TestFinding:
                 assert answer.json["total"] == len(letters), path
         assert (await bob.get(f"{MINE}?q=lamp")).json["products"] == []
 
-    async def test_it_shows_products_as_they_are_now(self, ada: Caller) -> None:
+    async def test_search_reflects_creates_changes_and_deletes(self, ada: Caller) -> None:
         async def found(q: str) -> list[str]:
             return [p["name"] for p in (await ada.get(f"{LIST}?q={quote(q)}")).json["products"]]
 
@@ -210,7 +210,7 @@ class TestFinding:
         await ada.send("DELETE", path)
         assert await found("teak") == []
 
-    async def test_a_deleted_accounts_products_are_not_found(
+    async def test_products_of_a_deleted_account_are_not_found(
         self, ada: Caller, bob: Caller
     ) -> None:
         await bob.offer("Zebrawood stool")
@@ -222,7 +222,7 @@ class TestFinding:
         answer = await ada.get(f"{LIST}?q=zebra&total=true")
         assert (len(answer.json["products"]), answer.json["total"]) == (1, 1)
 
-    async def test_a_cursor_belongs_to_what_was_searched_for(self, anyone: Caller) -> None:
+    async def test_cursor_is_valid_only_for_its_search(self, anyone: Caller) -> None:
         first = await anyone.get(f"{LIST}?q=lamp&limit=1&sort=name")
         _, _, cursor = first.json["next"].partition("?")
         others = ["", "&q=desk", "&q=lamps", "&q=lam", "&q=lamp+desk"]
@@ -234,7 +234,7 @@ class TestFinding:
         assert [product["name"] for product in same.json["products"]] == ["LAMPSHADE"]
         assert [problem_of(answer) for answer in refused] == [(400, "cursor-invalid")] * len(others)
 
-    async def test_too_much_is_refused(self, anyone: Caller) -> None:
+    async def test_query_beyond_the_limits_is_refused(self, anyone: Caller) -> None:
         fine = ["x" * 200, " ".join(f"w{n}" for n in range(32)), "漢" * 33]
         too_much = ["x" * 201, " ".join(f"w{n}" for n in range(33)), "nul\0"]
         too_much.append("".join(map(chr, range(0x4E00, 0x4E00 + 34))))
@@ -255,13 +255,13 @@ COUNT = 2 * planner.NEAR + 200
 
 
 class TestWalking:
-    """Whatever way a search takes, its pages show what it finds, in order, once."""
+    """Walks over search results: every match once and in order, whatever the plan."""
 
     @pytest.fixture
     async def products(self, ada: Caller, bob: Caller, database: Database) -> list[dict[str, Any]]:
-        """More than a search looks at before it decides, oldest first, in buckets of all names.
+        """Insert more products than the planner samples, in every bucket; return them oldest first.
 
-        Half of them have ids that follow one another, the others' are far apart.
+        Half of them have consecutive ids; the ids of the others are far apart.
         """
         assert ada.user_id
         assert bob.user_id
@@ -285,7 +285,7 @@ class TestWalking:
         pages = await walk(ada, LIST, sort="id", limit=1000)
         return [product for page in pages for product in page.json["products"]]
 
-    async def test_words_common_and_rare_are_found_in_every_order(
+    async def test_common_and_rare_words_are_found_in_every_sort(
         self, ada: Caller, products: list[dict[str, Any]]
     ) -> None:
         shares = {}
@@ -311,7 +311,7 @@ class TestWalking:
 
 
 async def by(database: Database, plan: Plan, selection: Selection) -> list[dict[str, Any]]:
-    """A first page of a hundred, found in one way."""
+    """Return a first page of a hundred products, found by one plan."""
 
     async def find(connection: AsyncConnection) -> list[dict[str, Any]]:
         statement = queries.found(

@@ -1,4 +1,4 @@
-"""The words of texts and searches, and the tokens that indexes keep of them."""
+"""Tokenizer: words of texts and searches, and the tokens that the index stores."""
 
 import random
 import re
@@ -28,21 +28,21 @@ TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
 
 
 def matches(q: str, name: str, description: str | None = None) -> bool:
-    """Whether a search finds a product, as every engine has to decide it."""
+    """Return whether a search finds a product, as every engine must decide it."""
     terms, text = terms_of(q), text_of(name, description)
     return bool(terms) and all(term in text for term in terms)
 
 
 class TestTextOf:
-    def test_it_is_each_token_once_with_a_space_before_it(self) -> None:
+    def test_text_has_each_token_once_after_a_space(self) -> None:
         assert text_of("Oak lamp", "A lamp of oak, 10%.") == " _oak _lamp _a _of _10"
 
-    def test_a_text_without_letters_has_none(self) -> None:
+    def test_text_without_letters_has_no_tokens(self) -> None:
         for text in ("", " ", "!?", "\U0001f600", "\u0301", "— …"):
             assert text_of(text, None) == text_of(text, text) == ""
 
     @given(TEXTS, TEXTS | st.none())
-    def test_tokens_are_letters_and_digits_that_no_engine_leaves_out(
+    def test_tokens_have_only_characters_that_every_engine_indexes(
         self, name: str, description: str | None
     ) -> None:
         for token in tokens_of(text_of(name, description), 7).split():
@@ -50,19 +50,19 @@ class TestTextOf:
             assert len(token) <= MAX_TOKEN_LENGTH
 
     @given(TEXTS)
-    def test_plain_text_takes_a_shorter_way_to_the_same(self, text: str) -> None:
+    def test_ascii_fast_path_yields_the_same_tokens(self, text: str) -> None:
         plain = "".join(character for character in text if character.isascii())
 
-        # With a character that is no word and no ASCII, it takes the longer way.
+        # A character that is neither a word nor ASCII forces the general path.
         assert text_of(plain, None) == text_of(plain, "…")
 
     @given(TEXTS)
-    def test_how_a_text_is_composed_does_not_matter(self, text: str) -> None:
+    def test_unicode_composition_does_not_matter(self, text: str) -> None:
         forms = {text_of(unicodedata.normalize(form, text), None) for form in ("NFC", "NFD")}
 
         assert forms == {text_of(text, None)}
 
-    def test_a_word_that_is_too_long_is_cut_between_two_characters(self) -> None:
+    def test_too_long_word_is_cut_between_two_characters(self) -> None:
         for letter, length in (("a", 77), ("q", 38), ("я", 15), ("яq", 22)):
             long, cut = (letter * 200)[:200], (letter * 200)[:length]
             assert text_of(long, None) == text_of(cut, None) == text_of(f"{cut}{letter}x", None)
@@ -71,13 +71,13 @@ class TestTextOf:
 
 
 def characters(*ranges: range) -> str:
-    """Characters from ranges in an order of no kind, as many as a description may have."""
+    """Return random characters from the ranges, as many as a description may have."""
     pool = [chr(code) for codes in ranges for code in codes]
     return "".join(random.Random(len(pool)).choices(pool, k=MAX_DESCRIPTION))  # noqa: S311 (no secret)
 
 
 def words(length: int, *ranges: range) -> str:
-    """The same, with a space after each so many."""
+    """Return random characters from the ranges, with a space after every ``length`` of them."""
     text = characters(*ranges)
     return " ".join(text[at : at + length] for at in range(0, len(text), length))[:MAX_DESCRIPTION]
 
@@ -131,10 +131,10 @@ MARKS_OF_TWO_KINDS = {
 
 
 class TestStoredTokens:
-    """The quick way yields the tokens that the products of before have in the index."""
+    """Tokens of stored products, which the fast tokenizer must still yield."""
 
     @given(TEXTS)
-    def test_words_of_any_text_are_those_of_the_reference(self, text: str) -> None:
+    def test_words_of_any_text_equal_those_of_the_reference(self, text: str) -> None:
         assert text_of(text, None) == reference_text_of(text)
         assert terms_of(text) == reference_terms_of(text)
 
@@ -147,12 +147,12 @@ class TestStoredTokens:
             max_size=200,
         )
     )
-    def test_words_of_mixed_scripts_are_those_of_the_reference(self, text: str) -> None:
+    def test_words_of_mixed_scripts_equal_those_of_the_reference(self, text: str) -> None:
         assert text_of(text, None) == reference_text_of(text)
         assert terms_of(text) == reference_terms_of(text)
 
-    def test_every_character_is_written_as_in_the_reference(self) -> None:
-        # Behind these blocks there are no letters.
+    def test_every_character_is_encoded_as_in_the_reference(self) -> None:
+        # There are no letters beyond these blocks.
         for block in range(0x100, 0x32400, 0x100):
             text = "".join(
                 f"a{chr(code)}b 花{chr(code)}木 {chr(code)}\n"
@@ -161,13 +161,13 @@ class TestStoredTokens:
             assert text_of(text, None) == reference_text_of(text)
 
     @pytest.mark.parametrize("text", LONG_TEXTS.values(), ids=LONG_TEXTS)
-    def test_words_of_a_long_text_are_those_of_the_reference(self, text: str) -> None:
+    def test_words_of_a_long_text_equal_those_of_the_reference(self, text: str) -> None:
         assert text_of(text, None) == reference_text_of(text)
-        # Once more, now that its characters are known.
+        # Once more, with the codes of its characters cached.
         assert text_of(text, text[:9]) == reference_text_of(f"{text}\n{text[:9]}")
 
     @pytest.mark.parametrize("text", MARKS_OF_TWO_KINDS.values(), ids=MARKS_OF_TWO_KINDS)
-    def test_words_of_many_marks_are_those_of_the_reference(self, text: str) -> None:
+    def test_words_of_many_marks_equal_those_of_the_reference(self, text: str) -> None:
         some = text[:100] + text[-100:]
 
         assert text_of(some, None) == reference_text_of(some)
@@ -190,7 +190,7 @@ class TestStoredTokens:
 
 
 class TestBuckets:
-    def test_a_products_words_bear_the_name_of_its_bucket(self) -> None:
+    def test_tokens_are_prefixed_with_the_products_bucket(self) -> None:
         text = text_of("Oak lamp", None)
 
         assert tokens_of(text, 7) == " 00_oak 00_lamp"
@@ -198,7 +198,7 @@ class TestBuckets:
         assert tokens_of("", 7) == ""
 
     @given(st.integers(1, 2**63 - 1), st.integers(0, 2 * BUCKETS * BUCKET_IDS), st.data())
-    def test_between_two_ids_are_the_buckets_of_all(
+    def test_buckets_between_two_ids_cover_all_ids_of_the_range(
         self, first: int, distance: int, data: st.DataObject
     ) -> None:
         found = buckets_between(first, first + distance)
@@ -209,24 +209,24 @@ class TestBuckets:
 
 
 class TestTermsOf:
-    def test_they_are_tokens_each_once(self) -> None:
+    def test_terms_are_tokens_each_once(self) -> None:
         assert terms_of("Lamp, lamp; OAK") == ("_lamp", "_oak")
 
-    def test_there_are_none_without_letters(self) -> None:
+    def test_query_without_letters_has_no_terms(self) -> None:
         assert terms_of(" \t%_*\"'\\+-()~<>@") == terms_of("\U0001f600") == ()
 
     @given(TEXTS)
-    def test_a_text_is_found_by_itself(self, text: str) -> None:
+    def test_text_is_found_by_itself(self, text: str) -> None:
         assert matches(text, text) == bool(terms_of(text))
 
     @given(TEXTS, TEXTS)
-    def test_a_text_is_found_by_each_of_its_parts_words(self, some: str, rest: str) -> None:
+    def test_text_is_found_by_the_words_of_each_part(self, some: str, rest: str) -> None:
         if terms_of(some):
             assert matches(some, f"{rest}\n{some}")
             assert matches(some, rest, some)
 
     @given(st.text(st.sampled_from("aqzéя1ß\u0301한"), min_size=1, max_size=12), st.data())
-    def test_what_begins_a_word_finds_it(self, word: str, data: st.DataObject) -> None:
+    def test_prefix_of_a_word_finds_it(self, word: str, data: st.DataObject) -> None:
         beginning = word[: data.draw(st.integers(1, len(word)))]
 
         if terms_of(beginning):
@@ -236,11 +236,13 @@ class TestTermsOf:
         st.text(st.sampled_from("aqxzя1"), min_size=1, max_size=6),
         st.text(st.sampled_from("aqxzя1"), min_size=1, max_size=6),
     )
-    def test_nothing_else_finds_it(self, beginning: str, word: str) -> None:
+    def test_text_that_is_no_prefix_of_a_word_does_not_find_it(
+        self, beginning: str, word: str
+    ) -> None:
         assert matches(beginning, word) == word.startswith(beginning)
 
-    def test_no_two_characters_are_written_alike(self) -> None:
-        # Every one that is neither folded to another nor to several.
+    def test_distinct_characters_have_distinct_codes(self) -> None:
+        # Letters that folding maps to themselves.
         letters = [
             letter
             for letter in map(chr, range(0x80, sys.maxunicode, 7))
@@ -283,7 +285,7 @@ class TestTermsOf:
         ("s", "grandmother's"),
     ],
 )
-def test_what_people_hold_for_the_same_is_found(q: str, text: str) -> None:
+def test_equivalent_spelling_is_found(q: str, text: str) -> None:
     assert matches(q, text)
 
 
@@ -299,5 +301,5 @@ def test_what_people_hold_for_the_same_is_found(q: str, text: str) -> None:
         ("か", "が"),
     ],
 )
-def test_what_is_another_word_is_not(q: str, text: str) -> None:
+def test_different_word_is_not_found(q: str, text: str) -> None:
     assert not matches(q, text)
