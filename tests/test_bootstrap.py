@@ -56,7 +56,7 @@ for _ in range(count):
         said = io.StringIO()
         with redirect_stdout(said):
             try:
-                asyncio.run(preparation.prepare(settings))
+                asyncio.run(bootstrap.prepare(settings))
                 error = None
             except BaseException as failure:
                 error = repr(failure)
