@@ -1,4 +1,4 @@
-"""The composition root: the one module that knows every room of the house."""
+"""Composition root: the one module that imports every part and wires them together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -54,16 +54,16 @@ if TYPE_CHECKING:
     from catalog.observability.tracing import Tracing
 
 GAUGE_SECONDS = 0.5
-"""How often each process tells the metrics how things are; the others read it from there."""
+"""Interval at which each process publishes its gauges; the other processes read them there."""
 
 SWEEP_SECONDS = 60
-"""How often each process deletes what nobody needs any more."""
+"""Interval at which each process deletes expired rows."""
 
 SWEPT_AT_ONCE = 1000
-"""Rows of a kind that go at a time, so that nobody waits for the locks for long."""
+"""Rows of a kind that one sweep transaction deletes, so that its locks are held only briefly."""
 
 READS_OF_REQUESTS = 4
-"""One in how many requests in progress is a read, at most; the others may be writes."""
+"""At most one in this many concurrent requests is a read; the others may be writes."""
 
 _TAGS = (
     Tag("auth", "Accounts and tokens."),
@@ -74,18 +74,19 @@ _TAGS = (
 
 
 def create_app(settings: Settings) -> Quart:
-    """Put the service together; nothing is opened until it is used.
+    """Build the application; connections are opened on first use.
 
     Raises:
-        StartFailed: there is no signing key and none can be made.
+        StartFailed: there is no signing key and none can be created.
         SettingsInvalid: a key cannot be used.
     """
     keys = KeyRing(settings, signing_secret(settings))
     app = Quart("catalog", static_folder=None)
     app.request_class = StrictRequest
-    # Bodies are bounded before the framework sees them.
+    # ``BoundedBodies`` limits bodies before the framework sees them.
     app.config["MAX_CONTENT_LENGTH"] = None
-    # The server watches what a client takes, and not only whether it is done.
+    # The server detects stalled clients by their progress; the framework would only bound the
+    # whole response.
     app.config["RESPONSE_TIMEOUT"] = None
     database = Database(settings, metrics.DatabaseMetrics())
     attach(
@@ -106,8 +107,8 @@ def create_app(settings: Settings) -> Quart:
     revocations = Revocations(
         database,
         access_token_ttl=settings.access_token_ttl,
-        # A COMMIT that is given up when the time is over may still be carried out, and then takes
-        # as long as it takes: for instance until a replica has answered, or the disk.
+        # A COMMIT that is abandoned at the deadline may still take effect later, for instance when
+        # a replica or the disk has acknowledged it; nothing bounds that time.
         lateness=3 * timedelta(seconds=settings.database_timeout),
     )
     auth_context.attach(
@@ -150,7 +151,7 @@ def _products(database: Database, settings: Settings) -> Products:
 
 
 def _wrap(app: Quart, settings: Settings) -> None:
-    """Put the middleware around the framework; the last one is the first to see a request."""
+    """Wrap the framework in middleware; the one added last sees a request first."""
     state = running(app)
     max_reads = settings.max_requests // READS_OF_REQUESTS
     admitted = Admission(
@@ -190,10 +191,10 @@ def _wrap(app: Quart, settings: Settings) -> None:
 
 
 def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFramework:
-    """Make spans, if asked to.
+    """Wrap the application in request tracing, if it is enabled.
 
     Raises:
-        SettingsInvalid: the packages for it are missing.
+        SettingsInvalid: the packages for tracing are missing.
     """
     if settings.tracing == "off":
         return asgi_app
@@ -205,13 +206,13 @@ def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFram
 
 
 def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
-    """What makes spans: of requests, and of all else.
+    """Import the classes that make spans: of requests, and of statements.
 
     Raises:
-        SettingsInvalid: the packages for it are missing.
+        SettingsInvalid: the packages for tracing are missing.
     """
     try:
-        # Here and not above: an extra, that is to cost nothing where it is not wanted.
+        # Imported late: an optional extra must cost nothing where it is not used.
         from catalog.http.tracing import TracedRequests
         from catalog.observability.tracing import Tracing
     except ImportError as error:
@@ -221,7 +222,7 @@ def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
 
 
 def _tasks(app: Quart, settings: Settings) -> list[BackgroundTask | LoopLag]:
-    """What the app does in the background while it serves."""
+    """Create the background tasks that run while the app serves."""
     database, revocations = running(app).database, auth(app).revocations
     outdated: tuple[tuple[str, Callable[..., Awaitable[int]], dict[str, Any]], ...] = (
         ("sweep_sessions", sessions.sweep, {"kept_ended": revocations.kept}),
@@ -253,7 +254,7 @@ async def _measure(app: Quart) -> None:
 
 
 async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
-    """Sweep portion by portion, each in a transaction of its own, until one was not full."""
+    """Delete in batches, one transaction each, until a batch was not full."""
     while await portion() >= SWEPT_AT_ONCE:
         pass
 
@@ -273,6 +274,6 @@ async def _close(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
 
 
 def begin_drain(app: Quart) -> None:
-    """Make the readiness check fail, let every answer close its connection, and end streams."""
+    """Fail the readiness check, close each connection with its next response, and end streams."""
     running(app).draining = True
     products(app).feed.end()

@@ -1,4 +1,4 @@
-"""Before the first request: the schema brought up to date, and the first administrator made."""
+"""Bootstrap before the first request: migrates the schema and creates the first administrator."""
 
 import asyncio
 import sys
@@ -26,13 +26,14 @@ _log = logger(__name__)
 
 
 async def prepare(settings: Settings) -> None:
-    """Bring the schema up to date and make the first administrator, once among all instances.
+    """Migrate the schema and create the first administrator, on one instance at a time.
 
-    Waits for a database that is not there yet. A password that had to be made up goes to standard
-    output, this once and nowhere else.
+    Retries until the database is reachable. A generated password is written to standard output,
+    once and nowhere else.
 
     Raises:
-        StartFailed: the database stays away or refuses us, or its schema is newer.
+        StartFailed: the database stays unreachable or rejects the connection, or its schema is
+            newer than this release.
         OperatorError: the administrator's name, address or password is not acceptable.
     """
 
@@ -44,13 +45,13 @@ async def prepare(settings: Settings) -> None:
 
 
 async def at_schema(settings: Settings, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Do work at the schema, as the only one of all instances.
+    """Run ``work`` on the schema while no other instance does.
 
-    Waits for a database that is not there yet, as when everything starts at once; ``work`` may
-    then run again from its start.
+    Retries until the database is reachable, as when all services start at the same time; ``work``
+    may then run again from its start.
 
     Raises:
-        StartFailed: the database stays away or refuses us.
+        StartFailed: the database stays unreachable or rejects the connection.
     """
     if settings.embedded:
         _make_file(settings)
@@ -69,12 +70,12 @@ async def at_schema(settings: Settings, work: Callable[[AsyncConnection], Awaita
 
 
 def _make_file(settings: Settings) -> None:
-    """Make the SQLite file readable by this user alone: it holds password hashes.
+    """Create the SQLite file with mode 0600, because it holds password hashes.
 
-    What SQLite puts beside it has the same mode.
+    SQLite gives the files that it creates beside it the same mode.
 
     Raises:
-        StartFailed: there cannot be such a file.
+        StartFailed: the file cannot be created.
     """
     path = Path(str(settings.database_url.database))
     try:
@@ -110,7 +111,7 @@ async def _ensure_admin(connection: AsyncConnection, settings: Settings) -> None
             )
             await session.commit()
         except DuplicateValue:
-            # Not a reason to stay down: the accounts are somebody's already.
+            # No reason not to start: the name or address belongs to an existing account.
             _log.warning("admin_missing", reason="ADMIN_USERNAME or ADMIN_EMAIL is taken")
             return
         finally:

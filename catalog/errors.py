@@ -1,4 +1,4 @@
-"""Every refusal the service can utter, as one family.
+"""Hierarchy of the service's errors.
 
 ``http/problems.py`` renders them as problem details (RFC 9457); the command line prints
 ``title: detail``. The slug is part of the API's contract: clients branch on it.
@@ -55,13 +55,13 @@ E = TypeVar("E", bound=Exception)
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one part of a request.
+    """Validation error of one part of a request.
 
     Attributes:
-        place: where ``name`` is to be found: a JSON pointer into the body (RFC 6901), a query
-            parameter or a header.
+        place: where ``name`` is found: a JSON pointer into the body (RFC 6901), a query parameter
+            or a header.
         name: the pointer, or the parameter's or header's name.
-        message: a sentence for people; never repeats the value, which may be a password.
+        message: a human-readable sentence; never repeats the value, which may be a password.
     """
 
     place: Literal["pointer", "parameter", "header"]
@@ -70,12 +70,12 @@ class FieldError:
 
 
 class CatalogError(Exception):
-    """A refusal with a stable slug; subclasses name one each.
+    """Base of all errors; each concrete subclass has a stable slug.
 
     Args:
-        detail: a sentence about this occurrence, safe to show to anyone.
-        errors: what is wrong field by field.
-        headers: what the answer owes besides its body, such as ``Allow``.
+        detail: a sentence about this occurrence, safe to show to any client.
+        errors: validation errors by field.
+        headers: headers that the response must carry, such as ``Allow``.
         members: further members of its problem details (RFC 9457, section 3.2).
     """
 
@@ -99,18 +99,18 @@ class CatalogError(Exception):
 
 
 def copy_of(error: E) -> E:
-    """Return an error for one more of those whom it concerns, with its cause for the log."""
+    """Return a copy of an error for another waiter, with the same cause for the log."""
     return caused(copy(error), error.__cause__)
 
 
 def caused(error: E, cause: BaseException | None) -> E:
-    """Return an error with its cause, for where it is handed on and not raised."""
+    """Return an error with its cause set, for errors that are passed on instead of raised."""
     error.__cause__ = cause
     return error
 
 
 class MalformedRequest(CatalogError):
-    """The bytes are not what the request says they are: not UTF-8, not JSON, not a cursor."""
+    """The request cannot be parsed: it is not UTF-8, not JSON, or not a cursor."""
 
     slug = "malformed"
     status = 400
@@ -125,7 +125,7 @@ class InvalidCursor(MalformedRequest):
 
 
 class Unauthenticated(CatalogError):
-    """Nobody is known to be calling; carries the challenge of RFC 6750, section 3."""
+    """The caller is not authenticated; carries the challenge of RFC 6750, section 3."""
 
     status = 401
     #: RFC 6750, section 3.1; empty when the request carried no token at all.
@@ -137,7 +137,7 @@ class Unauthenticated(CatalogError):
 
 
 class WrongCredentials(Unauthenticated):
-    """The name is unknown or the password is wrong; which of the two is never told."""
+    """The username is unknown or the password is wrong; the response never tells which."""
 
     slug = "credentials-wrong"
     title = "The username or the password is wrong"
@@ -153,14 +153,14 @@ class TokenMissing(Unauthenticated):
 
 
 class TokenInvalid(Unauthenticated):
-    """The token was not issued by this service, or was changed since."""
+    """The token was not issued by this service, or has been modified."""
 
     slug = "token-invalid"
     title = "The token is not valid"
 
 
 class TokenExpired(Unauthenticated):
-    """The token was good once; refresh it or sign in again."""
+    """The token has expired; refresh it or sign in again."""
 
     slug = "token-expired"
     title = "The token has expired"
@@ -174,7 +174,7 @@ class WrongTokenKind(Unauthenticated):
 
 
 class AccountUnavailable(Unauthenticated):
-    """The token is good, but its account is disabled or gone."""
+    """The token is valid, but its account is disabled or deleted."""
 
     slug = "account-unavailable"
     title = "The account is disabled or gone"
@@ -188,14 +188,14 @@ class SessionEnded(Unauthenticated):
 
 
 class TokenReused(Unauthenticated):
-    """A refresh token came back after it was superseded; it was stolen, so its session ends."""
+    """A superseded refresh token was used again; it counts as stolen, so its session ends."""
 
     slug = "token-reused"
     title = "The token was superseded by another one"
 
 
 class Forbidden(CatalogError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated but not allowed to do this."""
 
     slug = "forbidden"
     status = 403
@@ -203,7 +203,7 @@ class Forbidden(CatalogError):
 
 
 class WrongPassword(Forbidden):
-    """The caller is signed in, but the password that this needs is wrong."""
+    """The caller is authenticated, but the password that this operation requires is wrong."""
 
     slug = "password-wrong"
     title = "The password is wrong"
@@ -218,7 +218,7 @@ class NotFound(CatalogError):
 
 
 class MethodNotAllowed(CatalogError):
-    """The resource exists but does not know the method; ``Allow`` lists those it does."""
+    """The resource exists but does not support the method; ``Allow`` lists those it supports."""
 
     slug = "method-not-allowed"
     status = 405
@@ -242,7 +242,7 @@ class RequestTimeout(CatalogError):
 
 
 class Conflict(CatalogError):
-    """The request collides with the present state; repeating it may or may not help."""
+    """The request conflicts with the current state; a retry may or may not succeed."""
 
     slug = "conflict"
     status = 409
@@ -250,21 +250,21 @@ class Conflict(CatalogError):
 
 
 class DuplicateValue(Conflict):
-    """A unique field holds a value that someone else already has."""
+    """Another resource already has this value of a unique field."""
 
     slug = "taken"
     title = "Someone else has that already"
 
 
 class LastAdmin(Conflict):
-    """It would leave the service without an administrator who can sign in."""
+    """The change would leave the service without an enabled administrator."""
 
     slug = "last-admin"
     title = "One administrator must stay"
 
 
 class KeyInUse(Conflict):
-    """A request with the same ``Idempotency-Key`` is still running."""
+    """A request with the same ``Idempotency-Key`` is still in progress."""
 
     slug = "idempotency-key-in-use"
     title = "A request with that key is still running"
@@ -274,7 +274,7 @@ class KeyInUse(Conflict):
 
 
 class ChangesGone(CatalogError):
-    """The log of changes does not reach back, or forward, to where the client would go on."""
+    """The change log does not contain the position from which the client wants to resume."""
 
     slug = "changes-gone"
     status = 410
@@ -287,7 +287,7 @@ class ChangesGone(CatalogError):
 
 
 class PreconditionFailed(CatalogError):
-    """The resource is not in the state that ``If-Match`` names; ``current`` is how it is.
+    """The resource does not match ``If-Match``; ``current`` holds its current representation.
 
     Args:
         current: the resource, ready to render, if it is known.
@@ -302,7 +302,7 @@ class PreconditionFailed(CatalogError):
 
 
 class BodyTooLarge(CatalogError):
-    """The body is larger than the service reads."""
+    """The body exceeds the size limit."""
 
     slug = "body-too-large"
     status = 413
@@ -310,7 +310,7 @@ class BodyTooLarge(CatalogError):
 
 
 class UnsupportedMediaType(CatalogError):
-    """The body is not in a format that the resource reads."""
+    """The resource does not accept the body's media type."""
 
     slug = "unsupported-media-type"
     status = 415
@@ -318,7 +318,7 @@ class UnsupportedMediaType(CatalogError):
 
 
 class InvalidRequest(CatalogError):
-    """The request is well-formed, but a field or parameter is not valid; ``errors`` name them."""
+    """The request is well-formed, but fields or parameters are invalid; ``errors`` lists them."""
 
     slug = "invalid"
     status = 422
@@ -326,21 +326,21 @@ class InvalidRequest(CatalogError):
 
 
 class KeyReused(InvalidRequest):
-    """The ``Idempotency-Key`` has been used for other content."""
+    """The ``Idempotency-Key`` was used for a request with other content."""
 
     slug = "idempotency-key-reused"
     title = "The key was used for another request"
 
 
 class LinesInvalid(InvalidRequest):
-    """Lines of a body of many products are not valid, so that nothing of it was written."""
+    """Lines of a bulk import are invalid, so nothing was written."""
 
     slug = "lines-invalid"
     title = "Lines of the body are not valid"
 
 
 class TooManyRequests(CatalogError):
-    """More requests came from one address than are allowed; ``Retry-After`` says when next.
+    """The address has exceeded its rate limit; ``Retry-After`` says when to retry.
 
     Args:
         retry_after_seconds: whole seconds (RFC 9110, section 10.2.3).
@@ -355,14 +355,14 @@ class TooManyRequests(CatalogError):
 
 
 class LoginThrottled(TooManyRequests):
-    """Too many wrong passwords for this account from this address; the owner elsewhere gets in."""
+    """Too many wrong passwords for this account from this address; others can still sign in."""
 
     slug = "too-many-guesses"
     title = "Too many wrong passwords"
 
 
 class InternalError(CatalogError):
-    """A bug. The log has the traceback under the same request id."""
+    """An unexpected error; the log has the traceback under the same request id."""
 
     slug = "internal-error"
     status = 500
@@ -370,7 +370,7 @@ class InternalError(CatalogError):
 
 
 class Unavailable(CatalogError):
-    """A dependency or capacity is missing for now; ``Retry-After`` says when to come back.
+    """A dependency or capacity is temporarily unavailable; ``Retry-After`` says when to retry.
 
     Args:
         retry_after_seconds: whole seconds (RFC 9110, section 10.2.3).
@@ -390,28 +390,28 @@ class DatabaseUnavailable(Unavailable):
 
 
 class DatabaseBusy(Unavailable):
-    """The database is there, but no connection or lock came free in time."""
+    """The database is reachable, but no connection or lock came free in time."""
 
     slug = "database-busy"
     title = "The database is busy"
 
 
 class Overloaded(Unavailable):
-    """More work is waiting than this process accepts."""
+    """The process has reached a capacity limit and sheds load."""
 
     slug = "overloaded"
     title = "The service is busy"
 
 
 class NotReady(Unavailable):
-    """The service does not want traffic: it is draining, or its schema is not current."""
+    """The instance must not receive traffic: it is draining, or its schema is not current."""
 
     slug = "not-ready"
     title = "The service is not ready"
 
 
 class OperatorError(CatalogError):
-    """Something the operator must mend; the command line prints it and exits non-zero."""
+    """Base of errors for the operator; the command line prints them and exits non-zero."""
 
     slug = "operator-error"
     status = 500
@@ -419,10 +419,10 @@ class OperatorError(CatalogError):
 
 
 class SettingsInvalid(OperatorError):
-    """Settings are missing or wrong.
+    """Settings are missing or invalid.
 
     Attributes:
-        faults: a line each, naming the variable and never its value when that is a secret.
+        faults: one line each, naming the variable and never its value when that is a secret.
     """
 
     title = "The settings are not valid"
@@ -433,13 +433,16 @@ class SettingsInvalid(OperatorError):
 
 
 class StartFailed(OperatorError):
-    """The service cannot start: its database refuses it, its port is taken, its schema is newer."""
+    """The service cannot start, for instance because its database rejects it or its port is taken.
+
+    A database whose schema is newer than this release is another reason.
+    """
 
     title = "The service cannot start"
 
 
 def public_errors() -> Iterator[type[CatalogError]]:
-    """Every error that a client may meet, once each, in the order of their definition."""
+    """Yield every error that a client may receive, once each, in breadth-first order."""
     pending: list[type[CatalogError]] = [CatalogError]
     while pending:
         kind = pending.pop(0)

@@ -1,7 +1,7 @@
-"""Unicode's normal forms (UAX #15) in time that is proportional to the text.
+"""Unicode normal forms (UAX #15) in linear time.
 
-The standard library sorts the marks behind a letter by insertion, which is quadratic: for a
-letter with 50,000 marks of two kinds, in the wrong order, it needs seconds.
+The standard library sorts the marks after a letter by insertion, which is quadratic: a letter with
+50,000 marks of two classes in the wrong order takes it seconds.
 """
 
 from itertools import groupby
@@ -14,17 +14,18 @@ import regex
 Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
 MAX_MARKS = 30
-"""Non-starters in a row, as in Stream-Safe Text Format (UAX #15, section 13)."""
+"""Consecutive non-starters allowed by Stream-Safe Text Format (UAX #15, section 13)."""
 
-# Non-starters, and what is decomposed to some: three vowel signs of Tibetan, and the voiced sound
-# marks of half-width kana. It may hold characters that are none to the standard library, whose
-# Unicode may be older. A run is looked for where it begins and not from each of its marks.
+# Non-starters, and characters that decompose to some: three Tibetan vowel signs, and the voiced
+# sound marks of half-width kana. The class may contain characters that are starters to the standard
+# library, whose Unicode version may be older. The look-behind matches a run only at its first mark,
+# not from each of them.
 _MARK = r"[\P{ccc=0}\u0f73\u0f75\u0f81\uff9e\uff9f]"
 _LONG_RUN = regex.compile(rf"(?<!{_MARK}){_MARK}{{{MAX_MARKS + 1},}}+")
 
 
 def normalize(form: Form, text: str) -> str:
-    """Return a text's normal form, the same as ``unicodedata.normalize`` does."""
+    """Return a text's normal form; the result equals ``unicodedata.normalize``'s."""
     if text.isascii():
         return text
 
@@ -37,7 +38,7 @@ def normalize(form: Form, text: str) -> str:
 def is_stream_safe(text: str) -> bool:
     """Tell whether a text is in Stream-Safe Text Format (UAX #15, definition UAX15-D3).
 
-    No language needs more than ``MAX_MARKS`` marks on a letter.
+    No language needs more than ``MAX_MARKS`` marks on one letter.
     """
     return text.isascii() or _LONG_RUN.search(normalize("NFKD", text)) is None
 
@@ -45,12 +46,12 @@ def is_stream_safe(text: str) -> bool:
 def _ordered(form: Form, marks: str) -> str:
     """Decompose marks and sort them by class; marks of one class keep their order."""
     decomposed_form: Form = "NFD" if form in {"NFC", "NFD"} else "NFKD"
-    # In pieces so short that the standard library has sorted them soon.
+    # Pieces short enough that the standard library's quadratic sort is cheap.
     pieces = (marks[at : at + MAX_MARKS] for at in range(0, len(marks), MAX_MARKS))
     decomposed = "".join(_normalize(decomposed_form, piece) for piece in pieces)
     if all(map(combining, decomposed)):
         return "".join(sorted(decomposed, key=combining))
-    # Nothing moves past a starter, whose class is 0.
+    # Marks must not be reordered across a starter, whose class is 0.
     groups = groupby(decomposed, key=lambda character: combining(character) == 0)
     return "".join(
         "".join(group) if is_starter else "".join(sorted(group, key=combining))

@@ -1,1 +1,1 @@
-"""Concurrency primitives for asyncio; they know no feature."""
+"""Concurrency primitives for asyncio, independent of any feature."""

@@ -1,4 +1,4 @@
-"""Work that is done again and again in the background while the service runs."""
+"""Periodic background tasks."""
 
 import asyncio
 import random
@@ -11,15 +11,15 @@ _log = logger(__name__)
 
 
 class BackgroundTask:
-    """Does work at an interval until it is stopped; a failure does not end it.
+    """Periodic task that runs until it is stopped; a failed run does not end it.
 
     Args:
-        name: under which failures are logged.
-        work: what to do.
-        interval: seconds from the end of one time to the begin of the next.
-        jitter: by how much of itself the interval may be longer, so that many processes that
-            were started together do not all do it at once.
-        at_once: whether the first time is before the service serves.
+        name: name under which failures are logged.
+        work: coroutine function to run.
+        interval: seconds between the end of one run and the start of the next.
+        jitter: largest random extension of the interval, as a fraction of it, so that processes
+            started together do not all run it at the same time.
+        at_once: whether ``start`` runs it once and waits for that run, before the app serves.
     """
 
     def __init__(
@@ -38,24 +38,24 @@ class BackgroundTask:
         self._at_once = at_once
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
-        # What has gone wrong since it last went well.
+        # Kinds of failure since the last successful run.
         self._failures: set[type[Exception]] = set()
 
     async def start(self) -> None:
-        """Go on with it in the background."""
+        """Start the task, after a first run if ``at_once``."""
         if self._at_once:
             await self._attempt()
         self._task = asyncio.create_task(self._repeat())
 
     async def stop(self) -> None:
-        """End it, in the middle if need be; idempotent."""
+        """Cancel the task, even in the middle of a run; idempotent."""
         self._stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _repeat(self) -> None:
-        # Work that takes being cancelled for a failure must not go on for that.
+        # Work may turn its cancellation into an error, which ``_attempt`` would swallow.
         while not self._stopping:
             await asyncio.sleep(self._interval * (1 + self._jitter * random.random()))  # noqa: S311 (not a secret)
             await self._attempt()
@@ -64,15 +64,15 @@ class BackgroundTask:
         try:
             await self._work()
         except CatalogError as error:
-            # One line for an outage, however long it is.
+            # One line per outage, however long it lasts.
             if not self._failures:
                 cause = error.__cause__
                 _log.warning(
                     "task_degraded", task=self._name, code=error.slug, cause=repr(cause or error)
                 )
             self._failures.add(type(error))
-        except Exception as error:  # noqa: BLE001 (a bug must not end what others rely on)
-            # A traceback twice a second would bury all else.
+        except Exception as error:  # noqa: BLE001 (a bug must not end the task)
+            # A traceback at every run, up to twice a second, would bury all other lines.
             if type(error) not in self._failures:
                 _log.error("task_crashed", task=self._name, exc_info=error)
             self._failures.add(type(error))
@@ -83,18 +83,18 @@ class BackgroundTask:
 
 
 LAG_SECONDS = 0.05
-"""How often the lag of the event loop is measured."""
+"""Interval at which the lag of the event loop is measured."""
 
 
 class LoopLag:
-    """Measures how much later than asked for the event loop calls back.
+    """Monitor of the event loop's lag: how much later than scheduled it runs a call-back.
 
-    That is what all clients of this process waited for work that was done in one piece. A timer
-    and no task: it costs a few microseconds each time.
+    Work that blocks the loop delays all clients of this process by that much. A timer instead of a
+    task keeps the cost of a measurement at a few microseconds.
 
     Args:
-        observe: is told each lag, in seconds.
-        interval: seconds from one time to the next.
+        observe: called with each lag, in seconds.
+        interval: seconds between measurements.
     """
 
     def __init__(self, observe: Callable[[float], None], *, interval: float = LAG_SECONDS) -> None:
@@ -103,11 +103,11 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Measure from now on."""
+        """Start measuring."""
         self._wait()
 
     async def stop(self) -> None:
-        """Stop to measure; idempotent."""
+        """Stop measuring; idempotent."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -116,6 +116,6 @@ class LoopLag:
         self._timer = loop.call_later(self._interval, self._measure, loop.time() + self._interval)
 
     def _measure(self, due: float) -> None:
-        # Loops round to the resolution of their clock, and may be early by that.
+        # Loops round to the resolution of their clock, so a call-back may run early by that much.
         self._observe(max(0.0, asyncio.get_running_loop().time() - due))
         self._wait()

@@ -1,4 +1,4 @@
-"""What waits together is done together: for writes that share a transaction, and reads a trip."""
+"""Batch loader: concurrent reads share one round trip. Its queue also serves group commit."""
 
 import asyncio
 from collections import deque
@@ -14,15 +14,15 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 MAX_TOGETHER = 16
-"""Questions in one trip. More would save little, and the first would wait for the last."""
+"""Questions in one round trip. More would save little, and the first would wait for the last."""
 
 
 class Waiting(Protocol):
-    """Somebody in a line.
+    """Waiter in a queue.
 
     Attributes:
-        since: when they came, by the loop's clock.
-        outcome: what they wait for.
+        since: time of arrival, by the loop's clock.
+        outcome: future that the waiter awaits.
     """
 
     @property
@@ -43,15 +43,17 @@ def take_batch(
     size_of: Callable[[W], int] = lambda _: 0,
     max_size: int = 0,
 ) -> list[W]:
-    """Those who wait longest; without whom has gone, and who has waited for too long.
+    """Pop the oldest live waiters from a queue.
+
+    Cancelled waiters are dropped, and those that have waited too long get ``DatabaseBusy``.
 
     Args:
-        line: those who wait; whoever is taken leaves it.
-        most: how many.
-        patience: seconds; who has waited longer is told so.
-        reason: what that counts as.
-        size_of: tells how much work one of them is.
-        max_size: of all that are taken, unless it is one alone.
+        line: queue of waiters, oldest first.
+        most: largest number of waiters in the batch.
+        patience: seconds after which a waiter has waited too long.
+        reason: label under which such waiters are counted.
+        size_of: returns a waiter's size.
+        max_size: largest total size of the batch; a single waiter may exceed it.
     """
     size = 0
     began_after = asyncio.get_running_loop().time() - patience
@@ -79,13 +81,13 @@ class _Asking(NamedTuple, Generic[Q, R]):
 
 
 class BatchLoader(Generic[Q, R]):
-    """Asks questions; those that wait for a connection together are asked in one trip.
+    """Loader that batches questions waiting for a connection into one round trip.
 
     Args:
-        ask: gets a connection, and answers the questions that it is then given by calling its
-            argument; in their order. It may call it again, to answer the same once more.
-        trips: that are under way at a time.
-        patience: seconds that a question may wait for its trip to begin.
+        ask: acquires a connection, calls its argument to get the batch, and returns the answers in
+            the batch's order. A retry calls the argument again, which returns the same batch.
+        trips: largest number of concurrent round trips.
+        patience: seconds that a question may wait for its round trip to begin.
     """
 
     def __init__(
@@ -100,26 +102,27 @@ class BatchLoader(Generic[Q, R]):
         self._patience = patience
         self._line: deque[_Asking[Q, R]] = deque()
         self._under_way = 0
-        # The loop itself keeps none of them.
+        # The event loop holds only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Q, begin: Callable[[], None]) -> R:
-        """The answer to one question.
+        """Return the answer to one question.
 
         Args:
-            question: what to ask.
-            begin: is called at the moment from which on the answer includes what is committed.
+            question: the question.
+            begin: called just before the read starts; the answer includes everything that has been
+                committed until then.
 
         Raises:
-            DatabaseBusy: it waited for too long.
-            CatalogError: why none of a trip's questions could be answered.
+            DatabaseBusy: the question waited too long for its round trip.
+            CatalogError: the round trip failed.
         """
         loop = asyncio.get_running_loop()
         asking = _Asking[Q, R](question, begin, loop.time(), loop.create_future())
         self._line.append(asking)
         if self._under_way < self._trips:
             self._under_way += 1
-            # It serves many requests, so it has the context of none.
+            # Runs in an empty context: the work is shared by many requests.
             task = loop.create_task(self._run(), context=Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -130,7 +133,8 @@ class BatchLoader(Generic[Q, R]):
             while self._line:
                 await self._travel()
         finally:
-            # At once, and not when the task is done: who comes in between would wait for ever.
+            # Decremented here and not in a done call-back: a question that arrives in between
+            # would start no task and wait for ever.
             self._under_way -= 1
 
     async def _travel(self) -> None:
@@ -138,8 +142,9 @@ class BatchLoader(Generic[Q, R]):
         batch: list[_Asking[Q, R]] = []
         try:
             answers = await self._ask(partial(self._begin, batch))
-        except Exception as error:  # noqa: BLE001 (it is told to those who wait)
-            # Without a connection, it concerns all who have waited for it for as long.
+        except Exception as error:  # noqa: BLE001 (it is passed on to the waiters)
+            # No batch means that no connection came: fail all questions that have waited for it
+            # as long as this round trip.
             for asking in batch or self._since(began):
                 if not asking.outcome.done():
                     asking.outcome.set_exception(copy_of(error))

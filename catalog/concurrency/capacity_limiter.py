@@ -8,12 +8,12 @@ from catalog.observability.metrics import Shed, count_rejection
 
 
 class CapacityLimiter:
-    """Limit of concurrent operations; beyond it callers are refused at once.
+    """Limit of concurrent operations; callers beyond it are rejected at once.
 
     Args:
         count: operations that may run at the same time.
-        refusal: detail of the error for callers beyond it.
-        reason: label under which refusals are counted.
+        refusal: detail of the error for rejected callers.
+        reason: label under which rejections are counted.
     """
 
     def __init__(self, count: int, refusal: str, reason: Shed) -> None:
@@ -23,10 +23,10 @@ class CapacityLimiter:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold one of the places.
+        """Hold one slot.
 
         Raises:
-            Overloaded: all of them are taken.
+            Overloaded: all slots are taken.
         """
         if self._free == 0:
             count_rejection(self._reason)

@@ -1,11 +1,11 @@
-"""Writes that wait together share one transaction.
+"""Group commit: concurrent writes share one transaction.
 
-A commit costs a flush to disk and a turn at the change counter, however much it writes. One batch
-runs at a time, and what arrives meanwhile is the next one; a write that comes alone is a batch of
-one, and goes at once.
+A commit costs a flush to disk and the lock on the change counter, however much it writes. One batch
+runs at a time, and writes that arrive meanwhile form the next one; a single write is a batch of one
+and starts at once.
 
-A commit also makes every page of the list stale. So while pages are read, several who write at once
-let them stand for a moment: that is what readers gain from, and the next batch is larger.
+A commit also makes every cached page of the list stale. So while pages are being read, a batch of
+several is followed by a short pause: cached pages live longer, and the next batch is larger.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ MAX_BATCH = 256
 """Writes in one transaction."""
 
 MAX_BATCH_SIZE = 250_000
-"""Characters in one transaction, unless it is a write alone: to write more of them down as SQL
-would keep the event loop for more than some ten milliseconds."""
+"""Characters in one transaction; a single write may exceed it. Formatting more of them as SQL would
+block the event loop for more than some ten milliseconds."""
 
 REST_SECONDS = 0.02
-"""From a batch of several to the next one, while pages are read."""
+"""Pause after a batch of several while pages are being read."""
 
 MAX_WAITING = 4096
-"""Writes that may wait; more of them are refused at once."""
+"""Longest queue of writes; writes beyond it are rejected at once."""
 
 
 class _Waiting(NamedTuple, Generic[W, R]):
@@ -52,16 +52,15 @@ class _Waiting(NamedTuple, Generic[W, R]):
 
 
 class GroupCommit(Generic[W, R]):
-    """Puts writes into batches; one for each process and kind of write.
+    """Queue that batches writes into transactions; one per process and kind of write.
 
     Args:
-        commit: does a batch in one transaction; tells of each write, in order, what came of it or
-            why it was refused. It raises CatalogError when nothing was done.
+        commit: commits a batch in one transaction and returns, in order, each write's result or
+            the error that rejected it. It raises CatalogError when nothing was committed.
         patience: seconds that a write may wait for its batch to begin.
-        has_readers: whether many have read since the last batch.
-        limit: seconds after which a write is told that there is no answer, waiting included; what
-            is under way then is not broken off.
-        size_of: tells how many characters a write has, roughly.
+        has_readers: returns whether many pages have been read since the last batch.
+        limit: deadline of a write in seconds, waiting included; its transaction is not cancelled.
+        size_of: returns the approximate number of characters of a write.
     """
 
     def __init__(
@@ -83,18 +82,18 @@ class GroupCommit(Generic[W, R]):
         self._running: asyncio.Task[None] | None = None
 
     async def write(self, write: W, *, key: Hashable | None = None) -> R:
-        """Do one write, with others if there are any.
+        """Commit one write, batched with concurrent ones.
 
-        A caller who is cancelled before the batch begins takes the write along.
+        If the caller is cancelled before the batch begins, the write is dropped.
 
         Args:
-            write: what to do.
-            key: what no two writes at a time may share.
+            write: the write.
+            key: key that no two concurrent writes may share.
 
         Raises:
-            KeyInUse: a write with the same key is under way.
-            DatabaseBusy: too many are waiting, or it waited for too long.
-            CatalogError: why it was refused.
+            KeyInUse: a write with the same key is in progress.
+            DatabaseBusy: the queue is full, or the write waited too long for its batch.
+            CatalogError: the write was rejected.
         """
         if len(self._waiting) >= MAX_WAITING:
             count_rejection("creates")
@@ -108,12 +107,12 @@ class GroupCommit(Generic[W, R]):
             self._keys.add(key)
             waiting.outcome.add_done_callback(lambda _: self._keys.discard(key))
         if self._running is None:
-            # It serves many requests, so it has the context of none.
+            # Runs in an empty context: the work is shared by many requests.
             self._running = loop.create_task(self._run(), context=Context())
         return await waiting.outcome
 
     async def close(self) -> None:
-        """Let the batches that wait finish."""
+        """Wait until all queued writes are committed."""
         if self._running is not None:
             await self._running
 
@@ -122,7 +121,7 @@ class GroupCommit(Generic[W, R]):
             while batch := await self._next_batch():
                 WRITE_BATCH_SIZE.observe(len(batch))
                 loop = asyncio.get_running_loop()
-                # The first has waited for the longest.
+                # The first write is the oldest, so its deadline comes first.
                 timer = (
                     loop.call_at(batch[0].since + self._limit, _give_up, batch)
                     if self._limit < math.inf
@@ -133,7 +132,7 @@ class GroupCommit(Generic[W, R]):
                         await self._do(batch)
                         self._rest_until = loop.time() + REST_SECONDS
                     else:
-                        # What is logged, and traced, of one alone is its own.
+                        # A batch of one runs in its own context, for its logs and spans.
                         await loop.create_task(self._do(batch), context=batch[0].context)
                 finally:
                     if timer is not None:
@@ -158,15 +157,16 @@ class GroupCommit(Generic[W, R]):
         try:
             outcomes = await self._commit([waiting.write for waiting in batch])
         except Unavailable as error:
-            # It may have been committed: to do it again could do it twice.
+            # The batch may have been committed: a retry could write it twice.
             for waiting in batch:
                 _settle(waiting, copy_of(error))
-        except Exception as error:  # noqa: BLE001 (it is told to those who wait)
+        except Exception as error:  # noqa: BLE001 (it is passed on to the waiters)
             if alone:
                 _settle(batch[0], error)
                 return
-            # Nothing was done, because of one of them; let it hurt only itself. One that came
-            # alone gets a second try too: what another process did at the same time is seen now.
+            # Nothing was committed. Retry the batch one by one, so that one bad write fails alone.
+            # A batch of one is retried too: it may have conflicted with another process, whose
+            # commit is visible now.
             for waiting in batch:
                 if not _is_given_up(waiting):
                     await self._do([waiting], alone=True)
@@ -176,7 +176,7 @@ class GroupCommit(Generic[W, R]):
 
 
 def _give_up(batch: Sequence[_Waiting[W, R]]) -> None:
-    """Tell those who still wait that their time is over; their writes may be done all the same."""
+    """Fail the batch's remaining waiters at their deadline; their writes may still be committed."""
     for waiting in batch:
         _settle(waiting, did_not_answer())
 
@@ -187,7 +187,7 @@ def _is_given_up(waiting: _Waiting[W, R]) -> bool:
 
 def _settle(waiting: _Waiting[W, R], outcome: R | Exception) -> None:
     if waiting.outcome.done():
-        # The caller has gone; what was done stays done.
+        # The caller was cancelled or has timed out; its write stays committed.
         return
     if isinstance(outcome, Exception):
         waiting.outcome.set_exception(outcome)

@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """Reads of one thing: who asks while one is under way shares the next one.
+    """Single-flight for one key: callers that arrive during a load share the next one.
 
     Args:
-        read: reads it. It calls what it is given at the moment from which on it sees everything
-            that has been committed: who asks later is not to share this one.
-        when_idle: is called when nobody waits any more.
-        limit: seconds after which a caller gets DatabaseUnavailable, whichever read it
-            waits for: the one under way may take its whole time before the next one begins.
+        read: loads the value. It calls its argument just before it starts to read; callers that
+            arrive after that do not share this load, which may miss what is committed since.
+        when_idle: called when no caller waits any more.
+        limit: seconds after which a caller gets DatabaseUnavailable, whichever load it waits for:
+            the one in progress may take its whole time before the next one begins.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class SingleFlight(Generic[T]):
         self._read = read
         self._when_idle = when_idle
         self._limit = limit
-        # With the time until which each waits. One timer serves all of them.
+        # Each future with its deadline. One timer serves all of them.
         self._waiting: list[tuple[float, asyncio.Future[T]]] = []
         self._sharing: list[tuple[float, asyncio.Future[T]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -40,33 +40,33 @@ class SingleFlight(Generic[T]):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for the next read to begin."""
+        """Whether callers wait for the next load to begin."""
         return bool(self._waiting)
 
     async def read(self, *, since: float | None = None) -> T:
-        """What is there now, or was a moment after this was called.
+        """Return the value as it was at some moment after this call.
 
         Args:
-            since: from when on the limit counts, by the loop's clock; from now if not given.
+            since: start of the limit, by the loop's clock; now if not given.
 
         Raises:
             DatabaseUnavailable: there was no answer within the limit.
-            CatalogError: what the read that was shared has raised.
+            CatalogError: the shared load failed.
         """
         loop = asyncio.get_running_loop()
-        # One for each: who is cancelled takes nobody along.
+        # One future per caller, so that a cancelled caller does not cancel the others.
         future: asyncio.Future[T] = loop.create_future()
         until = (loop.time() if since is None else since) + self._limit
         self._waiting.append((until, future))
         if self._timer is None and until < math.inf:
             self._timer = loop.call_at(until, self._give_up)
         if self._task is None:
-            # It serves many requests, so it has the context of none.
+            # Runs in an empty context: the work is shared by many requests.
             self._task = loop.create_task(self._run(), context=Context())
         return await future
 
     def _give_up(self) -> None:
-        """Tell those whose time is over, and come back for the next of the others."""
+        """Fail the callers whose deadline has passed, and set the timer for the next one."""
         self._timer = None
         loop = asyncio.get_running_loop()
         now, following = loop.time(), math.inf
@@ -92,7 +92,7 @@ class SingleFlight(Generic[T]):
                 sharing.clear()
                 try:
                     result = await self._read(begin)
-                except Exception as error:  # noqa: BLE001 (it is told to those who wait)
+                except Exception as error:  # noqa: BLE001 (it is passed on to the waiters)
                     begin()
                     for _, future in sharing:
                         if not future.done():

@@ -1,6 +1,6 @@
-"""The database: tables' common ground, engines, failures, and the two ways in.
+"""Database layer: column types, engines, error translation, and units of work.
 
-Knows no web framework and no feature. Every column says how its text compares, every unit of work
-has a deadline, and every driver error leaves here as one of the service's own, so that the three
-engines give the same answers.
+It depends on no web framework and no feature. Every column defines how its text compares, every
+unit of work has a deadline, and every driver error is translated into one of the service's own, so
+that the three engines behave alike.
 """

@@ -1,4 +1,4 @@
-"""What tables are made of: the models' base and columns that mean the same on every engine."""
+"""Declarative base of the models, and column types that behave alike on every engine."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -13,11 +13,11 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 MAX_ID = 2**63 - 1
-"""The largest id: 64-bit and signed on every engine."""
+"""Largest id: a signed 64-bit integer on every engine."""
 
 
 class Base(DeclarativeBase):
-    """The models' common base; constraint names are the same wherever they are made."""
+    """Base of the models; its naming convention makes constraint names equal on every engine."""
 
     metadata = MetaData(
         naming_convention={
@@ -30,25 +30,25 @@ class Base(DeclarativeBase):
     )
 
 
-# SQLite numbers rows by itself only in a column that is called INTEGER; that is 64-bit there.
+# SQLite generates ids only in a column of type INTEGER, which is 64-bit there.
 Id = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class ExactString(String):
-    """Text that is equal only to itself and sorts by code point, trailing spaces included.
+    """Text that compares and sorts by code point, trailing spaces included.
 
-    The servers' defaults hold ``josé`` for ``jose`` and one emoji for any other. SQLite compares
-    bytes already, which for UTF-8 is the same order.
+    The servers' default collations treat ``josé`` as ``jose`` and all emoji as equal. SQLite
+    compares bytes, which for UTF-8 is the same order.
     """
 
 
 class ExactText(Text):
-    """The same for text without a length; 65,535 bytes on MySQL and MariaDB."""
+    """``ExactString`` without a length: up to 65,535 bytes on MySQL and MariaDB."""
 
 
 def _collation(compiler: TypeCompiler) -> str:
-    # Both mean: by code point, NO PAD. Neither server knows the other's name for it, and
-    # utf8mb4_bin, which both know, ignores trailing spaces.
+    # Both collations compare by code point without padding. Neither server knows the other's name,
+    # and utf8mb4_bin, which both know, ignores trailing spaces.
     is_mariadb = getattr(compiler.dialect, "is_mariadb", False)
     return "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
 
@@ -64,16 +64,16 @@ def _exact_text(_type: ExactText, compiler: TypeCompiler, **_: object) -> str:
 
 
 class Timestamp(TypeDecorator[datetime]):
-    """An instant in UTC with microseconds; takes and gives aware datetimes.
+    """Instant in UTC with microseconds; accepts and returns aware datetimes.
 
-    SQLite keeps it as the text that the API shows, the servers as ``DATETIME(6)``.
+    SQLite stores it as the text that the API returns, the servers as ``DATETIME(6)``.
     """
 
     impl = DateTime
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Give each engine the column type that keeps microseconds."""
+        """Return the engine's column type that keeps microseconds."""
         if dialect.name == "sqlite":
             return dialect.type_descriptor(
                 sqlite.DATETIME(  # type: ignore[no-untyped-call]  # its keywords are untyped
@@ -85,7 +85,7 @@ class Timestamp(TypeDecorator[datetime]):
         return dialect.type_descriptor(mysql.DATETIME(fsp=6))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (the library's signature)
-        """Turn an aware datetime into UTC; a naive one is a bug and raises ValueError."""
+        """Convert an aware datetime to UTC; a naive one is a bug and raises ValueError."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -93,14 +93,14 @@ class Timestamp(TypeDecorator[datetime]):
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 (the library's signature)
-        """Give back what was stored as an aware datetime in UTC."""
+        """Return the stored value as an aware datetime in UTC."""
         return None if value is None else value.replace(tzinfo=UTC)
 
 
 class rfc3339(FunctionElement[str]):  # noqa: N801 (reads as the SQL function that it is)
-    """A ``Timestamp`` column as RFC 3339 text, made by the database.
+    """``Timestamp`` column formatted as RFC 3339 text by the database.
 
-    On a page of 100 rows the driver would otherwise parse 200 datetimes only for them to be
+    Otherwise the driver would parse 200 datetimes for a page of 100 rows, only for them to be
     formatted again.
     """
 
@@ -118,12 +118,12 @@ def _rfc3339_sqlite(element: rfc3339, compiler: SQLCompiler, **kw: Any) -> str:
 
 @compiles(rfc3339, "mysql")
 def _rfc3339_mysql(element: rfc3339, compiler: SQLCompiler, **kw: Any) -> str:
-    # The percent signs are doubled because the driver substitutes parameters by %-formatting.
+    # Doubled percent signs: the driver substitutes parameters by %-formatting.
     return f"DATE_FORMAT({compiler.process(element.clauses, **kw)}, '%%Y-%%m-%%dT%%H:%%i:%%s.%%fZ')"
 
 
 class database_now(FunctionElement[datetime]):  # noqa: N801 (reads as the SQL function that it is)
-    """The present instant by the database's clock, the one that all instances share."""
+    """Current time by the database's clock, which all instances share."""
 
     type = Timestamp()
     inherit_cache = True
@@ -140,10 +140,10 @@ def _database_now_mysql(_element: database_now, _compiler: SQLCompiler, **_: Any
 
 
 def now() -> datetime:
-    """The present instant, aware and in UTC, as every ``Timestamp`` wants it."""
+    """Return the current time as an aware datetime in UTC, as ``Timestamp`` requires it."""
     return datetime.now(UTC)
 
 
 def rfc3339_text(instant: datetime) -> str:
-    """An instant in UTC as ``rfc3339`` renders it in the database: microseconds, ``Z``."""
+    """Format an instant in UTC as ``rfc3339`` does in the database: microseconds, ``Z``."""
     return instant.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -1,4 +1,4 @@
-"""The two ways into the database: ``transaction()`` to write and ``reading()`` to read."""
+"""Units of work: ``Database.transaction()`` to write and ``Database.reading()`` to read."""
 
 import asyncio
 import random
@@ -32,11 +32,11 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 MAX_ATTEMPTS = 4
-"""How often a transaction is tried that keeps losing to deadlocks or lock waits."""
+"""Attempts at a transaction that keeps failing on deadlocks or lock waits."""
 
 BULK_PATIENCE = 240.0
-"""Seconds that a bulk transaction waits for its turn. A proxy in front should wait longer for an
-answer: the configuration for nginx has 300 s."""
+"""Seconds that a bulk transaction waits for a connection. A proxy's read time-out should be longer:
+the nginx configuration has 300 s."""
 
 _DEADLINE = "catalog.deadline"
 
@@ -44,33 +44,37 @@ PoolName = Literal["read", "write"]
 
 
 class Observer(Protocol):
-    """Hears what others may want to count."""
+    """Receiver of the database's events, for metrics."""
 
     def waited(self, pool: PoolName, seconds: float) -> None:
-        """A unit of work has its turn, after that long."""
+        """Record that a unit of work got a connection after a wait."""
 
     def timed_out(self, pool: PoolName) -> None:
-        """A unit of work has given up waiting for its turn."""
+        """Record that a unit of work timed out waiting for a connection."""
 
     def retried(self, code: str) -> None:
-        """A transaction is run again: the engine's number for the reason, or ``lost``."""
+        """Record a retry of a transaction.
+
+        Args:
+            code: the engine's error number, ``lost`` or ``outdated``.
+        """
 
 
 class _Nobody:
-    """Counts nothing."""
+    """Observer that ignores all events."""
 
     def waited(self, pool: PoolName, seconds: float) -> None:
-        """As ``Observer``."""
+        """Ignore the event."""
 
     def timed_out(self, pool: PoolName) -> None:
-        """As ``Observer``."""
+        """Ignore the event."""
 
     def retried(self, code: str) -> None:
-        """As ``Observer``."""
+        """Ignore the event."""
 
 
 class PoolState(NamedTuple):
-    """A pool, how many may use it at a time, how many do, and how many wait."""
+    """State of a pool: its size, connections in use, and waiters."""
 
     name: PoolName
     size: int
@@ -79,9 +83,9 @@ class PoolState(NamedTuple):
 
 
 class FairSemaphore:
-    """Lets as many have a connection as there are, the others in the order of their arrival.
+    """FIFO semaphore sized to the pool.
 
-    The pool itself lets newcomers pass those who wait, some of them until they give up.
+    The pool's own queue lets newcomers overtake waiters, some of them until they time out.
     """
 
     def __init__(self, name: PoolName, size: int, patience: float, observer: Observer) -> None:
@@ -98,18 +102,18 @@ class FairSemaphore:
 
     @asynccontextmanager
     async def turn(self, patience: float | None = None) -> AsyncIterator[None]:
-        """Wait for a connection, and have it.
+        """Wait for a permit to use a connection, and hold it inside the context.
 
         Args:
-            patience: seconds to wait; None for those of the pool.
+            patience: seconds to wait; None for the pool's time-out.
 
         Raises:
-            PoolTimeout: none came free in time.
+            PoolTimeout: no permit came free in time.
         """
         if self._free.locked():
             await self._wait(self._patience if patience is None else patience)
         else:
-            # There is one: it takes no time, and no timer.
+            # A permit is free, so no timer is needed.
             await self._free.acquire()
             self._observer.waited(self._name, 0.0)
         self._in_use += 1
@@ -137,10 +141,10 @@ _ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", defa
 
 
 def bound_together(seconds: float) -> None:
-    """Let all that this context does in the database end in time, however many units it is made of.
+    """Set one deadline for all units of work of the current context.
 
     Args:
-        seconds: from now on; each unit has its own deadline besides.
+        seconds: from now on; each unit also has a deadline of its own.
     """
     _ENDS_AT.set(asyncio.get_running_loop().time() + seconds)
 
@@ -152,16 +156,16 @@ def _deadline(seconds: float) -> asyncio.Timeout:
 
 
 def renew_deadline(session: AsyncSession) -> None:
-    """Give a transaction of many steps its whole time once more, for the next of them."""
+    """Restart a transaction's deadline for its next step; for transactions of many steps."""
     limit, seconds = session.info[_DEADLINE]
     limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 @contextmanager
 def suspended_deadline(session: AsyncSession) -> Iterator[None]:
-    """Suspend a transaction's deadline inside, for a wait that is bounded elsewhere.
+    """Suspend a transaction's deadline inside the context, for a wait that is bounded elsewhere.
 
-    The time starts anew afterwards.
+    The deadline restarts afterwards.
     """
     limit, _ = session.info[_DEADLINE]
     limit.reschedule(None)
@@ -170,14 +174,14 @@ def suspended_deadline(session: AsyncSession) -> Iterator[None]:
 
 
 class RetryTransaction(Exception):
-    """Raised by work that finds that what it has read does not hold any more.
+    """Signal of work whose reads are outdated: retry the transaction.
 
-    Everything is rolled back and the work run again, as after a deadlock.
+    The transaction is rolled back and the work run again, as after a deadlock.
     """
 
 
 class _LostBeforeCommit(Exception):
-    """The connection was lost in the middle of a transaction, which therefore never was."""
+    """The connection was lost before COMMIT, so nothing of the transaction took effect."""
 
     def __init__(self, error: SQLAlchemyError) -> None:
         super().__init__(str(error))
@@ -185,19 +189,19 @@ class _LostBeforeCommit(Exception):
 
 
 class Database:
-    """The running service's connections; one per process, closed at its end.
+    """Connection pools and units of work; one per process, closed at its end.
 
     Args:
-        settings: where the database is, and for how long to wait for it.
-        observer: hears of waits and retries.
+        settings: the database's URL, pool sizes and time-outs.
+        observer: receives waits, time-outs and retries.
 
     Attributes:
-        max_readers: reads that can run at the same time.
-        max_writers: transactions that can.
-        max_bulk_writers: of these, the bulk transactions; at most half, but at least one.
-        patience: seconds that either waits for a connection.
-        read_limit: seconds that a read takes at most.
-        write_limit: seconds that a transaction does.
+        max_readers: concurrent reads.
+        max_writers: concurrent transactions.
+        max_bulk_writers: concurrent bulk transactions among these; at most half, but at least one.
+        patience: seconds that a read or a transaction waits for a connection.
+        read_limit: deadline of a read, in seconds.
+        write_limit: deadline of a transaction, in seconds.
     """
 
     def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
@@ -209,27 +213,27 @@ class Database:
         self._threads = DriverThreads()
         self._read_engine = create_engine(settings, Purpose.READING, self._threads)
         self._write_engine = create_engine(settings, Purpose.WRITING, self._threads)
-        # A connection of its own, so that a busy pool does not make the service look dead.
+        # Health checks have a connection of their own, so that a busy pool does not fail them.
         self._probe_engine = create_engine(settings, Purpose.PROBING, self._threads)
-        # And one that health checks, however many there are, leave alone.
+        # Background tasks have another one, so that health checks cannot starve them.
         self._watch_engine = create_engine(settings, Purpose.PROBING, self._threads)
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._observer = observer or _Nobody()
         self.patience = settings.database_pool_timeout
         self._reads = FairSemaphore("read", self.max_readers, self.patience, self._observer)
         self._write_turns = FairSemaphore("write", self.max_writers, self.patience, self._observer)
-        # Its waits are part of those for the pool, which are observed there.
+        # Not observed: only waits for the pool itself are.
         self._bulk_turns = FairSemaphore("write", self.max_bulk_writers, BULK_PATIENCE, _Nobody())
         self._unfinished: set[asyncio.Task[Any]] = set()
 
     @property
     def pools(self) -> tuple[PoolState, PoolState]:
-        """How much the connections are in use now."""
+        """Current state of the read and the write pool."""
         return self._reads.state, self._write_turns.state
 
     @property
     def engines(self) -> tuple[AsyncEngine, AsyncEngine]:
-        """Those that requests use, for who wants to see their statements."""
+        """Read and write engine, whose statements can be traced."""
         return self._read_engine, self._write_engine
 
     async def transaction(
@@ -241,17 +245,17 @@ class Database:
     ) -> T:
         """Run ``work(session, ...)`` in a transaction and commit it.
 
-        A deadlock or a lock wait that times out rolls everything back and runs ``work`` again,
-        so it must leave nothing behind but what it does through the session. In a cluster that
-        several write to, the COMMIT itself may lose; that counts as a deadlock. A caller who is
-        cancelled, because the client hung up, does not take the transaction along: it would be
-        undefined whether a COMMIT under way took effect.
+        A deadlock or a lock wait that times out is rolled back and ``work`` run again, so its only
+        side effects must be those through the session. In a cluster with several writers the COMMIT
+        itself may fail; that counts as a deadlock. Cancelling the caller, as when the client
+        disconnects, does not cancel the transaction: it would be undefined whether a COMMIT in
+        progress took effect.
 
         Raises:
-            Conflict: a unique or foreign key refused it, and ``work`` did not say which.
+            Conflict: a unique or foreign key was violated, and ``work`` did not handle it.
             DatabaseBusy: no connection, or no lock, came free in time.
-            DatabaseUnavailable: the database is away or did not answer within the deadline; in
-                the second case the transaction may have been committed.
+            DatabaseUnavailable: the database is unreachable or did not answer within the deadline;
+                in the second case the transaction may have been committed.
         """
         attempts = self._attempts(partial(_call, work, args, kwargs), self._write_turns.turn)
         return await self._finished(attempts)
@@ -263,19 +267,19 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run a transaction of ``transaction``'s kind that writes much and whose caller can wait.
+        """Run a large transaction, as ``transaction`` does, whose caller can wait.
 
         At most ``max_bulk_writers`` run at a time, in the order of their calls, so that other
         writes always find a connection, or wait for one bulk transaction where the engine has a
         single writer. The wait does not count against the deadline. Neither a full pool nor a lock
-        held elsewhere breaks it off before ``BULK_PATIENCE``.
+        held elsewhere fails it before ``BULK_PATIENCE``.
 
-        A later call whose work waits for an earlier one cannot block it: the earlier one keeps its
-        place among the bulk transactions until it ends, and those never fill a pool of several.
+        A later call whose work waits for an earlier one cannot deadlock with it: the earlier one
+        keeps its bulk permit until it ends, and bulk transactions never fill a pool of several.
 
         Raises:
             Conflict, DatabaseUnavailable: as ``transaction``.
-            DatabaseBusy: its turn did not come, or locks were held, for ``BULK_PATIENCE`` seconds.
+            DatabaseBusy: no connection or lock came free for ``BULK_PATIENCE`` seconds.
         """
         return await self._finished(self._bulk_attempts(partial(_call, work, args, kwargs)))
 
@@ -289,7 +293,7 @@ class Database:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._unfinished.discard(task)
         if not task.cancelled():
-            task.exception()  # Seen, should nobody be waiting any more.
+            task.exception()  # Retrieved, so that asyncio does not log it if no caller waits.
 
     async def _bulk_attempts(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         clock = asyncio.get_running_loop().time
@@ -301,7 +305,7 @@ class Database:
                         async with self._write_turns.turn(BULK_PATIENCE):
                             return await self._attempts(work, nullcontext)
                     except DatabaseBusy:
-                        # Rolled back after several attempts, between which others had the locks.
+                        # Rolled back after MAX_ATTEMPTS; others may have taken the locks meanwhile.
                         if clock() > ends_at:
                             raise
 
@@ -318,8 +322,8 @@ class Database:
                         try:
                             return await self._attempt(work, turn, limit)
                         except _LostBeforeCommit:
-                            # Nothing of it was kept. Most likely the connection was lost while it
-                            # lay in the pool, and a new one will do.
+                            # Nothing was committed. Most likely the connection was lost while idle
+                            # in the pool, and a new one will work.
                             self._observer.retried("lost")
                             continue
                         except RetryTransaction:
@@ -329,7 +333,7 @@ class Database:
                                 raise
                             contention = error
                             self._observer.retried(str(code_of(error)))
-                        # Jitter, so that those who collided do not collide again.
+                        # Jitter, so that transactions that collided do not collide again.
                         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
                     return await self._attempt(work, turn, limit)
             except _LostBeforeCommit as lost:
@@ -339,7 +343,7 @@ class Database:
             except TimeoutError:
                 if contention is None:
                     raise
-                # Whoever spent the time waiting for locks found the database busy and not away.
+                # The time was spent waiting for locks: the database is busy, not unavailable.
                 raise contention from None
 
     async def _attempt(
@@ -349,11 +353,11 @@ class Database:
         limit: asyncio.Timeout,
     ) -> T:
         info = {_DEADLINE: (limit, self.write_limit)}
-        # Not begin(): work may roll back and look why it was refused, before it refuses.
+        # Not begin(): work may roll back and find the reason of a conflict before it raises.
         async with turn(), self._writes(info=info) as session:
             try:
                 result = await work(session)
-                # With COMMIT it could not be told whether the loss came before or after it.
+                # Flushed before COMMIT, so that a loss here is known to precede it.
                 if session.new or session.dirty or session.deleted:
                     await session.flush()
             except SQLAlchemyError as error:
@@ -375,13 +379,13 @@ class Database:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run ``work(connection, ...)``, which only reads; each statement sees the latest commit.
+        """Run read-only ``work(connection, ...)``; each statement sees the latest commit.
 
         It gets a connection and not a session because pages are made of rows, not of entities.
 
         Raises:
             DatabaseBusy: no connection came free in time.
-            DatabaseUnavailable: the database is away or did not answer within the deadline.
+            DatabaseUnavailable: the database is unreachable or did not answer within the deadline.
         """
         with refusals():
             async with _deadline(self.read_limit), self._reads.turn():
@@ -389,18 +393,18 @@ class Database:
                     async with self._read_engine.connect() as connection:
                         return await work(connection, *args, **kwargs)
                 except SQLAlchemyError as error:
-                    # Lost, most likely while it lay in the pool; a read may be done again. The pool
-                    # gives none of its other connections for it, which may be lost as well.
+                    # Most likely lost while idle in the pool; a read can be retried. The loss has
+                    # invalidated the pool's other connections, so the retry gets a new one.
                     if not is_lost(error):
                         raise
                 async with self._read_engine.connect() as connection:
                     return await work(connection, *args, **kwargs)
 
     async def probe(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
-        """Run a health check beside the pools.
+        """Run a health check on a connection outside the pools.
 
         Args:
-            work: what to ask.
+            work: queries to run.
             within: seconds it may take, a new connection included.
 
         Raises:
@@ -409,10 +413,10 @@ class Database:
         return await _beside_the_pools(self._probe_engine, work, within)
 
     async def watch(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
-        """Ask what others have changed, as a background task does again and again.
+        """Run a background task's queries on a connection outside the pools.
 
         Args:
-            work: what to ask.
+            work: queries to run.
             within: seconds it may take, a new connection included.
 
         Raises:
@@ -421,11 +425,11 @@ class Database:
         return await _beside_the_pools(self._watch_engine, work, within)
 
     async def close(self) -> None:
-        """Let transactions under way finish, then close every connection."""
+        """Wait for transactions in progress, then close every connection."""
         if self._unfinished:
             _, late = await asyncio.wait(self._unfinished, timeout=self.write_limit)
             for task in late:
-                # Most likely it waits for its turn, which would come after the end.
+                # Most likely still waiting for a connection, with nothing done yet.
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=self.write_limit)

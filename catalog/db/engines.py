@@ -1,4 +1,4 @@
-"""Engines whose connections are fit for one purpose, on SQLite, MySQL and MariaDB."""
+"""SQLAlchemy engines configured per purpose, on SQLite, MySQL and MariaDB."""
 
 import asyncio
 import math
@@ -27,14 +27,14 @@ from catalog.settings import Settings
 _GOODBYE = struct.pack("<iB", 1, COMMAND.COM_QUIT)
 
 FRESH_SECONDS = 1.0
-"""How long after its last use a connection for reading is taken to be still there."""
+"""Time after its last use for which a connection is assumed to be alive and is not pinged."""
 
 PING_SECONDS = 0.5
-"""A part of the least deadline, so that there is time left for a new connection."""
+"""Time-out of a ping; a fraction of the shortest deadline, which leaves time to reconnect."""
 
 
 class Purpose(Enum):
-    """What an engine's connections are for."""
+    """Purpose of an engine's connections."""
 
     READING = "reading"
     WRITING = "writing"
@@ -43,26 +43,26 @@ class Purpose(Enum):
 
     @property
     def is_read_only(self) -> bool:
-        """Whether nothing may be written."""
+        """Whether the connections reject writes."""
         return self in {Purpose.READING, Purpose.PROBING}
 
 
 class DriverThreads:
-    """The threads in which SQLite's driver runs its connections, one each, while they live.
+    """Registry of the threads in which SQLite's driver runs its connections, one each.
 
-    Who is cancelled does not take the thread along: it finishes what it was asked for, closes its
-    connection and says so to the event loop, which must not be closed by then.
+    Cancelling a task does not end its thread: the thread finishes its statement, closes its
+    connection and notifies the event loop, which must not be closed by then.
     """
 
     def __init__(self) -> None:
         self._threads: list[Thread] = []
 
     def add(self, thread: Thread) -> None:
-        """Count one that is about to be started."""
+        """Register a thread that is about to start, and forget those that have ended."""
         self._threads = [*filter(Thread.is_alive, self._threads), thread]
 
     async def end(self, *, within: float) -> None:
-        """Wait until all have ended, but no more seconds than given."""
+        """Wait at most ``within`` seconds until all threads have ended."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 while any(map(Thread.is_alive, self._threads)):  # noqa: ASYNC110 (they set no event)
@@ -72,30 +72,31 @@ class DriverThreads:
 def create_engine(
     settings: Settings, purpose: Purpose, threads: DriverThreads | None = None
 ) -> AsyncEngine:
-    """Make an engine whose connections are fit for one purpose; nothing is opened yet.
+    """Create an engine for one purpose; connections are opened on first use.
 
-    Reading connections commit by themselves and cannot write: one statement costs one round trip
-    and a write that strays there fails. Writing ones run at READ COMMITTED on the servers, where
-    single statements decide without the gap locks that make writers deadlock.
+    Reading connections autocommit and are read-only: a statement costs one round trip, and a
+    misplaced write fails. Writing ones run at READ COMMITTED on the servers, which avoids the gap
+    locks that make writers deadlock; single statements make the decisions.
 
     Args:
-        settings: where the database is, and for how long to wait for it.
-        purpose: what the connections are for.
-        threads: where to note the driver's threads, for who must see them end.
+        settings: the database's URL, pool sizes and time-outs.
+        purpose: purpose of the connections.
+        threads: registry for the driver's threads, for callers that must wait for their end.
     """
-    # An error's text would hold e-mail addresses and password hashes, and it goes to the log.
+    # Errors are logged, and their parameters include e-mail addresses and password hashes.
     options: dict[str, Any] = {"hide_parameters": True}
     if purpose is Purpose.MIGRATING:
         options["poolclass"] = NullPool
     else:
         options |= {
-            # Health checks are rare, so theirs are tested each time; for the others see below.
+            # Health checks are rare, so their connection is pinged at each checkout; for the
+            # others see ``_ping_after_idling``.
             "pool_pre_ping": purpose is Purpose.PROBING and not settings.embedded,
             "pool_recycle": 1800,
             "pool_size": 1 if purpose is Purpose.PROBING else settings.database_pool_size,
             "max_overflow": 0,
             "pool_timeout": settings.database_pool_timeout,
-            # Sessions have committed or rolled back by then; another ROLLBACK is a round trip.
+            # Sessions have committed or rolled back by then; a ROLLBACK would cost a round trip.
             "pool_reset_on_return": None,
         }
     if purpose.is_read_only:
@@ -112,10 +113,10 @@ def create_engine(
 
 
 async def dispose_of(engine: AsyncEngine) -> None:
-    """Close an engine's connections, those that are in use as soon as they come back.
+    """Close an engine's connections, and those in use at their check-in.
 
-    SQLAlchemy's own ``dispose`` forgets the pool, and with it what comes back to it later, which
-    would stay open until it is garbage.
+    SQLAlchemy's own ``dispose`` discards the pool, and connections that are checked in later would
+    stay open until they are garbage-collected.
     """
 
     @event.listens_for(engine.sync_engine.pool, "checkin")
@@ -127,9 +128,10 @@ async def dispose_of(engine: AsyncEngine) -> None:
 
 
 def _leave_what_leads_astray(engine: AsyncEngine) -> None:
-    """Take a connection for lost, with all others of the pool, whose node must not be used now.
+    """Invalidate the pool when a connection leads to a node that must not be used now.
 
-    The same goes for errors that end a connection and that SQLAlchemy does not know.
+    That happens after a failover. Also invalidate it on errors that end a connection but that
+    SQLAlchemy does not recognize as such.
     """
 
     @event.listens_for(engine.sync_engine, "handle_error")
@@ -140,10 +142,10 @@ def _leave_what_leads_astray(engine: AsyncEngine) -> None:
 
 
 def _ping_after_idling(engine: AsyncEngine) -> None:
-    """Ping a connection before its use only when it has been idle for a while.
+    """Ping a connection at checkout only if it has been idle for ``FRESH_SECONDS``.
 
-    A ping at each use is a tenth of what reading a page costs. A connection that was fine a moment
-    ago most likely still is, and ``Database`` tries once more if it is not.
+    A ping at each checkout costs a tenth of reading a page. A connection that was used a moment ago
+    is most likely alive, and ``Database`` retries if it is not.
     """
 
     @event.listens_for(engine.sync_engine, "checkin")
@@ -158,15 +160,15 @@ def _ping_after_idling(engine: AsyncEngine) -> None:
         try:
             connection.run_async(_ping)
         except (engine.sync_engine.dialect.loaded_dbapi.Error, OSError) as error:
-            # The pool makes a new connection then, and others in the place of all that are as old:
-            # a proxy that has dropped one while it was idle has most likely dropped them all.
+            # The pool then replaces this connection and all others as old: a proxy that dropped
+            # one while it was idle has most likely dropped them all.
             raise InvalidatePoolError from error
 
 
 async def _ping(connection: Any) -> None:
-    """Ask whether a connection is alive.
+    """Ping a connection.
 
-    A firewall that has forgotten it swallows the question, so an answer that takes long is none.
+    A firewall that has dropped the connection's state swallows the ping, hence the time-out.
 
     Raises:
         TimeoutError: there was no answer within ``PING_SECONDS``.
@@ -176,17 +178,17 @@ async def _ping(connection: Any) -> None:
 
 
 def _time_limit(settings: Settings, purpose: Purpose) -> float:
-    """Seconds after which a statement is of no use to anyone."""
+    """Return the deadline of a statement, in seconds."""
     if purpose is Purpose.READING:
         return settings.read_deadline
     return settings.database_timeout
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """Gives up a statement that takes too long, and every lock when it is closed.
+    """SQLite connection that interrupts slow statements and releases its locks when it is closed.
 
-    A statement runs in a thread, where giving up on it does not end it. And what is left of one
-    that nobody waited for would keep a closed connection's locks until it is garbage.
+    A statement runs in a thread, so a caller's time-out does not end it. And an unfinished
+    statement would keep a closed connection's locks until it is garbage-collected.
 
     Args:
         limit: seconds that one statement may take.
@@ -196,11 +198,11 @@ class _SqliteConnection(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self._limit = limit
         self._deadline = float("inf")
-        # The unit is an instruction of SQLite's virtual machine: about every millisecond.
+        # Every 20,000 instructions of SQLite's virtual machine: about every millisecond.
         self.set_progress_handler(lambda: time.monotonic() > self._deadline, 20_000)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a cursor; there is one for each statement."""
+        """Return a cursor and start the deadline; each statement has a cursor of its own."""
         self._deadline = time.monotonic() + self._limit
         return super().cursor(*args, **kwargs)
 
@@ -213,22 +215,22 @@ class _SqliteConnection(sqlite3.Connection):
             super().close()
 
     def __del__(self) -> None:
-        """Close what the driver has opened for a caller who had hung up by then."""
+        """Close a connection that the driver opened for a caller cancelled meanwhile."""
         with suppress(sqlite3.Error):
             self.close()
 
 
 class _SqliteDriver(aiosqlite.Connection):
-    """Bears being told twice to stop.
+    """Driver connection whose ``stop()`` is idempotent.
 
-    SQLAlchemy stops the connection of a task that is cancelled again while it closes it. Closing
-    ends with a stop too; its own would wait for a thread that has ended, for ever.
+    SQLAlchemy calls ``stop()`` when a task is cancelled again while it closes its connection, and
+    closing calls it too. The driver's second call would wait for ever for a thread that has ended.
     """
 
     _stopped: "asyncio.Future[Any] | None" = None
 
     def stop(self) -> "asyncio.Future[Any] | None":
-        """As the parent; idempotent."""
+        """Stop the thread; idempotent."""
         if self._running:
             self._stopped = super().stop()
         return self._stopped
@@ -238,25 +240,25 @@ def _sqlite_engine(
     settings: Settings, purpose: Purpose, options: dict[str, Any], threads: DriverThreads
 ) -> AsyncEngine:
     if purpose is Purpose.WRITING:
-        # SQLite has one writer at a time. Waiting for a pool of one is fair and wakes at once;
-        # waiting for the file's lock means sleeping and trying again.
+        # SQLite has one writer at a time. Waiting for a pool of one is fair and immediate; waiting
+        # for the file's lock means polling.
         options |= {"pool_size": 1}
     limit = float("inf") if purpose is Purpose.MIGRATING else _time_limit(settings, purpose)
     connect_args = {
-        # The driver's own transactions begin late and as readers, which fails when two of them
-        # turn into writers; with None it leaves BEGIN to us.
+        # The driver's implicit transactions begin as readers, which fails when two of them upgrade
+        # to writers; with None the driver leaves BEGIN to us.
         "isolation_level": None,
         "factory": partial(_SqliteConnection, limit),
         "async_creator_fn": partial(_open_sqlite, threads),
     }
     engine = create_async_engine(settings.database_url, connect_args=connect_args, **options)
-    # The wait for a lock happens in a thread that cannot be cancelled, so it ends before the
-    # deadline does. Migrations of several instances queue up instead.
+    # A lock wait blocks a thread that cannot be cancelled, so it must end before the deadline.
+    # Migrations of several instances queue instead.
     patience = 60.0 if purpose is Purpose.MIGRATING else _time_limit(settings, purpose) * 0.8
     pragmas = [
         f"PRAGMA busy_timeout = {int(patience * 1000)}",
         "PRAGMA journal_mode = WAL",
-        # FULL, because an acknowledged write survives a power cut too, not only a crash.
+        # FULL, so that an acknowledged write survives a power cut and not only a crash.
         "PRAGMA synchronous = FULL",
         "PRAGMA foreign_keys = ON",
     ]
@@ -280,7 +282,7 @@ def _sqlite_engine(
 
 
 def _open_sqlite(threads: DriverThreads, *args: Any, **kwargs: Any) -> aiosqlite.Connection:
-    """What SQLAlchemy does where it opens a connection itself, and note its thread."""
+    """Open a connection as SQLAlchemy does by default, and register its thread."""
     connection = _SqliteDriver(partial(sqlite3.connect, *args, **kwargs), iter_chunk_size=64)
     connection._thread.daemon = True
     threads.add(connection._thread)
@@ -295,9 +297,10 @@ def _mysql_engine(settings: Settings, purpose: Purpose, options: dict[str, Any])
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext:
-    """TLS as the settings ask for it; TLS 1.2 or newer.
+    """Return the TLS context for the settings; TLS 1.2 or newer.
 
-    ``require`` encrypts but believes any certificate, so it stops listeners, not impostors.
+    ``require`` encrypts but accepts any certificate: it protects against eavesdropping, not against
+    impersonation.
     """
     context = ssl.create_default_context(cafile=settings.database_tls_ca)
     if settings.database_tls == "require":
@@ -307,19 +310,19 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
 
 
 _FAULTS = (
-    # The socket's: reset, closed under way; uvloop refuses to write to a transport that is closed.
+    # The socket's: reset or closed; uvloop raises on writes to a closed transport.
     *(OSError, EOFError, RuntimeError),
-    # The driver's own, on half a packet or after another task has closed the connection.
+    # The driver's, on a truncated packet or after another task has closed the connection.
     *(AssertionError, AttributeError, LookupError, struct.error),
 )
 
 
 class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library is untyped
-    """Driver's connection that raises every fault of the connection as an error of the driver.
+    """Driver connection that raises every connection fault as a driver error.
 
-    The driver lets some of them through as they are, and SQLAlchemy takes what is not translated
-    for a bug: it neither gives the connection up nor tells anyone that it is lost. An error 2006
-    says that nothing was sent, 2013 that the answer did not come.
+    The driver lets some faults through untranslated, and SQLAlchemy takes those for bugs: it
+    neither invalidates the connection nor reports it as lost. Error 2006 means that the statement
+    was not sent, 2013 that its answer did not arrive.
     """
 
     async def _connect(self) -> None:
@@ -330,7 +333,7 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
                 CR.CR_CONN_HOST_ERROR, f"no connection: {error!r}"
             ) from error
         except asyncio.CancelledError:
-            # The driver closes after errors only: a handshake of TLS that is cancelled stayed open.
+            # The driver closes after errors only: a cancelled TLS handshake would stay open.
             self.close()
             raise
 
@@ -358,13 +361,13 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
         except _FAULTS as error:
             raise self._lost(error) from error
         except aiomysql.InternalError as error:
-            # Without a number it is the driver's: packets that are not those that are expected.
+            # Without a number it is the driver's own: unexpected packets.
             if isinstance(error.args[0], int):
                 raise
             raise self._lost(error) from error
 
     async def read_some(self, size: int) -> bytes:
-        """Read what has arrived, at most that many bytes; nothing at the end.
+        """Read available data, at most ``size`` bytes; empty at the end of the stream.
 
         Raises:
             aiomysql.OperationalError: the connection is lost.
@@ -380,7 +383,7 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
         return aiomysql.OperationalError(CR.CR_SERVER_LOST, repr(error))
 
     async def ensure_closed(self) -> None:
-        """Say goodbye and close, without waiting for a server that may not read."""
+        """Send COM_QUIT and close, without waiting for a server that may not read."""
         if self._writer is None:
             return
         transport = self._writer.transport
@@ -392,10 +395,10 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
 
 
 async def _connect_mysql(settings: Settings, purpose: Purpose, **kwargs: Any) -> Any:
-    """Open one connection and set its session, all of it within the connect time-out.
+    """Open a connection and set its session variables within the connect time-out.
 
-    The driver's own time-out ends with the TCP connection; a server that accepts and then stays
-    silent would hold the caller for ever.
+    The driver's own time-out covers the TCP connection only; a server that accepts and then stays
+    silent would block the caller for ever.
     """
     deadline = settings.database_connect_timeout
     try:
@@ -412,7 +415,7 @@ async def _connect_mysql(settings: Settings, purpose: Purpose, **kwargs: Any) ->
         raise aiomysql.OperationalError(2003, f"no connection within {deadline} s") from None
     except aiomysql.OperationalError as error:
         if isinstance(error.__cause__, ssl.SSLError):
-            # The driver's own text says no more than that there is no connection.
+            # The driver's own text does not mention TLS.
             raise aiomysql.OperationalError(2026, f"no TLS: {error.__cause__}") from error
         raise
 
@@ -422,28 +425,29 @@ async def _set_session(connection: Any, settings: Settings, purpose: Purpose) ->
     limit = _time_limit(settings, purpose)
     variables = {
         "time_zone": "'+00:00'",
-        # Refuses what does not fit instead of cutting it off; also rules out the modes under
-        # which the driver's quoting of strings would be wrong.
+        # Rejects values that do not fit instead of truncating them; also excludes the modes under
+        # which the driver's string escaping would be wrong.
         "sql_mode": "'STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
         "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
     }
     if purpose is not Purpose.MIGRATING:
-        # Less than the deadline, so that the server gives up its locks before we give up on it.
+        # Less than the deadline, so that the server ends a lock wait before the caller times out.
         variables["innodb_lock_wait_timeout"] = str(max(1, int(limit * 0.5)))
         if is_mariadb:
             variables["max_statement_time"] = str(limit)
         else:
             variables["max_execution_time"] = str(int(limit * 1000))
     if purpose is Purpose.WRITING:
-        # A firewall that forgets a connection leaves its transaction to the server, and with it
-        # the lock on the change counter, for which every writer waits: 8 hours by default. MySQL
-        # has no time-out for transactions alone; the pool replaces connections that it has closed.
+        # If a firewall drops a connection, its transaction stays open on the server and with it the
+        # lock on the change counter, for which every writer waits: 8 hours by default. MySQL has no
+        # time-out for idle transactions alone; the pool replaces connections that it has closed.
         name = "idle_transaction_timeout" if is_mariadb else "wait_timeout"
         variables[name] = str(max(1, math.ceil(2 * limit)))
     access = "READ ONLY" if purpose.is_read_only else "READ WRITE"
     async with connection.cursor() as cursor:
         if settings.database_tls != "off":
-            # The driver goes on in clear text when the server, or someone between, offers no TLS.
+            # The driver falls back to clear text when the server, or a man in the middle, offers
+            # no TLS.
             await cursor.execute("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
             row = await cursor.fetchone()
             if not row or not row[1]:
@@ -455,12 +459,12 @@ async def _set_session(connection: Any, settings: Settings, purpose: Purpose) ->
 
 
 async def _catch_up(cursor: Any) -> None:
-    """On Galera, wait until the node has what the others have acknowledged by now.
+    """On Galera, wait until the node has applied what the others have acknowledged by now.
 
-    A node is up to date with its own writes only. Who is led to another one, because the first is
-    gone, would for a moment miss what was acknowledged last, and be told of positions that there
-    never were. Once is enough as long as all write to one node; else the cluster's own setting,
-    which this leaves as it is, makes every read wait.
+    A node is up to date with its own writes only. After a failover to another node, clients would
+    for a moment miss the last acknowledged writes, and their change positions would seem never to
+    have existed. Once per connection is enough while all instances write to one node; otherwise the
+    cluster's own setting, which this restores, makes every read wait.
     """
     await cursor.execute("SHOW SESSION VARIABLES LIKE 'wsrep_on'")
     row = await cursor.fetchone()

@@ -1,4 +1,4 @@
-"""What the engines' error numbers mean to a caller: try again, conflict, unavailable, or a bug."""
+"""Translation of the engines' error numbers: retry, conflict, busy, unavailable, or a bug."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,39 +9,39 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable, caused
 
-# MySQL and MariaDB number their errors alike; SQLite's are its primary result codes, negated
-# here so that the two cannot meet.
+# MySQL and MariaDB share their error numbers; SQLite's primary result codes are negated here, so
+# that the two ranges cannot overlap.
 _GONE = 2006
 _LOCK_WAIT, _DEADLOCK, _RECORD_CHANGED = 1205, 1213, 1020
-# Another session has changed a table's definition: a transaction that begins now sees the new one.
+# Another session has changed a table's definition; a new transaction sees the new one.
 _TABLE_CHANGED, _PREPARE_AGAIN = 1412, 1615
 _WORTH_A_RETRY = {_LOCK_WAIT, _DEADLOCK, _RECORD_CHANGED, _TABLE_CHANGED, _PREPARE_AGAIN}
-# The others: no room for locks or transactions, or a lock that must not be waited for.
+# The others: out of locks or transactions, or a lock that must not be waited for.
 _BUSY = _WORTH_A_RETRY | {
     *(1206, 1223, 1637, 3058, 3572),
     *(-sqlite3.SQLITE_BUSY, -sqlite3.SQLITE_LOCKED, -sqlite3.SQLITE_PROTOCOL),
 }
 _CONFLICT = {1062, 1451, 1452, 1586, 1761, 1762, -sqlite3.SQLITE_CONSTRAINT}
 _UNAVAILABLE = {
-    # Not there, going away, or cut off.
+    # Unreachable, shutting down, or disconnected.
     *(1042, 1043, 1053, 1077, 1078, 1079, 1080, 1129, 1152, 1154, 1156, 1157, 1158, 1159, 1160),
     *(1161, 1184, 1927, 3032, 3168, 3169, 4031),
     *(2000, 2002, 2003, 2005, 2006, 2012, 2013, 2014, 2026, 2027, 2055),
-    # There, but it will not have us: too many connections, sign-in refused, no such database, no
-    # privilege, no such table, a password to be changed first, a packet too large for it.
+    # Access denied: too many connections, log-in rejected, no such database, no privilege, no such
+    # table, an expired password, a packet that is too large.
     *(1040, 1044, 1045, 1046, 1049, 1130, 1135, 1142, 1143, 1146, 1153, 1203, 1226, 1227, 1370),
     *(1698, 1820, 1862, 1932, 3118, 3159, 3955, 4151),
-    # There, but not its files: cannot be made, opened, read, written, locked; damaged; disk full.
+    # File errors: cannot be created, opened, read, written or locked; damaged; disk full.
     *(1004, 1015, 1016, 1017, 1024, 1026, 1030, 1033, 1034, 1035, 1036, 1194, 1195, 1712, 1812),
     *(1814, 1815, 1874, 1877, 1878, 1881),
-    # The same by the numbers of its system library, as for a temporary file that it cannot write.
+    # File errors by their errno, as for a temporary file that cannot be written.
     *range(1, 25),
     *(27, 29),
-    # There, but out of memory, or of room in its logs; or it names no reason.
+    # Out of memory or of log space; or without a reason.
     *(1037, 1038, 1105, 1181, 1197, 1207, 1296, 1297, 1705, 1713),
-    # There, but not for this: read-only, node not in its cluster, out of disk, out of time.
+    # Rejected for now: read-only, node not in its cluster, out of disk, statement timed out.
     *(1021, 1041, 1047, 1114, 1290, 1317, 1792, 1836, 1969, 3024, 3100, 3101),
-    # There, but a COMMIT went wrong on its way to the disk, or to the other nodes of a cluster.
+    # A COMMIT failed on the way to the disk or to the other nodes of a cluster.
     1180,
     -sqlite3.SQLITE_CANTOPEN,
     -sqlite3.SQLITE_FULL,
@@ -59,16 +59,17 @@ _UNAVAILABLE = {
         -sqlite3.SQLITE_SCHEMA,
     ),
 }
-# After these a connection is of no use, whatever else the driver says. 2003 is one that never was.
+# After these a connection is unusable, whatever the driver reports. 2003 means that it could not be
+# opened.
 _LOST = {
     *(1053, 1077, 1079, 1080, 1152, 1154, 1156, 1157, 1158, 1159, 1160, 1161, 1184, 1927),
     *(2002, 2003, 2006, 2012, 2013, 2014, 2027, 2055, 3032, 3168, 3169, 4031),
 }
 _NO_SUCH_TABLE = "no such table"
-"""How SQLite begins to say so: it has no number of its own for that."""
-# Not a node to talk to, for now: it has left its cluster, or others are written to.
+"""Prefix of SQLite's message, which has no error code of its own for this."""
+# The node must not be used for now: it has left its cluster, or is read-only.
 _ASTRAY = {1047, 1290, 1836}
-# Wrong user, wrong password, no such database, or no right to make tables in it.
+# Wrong user, wrong password, no such database, or no privilege to create tables in it.
 _PERMANENT = {1044, 1045, 1049, 1130, 1142, 1227, 1698, 3118}
 _CONSTRAINTS_OF_CHECKS = {
     sqlite3.SQLITE_CONSTRAINT_CHECK,
@@ -77,7 +78,7 @@ _CONSTRAINTS_OF_CHECKS = {
 
 
 def code_of(error: DBAPIError) -> int | None:
-    """The engine's number for an error; see the tables above."""
+    """Return the engine's number for an error, as in the tables above; None if it has none."""
     return _code_of(error.orig)
 
 
@@ -97,7 +98,7 @@ def _code_of(cause: BaseException | None) -> int | None:
 
 
 def refusal_for(error: Exception) -> CatalogError | None:
-    """The service's own error for a driver's; None for a bug of ours or anything else."""
+    """Translate a driver's error into the service's own; None for a bug or any other error."""
     if isinstance(error, PoolTimeout):
         return DatabaseBusy("No database connection came free in time.")
     if isinstance(error, TimeoutError):
@@ -115,13 +116,13 @@ def refusal_for(error: Exception) -> CatalogError | None:
 
 
 def did_not_answer() -> DatabaseUnavailable:
-    """Return the refusal of a request whose time is over, with that as its cause for the log."""
+    """Return the error for a missed deadline, with the time-out as its cause for the log."""
     return caused(DatabaseUnavailable("The database did not answer in time."), TimeoutError())
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Let a driver's error out as the service's own, and a bug of ours as it is."""
+    """Translate driver errors raised inside the context; bugs propagate unchanged."""
     try:
         yield
     except (SQLAlchemyError, TimeoutError) as error:
@@ -132,29 +133,29 @@ def refusals() -> Iterator[None]:
 
 
 def is_permanent(error: Exception) -> bool:
-    """Whether waiting will not help: the database is there and will not have us, or is none."""
+    """Tell permanent connection errors, which no retry can cure, from transient ones."""
     if not isinstance(error, DBAPIError):
         return False
     code = code_of(error)
     if code is not None and code < 0:
-        # A file does not come and go as a server does; only its lock passes.
+        # A file does not become reachable later as a server does; only its lock is transient.
         return code not in _BUSY
     return code in _PERMANENT
 
 
 def is_astray(error: BaseException) -> bool:
-    """Whether a driver's error says that its connection leads to the wrong node of a cluster.
+    """Tell whether a driver's error means that the connection leads to the wrong cluster node.
 
-    Another connection may lead to another node; a proxy or a name stands in between.
+    Behind a proxy or a DNS name a new connection may reach another node.
     """
     return _code_of(error) in _ASTRAY
 
 
 def is_lost(error: BaseException) -> bool:
-    """Tell whether the connection was lost, or could not be made: another one may do.
+    """Tell whether the connection was lost or could not be opened, so that a new one may work.
 
-    SQLAlchemy may raise an error of its own on the way out of what the loss has interrupted, such
-    as a savepoint; the driver's then stands behind it.
+    SQLAlchemy may raise an error of its own while it leaves an interrupted block, such as a
+    savepoint; the driver's error is then its cause or context.
     """
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or code_of(error) in _LOST
@@ -165,15 +166,15 @@ def is_lost(error: BaseException) -> bool:
 
 
 def ends_connection(error: BaseException) -> bool:
-    """Tell whether a driver's error says that its connection cannot be used any more."""
+    """Tell whether a driver's error means that its connection is unusable."""
     return _code_of(error) in _LOST
 
 
 def was_never_sent(error: DBAPIError) -> bool:
-    """Tell whether the connection was found lost before a statement was written to it."""
+    """Tell whether the connection was found lost before the statement was sent."""
     return code_of(error) == _GONE
 
 
 def worth_a_retry(error: DBAPIError) -> bool:
-    """Whether the same transaction may well succeed when it is run again from its start."""
+    """Tell whether the transaction may succeed if it is retried from its start."""
     return code_of(error) in _WORTH_A_RETRY

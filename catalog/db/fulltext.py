@@ -1,7 +1,7 @@
-"""Full-text indexes: on the servers an index of an ordinary table, on SQLite a table of its own.
+"""Full-text indexes: an index of an ordinary table on the servers, an FTS5 table on SQLite.
 
-What goes in are tokens that no engine takes apart (see ``catalog.products.search.tokenizer``), so
-none of them has a say in what is found.
+They hold tokens that no engine splits further (see ``catalog.products.search.tokenizer``), so that
+all engines find the same rows.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 FTS5 = "fts5"
-"""In a table's ``info``: on SQLite it is one of the module of that name, whose rows are numbered by
-``rowid`` and whose columns are those that the table's ``info`` lists."""
+"""Key in a table's ``info`` that makes it an FTS5 virtual table on SQLite; the value lists its
+columns. Its rows are identified by ``rowid``."""
 
 
 class Tokens(Text):
-    """Tokens of ASCII letters, digits and ``_``, with spaces between them; 16 MB on the servers."""
+    """Space-separated tokens of ASCII letters, digits and ``_``; up to 16 MB on the servers."""
 
 
 @compiles(Tokens, "mysql")
@@ -33,8 +33,8 @@ def _create_table(element: CreateTable, compiler: DDLCompiler, **kw: Any) -> str
     columns = element.element.info.get(FTS5)
     if columns is None:
         return str(compiler.visit_create_table(element, **kw))  # type: ignore[no-untyped-call]
-    # Neither where in a row a token stands nor how long a row is, since nothing is ranked; and the
-    # text itself, which a token is looked for in where the index would find too many rows.
+    # No token positions and no row sizes, since results are not ranked. The text itself is stored,
+    # because queries search it where the index would match too many rows.
     options = "tokenize = \"ascii tokenchars '_'\", detail = none, columnsize = 0"
     missing = "IF NOT EXISTS " if element.if_not_exists else ""
     name = compiler.preparer.format_table(element.element)
@@ -42,7 +42,7 @@ def _create_table(element: CreateTable, compiler: DDLCompiler, **kw: Any) -> str
 
 
 class _Query(TypeDecorator[Sequence[Sequence[str]]]):
-    """Beginnings of tokens in the engine's language: one of each group is required."""
+    """Query in the engine's syntax that requires one token prefix of each group."""
 
     impl = String
     cache_ok = True
@@ -50,7 +50,7 @@ class _Query(TypeDecorator[Sequence[Sequence[str]]]):
     def process_bind_param(
         self, value: Sequence[Sequence[str]] | None, dialect: Dialect
     ) -> str | None:
-        """Write the query; what is in it are letters, digits and ``_``."""
+        """Build the query; prefixes hold only letters, digits and ``_``, so none is escaped."""
         if value is None:
             return None
         if dialect.name == "sqlite":
@@ -60,11 +60,11 @@ class _Query(TypeDecorator[Sequence[Sequence[str]]]):
 
 
 class matches(FunctionElement[bool]):  # noqa: N801 (reads as the SQL function that it is)
-    """Whether an indexed column has, for each group of beginnings, a token that begins as one.
+    """Condition that an indexed column has, for each group, a token with one of its prefixes.
 
     Args:
-        column: of ``Tokens``, with a full-text index of its own.
-        name: of the parameter, the groups.
+        column: a ``Tokens`` column with a full-text index of its own.
+        name: name of the bind parameter, whose value is the groups of prefixes.
     """
 
     inherit_cache = True
@@ -76,7 +76,7 @@ class matches(FunctionElement[bool]):  # noqa: N801 (reads as the SQL function t
 @compiles(matches, "sqlite")
 def _matches_sqlite(element: matches, compiler: SQLCompiler, **kw: Any) -> str:
     column, query = element.clauses
-    # Of the whole table: it keeps no record of columns.
+    # Matches the whole table: with ``detail = none`` it keeps no record of columns.
     table = compiler.preparer.format_table(column.table)
     return f"{table} MATCH {compiler.process(query, **kw)}"
 

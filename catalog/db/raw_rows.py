@@ -1,8 +1,8 @@
-"""Rows that are one text each, taken off the wire in one go; for MySQL and MariaDB.
+"""Raw reader of rows of one text each, straight off the wire; for MySQL and MariaDB.
 
-The driver reads every packet by two awaits and every value by a dozen calls, and SQLAlchemy looks
-after each statement: for a page of 100 rows ten times of what is done here. It is their connection,
-from their pool, in their state before and after; only the answer to one statement is read past
+The driver needs two awaits per packet and a dozen calls per value, and SQLAlchemy adds work to each
+statement: for a page of 100 rows ten times the cost of this module. The connection and its pool
+remain theirs, in the same state before and after; only the answer to one statement is read past
 them, as MySQL's documentation describes it ("Protocol::COM_QUERY Response", text result sets).
 """
 
@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.statements import literal
 
 _READ_BYTES = 256 * 1024
-# A row that no statement finds tells where the next statement's rows begin.
+# An empty text, which no statement returns, separates the statements' rows.
 _BETWEEN = b") UNION ALL (SELECT '') UNION ALL ("
 _PLAIN = {int, float, str, type(None)}
 
@@ -32,12 +32,13 @@ _LONGEST_PACKET = 0xFFFFFF
 
 
 class TextQuery(NamedTuple):
-    """A statement that finds texts.
+    """Statement that selects texts.
 
     Attributes:
-        statement: with one column, in which nothing is null or empty, and a LIMIT if its order
-            matters, which it may lose without one; made once and kept, as its SQL is remembered.
-        values: what it takes.
+        statement: selects one column without null or empty values. It needs a LIMIT if its order
+            matters, because UNION may drop the order of one without. Created once and reused: its
+            compiled SQL is cached.
+        values: parameters of the statement.
     """
 
     statement: Select[*tuple[Any, ...]]
@@ -45,27 +46,27 @@ class TextQuery(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether its values can be written without SQLAlchemy."""
+        """Whether all values can be formatted as SQL without SQLAlchemy."""
         return all(type(value) in _PLAIN for value in self.values.values())
 
 
 async def read_texts(
     connection: AsyncConnection, *questions: TextQuery, max_bytes: int = sys.maxsize
 ) -> list[list[bytes]]:
-    """Run statements, as one as far as that is possible: a trip takes longer than a statement.
+    """Run statements in as few round trips as possible.
 
-    Those with plain values are run as one, from one snapshot, and the others after them. UNION ALL
-    leaves it to the server in which order rows come. Both servers run one statement after the
-    other, each in its own order; were they to mix them up, it would be an error here.
+    Statements with plain values are combined into one by UNION ALL, which reads one snapshot; the
+    others run after it. The order of rows of a UNION ALL is up to the server. Both servers run the
+    statements one after the other, each in its own order; mixed rows would raise an error here.
 
     Args:
-        connection: to a server.
+        connection: a connection to a server.
         questions: the statements.
-        max_bytes: what each of them may find. What comes behind the text that goes beyond it is
-            left out, so that a statement may find much more than is ever held.
+        max_bytes: size limit of each statement's result. Texts after the one that exceeds it are
+            dropped as they arrive, so that a result may be much larger than what is held.
 
     Returns:
-        what each has found, as UTF-8.
+        the texts that each statement selected, as UTF-8.
 
     Raises:
         DBAPIError: as ``AsyncConnection.execute``.
@@ -99,13 +100,13 @@ async def _read_as_one(
         try:
             await connection.run_sync(_raise, str(questions[0].statement), error)
         except DBAPIError as raised:
-            # After an error of the server's the connection is as good as before.
+            # The connection survives an error that the server reported.
             if not result.is_over:
                 raised.connection_invalidated = True
                 _drop(connection)
             raise
     except BaseException:
-        # What is left of the answer must not be taken for that to the next statement.
+        # The rest of the answer must not be read as the next statement's.
         _drop(connection)
         raise
     found = []
@@ -119,7 +120,7 @@ async def _read_as_one(
 
 
 def _raise(connection: Connection, statement: str, error: Error) -> None:
-    """Raise a driver's error as SQLAlchemy does, which invalidates the pool after a loss.
+    """Raise a driver's error through SQLAlchemy, which invalidates the pool if it was a loss.
 
     Raises:
         DBAPIError: always.
@@ -137,7 +138,7 @@ def _drop(connection: AsyncConnection) -> None:
 
 
 class _Sql(NamedTuple):
-    """A statement's SQL, with places for its values."""
+    """Statement's SQL with placeholders for its values."""
 
     text: str
     names: tuple[str, ...]
@@ -156,33 +157,33 @@ class _Sql(NamedTuple):
 
 
 class _Result:
-    """Takes an answer apart as it arrives.
+    """Incremental parser of an answer.
 
     Args:
-        max_bytes: of each statement's texts, which are separated by an empty one.
+        max_bytes: size limit of each statement's texts, which an empty text separates.
 
     Attributes:
-        texts: those of the rows so far.
-        is_over: whether the answer has ended, well or with an error.
+        texts: texts of the rows so far.
+        is_over: whether the answer is complete, successfully or with an error.
     """
 
     def __init__(self, max_bytes: int = sys.maxsize) -> None:
         self.texts: list[bytes] = []
         self._max_bytes = max_bytes
         self._received = 0
-        # Of the present statement's texts; only counted once so much has come that it may matter.
+        # Size of the current statement's texts; None until enough has arrived for it to matter.
         self._bytes: int | None = None
         self.is_over = False
         self._rest = b""
-        # The number of columns comes first, then the columns, and behind them the rows.
+        # The number of columns comes first, then the columns, then the rows.
         self._is_first = True
         self._is_at_rows = False
 
     def take(self, piece: bytes) -> bool:
-        """Take the next bytes; tells whether they were the last.
+        """Parse the next bytes, and return whether the answer is complete.
 
         Raises:
-            pymysql.err.Error: the server has refused or given up, or the connection has ended.
+            pymysql.err.Error: the server reported an error, or the connection was closed.
         """
         if not piece:
             raise OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server")
@@ -226,8 +227,8 @@ class _Result:
         return size
 
     def _fits(self, text: bytes) -> bool:
-        """Count a text, and tell whether it is kept: all up to the one that goes beyond."""
-        assert self._bytes is not None  # noqa: S101 (asked only then; tells mypy)
+        """Count a text, and return whether it is kept: all up to the one that exceeds the limit."""
+        assert self._bytes is not None  # noqa: S101 (called only then; tells mypy)
         if not text:
             self._bytes = 0
             return True
@@ -237,7 +238,7 @@ class _Result:
 
 
 def _value(data: bytes, place: int) -> bytes:
-    """A value behind its length."""
+    """Return the length-encoded value at ``place``."""
     length = data[place]
     place += 1
     if length == _TWO_BYTES:

@@ -1,4 +1,4 @@
-"""Running statements whose outcome is a number: rows that were changed, ids that were given."""
+"""Statements whose result is a number: affected rows and generated ids."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,21 +12,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.db.columns import Base, Timestamp
 
 _STATEMENT_BYTES = 4_000_000
-"""Of parameters in one statement, before they are escaped, which at worst doubles them: half of
-the least ``max_allowed_packet`` that supported servers come with."""
+"""Parameters in one statement before escaping, which at worst doubles their size: half of the
+smallest default ``max_allowed_packet`` of the supported servers."""
 _NUMBER_BYTES = 24
 
 _STEP = text("SELECT @@auto_increment_increment")
 _STEP_KEY = "auto_increment_increment"
-# How often it was found to have changed, by engine.
+# Number of resets by ``reset_id_step``, by engine; a connection's cached step is valid for one.
 _step_changes: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _LAST_ID = text("SELECT last_insert_rowid()")
 
 
 async def affected_rows(session: AsyncSession, statement: Update | Delete) -> int:
-    """Run a statement, and tell how many rows it has found; one that it changes to itself counts.
+    """Run a statement and return the number of matched rows, including rows left unchanged.
 
-    Entities that the session holds are left as they are: nobody looks at them afterwards.
+    Entities in the session are not synchronized: they are not used afterwards.
     """
     result = await session.execute(statement, execution_options={"synchronize_session": False})
     assert isinstance(result, CursorResult)  # noqa: S101 (what such a statement returns; tells mypy)
@@ -39,10 +39,10 @@ async def insert_rows(
     columns: tuple[str, ...],
     rows: Sequence[tuple[Any, ...]],
 ) -> None:
-    """Insert rows as few large statements.
+    """Insert rows in few large statements.
 
-    Past SQLAlchemy's own handling of parameters, which takes as long as the server does; so
-    instants must be given as ``stored_instant`` makes them.
+    Bypasses SQLAlchemy's parameter processing, which takes as long as the server does; so instants
+    must be given as ``stored_instant`` returns them.
     """
     for piece in _pieces(rows):
         await _insert(session, model, columns, piece)
@@ -54,29 +54,29 @@ async def insert_numbered_rows(
     columns: tuple[str, ...],
     rows: Sequence[tuple[Any, ...]],
 ) -> list[int]:
-    """The same for a model whose table numbers its rows itself.
+    """Insert rows in few large statements into a table that generates ids.
 
     Returns:
-        the rows' ids, in their order and ascending. On Galera they are others when a node has
-        joined or left the cluster meanwhile: who goes on with them must notice, call
+        the rows' ids, in the rows' order and ascending. On Galera they are wrong when a node has
+        joined or left the cluster meanwhile: a caller that uses them must detect that, call
         ``reset_id_step``, and raise ``RetryTransaction``.
     """
     on_sqlite = session.get_bind().dialect.name == "sqlite"
-    # One statement's ids are evenly apart, by more than one in some clusters. It knows its number
-    # of rows, and so InnoDB sets them aside all at once, in every innodb_autoinc_lock_mode.
+    # One statement's ids are evenly spaced, by more than one in some clusters. Its number of rows
+    # is known, so InnoDB reserves all ids at once, in every innodb_autoinc_lock_mode.
     step = 1 if on_sqlite or len(rows) == 1 else await _step(session)
     ids: list[int] = []
     for piece in _pieces(rows):
         first_id = await _insert(session, model, columns, piece)
         if on_sqlite:
-            # Nobody else writes meanwhile, so here they are in a row.
+            # SQLite has one writer at a time, so the ids are consecutive.
             first_id = int(await session.scalar(_LAST_ID)) - len(piece) + 1
         ids += range(first_id, first_id + len(piece) * step, step)
     return ids
 
 
 async def _step(session: AsyncSession) -> int:
-    """How far apart ids are; asked once on each connection, whose own setting it is."""
+    """Return the distance between ids; a session variable, so queried once per connection."""
     changes = _step_changes.get(session.get_bind(), 0)
     info = (await session.connection()).info
     known_at, step = info.get(_STEP_KEY, (None, 0))
@@ -87,7 +87,7 @@ async def _step(session: AsyncSession) -> int:
 
 
 def reset_id_step(session: AsyncSession) -> None:
-    """Ask anew how far apart ids are, on all connections: a cluster has changed under them."""
+    """Make all connections query the distance between ids again, after a change of the cluster."""
     bind = session.get_bind()
     _step_changes[bind] = _step_changes.get(bind, 0) + 1
 
@@ -101,8 +101,8 @@ async def _insert(
         places = ", ".join("?" * len(columns))
         result = await connection.exec_driver_sql(f"{statement}({places})", rows)
     else:
-        # As the driver would write it, which takes three times as long: it asks of each value
-        # anew what it is.
+        # Equal to what the driver would format in three times the time: it looks up the type of
+        # each value.
         values = ", ".join([f"({', '.join(map(literal, row))})" for row in rows])
         result = await connection.exec_driver_sql(
             statement + values, execution_options={"no_parameters": True}
@@ -111,9 +111,9 @@ async def _insert(
 
 
 def literal(value: object) -> str:
-    """A value in the servers' SQL.
+    """Format a value as an SQL literal for the servers.
 
-    Text is escaped by the driver, rightly for every sql_mode but NO_BACKSLASH_ESCAPES, which our
+    Text is escaped by the driver, correctly for every sql_mode but NO_BACKSLASH_ESCAPES, which the
     connections turn off (``engines.py``).
     """
     if type(value) is str:
@@ -121,7 +121,7 @@ def literal(value: object) -> str:
     if type(value) is int:
         return str(value)
     if type(value) is float:
-        # With an exponent it is a double; without, the servers take it for a decimal.
+        # With an exponent it is a double; without one the servers parse it as a decimal.
         text = repr(value)
         return text if "e" in text else f"{text}e0"
     if value is None:
@@ -130,7 +130,7 @@ def literal(value: object) -> str:
 
 
 def _pieces(rows: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
-    """The rows, divided so that each piece makes one statement of a size that servers take."""
+    """Split rows into pieces that fit into one statement each, below the servers' size limit."""
     pieces: list[list[tuple[Any, ...]]] = []
     room = 0
     for row in rows:
@@ -150,7 +150,7 @@ def _most_bytes(value: object) -> int:
 
 
 def stored_instant(session: AsyncSession, instant: datetime) -> str:
-    """An instant as the engine keeps it, which saves the driver from formatting it.
+    """Format an instant as the engine stores it.
 
     The driver takes seven times as long for a datetime.
     """

@@ -1,6 +1,6 @@
-"""The schema's history (Alembic), shipped inside the package and run from code.
+"""Schema migrations (Alembic), shipped inside the package and run from code.
 
-One instance migrates at a time: the others wait for it and then find nothing to do.
+One instance migrates at a time; the others wait for it and then have nothing left to do.
 """
 
 import io
@@ -25,13 +25,13 @@ from catalog.settings import Settings
 Dialect = Literal["sqlite", "mysql", "mariadb"]
 
 LOCK_PATIENCE_SECONDS = 60
-"""How long an instance waits for another one's migration before it gives up."""
+"""Time-out of an instance that waits for another one's migration."""
 
 
 class ConcurrentMigration(Exception):
-    """Another instance migrates at the same time, as it can at another node of a cluster.
+    """Another instance migrates at the same time, as is possible at another node of a cluster.
 
-    Whoever tries again goes on where the other one stands.
+    A retry continues from the revision that the other instance has reached.
     """
 
 
@@ -43,7 +43,7 @@ def _config(**attributes: Any) -> Config:
 
 
 def head_revision() -> str:
-    """The revision that this release's models describe."""
+    """Return the revision that this release's models describe."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
         raise StartFailed("The package holds no migrations.")
@@ -51,18 +51,18 @@ def head_revision() -> str:
 
 
 def history() -> list[str]:
-    """Every revision that this release knows, oldest first."""
+    """List every revision that this release knows, oldest first."""
     scripts = ScriptDirectory.from_config(_config()).walk_revisions()
     return [script.revision for script in scripts][::-1]
 
 
 def known_revisions() -> frozenset[str]:
-    """The same as a set; a database at another one is newer than this release."""
+    """Return every revision that this release knows; a database at any other one is newer."""
     return frozenset(history())
 
 
 async def current_revision(connection: AsyncConnection) -> str | None:
-    """The revision that the database is at; None when it is empty."""
+    """Return the database's revision; None when it is empty."""
     return await connection.run_sync(_current_revision)
 
 
@@ -72,14 +72,14 @@ def _current_revision(connection: Connection) -> str | None:
 
 @asynccontextmanager
 async def exclusive(settings: Settings) -> AsyncIterator[AsyncConnection]:
-    """A connection that no other instance holds at the same time, for work at the schema.
+    """Hold the migration lock, and provide a connection to migrate the schema.
 
-    SQLite's own write lock does it there, and all the work is one transaction. The servers commit
-    around every DDL statement, so a named lock of theirs stands in. Galera keeps it per node; so
-    migrations bear being run twice at once, see ``ConcurrentMigration``.
+    On SQLite it is the file's write lock, and all work is one transaction. The servers commit
+    around every DDL statement, so a named lock is used there. Galera keeps named locks per node, so
+    migrations tolerate concurrent runs, see ``ConcurrentMigration``.
 
     Raises:
-        StartFailed: another instance held it for longer than a minute.
+        StartFailed: another instance held the lock for longer than ``LOCK_PATIENCE_SECONDS``.
     """
     engine = create_engine(settings, Purpose.MIGRATING)
     try:
@@ -97,7 +97,8 @@ async def exclusive(settings: Settings) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def _named_lock(connection: AsyncConnection, database: str) -> AsyncIterator[None]:
-    # The lock belongs to the server and not to a database of it, and its name has 64 characters.
+    # Named locks are global to the server, so the name depends on the database. A digest keeps it
+    # within 64 characters.
     name = "catalog-" + blake2b(database.encode(), digest_size=16).hexdigest()
     taken = await connection.scalar(
         text("SELECT GET_LOCK(:name, :seconds)"), {"name": name, "seconds": LOCK_PATIENCE_SECONDS}
@@ -109,27 +110,27 @@ async def _named_lock(connection: AsyncConnection, database: str) -> AsyncIterat
     try:
         yield
     finally:
-        # A connection that was lost has lost the lock with it, and would hide why by failing here.
+        # A lost connection has released the lock, and an error here would hide the cause.
         if not connection.invalidated:
             await connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": name})
 
 
 async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:
-    """Bring the schema forward to a revision; nothing happens when it is there already.
+    """Upgrade the schema to a revision; idempotent.
 
     Args:
-        connection: one from ``exclusive``.
-        revision: a revision or Alembic's word for one, such as ``head`` or ``+1``.
+        connection: a connection from ``exclusive``.
+        revision: a revision, or an Alembic symbol such as ``head`` or ``+1``.
 
     Raises:
         StartFailed: the database is newer than this release, or there is no such revision.
-        ConcurrentMigration: try again.
+        ConcurrentMigration: another instance migrates too; retry.
     """
     await _run(connection, command.upgrade, revision)
 
 
 async def downgrade(connection: AsyncConnection, revision: str) -> None:
-    """Take the schema back to a revision, or to nothing with ``base``; its data is lost.
+    """Downgrade the schema to a revision, or to empty with ``base``; the dropped data is lost.
 
     Raises:
         StartFailed: as ``upgrade``.
@@ -147,15 +148,16 @@ async def _run(connection: AsyncConnection, run: Any, revision: str) -> None:
         await connection.run_sync(lambda sync: run(_config(connection=sync), revision))
     except CommandError as error:
         if await current_revision(connection) != current:
-            # It had begun, and found the revision to be another one than it had left.
+            # The migration had begun, and then found a revision other than the one it had set.
             raise ConcurrentMigration(str(error)) from error
         raise StartFailed(f"{error}.") from None
 
 
 def upgrade_sql(revision: str = "head", *, dialect: Dialect) -> str:
-    """The statements that bring an empty database to a revision, for those who run SQL by hand.
+    """Return the SQL that upgrades an empty database to a revision, to be run by hand.
 
-    The dialect must be named, because a URL does not tell MariaDB from MySQL and nothing is asked.
+    The dialect is an argument because no connection is opened, and a URL does not distinguish
+    MariaDB from MySQL.
 
     Raises:
         StartFailed: there is no such revision.

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs migrations on the connection that ``catalog.migrations`` hands over."""
+"""Alembic environment: runs migrations on the connection that ``catalog.migrations`` passes."""
 
 from alembic import context
 
@@ -12,7 +12,7 @@ if context.is_offline_mode():
     on_server = attributes["dialect"] != "sqlite"
     context.configure(
         dialect_name="mysql" if on_server else "sqlite",
-        # Both servers' types are compiled by MySQL's dialect, here as on a connection.
+        # MySQL's dialect compiles both servers' types, here as on a connection.
         dialect_opts={"is_mariadb": attributes["dialect"] == "mariadb"} if on_server else {},
         target_metadata=Base.metadata,
         literal_binds=True,
@@ -22,7 +22,8 @@ else:
     context.configure(
         connection=attributes["connection"],
         target_metadata=Base.metadata,
-        # Alters of SQLite's tables are copies; its DDL is transactional, whatever Alembic thinks.
+        # SQLite alters tables by copying them; its DDL is transactional, contrary to Alembic's
+        # default.
         render_as_batch=True,
         transactional_ddl=attributes["connection"].dialect.name == "sqlite",
     )

@@ -1,22 +1,22 @@
-"""Debouncing of log events: a fault that refuses every request is not logged for every request."""
+"""Debouncing of log events: a fault that fails every request is not logged for every request."""
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
 INTERVAL_SECONDS = 5.0
-"""Between two lines of one kind."""
+"""Minimum time between two lines of one kind."""
 
 MAX_KINDS = 256
 """Distinct kinds kept; beyond it the least recently logged one is evicted."""
 
 
 class Debounce:
-    """Limits the lines of each kind, and counts what is left out; one for each process.
+    """Rate limit of log lines by kind, which counts suppressed events; one per process.
 
     Args:
-        interval: seconds between two lines of one kind.
-        clock: tells seconds that never run backwards.
+        interval: minimum seconds between two lines of one kind.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -26,14 +26,14 @@ class Debounce:
     ) -> None:
         self._interval = interval
         self._clock = clock
-        # When a kind may be logged next, and how many events were left out since the last line.
+        # By kind: time of the next allowed line, and events suppressed since the last one.
         self._kinds: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
 
     def admit(self, kind: Hashable) -> int | None:
         """Decide whether to log an event.
 
         Returns:
-            None if not; else how many of its kind were left out since the last line.
+            None if not; otherwise the number of events of its kind suppressed since the last line.
         """
         now = self._clock()
         due, left_out = self._kinds.get(kind, (now, 0))

@@ -1,4 +1,4 @@
-"""The metrics as text, in the format that a scraper asks for."""
+"""Text exposition of the metrics, in the format that a scraper accepts."""
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -8,13 +8,12 @@ from catalog.observability.metrics import REGISTRY, SHARED
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
-    """The numbers of all workers of the instance.
+    """Render the metrics of all workers of the instance.
 
-    It reads a few files for each worker and adds them up, which takes milliseconds, so it belongs
-    into a thread.
+    Reads and sums a few files per worker, which takes milliseconds; call it in a thread.
 
     Args:
-        accept: what the scraper can read: Prometheus' text, or OpenMetrics if it says so.
+        accept: the scraper's ``Accept``: Prometheus' text format unless it asks for OpenMetrics.
 
     Returns:
         the text and its media type.

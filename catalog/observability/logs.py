@@ -1,7 +1,7 @@
-"""Logs: one JSON object a line, or coloured text for people.
+"""Logging: one JSON object per line, or coloured text for terminals.
 
-Events are ``snake_case`` with fields; the libraries' own records take the same form. Nothing that
-is secret is logged: no header, no body, no query string.
+Events are ``snake_case`` with fields; records of libraries are rendered in the same form. Headers,
+bodies and query strings are never logged, because they may hold secrets.
 """
 
 import asyncio
@@ -17,13 +17,11 @@ from catalog.settings import Settings
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
-    """Send every event of this process to a stream in the form that the settings ask for.
-
-    Calling it again replaces what the last call set up.
+    """Configure logging for this process; a second call replaces the first one's configuration.
 
     Args:
-        settings: what to log, and how.
-        stream: standard output unless given; commands whose output is of use write to another.
+        settings: log level and format.
+        stream: standard output if not given; commands whose output is data use another.
     """
     stream = stream or sys.stdout
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -53,18 +51,18 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # Its INFO lines repeat what the supervisor says; its errors do not.
+    # Its INFO lines repeat the supervisor's; its errors do not.
     logging.getLogger("hypercorn.error").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # At DEBUG it writes out each statement with its values, hashes of passwords among them.
+    # At DEBUG it logs each statement with its values, including password hashes.
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
-    # Whoever asks for errors only still wants to know who signed in.
+    # Audit events, such as log-ins, are written even when the log level is higher.
     logging.getLogger("catalog.audit").setLevel(logging.INFO)
 
 
 def _rendering(settings: Settings, stream: TextIO) -> list[Processor]:
     if settings.log_format == "console":
-        # The richer formatters print the values of local variables, tokens among them.
+        # The richer formatters print local variables, including tokens.
         plain = structlog.dev.plain_traceback
         return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     return [
@@ -78,9 +76,9 @@ def _to_json(event: EventDict, **_: Any) -> str:
 
 
 def _no_cancelled_resets(record: logging.LogRecord) -> bool:
-    """Drop the pool's tracebacks about connections that a client's hanging up has cancelled.
+    """Drop the pool's tracebacks about connections cancelled by a client's disconnect.
 
-    The pool throws such a connection away and makes a new one: nothing is wrong.
+    The pool replaces such a connection, so they are no error.
     """
     error = record.exc_info[1] if record.exc_info else None
     cancelled = isinstance(error, asyncio.CancelledError)
@@ -88,13 +86,13 @@ def _no_cancelled_resets(record: logging.LogRecord) -> bool:
 
 
 def logger(name: str) -> FilteringBoundLogger:
-    """The logger of a module; what it logs carries the request's id."""
+    """Return the logger of a module; its events carry the request's id."""
     bound: FilteringBoundLogger = structlog.get_logger(name)
     return bound
 
 
 def audit_logger(name: str) -> FilteringBoundLogger:
-    """A logger whose events are written even when the settings ask only for more severe ones."""
+    """Return a logger whose events are written even if the log level is higher."""
     bound: FilteringBoundLogger = structlog.wrap_logger(
         None,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -1,8 +1,8 @@
-"""What is counted and measured; docs/monitoring.md lists it, ``/metrics`` tells it.
+"""Metrics, as listed in docs/monitoring.md and exposed at ``/metrics``.
 
-Names and units are those that Prometheus advises. Labels have few values, known beforehand: the
-template of a route and never a path, the name of a policy and never who was refused. What can
-happen is there from the start with 0, so that the first time shows as an increase.
+Names and units follow Prometheus' conventions. Labels have few values, known in advance: the route
+template instead of the path, the policy instead of the client. Known label values start at 0, so
+that the first event shows as an increase.
 """
 
 import platform
@@ -29,9 +29,9 @@ REGISTRY: Final = CollectorRegistry()
 
 
 def _share(place: SharedMetrics | None) -> SharedMetrics | None:
-    """Count there, together with others; or by itself, should there be no room any more."""
-    # The library looks at this whenever it makes a metric, so it comes before all of them. By
-    # itself it would decide by the environment alone, and number processes by their ids.
+    """Use shared values if there is room for their files, else values of this process alone."""
+    # The library reads this when it creates a metric, so it is set before all of them. The
+    # library's own choice would depend on the environment alone, and name files by process id.
     values.ValueClass = values.MutexValue
     if place is not None:
         try:
@@ -42,21 +42,21 @@ def _share(place: SharedMetrics | None) -> SharedMetrics | None:
 
 
 SHARED: Final = _share(shared_metrics())
-"""Where this process counts with others; None if it counts by itself."""
+"""Location of the metrics shared with other workers; None if this process counts alone."""
 
 METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
-"""Those of RFC 9110 and RFC 5789; all else that clients send as one is ``other``."""
+"""Methods of RFC 9110 and RFC 5789; any other is counted as ``other``."""
 
 OTHER: Final = "other"
 
 GONE: Final = 499
-"""The status, after nginx, of a request whose client hung up before its answer began."""
+"""Status, as in nginx, of a request whose client disconnected before the response began."""
 
 DURATIONS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1),
-    0.2,  # What reads are to keep: how many do can only be told at the bound of a bucket.
+    0.2,  # Latency target of reads: a share of requests can only be read at a bucket's bound.
     *(0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
 )
 BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -75,7 +75,7 @@ Shed = Literal[
     "responses",
 ]
 
-# When a series was made says nothing, where the process that made it may be long gone.
+# A series may outlive the process that created it, so its creation time is meaningless.
 disable_created_metrics()
 
 
@@ -87,7 +87,7 @@ def _counter(name: str, meaning: str, label: str = "", known: Iterable[str] = ()
 
 
 def _gauge(name: str, meaning: str, *labels: str, highest: bool = False) -> Gauge:
-    """A gauge that is added up over the workers that live, or is that of the highest."""
+    """Create a gauge that is the sum, or the maximum, over the live workers."""
     mode: Literal["livemax", "livesum"] = "livemax" if highest else "livesum"
     return Gauge(f"catalog_{name}", meaning, labels, registry=REGISTRY, multiprocess_mode=mode)
 
@@ -186,7 +186,7 @@ BUILD_INFO = _gauge(
 
 
 class _Series:
-    """A request's two metrics, resolved: the library's own look-up costs more than the counting."""
+    """Resolved metrics of one kind of request; the library's look-up costs more than counting."""
 
     __slots__ = ("_bounds", "_buckets", "_count", "_seconds")
 
@@ -200,7 +200,7 @@ class _Series:
     def count(self, seconds: float) -> None:
         self._count.inc(1)
         self._seconds.inc(seconds)
-        # The library walks through them, and most requests are in the first ones, but not all.
+        # The library searches buckets linearly, which is slow for requests beyond the first ones.
         self._buckets[bisect_left(self._bounds, seconds)].inc(1)
 
 
@@ -208,17 +208,17 @@ _series: dict[tuple[str, str, int], _Series] = {}
 
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Count a request that is over.
+    """Count a completed request.
 
     Args:
-        method: as the client sent it.
-        route: the template of its route, as the framework writes it.
-        status: of the answer.
-        seconds: what it took, as a whole.
+        method: method as the client sent it.
+        route: route template in the framework's syntax.
+        status: status code of the response.
+        seconds: total duration.
     """
     series = _series.get((method, route, status))
     if series is None:
-        # Only what is known gets here as a key, so that a client cannot make it grow.
+        # Unknown methods are folded into one key, so that clients cannot grow the cache.
         method = method if method in METHODS else OTHER
         key = method, route, status
         series = _series.setdefault(
@@ -229,12 +229,12 @@ def count_request(method: str, route: str, status: int, seconds: float) -> None:
 
 @lru_cache(256)
 def label_of(route: str) -> str:
-    """A route's template as the documentation writes it: ``/api/products/<id>``."""
+    """Return a route template in the documentation's form: ``/api/products/<id>``."""
     return re.sub(r"<(?:(\w+)(?:\([^)]*\))?:)?(\w+)>", lambda m: f"<{m[1] or m[2]}>", route)
 
 
 def count_rejection(reason: Shed) -> None:
-    """Count a request that is refused because too much is in progress."""
+    """Count a request that is rejected by load shedding."""
     SHED.labels(reason).inc()
 
 
@@ -242,18 +242,18 @@ _pages_kept = PAGES.labels("kept")._value
 
 
 def count_kept_page() -> None:
-    """Count a page whose kept bytes served again; the most frequent of all."""
+    """Count a cache hit of a page; resolved in advance, as it is the most frequent event."""
     _pages_kept.inc(1)
 
 
 class _Positions:
-    """The highest position that this process knows."""
+    """Highest change position known to this process."""
 
     def __init__(self) -> None:
         self.highest = 0
 
     def saw(self, position: int) -> None:
-        """Take note of a position that is committed."""
+        """Record a committed position."""
         if position > self.highest:
             self.highest = position
 
@@ -263,21 +263,21 @@ observe_position = _positions.saw
 
 
 class DatabaseMetrics:
-    """What the database tells of; it does not know who listens."""
+    """Observer of the database that counts its events."""
 
     def __init__(self) -> None:
         self._waits = {pool: POOL_WAIT_SECONDS.labels(pool) for pool in ("read", "write")}
 
     def waited(self, pool: Pool, seconds: float) -> None:
-        """A unit of work has its connection."""
+        """Record that a unit of work got a connection after a wait."""
         self._waits[pool].observe(seconds)
 
     def timed_out(self, pool: Pool) -> None:
-        """A unit of work has waited for too long."""
+        """Count a unit of work that timed out waiting for a connection."""
         POOL_TIMEOUTS.labels(pool).inc()
 
     def retried(self, code: str) -> None:
-        """A transaction is run again, because of the engine's error or a lost connection."""
+        """Count a retry of a transaction by the engine's error number, ``lost`` or ``outdated``."""
         RETRIES.labels(code).inc()
 
 
@@ -290,18 +290,18 @@ def measure(
     request_body_bytes: int,
     response_buffer_bytes: int,
 ) -> None:
-    """Tell how things are now.
+    """Publish the gauges.
 
-    What changes with each request is looked at now and then instead of being written each time.
+    Values that change with each request are sampled instead of being written each time.
 
     Args:
-        in_progress: requests.
-        pools: for each its name, how many connections it may have, how many are in use, and how
-            many units of work wait for one.
-        subscribers: clients who wait for changes.
-        tasks: of the event loop, those that have not ended.
-        request_body_bytes: of bodies that have not arrived as a whole.
-        response_buffer_bytes: of answers that wait for their clients.
+        in_progress: requests in progress.
+        pools: for each pool its name, its size, its connections in use, and the units of work that
+            wait for one.
+        subscribers: clients that wait for changes.
+        tasks: unfinished tasks of the event loop.
+        request_body_bytes: bytes of incomplete request bodies.
+        response_buffer_bytes: bytes of responses that clients have not received yet.
     """
     REQUESTS_IN_PROGRESS.set(in_progress)
     REQUEST_BODY_BYTES.set(request_body_bytes)
@@ -316,6 +316,6 @@ def measure(
 
 
 def set_build_info(commit: str) -> None:
-    """Say that this process runs, and what it runs."""
+    """Publish this worker and its build information."""
     WORKERS.set(1)
     BUILD_INFO.labels(version("catalog"), commit, platform.python_version()).set(1)

@@ -1,9 +1,9 @@
-"""Numbers that all workers of an instance can read: prometheus-client's files, written faster.
+"""Metric values shared by all workers of an instance: prometheus-client's files, written faster.
 
-The library keeps what a process counts in files that are mapped into its memory, and adds up the
-files of all processes when it is asked. Its own writer takes a lock, asks for the process id and
-packs bytes for each count, ten times of what it takes to add to a number in memory. Here a process
-has one thread that counts, that of the event loop, and a number that its supervisor gave it.
+The library keeps a process's values in memory-mapped files, and sums the files of all processes on
+a scrape. For each count its own writer takes a lock, looks up the process id and packs bytes, which
+costs ten times an addition in memory. Here only the event loop's thread counts, and the supervisor
+assigns each process a number.
 """
 
 import os
@@ -20,17 +20,17 @@ FILE_BYTES = {
     "gauge_livesum": 64 * 1024,
     "gauge_livemax": 64 * 1024,
 }
-"""The files of a process, and what each has from its start; one that is full is doubled."""
+"""Initial sizes of a process's files; a full file is doubled."""
 
 
 def shared_value_class(metrics: SharedMetrics) -> type[Any]:
-    """What prometheus-client is to keep its numbers in, in a process that counts with others.
+    """Create the value class with which prometheus-client counts in shared files.
 
-    A process goes on where the one with its number before it has stopped: counters never go
-    back, and there are no more files than workers at a time.
+    A process continues the files of its predecessor with the same number: counters never decrease,
+    and there are no more files than concurrent workers need.
 
     Raises:
-        OSError: there is no room for its files.
+        OSError: there is no room for the files.
     """
     files: dict[str, MmapedDict] = {}
     for kind, size in FILE_BYTES.items():
@@ -39,7 +39,7 @@ def shared_value_class(metrics: SharedMetrics) -> type[Any]:
         files[kind] = MmapedDict(path)
 
     class SharedValue:
-        """One number in a file; the interface is the library's."""
+        """Number in a file, with the library's interface."""
 
         _multiprocess = True
 
@@ -68,26 +68,26 @@ def shared_value_class(metrics: SharedMetrics) -> type[Any]:
             return self._number[0]
 
         def set_exemplar(self, exemplar: object) -> None:
-            """There are none in files."""
+            """Ignore exemplars, which files cannot hold."""
 
         def get_exemplar(self) -> None:
-            """As above."""
+            """Return no exemplar."""
 
     return SharedValue
 
 
 def _number_in(file: MmapedDict, key: str) -> "memoryview[float]":
-    """The place of a number in a file's memory; it stays good when the file grows."""
-    file.read_value(key)  # Makes the place if there is none.
-    # The library has no name for either; its file has pairs of a number and a time.
+    """Return a view of a number in a file's memory; it stays valid when the file grows."""
+    file.read_value(key)  # Creates the entry if it is missing.
+    # The library has no public name for either; its file holds pairs of a number and a time.
     position: int = file._positions[key]
     return memoryview(file._m)[position : position + 8].cast("d")
 
 
 def _reserve(path: str, size: int) -> None:
-    """Take the room that a file needs now.
+    """Allocate a file's space in advance.
 
-    Where a full file system has none for a page of a mapped file, who writes into it is killed.
+    On a full file system a write to an unallocated page of a mapped file kills the process.
 
     Raises:
         OSError: there is no room.

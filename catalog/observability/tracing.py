@@ -1,6 +1,6 @@
-"""OpenTelemetry: where spans go, and a span for each SQL statement.
+"""OpenTelemetry tracing: the exporter, and a span for each SQL statement.
 
-Imported only when tracing is on: its packages are an extra, and take a while to load.
+Imported only when tracing is on: its packages are an optional extra and slow to import.
 """
 
 import asyncio
@@ -24,26 +24,26 @@ _UNNAMED = "unknown_service"
 
 
 class Tracing:
-    """What one app's spans are made by, and sent with.
+    """Tracer and exporter of one app.
 
     Args:
-        commit: what the build was made from.
+        commit: the commit from which the build was made.
     """
 
     def __init__(self, commit: str) -> None:
-        # Exporter, sampler and limits read the OTEL_ variables by themselves.
+        # Exporter, sampler and limits read the OTEL_ variables themselves.
         self._provider = TracerProvider(resource=_resource(commit), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self.tracer: Tracer = self._provider.get_tracer("catalog", version("catalog"))
 
     def watch(self, engines: Iterable[AsyncEngine]) -> None:
-        """Make a span for each statement on these engines."""
+        """Create a span for each statement on these engines."""
         for engine in engines:
             _watch(engine, self.tracer)
 
     async def close(self, *, within: float = 2.0) -> None:
-        """Send what has not been sent; what takes more seconds than given is lost."""
-        # Nobody waits for a daemon, should the collector be away.
+        """Flush unsent spans for at most ``within`` seconds; the rest is lost."""
+        # A daemon thread does not block the exit when the collector is unreachable.
         sending = Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         deadline = time.monotonic() + within
@@ -61,16 +61,16 @@ def _resource(commit: str) -> Resource:
 
 
 def _without_values(statement: str) -> str:
-    """A statement's text, from which nobody learns what users have written.
+    """Return a statement's text without users' data.
 
-    Values go to the driver beside the text, but for those of rows that are inserted together.
+    Values are passed to the driver as parameters, except those of bulk inserts.
     """
     head, values, _ = statement.partition(" VALUES ")
     return f"{head}{values}..." if values else head
 
 
 def _watch(engine: AsyncEngine, tracer: Tracer) -> None:
-    # By the dialect's name and not by the URL, which holds a password.
+    # From the dialect's name and not from the URL, which holds a password.
     system = {"sqlite": "sqlite", "mariadb": "mariadb"}.get(engine.dialect.name, "mysql")
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")

@@ -1,1 +1,1 @@
-"""``catalog serve``: a supervisor that owns the sockets, and workers that serve on them."""
+"""``catalog serve``: a supervisor that owns the listening sockets, and workers that serve them."""

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as we offer it: what hypercorn takes on top and cannot be told to leave out.
+"""HTTP/1.1 on hypercorn: restrictions that it cannot be configured for, and a fast path.
 
-And its short way for plain requests. hypercorn runs every request in a task of its own, beside one
-that reads on, with a timer that is cancelled and made anew; h11 checks what comes and goes. That is
-right for requests that take long, and costs three quarters of one that does not.
+hypercorn runs every request in a task of its own beside one that keeps reading, cancels and
+recreates a timer, and lets h11 validate both directions. That suits long requests, but makes up
+three quarters of the cost of a short one. The fast path answers plain requests without it.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ VERSIONS = {b"1.0", b"1.1"}
 IsQuick = Callable[[HTTPScope], bool]
 
 REFUSALS_A_SECOND = 1000
-"""Refusals of a process after which it reads on without a pause; each costs some 0.2 ms."""
+"""Rate of 503s per process beyond which reads are throttled; each costs some 0.2 ms."""
 
 HEAD_SECONDS = 8.0
-"""From the first byte of a request's head to its last. nginx, in front, waits 5 s."""
+"""Time-out from the first byte of a request's head to its last. nginx, in front, has 5 s."""
 
 SHORTEST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 1.0
-"""As long as those who are refused are asked to wait."""
+"""Equal to the ``Retry-After`` of rejected requests."""
 
 
 class Parts(Event):
-    """Bytes to send, in order; the transport is to keep these objects and make no copies."""
+    """Byte strings to send in order; the transport keeps the objects instead of copying them."""
 
     __slots__ = ("parts",)
 
@@ -48,25 +48,25 @@ class Parts(Event):
 
 
 def _sendable(parts: Sequence[bytes]) -> Event:
-    """Parts as they are if they are large, and as one otherwise, which takes less time."""
+    """Send large parts uncopied, and join small ones, which is faster."""
     if sum(map(len, parts)) < LARGE_BYTES:
         return RawData(b"".join(parts))
     return Parts([part for part in parts if part])
 
 
 class PlainH11Protocol(H11Protocol):
-    """Stays with HTTP/1.1 for the whole connection, and answers plain requests itself.
+    """HTTP/1.1 protocol that never switches to HTTP/2, and answers plain requests itself.
 
     A proxy that forwards ``Upgrade: h2c`` and then relays bytes no longer sees the requests in
     them, so none of its rules apply. Ignoring the field is allowed (RFC 9110, section 7.8), and
     HTTP/2 without TLS has no other user here.
 
     Attributes:
-        is_quick: whether a request's answer is short and is made even if the client hangs up, so
-            that nobody needs to listen for that meanwhile.
-        is_answering: whether such an answer is on its way.
-        answered_at: when the last one went out, by the loop's clock.
-        head_began_at: when a head began that is not complete yet, by the same clock; 0 if none is.
+        is_quick: returns whether a request's response is short and is completed even if the client
+            disconnects, so that reading for a disconnect is unnecessary meanwhile.
+        is_answering: whether a response of the fast path is in progress.
+        answered_at: time of the last such response, by the loop's clock.
+        head_began_at: start of an incomplete head, by the same clock; 0 if there is none.
     """
 
     is_quick: IsQuick = staticmethod(lambda _: False)
@@ -80,7 +80,7 @@ class PlainH11Protocol(H11Protocol):
         self.head_began_at = 0.0
 
     async def handle(self, event: Event) -> None:
-        """As the parent; a whole plain request between two others goes the short way."""
+        """Handle an event; a complete plain request on an idle connection takes the fast path."""
         if isinstance(event, RawData) and self._is_between_requests():
             message = parse(event.data)
             if message is not None and self.is_quick(scope := self._scope_of(message)):
@@ -91,7 +91,7 @@ class PlainH11Protocol(H11Protocol):
             self._note_head()
 
     def _note_head(self) -> None:
-        """Note whether a part of a head waits for the rest."""
+        """Record when an incomplete head began, for its time-out."""
         if self.stream is not None or not self.connection.trailing_data[0]:
             self.head_began_at = 0.0
         elif not self.head_began_at:
@@ -145,20 +145,20 @@ class PlainH11Protocol(H11Protocol):
             await self._pause()
 
     async def _pause(self) -> None:
-        """Read on later, if many have been refused.
+        """Throttle reads from clients after repeated 503s.
 
-        Thousands who ask again at once, without end, would leave no time for what was let in.
+        Thousands of clients that retry at once would leave no time for admitted requests.
         """
         now = asyncio.get_running_loop().time()
         until = max(now, PlainH11Protocol._refused_until) + 1 / REFUSALS_A_SECOND
         until = min(until, now + LONGEST_PAUSE_SECONDS)
         PlainH11Protocol._refused_until = until
-        # A short one would cost more than it saves.
+        # A shorter pause would cost more than it saves.
         if until - now > SHORTEST_PAUSE_SECONDS:
             await asyncio.sleep(until - now)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
-        """As the parent, but the head goes out with what follows it, and a body uncopied."""
+        """Send an h11 event; the head is sent together with the first data, bodies uncopied."""
         if not isinstance(self.connection, h11.Connection):
             await super()._send_h11_event(event)
             return
@@ -176,7 +176,7 @@ class PlainH11Protocol(H11Protocol):
             await self.send(_sendable([head, *(parts or ())]))
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """Decide nothing: the parent would switch to HTTP/2 here."""
+        """Do nothing: the parent would switch to HTTP/2 here."""
 
     async def _create_stream(self, request: h11.Request) -> None:
         if request.http_version not in VERSIONS:
@@ -184,8 +184,8 @@ class PlainH11Protocol(H11Protocol):
             # "PRI * HTTP/2.0".
             await self._refuse(505)
         elif not request.method.isupper():
-            # RFC 9110, section 9.1: methods are case-sensitive. The parent would make it capitals,
-            # where a proxy's rules for GET did not apply.
+            # RFC 9110, section 9.1: methods are case-sensitive. The parent would upper-case it, and
+            # so bypass a proxy's rules for GET.
             await self._refuse(501)
         else:
             await super()._create_stream(request)
@@ -195,34 +195,34 @@ class PlainH11Protocol(H11Protocol):
         await self.send(Closed())
 
     async def _send_error_response(self, status_code: int) -> None:
-        # What has a stream, or went the short way, has been counted by the application.
+        # Requests with a stream or on the fast path are counted by the application.
         if self.stream is None and not self.is_answering:
             metrics.count_request(metrics.OTHER, metrics.OTHER, status_code, 0.0)
         await super()._send_error_response(status_code)
 
 
 def _unused(*_: Any) -> Any:
-    """What only WSGI applications are given."""
+    """Stand in for the parameters that hypercorn uses only for WSGI applications."""
     raise NotImplementedError
 
 
 class PlainTCPServer(TCPServer):
-    """A connection whose idle timer is not started anew by every plain request.
+    """Connection whose idle timer is not restarted by every plain request.
 
-    And which ends when the client has gone: the parent keeps its socket until the timer has run
-    out, so that many clients who come for one request each use up the process's descriptors.
+    It closes when the client disconnects: the parent keeps the socket until the timer expires, so
+    that many clients with one request each exhaust the process's file descriptors.
     """
 
     buffers: ResponseBuffers
     _has_ended = False
 
     async def run(self) -> None:
-        """As the parent, but to send is to wait until the kernel has all of it."""
+        """Run the connection; a send waits until the kernel has taken all bytes."""
         self.writer.transport.set_write_buffer_limits(high=0)
         await super().run()
 
     async def protocol_send(self, event: Event) -> None:
-        """As the parent, but there is no idle time any more once the client has gone."""
+        """Send an event; after the client's disconnect the idle timer is not started again."""
         if isinstance(event, RawData):
             await self._send((event.data,))
         elif isinstance(event, Parts):
@@ -247,7 +247,7 @@ class PlainTCPServer(TCPServer):
                 await self.protocol.handle(Closed())
 
     async def _read_data(self) -> None:
-        # As the parent, but with a time-out only for heads: it costs a timer.
+        # Unlike the parent's, with a time-out for incomplete heads only, because it costs a timer.
         protocol: Any = self.protocol.protocol
         while not self.reader.at_eof():
             try:
@@ -257,7 +257,7 @@ class PlainTCPServer(TCPServer):
                 else:
                     data = await self.reader.read(MAX_RECV)
             except OSError:
-                # A time-out is one, too.
+                # Includes TimeoutError.
                 break
             await self.protocol.handle(RawData(data))
         self._has_ended = True
@@ -265,7 +265,10 @@ class PlainTCPServer(TCPServer):
         await self.protocol.handle(Closed())
 
     async def _idle_timeout(self) -> None:
-        """As the parent, but plain answers count as if they had started it."""
+        """Close the connection after the keep-alive time-out, counted from the last response.
+
+        Responses of the fast path do not restart the timer, so their time is looked up here.
+        """
         protocol: Any = self.protocol.protocol
         patience = self.config.keep_alive_timeout
         began = self.loop.time()
@@ -278,19 +281,19 @@ class PlainTCPServer(TCPServer):
             except TimeoutError:
                 is_answering = protocol.is_answering
                 idle_since = self.loop.time() if is_answering else max(began, protocol.answered_at)
-        # One that is on its way is the last, and closes the connection itself.
+        # A response in progress is the last one, and closes the connection itself.
         if not protocol.is_answering:
             await asyncio.shield(self._initiate_server_close())
 
 
 def install(is_quick: IsQuick, buffers: ResponseBuffers) -> None:
-    """Make hypercorn use it for connections from now on, in this process.
+    """Make hypercorn use these classes for new connections of this process.
 
     Args:
-        is_quick: tells a request with a short answer.
-        buffers: watches what waits for clients.
+        is_quick: returns whether a request takes the fast path.
+        buffers: accounts for responses that clients have not received yet.
     """
-    # hypercorn has no setting and no factory for it; these names are where it looks them up.
+    # hypercorn has no setting and no factory for them; it looks them up under these names.
     PlainH11Protocol.is_quick = staticmethod(is_quick)
     PlainTCPServer.buffers = buffers
     hypercorn.protocol.H11Protocol = PlainH11Protocol  # type: ignore[attr-defined]  # on purpose

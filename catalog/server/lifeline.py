@@ -1,7 +1,7 @@
-"""The end of a worker's lifeline before its event loop looks at it.
+"""Watchdog of a worker's lifeline before its event loop runs.
 
-A worker imports its code for a second, and its loop begins after that. Until then a thread watches
-the pipe: a worker that has not begun ends at once when its supervisor does, whatever it is doing.
+A worker imports its code for a second before its loop starts. Until then a thread watches the pipe,
+so that a starting worker exits at once when its supervisor does.
 """
 
 import os
@@ -12,10 +12,10 @@ _handed_over = Event()
 
 
 def watch(lifeline_fd: int) -> None:
-    """End this process, without any tidying up, when the lifeline ends before ``hand_over``."""
+    """Exit this process without cleanup if the lifeline closes before ``hand_over``."""
 
     def wait() -> None:
-        # Nothing is ever written into it, so it is readable when its other end is closed.
+        # Nothing is ever written to the pipe, so it becomes readable when its other end is closed.
         poll = select.poll()
         poll.register(lifeline_fd, select.POLLIN)
         poll.poll()
@@ -26,5 +26,5 @@ def watch(lifeline_fd: int) -> None:
 
 
 def hand_over() -> None:
-    """Leave the lifeline to the event loop, which ends what has begun in good order."""
+    """Stop watching: from now on the event loop does, and shuts down gracefully."""
     _handed_over.set()

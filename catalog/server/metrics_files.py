@@ -1,7 +1,7 @@
-"""The folder in memory where the workers of an instance count, each in files of its own.
+"""In-memory folder in which the workers of an instance count, each in files of its own.
 
-Workers get numbers, which go from the dead to the living with what was counted under them: so no
-count is lost with a worker, and the folder does not grow however many there have been.
+Workers get numbers, and a new worker inherits a dead one's number with its files: so no count is
+lost with a worker, and the folder does not grow with the number of restarts.
 """
 
 import errno
@@ -26,17 +26,17 @@ _PREFIX = "catalog-metrics-"
 _OWNER = "owner"
 
 ROOM_BYTES = 4 * 1024 * 1024
-"""What must be free where the folder is made. A worker that finds no more counts by itself."""
+"""Free space required for the folder. A worker without room for its files counts alone."""
 
-# What is written there all the time is to reach no disk.
-IN_MEMORY = Path("/dev/shm")  # noqa: S108 (the folder in it is made safely)
+# In memory, because the files are written all the time and need not reach a disk.
+IN_MEMORY = Path("/dev/shm")  # noqa: S108 (the folder in it is created safely)
 
 
 class MetricsFiles:
-    """Gives workers their numbers; without a folder they count by themselves.
+    """Allocator of workers' numbers; without a folder each worker counts alone.
 
     Args:
-        folder: where they count; None if there is none.
+        folder: folder of the shared files; None if there is none.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -49,7 +49,7 @@ class MetricsFiles:
             self._restarts = value("counter", name, f"{name}_total", (), (), meaning)
 
     def take_place(self) -> SharedMetrics | None:
-        """Where a new worker is to count."""
+        """Assign a number to a new worker and return where it counts; None without a folder."""
         if self._folder is None:
             return None
         number = next(each for each in range(len(self._taken) + 1) if each not in self._taken)
@@ -57,7 +57,7 @@ class MetricsFiles:
         return SharedMetrics(self._folder, str(number))
 
     def leave_place(self, place: SharedMetrics | None) -> None:
-        """Let go of what a worker was while it lived; what it counted stays."""
+        """Release a dead worker's number and its live gauges; its counters stay."""
         if place is not None:
             mark_process_dead(place.number, str(place.folder))
             self._taken.discard(int(place.number))
@@ -70,7 +70,7 @@ class MetricsFiles:
 
 @contextmanager
 def metrics_files() -> Iterator[MetricsFiles]:
-    """Make the folder, and take away those of instances that were killed."""
+    """Create the folder, and remove those of instances that were killed."""
     with ExitStack() as stack:
         files = None
         for base in _bases():
@@ -103,7 +103,7 @@ def _folder_in(base: Path) -> Iterator[Path]:
 
 
 def _make(base: Path) -> tuple[Path, int]:
-    """A folder of our own, and what holds its lock until it is closed."""
+    """Create a folder; return it and the file descriptor that holds its lock until closed."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
         with suppress(FileNotFoundError):
@@ -111,14 +111,14 @@ def _make(base: Path) -> tuple[Path, int]:
             fcntl.flock(owner, fcntl.LOCK_EX)
             if (folder / _OWNER).exists():
                 return folder, owner
-            # Another one came before the lock, and took the folder for one that was left behind.
+            # Another instance swept the folder before it was locked, taking it for abandoned.
             os.close(owner)
 
 
 def _sweep(base: Path) -> None:
-    """Remove the folders whose supervisor is dead: nobody holds their locks."""
+    """Remove the folders of dead supervisors, whose locks are free."""
     for folder in base.glob(f"{_PREFIX}*"):
-        # Those of other users are theirs; one that has no such file yet is just being made.
+        # Skips folders of other users, and those just being created, which have no such file yet.
         with suppress(OSError):
             owner = os.open(folder / _OWNER, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:

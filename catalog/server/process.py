@@ -1,4 +1,4 @@
-"""The supervisor's end of one worker process."""
+"""Supervisor's handle of a worker process."""
 
 import asyncio
 import json
@@ -14,16 +14,16 @@ from catalog.settings import SharedMetrics, environment_of_worker
 
 
 class WorkerProcess:
-    """A worker from its start to its exit.
+    """Worker process from its start to its exit.
 
     Attributes:
-        slot: which listening socket it serves.
-        metrics: where it counts.
-        ready: whether it has come to accept connections; stays true.
-        proven: whether it then lived long enough to say that the code and the settings are good.
+        slot: index of the listening socket that it serves.
+        metrics: location of its metrics.
+        ready: whether it has begun to accept connections; stays true.
+        proven: whether it then lived long enough to prove that the code and the settings are good.
         leaving: whether its exit is expected.
-        failure: why it cannot serve, in its own words; empty when it did not say.
-        came_up: resolves when it is ready (true) or is gone without having been (false).
+        failure: reason why it cannot serve, as it reported it; empty if it reported none.
+        came_up: resolves to true when it is ready, or to false when it exits before that.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class WorkerProcess:
         prepare: bool,
         metrics: SharedMetrics | None,
     ) -> Self:
-        """Start a fresh interpreter, so that a reload runs the code that is there now.
+        """Start a fresh interpreter, so that a reload runs the current code.
 
         Raises:
-            OSError: the system has no room for another process.
+            OSError: the system cannot start another process.
         """
         status, status_of_worker = os.pipe()
         lifeline_of_worker, lifeline = os.pipe()
@@ -64,7 +64,7 @@ class WorkerProcess:
         command = [sys.executable, "-m", "catalog.server.start"]
         for option, fd in zip(("listener", "status", "lifeline"), fds, strict=True):
             command.append(f"--{option}-fd={fd}")
-        # It reads the settings anew, but not the options of the command line.
+        # The worker reads the settings again, but not the command-line options.
         command.append(f"--workers={workers}")
         if prepare:
             command.append("--prepare")
@@ -74,7 +74,7 @@ class WorkerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=fds,
                 env=environment_of_worker(metrics),
-                # Ctrl-C in a terminal reaches the whole group; what follows is up to us.
+                # Ctrl-C in a terminal signals the whole group; the supervisor decides what follows.
                 process_group=0,
             )
         except OSError:
@@ -91,14 +91,14 @@ class WorkerProcess:
         return self._process.pid
 
     async def words(self) -> AsyncIterator[str]:
-        """What it says, until it has nothing more to say because it is gone."""
+        """Yield the worker's status messages until it exits."""
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._status, "rb", 0)
         )
         try:
             async for line in reader:
-                # Killed while it wrote, it may leave half a line.
+                # A worker killed while writing may leave an incomplete line.
                 with suppress(ValueError):
                     yield json.loads(line)
         finally:
@@ -113,11 +113,11 @@ class WorkerProcess:
         return code
 
     def terminate(self) -> None:
-        """Ask it to drain and stop, the public way: unready first, then gone."""
+        """Send SIGTERM: the worker becomes unready, drains and stops."""
         self._signal(signal.SIGTERM)
 
     def release(self) -> None:
-        """Close its lifeline: it stops accepting now and exits when it is done. Idempotent."""
+        """Close the lifeline: the worker stops accepting now and exits when done. Idempotent."""
         self.leaving = True
         self._close_lifeline()
 

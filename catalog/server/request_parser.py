@@ -1,9 +1,9 @@
-"""Heads of HTTP/1.1 messages (RFC 9112), as long as they are plain.
+"""Parser of plain HTTP/1.1 requests (RFC 9112), for the fast path.
 
-What a general parser does for a head costs more than reading a page that is shared. Only what has
-one reading is taken here: a GET without a body or a POST with one of a told length, in bytes that
-need no decoding, complete in one piece and with nothing behind it. Everything else is the general
-parser's, errors included.
+A general parser's work on a head costs more than reading a shared page. Only unambiguous requests
+are parsed here: a GET without a body or a POST with a Content-Length, in bytes that need no
+decoding, complete in one read and with nothing after it. Everything else is left to the general
+parser, including errors.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ _HEAD = re.compile(
 
 _LENGTH = re.compile(rb"[0-9]{1,9}")
 
-# What says that the body's length is not told, or that this is not to be the whole conversation.
+# Fields that mean a body of unknown length, or an exchange of more than a request and a response.
 _NOT_PLAIN = {b"transfer-encoding", b"expect", b"upgrade"}
 
 
 class Message(NamedTuple):
-    """A plain request as it came."""
+    """Plain request as received."""
 
     method: bytes
     path: bytes
@@ -38,7 +38,7 @@ class Message(NamedTuple):
 
 
 def parse(data: bytes) -> Message | None:
-    """A plain request; None if it is not plain."""
+    """Parse a plain request; return None if it is not plain."""
     head = _HEAD.match(data)
     if head is None or head.end() > MAX_HEAD_BYTES:
         return None
@@ -53,14 +53,14 @@ def parse(data: bytes) -> Message | None:
         if name == b"host":
             hosts += 1
         elif name == b"content-length":
-            # Twice, even with the same value, is not ours to judge.
+            # A repeated field, even with the same value, is left to the general parser.
             if length is not None or _LENGTH.fullmatch(value) is None:
                 return None
             length = value
         elif name in _NOT_PLAIN or (name == b"connection" and value.lower() != b"keep-alive"):
             return None
         fields.append((name, value))
-    # RFC 9112, section 3.2: it is an error without, or with two, and not ours to tell.
+    # RFC 9112, section 3.2: no Host or two is an error, which the general parser reports.
     if hosts != 1:
         return None
     if method == b"GET":
@@ -71,14 +71,14 @@ def parse(data: bytes) -> Message | None:
 
 
 class ResponseBuffer:
-    """Takes an answer from an ASGI application, to send it in one piece; for a plain request.
+    """Buffer of an ASGI application's response to a plain request, to send it in one piece.
 
     Args:
-        body: the request's.
-        is_last: whether the connection closes behind it.
+        body: body of the request.
+        is_last: whether the connection closes after the response.
 
     Attributes:
-        status: its status; 0 before it begins.
+        status: status code; 0 before the response begins.
     """
 
     def __init__(self, body: bytes = b"", *, is_last: bool) -> None:
@@ -92,7 +92,7 @@ class ResponseBuffer:
         self._end: asyncio.Event | None = None
 
     async def receive(self) -> Any:
-        """What ASGI calls ``receive``: the body, and then nothing until the answer is complete."""
+        """Act as ASGI's ``receive``: the body, then a disconnect after the complete response."""
         if not self._is_received:
             self._is_received = True
             return {"type": "http.request", "body": self._body, "more_body": False}
@@ -102,7 +102,7 @@ class ResponseBuffer:
         return {"type": "http.disconnect"}
 
     async def take(self, message: Any) -> None:
-        """What ASGI calls ``send``."""
+        """Act as ASGI's ``send``."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._head = self._head_of(self.status, message["headers"])
@@ -115,10 +115,10 @@ class ResponseBuffer:
 
     @property
     def parts(self) -> list[bytes]:
-        """Head and body.
+        """Head and body of the response.
 
         Raises:
-            RuntimeError: the application has not finished it.
+            RuntimeError: the response is incomplete.
         """
         if not self._is_complete:
             raise RuntimeError("there is no answer, or only a part of one")
@@ -132,7 +132,7 @@ class ResponseBuffer:
             lines.append(b"connection: close")
         lines.append(b"date: " + _date())
         head = b"\r\n".join(lines)
-        # A line break in a value would begin a header, or an answer, of somebody else's choice.
+        # A line break in a value would allow header injection or response splitting.
         if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
             raise ValueError("a header holds a line break")
         return head + b"\r\n\r\n"
@@ -142,7 +142,7 @@ _dated = (0, b"")
 
 
 def _date() -> bytes:
-    """The present second (RFC 9110, section 5.6.7)."""
+    """Return the current second as an HTTP date (RFC 9110, section 5.6.7)."""
     global _dated
     second = int(time())
     if _dated[0] != second:

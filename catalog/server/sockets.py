@@ -1,7 +1,6 @@
-"""The sockets that the service listens on: opened once, by the supervisor, for all its workers.
+"""Listening sockets, opened once by the supervisor for all its workers.
 
-They outlive every worker, so a connection that waits for a worker that died is served by the one
-that comes after it.
+They outlive the workers, so a connection in a dead worker's queue is served by its successor.
 """
 
 import errno
@@ -16,16 +15,16 @@ from pathlib import Path
 from catalog.errors import StartFailed
 from catalog.settings import Bind
 
-# Connections that may wait for a worker, per socket. A burst beyond it meets SYN retries, a second
-# or more each; the kernel lowers it to net.core.somaxconn.
+# Connections that may wait for a worker, per socket. A burst beyond it causes SYN retries of a
+# second or more each; the kernel caps it at net.core.somaxconn.
 BACKLOG = 2048
 
 UNSENT_BYTES = 128 * 1024
-"""What the kernel takes of an answer beyond what is on its way. It would take megabytes, a copy for
-each client, where the process holds one for all."""
+"""Unsent bytes that the kernel buffers per connection. By default it would take megabytes, a copy
+for each client of a response that the process holds once for all."""
 
 UNIX_MODE = 0o660
-"""Owner and group may connect to a unix socket: run the proxy in the service's group."""
+"""Mode of a unix socket: owner and group may connect, so run the proxy in the service's group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,9 @@ class Listeners:
     """Listening sockets, one for each worker slot.
 
     Attributes:
-        bind: where they listen, with the port that port 0 became.
-        sockets: by slot. TCP slots have one each and the kernel spreads connections evenly; slots
-            of a unix socket share one.
+        bind: the address, with the port that the kernel chose if port 0 was given.
+        sockets: one entry per slot. TCP slots have a socket each, and the kernel spreads
+            connections evenly; slots of a unix socket share one.
     """
 
     bind: Bind
@@ -49,16 +48,16 @@ class Listeners:
 
 @contextmanager
 def open_listeners(bind: Bind, slots: int, *, timeout: float) -> Iterator[Listeners]:
-    """Open the sockets, and leave nothing of them behind.
+    """Open the sockets, and close and remove them at the end of the context.
 
     Args:
-        bind: where to listen.
-        slots: how many workers there are.
-        timeout: seconds for which a client may take nothing of what the kernel holds for it
-            (RFC 5482); no timer of the server's looks at that.
+        bind: address to listen on.
+        slots: number of workers.
+        timeout: seconds after which the kernel drops a client that takes none of the data held for
+            it in the kernel (RFC 5482); no timer of the server covers that.
 
     Raises:
-        StartFailed: the address is taken, not ours or unknown, or we may not listen there.
+        StartFailed: the address is in use, not local or unknown, or listening is not permitted.
     """
     listeners = _open_unix(bind, bind.path, slots) if bind.path else _open_tcp(bind, slots, timeout)
     try:
@@ -66,16 +65,16 @@ def open_listeners(bind: Bind, slots: int, *, timeout: float) -> Iterator[Listen
     finally:
         listeners.close()
         if bind.path:
-            # Since nobody answered on it any more, a successor may have put its own there.
+            # A successor may have replaced the closed socket by its own, which must stay.
             with suppress(OSError):
                 _remove_stale(bind.path)
 
 
 def _open_tcp(bind: Bind, slots: int, timeout: float) -> Listeners:
-    """Bind, but leave ``listen`` to the workers: until one is ready, clients are refused at once.
+    """Bind, but leave ``listen`` to the workers: until one is ready, connections are refused.
 
-    A connection accepted by the kernel on behalf of nobody would only hide from a load balancer
-    that the service is still waiting for its database.
+    Connections that the kernel accepts before a worker exists would only hide from a load balancer
+    that the service still waits for its database.
     """
     family, address = _resolve(bind)
     sockets: list[socket.socket] = []
@@ -85,20 +84,20 @@ def _open_tcp(bind: Bind, slots: int, timeout: float) -> Listeners:
             listener = socket.socket(family, socket.SOCK_STREAM)
             sockets.append(listener)
             if family == socket.AF_INET6:
-                # "::" means every address, whatever net.ipv6.bindv6only says.
+                # "::" means IPv4 too, regardless of net.ipv6.bindv6only.
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            # Handed on to the connections that it accepts.
+            # Accepted connections inherit both options.
             stalled = max(1, int(timeout * 1000))
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stalled)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-            # On for bind, so that connections of a previous run in TIME_WAIT do not matter; off
-            # again, so that the probe of a second instance fails from now on and not only once
-            # this one listens. hypercorn turns it back on just before it listens.
+            # Set for bind, so that connections of a previous run in TIME_WAIT do not block it; then
+            # unset, so that a second instance's probe fails from now on and not only once this one
+            # listens. hypercorn sets it again just before it listens.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-            # Port 0 becomes the port that the first slot got.
+            # All slots use the port that the kernel chose for the first one.
             address = listener.getsockname()
     except OSError as error:
         for listener in sockets:
@@ -110,7 +109,7 @@ def _open_tcp(bind: Bind, slots: int, timeout: float) -> Listeners:
 
 
 def _resolve(bind: Bind) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """The first address of the host, preferring IPv4, which every client of localhost tries."""
+    """Return the host's first address, preferring IPv4, which every client of localhost tries."""
     try:
         found = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -121,10 +120,10 @@ def _resolve(bind: Bind) -> tuple[socket.AddressFamily, tuple[str, int]]:
 
 
 def _probe(family: socket.AddressFamily, address: tuple[str, int]) -> None:
-    """Fail where someone else listens.
+    """Fail if another process listens on the address.
 
-    SO_REUSEPORT would let a second instance of the same user share the port without a word, and
-    half of the requests would go to each.
+    SO_REUSEPORT would let a second instance of the same user share the port silently, and split the
+    requests between both.
     """
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -133,12 +132,12 @@ def _probe(family: socket.AddressFamily, address: tuple[str, int]) -> None:
 
 def _open_unix(bind: Bind, path: Path, slots: int) -> Listeners:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mode must hold from the first moment, and chmod would come after it.
+    # A umask, because chmod would leave a moment with the wrong mode.
     umask = os.umask(0o777 & ~UNIX_MODE)
     try:
         _remove_stale(path)
         listener.bind(str(path))
-        # Unlike TCP at once: a second instance would take a socket that refuses for a stale one.
+        # Listens at once, unlike TCP: a second instance would take a refusing socket for stale.
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
@@ -149,16 +148,16 @@ def _open_unix(bind: Bind, path: Path, slots: int) -> Listeners:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the socket of a service that is gone, and nothing else.
+    """Remove a stale socket, and nothing else.
 
     Raises:
-        OSError: someone answers on it, or it is no socket.
+        OSError: a process listens on it, or it is not a socket.
     """
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise OSError(errno.EEXIST, "a file that is not a socket is in the way")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            # A full backlog is an answer too: connect would wait, so do not block on it.
+            # Non-blocking, because connect would wait on a full backlog, which also means in use.
             probe.setblocking(False)
             probe.connect(str(path))
     except FileNotFoundError:

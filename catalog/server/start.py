@@ -1,6 +1,6 @@
 """Entry point of a worker: ``python -m catalog.server.start``, with the options of ``worker.py``.
 
-It imports next to nothing, so that the lifeline is watched before the service is imported.
+It imports almost nothing, so that the lifeline is watched while the service is imported.
 """
 
 from argparse import ArgumentParser
@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--lifeline-fd", type=int, required=True)
     options, _ = parser.parse_known_args()
     lifeline.watch(options.lifeline_fd)
-    # Here and not above: this is what takes the time.
+    # Imported late, because this import is what takes time.
     from catalog.server import worker
 
     worker.main()

@@ -1,7 +1,7 @@
-"""``catalog serve``: keeps workers alive, replaces them on SIGHUP, stops them on SIGTERM.
+"""Supervisor of ``catalog serve``: restarts workers, reloads on SIGHUP, stops on SIGTERM.
 
-hypercorn's own multi-process mode stops the service when one worker dies, cuts requests when it
-is told to stop, and leaves orphans when it is killed.
+hypercorn's own multi-process mode stops the service when one worker dies, aborts requests on
+shutdown, and leaves orphans when it is killed.
 """
 
 import asyncio
@@ -19,24 +19,24 @@ from catalog.settings import Settings
 
 log = logger("catalog.server")
 
-# A worker that dies younger than this, counted from when it was ready, died of what it is.
+# A worker that dies within this time of being ready is assumed to have bad code or settings.
 PROOF_SECONDS = 2.0
-# Early deaths in a row until the service is given up, and what each adds to the pause before the
-# next attempt: 0, 0.1, 0.2 … seconds, so ten take 4.5 s and ten starts.
+# Early deaths in a row until the service gives up, and what each adds to the pause before the next
+# attempt: 0, 0.1, 0.2 … seconds, so ten take 4.5 s and ten starts.
 MAX_CRASHES = 10
 PAUSE_STEP_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
-# Somebody else's doing, the out-of-memory killer's included: no reason to give up, however often.
+# Killed from outside, for instance by the out-of-memory killer: never a reason to give up.
 KILLED_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
 
 
 def supervise(settings: Settings) -> int:
-    """Serve until told to stop; returns the exit status, 1 when requests had to be cut.
+    """Serve until stopped; return the exit status, 1 if requests were aborted.
 
     Raises:
-        StartFailed: it could not begin, or its workers kept dying.
+        StartFailed: the service could not start, or its workers kept dying.
     """
-    # Later than the workers' own, as the kernel gives connections up without telling the client.
+    # Later than the workers' own time-out: the kernel drops connections without telling the client.
     timeout = settings.response_timeout + 1
     opened = open_listeners(settings.bind, settings.workers, timeout=timeout)
     with opened as listeners, metrics_files() as metrics:
@@ -44,10 +44,10 @@ def supervise(settings: Settings) -> int:
 
 
 class Supervisor:
-    """Holds the sockets and the lifelines, and nothing that could fail with a request.
+    """Owner of the sockets and the lifelines; it handles no requests that could make it fail.
 
-    Each slot has one current worker. Retired ones still finish their requests; a worker that
-    ends while it is current is replaced at once.
+    Each slot has one current worker. Retired workers finish their requests; a current worker that
+    exits is replaced at once.
     """
 
     def __init__(self, settings: Settings, listeners: Listeners, metrics: MetricsFiles) -> None:
@@ -67,7 +67,7 @@ class Supervisor:
         self._exit_status = 0
 
     async def run(self) -> int:
-        """Start the workers, keep them, stop them; returns the exit status.
+        """Start the workers, supervise them and stop them; return the exit status.
 
         Raises:
             StartFailed: a worker of the first generation cannot serve, or all keep dying.
@@ -82,8 +82,8 @@ class Supervisor:
             await self._stop.wait()
             for worker in self._alive:
                 worker.terminate()
-            # Theirs are the last copies now: once they stop accepting, clients are refused, and
-            # not left waiting in a queue that nobody serves.
+            # The workers now hold the last copies: once they stop accepting, connections are
+            # refused instead of waiting in a queue without a worker.
             self._listeners.close()
             loop.call_later(stop_limit(self._settings), self._kill_stragglers)
             # Leaving the task group waits for the last worker's exit.
@@ -92,10 +92,10 @@ class Supervisor:
         log.info("stopped", exit_status=self._exit_status)
         return self._exit_status
 
-    # Workers, from their start to their exit.
+    # Workers: start, status, exit.
 
     async def _start(self, slot: int, *, prepare: bool) -> WorkerProcess | None:
-        """Start a worker and watch it; None, logged, when the system has no room for it."""
+        """Start a worker and watch it; log and return None if the system cannot start it."""
         place = self._metrics.take_place()
         try:
             worker = await WorkerProcess.start(
@@ -109,7 +109,7 @@ class Supervisor:
             self._metrics.leave_place(place)
             log.error("worker_not_started", slot=slot, reason=error.strerror)
             if not self._announced:
-                # Nobody would miss a service that has never been there: say so and end.
+                # The service has never served, so fail instead of retrying.
                 self._give_up(f"A worker could not be started: {error.strerror}.")
             return None
         self._alive.add(worker)
@@ -120,7 +120,7 @@ class Supervisor:
         return worker
 
     async def _fill(self, slot: int, *, pause: float = 0) -> None:
-        """Give a slot its next worker."""
+        """Start the next worker of a slot, with retries."""
         while not await self._stopped_within(pause):
             worker = await self._start(slot, prepare=not self._announced)
             if worker is not None:
@@ -134,14 +134,14 @@ class Supervisor:
             retired.release()
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        """Follow one worker until it is gone."""
+        """Process a worker's status messages until it exits."""
         limit = asyncio.get_running_loop().call_later(start_limit(self._settings), worker.kill)
         async for word in worker.words():
             if word == READY:
                 limit.cancel()
                 self._on_ready(worker)
             elif word == LEAVING:
-                # Most likely told by someone other than us; its queue must not wait for its exit.
+                # Most likely stopped from outside; its queue must not wait for its exit.
                 worker.leaving = True
                 self._replace(worker)
             else:
@@ -187,13 +187,13 @@ class Supervisor:
         else:
             self._replace(worker, pause=min(MAX_PAUSE_SECONDS, PAUSE_STEP_SECONDS * self._crashes))
             self._crashes += 1
-            # While others serve, half a service is better than none: keep trying.
+            # While other workers serve, keep trying: a degraded service is better than none.
             if self._crashes >= MAX_CRASHES and not any(other.proven for other in self._alive):
                 why = f": {worker.failure}" if worker.failure else "; the log above says why."
                 self._give_up(f"{self._crashes} workers in a row died as they started{why}")
 
     def _replace(self, worker: WorkerProcess, *, pause: float = 0) -> None:
-        """Fill the slot of a worker that is gone or going; nothing to do if that was done."""
+        """Fill the slot of a worker that exited or is leaving; idempotent."""
         if worker is self._current[worker.slot] and not self._stop.is_set():
             self._current[worker.slot] = None
             self._tasks.create_task(self._fill(worker.slot, pause=pause))
@@ -201,7 +201,7 @@ class Supervisor:
     # Reload: SIGHUP.
 
     def _reload_soon(self) -> None:
-        """Signals that come during a reload, or before there is anything to reload, become one."""
+        """Request a reload; signals during a reload or the start are coalesced into one."""
         self._reload_wanted = True
         if self._announced and not self._reloading and not self._stop.is_set():
             self._reloading = True
@@ -216,7 +216,7 @@ class Supervisor:
         self._reloading = False
 
     async def _renew_all(self) -> bool:
-        """Give each slot a new worker, one after the other; at the first failure leave the rest."""
+        """Replace the workers slot by slot; stop at the first failure."""
         for slot in range(len(self._current)):
             if self._stop.is_set():
                 return False
@@ -228,16 +228,16 @@ class Supervisor:
             self._make_current(worker)
         return True
 
-    # The end.
+    # Shutdown: SIGTERM and SIGINT.
 
     def _on_stop_signal(self) -> None:
-        """First: stop gently. Second: skip the delay. Third: kill."""
+        """Handle a stop signal: the first drains, the second skips the delay, the third kills."""
         self._stop_signals += 1
         if self._stop_signals == 1:
             log.info("stopping")
             self._stop.set()
         elif self._stop_signals == 2:
-            # Not yet a kill: wrappers often pass on a Ctrl-C that the terminal had sent already.
+            # Not a kill yet: wrappers often forward a Ctrl-C that the terminal has already sent.
             log.info("drain_skipped")
             self._release_all()
         else:

@@ -1,8 +1,8 @@
-"""One worker: started by the supervisor through ``start.py``, and by nobody else.
+"""Worker process, started only by the supervisor through ``start.py``.
 
-It inherits the listening socket and two pipes. Into the status pipe it says what ``status.py``
-lists. The lifeline carries nothing: it ends when the supervisor lets go of it or is gone, even
-killed, and so no worker outlives its supervisor for longer than its requests take.
+It inherits the listening socket and two pipes. To the status pipe it writes the messages of
+``worker_protocol.py``. The lifeline carries nothing: it closes when the supervisor releases it or
+dies, even if killed, so no worker outlives its supervisor for longer than its requests take.
 """
 
 import asyncio
@@ -36,41 +36,41 @@ from catalog.settings import Settings, load_settings
 log = logger("catalog.server")
 
 # Longer than the 60 s for which nginx and most load balancers keep idle connections, so that they
-# never send a request into one that is just being closed. Heads that have begun have a time of
-# their own.
+# never send a request on one that is just being closed. Incomplete heads have a time-out of their
+# own.
 KEEP_ALIVE_SECONDS = 75
-# hypercorn's own 1,000 would have a busy client connect anew every second.
+# hypercorn's default of 1,000 would make a busy client reconnect every second.
 KEEP_ALIVE_REQUESTS = 1_000_000
-# Even after a long drain: for connections that the kernel had accepted just before the end.
+# Applied even after a long drain, for connections that the kernel accepted just before the end.
 SETTLE_SECONDS = 0.1
 
 HUNG_UP = (ConnectionError, TimeoutError)
 
 ACCEPTS = 64
-"""Connections that are accepted in one turn of the loop; that many take some 20 ms."""
+"""Connections accepted in one iteration of the loop; that many take some 20 ms."""
 
 
 class ServingLoop(uvloop.Loop):
-    """An event loop that accepts in lots, and can stop accepting while its connections go on.
+    """Event loop that accepts connections in batches, and can stop accepting before it closes any.
 
-    libuv accepts one connection in each turn, and a turn may take 20 ms when many are answered in
-    it: of several hundred clients who come at once, the last would wait for seconds.
+    libuv accepts one connection per iteration, and a busy iteration may take 20 ms: of several
+    hundred clients that connect at once, the last would wait for seconds.
 
-    hypercorn keeps its listening servers to itself. It closes them in one step with all idle
-    connections, and what was on its way into those is lost.
+    hypercorn does not expose its listening servers. It closes them in one step with all idle
+    connections, and requests in flight on those are lost.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._listening: list[tuple[asyncio.AbstractServer, socket, Any]] = []
-        # The loop itself keeps none of them.
+        # The event loop holds only weak references to tasks.
         self._connecting: set[asyncio.Task[Any]] = set()
 
     # ``Any``: twenty parameters that are only passed on.
     async def create_server(  # type: ignore[override]  # always with a socket
         self, protocol_factory: Any, *args: Any, sock: socket, **kwargs: Any
     ) -> Any:
-        """As the parent."""
+        """Create a server whose pending connections are accepted in batches."""
 
         def make_protocol() -> Any:
             self.call_soon(self._accept_waiting, sock, protocol_factory)
@@ -81,7 +81,7 @@ class ServingLoop(uvloop.Loop):
         return server
 
     def _accept_waiting(self, listener: socket, protocol_factory: Any) -> None:
-        """Accept who waits behind the one whom libuv has accepted."""
+        """Accept the connections that are queued behind the one that libuv has accepted."""
         for connection in accepted(listener, ACCEPTS - 1):
             task = self.create_task(self.connect_accepted_socket(protocol_factory, connection))
             self._connecting.add(task)
@@ -90,8 +90,8 @@ class ServingLoop(uvloop.Loop):
     async def stop_accepting(self) -> None:
         """Close this process's copies of the listening sockets."""
         for server, listener, protocol_factory in self._listening:
-            # The kernel has told these clients that they are connected. Were they closed with
-            # the socket, they could not know whether their request was carried out.
+            # The kernel has already accepted these connections. If they were closed with the
+            # socket, clients could not know whether their requests were processed.
             waiting = list(accepted(listener, BACKLOG))
             server.close()
             for connection in waiting:
@@ -99,18 +99,18 @@ class ServingLoop(uvloop.Loop):
 
 
 def accepted(listener: socket, most: int) -> Iterator[socket]:
-    """Connections that wait at a socket that does not block, so many at most."""
+    """Accept and yield at most ``most`` queued connections of a non-blocking socket."""
     with suppress(OSError):
         for _ in range(most):
             yield listener.accept()[0]
 
 
 class Worker:
-    """Serves until told to stop, and loses no request when it stops.
+    """Server process with a graceful shutdown that loses no request.
 
-    Told by SIGTERM, it goes on accepting for ``drain_delay``, so that load balancers see it
-    unready before they see it gone. Let go by the supervisor, because another worker has taken
-    its place or the supervisor is dead, it stops accepting at once.
+    On SIGTERM it keeps accepting for ``drain_delay``, so that load balancers see it unready before
+    connections are refused. When the supervisor closes the lifeline, because another worker has
+    replaced this one or the supervisor is dead, it stops accepting at once.
     """
 
     def __init__(self, options: Namespace, settings: Settings) -> None:
@@ -123,16 +123,16 @@ class Worker:
         self._released = asyncio.Event()
 
     async def run(self, loop: ServingLoop) -> None:
-        """Prepare if asked to, serve, drain.
+        """Bootstrap if requested, serve, and drain.
 
         Raises:
-            OperatorError: the preparation failed.
-            asyncio.CancelledError: told to stop before it served.
+            OperatorError: the bootstrap failed.
+            asyncio.CancelledError: stopped before it served.
         """
         starting = asyncio.current_task()
 
         def stop() -> None:
-            # Once: who is cancelled again leaves in the middle of tidying up.
+            # Cancel only once: a second cancellation would interrupt the cleanup.
             if not self._serving and not self._told.is_set() and starting is not None:
                 starting.cancel()
             self._told.set()
@@ -145,7 +145,7 @@ class Worker:
         loop.set_exception_handler(report_loop_error)
         loop.add_signal_handler(signal.SIGTERM, stop)
         loop.add_signal_handler(signal.SIGINT, stop)
-        # Sent to all processes of the service, it asks the supervisor to reload, not us to die.
+        # If sent to all processes of the service, SIGHUP is meant for the supervisor: a reload.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         loop.add_reader(self._options.lifeline_fd, end_of_lifeline)
         lifeline.hand_over()
@@ -155,7 +155,7 @@ class Worker:
         await serve(self._app, self._config(), shutdown_trigger=lambda: self._drained(loop))
 
     async def _drained(self, loop: ServingLoop) -> None:
-        """Return when the connections may be closed; called as soon as they are accepted."""
+        """Return when connections may be closed; called once they are being accepted."""
         self._serving = True
         send_status(self._options.status_fd, READY)
         await self._told.wait()
@@ -179,13 +179,13 @@ class Worker:
         config.graceful_timeout = self._settings.graceful_timeout
         config.shutdown_timeout = LAST_STEPS_SECONDS
         config.include_server_header = False
-        # One that hypercorn makes itself would write past our handlers.
+        # hypercorn's default logger would bypass the configured handlers.
         config.errorlog = logging.getLogger("hypercorn.error")
         return config
 
 
 def report_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what nobody awaited, except for clients that hung up: that is not news."""
+    """Log errors that no task awaited, except clients' disconnects."""
     error = context.get("exception")
     if isinstance(error, BaseExceptionGroup):
         error = error.split(HUNG_UP)[1]
@@ -196,13 +196,13 @@ def report_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
 
 
 def send_status(status_fd: int, text: str) -> None:
-    """Tell the supervisor, if there still is one."""
+    """Send a status message to the supervisor, if it is still alive."""
     with suppress(BrokenPipeError):
         os.write(status_fd, json.dumps(text).encode() + b"\n")
 
 
 def main() -> None:
-    """Serve; exit 1 when it could not even begin."""
+    """Run the worker; exit with 1 if it could not start."""
     parser = ArgumentParser()
     for pipe in ("--listener-fd", "--status-fd", "--lifeline-fd"):
         parser.add_argument(pipe, type=int, required=True)
@@ -219,6 +219,6 @@ def main() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner, suppress(asyncio.CancelledError):
             runner.run(Worker(options, settings).run(loop))
     except OperatorError as error:
-        # Not printed here: every worker of a generation has the same to say.
+        # Not printed here: every worker of a generation would print the same.
         send_status(options.status_fd, error.detail)
         sys.exit(1)

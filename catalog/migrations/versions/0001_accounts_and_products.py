@@ -1,7 +1,7 @@
-"""Accounts and products.
+"""Create accounts and products.
 
-The servers commit after each statement, so a migration that is killed half-way must bear being
-run again: tables are made only when they are missing.
+The servers commit after each statement, so a migration must be idempotent in case it is killed
+half-way: it creates only tables that are missing.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ TABLE_OPTIONS: dict[str, Any] = {
 
 
 def upgrade() -> None:
-    """Make both tables."""
+    """Create both tables."""
     op.create_table(
         "users",
         sa.Column("id", Id, nullable=False),
@@ -70,7 +70,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop both tables and all that is in them."""
+    """Drop both tables with their data."""
     op.drop_table("products")
     op.drop_table("users")
 

@@ -1,6 +1,6 @@
-"""Sessions, superseded refresh tokens and wrong guesses; when a role was changed.
+"""Create sessions, superseded refresh tokens and log-in failures; add when a role was changed.
 
-As in the first migration, each step bears being run again.
+As in the first migration, each step is idempotent.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ INDEXES = (
 
 
 def upgrade() -> None:
-    """Make what sessions need."""
+    """Create the tables and indexes, and add the column."""
     if _is_missing("users", column="role_changed_at"):
         op.add_column("users", sa.Column("role_changed_at", Timestamp(), nullable=True))
     op.create_table(
@@ -74,7 +74,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop all of it; everybody has to sign in again."""
+    """Drop all of it; every user must sign in again."""
     for table in ("wrong_guesses", "superseded_tokens", "sessions"):
         op.drop_table(table)
     for name in ("ix_users_role_changed_at", "ix_users_role"):

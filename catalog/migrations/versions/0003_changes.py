@@ -1,6 +1,6 @@
-"""The log of changes to products with its counter, and idempotency keys.
+"""Create the change log of products with its counter, and idempotency keys.
 
-As in the first migration, each step bears being run again.
+As in the first migration, each step is idempotent.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ TABLE_OPTIONS: dict[str, Any] = {
 
 
 def upgrade() -> None:
-    """Make the tables; products that are there already were created in the order of their ids."""
+    """Create the tables; existing products are logged as created in the order of their ids."""
     op.create_table(
         "product_changes",
         sa.Column("position", Id, nullable=False, autoincrement=False),
@@ -61,13 +61,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them; who follows the changes has to start over."""
+    """Drop the tables; clients that follow the changes must start over."""
     for table in ("idempotency_keys", "product_changes", "change_counter"):
         op.drop_table(table)
 
 
 def _log_what_is_there() -> None:
-    """Fill the log and then the counter, whose row says that it is done."""
+    """Log existing products, then create the counter, whose row marks completion."""
     op.execute(
         "INSERT INTO product_changes (position, type, product_id, version, at)"
         " SELECT ROW_NUMBER() OVER (ORDER BY id), 'created', id, version, updated_at FROM products"

@@ -1,6 +1,6 @@
-"""Indexes for the orders of the lists, and the words of products for the search.
+"""Create indexes for sorted lists, and the full-text index of products.
 
-As in the first migration, each step bears being run again.
+As in the first migration, each step is idempotent.
 """
 
 import sqlalchemy as sa
@@ -18,11 +18,11 @@ depends_on = None
 INDEXES = (["name", "id"], ["price", "id"], ["created_at", "id"])
 
 CHUNK_ROWS = 500
-"""Products whose words are found at a time: 140 MB at worst, of the longest descriptions."""
+"""Products tokenized at a time; takes 140 MB at worst, with the longest descriptions."""
 
 
 def upgrade() -> None:
-    """Make the indexes and the table, and find the words of the products that are there."""
+    """Create the indexes and the table, and index existing products."""
     for columns in INDEXES:
         if _is_missing("products", f"ix_products_{'_'.join(columns)}"):
             op.create_index(None, "products", columns)
@@ -49,7 +49,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the trigger, the table and the indexes."""
     if _on_sqlite():
         op.execute("DROP TRIGGER product_words_deletion")
     op.drop_table("product_words")
@@ -58,7 +58,7 @@ def downgrade() -> None:
 
 
 def _find_words() -> None:
-    """Fill the table for products that are not in it yet."""
+    """Index the products that are not in the table yet."""
     connection = op.get_bind()
     missing = sa.text(
         "SELECT id, name, description FROM products"

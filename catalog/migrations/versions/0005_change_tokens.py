@@ -1,8 +1,8 @@
-"""Tokens that tell one history of changes from another, as a restored backup begins one.
+"""Add tokens that distinguish histories of changes, as a restored backup begins a new one.
 
-The release before goes on writing beside this one: it names no token, and so the columns have a
-default. They are added without a copy of the table, however long the log is. As in the first
-migration, each step bears being run again.
+During a rolling upgrade the previous release still writes, without tokens, so the columns have a
+default. They are added without copying the table, however long the log is. As in the first
+migration, each step is idempotent.
 """
 
 import secrets
@@ -21,7 +21,7 @@ TABLES = ("product_changes", "change_counter", "idempotency_keys")
 
 
 def upgrade() -> None:
-    """Add the columns, and name the last change; those before it have no token."""
+    """Add the columns, and give the last change a token; earlier ones have none."""
     for table in TABLES:
         if _is_missing(table):
             op.add_column(
@@ -38,7 +38,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the columns."""
     for table in TABLES:
         op.drop_column(table, "token")
 
