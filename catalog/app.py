@@ -24,7 +24,7 @@ from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
 from catalog.concurrency.group_commit import GroupCommit
 from catalog.db.database import Database
 from catalog.errors import CatalogError, SettingsInvalid
-from catalog.http.concurrency_limit import Admission
+from catalog.http.concurrency_limit import ConcurrencyLimit
 from catalog.http.context import AppState, attach, running
 from catalog.http.limit_store import create_store
 from catalog.http.limits import configure_limits
@@ -44,7 +44,7 @@ from catalog.products import routes as products_routes
 from catalog.products.changes import change_log
 from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
-from catalog.products.fast_path import CreateShortcut, Shortcut
+from catalog.products.fast_path import CreateFastPath, PageFastPath
 from catalog.products.listing.page_cache import Pages
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
@@ -154,8 +154,8 @@ def _wrap(app: Quart, settings: Settings) -> None:
     """Wrap the framework in middleware; the one added last sees a request first."""
     state = running(app)
     max_reads = settings.max_requests // READS_OF_REQUESTS
-    admitted = Admission(
-        CreateShortcut(app, state, products(app).creates),
+    admitted = ConcurrencyLimit(
+        CreateFastPath(app, state, products(app).creates),
         max_reads=max_reads,
         max_writes=settings.max_requests - max_reads,
         exempt=(*operations.HEALTH, products_routes.WAITING),
@@ -167,7 +167,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
         max_waiting=settings.max_requests,
         streamed=products_routes.STREAMED,
     )
-    shortened = Shortcut(bounded, state, products(app).pages)
+    shortened = PageFastPath(bounded, state, products(app).pages)
     enveloped = ResponseHeadersMiddleware(
         shortened,
         settings,

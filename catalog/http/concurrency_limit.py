@@ -28,7 +28,7 @@ class _Capacity:
     taken: int = 0
 
 
-class Admission:
+class ConcurrencyLimit:
     """ASGI middleware: answers 503 with ``Retry-After`` while too many requests are in progress.
 
     A request is in progress from its complete arrival until its response begins. Streaming a

@@ -99,7 +99,7 @@ def _wants_json(accept: bytes) -> bool:
     return best_of((JSON, *FORMATS), accept.decode("latin-1")) == JSON
 
 
-class Shortcut:
+class PageFastPath:
     """ASGI middleware that answers plain page requests and passes on all others.
 
     Args:
@@ -157,7 +157,7 @@ class Shortcut:
         await _send(send, 304 if known else 200, own, b"" if known else page.body)
 
 
-class CreateShortcut:
+class CreateFastPath:
     """ASGI middleware that answers plain creates and passes on all other requests.
 
     It runs inside the middleware that bounds bodies, so a body arrives in one message.

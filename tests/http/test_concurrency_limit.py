@@ -5,17 +5,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from catalog.http.concurrency_limit import Admission
+from catalog.http.concurrency_limit import ConcurrencyLimit
 
 
 class Work:
-    """App behind an ``Admission`` that responds once ``done`` is set."""
+    """App behind an ``ConcurrencyLimit`` that responds once ``done`` is set."""
 
     def __init__(self) -> None:
         self.done = asyncio.Event()
         self.begin_early = False
         self.answered: list[tuple[str, int]] = []
-        self.admission = Admission(
+        self.admission = ConcurrencyLimit(
             self.app, max_reads=2, max_writes=2, exempt=("/livez", "/waiting")
         )
 

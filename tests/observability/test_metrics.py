@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.app import create_app
 from catalog.auth.context import auth
 from catalog.errors import DatabaseBusy, Overloaded
-from catalog.http.concurrency_limit import Admission
+from catalog.http.concurrency_limit import ConcurrencyLimit
 from catalog.http.context import running
 from catalog.observability import metrics
 from catalog.products.context import products
@@ -453,7 +453,7 @@ class TestDomain:
         self, app: Quart, change: Change, method: str, reason: str
     ) -> None:
         admission: Any = app.asgi_app
-        while not isinstance(admission, Admission):
+        while not isinstance(admission, ConcurrencyLimit):
             admission = admission._app
         admission._reads.most = admission._writes.most = 0
 
