@@ -568,6 +568,13 @@ lint() {
   say "Containers" && "$venv/bin/hadolint" docker/{,cluster/}Dockerfile || failed=1
   "$venv/bin/check-jsonschema" --builtin-schema vendor.compose-spec \
     docker-compose.yml docker/{tls,swarm,cluster/compose}.yml || failed=1
+  local kind
+  for kind in github-workflows:workflows/*.yml dependabot:dependabot.yml \
+    github-issue-forms:ISSUE_TEMPLATE/[!c]*.yml github-issue-config:ISSUE_TEMPLATE/config.yml; do
+    # shellcheck disable=SC2086 # The pattern stands for several files.
+    "$venv/bin/check-jsonschema" --builtin-schema "vendor.${kind%%:*}" \
+      .github/${kind#*:} || failed=1
+  done
   return "$failed"
 }
 
