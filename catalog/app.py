@@ -38,6 +38,7 @@ from catalog.http.response_buffers import ResponseBuffers
 from catalog.http.response_headers import ResponseHeadersMiddleware
 from catalog.http.routing import configure_routing, routes_of
 from catalog.observability import metrics
+from catalog.observability.task_log import TaskLog
 from catalog.products import context as products_context
 from catalog.products import idempotency, service
 from catalog.products import routes as products_routes
@@ -46,6 +47,7 @@ from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
 from catalog.products.fast_path import CreateFastPath, PageFastPath
 from catalog.products.listing.page_cache import Pages
+from catalog.products.overload import CreateRefusals
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
 
@@ -142,10 +144,12 @@ def _products(database: Database, settings: Settings) -> Products:
 
     creates = GroupCommit(
         create,
+        CreateRefusals(),
         patience=settings.database_pool_timeout,
         has_readers=pages.is_in_demand,
         limit=database.write_limit,
         size_of=service.characters_of,
+        on_batch=metrics.WRITE_BATCH_SIZE.observe,
     )
     return Products(pages, creates, Feed(database))
 
@@ -232,18 +236,23 @@ def _tasks(app: Quart, settings: Settings) -> list[BackgroundTask | LoopLag]:
     )
     sweeps = [
         BackgroundTask(
-            name,
             partial(_sweep, partial(database.transaction, sweep, **options, limit=SWEPT_AT_ONCE)),
+            TaskLog(name),
             interval=SWEEP_SECONDS,
             jitter=1,
         )
         for name, sweep, options in outdated
     ]
     refresh = BackgroundTask(
-        "revocations", revocations.refresh, interval=settings.revocation_interval, at_once=True
+        revocations.refresh,
+        TaskLog("revocations"),
+        interval=settings.revocation_interval,
+        at_once=True,
     )
-    poll = BackgroundTask("changes", products(app).feed.poll, interval=POLL_SECONDS)
-    gauges = BackgroundTask("gauges", partial(_measure, app), interval=GAUGE_SECONDS, at_once=True)
+    poll = BackgroundTask(products(app).feed.poll, TaskLog("changes"), interval=POLL_SECONDS)
+    gauges = BackgroundTask(
+        partial(_measure, app), TaskLog("gauges"), interval=GAUGE_SECONDS, at_once=True
+    )
     lag = LoopLag(metrics.LOOP_LAG_SECONDS.observe)
     return [refresh, poll, gauges, lag, *sweeps]
 

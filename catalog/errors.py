@@ -46,7 +46,6 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
@@ -96,11 +95,6 @@ class CatalogError(Exception):
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.members = dict(members or {})
-
-
-def copy_of(error: E) -> E:
-    """Return a copy of an error for another waiter, with the same cause for the log."""
-    return caused(copy(error), error.__cause__)
 
 
 def caused(error: E, cause: BaseException | None) -> E:

@@ -3,19 +3,25 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
-from catalog.errors import CatalogError
-from catalog.observability.logs import logger
 
-_log = logger(__name__)
+class Observer(Protocol):
+    """Is told how the runs of a task end."""
+
+    def failed(self, error: Exception) -> None:
+        """Note a run that failed."""
+
+    def succeeded(self) -> None:
+        """Note a run that did not."""
 
 
 class BackgroundTask:
     """Periodic task that runs until it is stopped; a failed run does not end it.
 
     Args:
-        name: name under which failures are logged.
         work: coroutine function to run.
+        observer: is told how each run ends.
         interval: seconds between the end of one run and the start of the next.
         jitter: largest random extension of the interval, as a fraction of it, so that processes
             started together do not all run it at the same time.
@@ -24,22 +30,20 @@ class BackgroundTask:
 
     def __init__(
         self,
-        name: str,
         work: Callable[[], Awaitable[object]],
+        observer: Observer,
         *,
         interval: float,
         jitter: float = 0,
         at_once: bool = False,
     ) -> None:
-        self._name = name
         self._work = work
+        self._observer = observer
         self._interval = interval
         self._jitter = jitter
         self._at_once = at_once
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
-        # Kinds of failure since the last successful run.
-        self._failures: set[type[Exception]] = set()
 
     async def start(self) -> None:
         """Start the task, after a first run if ``at_once``."""
@@ -63,23 +67,10 @@ class BackgroundTask:
     async def _attempt(self) -> None:
         try:
             await self._work()
-        except CatalogError as error:
-            # One line per outage, however long it lasts.
-            if not self._failures:
-                cause = error.__cause__
-                _log.warning(
-                    "task_degraded", task=self._name, code=error.slug, cause=repr(cause or error)
-                )
-            self._failures.add(type(error))
         except Exception as error:  # noqa: BLE001 (a bug must not end the task)
-            # A traceback at every run, up to twice a second, would bury all other lines.
-            if type(error) not in self._failures:
-                _log.error("task_crashed", task=self._name, exc_info=error)
-            self._failures.add(type(error))
+            self._observer.failed(error)
         else:
-            if self._failures:
-                _log.info("task_recovered", task=self._name)
-            self._failures.clear()
+            self._observer.succeeded()
 
 
 LAG_SECONDS = 0.05

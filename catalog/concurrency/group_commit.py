@@ -13,18 +13,9 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context, copy_context
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from catalog.concurrency.batch_loader import take_batch
-from catalog.db.error_translation import did_not_answer
-from catalog.errors import (
-    CatalogError,
-    DatabaseBusy,
-    KeyInUse,
-    Unavailable,
-    copy_of,
-)
-from catalog.observability.metrics import WRITE_BATCH_SIZE, count_rejection
+from catalog.concurrency.waiters import copy_of, pop_batch, settle
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -43,6 +34,25 @@ MAX_WAITING = 4096
 """Longest queue of writes; writes beyond it are rejected at once."""
 
 
+class Refusals(Protocol):
+    """Makes the errors that a group commit gives its callers; each call may count one."""
+
+    def full(self) -> Exception:
+        """Return the error of a write that finds the queue full."""
+
+    def expired(self) -> Exception:
+        """Return the error of a write that has waited too long for its batch."""
+
+    def timed_out(self) -> Exception:
+        """Return the error of a write that may or may not be committed after its deadline."""
+
+    def key_in_use(self) -> Exception:
+        """Return the error of a write whose key another one has."""
+
+    def is_undetermined(self, error: Exception) -> bool:
+        """Tell whether a batch that failed may have been committed."""
+
+
 class _Waiting(NamedTuple, Generic[W, R]):
     write: W
     key: Hashable | None
@@ -56,22 +66,30 @@ class GroupCommit(Generic[W, R]):
 
     Args:
         commit: commits a batch in one transaction and returns, in order, each write's result or
-            the error that rejected it. It raises CatalogError when nothing was committed.
+            the error that rejected it. Nothing was committed when it raises, unless
+            ``refusals.is_undetermined`` says so.
+        refusals: makes the errors for writes that are not committed.
         patience: seconds that a write may wait for its batch to begin.
         has_readers: returns whether many pages have been read since the last batch.
         limit: deadline of a write in seconds, waiting included; its transaction is not cancelled.
         size_of: returns the approximate number of characters of a write.
+        on_batch: called with the number of writes of each batch.
     """
 
     def __init__(
         self,
-        commit: Callable[[Sequence[W]], Awaitable[Sequence[R | CatalogError]]],
+        commit: Callable[[Sequence[W]], Awaitable[Sequence[R | Exception]]],
+        refusals: Refusals,
+        *,
         patience: float,
         has_readers: Callable[[], bool] = lambda: False,
         limit: float = math.inf,
         size_of: Callable[[W], int] = lambda _: 0,
+        on_batch: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._commit = commit
+        self._refusals = refusals
+        self._on_batch = on_batch
         self._patience = patience
         self._limit = limit
         self._size_of = size_of
@@ -91,15 +109,12 @@ class GroupCommit(Generic[W, R]):
             key: key that no two concurrent writes may share.
 
         Raises:
-            KeyInUse: a write with the same key is in progress.
-            DatabaseBusy: the queue is full, or the write waited too long for its batch.
-            CatalogError: the write was rejected.
+            Exception: one of ``refusals``, or the error that rejected the write.
         """
         if len(self._waiting) >= MAX_WAITING:
-            count_rejection("creates")
-            raise DatabaseBusy("Too many writes are waiting.")
+            raise self._refusals.full()
         if key is not None and key in self._keys:
-            raise KeyInUse
+            raise self._refusals.key_in_use()
         loop = asyncio.get_running_loop()
         waiting = _Waiting[W, R](write, key, loop.time(), loop.create_future(), copy_context())
         self._waiting.append(waiting)
@@ -119,11 +134,11 @@ class GroupCommit(Generic[W, R]):
     async def _run(self) -> None:
         try:
             while batch := await self._next_batch():
-                WRITE_BATCH_SIZE.observe(len(batch))
+                self._on_batch(len(batch))
                 loop = asyncio.get_running_loop()
                 # The first write is the oldest, so its deadline comes first.
                 timer = (
-                    loop.call_at(batch[0].since + self._limit, _give_up, batch)
+                    loop.call_at(batch[0].since + self._limit, self._give_up, batch)
                     if self._limit < math.inf
                     else None
                 )
@@ -144,11 +159,11 @@ class GroupCommit(Generic[W, R]):
         rest = self._rest_until - asyncio.get_running_loop().time()
         if rest > 0 and self._waiting and self._has_readers():
             await asyncio.sleep(rest)
-        return take_batch(
+        return pop_batch(
             self._waiting,
             MAX_BATCH,
             patience=self._patience,
-            reason="creates",
+            expired=self._refusals.expired,
             size_of=lambda waiting: self._size_of(waiting.write),
             max_size=MAX_BATCH_SIZE,
         )
@@ -156,13 +171,14 @@ class GroupCommit(Generic[W, R]):
     async def _do(self, batch: list[_Waiting[W, R]], *, alone: bool = False) -> None:
         try:
             outcomes = await self._commit([waiting.write for waiting in batch])
-        except Unavailable as error:
-            # The batch may have been committed: a retry could write it twice.
-            for waiting in batch:
-                _settle(waiting, copy_of(error))
         except Exception as error:  # noqa: BLE001 (it is passed on to the waiters)
+            if self._refusals.is_undetermined(error):
+                # The batch may have been committed: a retry could write it twice.
+                for waiting in batch:
+                    settle(waiting.outcome, copy_of(error))
+                return
             if alone:
-                _settle(batch[0], error)
+                settle(batch[0].outcome, error)
                 return
             # Nothing was committed. Retry the batch one by one, so that one bad write fails alone.
             # A batch of one is retried too: it may have conflicted with another process, whose
@@ -172,24 +188,13 @@ class GroupCommit(Generic[W, R]):
                     await self._do([waiting], alone=True)
         else:
             for waiting, outcome in zip(batch, outcomes, strict=True):
-                _settle(waiting, outcome)
+                settle(waiting.outcome, outcome)
 
-
-def _give_up(batch: Sequence[_Waiting[W, R]]) -> None:
-    """Fail the batch's remaining waiters at their deadline; their writes may still be committed."""
-    for waiting in batch:
-        _settle(waiting, did_not_answer())
+    def _give_up(self, batch: Sequence[_Waiting[W, R]]) -> None:
+        """Fail the batch's remaining waiters; their writes may still be committed."""
+        for waiting in batch:
+            settle(waiting.outcome, self._refusals.timed_out())
 
 
 def _is_given_up(waiting: _Waiting[W, R]) -> bool:
     return waiting.outcome.done() and not waiting.outcome.cancelled()
-
-
-def _settle(waiting: _Waiting[W, R], outcome: R | Exception) -> None:
-    if waiting.outcome.done():
-        # The caller was cancelled or has timed out; its write stays committed.
-        return
-    if isinstance(outcome, Exception):
-        waiting.outcome.set_exception(outcome)
-    else:
-        waiting.outcome.set_result(outcome)

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import Generic, TypeVar
 
-from catalog.db.error_translation import did_not_answer
-from catalog.errors import copy_of
+from catalog.concurrency.waiters import copy_of, settle
 
 T = TypeVar("T")
 
@@ -19,8 +18,9 @@ class SingleFlight(Generic[T]):
         read: loads the value. It calls its argument just before it starts to read; callers that
             arrive after that do not share this load, which may miss what is committed since.
         when_idle: called when no caller waits any more.
-        limit: seconds after which a caller gets DatabaseUnavailable, whichever load it waits for:
-            the one in progress may take its whole time before the next one begins.
+        limit: seconds after which a caller gets an error, whichever load it waits for: the one in
+            progress may take its whole time before the next one begins.
+        timed_out: makes that error.
     """
 
     def __init__(
@@ -28,10 +28,12 @@ class SingleFlight(Generic[T]):
         read: Callable[[Callable[[], None]], Awaitable[T]],
         when_idle: Callable[[], None] = lambda: None,
         limit: float = math.inf,
+        timed_out: Callable[[], Exception] = TimeoutError,
     ) -> None:
         self._read = read
         self._when_idle = when_idle
         self._limit = limit
+        self._timed_out = timed_out
         # Each future with its deadline. One timer serves all of them.
         self._waiting: list[tuple[float, asyncio.Future[T]]] = []
         self._sharing: list[tuple[float, asyncio.Future[T]]] = []
@@ -50,8 +52,8 @@ class SingleFlight(Generic[T]):
             since: start of the limit, by the loop's clock; now if not given.
 
         Raises:
-            DatabaseUnavailable: there was no answer within the limit.
-            CatalogError: the shared load failed.
+            Exception: what ``timed_out`` makes, after the limit; or a copy of the error with which
+                the shared load failed.
         """
         loop = asyncio.get_running_loop()
         # One future per caller, so that a cancelled caller does not cancel the others.
@@ -74,7 +76,7 @@ class SingleFlight(Generic[T]):
             if future.done():
                 continue
             if until <= now:
-                future.set_exception(did_not_answer())
+                future.set_exception(self._timed_out())
             else:
                 following = min(following, until)
         if following < math.inf:
@@ -95,12 +97,10 @@ class SingleFlight(Generic[T]):
                 except Exception as error:  # noqa: BLE001 (it is passed on to the waiters)
                     begin()
                     for _, future in sharing:
-                        if not future.done():
-                            future.set_exception(copy_of(error))
+                        settle(future, copy_of(error))
                 else:
                     for _, future in sharing:
-                        if not future.done():
-                            future.set_result(result)
+                        settle(future, result)
         finally:
             self._task = None
             begin()

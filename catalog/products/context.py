@@ -10,6 +10,7 @@ from catalog.products.bulk.exporting import MAX_EXPORTS
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.changes.feed import Feed
 from catalog.products.listing.page_cache import Pages
+from catalog.products.overload import too_many
 from catalog.products.service import Create, WriteResult
 
 _EXTENSION = "catalog.products"
@@ -24,12 +25,12 @@ class Products:
     feed: Feed
     imports: CapacityLimiter = field(
         default_factory=lambda: CapacityLimiter(
-            MAX_IMPORTS, "Too many imports are running.", "imports"
+            MAX_IMPORTS, too_many("Too many imports are running.", "imports")
         )
     )
     exports: CapacityLimiter = field(
         default_factory=lambda: CapacityLimiter(
-            MAX_EXPORTS, "Too many exports are running.", "exports"
+            MAX_EXPORTS, too_many("Too many exports are running.", "exports")
         )
     )
 

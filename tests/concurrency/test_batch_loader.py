@@ -8,6 +8,7 @@ import pytest
 
 from catalog.concurrency.batch_loader import MAX_TOGETHER, BatchLoader
 from catalog.errors import DatabaseBusy, DatabaseUnavailable
+from catalog.products.overload import page_expired
 
 
 class Source:
@@ -37,8 +38,8 @@ class UnbatchedLoader(BatchLoader[int, int]):
     """Negative control: takes one question before it has a connection, so nothing is batched."""
 
     async def _run(self) -> None:
-        while self._line:
-            asking = self._line.popleft()
+        while self._queue:
+            asking = self._queue.popleft()
             (answer,) = await self._ask(partial(list, [asking.question]))
             asking.outcome.set_result(answer)
 
@@ -50,7 +51,7 @@ def together(
     trips: int = 1,
     patience: float = 5.0,
 ) -> BatchLoader[int, int]:
-    return kind(source.ask, trips=trips, patience=patience)
+    return kind(source.ask, trips=trips, patience=patience, expired=page_expired)
 
 
 def asked(

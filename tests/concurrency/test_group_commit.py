@@ -10,6 +10,7 @@ import pytest
 from catalog.concurrency import group_commit as writers
 from catalog.concurrency.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable, KeyInUse
+from catalog.products.overload import CreateRefusals
 
 
 class Table:
@@ -47,7 +48,7 @@ async def table() -> Table:
 
 @pytest.fixture
 def writer(table: Table) -> GroupCommit[int, int]:
-    return GroupCommit(table.commit, patience=30)
+    return GroupCommit(table.commit, CreateRefusals(), patience=30)
 
 
 async def started(writer: GroupCommit[int, int], writes: Sequence[int]) -> list[asyncio.Task[int]]:
@@ -98,7 +99,7 @@ class TestBatches:
         assert len(table.rows) == MAX_WAITING + 1
 
     async def test_write_that_waits_longer_than_patience_is_refused(self, table: Table) -> None:
-        writer = GroupCommit(table.commit, patience=0)
+        writer = GroupCommit(table.commit, CreateRefusals(), patience=0)
         async with table.held_up():
             tasks = await started(writer, [1])
             tasks += await started(writer, [2])
@@ -126,7 +127,9 @@ class TestReaders:
         self, table: Table, has_readers: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(writers, "REST_SECONDS", 0.3)
-        writer = GroupCommit(table.commit, patience=30, has_readers=lambda: has_readers)
+        writer = GroupCommit(
+            table.commit, CreateRefusals(), patience=30, has_readers=lambda: has_readers
+        )
         async with table.held_up():
             tasks = [*await started(writer, [1]), *await started(writer, [2, 3])]
         await asyncio.gather(*tasks)
@@ -143,7 +146,7 @@ class TestReaders:
         self, table: Table, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(writers, "REST_SECONDS", 3600)
-        writer = GroupCommit(table.commit, patience=30, has_readers=lambda: True)
+        writer = GroupCommit(table.commit, CreateRefusals(), patience=30, has_readers=lambda: True)
 
         async with asyncio.timeout(30):
             for write in range(3):
@@ -163,7 +166,7 @@ class TestContexts:
             await gate.wait()
             return list(writes)
 
-        writer: GroupCommit[int, int] = GroupCommit(commit, patience=30)
+        writer: GroupCommit[int, int] = GroupCommit(commit, CreateRefusals(), patience=30)
 
         async def write(number: int) -> None:
             caller.set(f"caller {number}")
@@ -275,7 +278,9 @@ class TestKeys:
             done.extend(writes)
             return list(writes)
 
-        writer: GroupCommit[int, int] = GroupCommit(commit, patience=30, limit=0.05)
+        writer: GroupCommit[int, int] = GroupCommit(
+            commit, CreateRefusals(), patience=30, limit=0.05
+        )
 
         with pytest.raises(DatabaseUnavailable):
             await writer.write(1)

@@ -128,7 +128,7 @@ class TestSingleFlight:
     async def test_limit_applies_to_a_hanging_read_and_to_waiters_for_the_next(self) -> None:
         source = Source()
         source.answer.clear()
-        joined = SingleFlight(source.read, limit=0.05)
+        joined = SingleFlight(source.read, limit=0.05, timed_out=DatabaseUnavailable)
         first = asyncio.create_task(joined.read())
         await turns()
         # The second caller waits for the next read to begin.

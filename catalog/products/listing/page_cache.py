@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.concurrency.batch_loader import BatchLoader
 from catalog.concurrency.single_flight import SingleFlight
 from catalog.db.database import Database
+from catalog.db.error_translation import did_not_answer
 from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.http.conditional import etag_of
 from catalog.http.pagination import link_headers
@@ -27,6 +28,7 @@ from catalog.products.changes import change_log
 from catalog.products.listing import page_reader
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import ChangeId
+from catalog.products.overload import page_expired
 
 T = TypeVar("T")
 
@@ -71,9 +73,14 @@ class Pages:
         self, database: Database, *, kept_bytes: int = KEPT_BYTES, max_reads: int = MAX_READS
     ) -> None:
         self._database = database
-        self._change = SingleFlight(self._read_change, limit=database.read_limit)
+        self._change = SingleFlight(
+            self._read_change, limit=database.read_limit, timed_out=did_not_answer
+        )
         self._together = BatchLoader(
-            self._read_together, trips=database.max_readers, patience=database.patience
+            self._read_together,
+            trips=database.max_readers,
+            patience=database.patience,
+            expired=page_expired,
         )
         self._heavy = asyncio.Semaphore(max(1, database.max_readers - 1))
         self._reads: dict[Hashable, SingleFlight[RenderedPage]] = {}
@@ -115,6 +122,7 @@ class Pages:
                 read,
                 when_idle=partial(self._forget_read, asked.key),
                 limit=self._database.read_limit,
+                timed_out=did_not_answer,
             )
             self._reads[asked.key] = joined
         result = "joined" if joined.is_awaited else "read"

@@ -1,0 +1,59 @@
+"""Errors of products' queues and limits, counted as rejections."""
+
+from collections.abc import Callable
+
+from catalog.db.error_translation import did_not_answer
+from catalog.errors import DatabaseBusy, KeyInUse, Overloaded, Unavailable
+from catalog.observability.metrics import Shed, count_rejection
+
+
+class CreateRefusals:
+    """Errors of creates that group commit does not write."""
+
+    def full(self) -> Exception:
+        """Return 503 for a create that finds the queue full."""
+        count_rejection("creates")
+        return DatabaseBusy("Too many writes are waiting.")
+
+    def expired(self) -> Exception:
+        """Return 503 for a create that has waited too long for its batch."""
+        count_rejection("creates")
+        return waited_too_long()
+
+    def timed_out(self) -> Exception:
+        """Return 503 for a create whose deadline has passed."""
+        return did_not_answer()
+
+    def key_in_use(self) -> Exception:
+        """Return 409 for a create whose idempotency key is in use."""
+        return KeyInUse()
+
+    def is_undetermined(self, error: Exception) -> bool:
+        """Tell whether a batch that failed may have been committed."""
+        return isinstance(error, Unavailable)
+
+
+def waited_too_long() -> DatabaseBusy:
+    """Return 503 for a request whose turn did not come in time."""
+    return DatabaseBusy("What came before took too long.")
+
+
+def page_expired() -> Exception:
+    """Return 503 for a page that has waited too long for its round trip."""
+    count_rejection("pages")
+    return waited_too_long()
+
+
+def too_many(detail: str, reason: Shed) -> Callable[[], Exception]:
+    """Return what makes 503 for an operation beyond a limit.
+
+    Args:
+        detail: of the error.
+        reason: label under which rejections are counted.
+    """
+
+    def refuse() -> Exception:
+        count_rejection(reason)
+        return Overloaded(detail)
+
+    return refuse
