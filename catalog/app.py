@@ -45,7 +45,7 @@ from catalog.products import routes as products_routes
 from catalog.products.changes import change_log
 from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
-from catalog.products.fast_path import CreateFastPath, PageFastPath
+from catalog.products.fast_path import CreateFastPath, PageFastPath, is_plain
 from catalog.products.listing.page_cache import Pages
 from catalog.products.overload import CreateRefusals
 from catalog.settings import Settings
@@ -103,6 +103,7 @@ def create_app(settings: Settings) -> Quart:
             buffers=ResponseBuffers(
                 max_bytes=settings.response_buffer_bytes, timeout=settings.response_timeout
             ),
+            takes_fast_path=is_plain if settings.fast_path == "on" else lambda _: False,
         ),
     )
     Tokens(app, keys, settings)
@@ -158,8 +159,10 @@ def _wrap(app: Quart, settings: Settings) -> None:
     """Wrap the framework in middleware; the one added last sees a request first."""
     state = running(app)
     max_reads = settings.max_requests // READS_OF_REQUESTS
+    has_fast_path = settings.fast_path == "on"
+    framework: ASGIFramework = app.asgi_app
     admitted = ConcurrencyLimit(
-        CreateFastPath(app, state, products(app).creates),
+        CreateFastPath(app, state, products(app).creates) if has_fast_path else framework,
         max_reads=max_reads,
         max_writes=settings.max_requests - max_reads,
         exempt=(*operations.HEALTH, products_routes.WAITING),
@@ -171,9 +174,8 @@ def _wrap(app: Quart, settings: Settings) -> None:
         max_waiting=settings.max_requests,
         streamed=products_routes.STREAMED,
     )
-    shortened = PageFastPath(bounded, state, products(app).pages)
     enveloped = ResponseHeadersMiddleware(
-        shortened,
+        PageFastPath(bounded, state, products(app).pages) if has_fast_path else bounded,
         settings,
         quiet=operations.HEALTH,
         is_draining=lambda: state.draining,

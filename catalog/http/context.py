@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hypercorn.typing import HTTPScope
 from quart import Quart, current_app, request
 
 from catalog.db.database import Database
@@ -23,6 +24,7 @@ class AppState:
         known_revisions: every revision of the schema that this release knows.
         head_revision: the newest of them.
         buffers: unsent bytes of responses.
+        takes_fast_path: whether a request is answered without the framework.
         draining: whether the process is about to stop and wants no new clients.
         gauges: functions that update gauges before the metrics are exposed.
         exposing: lock held while the metrics are exposed.
@@ -35,6 +37,7 @@ class AppState:
     known_revisions: frozenset[str]
     head_revision: str
     buffers: ResponseBuffers
+    takes_fast_path: Callable[[HTTPScope], bool]
     draining: bool = False
     gauges: list[Callable[[], None]] = field(default_factory=list)
     exposing: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -27,7 +27,6 @@ from catalog.errors import OperatorError
 from catalog.http.context import running
 from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
-from catalog.products.fast_path import is_plain
 from catalog.server import http1, lifeline
 from catalog.server.sockets import BACKLOG
 from catalog.server.worker_protocol import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY
@@ -117,7 +116,7 @@ class Worker:
         self._options = options
         self._settings = settings
         self._app = create_app(settings)
-        http1.install(is_plain, running(self._app).buffers)
+        http1.install(running(self._app).takes_fast_path, running(self._app).buffers)
         self._serving = False
         self._told = asyncio.Event()
         self._released = asyncio.Event()

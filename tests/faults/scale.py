@@ -22,6 +22,7 @@ class Scale:
         machine_runs: runs of the state machines on each engine.
         machine_steps: steps of each run.
         generated_requests: that every engine answers alike.
+        fast_path_requests: that fast path and framework answer alike.
         fuzz_inputs: inputs for each parser.
         soak_seconds: of mixed load.
     """
@@ -40,6 +41,7 @@ class Scale:
     machine_runs: int
     machine_steps: int
     generated_requests: int
+    fast_path_requests: int
     fuzz_inputs: int
     soak_seconds: int
 
@@ -59,6 +61,7 @@ SHORT = Scale(
     machine_runs=10,
     machine_steps=30,
     generated_requests=200,
+    fast_path_requests=500,
     fuzz_inputs=5_000,
     soak_seconds=20,
 )
@@ -78,6 +81,7 @@ FULL = Scale(
     machine_runs=500,
     machine_steps=50,
     generated_requests=5_000,
+    fast_path_requests=20_000,
     fuzz_inputs=500_000,
     soak_seconds=1_800,
 )
