@@ -9,34 +9,34 @@ usage() {
   cat <<'EOF'
 Usage: ./build.sh <command> [arguments]
 
-  setup    make .venv, with the locked dependencies and the service in it
+  setup    create .venv with the locked dependencies and the service
   run      set up, then serve on http://127.0.0.1:8000 with SQLite under var/;
            arguments go to `catalog serve`, DATABASE_URL and CATALOG_* are respected
-  test     set up, then run the tests on SQLite, on MariaDB and, where
-           CATALOG_TEST_MYSQL_URL leads, on MySQL, with a Redis of their own;
+  test     set up, then run the tests on SQLite, on MariaDB and, if
+           CATALOG_TEST_MYSQL_URL is set, on MySQL, with a Redis of their own;
            arguments go to pytest:
            ./build.sh test --engine sqlite -k products
-  faults   set up, then put the service to the test under faults: databases, processes,
-           clients and input that fail or attack; some 7 minutes, or up to 2 hours with --full;
+  faults   set up, then run the fault suite: failing databases and processes, hostile
+           clients and input; some 7 minutes, or up to 2 hours with --full;
            other arguments go to pytest: ./build.sh faults -k database
-  bench    set up, then measure the service beside its peers, which get a folder of
-           their own, on a MySQL or MariaDB of its own or on one that you give:
+  bench    set up, then measure the service against its peers, which get a virtual
+           environment of their own, on a MySQL or MariaDB of its own or on a given one:
            ./build.sh bench --url mysql://… --workload hot --peer litestar --write;
-           ./build.sh bench --help tells more
+           see ./build.sh bench --help
   up       start the containers of docker-compose.yml on http://127.0.0.1:8080, with a
            new .env if there is none, and wait until they are ready; installs Docker
-           where it is missing; arguments go to `docker compose up`: --scale app=4
-  down     stop and remove them; the data stays unless told --volumes
-  logs     show what they log, as it comes; arguments go to `docker compose logs`
+           if it is missing; arguments go to `docker compose up`: --scale app=4
+  down     stop and remove the containers; keeps the data unless given --volumes
+  logs     follow their logs; arguments go to `docker compose logs`
   secrets  only write .env, if there is none, and the secrets that `up` needs
-  lint     check format, code, types, the direction of imports, scripts and containers
-  format   format the code and fix what can be fixed by itself
-  lock     write the lock files anew after a change of the dependencies; versions
-           stay where they are unless asked for: ./build.sh lock --upgrade
-  help     print this
+  lint     check format, code, types, import directions, scripts and containers
+  format   format the code and apply automatic fixes
+  lock     rewrite the lock files after a change of the dependencies; keeps versions
+           unless given --upgrade
+  help     print this help
 
-PYTHON names the interpreter (3.11 to 3.13), VENV a folder other than .venv. What the
-containers are told, such as CATALOG_HTTP_BIND, is in .env; see .env.example.
+PYTHON names the interpreter (3.11 to 3.13), VENV a folder other than .venv. Settings of
+the containers, such as CATALOG_HTTP_BIND, are in .env; see .env.example.
 EOF
 }
 
@@ -47,7 +47,7 @@ die() {
   exit 1
 }
 
-# What a command prints is of interest only when it fails, and then not that pip tried again.
+# Prints a command's output only if it fails, without pip's warnings about retries.
 quietly() {
   local output
   output=$("$@" 2>&1) && return
@@ -60,7 +60,7 @@ quietly() {
 find_python() {
   local candidate
   for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
-    # It is run and not only looked for: a version manager has shims for what is not installed.
+    # Executed, not only looked up: version managers have shims for versions that are not installed.
     if "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
       printf '%s' "$candidate"
       return
@@ -69,7 +69,7 @@ find_python() {
   die "${PYTHON:-python3} is not Python 3.11, 3.12 or 3.13; set PYTHON to the path of one."
 }
 
-# Debian packs the modules that make virtual environments separately.
+# Debian packages the venv modules separately.
 need_venv_module() {
   local python=$1 package
   "$python" -c 'import ensurepip, venv' 2>/dev/null && return
@@ -77,13 +77,13 @@ need_venv_module() {
   apt_install "$package" || die "$python cannot make virtual environments; install $package."
 }
 
-# MariaDB's core packages hold the programs and no service: nothing is started or enabled.
+# MariaDB's core packages have the programs without a service, so nothing is started or enabled.
 want_mariadb() {
   PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null && return
   apt_install mariadb-server-core mariadb-client-core || say "Going on without MariaDB"
 }
 
-# The server is in this package too, under another name; the one named after it starts a service.
+# redis-tools has the server too, under another name; the package redis-server starts a service.
 want_redis() {
   local name
   for name in redis-server valkey-server redis-check-rdb; do
@@ -92,7 +92,7 @@ want_redis() {
   apt_install redis-tools || say "Going on without Redis"
 }
 
-# The one with the module that the cache needs; tests without it are skipped, and say so.
+# An nginx with the module that the cache requires; without it, tests are skipped with a message.
 want_nginx() {
   [[ -n ${CATALOG_TEST_NGINX:-} ]] && return
   [[ -x $venv/nginx/nginx ]] || say "Fetching nginx"
@@ -104,7 +104,7 @@ want_nginx() {
   fi
 }
 
-# For rules, alerts and the dashboard.
+# For the tests of rules, alerts and the dashboard.
 want_prometheus() {
   [[ -n ${CATALOG_TEST_PROMETHEUS:-} ]] && return
   [[ -x $venv/prometheus/prometheus ]] || say "Fetching Prometheus"
@@ -126,11 +126,11 @@ apt_install() {
   say "Installing $*"
   export DEBIAN_FRONTEND=noninteractive
   apt-get "${patient[@]}" install -y --no-install-recommends "$@" >/dev/null 2>&1 && return
-  # The usual reason: package lists that are old, or missing as in container images.
+  # The usual cause: package lists that are outdated, or missing as in container images.
   apt_update && quietly apt-get "${patient[@]}" install -y --no-install-recommends "$@"
 }
 
-# In a server's first minutes others use it, too.
+# In a server's first minutes other programs hold apt's lock.
 patient=(-o DPkg::Lock::Timeout=300)
 
 apt_update() {
@@ -146,15 +146,15 @@ apt_update() {
 
 # --- the virtual environment ------------------------------------------------------------------
 
-# Each step leaves a hash of the files it worked from, and runs again only when they have changed.
+# Each step stores a hash of its input files and runs again only if they have changed.
 changed() { [[ ! -f $venv/.$1 || $(<"$venv/.$1") != "$(hash_of "${@:2}")" ]]; }
 remember() { hash_of "${@:2}" >"$venv/.$1"; }
 hash_of() { cat -- "$@" | sha256sum; }
 
 usable() {
-  # Fails too when the interpreter was removed, or replaced by one that looks elsewhere for pip.
+  # Also fails if the interpreter was removed, or replaced by one that looks for pip elsewhere.
   "$venv/bin/python" -c 'import pip' 2>/dev/null || return
-  # Its scripts hold the path of the folder they were made in.
+  # The scripts in it contain the path of the folder in which they were created.
   [[ ! -f $venv/.home || $(<"$venv/.home") == "$PWD" ]] || return
   [[ -z ${PYTHON:-} || $("$PYTHON" -V 2>/dev/null) == $("$venv/bin/python" -V) ]]
 }
@@ -197,7 +197,7 @@ setup_tools() {
   fi
 }
 
-# The peers have their own, so that nothing of theirs gets into what is measured.
+# The peers have an environment of their own, so that their packages do not affect measurements.
 setup_peers() {
   local venv=$venv-bench
   make_venv
@@ -213,7 +213,7 @@ setup_peers() {
 compose() {
   local files=(--file docker-compose.yml)
   [[ -z $(setting CATALOG_TLS) ]] || files+=(--file docker/tls.yml)
-  # Who names files by themselves knows what they want.
+  # COMPOSE_FILE takes precedence.
   [[ -z $(setting COMPOSE_FILE) ]] || files=()
   docker compose "${files[@]}" "$@"
 }
@@ -242,9 +242,9 @@ start_docker() {
   die "Docker does not answer."
 }
 
-# What a release of Debian or Ubuntu has itself is better kept up to date with it. Compose as a
-# plugin is docker-compose-v2 in Ubuntu and docker-compose in Debian 13; in Debian 12 that is the
-# Compose of old, which cannot read this stack, so there Docker's own packages are taken.
+# Prefers the distribution's packages, which are updated with it. The Compose plugin is
+# docker-compose-v2 in Ubuntu and docker-compose in Debian 13. In Debian 12 the latter is Compose
+# v1, which cannot read this stack, so Docker's own packages are installed there.
 install_docker() {
   local engine=() plugin=()
   [[ $EUID -eq 0 ]] || die "Docker or its Compose plugin is missing; install it, or run this as root."
@@ -261,17 +261,17 @@ install_docker() {
   fi
   if [[ ${#engine[@]} -eq 0 ]]; then
     engine=(docker.io iptables ca-certificates)
-    # A part of docker.io in older releases.
+    # Part of docker.io in older releases.
     ! offers docker-cli || engine+=(docker-cli)
     ! offers docker-buildx || plugin+=(docker-buildx)
   fi
-  # Whoever has an engine keeps it.
+  # Keeps an installed engine.
   ! command -v dockerd >/dev/null || engine=()
   apt_install "${engine[@]}" "${plugin[@]}" || die "could not install Docker."
   docker compose version >/dev/null 2>&1 || die "Docker is there, but its Compose plugin is not."
 }
 
-# Whether a package can be had, in this major version or newer.
+# Whether a package is available in this major version or newer.
 offers() {
   local version
   version=$(apt-cache policy "$1" | sed -n 's/^  Candidate: \([0-9]*:\)\?//p')
@@ -295,7 +295,7 @@ add_dockers_packages() {
 
 # --- .env and secrets -------------------------------------------------------------------------
 
-# What .env says, as Compose reads it: blanks around = and quotes are no part of it.
+# The value of a variable in .env, parsed as by Compose: without quotes and blanks around =.
 env_value() {
   local value
   [[ -f .env ]] || return 0
@@ -309,7 +309,7 @@ env_value() {
   printf '%s' "$value"
 }
 
-# What Compose goes by: the environment, else .env.
+# Compose's precedence: the environment, then .env.
 setting() { if [[ -n ${!1:-} ]]; then printf '%s' "${!1}"; else env_value "$1"; fi; }
 
 random() { od -An -v -N "$1" -t x1 /dev/urandom | tr -d ' \n'; }
@@ -329,19 +329,20 @@ ADMIN_PASSWORD=$(random 12)
 CATALOG_HTTP_BIND=${CATALOG_HTTP_BIND:-127.0.0.1:8080}
 EOF
   chmod 600 "$new"
-  # All of it or nothing, and never over another.
+  # Atomic, and never overwrites an existing .env.
   mv -n "$new" .env
 }
 
-# Containers run as users of their own, so they may read the files; nobody else gets through the
-# folder. A file is written in place, because a running container would keep one that is replaced.
+# The files are readable by all, because containers run as users of their own; the folder is
+# private. Files are written in place, because a running container would keep the old one after a
+# rename.
 secret() {
   local file=.secrets/$1
   [[ -f $file && $(<"$file") == "$2" ]] || printf '%s' "$2" >"$file"
   chmod 644 "$file"
 }
 
-# What .env does not say is made up once.
+# Secrets that .env does not set are generated once.
 kept() { if [[ -s .secrets/$1 ]]; then cat ".secrets/$1"; else random "$2"; fi; }
 
 write_secrets() {
@@ -382,7 +383,7 @@ write_secrets() {
   done
 }
 
-# %40 is @.
+# Percent-decoding: %40 is @.
 decoded() {
   local text=${1//\\/\\\\}
   printf '%b' "${text//%/\\x}"
@@ -390,7 +391,7 @@ decoded() {
 
 # --- commands ---------------------------------------------------------------------------------
 
-# Where `catalog serve` will listen, going by its arguments.
+# The address that `catalog serve` will listen on, by its arguments.
 bind_of() {
   local bind=${CATALOG_BIND:-127.0.0.1:8000}
   while [[ $# -gt 0 ]]; do
@@ -407,7 +408,7 @@ bind_of() {
 serve() {
   setup
   mkdir -p var
-  export CATALOG_LOG_FORMAT=${CATALOG_LOG_FORMAT:-console} # A person is reading.
+  export CATALOG_LOG_FORMAT=${CATALOG_LOG_FORMAT:-console} # For reading in a terminal.
   say "Starting on $(bind_of "$@") (Ctrl-C stops it)"
   say "Sign in as ${ADMIN_USERNAME:-admin}: the password is in ADMIN_PASSWORD or, at the first start, printed below"
   exec "$venv/bin/catalog" serve "$@"
@@ -422,7 +423,8 @@ run_tests() {
   exec "$venv/bin/python" -m pytest "$@"
 }
 
-# Large, and for the fault suite alone; where it has no package, nothing is fuzzed, and that is said.
+# Large, and for the fault suite alone. On platforms without a package fuzzing is skipped with a
+# message.
 want_fuzzer() {
   changed fuzzer tests/faults/requirements.lock || return 0
   say "Installing the fuzzer"
@@ -433,7 +435,7 @@ want_fuzzer() {
   fi
 }
 
-# One check at a time: they load the machine, and measure.
+# Not in parallel: the checks load the machine and measure times.
 run_faults() {
   setup_tools
   want_fuzzer
@@ -461,7 +463,7 @@ up() {
   export CATALOG_VERSION=${CATALOG_VERSION:-$version}
   export CATALOG_REVISION=${CATALOG_REVISION:-$(git rev-parse HEAD 2>/dev/null || true)}
   source=$(git config --get remote.origin.url 2>/dev/null || true)
-  # Other forms may name a folder of this machine, or hold a password.
+  # Other forms may name a local folder, or contain a password.
   [[ $source != https://* || $source == *@* ]] || export CATALOG_SOURCE=${CATALOG_SOURCE:-$source}
   say "Building the image"
   compose build app || die "could not build the image."
@@ -477,7 +479,7 @@ up() {
   say "Sign in as ${bind:-admin}; the password is in $PWD/.secrets/admin_password"
 }
 
-# Where people reach it, by what CATALOG_HTTP_BIND says.
+# The URL for users, by CATALOG_HTTP_BIND.
 url_of() {
   local host=${1%:*} port=${1##*:}
   [[ $1 == *:* ]] || host=0.0.0.0
@@ -490,12 +492,12 @@ url_of() {
   printf 'http://%s' "$host"
 }
 
-# Asks as a client does, through nginx.
+# Checks readiness as a client sees it, through nginx.
 answers() {
   local host=${1%:*} line
   [[ $1 == *:* && $host != 0.0.0.0 && $host != '[::]' ]] || host=127.0.0.1
   host=${host#[} && host=${host%]}
-  # shellcheck disable=SC2016  # The other shell fills it in.
+  # shellcheck disable=SC2016  # Expanded by the inner shell.
   line=$(timeout 3 bash -c '
     exec 3<>"/dev/tcp/$0/$1" && printf "GET /readyz HTTP/1.0\r\n\r\n" >&3 && head -n 1 <&3' \
     "$host" "${1##*:}" 2>/dev/null) && [[ $line == *' 200 '* ]]
@@ -517,14 +519,14 @@ wait_until_ready() {
   done
 }
 
-# The containers that are not as they should be, one a line: service, state and health.
+# Containers that are not running and healthy, one a line: service, state and health.
 unhealthy() {
   # shellcheck disable=SC2046
   docker inspect --format '{{index .Config.Labels "com.docker.compose.service"}} is {{.State.Status}}{{with .State.Health}} and {{.Status}}{{end}}' \
     $(compose ps --all --quiet) 2>/dev/null | grep -vE 'is running( and healthy)?$' | sort -u
 }
 
-# Whether one of them has ended again and again.
+# Whether a container is in a restart loop.
 gives_up() {
   local count
   # shellcheck disable=SC2046
@@ -580,14 +582,14 @@ lint() {
 
 format() {
   setup_tools
-  "$venv/bin/ruff" check --fix . || true # What is left, lint reports.
+  "$venv/bin/ruff" check --fix . || true # Lint reports the rest.
   "$venv/bin/ruff" format .
 }
 
 lock() {
   setup_tools
   say "Writing requirements.lock"
-  # setuptools builds the service without a network of its own, so it is locked like the rest.
+  # setuptools is locked as well, because the service is built without build isolation.
   echo "setuptools>=80" | compile requirements.lock pyproject.toml - "$@"
   say "Writing requirements-otel.lock"
   compile requirements-otel.lock pyproject.toml --extra otel -c requirements.lock "$@"
@@ -599,7 +601,7 @@ lock() {
   compile tests/faults/requirements.lock tests/faults/requirements.in "$@"
 }
 
-# One file for every Python: packages that differ between them carry markers.
+# One file for all Python versions: packages that differ between them have markers.
 compile() {
   "$venv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
     --output-file "$1" "${@:2}"

@@ -1,8 +1,9 @@
-"""Whether the service in this container is alive, for Docker: exits with 0 if it is.
+"""Health check of the container: exits with 0 if the service is alive.
 
-It asks /livez and not /readyz: what replaces unhealthy containers must leave the service alone
-while its database is away. At a start the two say the same, because nothing listens before tables
-and administrator are there. It runs every few seconds, so it imports next to nothing.
+It requests /livez and not /readyz, so that orchestrators which replace unhealthy containers leave
+the service alone while its database is unavailable. During start-up the two agree, because the
+service listens only once tables and administrator exist. The check runs every few seconds, so it
+imports as little as possible.
 """
 
 import os
@@ -12,7 +13,7 @@ SECONDS = 4
 
 
 def main() -> None:
-    """Ask, and exit with 1 unless the answer is 200."""
+    """Send the request, and exit with 1 unless the response is 200."""
     with _connection(os.environ.get("CATALOG_BIND") or "127.0.0.1:8000") as service:
         service.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = service.recv(64)
@@ -28,7 +29,7 @@ def _connection(bind: str) -> socket.socket:
         return connection
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
-    # Where it listens on every address, it does on this one.
+    # A service that listens on every address listens on loopback, too.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
     return socket.create_connection((host, int(port)), SECONDS)
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes a fresh Debian or Ubuntu server serve http://<host>/api on port 80: as user data of
-# cloud-init, or by hand as root. It may be run again at any time, also after it was interrupted:
-# what is there stays, above all .env and the data.
+# Sets up a fresh Debian or Ubuntu server that serves http://<host>/api on port 80: as cloud-init
+# user data, or by hand as root. It is idempotent, also after an interruption: what exists is kept,
+# .env and the data above all.
 #
-# As user data it needs to be told where the code is; run from a clone, it takes that one.
+# As user data it requires REPOSITORY; run from a clone, it uses that clone.
 set -euo pipefail
 repository=${REPOSITORY:-}
 branch=${BRANCH:-main}
@@ -16,7 +16,7 @@ die() {
   exit 1
 }
 
-# Other programs use apt-get in a server's first minutes.
+# In a server's first minutes other programs hold apt's lock.
 install_git() {
   export DEBIAN_FRONTEND=noninteractive
   for _ in {1..30}; do
@@ -33,27 +33,27 @@ fetch() {
   [[ -n $repository ]] || die "REPOSITORY must name the git repository; set it at the top."
   command -v git >/dev/null || install_git
   say "Fetching $repository into $folder"
-  # Whole or not at all.
+  # Atomic: a partial clone never gets the final name.
   rm -rf "$folder.new"
   git clone --quiet --depth 1 --branch "$branch" "$repository" "$folder.new"
   mv -T "$folder.new" "$folder"
 }
 
 [[ $EUID -eq 0 ]] || die "must be run as root."
-# cloud-init leaves it empty.
+# cloud-init does not set HOME.
 export HOME=${HOME:-/root}
 
 here=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 if [[ -f $here/docker-compose.yml && -x $here/build.sh ]]; then
   folder=$here
 fi
-# One at a time: a person may not want to wait for cloud-init.
+# Serializes a run by hand and that of cloud-init.
 exec 9>/run/lock/catalog-user-data.lock
 flock 9
 
 [[ -x $folder/build.sh ]] || fetch
 cd "$folder"
-# What .env says stands.
+# A value in .env takes precedence.
 grep -qsE '^[[:space:]]*CATALOG_HTTP_BIND[[:space:]]*=' .env || export CATALOG_HTTP_BIND=0.0.0.0:80
-# The containers start again by themselves with the machine, in the same way.
+# Docker restarts the containers after a reboot.
 ./build.sh up 9>&-

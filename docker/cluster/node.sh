@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Starts one node of the cluster: founds it, joins it, or takes it up where it was left.
+# Starts one node: bootstraps the cluster, joins it, or rejoins it with existing data.
 #
-#   node.sh             start
-#   node.sh position    tell how far this node has got, which must not be running
-#   node.sh found       let this node found the cluster anew at its next start, from its data, when
-#                       all are down and none begins; docs/scaling.md tells when
+#   node.sh             start the node
+#   node.sh position    print this node's replication position; the node must be stopped
+#   node.sh found       mark this node to bootstrap the cluster from its data at its next start, if
+#                       all nodes are down and none bootstraps; see docs/scaling.md
 #
-# CLUSTER_NODES   names of all nodes, separated by commas; the first one founds the cluster
+# CLUSTER_NODES   names of all nodes, separated by commas; the first one bootstraps the cluster
 # CLUSTER_NODE    this node's name
-# CATALOG_DB_PASSWORD_FILE   holds the password of the service's user, read when the cluster is founded
+# CATALOG_DB_PASSWORD_FILE   password file of the service's user, read at the bootstrap
 set -euo pipefail
 
 data=/var/lib/mysql
@@ -17,7 +17,7 @@ common+=(--wsrep-node-name="$CLUSTER_NODE" --wsrep-cluster-address="gcomm://$CLU
 
 say() { printf '==> %s\n' "$*"; }
 
-# A node listens for SQL when it is, or was, part of a cluster that works, and not before.
+# A node listens for SQL only once it has joined a working cluster.
 a_peer_serves() {
   local name
   for name in ${CLUSTER_NODES//,/ }; do
@@ -27,7 +27,7 @@ a_peer_serves() {
   return 1
 }
 
-# From the data itself: after a kill the file beside it does not know.
+# From the data itself, because grastate.dat has no position after a kill.
 position() {
   local log
   log=$(mktemp)
@@ -48,8 +48,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON catalog.* TO 'catalog'@'%';
 GRANT CREATE, ALTER, DROP, INDEX, REFERENCES ON catalog.* TO 'catalog'@'%';
 CREATE USER 'haproxy'@'%' WITH MAX_USER_CONNECTIONS 20;
 SQL
-  # Elsewhere first: half a database would look like one. It leaves root and mysql to those of that
-  # name on this machine, who come by the socket; what is set for a node does not concern it yet.
+  # In another folder first, because a partial database would look like a complete one. root and
+  # mysql log in through the socket as the system users of that name. --no-defaults: the
+  # configuration of a node does not apply yet.
   rm -rf "$new"
   mariadb-install-db --no-defaults --datadir="$new" --auth-root-authentication-method=socket \
     --auth-root-socket-user=mysql --skip-test-db --extra-file="$sql" >/dev/null

@@ -1,8 +1,7 @@
-"""A few seconds of load, and a report: requests per second, and how long they took.
+"""Load generator: a few seconds of requests, and a report of throughput and latency.
 
-It needs nothing but Python. It is bounded in time and in connections, and leaves nothing behind:
-with ``--write`` it signs up an account of its own and deletes that in the end, and with it the
-products.
+It needs only the standard library, limits time and connections, and cleans up: with ``--write`` it
+signs up an account and deletes it in the end together with its products.
 
     docker compose run --rm load --seconds 20 --connections 64 --write
 """
@@ -22,11 +21,11 @@ MAX_SECONDS = 300
 MAX_CONNECTIONS = 512
 ANSWER_SECONDS = 15
 PAGES = ("", "?limit=20", "?limit=20&sort=price", "?limit=20&sort=-name", "?fields=id,name")
-"""What readers ask for: the first page more often than others."""
+"""Pages that readers request, the first one more often than the others."""
 
 
 class Client:
-    """One connection, opened again when the server has closed it."""
+    """HTTP client with one connection, reopened after the server has closed it."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -38,10 +37,10 @@ class Client:
     async def ask(
         self, method: str, path: str, body: object = None, **headers: str
     ) -> tuple[int, bytes]:
-        """Send one request; the status and the body of its answer.
+        """Send one request and return status and body of its response.
 
         Raises:
-            OSError, EOFError, TimeoutError: there was no whole answer.
+            OSError, EOFError, TimeoutError: there was no complete response.
         """
         sent = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", f"Content-Length: {len(sent)}"]
@@ -65,14 +64,14 @@ class Client:
         return int(head.split(" ", 2)[1]), content
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._streams is not None:
             self._streams[1].close()
         self._streams = None
 
 
 class Tally:
-    """What happened, by kind of request."""
+    """Latencies by method, and outcomes by status or error."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -81,20 +80,20 @@ class Tally:
     async def count(
         self, client: Client, method: str, path: str, body: object = None, **headers: str
     ) -> None:
-        """Send a request and note how it went."""
+        """Send a request and record its latency and outcome."""
         began = time.perf_counter()
         try:
             status, _ = await client.ask(method, path, body, **headers)
         except (OSError, EOFError, ValueError, TimeoutError) as error:
             self.outcomes[type(error).__name__] += 1
-            # Where nobody listens, asking at once again would only be busy.
+            # Avoids a busy loop while the service refuses connections.
             await asyncio.sleep(0.1)
             return
         self.seconds[method].append(time.perf_counter() - began)
         self.outcomes[str(status)] += 1
 
     def report(self, elapsed: float) -> Iterator[str]:
-        """The table, a line each."""
+        """Yield the lines of the report."""
         titles = ("requests", "per s", "p50 ms", "p95 ms", "p99 ms", "max ms")
         yield " " * 8 + "".join(f"{title:>10}" for title in titles)
         for method, seconds in sorted(self.seconds.items()):
@@ -110,7 +109,7 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        """Requests without an answer, or whose answer tells of a fault."""
+        """Number of requests without a response or with a 5xx."""
         return sum(
             number
             for outcome, number in self.outcomes.items()
@@ -119,14 +118,14 @@ class Tally:
 
 
 async def read(client: Client, tally: Tally, end: float) -> None:
-    """Ask for pages until it is time to end."""
+    """Request pages until ``end``."""
     while time.monotonic() < end:
         page = PAGES[0] if random.random() < 0.5 else random.choice(PAGES)  # noqa: S311 (no secret)
         await tally.count(client, "GET", f"/api/products{page}")
 
 
 async def write(client: Client, tally: Tally, end: float, token: str) -> None:
-    """Make products until it is time to end."""
+    """Create products until ``end``."""
     number = 0
     while time.monotonic() < end:
         number += 1
@@ -141,7 +140,7 @@ async def write(client: Client, tally: Tally, end: float, token: str) -> None:
 
 
 async def run(url: str, seconds: float, connections: int, *, writing: bool) -> Tally:
-    """Put the service under load."""
+    """Put the service under load and return the tally."""
     tally, owner = Tally(), Client(url)
     name, password = f"load-{secrets.token_hex(6)}", secrets.token_urlsafe(16)
     token = ""
@@ -151,7 +150,7 @@ async def run(url: str, seconds: float, connections: int, *, writing: bool) -> T
         if status != 201:
             raise SystemExit(f"Signing up was answered with {status}: {answer.decode()}")
         token = json.loads(answer)["access_token"]
-    # One in four of them writes.
+    # One connection in four writes.
     writers = max(1, connections // 4) if writing else 0
     clients = [Client(url) for _ in range(connections)]
     end = time.monotonic() + seconds
@@ -172,7 +171,7 @@ async def run(url: str, seconds: float, connections: int, *, writing: bool) -> T
 
 
 def main() -> None:
-    """Read the arguments, run, report; exits with 1 if anything failed."""
+    """Parse the arguments, run and report; exits with 1 if a request failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--url", default="http://127.0.0.1:8080")
     parser.add_argument("--seconds", type=float, default=15, help=f"at most {MAX_SECONDS}")

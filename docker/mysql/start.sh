@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Starts MySQL as its image does. The image takes a folder in which something is for a database, so
-# a first start that was interrupted would leave half of one for good. While the mark is there the
-# server has not been open to anybody, so that nothing can be lost.
+# Starts MySQL through its image's entry point. The image takes any non-empty folder for a database,
+# so an interrupted first start would leave a partial one for good. While the mark exists, the
+# server has not accepted connections from outside yet, so deleting the folder loses no data.
 set -euo pipefail
 folder=/var/lib/mysql
 mark=$folder/.first-start

@@ -1,7 +1,7 @@
-"""Three nodes of MariaDB Galera, and HAProxy before them, as processes on loopback.
+"""Three MariaDB Galera nodes behind HAProxy, as processes on loopback.
 
-They run with the configuration that is shipped in docker/cluster; ports and folders are given on
-the command line.
+They run with the configuration shipped in docker/cluster; ports and folders are given on the
+command line.
 """
 
 import asyncio
@@ -45,13 +45,13 @@ GRANT ALL ON *.* TO 'tester'@'%';
 
 
 def missing() -> list[str]:
-    """What is needed and not there."""
+    """Return the required programs that are not installed."""
     found = [name for name in PROGRAMS if server_program(name) is None]
     return found if PROVIDER.exists() else [*found, str(PROVIDER)]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Return ports that are free now."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -62,16 +62,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def _account() -> str:
-    """Who signs in by the socket: the one whose processes these are."""
+    """Return the user of these processes, which logs in through the socket."""
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
 class Node:
-    """One node.
+    """One Galera node.
 
     Attributes:
-        name: in the cluster, and in HAProxy.
-        process: while it runs.
+        name: its name in the cluster and in HAProxy.
+        process: its process; None while it is down.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
@@ -88,24 +88,24 @@ class Node:
 
     @property
     def url(self) -> URL:
-        """For who may do anything."""
+        """URL with the credentials of a user who has all privileges."""
         return URL.create("mysql+aiomysql", "tester", "", "127.0.0.1", self.port, "mysql")
 
     @property
     def log(self) -> str:
-        """What it has said since it was started last."""
+        """Log output since its last start."""
         with (self._folder / "log").open(errors="replace") as log:
             log.seek(self._log_begins)
             return log.read()
 
     @property
     def caught_up_by(self) -> str:
-        """SST, if it has got a copy of everything, or IST, if it has got what it had missed."""
+        """``SST`` after a full copy, ``IST`` after an incremental state transfer."""
         found = re.findall(r"mariabackup ([IS]ST) completed on joiner", self.log)
         return found[-1] if found else "nothing"
 
     async def make_database(self) -> None:
-        """Make the one that the others get a copy of."""
+        """Create the initial database, which the other nodes copy."""
         self._folder.mkdir(parents=True)
         (self._folder / "users.sql").write_text(_USERS)
         process = await asyncio.create_subprocess_exec(
@@ -119,7 +119,7 @@ class Node:
         assert await process.wait() == 0
 
     async def start(self, *options: str, found: bool = False) -> None:
-        """Start it and wait until it serves."""
+        """Start the node and wait until it is synced."""
         (self._folder / "data").mkdir(parents=True, exist_ok=True)
         (self._folder / "tmp").mkdir(exist_ok=True)
         if (self._folder / "data" / "mysql").exists():
@@ -130,7 +130,7 @@ class Node:
         await self.serves()
 
     async def launch(self, *options: str) -> None:
-        """Start it without waiting, and without looking how far its data has got."""
+        """Start the node without waiting and without recovering its position."""
         assert self.process is None
         with (self._folder / "log").open("ab") as log:
             self._log_begins = log.tell()
@@ -146,7 +146,7 @@ class Node:
             )
 
     async def position(self) -> str:
-        """How far its data has got, by the data itself."""
+        """Recover the replication position from the data itself."""
         process = await asyncio.create_subprocess_exec(
             *(*self._command(), "--wsrep-recover", "--skip-networking"),
             stdout=asyncio.subprocess.PIPE,
@@ -178,7 +178,7 @@ class Node:
             f"--wsrep-node-address=127.0.0.1:{self.group_port}",
             f"--wsrep-sst-receive-address=127.0.0.1:{self._sst_port}",
             f"--wsrep-provider-options={given[1]};{own}",
-            # Who donates signs in as who runs it.
+            # The donor logs in as the user that runs the node.
             f"--wsrep-sst-auth={_account()}:",
         ]
 
@@ -193,7 +193,7 @@ class Node:
         return ["--user=root"] if os.geteuid() == 0 else []
 
     async def status(self) -> dict[str, str]:
-        """Its ``wsrep_`` status; empty if it does not answer."""
+        """Return the ``wsrep_`` status variables; empty if the node does not answer."""
         try:
             async with asyncio.timeout(2), connected(self.url) as cursor:
                 await cursor.execute("SHOW GLOBAL STATUS LIKE 'wsrep%'")
@@ -202,7 +202,7 @@ class Node:
             return {}
 
     async def serves(self, *, within: float = START_SECONDS) -> None:
-        """Wait until it is a synced member of the cluster that works."""
+        """Wait until the node is a synced member of the primary component."""
         async with asyncio.timeout(within):
             while (await self.status()).get("wsrep_local_state_comment") != "Synced":
                 assert self.process is not None
@@ -210,7 +210,7 @@ class Node:
                 await asyncio.sleep(0.05)
 
     async def rows(self, statement: str, database: str = "mysql") -> list[tuple[Any, ...]]:
-        """Ask it, when it has all that the others have."""
+        """Query the node after it has applied all that the others committed."""
         async with connected(self.url.set(database=database)) as cursor:
             await cursor.execute("SET wsrep_sync_wait = 1")
             await cursor.execute(statement)
@@ -222,14 +222,14 @@ class Node:
 
     @asynccontextmanager
     async def held_up(self) -> AsyncIterator[None]:
-        """Let it receive what the others commit, but not apply it inside the block."""
+        """Block applying of replicated writes inside the block; they are still received."""
         async with connected(self.url) as cursor:
             await cursor.execute("FLUSH TABLES WITH READ LOCK")
             yield
 
     @property
     def may_found(self) -> bool:
-        """Whether it was the last to leave, and knows."""
+        """Whether the node was the last to leave, so that it is safe to bootstrap from."""
         return "safe_to_bootstrap: 1" in (self._folder / "data" / "grastate.dat").read_text()
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -237,7 +237,7 @@ class Node:
         self.process.send_signal(number)
 
     async def end(self, number: signal.Signals) -> None:
-        """End it, by SIGKILL or with time to say good-bye; idempotent."""
+        """Stop the node with a signal, and kill it after 60 s; idempotent."""
         if self.process is None:
             return
         with suppress(ProcessLookupError):
@@ -252,14 +252,14 @@ class Node:
 
 
 class Proxy:
-    """HAProxy with the configuration that is shipped."""
+    """HAProxy with the shipped configuration."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
         self.admin = folder / "admin"
 
     async def ask(self, command: str) -> str:
-        """Tell it something, as an administrator does."""
+        """Send a command to the admin socket and return the answer."""
         reader, writer = await asyncio.open_unix_connection(str(self.admin))
         writer.write(f"{command}\n".encode())
         answer = await reader.read()
@@ -268,7 +268,7 @@ class Proxy:
         return answer.decode()
 
     async def states(self) -> dict[str, str]:
-        """Of each node as it is seen: UP, DOWN and so on."""
+        """Return the state of each node as HAProxy sees it, such as UP or DOWN."""
         lines = (await self.ask("show stat -1 4 -1")).splitlines()
         names = lines[0].lstrip("# ").split(",")
         rows = [dict(zip(names, line.split(","), strict=False)) for line in lines[1:] if line]
@@ -276,29 +276,29 @@ class Proxy:
 
 
 class Cluster:
-    """Nodes and the proxy before them."""
+    """Nodes and the proxy in front of them."""
 
     def __init__(self, nodes: list[Node], proxy: Proxy) -> None:
         self.nodes = nodes
         self.proxy = proxy
 
     def url(self, database: str, node: Node | None = None) -> str:
-        """For the service, by way of the proxy or directly to a node."""
+        """Return the database URL for the service, through the proxy or directly to a node."""
         port = self.proxy.port if node is None else node.port
         return f"mysql://catalog:{quote(PASSWORD)}@127.0.0.1:{port}/{database}"
 
     async def create_database(self) -> str:
-        """Make an empty one, and return its name."""
+        """Create an empty database and return its name."""
         name = f"catalog_{secrets.token_hex(4)}"
         await (await self.writer()).run(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
         return name
 
     async def status(self, name: str) -> int:
-        """The sum of a counter over all nodes."""
+        """Sum a status counter over all nodes."""
         return sum([int((await node.status())[name]) for node in self.nodes])
 
     async def writer(self) -> Node:
-        """The node that a new connection leads to."""
+        """Return the node that a new connection through the proxy reaches."""
         url = self.nodes[0].url.set(port=self.proxy.port)
 
         async def ask() -> str | None:
@@ -315,7 +315,7 @@ class Cluster:
         return next(node for node in self.nodes if node.name == name)
 
     async def complete(self) -> None:
-        """Start what is down, and wait until all nodes are members and the proxy knows."""
+        """Start stopped nodes; wait until all are members and up for the proxy."""
         for node in self.nodes:
             if node.process is None:
                 await node.start()
@@ -333,7 +333,7 @@ class Cluster:
 
 @asynccontextmanager
 async def galera(folder: Path) -> AsyncIterator[Cluster]:
-    """Run a cluster for as long as the block lasts."""
+    """Run a cluster inside the block."""
     nodes = [Node(f"db{number + 1}", folder / f"db{number + 1}") for number in range(NODES)]
     for node in nodes:
         node.peers = [other for other in nodes if other is not node]

@@ -1,4 +1,4 @@
-"""Writers that repeat what they have no answer to, and what they, readers and a follower find."""
+"""Load of writers that retry, readers and a follower of changes, and a check of the results."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ from tests.server.service import Client, Service
 
 PATH = "/api/products"
 PAUSE_SECONDS = 0.05
-"""Before a request is repeated. An answer 503 asks for a whole second; this is harder."""
+"""Delay before a retry. A 503 asks for a whole second; this is harder on the service."""
 
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """A create that was answered with 201."""
+    """A create that returned 201."""
 
     at: float
     name: str
@@ -29,17 +29,17 @@ class Acknowledged:
 
 @dataclass
 class Seen:
-    """What has happened to the clients.
+    """Results of all clients.
 
     Attributes:
-        acknowledged: creates, in the order of their answers.
-        answers: how often each status came; ``lost`` where none did.
-        slow: seconds from the first request to the answer, of the create that took longest.
-        replayed: creates whose answer was that to an earlier request.
-        stale: reads that did not show what was acknowledged before they began.
-        reads: reads that were judged.
-        followed: positions that the follower was told of, in order.
-        gone: how often the follower was told to start over.
+        acknowledged: acknowledged creates, in the order of their responses.
+        answers: responses by status; ``lost`` counts requests without a response.
+        slow: seconds from the first attempt to the response, of the slowest create.
+        replayed: creates whose response was replayed by their idempotency key.
+        stale: reads that missed a write acknowledged before they began.
+        reads: reads that were checked.
+        followed: positions that the follower received, in order.
+        gone: how often the follower got 410 and had to start over.
     """
 
     acknowledged: list[Acknowledged] = field(default_factory=list)
@@ -53,24 +53,24 @@ class Seen:
 
     @property
     def pause(self) -> float:
-        """The longest time in which nothing was acknowledged."""
+        """Longest time between two acknowledgements, in seconds."""
         times = [each.at for each in self.acknowledged]
         return max(later - before for before, later in pairwise(times))
 
     @property
     def rate(self) -> float:
-        """Creates in a second."""
+        """Acknowledged creates per second."""
         times = [each.at for each in self.acknowledged]
         return len(times) / (times[-1] - times[0])
 
 
 class Load:
-    """Clients of one or more instances of the service, until told to stop.
+    """Clients of one or more instances of the service, running until they are stopped.
 
     Args:
-        services: the instances, which the writers are spread over.
-        token: everybody's.
-        writers: how many write.
+        services: the instances, over which the writers are spread.
+        token: the access token of all clients.
+        writers: the number of writers.
         keys: whether creates carry an ``Idempotency-Key``.
     """
 
@@ -86,7 +86,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Seen]:
-        """Write, read and follow inside the block; at its end finish what was begun."""
+        """Write, read and follow inside the block; requests in progress are finished at its end."""
         clients = [
             *(self._write(number) for number in range(self._writers)),
             self._read(),
@@ -103,7 +103,7 @@ class Load:
         return Client(self._urls[number % len(self._urls)], self._token)
 
     async def more(self, count: int) -> None:
-        """Wait until that many more creates were acknowledged."""
+        """Wait until ``count`` more creates were acknowledged."""
         goal = len(self.seen.acknowledged) + count
         async with asyncio.timeout(60):
             while len(self.seen.acknowledged) < goal:
@@ -135,7 +135,7 @@ class Load:
         self.seen.acknowledged.append(Acknowledged(now, name, product_id, position))
 
     async def _read(self) -> None:
-        """Ask for what was acknowledged last, and for the position."""
+        """Read the last acknowledged product and check the position."""
         client = self._client()
         while not self._stopped:
             await asyncio.sleep(0.005)
@@ -153,7 +153,7 @@ class Load:
         await client.close()
 
     async def _follow(self) -> None:
-        """Take every change, as one who keeps a copy does."""
+        """Follow the change feed, as a client that keeps a copy does."""
         client = self._client(1)
         since = 0
         while not self._stopped:
@@ -173,13 +173,13 @@ class Load:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the database says of what the clients were told.
+    """The database compared with the responses that clients got.
 
     Attributes:
-        lost: creates that were acknowledged and are not there, or under another id or position.
-        doubled: names that more than one product has.
-        gaps: positions that the log, or what the follower was told, leaves out or has twice.
-        apart: nodes that do not hold the same as the first.
+        lost: acknowledged creates that are missing, or have another id or position.
+        doubled: names of more than one product.
+        gaps: positions that are missing or repeated in the change log or at the follower.
+        apart: nodes whose content differs from that of the first node.
     """
 
     lost: list[str]
@@ -199,7 +199,7 @@ FROM products p JOIN product_words w ON w.rowid = p.id JOIN product_changes c ON
 
 
 async def judge(cluster: Cluster, database: str, seen: Seen) -> Verdict:
-    """Compare what was acknowledged with what each node holds."""
+    """Compare the acknowledged creates with the content of each node."""
     first = cluster.nodes[0]
     rows = await first.rows(_ROWS, database)
     there = {(product_id, name, position) for product_id, name, position in rows}
@@ -216,5 +216,5 @@ async def judge(cluster: Cluster, database: str, seen: Seen) -> Verdict:
 
 
 def _gaps(positions: Sequence[int]) -> list[int]:
-    """Where positions are not 1, 2, 3, … in turn."""
+    """Return the positions that break the sequence 1, 2, 3, …."""
     return [here for before, here in pairwise([0, *positions]) if here != before + 1]

@@ -1,7 +1,7 @@
-"""The service on three nodes of MariaDB Galera that are killed, stopped and written to at once.
+"""The service on three MariaDB Galera nodes that are killed, stopped and written to concurrently.
 
-Not run with the other tests: ``./build.sh test -m cluster -s``. What is measured is printed, and
-docs/scaling.md has it.
+Excluded from the usual run: ``./build.sh test -m cluster -s``. The measurements are printed;
+docs/scaling.md quotes them.
 """
 
 import asyncio
@@ -44,27 +44,27 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
 
 @pytest.fixture
 async def cluster(running: Cluster) -> Cluster:
-    """Three nodes, one of which is written to."""
+    """Return the cluster with all three nodes up; one of them takes the writes."""
     await running.complete()
     return running
 
 
 @pytest.fixture
 async def database(cluster: Cluster) -> str:
-    """The name of an empty one."""
+    """Create an empty database; returns its name."""
     return await cluster.create_database()
 
 
 @pytest.fixture
 async def service(cluster: Cluster, database: str, tmp_path: Path) -> AsyncIterator[Service]:
-    """Two workers, by way of the proxy."""
+    """Run the service with two workers, connected through the proxy."""
     url = cluster.url(database)
     async with Catalog(tmp_path).start("--workers=2", DATABASE_URL=url) as service:
         yield await service.serving()
 
 
 def report(title: str, seen: Seen, verdict: Verdict, **more: Any) -> None:
-    """Print what was measured."""
+    """Print the measurements."""
     figures = {
         "acknowledged": len(seen.acknowledged),
         "per_second": round(seen.rate),
@@ -86,7 +86,7 @@ def report(title: str, seen: Seen, verdict: Verdict, **more: Any) -> None:
 
 
 def assert_kept(seen: Seen, verdict: Verdict) -> None:
-    """What is promised, whatever happened."""
+    """Check the guarantees that hold under every fault."""
     assert verdict == Verdict(lost=[], doubled=[], gaps=[], apart=[])
     assert seen.stale == []
     assert seen.gone == 0
@@ -98,7 +98,7 @@ def assert_kept(seen: Seen, verdict: Verdict) -> None:
 async def started_at_each_node(
     cluster: Cluster, database: str, folder: Path
 ) -> AsyncIterator[list[Service]]:
-    """An instance for each node, which all migrate and make the administrator at once."""
+    """Run one instance per node; all migrate and create the administrator concurrently."""
     async with AsyncExitStack() as stack:
         started = []
         for node in cluster.nodes:
@@ -112,7 +112,7 @@ class TestOneWriter:
     @pytest.mark.parametrize(
         ("how", "number"), [("killed", signal.SIGKILL), ("stopped", signal.SIGTERM)]
     )
-    async def test_losing_the_node_that_is_written_to_costs_a_pause_and_nothing_else(
+    async def test_loss_of_the_writer_node_costs_only_a_pause(
         self, cluster: Cluster, service: Service, database: str, how: str, number: signal.Signals
     ) -> None:
         load = Load([service], await service.sign_up(), writers=WRITERS)
@@ -130,10 +130,10 @@ class TestOneWriter:
         verdict = await judge(cluster, database, seen)
         report(how, seen, verdict, rejoined_by=node.caught_up_by)
         assert_kept(seen, verdict)
-        # The one that comes back does not take over again, which would cost another pause.
+        # The node that returns does not become the writer again, which would cost another pause.
         assert node is not successor is writer
 
-    async def test_a_node_that_hangs_is_left_and_may_come_back(
+    async def test_hanging_writer_node_is_replaced_and_may_rejoin(
         self, cluster: Cluster, service: Service, database: str
     ) -> None:
         load = Load([service], await service.sign_up(), writers=WRITERS)
@@ -152,7 +152,7 @@ class TestOneWriter:
         assert_kept(seen, verdict)
 
     @pytest.mark.parametrize("keys", [True, False], ids=["with keys", "without"])
-    async def test_creates_that_are_cut_off_in_their_commit_are_made_once_by_their_keys(
+    async def test_creates_cut_off_during_commit_are_applied_once_by_their_keys(
         self, cluster: Cluster, service: Service, database: str, *, keys: bool
     ) -> None:
         load = Load([service], await service.sign_up(), writers=WRITERS, keys=keys)
@@ -162,7 +162,7 @@ class TestOneWriter:
         async with load.running() as seen:
             for _ in range(CUTS):
                 await load.more(100)
-                # Commits wait for a node that hangs, until it is taken for dead.
+                # Commits wait for a hanging node until it is evicted.
                 other.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(0.5)
                 await cluster.proxy.ask(f"shutdown sessions server galera/{writer.name}")
@@ -175,7 +175,7 @@ class TestOneWriter:
             assert verdict == Verdict(lost=[], doubled=[], gaps=[], apart=[])
             assert seen.replayed > 0
         else:
-            # Else the test above would prove nothing.
+            # Without duplicates here, the case with keys would prove nothing.
             assert len(verdict.doubled) > 0
 
 
@@ -184,7 +184,7 @@ class TestEveryNodeAtOnce:
     async def services(
         self, cluster: Cluster, database: str, tmp_path: Path
     ) -> AsyncIterator[list[Service]]:
-        """An instance for each node, as the settings for several writers want it."""
+        """Run one instance per node, with the settings for several writers."""
         for node in cluster.nodes:
             await node.run("SET GLOBAL wsrep_sync_wait = 1")
             await node.run("SET GLOBAL wsrep_auto_increment_control = ON")
@@ -195,7 +195,7 @@ class TestEveryNodeAtOnce:
             await node.run("SET GLOBAL wsrep_auto_increment_control = OFF")
 
     @pytest.mark.parametrize("attempt", range(3))
-    async def test_instances_that_start_at_the_same_time_all_come_up(
+    async def test_instances_start_concurrently(
         self, cluster: Cluster, database: str, tmp_path: Path, attempt: int
     ) -> None:
         async with started_at_each_node(cluster, database, tmp_path) as services:
@@ -204,7 +204,7 @@ class TestEveryNodeAtOnce:
         statement = "SELECT COUNT(*) FROM users WHERE role = 'admin'"
         assert [await node.rows(statement, database) for node in cluster.nodes] == [[(1,)]] * 3
 
-    async def test_commits_that_collide_are_done_again(
+    async def test_colliding_commits_are_retried(
         self, cluster: Cluster, services: list[Service], database: str
     ) -> None:
         load = Load(services, await services[0].sign_up(), writers=WRITERS)
@@ -222,7 +222,7 @@ class TestEveryNodeAtOnce:
 
 
 class TestAllNodesDown:
-    async def test_after_all_were_killed_they_find_each_other_again(
+    async def test_cluster_recovers_after_all_nodes_were_killed(
         self, cluster: Cluster, service: Service, database: str
     ) -> None:
         load = Load([service], await service.sign_up(), writers=WRITERS)
@@ -238,7 +238,7 @@ class TestAllNodesDown:
         assert verdict == Verdict(lost=[], doubled=[], gaps=[], apart=[])
         assert "500" not in seen.answers
 
-    async def test_after_all_were_stopped_the_last_one_begins(self, cluster: Cluster) -> None:
+    async def test_last_stopped_node_bootstraps_the_cluster(self, cluster: Cluster) -> None:
         for node in cluster.nodes:
             await node.end(signal.SIGTERM)
 
@@ -252,7 +252,7 @@ class TestAllNodesDown:
 
 
 class TestConnections:
-    async def test_a_new_one_waits_until_its_node_has_what_the_others_acknowledged(
+    async def test_new_connection_waits_until_its_node_has_applied_acknowledged_writes(
         self, cluster: Cluster, database: str
     ) -> None:
         first, second, _ = cluster.nodes

@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Clients who go on while something is done to the stack, and tell what they have noticed of it.
+"""Load while a command disturbs the stack, and a report of what clients noticed.
 
-Reads and creates with an Idempotency-Key over connections that are kept open, as a program's HTTP
-library makes them: a connection that was closed while it was idle is opened again, and a create
-that is refused because too many are waiting comes again when told. No read is tried twice, and
-nothing that failed otherwise. In the end every create that was acknowledged must be there once, and
-no other twice.
+Reads and creates with an Idempotency-Key over persistent connections, as an HTTP library makes
+them: a connection that was closed while idle is reopened, and a create that is shed with 503 is
+retried after Retry-After. Reads and other failures are not retried. In the end every acknowledged
+create must exist once, and no other more than once.
 
     tests/deployment/clients.py --url URL --password-file FILE docker compose restart app
 
-It needs nothing but Python.
+Needs only the standard library.
 """
 
 import argparse
@@ -31,13 +30,13 @@ PAUSE_SECONDS = 0.03
 BEFORE_SECONDS = 2
 AFTER_SECONDS = 3
 AGAIN_SECONDS = 60
-"""Until it works again, whatever was done to it."""
+"""Until the stack has recovered, whatever the command did."""
 PATIENCE_SECONDS = 40
-"""For an answer; nginx gives up waiting after 30 s."""
+"""For a response; nginx gives up after 30 s."""
 
 
 class Answer:
-    """What came back."""
+    """An HTTP response."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.status = status
@@ -46,7 +45,7 @@ class Answer:
 
     @property
     def is_clean_refusal(self) -> bool:
-        """Whether it tells a program to come again, and when."""
+        """Whether the response is a well-formed 503 with a Retry-After."""
         return (
             self.status == 503
             and self.headers.get("retry-after", "").isdigit()
@@ -56,7 +55,7 @@ class Answer:
 
 
 class Client:
-    """One connection at a time."""
+    """HTTP client with one persistent connection."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -65,10 +64,10 @@ class Client:
         self.reopened = 0
 
     async def ask(self, method: str, path: str, *, body: Any = None, **headers: str) -> Answer:
-        """Send a request.
+        """Send a request and return its response.
 
         Raises:
-            OSError, EOFError, TimeoutError: there was no whole answer.
+            OSError, EOFError, TimeoutError: there was no complete response.
         """
         content = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}"]
@@ -115,7 +114,7 @@ class Client:
 
 
 class Load:
-    """All clients and what they have seen."""
+    """All clients and their results."""
 
     def __init__(self, url: str, token: str, *, allows_refusals: bool) -> None:
         self._url = url
@@ -130,7 +129,7 @@ class Load:
         self.longest = 0.0
 
     async def run(self, clients: int, requests: int, command: list[str]) -> int:
-        """Do a command while clients ask, and go on until they have asked often enough.
+        """Run a command under load, then continue until ``requests`` requests were made.
 
         Returns:
             the command's exit status.
@@ -182,7 +181,7 @@ class Load:
             )
             if self._allows_refusals or not answer.is_clean_refusal:
                 break
-            # It was told that there is too much to write just now, and when to come again.
+            # Shed by back-pressure on writes: retry after the given time.
             self.seen["creates to be repeated"] += 1
             await asyncio.sleep(int(answer.headers["retry-after"]))
         self._note("creates", answer, 201)
@@ -199,7 +198,7 @@ class Load:
             self.failures.append(f"{kind}: {answer.status} {answer.body[:300]!r}")
 
     async def check(self) -> list[str]:
-        """What is wrong with the products that are there now."""
+        """Return acknowledged creates that are lost, and names that exist more than once."""
         ask = partial(
             Client(self._url).ask,
             *("GET", f"{PATH}?fields=id,name"),
@@ -218,7 +217,7 @@ class Load:
 
 
 async def sign_in(url: str, username: str, password: str) -> str:
-    """An access token."""
+    """Log in and return an access token."""
     body = {"username": username, "password": password}
     answer = await Client(url).ask("POST", "/api/auth/login", body=body)
     if answer.status != 200:
@@ -227,13 +226,13 @@ async def sign_in(url: str, username: str, password: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the person who waits."""
+    """Print progress at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 async def main() -> int:
-    """Exit status 0 if nobody has noticed anything, or nothing but 503 where that is allowed."""
+    """Return exit status 0 if no client saw a failure, or only 503 where that is allowed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--url", required=True)
     parser.add_argument("--username", default="admin")

@@ -1,4 +1,4 @@
-"""What the compose files say, read as Compose does but with nothing filled in."""
+"""The compose files, parsed as Compose does but without interpolation."""
 
 import re
 from pathlib import Path
@@ -11,23 +11,23 @@ FILES = (ROOT / "docker-compose.yml", ROOT / "docker" / "tls.yml")
 
 
 def stack() -> dict[str, Any]:
-    """The compose file."""
+    """Return the parsed compose file."""
     read: dict[str, Any] = yaml.safe_load(FILES[0].read_text(encoding="utf-8"))
     return read
 
 
 def variables() -> set[str]:
-    """What the compose files want to be told."""
+    """Return the variables that the compose files interpolate."""
     texts = [file.read_text(encoding="utf-8") for file in FILES]
     return {name for text in texts for name in re.findall(r"\$\{(\w+)", text)}
 
 
 def default(value: str) -> str:
-    """What stands for ``${NAME:-default}`` if nobody says anything."""
+    """Replace each ``${NAME:-default}`` by its default."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
 
 
 def seconds(text: str) -> int:
-    """A duration: ``40s``."""
+    """Parse a duration in seconds, such as ``40s``."""
     assert re.fullmatch(r"\d+s", text), text
     return int(text[:-1])

@@ -1,7 +1,7 @@
-"""The Kubernetes manifests as tests look at them: read, and put together as Kustomize does.
+"""The Kubernetes manifests, parsed and built as Kustomize does.
 
-Not all of Kustomize: resources, components, generators of ConfigMaps and the names of images, which
-is all that the manifests use. Where kubectl is at hand, a test compares.
+It covers resources, components, ConfigMap generators and image names, which is all that the
+manifests use. Where kubectl is installed, a test compares the two.
 """
 
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ def kustomization(folder: Path) -> Manifest:
 
 
 def folders() -> list[Path]:
-    """Wherever there is a kustomization."""
+    """Return all folders that hold a kustomization."""
     found = [file.parent for file in sorted(KUBERNETES.rglob("kustomization.yaml"))]
     return [*found, ROOT / "docker" / "nginx"]
 
 
 def listed(folder: Path) -> set[Path]:
-    """The files and folders that a kustomization names."""
+    """Return the files and folders that a kustomization names."""
     content = kustomization(folder)
     generators = content.get("configMapGenerator", [])
     names = [
@@ -47,7 +47,7 @@ def listed(folder: Path) -> set[Path]:
 
 
 def manifests(folder: Path) -> list[Manifest]:
-    """What is applied with a kustomization: all resources, before patches and hashes."""
+    """Return all resources of a kustomization, before patches and hashes."""
     found: list[Manifest] = []
     content = kustomization(folder)
     for name in (*content.get("resources", []), *content.get("components", [])):
@@ -63,7 +63,7 @@ def manifests(folder: Path) -> list[Manifest]:
 
 
 def environment(file: Path) -> Iterator[tuple[str, str]]:
-    """The variables of a file of settings."""
+    """Yield name and value of each variable in an env file."""
     for line in file.read_text().splitlines():
         if line and not line.startswith("#"):
             name, _, value = line.partition("=")
@@ -80,6 +80,6 @@ def named(found: list[Manifest], kind: str, name: str) -> Manifest:
 
 
 def pods(found: list[Manifest]) -> list[Manifest]:
-    """The pods that all kinds of workloads make."""
+    """Return the pod templates of all workloads."""
     workloads = of_kind(found, "Deployment", "StatefulSet", "DaemonSet", "Job")
     return [workload["spec"]["template"] for workload in workloads]

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds the image and runs the whole stack through its paces, from a copy of this clone with names,
-# secrets, data and addresses of its own, which it removes in the end. Needs a Docker engine; says so
-# and exits with 77 if there is none. Takes some minutes:
+# Smoke test: builds the image and checks the whole stack, from a copy of this clone with its own
+# names, secrets, data and addresses, which is removed in the end. Requires a Docker engine; without
+# one it says so and exits with 77. Takes some minutes:
 #
 #   tests/deployment/smoke.sh
 #
-# SMOKE_KEEP=1 leaves the stack running, in the folder that it names.
+# SMOKE_KEEP=1 leaves the stack running and prints its folder.
 #
-# shellcheck disable=SC2016  # What stands between single quotes is for other shells and programs.
+# shellcheck disable=SC2016  # Single-quoted expressions are for other shells and programs.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 
@@ -16,14 +16,14 @@ if ! docker compose version >/dev/null 2>&1 || ! docker info >/dev/null 2>&1; th
   exit 77
 fi
 
-# Two may run at once.
+# Random ports and names, so that two runs do not collide.
 port=$((20000 + 2 * (RANDOM % 5000)))
 export COMPOSE_PROJECT_NAME=catalog-smoke-$$ CATALOG_IMAGE=catalog-smoke-$$:latest
 export CATALOG_HTTP_BIND=127.0.0.1:$port CATALOG_HTTPS_BIND=127.0.0.1:$((port + 1))
 export CATALOG_PROXY_NETWORK=10.203.$((RANDOM % 200 + 50)).0/24 CATALOG_MYSQL_BUFFER_POOL=128M
 export CATALOG_PROMETHEUS_BIND=127.0.0.1:$((port - 9999))
 api=http://127.0.0.1:$port
-# With the packages of the tests, if there is one.
+# An interpreter with the packages of the tests, if there is one.
 tester=$PWD/${VENV:-.venv}/bin/python
 prometheus=prom/prometheus:v3.5.0
 base=python:3.13-slim
@@ -61,7 +61,7 @@ end() {
 }
 trap end EXIT
 
-# --- what the checks are made of ---------------------------------------------------------------
+# --- helpers -----------------------------------------------------------------------------------
 
 compose() { docker compose "$@"; }
 in_app() { compose exec -T --index "${index:-1}" app "$@"; }
@@ -115,7 +115,7 @@ confined() {
   for id in $(containers); do
     docker inspect --format '{{.Name}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}} {{.HostConfig.CapAdd}}' "$id" |
       grep -E ' true \[ALL\] \[no-new-privileges:true\] \[\]$' || return 1
-    # Of the processes themselves, what the kernel says.
+    # The kernel's view of the process itself.
     docker exec "$id" sh -c 'grep -hE "^(Uid|CapEff|CapPrm|CapBnd|NoNewPrivs)" /proc/1/status; ! touch /here 2>/dev/null' |
       tee "$folder/status" || return 1
     [[ $(grep -cE '^Cap.*\s0{16}$|^NoNewPrivs:\s1$' "$folder/status") == 4 ]] || return 1
@@ -156,7 +156,7 @@ one_admin() { [[ $(sql "SELECT COUNT(*) FROM users WHERE role = 'admin'") == 1 ]
 unreachable() { # FROM HOST PORT: from another container
   not docker compose exec -T "$1" bash -c "timeout 2 bash -c '</dev/tcp/$2/$3'"
 }
-# Debian's mirror stands for what is outside, if there is any: nginx may reach it.
+# Debian's mirror is the outside host, if there is a network: nginx may reach it.
 nothing_outside() {
   local outside
   outside=$(getent ahostsv4 deb.debian.org | awk 'NR == 1 {print $1}') || true
@@ -183,7 +183,7 @@ everyone_serves() {
     echo "$number: $before" && ((before > 0)) || return 1
   done
 }
-# The instances stay as they are.
+# Starts Prometheus without replacing the instances.
 monitored() {
   docker compose --profile monitoring up --detach --no-deps --wait prometheus &&
     "$tester" -m tests.monitoring.stack --service "$api" --prometheus "http://$CATALOG_PROMETHEUS_BIND" --instances 4 &&
@@ -194,12 +194,12 @@ unchanged() {
   before=$(containers | sort)
   ./build.sh up && [[ $(containers | sort) == "$before" ]]
 }
-# Clients go on while the command runs; what they saw is in the output.
+# Runs a command under load; the output has the clients' report.
 clients() { "${PYTHON:-python3}" tests/deployment/clients.py --url "$api" --password-file .secrets/admin_password "$@"; }
 replaced() {
   local before
   before=$(containers app | sort)
-  # Another revision is another image, so all containers are replaced.
+  # Another revision makes another image, so all containers are replaced.
   CATALOG_REVISION=another clients docker compose up --detach --no-deps --build app && [[ -z $(comm -12 <(echo "$before") <(containers app | sort)) ]]
 }
 told() { sed 's/^/      /' "$folder/output" | grep -E 'reads|longest|created|took'; }
@@ -215,7 +215,7 @@ ready_within_a_minute() {
   ./build.sh up && cold=$((SECONDS - began)) && ((cold <= ${SMOKE_COLD_SECONDS:-60}))
 }
 
-# --- the paces ----------------------------------------------------------------------------------
+# --- checks -------------------------------------------------------------------------------------
 
 ./build.sh secrets >/dev/null
 check "the image is built" compose build app

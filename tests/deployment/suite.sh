@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Runs tests inside the image: on its interpreter, with its packages, as its user, on a root that
-# cannot be written to. Needs a Docker engine; says so and exits with 77 if there is none. Arguments
-# go to pytest:
+# Runs tests inside the image: on its interpreter, with its packages, as its user, on a read-only
+# root. Requires a Docker engine; without one it says so and exits with 77. Arguments go to pytest:
 #
 #   tests/deployment/suite.sh --engine sqlite tests/products
 #
-# IMAGE names the image; without it one is built.
+# IMAGE names the image; if unset, one is built.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 
@@ -18,14 +17,14 @@ if [[ -z ${IMAGE:-} ]]; then
   docker build --quiet --file docker/Dockerfile --build-arg PIP_INDEX_URL --tag "$IMAGE" .
 fi
 
-# Everything but the service: that is in the image.
+# Everything except the service, which is in the image.
 folder=$(mktemp -d)
 volume=catalog-suite-tools-$$
 trap 'rm -rf "$folder"; docker volume rm --force "$volume" >/dev/null' EXIT
 git ls-files -z --cached --others --exclude-standard -- . ':!catalog' | xargs -0 cp --parents --target-directory "$folder"
 chmod -R a+rX "$folder"
 
-# The image has no pip, and its base has.
+# Installed in the base image, because the service's image has no pip.
 docker run --rm --env PIP_INDEX_URL --volume "$volume:/tools" --volume "$folder:/src:ro" python:3.13-slim \
   python -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-cache-dir \
   --require-hashes --target /tools --requirement /src/tests/requirements.lock

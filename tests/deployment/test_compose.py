@@ -1,4 +1,4 @@
-"""What the compose file promises, as far as it can be read off; test_stack.py runs it."""
+"""Static checks of the compose file; smoke.sh runs the stack."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from tests.deployment import compose
 STACK = compose.stack()
 SERVICES: dict[str, dict[str, Any]] = STACK["services"]
 
-# Those that are there to serve, whatever they are asked for; the others end by themselves.
+# Long-running services; the others exit by themselves.
 LASTING = sorted(name for name, service in SERVICES.items() if service["restart"] != "no")
 ALWAYS = sorted(name for name, service in SERVICES.items() if "profiles" not in service)
 
@@ -23,12 +23,12 @@ def is_internal(network: str) -> bool:
 
 
 class TestServices:
-    def test_they_are_those_that_were_asked_for(self) -> None:
+    def test_services_outside_profiles_are_the_core_ones(self) -> None:
         assert ALWAYS == ["app", "mysql", "nginx", "valkey"]
         assert set(SERVICES) - set(ALWAYS) == {"grafana", "load", "prometheus"}
 
     @pytest.mark.parametrize("name", LASTING)
-    def test_each_tells_how_it_is_and_comes_back(self, name: str) -> None:
+    def test_service_has_a_health_check_and_restarts(self, name: str) -> None:
         service = SERVICES[name]
 
         assert service["healthcheck"]["test"]
@@ -36,7 +36,7 @@ class TestServices:
         assert compose.seconds(compose.default(service["stop_grace_period"])) >= 10
 
     @pytest.mark.parametrize("name", sorted(SERVICES))
-    def test_each_is_confined(self, name: str) -> None:
+    def test_service_runs_without_privileges(self, name: str) -> None:
         service = SERVICES[name]
 
         assert service["read_only"] is True
@@ -46,16 +46,15 @@ class TestServices:
         assert not {"privileged", "pid", "ipc", "network_mode", "devices"} & set(service)
 
     @pytest.mark.parametrize("name", sorted(SERVICES))
-    def test_none_is_root(self, name: str) -> None:
+    def test_service_does_not_run_as_root(self, name: str) -> None:
         service = SERVICES[name]
 
-        # The image that is made here says so itself.
-        # Images that have a user of their own: ours, and Prometheus' with the owner of its data.
+        # Images that set a user: ours, and that of Prometheus, whose user owns its data.
         own = {SERVICES["app"]["image"], SERVICES["prometheus"]["image"]}
         assert "build" in service or service["image"] in own or service["user"]
 
     @pytest.mark.parametrize("name", sorted(SERVICES))
-    def test_each_is_bounded(self, name: str) -> None:
+    def test_service_has_memory_process_and_log_limits(self, name: str) -> None:
         limits = SERVICES[name]["deploy"]["resources"]["limits"]
 
         assert compose.default(limits["memory"])[-1] in "MG"
@@ -63,11 +62,11 @@ class TestServices:
         assert SERVICES[name]["logging"]["options"].keys() == {"max-size", "max-file"}
 
     @pytest.mark.parametrize("name", sorted(SERVICES))
-    def test_none_has_a_name_that_only_one_can_have(self, name: str) -> None:
+    def test_service_has_no_fixed_container_or_host_name(self, name: str) -> None:
         assert "container_name" not in SERVICES[name]
         assert "hostname" not in SERVICES[name]
 
-    def test_each_waits_for_those_it_needs(self) -> None:
+    def test_services_wait_for_healthy_dependencies(self) -> None:
         needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
 
         assert needs["app"].keys() == {"mysql", "valkey"}
@@ -75,35 +74,35 @@ class TestServices:
         conditions = {need["condition"] for needed in needs.values() for need in needed.values()}
         assert conditions == {"service_healthy"}
 
-    def test_the_service_gets_the_time_that_it_needs_to_stop(self) -> None:
+    def test_app_stop_grace_period_exceeds_its_longest_stop(self) -> None:
         grace = compose.seconds(compose.default(SERVICES["app"]["stop_grace_period"]))
 
         assert grace > stop_limit(load_settings())
 
 
 class TestNetworks:
-    def test_only_nginx_is_published_and_only_here(self) -> None:
+    def test_only_nginx_is_published_and_only_on_loopback(self) -> None:
         published = {name: SERVICES[name]["ports"] for name in ALWAYS if "ports" in SERVICES[name]}
 
         assert published == {"nginx": ["${CATALOG_HTTP_BIND:-127.0.0.1:8080}:80"]}
 
     @pytest.mark.parametrize("name", sorted(set(SERVICES) - set(ALWAYS)))
-    def test_what_is_asked_for_is_published_here_at_most(self, name: str) -> None:
+    def test_profile_service_is_published_on_loopback_at_most(self, name: str) -> None:
         for port in SERVICES[name].get("ports", ()):
             assert compose.default(port).startswith("127.0.0.1:")
 
     @pytest.mark.parametrize("name", ["mysql", "valkey"])
-    def test_the_databases_are_within_reach_of_the_service_alone(self, name: str) -> None:
+    def test_databases_are_reachable_from_the_app_alone(self, name: str) -> None:
         (network,) = SERVICES[name]["networks"]
         members = {each for each, service in SERVICES.items() if network in service["networks"]}
 
         assert is_internal(network)
         assert members == {"app", "mysql", "valkey"}
 
-    def test_the_service_reaches_nothing_outside(self) -> None:
+    def test_app_has_internal_networks_only(self) -> None:
         assert all(is_internal(network) for network in SERVICES["app"]["networks"])
 
-    def test_nginx_is_believed_and_nobody_else(self) -> None:
+    def test_trusted_proxy_network_holds_nginx_and_the_app_alone(self) -> None:
         believed = SERVICES["app"]["environment"]["CATALOG_TRUSTED_PROXIES"]
         (network,) = (
             name
@@ -117,19 +116,19 @@ class TestNetworks:
 
 
 class TestSettings:
-    def test_all_can_be_set_but_what_the_image_says(self) -> None:
+    def test_app_environment_has_every_setting_except_the_images_own(self) -> None:
         told = set(SERVICES["app"]["environment"])
         settings = set(variable_names().values())
-        # The image's own.
+        # The image sets these.
         ours = {"CATALOG_BIND", "CATALOG_COMMIT"}
 
         assert told == {f"{name}_FILE" for name in SECRETS} | (settings - SECRETS - ours)
 
-    def test_what_can_be_set_is_passed_on_as_it_is(self) -> None:
+    def test_settings_are_passed_through_without_defaults_except_four(self) -> None:
         environment = SERVICES["app"]["environment"]
         given = {name: value for name, value in environment.items() if value is not None}
 
-        # The others are those of .env, or missing: their defaults stay in one place.
+        # The others come from .env or are unset, so that their defaults are defined in one place.
         assert {name for name in given if not name.endswith("_FILE")} == {
             "CATALOG_ENV",
             "CATALOG_TRUSTED_PROXIES",
@@ -137,9 +136,9 @@ class TestSettings:
             "CATALOG_ACCESS_LOG",
         }
 
-    def test_what_the_stack_wants_to_be_told_is_in_the_example(self) -> None:
+    def test_interpolated_variables_are_in_the_example(self) -> None:
         example = (compose.ROOT / ".env.example").read_text(encoding="utf-8")
-        # For whoever builds: build.sh fills them in.
+        # Build arguments, which build.sh fills in.
         building = {"PIP_INDEX_URL", "CATALOG_VERSION", "CATALOG_REVISION", "CATALOG_SOURCE"}
 
         for name in compose.variables() - building:
@@ -147,7 +146,7 @@ class TestSettings:
 
 
 class TestSecrets:
-    def test_no_environment_holds_any(self) -> None:
+    def test_environments_hold_no_secret(self) -> None:
         for service in SERVICES.values():
             for name, value in (service.get("environment") or {}).items():
                 if name in SECRETS or any(word in name for word in ("PASSWORD", "SECRET", "TOKEN")):
@@ -157,17 +156,17 @@ class TestSecrets:
                     secret = str(value).removeprefix("/run/secrets/")
                     assert secret in service["secrets"], name
 
-    def test_no_file_of_variables_is_handed_over(self) -> None:
+    def test_services_have_no_env_file(self) -> None:
         assert not [name for name, service in SERVICES.items() if "env_file" in service]
 
-    def test_all_come_from_files(self) -> None:
+    def test_secrets_come_from_files(self) -> None:
         used = {name for service in SERVICES.values() for name in service.get("secrets", ())}
 
         assert STACK["secrets"] == {name: {"file": f".secrets/{name}"} for name in used}
 
 
 class TestMysql:
-    def test_what_was_acknowledged_survives(self) -> None:
+    def test_mysql_flushes_every_commit_to_disk(self) -> None:
         text = (compose.ROOT / "docker/mysql/conf.d/catalog.cnf").read_text(encoding="utf-8")
         lines = text.splitlines()
 

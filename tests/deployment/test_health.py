@@ -1,4 +1,4 @@
-"""What Docker asks to find out whether a container lives."""
+"""The health check of the image."""
 
 import socket
 import subprocess
@@ -15,7 +15,7 @@ from tests.deployment.compose import ROOT
 
 @contextmanager
 def answering(listener: socket.socket, answer: bytes) -> Iterator[list[bytes]]:
-    """Gives one client an answer; what it asked for."""
+    """Answer one client; yields the requests it sent."""
     asked: list[bytes] = []
 
     def serve() -> None:
@@ -33,7 +33,7 @@ def answering(listener: socket.socket, answer: bytes) -> Iterator[list[bytes]]:
 
 
 def ask(bind: str) -> subprocess.CompletedProcess[str]:
-    """Ask in the way of the image."""
+    """Run the health check as the image does."""
     return subprocess.run(
         [sys.executable, "-IS", ROOT / "docker" / "health.py"],
         env={"CATALOG_BIND": bind},
@@ -45,7 +45,7 @@ def ask(bind: str) -> subprocess.CompletedProcess[str]:
 
 class TestHealth:
     @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])  # noqa: S104 (asked, not bound)
-    def test_it_asks_whether_the_process_lives(self, host: str) -> None:
+    def test_health_check_requests_livez(self, host: str) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
 
@@ -55,7 +55,7 @@ class TestHealth:
         assert done.returncode == 0, done.stderr
         assert asked[0].startswith(b"GET /livez HTTP/1.1\r\n")
 
-    def test_a_unix_socket_will_do(self, tmp_path: Path) -> None:
+    def test_health_check_connects_to_a_unix_socket(self, tmp_path: Path) -> None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(tmp_path / "s"))
 
@@ -64,7 +64,7 @@ class TestHealth:
 
         assert done.returncode == 0, done.stderr
 
-    def test_another_answer_is_told(self) -> None:
+    def test_status_other_than_200_fails_and_is_printed(self) -> None:
         listener = socket.create_server(("127.0.0.1", 0))
 
         with answering(listener, b"HTTP/1.1 503 \r\nRetry-After: 1\r\n\r\n"):
@@ -72,7 +72,7 @@ class TestHealth:
 
         assert (done.returncode, done.stderr) == (1, "HTTP/1.1 503 \n")
 
-    def test_nobody_there_is_told(self) -> None:
+    def test_refused_connection_fails_with_a_message(self) -> None:
         done = ask("127.0.0.1:1")
 
         assert done.returncode == 1

@@ -1,6 +1,6 @@
-"""The Kubernetes manifests: valid by Kubernetes' schemas, and right about the service.
+"""The Kubernetes manifests: valid against Kubernetes' schemas, and consistent with the service.
 
-They have not run on a cluster; what can be found out without one is found out here.
+They have not run on a cluster; these tests check what can be checked without one.
 """
 
 import json
@@ -34,10 +34,10 @@ from tests.deployment.manifests import (
     pods,
 )
 
-# The oldest that has all that is used, and the newest there is a schema of.
+# The oldest release that supports all fields in use, and the newest with a schema.
 RELEASES = ("1.30", "1.37")
 
-# Not of Kubernetes itself, so that it has no schema of them.
+# Custom resources of the Prometheus Operator, for which there is no schema.
 OF_OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 
 NGINX = ROOT / "docker" / "nginx"
@@ -56,7 +56,7 @@ def applied(folder: Path) -> list[Manifest]:
 
 
 def app(folder: Path = KUBERNETES / "base") -> Manifest:
-    """The pod of the service."""
+    """Return the pod spec of the service."""
     spec: Manifest = named(applied(folder), "Deployment", "catalog-app")["spec"]["template"]["spec"]
     return spec
 
@@ -67,8 +67,8 @@ def settings() -> dict[str, str]:
 
 class TestSchema:
     @pytest.mark.parametrize("release", RELEASES)
-    def test_each_manifest_is_valid(self, release: str) -> None:
-        # Each once, as it takes a tenth of a second.
+    def test_manifests_are_valid_in_each_release(self, release: str) -> None:
+        # Without duplicates, because validating one takes 0.1 s.
         found = {json.dumps(manifest): manifest for each in ALL for manifest in applied(each)}
 
         assert len(found) > 20
@@ -76,14 +76,14 @@ class TestSchema:
             if manifest["kind"] not in OF_OPERATOR:
                 kubernetes_validate.validate(manifest, release, strict=True)
 
-    def test_a_misspelt_field_is_noticed(self) -> None:
+    def test_misspelt_field_fails_validation(self) -> None:
         manifest = json.loads(json.dumps(named(applied(ALL[0]), "Deployment", "catalog-app")))
         manifest["spec"]["template"]["spec"]["terminationGracePeriod"] = 45
 
         with pytest.raises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(manifest, RELEASES[-1], strict=True)
 
-    def test_service_monitor_names_a_port_that_is_there(self) -> None:
+    def test_service_monitor_names_an_existing_port(self) -> None:
         found = applied(KUBERNETES / "overlays" / "production")
         (monitor,) = of_kind(found, "ServiceMonitor")
         service = named(found, "Service", "catalog-app")
@@ -92,13 +92,13 @@ class TestSchema:
         assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
         assert set(monitor["spec"]) == {"jobLabel", "selector", "endpoints"}
         assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
-        # The name of the job, by which rules and dashboard go.
+        # The job label, which rules and dashboard select by.
         assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "catalog"
         assert set(endpoint) == {"port", "path", "interval", "scrapeTimeout"}
         assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
         assert endpoint["path"] == "/metrics"
 
-    def test_rules_are_those_of_prometheus(self) -> None:
+    def test_rules_equal_those_of_the_compose_stack(self) -> None:
         file = KUBERNETES / "monitoring" / "prometheus-rule.yaml"
         if os.environ.get("CATALOG_TEST_REWRITE"):
             file.write_text(_prometheus_rule(file.read_text()))
@@ -111,7 +111,7 @@ class TestSchema:
 
 
 def _prometheus_rule(text: str) -> str:
-    """The manifest with the rules of now; comments come along."""
+    """Return the manifest with the current rules, their comments included."""
     head, begin, _ = text.partition("  groups:\n")
     files = ("recording.yml", "alerts.yml")
     rules = "".join((RULES / name).read_text().partition("groups:\n")[2] for name in files)
@@ -119,7 +119,7 @@ def _prometheus_rule(text: str) -> str:
 
 
 class TestKustomize:
-    def test_each_file_is_listed_and_each_listed_file_is_there(self) -> None:
+    def test_files_are_listed_and_listed_files_exist(self) -> None:
         named_somewhere = {path for folder in folders() for path in listed(folder)}
         there = {path for path in KUBERNETES.rglob("*") if path.is_file()}
         apart = {folder / "kustomization.yaml" for folder in folders()}
@@ -129,7 +129,7 @@ class TestKustomize:
         assert there - apart <= named_somewhere
 
     @pytest.mark.parametrize("folder", ALL, ids=name_of)
-    def test_it_puts_together_what_was_checked(self, folder: Path) -> None:
+    def test_kubectl_builds_the_checked_manifests(self, folder: Path) -> None:
         kubectl = shutil.which("kubectl")
         if kubectl is None:
             pytest.skip("kubectl is not there: Kustomize itself is not tried")
@@ -145,21 +145,21 @@ class TestKustomize:
 
         assert kinds(built) == kinds(applied(folder))
         for manifest in built:
-            # What patches have made of it; the rest was validated as it stands in the files.
+            # Patched here; all others were validated as they are in the files.
             if manifest["kind"] == "Deployment":
                 kubernetes_validate.validate(manifest, RELEASES[-1], strict=True)
             if manifest["kind"] != "Namespace":
                 assert manifest["metadata"]["namespace"] == "catalog"
         for pod in pods(built):
             for container in pod["spec"]["containers"]:
-                # A tag or a digest, so that a pod is the same tomorrow.
+                # A tag or a digest, so that pods are reproducible.
                 assert ":" in container["image"].rpartition("/")[2]
         hashed = r"catalog-(?:settings|nginx(?:-main|-site)?)-[0-9a-z]{10}"
         references = re.findall(hashed, result.stdout)
         names = {each["metadata"]["name"] for each in of_kind(built, "ConfigMap")}
         assert set(references) == names
 
-    def test_nginx_has_all_that_it_includes(self) -> None:
+    def test_nginx_config_maps_hold_all_included_files(self) -> None:
         volumes = named(applied(ALL[0]), "Deployment", "catalog-nginx")["spec"]["template"]["spec"]
         mounted = {"nginx.conf": (NGINX / "nginx.conf").read_text()}
         for name in ("catalog-nginx", "catalog-nginx-site"):
@@ -193,7 +193,9 @@ class TestSettings:
 
         assert {*given, *settings()} <= known
 
-    def test_the_service_takes_them(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_service_accepts_the_settings(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         contents = {
             "database_url": "mysql://catalog:p@db:3306/catalog",
             "jwt_secret_key": "".join(chr(33 + n) for n in range(64)),
@@ -214,7 +216,7 @@ class TestSettings:
         assert loaded.bind.port == 8000
         assert loaded.env == "production"
 
-    def test_secrets_are_files_of_the_secret(self) -> None:
+    def test_secret_settings_are_files_of_the_secret(self) -> None:
         (example,) = documents(KUBERNETES / "secret.example.yaml")
         (mount,) = [m for m in app()["containers"][0]["volumeMounts"] if m["name"] == "secrets"]
         (volume,) = [v for v in app()["volumes"] if v["name"] == "secrets"]
@@ -222,22 +224,22 @@ class TestSettings:
 
         assert volume["secret"]["secretName"] == example["metadata"]["name"]
         assert wanted == {f"{mount['mountPath']}/{key}" for key in example["stringData"]}
-        # Nobody is to have it who has only applied everything.
+        # Applying everything must not create a Secret with known values.
         assert not of_kind([each for folder in ALL for each in applied(folder)], "Secret")
 
-    def test_pods_stay_until_the_service_has_stopped(self) -> None:
+    def test_termination_grace_period_exceeds_the_longest_stop(self) -> None:
         longest = float(settings()["CATALOG_DRAIN_DELAY"])
         longest += float(settings()["CATALOG_GRACEFUL_TIMEOUT"]) + 5
 
         assert app()["terminationGracePeriodSeconds"] > longest
 
-    def test_pods_may_take_as_long_to_start_as_the_service(self) -> None:
+    def test_startup_probe_allows_for_the_longest_start(self) -> None:
         probe = app()["containers"][0]["startupProbe"]
 
-        # The database, and migrations of another instance.
+        # 30 s for the database, 60 s for another instance's migrations.
         assert probe["periodSeconds"] * probe["failureThreshold"] >= 30 + 60
 
-    def test_the_database_has_enough_connections(self) -> None:
+    def test_database_has_enough_connections(self) -> None:
         (autoscaler,) = of_kind(applied(ALL[0]), "HorizontalPodAutoscaler")
         deployment = named(applied(ALL[0]), "Deployment", "catalog-app")
         surge = deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
@@ -245,20 +247,20 @@ class TestSettings:
         pool = load_settings(jwt_secret_key="x" * 8 + "abcdefgh" * 5).database_pool_size
         each = int(settings()["CATALOG_WORKERS"]) * (2 * pool + 2)
 
-        # MySQL's default, and 10 for others.
+        # MySQL's default of max_connections, less 10 for other clients.
         assert most * each <= 151 - 10
 
 
 class TestPods:
     @pytest.mark.parametrize("folder", ALL, ids=name_of)
-    def test_each_is_restricted(self, folder: Path) -> None:
+    def test_pods_meet_the_restricted_standard(self, folder: Path) -> None:
         for pod in pods(applied(folder)):
             spec = pod["spec"]
             assert spec["securityContext"]["runAsNonRoot"] is True
             assert spec["securityContext"]["runAsUser"] > 0
             assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
             assert spec["automountServiceAccountToken"] is False
-            # Else a Service called catalog would set CATALOG_PORT and the like.
+            # Otherwise a Service called catalog would set CATALOG_PORT and the like.
             assert spec["enableServiceLinks"] is False
             for container in spec["containers"]:
                 assert container["securityContext"] == {
@@ -270,12 +272,12 @@ class TestPods:
                 assert {"cpu", "memory"} <= set(container["resources"]["requests"])
 
     @pytest.mark.parametrize("folder", OVERLAYS, ids=name_of)
-    def test_each_tells_whether_it_is_ready(self, folder: Path) -> None:
+    def test_containers_have_a_readiness_probe(self, folder: Path) -> None:
         for pod in pods(applied(folder)):
             for container in pod["spec"]["containers"]:
                 assert "readinessProbe" in container
 
-    def test_the_service_is_asked_as_the_docs_say(self) -> None:
+    def test_probes_use_the_documented_paths(self) -> None:
         (container,) = app()["containers"]
         (port,) = container["ports"]
 
@@ -285,7 +287,7 @@ class TestPods:
         assert settings()["CATALOG_BIND"].endswith(f":{port['containerPort']}")
 
     @pytest.mark.parametrize("folder", ALL, ids=name_of)
-    def test_image_is_what_the_kustomization_names(self, folder: Path) -> None:
+    def test_images_are_those_that_the_kustomization_names(self, folder: Path) -> None:
         images = {
             container["image"]
             for pod in pods(applied(folder))
@@ -297,7 +299,7 @@ class TestPods:
         assert {image for image in images if ":" not in image} == {"catalog"}
 
     @pytest.mark.parametrize("folder", OVERLAYS, ids=name_of)
-    def test_services_lead_to_ports_of_pods(self, folder: Path) -> None:
+    def test_services_target_ports_of_pods(self, folder: Path) -> None:
         found = applied(folder)
         for service in of_kind(found, "Service"):
             selector = service["spec"]["selector"].items()
@@ -305,20 +307,20 @@ class TestPods:
             ports = {port["name"] for each in pod["spec"]["containers"] for port in each["ports"]}
             assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
 
-    def test_nginx_finds_the_service(self) -> None:
+    def test_nginx_upstream_names_the_service(self) -> None:
         text = (KUBERNETES / "base" / "nginx" / "upstream.conf").read_text()
         service = named(applied(ALL[0]), "Service", "catalog-app")
         (port,) = service["spec"]["ports"]
         namespace = kustomization(KUBERNETES / "base")["namespace"]
         host = f"{service['metadata']['name']}.{namespace}.svc.cluster.local"
 
-        # Like the one for Compose, but for who is asked, and for which name.
+        # As for Compose, except for the resolver and the host name.
         compose = (NGINX / "compose" / "upstream.conf").read_text()
         compose = compose.replace("app:8000", f"{host}:{port['port']}")
         compose = compose.replace("127.0.0.11", "kube-dns.kube-system.svc.cluster.local")
         assert _directives(text) == _directives(compose)
 
-    def test_nginx_listens_where_the_pod_says(self) -> None:
+    def test_nginx_listens_on_the_container_port(self) -> None:
         text = (KUBERNETES / "base" / "nginx" / "listen.conf").read_text()
         nginx = named(applied(ALL[0]), "Deployment", "catalog-nginx")
         (container,) = nginx["spec"]["template"]["spec"]["containers"]
@@ -327,14 +329,14 @@ class TestPods:
             str(port["containerPort"]) for port in container["ports"]
         ]
 
-    def test_roll_outs_never_have_a_pod_less(self) -> None:
+    def test_roll_outs_keep_all_pods_available(self) -> None:
         for name in ("catalog-app", "catalog-nginx"):
             strategy = named(applied(ALL[0]), "Deployment", name)["spec"]["strategy"]
             assert strategy["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
 class TestNetwork:
-    def test_nobody_talks_to_anybody_unless_told(self) -> None:
+    def test_default_policy_denies_all_traffic(self) -> None:
         policy = named(applied(ALL[0]), "NetworkPolicy", "catalog-nobody")
 
         assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
@@ -351,7 +353,7 @@ class TestNetwork:
         }
 
     @pytest.mark.parametrize("folder", ALL, ids=name_of)
-    def test_policies_are_about_pods_that_are_there(self, folder: Path) -> None:
+    def test_policies_select_existing_pods(self, folder: Path) -> None:
         everywhere = [_labels(pod) for each in ALL for pod in pods(applied(each))]
         for policy in of_kind(applied(folder), "NetworkPolicy"):
             for labels in _selected(policy["spec"]):
@@ -359,7 +361,7 @@ class TestNetwork:
 
 
 def _directives(text: str) -> list[str]:
-    """The lines of a configuration of nginx without comments."""
+    """Return the lines of an nginx configuration without comments."""
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [line for line in lines if line]
 
@@ -370,7 +372,7 @@ def _labels(pod: Manifest) -> dict[str, str]:
 
 
 def _selected(part: Any) -> list[dict[str, str]]:
-    """The labels of all selectors of pods within a policy."""
+    """Return the labels of all pod selectors within a policy."""
     if isinstance(part, list):
         return [labels for each in part for labels in _selected(each)]
     if not isinstance(part, dict):

@@ -1,4 +1,4 @@
-"""The load generator: what it asks, what it reports, and that it leaves nothing behind."""
+"""The load generator: its requests, its report and its clean-up."""
 
 import asyncio
 import sys
@@ -13,13 +13,13 @@ from tests.server.service import Catalog, Connection, Service
 
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    """The service as a process."""
+    """Run the service as a process."""
     async with Catalog(tmp_path).start() as service:
         yield await service.serving()
 
 
 async def run(*arguments: str) -> tuple[int, str]:
-    """The exit status and what was said."""
+    """Run the load generator; return its exit status and output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "docker/load/load.py"), *arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -30,7 +30,9 @@ async def run(*arguments: str) -> tuple[int, str]:
 
 
 class TestLoad:
-    async def test_it_reports_and_leaves_nothing_behind(self, service: Service) -> None:
+    async def test_load_prints_a_report_and_deletes_its_account_and_products(
+        self, service: Service
+    ) -> None:
         code, said = await run(
             "--url", service.url, "--seconds", "1", "--connections", "4", "--write"
         )
@@ -49,13 +51,13 @@ class TestLoad:
     @pytest.mark.parametrize(
         "arguments", [("--seconds", "301"), ("--seconds", "0"), ("--connections", "513")]
     )
-    async def test_it_is_bounded(self, arguments: tuple[str, str]) -> None:
+    async def test_load_beyond_the_limits_is_refused(self, arguments: tuple[str, str]) -> None:
         code, said = await run("--url", "http://127.0.0.1:1", *arguments)
 
         assert code == 2
         assert "at most 300 seconds and 512 connections" in said
 
-    async def test_nobody_there_is_a_failure(self) -> None:
+    async def test_unreachable_service_is_a_failure(self) -> None:
         code, said = await run("--url", "http://127.0.0.1:1", "--seconds", "0.3", "--connections=1")
 
         assert code == 1

@@ -1,4 +1,4 @@
-"""``./build.sh secrets``: .env, and the files that the containers get their secrets from."""
+"""``./build.sh secrets``: .env and the secret files of the containers."""
 
 import shutil
 import stat
@@ -14,7 +14,7 @@ from tests.deployment import compose
 
 
 class Clone:
-    """A folder with build.sh in it."""
+    """A clone that holds only build.sh."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,11 +32,11 @@ class Clone:
         )
 
     def write_env(self, text: str) -> None:
-        """Write .env as people do."""
+        """Write .env by hand."""
         (self.folder / ".env").write_text(text, encoding="utf-8")
 
     def secrets(self) -> dict[str, str]:
-        """What the containers get."""
+        """Return the content of each secret file by its name."""
         return {file.name: file.read_text() for file in (self.folder / ".secrets").iterdir()}
 
 
@@ -50,7 +50,7 @@ def mode_of(path: Path) -> int:
 
 
 class TestFresh:
-    def test_env_is_made_with_new_secrets_for_its_owner_alone(self, clone: Clone) -> None:
+    def test_env_is_written_with_new_secrets_and_mode_0600(self, clone: Clone) -> None:
         done = clone.build()
 
         assert done.returncode == 0, done.stderr
@@ -63,7 +63,7 @@ class TestFresh:
         assert url.password == secrets["mysql_password"]
         assert len({secrets[name] for name in secrets if "password" in name}) == 4
 
-    def test_two_get_different_ones(self, tmp_path: Path) -> None:
+    def test_two_clones_get_different_secrets(self, tmp_path: Path) -> None:
         clones = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
@@ -77,7 +77,7 @@ class TestFresh:
             *("jwt_previous_secret_keys", "jwt_private_key", "jwt_previous_public_keys")
         }
 
-    def test_again_it_changes_nothing(self, clone: Clone) -> None:
+    def test_second_run_changes_nothing(self, clone: Clone) -> None:
         clone.build()
         before = clone.secrets(), (clone.folder / ".env").read_text()
 
@@ -86,14 +86,14 @@ class TestFresh:
         assert done.stdout == ""
         assert (clone.secrets(), (clone.folder / ".env").read_text()) == before
 
-    def test_containers_may_read_the_files_and_nobody_else_gets_there(self, clone: Clone) -> None:
+    def test_secret_files_are_readable_inside_a_private_folder(self, clone: Clone) -> None:
         clone.build()
 
         folder = clone.folder / ".secrets"
         assert mode_of(folder) == 0o700
         assert {mode_of(file) for file in folder.iterdir()} == {0o644}
 
-    def test_it_says_none_of_them(self, clone: Clone) -> None:
+    def test_output_holds_no_secret(self, clone: Clone) -> None:
         done = clone.build()
 
         said = done.stdout + done.stderr
@@ -101,14 +101,14 @@ class TestFresh:
             name for name, value in clone.secrets().items() if len(value) > 9 and value in said
         ]
 
-    def test_where_it_is_to_be_reached_is_kept(self, clone: Clone) -> None:
+    def test_http_bind_of_the_environment_is_written_to_env(self, clone: Clone) -> None:
         clone.build(CATALOG_HTTP_BIND="0.0.0.0:80")
 
         assert "\nCATALOG_HTTP_BIND=0.0.0.0:80\n" in (clone.folder / ".env").read_text()
 
 
 class TestExisting:
-    def test_its_user_password_and_database_become_those_of_mysql(self, clone: Clone) -> None:
+    def test_database_url_sets_user_password_and_database_of_mysql(self, clone: Clone) -> None:
         text = (
             "DATABASE_URL = mysql+pymysql://shop:p%40ss%5Cw'$x@mysql:3306/my_shop\n"
             "JWT_SECRET_KEY = Vd8Kq2ZrT5wXy7NbJm3LcPf9GhQs4AeU\n"
@@ -127,7 +127,7 @@ class TestExisting:
         assert secrets["mysql_database"] == url.database
         assert secrets["jwt_secret_key"] == "Vd8Kq2ZrT5wXy7NbJm3LcPf9GhQs4AeU"
 
-    def test_root_keeps_its_password(self, clone: Clone) -> None:
+    def test_password_of_root_in_the_url_becomes_the_root_password(self, clone: Clone) -> None:
         clone.write_env("DATABASE_URL=mysql://root:tiger@mysql/catalog\n")
 
         clone.build()
@@ -150,14 +150,14 @@ class TestExisting:
             ("#ADMIN_PASSWORD=zero\nADMIN_PASSWORD=one", "one"),
         ],
     )
-    def test_it_is_read_as_compose_reads_it(self, clone: Clone, line: str, value: str) -> None:
+    def test_env_is_parsed_as_compose_parses_it(self, clone: Clone, line: str, value: str) -> None:
         clone.write_env(f"{line}\n")
 
         clone.build()
 
         assert clone.secrets()["admin_password"] == value
 
-    def test_what_it_does_not_say_is_made_up_once(self, clone: Clone) -> None:
+    def test_missing_secrets_are_generated_once(self, clone: Clone) -> None:
         shutil.copy(compose.ROOT / ".env.example", clone.folder / ".env")
 
         clone.build()
@@ -169,7 +169,7 @@ class TestExisting:
         assert before["mysql_password"] in before["database_url"]
         assert len(before["admin_password"]) >= 20
 
-    def test_a_changed_key_goes_into_the_file_that_is_mounted(self, clone: Clone) -> None:
+    def test_changed_key_is_written_in_place_into_the_mounted_file(self, clone: Clone) -> None:
         clone.build()
         file = clone.folder / ".secrets" / "jwt_secret_key"
         before = file.stat().st_ino
@@ -190,7 +190,9 @@ class TestExisting:
             "postgresql://catalog:secret@mysql/catalog",
         ],
     )
-    def test_another_database_is_refused_without_repeating_it(self, clone: Clone, url: str) -> None:
+    def test_url_of_another_database_is_refused_without_echoing_it(
+        self, clone: Clone, url: str
+    ) -> None:
         clone.write_env(f"DATABASE_URL={url}\n")
 
         done = clone.build()

@@ -1,4 +1,4 @@
-"""The stack for Docker Swarm: in the format that it reads, and like the stack for Compose."""
+"""The Swarm stack: valid in Swarm's format, and consistent with the compose stack."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ SERVICES: dict[str, Any] = stack()["services"]
 
 
 class TestStack:
-    def test_docker_reads_it(self) -> None:
+    def test_stack_is_valid_for_docker(self) -> None:
         docker = shutil.which("docker")
         probe = [str(docker), "stack", "config", "--help"]
         if docker is None or subprocess.run(probe, check=False, capture_output=True).returncode:
@@ -40,7 +40,7 @@ class TestStack:
         assert "Ignoring" not in result.stderr
 
     @pytest.mark.parametrize("name", SERVICES)
-    def test_each_service_is_rolled_out_and_back(self, name: str) -> None:
+    def test_service_rolls_back_after_a_failed_update(self, name: str) -> None:
         deploy = SERVICES[name]["deploy"]
 
         assert deploy["update_config"]["failure_action"] == "rollback"
@@ -49,11 +49,11 @@ class TestStack:
         assert "memory" in deploy["resources"]["limits"]
         assert "healthcheck" in SERVICES[name]
 
-    def test_a_new_instance_starts_before_an_old_one_goes(self) -> None:
+    def test_app_update_starts_new_tasks_first(self) -> None:
         assert SERVICES["app"]["deploy"]["update_config"]["order"] == "start-first"
         assert SERVICES["app"]["deploy"]["replicas"] >= 2
 
-    def test_what_is_used_is_declared_and_the_files_are_there(self) -> None:
+    def test_used_resources_are_declared_and_their_files_exist(self) -> None:
         for kind in ("configs", "secrets", "networks", "volumes"):
             used = {_name(each) for service in SERVICES.values() for each in service.get(kind, [])}
             assert used - {""} <= set(stack()[kind]), kind
@@ -62,11 +62,11 @@ class TestStack:
         for config in stack()["configs"].values():
             assert (FILE.parent / config["file"]).is_file(), config["file"]
 
-    def test_nginx_has_the_files_that_compose_gives_it(self) -> None:
+    def test_nginx_gets_the_same_files_as_in_compose(self) -> None:
         folder = ROOT / "docker" / "nginx"
         targets = {config["target"] for config in SERVICES["nginx"]["configs"]}
         files = {path for path in folder.rglob("*") if path.is_file()}
-        # Another site's.
+        # Those of the bare-metal site.
         files -= {folder / "catalog" / name for name in ("listen.conf", "upstream.conf")}
         files -= {folder / "kustomization.yaml"}
 
@@ -78,7 +78,7 @@ class TestStack:
 
         assert set(SERVICES["app"]["environment"]) <= known
 
-    def test_the_service_may_stop_in_peace(self) -> None:
+    def test_app_stop_grace_period_exceeds_its_longest_stop(self) -> None:
         grace = int(SERVICES["app"]["stop_grace_period"].removesuffix("s"))
 
         assert grace > float(SERVICES["app"]["environment"]["CATALOG_DRAIN_DELAY"]) + 25 + 5
@@ -86,7 +86,7 @@ class TestStack:
     def test_only_nginx_is_published(self) -> None:
         assert [name for name, service in SERVICES.items() if "ports" in service] == ["nginx"]
 
-    def test_it_is_like_the_stack_for_compose(self) -> None:
+    def test_stack_is_consistent_with_compose(self) -> None:
         compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
         for name, service in SERVICES.items():
@@ -98,7 +98,7 @@ class TestStack:
 
 
 def _name(part: Any) -> str:
-    """Of a network, a config or a secret; of a volume only if it has one."""
+    """Return the name of a network, config, secret or volume; empty for a tmpfs."""
     if isinstance(part, str):
         return part
     return str(part.get("source", "")) if part.get("type") != "tmpfs" else ""

@@ -1,7 +1,7 @@
-"""A dictionary that behaves as the API does, for two owners and an administrator.
+"""In-memory model of the API for two owners and an administrator.
 
-It holds what the contract promises and nothing of how the service does it, so that a difference
-between the two is a defect of one of them.
+It states what the contract promises and nothing about how the service does it, so that every
+difference between the two is a defect in one of them.
 """
 
 from collections.abc import Iterable
@@ -16,12 +16,12 @@ FIELDS = (
 
 @dataclass
 class Model:
-    """The products, keys and changes of the accounts of one run.
+    """Products, idempotency keys and changes of the accounts in one run.
 
     Attributes:
-        products: by id, as the API shows them.
-        gone: ids of products that were deleted.
-        keys: the content and the first answer under an owner's idempotency key.
+        products: by id, as the API renders them.
+        gone: ids of deleted products.
+        keys: content and first answer by owner and idempotency key.
         changes: type, id and version of each change, in order.
     """
 
@@ -31,12 +31,12 @@ class Model:
     changes: list[tuple[str, int, int]] = field(default_factory=list)
 
     def create(self, product: dict[str, Any]) -> None:
-        """Take over a product that the API has created."""
+        """Add a product that the API has created."""
         self.products[product["id"]] = product
         self.changes.append(("created", product["id"], 1))
 
     def change(self, product_id: int, values: dict[str, Any], updated_at: str) -> None:
-        """Change some fields; a change to what is there already is none."""
+        """Change some fields; setting the present values is no change."""
         product = self.products[product_id]
         if all(product[name] == value for name, value in values.items()):
             return

@@ -1,7 +1,7 @@
-"""Clients that behave badly on purpose, in a process of their own.
+"""Misbehaving clients in a process of their own.
 
-``python -m tests.faults.attackers <kind> <url> <count>`` opens that many connections, prints
-``ready``, and, when its standard input ends, what became of them.
+``python -m tests.faults.attackers <kind> <url> <count>`` opens that many connections and prints
+``ready``. When its standard input ends, it prints the fate of the connections.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any
 from tests.engines import tied_to_us
 
 AT_ONCE = 200
-"""Connections that are being opened; more would meet the limits of the client's own machine."""
+"""Connections being opened concurrently; more would exceed the limits of the client's machine."""
 
 TRICKLE_SECONDS = 1.0
 
@@ -37,12 +37,12 @@ POST = (
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What became of the attackers.
+    """Fate of the attackers' connections.
 
     Attributes:
-        opened: connections.
-        held: those that the other side has not closed.
-        seconds: how long the last of the others was open.
+        opened: connections opened.
+        held: connections that the peer has not closed.
+        seconds: lifetime of the longest-lived connection among the closed ones.
     """
 
     opened: int
@@ -51,10 +51,10 @@ class Fate:
 
 
 class Attacker:
-    """One connection.
+    """A client with one connection.
 
     Attributes:
-        seconds: how long it was open until the other side closed it; None if it has not.
+        seconds: time until the peer closed the connection; None while it is open.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,13 +66,13 @@ class Attacker:
         connection = socket.socket()
         connection.setblocking(False)
         if receive_buffer:
-            # Before it is connected, so that the window is announced accordingly.
+            # Set before connect, so that the announced window reflects it.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         await asyncio.get_running_loop().sock_connect(connection, self._address)
         return connection
 
     async def trickle(self, begin: bytes, piece: bytes) -> None:
-        """Send a beginning and a piece a second; read what comes until the end."""
+        """Send a prefix, then a piece about once a second; read until the end of the connection."""
         loop = asyncio.get_running_loop()
         with await self.connect() as connection:
             began = loop.time()
@@ -91,23 +91,23 @@ class Attacker:
                 pass
 
     async def heads(self) -> None:
-        """A head that never ends."""
+        """Send a header section that never ends."""
         await self.trickle(b"GET /api/products HTTP/1.1\r\nHost: catalog\r\nX-Slow: ", b"a")
 
     async def bodies(self) -> None:
-        """A body that never ends, a byte at a time."""
+        """Send a body that never ends, one byte at a time."""
         await self.trickle(POST + b'{"username": "', b"a")
 
     async def stalled_bodies(self) -> None:
-        """A body that stops."""
+        """Send the beginning of a body, then stall."""
         await self.trickle(POST + b'{"username": "', b"")
 
     async def idle(self) -> None:
-        """Nothing at all."""
+        """Open a connection and send nothing."""
         await self.trickle(b"", b"")
 
     async def readers(self) -> None:
-        """A large page that is not read. Dropped is noticed by the reset, not by reading."""
+        """Request a large page and never read it; a drop is detected by the reset."""
         loop = asyncio.get_running_loop()
         with await self.connect(receive_buffer=4096) as connection:
             began = loop.time()
@@ -118,7 +118,7 @@ class Attacker:
             self.seconds = loop.time() - began
 
     async def resets(self) -> None:
-        """A request that is reset in the middle of everything, again and again."""
+        """Reset requests at random points, again and again."""
         while True:
             with suppress(OSError), await self.connect() as connection:
                 data = random.choice([GET % LARGE, POST + b"{}", GET % b"/api/products"])  # noqa: S311
@@ -129,7 +129,7 @@ class Attacker:
             await asyncio.sleep(0.1)
 
     async def leavers(self) -> None:
-        """A request after which the client closes its side and reads nothing."""
+        """Send a request, shut down the sending side and read nothing."""
         while True:
             with suppress(OSError), await self.connect() as connection:
                 await asyncio.get_running_loop().sock_sendall(connection, GET % LARGE)
@@ -139,9 +139,9 @@ class Attacker:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the other side has ended a connection, which may still hold unread bytes.
+    """Tell whether the peer has closed a connection, which may still hold unread bytes.
 
-    TCP_INFO begins with the state; 1 is established.
+    TCP_INFO begins with the state; 1 is ESTABLISHED.
     """
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != 1
 
@@ -175,14 +175,14 @@ async def _run(kind: str, url: str, number: int) -> None:
 
 
 class Attack:
-    """Running attackers."""
+    """A running attack."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.began = time.monotonic()
 
     async def end(self) -> Fate:
-        """Close the connections that are left; tell what became of all."""
+        """Close the remaining connections; return the fate of all."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -193,7 +193,7 @@ class Attack:
 
 @asynccontextmanager
 async def attack(kind: str, url: str, count: int) -> AsyncIterator[Attack]:
-    """Run so many attackers of a kind; all of them are connected when the block begins."""
+    """Run ``count`` attackers of a kind; all are connected when the block begins."""
     process = await asyncio.create_subprocess_exec(
         *(*tied_to_us(), sys.executable, "-m", "tests.faults.attackers", kind, url, str(count)),
         stdin=asyncio.subprocess.PIPE,

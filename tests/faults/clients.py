@@ -1,6 +1,6 @@
-"""Clients in a process of their own, so that what they measure is not the test's own business.
+"""Clients in a process of their own, so that the test's work does not distort their measurements.
 
-The process measures how long it did not run itself, too, and takes that off what it tells.
+The process also measures its own scheduling lag and subtracts it from the reported times.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from tests.server.service import CONNECTION_FAILURES, Answer, Connection
 from tests.support import PASSWORD
 
 GIVE_UP_SECONDS = 40.0
-"""After which a request counts as never answered; longer than any deadline, even the controls'."""
+"""Time-out after which a request counts as lost; longer than any deadline, the controls' too."""
 
 PAUSE_SECONDS = 0.15
-"""Of a client between two requests, on average: it is not the load that is put to the test."""
+"""Mean pause of a client between two requests: the fault is under test, not the load."""
 
 TICK_SECONDS = 0.005
 PATH = "/api/products"
 
-# How often each kind comes.
+# Relative frequency of each kind of request.
 _MIX = {
     **dict.fromkeys(("list", "page", "one", "mine"), 12),
     "readiness": 3,
@@ -37,6 +37,8 @@ _MIX = {
 
 class _Lag:
     """Adds up the seconds in which this process wanted to run and did not."""
+
+    """Accumulated seconds in which this process was runnable but did not run."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -51,7 +53,7 @@ class _Lag:
 
 
 class _Client:
-    """One client with a connection of its own, and products of its own."""
+    """A client with its own connection and its own products."""
 
     def __init__(self, url: str, token: str, username: str, lag: _Lag, number: int) -> None:
         self.outcomes: list[Outcome] = []
@@ -83,7 +85,7 @@ class _Client:
         body: Any = None
         method, path = "GET", PATH
         if kind == "page":
-            # Each is another one, which no cache has.
+            # A random filter, so that no cache has the page.
             path = f"{PATH}?limit=20&min_price={random.randrange(10**9)}"  # noqa: S311 (not a secret)
         elif kind == "one":
             path = f"{PATH}/{random.choice(shared)}"  # noqa: S311 (not a secret)
@@ -94,7 +96,7 @@ class _Client:
         elif kind == "create":
             method, body = "POST", lamp
         elif kind == "keyed":
-            # One without an answer is repeated with its key.
+            # A request without an answer is retried under its key.
             self._key = self._key or f"{self._number}-{self._count}"
             method, body = "POST", {"name": f"Keyed {self._key}", "price": 1}
             fields = [f"Idempotency-Key: {self._key}"]
@@ -145,7 +147,7 @@ class _Client:
 
 
 async def _main() -> None:
-    """Obey orders, one a line of JSON: begin to ask with some token, or, if null, stop."""
+    """Run commands, one JSON line each: an object starts clients, null stops them."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -177,10 +179,10 @@ async def _main() -> None:
 
 
 class Clients:
-    """What clients have seen.
+    """Outcomes of one run of clients.
 
     Attributes:
-        outcomes: known once they have ended.
+        outcomes: of all requests; set when the run has ended.
     """
 
     def __init__(self) -> None:
@@ -188,7 +190,7 @@ class Clients:
 
 
 class ClientProcess:
-    """The process of the clients, which asks when it is told to."""
+    """Handle of the process that runs the clients."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -205,14 +207,14 @@ class ClientProcess:
     async def asking(
         self, url: str, token: str, username: str, shared: list[int], *, count: int
     ) -> AsyncIterator[Clients]:
-        """Let clients ask inside the block, each once before; at its end they finish.
+        """Run clients inside the block; each has finished a request when it begins.
 
         Args:
-            url: the service's.
+            url: of the service.
             token: an access token.
-            username: of the same account, which signs in now and then.
-            shared: ids of products that stay.
-            count: of clients.
+            username: of the token's account, for occasional log-ins.
+            shared: ids of products that are never deleted.
+            count: number of clients.
         """
         clients = Clients()
         await self._order(
@@ -226,7 +228,7 @@ class ClientProcess:
 
 @asynccontextmanager
 async def client_process() -> AsyncIterator[ClientProcess]:
-    """Run the process of the clients for as long as the block lasts."""
+    """Run the clients' process for the duration of the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.faults.clients"),
         stdin=asyncio.subprocess.PIPE,

@@ -27,19 +27,19 @@ def pytest_terminal_summary(
 
 @pytest.fixture(scope="session")
 def scale(request: pytest.FixtureRequest) -> Scale:
-    """How much each check does."""
+    """Size of each check."""
     return FULL if request.config.getoption("--full") else SHORT
 
 
 @pytest.fixture(scope="session")
 def figures(request: pytest.FixtureRequest) -> Figures:
-    """Where a check notes what it has measured."""
+    """Collector of measured figures."""
     return request.config.stash[FIGURES]
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    """The service as a process of its own, yet to be started."""
+    """Return the service as a process of its own, not yet started."""
     return Catalog(tmp_path)
 
 
@@ -48,7 +48,7 @@ async def on_mariadb(
     catalog: Catalog,
     running_engine: Callable[[str], Awaitable[Engine]],
 ) -> AsyncIterator[Catalog]:
-    """The service on MariaDB, or on SQLite where there is none."""
+    """Provide the service on MariaDB, or on SQLite if MariaDB is missing."""
     try:
         engine = await running_engine("mariadb")
     except EngineMissing:

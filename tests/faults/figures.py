@@ -1,4 +1,4 @@
-"""Figures that the checks measure, printed as one table at the end of a run."""
+"""Measured figures, printed as one table at the end of a run."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,10 +10,10 @@ class Figure:
     """One measured value.
 
     Attributes:
-        check: what was put to the test, such as ``database frozen (mariadb)``.
-        name: what was measured.
+        check: the check, such as ``database frozen (mariadb)``.
+        name: the measured quantity.
         value: with its unit.
-        limit: what it must not exceed or fall below; empty where it only informs.
+        limit: upper or lower bound; empty for informational figures.
     """
 
     check: str
@@ -23,18 +23,18 @@ class Figure:
 
 
 class Figures:
-    """Collects figures; one for each run."""
+    """Collector of the figures of one run."""
 
     def __init__(self) -> None:
         self._figures: list[Figure] = []
 
     def add(self, check: str, name: str, value: object, *, unit: str = "", limit: str = "") -> None:
-        """Note a value; floats are rounded to three digits."""
+        """Record a value; floats are rounded to three significant digits."""
         text = f"{value:.3g}" if isinstance(value, float) else f"{value}"
         self._figures.append(Figure(check, name, f"{text} {unit}".strip(), limit))
 
     def table(self) -> str:
-        """Return all of them as a Markdown table; empty if there are none."""
+        """Return the figures as a Markdown table; empty without figures."""
         if not self._figures:
             return ""
         lines = ["| check | figure | measured | limit |", "|---|---|---|---|"]
@@ -42,5 +42,5 @@ class Figures:
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
-        """Write them as JSON."""
+        """Write the figures as JSON."""
         path.write_text(json.dumps([asdict(each) for each in self._figures], indent=1))

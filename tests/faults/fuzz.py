@@ -1,6 +1,6 @@
-"""Fuzz one target by coverage: ``python -m tests.faults.fuzz TARGET [options of libFuzzer]``.
+"""Coverage-guided fuzzing of a target: ``python -m tests.faults.fuzz TARGET [libFuzzer options]``.
 
-A finding ends it with another code than 0 and prints the input as Base64.
+A finding ends the process with a nonzero exit code and prints the input as Base64.
 """
 
 import sys
@@ -10,7 +10,7 @@ import atheris
 
 BASE_SECONDS = 0.3
 SECONDS_PER_BYTE = 0.2 / 65_536
-"""CPU time that one input may take: counting coverage makes plain Python several times slower."""
+"""CPU time allowed per input: coverage instrumentation makes Python several times slower."""
 
 GUIDES = [
     "catalog.auth.guards",
@@ -29,21 +29,21 @@ GUIDES = [
     "catalog.server.request_parser",
     "tests.faults.fuzz_targets",
 ]
-"""Modules whose coverage guides the search."""
+"""Instrumented modules, whose coverage guides the search."""
 
 with atheris.instrument_imports(include=GUIDES):
     from tests.faults.fuzz_targets import TARGETS
 
 
 class TooSlow(AssertionError):
-    """An input took more CPU time than its length allows."""
+    """CPU time above the bound for the input's length."""
 
 
 def main() -> None:
-    """Run until an option of libFuzzer's ends it, or something is found."""
+    """Fuzz until a libFuzzer option ends the run or something is found."""
     name, *options = sys.argv[1:]
     target = TARGETS[name]
-    # The first call makes what is made once.
+    # Warm-up: the first call does one-time initialization.
     target.run(target.seeds[0])
 
     def run(data: bytes) -> None:

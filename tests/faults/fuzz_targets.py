@@ -1,7 +1,7 @@
-"""Fuzz targets: parsers of what clients send, each with its oracle and its seeds.
+"""Fuzz targets: parsers of client input, each with an oracle and seeds.
 
-A target takes any bytes. It raises when a parser raises what it does not document, or disagrees
-with a second reading of the same input.
+A target takes any bytes. It raises when a parser raises an undocumented exception or disagrees with
+a second parser of the same input.
 """
 
 import json
@@ -44,7 +44,7 @@ from tests.engines import settings_for
 
 
 class Disagreement(AssertionError):
-    """A parser and its oracle read the same input differently."""
+    """Different results of a parser and its oracle for the same input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Target:
     """A parser to fuzz.
 
     Attributes:
-        run: reads one input; raises what is a finding.
-        seeds: inputs to begin with.
+        run: parses one input; raises on a finding.
+        seeds: initial corpus.
     """
 
     run: Callable[[bytes], None]
@@ -61,7 +61,7 @@ class Target:
 
 
 def agree(first: object, second: object) -> None:
-    """Compare two readings.
+    """Compare the results of two parsers.
 
     Raises:
         Disagreement: they differ.
@@ -72,7 +72,7 @@ def agree(first: object, second: object) -> None:
 
 @cache
 def _app() -> Quart:
-    """Return an app that has keys; its database is never opened."""
+    """Return an app with keys; its database is never opened."""
     return create_app(settings_for(URL.create("sqlite+aiosqlite", database="unused.db")))
 
 
@@ -80,7 +80,7 @@ _CURSORS = Cursors(b"k" * 32)
 
 
 def read_cursor(data: bytes) -> None:
-    """Read a cursor; what is accepted has one spelling."""
+    """Decode a cursor; an accepted cursor has only one spelling."""
     text = data.decode("latin-1")
     with suppress(InvalidCursor):
         position = _CURSORS.decode(text, bound_to="list")
@@ -88,7 +88,7 @@ def read_cursor(data: bytes) -> None:
 
 
 def read_token(data: bytes) -> None:
-    """Read ``Authorization`` fields; none of these bytes are signed, so none is accepted."""
+    """Parse ``Authorization`` fields; no input is signed, so none may be accepted."""
     values = data.decode("latin-1").split("\n")
     with suppress(TokenMissing, TokenInvalid):
         token = token_among(values)
@@ -96,7 +96,7 @@ def read_token(data: bytes) -> None:
 
 
 def read_json(data: bytes) -> None:
-    """Read a body; what is accepted means the same to the standard library."""
+    """Parse a JSON body; accepted input means the same to the standard library."""
     try:
         value = parse_json(data)
     except MalformedRequest as error:
@@ -110,7 +110,7 @@ def read_json(data: bytes) -> None:
 
 
 def read_query(data: bytes) -> None:
-    """Validate a query; what is accepted makes a selection, and a place to bind a cursor to."""
+    """Validate a query string; an accepted one yields a selection and a cursor scope."""
     given = dict(
         pair.split("=", 1) for pair in data.decode(errors="replace").split("&") if "=" in pair
     )
@@ -130,9 +130,9 @@ MOST_PIECES = 64
 
 
 def read_lines(form: Format, data: bytes) -> None:
-    """Read a bulk file in one piece and in several; the outcome is the same.
+    """Parse a bulk file whole and in pieces; both outcomes are equal.
 
-    The first byte says how long the pieces are, of which there are not too many to be quick.
+    The first byte sets the size of the pieces; their number is bounded, to keep inputs fast.
     """
     size, text = (data[0] if data else 0) + 1, data[1:]
     size = max(size, len(text) // MOST_PIECES)
@@ -144,7 +144,7 @@ def _pieces_of(text: bytes, size: int) -> list[bytes]:
 
 
 def _lines_of(form: Format, pieces: Sequence[bytes]) -> object:
-    """Return what each line is, or why none can be read."""
+    """Return the result for each line, or the error that rejects the file."""
     reader = form.reader()
     found: list[Parsed] = []
     try:
@@ -162,7 +162,7 @@ def _lines_of(form: Format, pieces: Sequence[bytes]) -> object:
 
 
 def read_head(data: bytes) -> None:
-    """Read a plain request; what is accepted means the same to h11."""
+    """Parse a plain request; accepted input means the same to h11."""
     message = request_parser.parse(data)
     if message is None:
         return
@@ -183,7 +183,7 @@ def read_head(data: bytes) -> None:
 
 
 def read_accept(data: bytes) -> None:
-    """Negotiate; the answer is one of what is offered."""
+    """Negotiate a media type; the result is one of those offered."""
     offered = (JSON, NDJSON, CSV_TYPE)
     best = best_of(offered, data.decode("latin-1"))
     if best is not None and best not in offered:
@@ -191,7 +191,7 @@ def read_accept(data: bytes) -> None:
 
 
 def read_conditions(data: bytes) -> None:
-    """Read entity tags and an idempotency key."""
+    """Parse entity tags and an idempotency key."""
     text = data.decode("latin-1")
     with suppress(ValueError):
         agree('"a"' in Tags(text), '"a"' in Tags(text))
@@ -204,7 +204,7 @@ def read_conditions(data: bytes) -> None:
 
 
 def read_account(data: bytes) -> None:
-    """Validate names, addresses and passwords; a name that is accepted folds to itself."""
+    """Validate names, addresses and passwords; normalizing an accepted name is idempotent."""
     parts = [*data.decode(errors="replace").split("\n", 2), "", "", ""]
     username, email, password = parts[:3]
     for schema, fields in (
@@ -221,7 +221,7 @@ def read_account(data: bytes) -> None:
 
 
 def find_words(data: bytes) -> None:
-    """Find a text's words; they are ASCII, short enough, and found by a search for the text."""
+    """Tokenize a text; words are ASCII, of bounded length, and matched by a search for the text."""
     text = data.decode(errors="replace").replace("\0", "")
     indexed = text_of(text, None)
     if not indexed.isascii():
@@ -234,13 +234,13 @@ def find_words(data: bytes) -> None:
 
 
 def fail_when_planted(data: bytes) -> None:
-    """Fail on one word: the negative control of the search."""
+    """Fail on one word: negative control of the search for findings."""
     if data[:1] == b"F" and data[1:2] == b"U" and data[2:3] == b"Z":
         raise RuntimeError("planted")
 
 
 def take_quadratic_time(data: bytes) -> None:
-    """Compare every byte with every other: the negative control of the bound on time."""
+    """Compare every pair of bytes: negative control of the bound on CPU time."""
     if len(data) > 2_000:
         sum(first == second for first in data for second in data)
 

@@ -1,7 +1,7 @@
-"""Requests by chance: valid, invalid and hostile ones, the same for the same seed.
+"""Random requests, valid, invalid and hostile; reproducible by seed.
 
-What only an answer tells is named by a reference, such as ``<<product:7>>``, which whoever sends
-the request puts in: ids, cursors, tags and tokens are each engine's own.
+Values known only from earlier answers (ids, cursors, tags, tokens) differ between engines. Requests
+name them by references such as ``<<product:7>>``, which the sender resolves.
 """
 
 import json
@@ -44,7 +44,7 @@ HOSTILE = (
     *("%s%n", "{{7*7}}", "${x}", "a" * 512, "a" * 513, "\u00e9" * 512, "\U0001f600" * 512),
     *("\U0001f600" * 513, "e" + "\u0301" * 31),
 )
-"""Blanks and controls, what is no text, what means something elsewhere, the bounds of a name."""
+"""White space, control characters, non-characters, markup and injection, lengths at the bounds."""
 
 PRICES = (
     *("0", "-0", "-0.0", "0.0", "5e-324", "2.2250738585072014e-308", "1e-7", "0.1"),
@@ -54,14 +54,14 @@ PRICES = (
     *("1e309", "-1", "-5e-324", "NaN", "Infinity", "-Infinity", "01", "1.", ".5", "+1", "0x10"),
     *("1_000", '"5"', "true", "null", "[]", "{}", "9" * 400, "1e-400", "1e400"),
 )
-"""Literals of JSON, and such as are none."""
+"""JSON literals and malformed ones."""
 
 NUMBERS = (
     *("0", "1", "-1", "2", "9223372036854775807", "9223372036854775808", "18446744073709551616"),
     *("01", "+1", "1.0", "1e2", " 1", "1 ", "\uff11", "\u0661", "", "abc", "0x1", "1_0"),
     "9" * 60,
 )
-"""What stands where an id or a limit is read."""
+"""Values in the place of an id or a limit."""
 
 NAMES = (
     *("ada", "zo\u00eb", "stra\u00dfe", "\u03c3\u03af\u03c3\u03c5", "\u043c\u0438\u0448\u0430"),
@@ -109,14 +109,14 @@ CALLERS = ("ada", "bob", "grace", "last")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, with references.
+    """A request with unresolved references.
 
     Attributes:
         method: in capitals, most of the time.
-        path: with its query.
-        caller: whose access token goes along; none if it is empty.
-        headers: further ones.
-        body: its bytes; none if there is none.
+        path: with the query.
+        caller: account whose access token is sent; no token if empty.
+        headers: further header fields.
+        body: bytes of the body; None without one.
     """
 
     method: str
@@ -127,15 +127,15 @@ class Request:
 
 
 def path_of(product: str) -> str:
-    """Return the path of a product, whose id may be a reference."""
+    """Return the path of a product, given its id or a reference to it."""
     return f"{PATH}/{quote(product, safe='<>:')}"
 
 
 class Generator:
-    """Makes requests.
+    """Generator of random requests.
 
     Args:
-        seed: the same one makes the same requests.
+        seed: equal seeds yield equal requests.
     """
 
     def __init__(self, seed: int) -> None:
@@ -143,7 +143,7 @@ class Generator:
         self._made = 0
 
     def requests(self, count: int) -> list[Request]:
-        """Return that many; the first ones fill the catalog."""
+        """Return ``count`` requests; the first ones populate the catalog."""
         kinds: Sequence[tuple[Callable[[], Request], int]] = (
             (self.create, 16),
             (self.create_under_a_key, 6),
@@ -170,7 +170,7 @@ class Generator:
         return self.random.random() < probability
 
     def text(self) -> str:
-        """Return some words, or what is hostile."""
+        """Return some words, or a hostile text."""
         if self.chance(0.15):
             return self.random.choice(HOSTILE)
         if self.chance(0.1):
@@ -185,16 +185,16 @@ class Generator:
         return text
 
     def price(self) -> str:
-        """Return a literal."""
+        """Return a price literal."""
         if self.chance(0.3):
-            # Of the first ones, which are valid.
+            # The first 21 are valid.
             return PRICES[self.random.randrange(21)]
         if self.chance(0.15):
             return self.random.choice(PRICES)
         return repr(math.ldexp(self.random.random(), self.random.randint(-60, 39)))
 
     def id(self, kind: str = "product") -> str:
-        """Return a reference to something's id, or what is no id of anything."""
+        """Return a reference to an id, or a value that is no id of anything."""
         if self.chance(0.12):
             return self.random.choice(NUMBERS)
         return f"<<{kind}:{self.random.randrange(10_000)}>>"
@@ -206,14 +206,14 @@ class Generator:
         return json.dumps(value, ensure_ascii=self.chance(0.3))
 
     def product(self) -> str:
-        """Return a product in JSON, mostly a valid one."""
+        """Return a product in JSON, usually a valid one."""
         members = {"name": self.written(self.text()), "price": self.price()}
         if self.chance(0.5):
             members["description"] = "null" if self.chance(0.2) else self.written(self.text())
         return self.object_of(members)
 
     def object_of(self, members: dict[str, str]) -> str:
-        """Write literals down as an object, now and then not as it should be."""
+        """Return literals as a JSON object, occasionally a malformed one."""
         pairs = [f'"{name}": {value}' for name, value in members.items()]
         if self.chance(0.06) and pairs:
             fault = self.random.randrange(5)
@@ -236,7 +236,7 @@ class Generator:
         return "{" + ", ".join(pairs) + "}"
 
     def bytes_of(self, text: str) -> bytes:
-        """Encode a body, now and then not in UTF-8, or cut off."""
+        """Encode a body, occasionally not in UTF-8 or truncated."""
         body = text.encode("utf-8", "surrogatepass")
         if not self.chance(0.05):
             return body
@@ -271,7 +271,7 @@ class Generator:
         return Request("POST", PATH, self.caller(), self.headers(), body)
 
     def create_under_a_key(self) -> Request:
-        """Create under one of few keys, with one of few contents."""
+        """Create under one of a few keys, with one of a few contents."""
         key = self.random.choice(("a", "b", "A", "a ", '"a"', "k" * 255))
         if self.chance(0.3):
             key = f"key-{self.random.randrange(100)}"
@@ -285,7 +285,7 @@ class Generator:
         return Request("POST", PATH, self.caller(), headers, self.bytes_of(body))
 
     def import_products(self) -> Request:
-        """Send several products in one of the formats for that."""
+        """Import several products in one of the bulk formats."""
         query = self.random.choice(("", "", "?atomic=true", "?dry_run=true", "?atomic=1&x=2"))
         count = self.random.randint(0, 8)
         if self.chance(0.5):
@@ -324,7 +324,7 @@ class Generator:
         return Request("PATCH", path_of(product), self.caller(), headers, body)
 
     def condition(self, product: str) -> dict[str, str]:
-        """Return the condition of a write, half of the time the right one."""
+        """Return the precondition of a write, half of the time one that holds."""
         if not self.chance(0.3):
             return {}
         tag = product.replace("product", "tag")
@@ -344,7 +344,7 @@ class Generator:
         return Request(method, path_of(product), self.caller(), headers)
 
     def query(self) -> str:
-        """Return the query of a list."""
+        """Return the query of a list request."""
         given: list[tuple[str, str]] = []
 
         def add(name: str, probability: float, make: Callable[[], str]) -> None:
@@ -378,7 +378,7 @@ class Generator:
         return Request("GET", f"{path}?{self.query()}", self.caller(), headers)
 
     def follow(self) -> Request:
-        """Go on with a list where an earlier answer ended."""
+        """Follow a ``next`` link of an earlier answer."""
         return Request("GET", f"<<next:{self.random.randrange(8)}>>", self.caller())
 
     def export(self) -> Request:
@@ -397,7 +397,7 @@ class Generator:
         return Request("GET", f"{PATH}/changes?{query}", self.caller())
 
     def name(self) -> str:
-        """Return a name in one of its spellings; others may be taken for the same."""
+        """Return a name in one of several spellings, some of which normalize to the same name."""
         ending = self.random.choice(("", "1", "2", "\U0001f600", "\u2603"))
         name = f"{self.random.choice(NAMES)}{ending}"
         if self.chance(0.2):
@@ -446,7 +446,7 @@ class Generator:
         return Request("POST", "/api/auth/login", "", self.headers(), self.bytes_of(body))
 
     def use_account(self) -> Request:
-        """Read or change an account; what ends sessions is only sent for the newest account."""
+        """Read or change an account; only the newest account has its sessions ended."""
         kind = self.random.randrange(9)
         if kind == 0:
             return Request("GET", "/api/auth/me", self.caller(), self.headers(""))
@@ -499,7 +499,7 @@ class Generator:
             )
         if kind == 1:
             return Request("GET", path, caller)
-        # Of the accounts that the run works with, none must be lost.
+        # The accounts that the run relies on must survive.
         path = "/api/users/<<user:last>>"
         if kind == 2:
             return Request("DELETE", f"{path}/sessions", caller)
@@ -508,7 +508,7 @@ class Generator:
         return Request("PATCH", path, caller, self.headers(), body)
 
     def stray(self) -> Request:
-        """Miss: an unknown path, a wrong method, a token that is none."""
+        """Send an unknown path, a wrong method or an invalid token."""
         path, method = self.random.choice(PATHS), self.random.choice(METHODS)
         token = self.random.choice(CREDENTIALS)
         headers = {"Authorization": token} if token else {}

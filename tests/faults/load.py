@@ -1,8 +1,8 @@
-"""Load from a process of its own, so that neither the clients nor the measuring is starved.
+"""Load generator in a process of its own, so that neither clients nor measurements are starved.
 
-``python -m tests.faults.load`` runs the clients of ``Plan``, given as JSON. Each line on its
-standard input is a command: ``report`` prints what has happened, and begins new latencies;
-``stop`` lets every client end its request, prints the last report and ends the process.
+``python -m tests.faults.load`` runs the clients of a ``Plan``, given as JSON. Each line on standard
+input is a command: ``report`` prints a report and resets the latencies; ``stop`` lets every
+client finish its request, prints the last report and ends the process.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ from tests.engines import tied_to_us
 from tests.support import PASSWORD
 
 ANSWER_SECONDS = 40.0
-"""After which a request counts as failed: nginx holds one for up to 30 s during an outage."""
+"""Time-out after which a request counts as failed: nginx holds one up to 30 s during an outage."""
 
 IMPORTED = 10
-"""Lines of an import; what is created is deleted again, so that the database does not grow."""
+"""Lines of an import; the products are deleted again, so that the database does not grow."""
 
 SAMPLES = 5
-"""Failures that are told in full."""
+"""Failures that are reported in full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a load process does.
+    """Work of a load process.
 
     Attributes:
-        url: where to.
+        url: base URL of the server.
         clients: keep-alive connections, each with one request at a time.
         mix: operations with their weights.
-        username: of the account that owns what is created.
+        username: account that owns the created products.
         pause: seconds between two requests of a client.
     """
 
@@ -73,14 +73,14 @@ EVERYTHING = {
 
 @dataclass
 class Report:
-    """What a load process has seen.
+    """Results of a load process.
 
     Attributes:
-        outcomes: by operation and status, as in ``first_page 200``.
-        failures: how many requests had no whole answer, or one that should not have been.
-        samples: some of them.
-        created: names of products whose creation was acknowledged.
-        latencies: seconds of each request since the report before.
+        outcomes: counts by operation and status, as in ``first_page 200``.
+        failures: count of requests with an incomplete or an unexpected answer.
+        samples: some of the failures.
+        created: names of products whose creation was acknowledged, since the last report.
+        latencies: seconds of each request since the last report.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -91,22 +91,22 @@ class Report:
 
     @property
     def requests(self) -> int:
-        """How many requests have ended, well or not."""
+        """Count of finished requests, successful or not."""
         return self.outcomes.total()
 
     def percentile(self, share: float) -> float:
-        """Return the seconds within which that share of the requests had its answer."""
+        """Return the latency in seconds at a percentile, given as a share."""
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 class Unexpected(Exception):
-    """An answer that should not have been."""
+    """An answer with an unexpected status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer."""
+    """An answer to a request."""
 
     status: int
     headers: dict[str, str]
@@ -122,7 +122,7 @@ async def read_reply(reader: asyncio.StreamReader, *, most: int | None = None) -
 
     Args:
         reader: of the connection.
-        most: pieces of a chunked body after which to stop.
+        most: chunks of a chunked body after which to stop.
 
     Raises:
         asyncio.IncompleteReadError: the connection ended before the answer did.
@@ -144,11 +144,11 @@ async def read_reply(reader: asyncio.StreamReader, *, most: int | None = None) -
 
 
 class _Client:
-    """One client: an operation after the other on its connection.
+    """A client that runs one operation after the other on its connection.
 
     Args:
-        plan: what to do.
-        report: where to note it.
+        plan: operations and their weights.
+        report: where to record results.
         tokens: ``access`` and ``refresh`` of the account, shared by all clients.
     """
 
@@ -205,7 +205,7 @@ class _Client:
         """Send a request and read its answer.
 
         Raises:
-            Unexpected: its status is none of those expected.
+            Unexpected: the status is not in ``expect``.
         """
         reader, writer = await self._connected()
         lines = [f"{method} {path} HTTP/1.1", "Host: catalog", *fields]
@@ -269,7 +269,7 @@ class _Client:
             f"/api/products/{self._random.choice(self._own)}",
             body={"price": self._random.randrange(1000)},
             token=self._tokens["access"],
-            # As with deletions.
+            # 404 for the same reason as in ``_delete``.
             expect={200, 404},
         )
         return str(reply.status)
@@ -278,7 +278,7 @@ class _Client:
         if not self._own:
             return await self._create()
         path = f"/api/products/{self._own.pop()}"
-        # Another's create may have come between two lines of an import.
+        # Ids of an import are a guess: another client's create may fall between its lines.
         reply = await self._ask("DELETE", path, token=self._tokens["access"], expect={200, 404})
         return str(reply.status)
 
@@ -338,7 +338,7 @@ class _Client:
         return str((await self._ask("GET", path, expect={status})).status)
 
     async def _slow_head(self) -> str:
-        """Send half a head and a byte now and then; give up after a while."""
+        """Send part of a request head, one byte every half second; then disconnect."""
         self._close()
         _, writer = await self._connected()
         for piece in (b"GET /api/products HTTP/1.1\r\nHo", b"s", b"t", b":"):
@@ -348,7 +348,7 @@ class _Client:
         return "left"
 
     async def _vanish(self) -> str:
-        """Ask for a large page and reset the connection."""
+        """Request a large page and reset the connection."""
         self._close()
         _, writer = await self._connected()
         writer.write(b"GET /api/products?limit=1000 HTTP/1.1\r\nHost: catalog\r\n\r\n")
@@ -382,7 +382,7 @@ async def _run(plan: Plan) -> None:
 
 
 async def _renew(plan: Plan, tokens: dict[str, str]) -> None:
-    """Keep the access token young; one lives for 15 minutes."""
+    """Renew the access token, which lives for 15 minutes, every 5 minutes."""
     client = _Client(plan, Report(), tokens)
     while True:
         await asyncio.sleep(300)
@@ -397,7 +397,7 @@ def _tell(report: Report) -> None:
 
 
 class Load:
-    """A running load process.
+    """Handle of a running load process.
 
     Attributes:
         created: names of all products whose creation was acknowledged.
@@ -410,12 +410,12 @@ class Load:
     @classmethod
     @asynccontextmanager
     async def start(cls, plan: Plan) -> AsyncIterator[Self]:
-        """Run it for as long as the block lasts."""
+        """Run the load for the duration of the block."""
         process = await asyncio.create_subprocess_exec(
             *(*tied_to_us(), sys.executable, "-m", "tests.faults.load", json.dumps(asdict(plan))),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            # A report holds each latency since the one before.
+            # A report holds all latencies since the last one.
             limit=256 * 1024 * 1024,
         )
         try:
@@ -426,20 +426,20 @@ class Load:
             await process.wait()
 
     async def report(self) -> Report:
-        """Return what it has seen so far, with the latencies since the last report."""
+        """Return the results so far, with the latencies since the last report."""
         return await self._command(b"report\n")
 
     async def stop(self) -> Report:
-        """Let every client end its request, and return the last report."""
+        """Let every client finish its request; return the last report."""
         report = await self._command(b"stop\n")
         await self._process.wait()
         return report
 
     async def reaches(self, requests: int, *, within: float) -> Report:
-        """Wait until it has had that many answers.
+        """Wait for a number of finished requests.
 
         Raises:
-            TimeoutError: it had not.
+            TimeoutError: the number was not reached in time.
         """
         async with asyncio.timeout(within):
             while (report := await self.report()).requests < requests:

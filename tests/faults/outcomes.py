@@ -1,4 +1,4 @@
-"""Outcomes of requests, and the judge that compares them with the promises."""
+"""Outcomes of requests, and the judge that checks them against the promises."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,14 @@ READ_SECONDS = 2.0
 WRITE_SECONDS = 5.0
 HEALTH_SECONDS = 1.0
 GRACE_SECONDS = 0.2
-"""Added to each deadline: for the way there and back, and for rendering."""
+"""Allowance on each deadline, for network round trip and rendering."""
 
 LOST = 0
-"""Status of a request whose answer never came."""
+"""Status of a request without an answer."""
 
 
 class Kind(NamedTuple):
-    """A kind of request: its deadline in seconds, and what it may be answered besides 503."""
+    """A kind of request: its deadline in seconds, and its statuses besides 503."""
 
     seconds: float
     statuses: frozenset[int]
@@ -28,31 +28,32 @@ KINDS = {
     "mine": Kind(READ_SECONDS, frozenset({200})),
     "readiness": Kind(HEALTH_SECONDS, frozenset({200})),
     "create": Kind(WRITE_SECONDS, frozenset({201})),
-    # A repeated key may meet its twin, and an empty answer to a delete may have been one.
+    # A retry under the same key may meet the first attempt in progress (409), and a delete whose
+    # answer was lost may have been committed (404).
     "keyed": Kind(WRITE_SECONDS, frozenset({201, 409})),
     "change": Kind(WRITE_SECONDS, frozenset({200})),
     "delete": Kind(WRITE_SECONDS, frozenset({200, 404})),
     "sign_in": Kind(WRITE_SECONDS, frozenset({200})),
 }
 _WHILE_GONE = frozenset({401, 404, 409})
-"""Refusals of requests whose account or product is gone for a moment. A create that has looked its
-account up before a restore drops the table is refused by the foreign key, which is 409."""
+"""Statuses while an account or a product is missing for a moment. A create that looked its account
+up before a restore drops the table is rejected by the foreign key, which is 409."""
 
 WRITES = frozenset({"create", "keyed", "change", "delete", "sign_in"})
 READS = frozenset({"list", "page", "one", "mine"})
 
 
 class Outcome(NamedTuple):
-    """What came of a request.
+    """Outcome of a request.
 
     Attributes:
         kind: of ``KINDS``.
         begun: by the machine's monotonic clock, which all processes share.
-        seconds: until the whole answer, without the time in which the client itself did not run.
+        seconds: until the complete answer, without the client's scheduling lag.
         status: or ``LOST``.
-        code: the problem's.
-        retry_after: the header, or an empty text.
-        lag: seconds in which the client did not run.
+        code: of the problem document.
+        retry_after: value of the header, or an empty text.
+        lag: seconds in which the client process did not run.
     """
 
     kind: str
@@ -69,12 +70,12 @@ class Outcome(NamedTuple):
 
 
 def violations(outcomes: Iterable[Outcome], *, may_be_gone: bool = False) -> list[str]:
-    """Return what breaks a promise: late, never answered, or answered with something else.
+    """Return broken promises: answers that are late, missing or of an unexpected status.
 
     Args:
         outcomes: of all requests.
-        may_be_gone: whether products and, for a moment, accounts may be gone that clients were
-            told of, as by a restore, which empties one table after the other and fills it again.
+        may_be_gone: whether acknowledged products and, for a moment, accounts may be missing, as
+            during a restore, which empties and refills one table after the other.
     """
     found = []
     for each in outcomes:
@@ -93,18 +94,18 @@ def violations(outcomes: Iterable[Outcome], *, may_be_gone: bool = False) -> lis
 
 
 def summary(found: Sequence[str]) -> str:
-    """Return violations for a message: how many of each, and the first ones."""
+    """Return a summary of violations: counts by kind, and the first 8."""
     counts = Counter(each.partition(":")[0] for each in found)
     return f"{dict(counts)} {list(found[:8])}"
 
 
 def slowest(outcomes: Iterable[Outcome], kinds: frozenset[str]) -> float:
-    """Return the longest time in seconds; 0 if there is none."""
+    """Return the longest duration in seconds among some kinds; 0 without requests."""
     return max((each.seconds for each in outcomes if each.kind in kinds), default=0.0)
 
 
 def first_success(outcomes: Iterable[Outcome], kinds: frozenset[str], since: float) -> float:
-    """Return the seconds from a moment to the first good answer to a request begun after it."""
+    """Return the seconds from ``since`` to the first success of a request begun after it."""
     ends = [
         each.ended
         for each in outcomes

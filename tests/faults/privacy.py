@@ -1,7 +1,7 @@
-"""Watches that a caller sees nothing of another account; loaded by ``SCHEMATHESIS_HOOKS``.
+"""Schemathesis hooks that detect leaks of another account; loaded by ``SCHEMATHESIS_HOOKS``.
 
-``CATALOG_TEST_PRIVATE`` names a JSON file with texts that no answer may hold and with ids of what
-is the other account's; half of the valid requests that name an id get one of those.
+``CATALOG_TEST_PRIVATE`` names a JSON file with texts that no response may contain, and ids that
+belong to the other account; every second valid request with an id gets one of those.
 ``CATALOG_TEST_SEEN`` names a folder for the counts of a run.
 """
 
@@ -19,14 +19,14 @@ TEXTS: list[str] = PRIVATE["texts"]
 IDS: dict[str, list[int]] = PRIVATE["ids"]
 
 SEEN = {"answers": 0, "aimed": 0}
-"""How many answers were looked at, and how many requests name something of the other's."""
+"""Responses checked, and requests that name an id of the other account."""
 
 _turns = count()
 
 
 @schemathesis.hook
 def map_case(context: Any, case: Any) -> Any:  # noqa: ARG001 (the library's signature)
-    """Aim every second valid request at what is the other's; let no long poll take long."""
+    """Replace the id of every second valid request by a foreign one; shorten long polls to 1 s."""
     meta = case.meta
     if meta is None or not meta.generation.mode.is_positive or meta.phase.name.value != "fuzzing":
         return case
@@ -42,7 +42,7 @@ def map_case(context: Any, case: Any) -> Any:  # noqa: ARG001 (the library's sig
 
 @schemathesis.check
 def nothing_private_is_told(context: Any, response: Any, case: Any) -> None:  # noqa: ARG001 (the same)
-    """Look for the other's texts in an answer."""
+    """Fail if a response contains a private text of the other account."""
     SEEN["answers"] += 1
     text = f"{dict(response.headers)}\n{response.content.decode(errors='replace')}"
     found = [each for each in TEXTS if each in text]

@@ -1,4 +1,4 @@
-"""Hooks of ``tests.faults.privacy``, and a session of its own for each request."""
+"""Hooks of ``tests.faults.privacy`` with a fresh session for each request."""
 
 from tests.faults import privacy
 from tests.server import fresh_tokens

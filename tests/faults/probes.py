@@ -1,4 +1,4 @@
-"""Raw requests with more than one reading, or none, and a strict reader of what comes back."""
+"""Raw requests that are ambiguous or malformed, and a strict parser of the responses."""
 
 import asyncio
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 INNER_ID = "inner-request"
-"""The id of a request that is hidden in another's body."""
+"""Id of the request that is smuggled in another's body."""
 
 INNER = f"GET /livez HTTP/1.1\r\nHost: catalog\r\nX-Request-ID: {INNER_ID}\r\n\r\n".encode()
 
@@ -18,19 +18,19 @@ _FIELD = re.compile(rb"([\w!#$%&'*+\-.^`|~]+):[ \t]*([\x20-\x7e\t]*)")
 
 
 class Malformed(AssertionError):
-    """An answer that is no well-formed HTTP/1.1 message."""
+    """A response that is not a well-formed HTTP/1.1 message."""
 
 
 class Smuggled(AssertionError):
-    """A request was served out of another's body."""
+    """A response to a request that was smuggled in a body."""
 
 
 class Injected(AssertionError):
-    """A client's value became a header, or a line, of its own."""
+    """A client's value that appears as a header field or line of its own."""
 
 
 class Broken(AssertionError):
-    """A status that the probe must not have."""
+    """A status that the probe does not allow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Message:
     """A response.
 
     Attributes:
-        fields: names in lower case, and values, in order.
+        fields: names in lower case with their values, in order.
     """
 
     status: int
@@ -50,15 +50,15 @@ class Message:
 
 
 def messages(data: bytes, methods: Sequence[str]) -> list[Message]:
-    """Read all responses of a connection that is at its end.
+    """Parse all responses of a closed connection.
 
     Args:
-        data: what has come.
-        methods: of the requests, which decide whether there are bodies (RFC 9112, section 6.3);
-            of those beyond, GET is assumed.
+        data: received bytes.
+        methods: of the requests, which decide whether responses have bodies (RFC 9112,
+            section 6.3); GET is assumed for further responses.
 
     Raises:
-        Malformed: it is not a series of whole responses.
+        Malformed: the bytes are not a series of complete responses.
     """
     found: list[Message] = []
     finals = 0
@@ -112,16 +112,15 @@ def _chunks(rest: bytes) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Bytes that are sent on a connection of their own.
+    """Bytes to send on a fresh connection.
 
     Attributes:
-        name: what is odd about them.
+        name: what is unusual about the bytes.
         data: the bytes.
-        most: responses that there may be, interim ones not counted; there may always be fewer,
-            if the connection is closed.
-        statuses: that they may have; any below 500 if empty.
-        methods: of the requests in it.
-        is_bare: whether a body without a head is an answer to it.
+        most: maximum number of final responses; fewer are allowed if the connection is closed.
+        statuses: allowed statuses; any below 500 if empty.
+        methods: of the requests in ``data``.
+        is_bare: whether a body without a head (HTTP/0.9) is a valid response.
     """
 
     name: str
@@ -133,13 +132,13 @@ class Probe:
 
 
 def judge(probe: Probe, data: bytes) -> list[Message]:
-    """Return the responses to a probe.
+    """Return the final responses to a probe.
 
     Raises:
         Malformed: they are not well-formed.
-        Smuggled: there are more than requests.
-        Injected: a value of the probe is a header.
-        Broken: a status is not among those that may be.
+        Smuggled: there are more responses than requests.
+        Injected: a value of the probe appears as a header.
+        Broken: a status is not allowed.
     """
     if probe.is_bare and not data.startswith(b"HTTP/"):
         return []
@@ -150,34 +149,34 @@ def judge(probe: Probe, data: bytes) -> list[Message]:
             raise Injected(f"{probe.name}: {message.fields}")
         if INNER_ID in message.values("x-request-id"):
             raise Smuggled(f"{probe.name}: the inner request was answered {message.status}")
-        # RFC 9110, section 15.2.2: it would hand the connection to another protocol.
+        # RFC 9110, section 15.2.2: a 101 would hand the connection over to another protocol.
         if message.status == 101:
             raise Broken(f"{probe.name}: the protocol was switched")
     if len(finals) > probe.most:
         raise Smuggled(f"{probe.name}: {len(finals)} responses")
     for message in finals:
         allowed = probe.statuses or range(200, 500)
-        # RFC 9110, sections 15.6.2 and 15.6.6: what a server does not know is no failure of it.
+        # RFC 9110, sections 15.6.2 and 15.6.6: not implementing a method or version is no failure.
         if message.status not in allowed and message.status not in {501, 505}:
             raise Broken(f"{probe.name}: {message.status} {message.body[:200]!r}")
     return finals
 
 
 async def send(url: str, data: bytes, *, quiet: float = 0.5, within: float = 10.0) -> bytes:
-    """Send bytes on a new connection; return what comes until it is closed or quiet.
+    """Send bytes on a new connection; return what arrives until it is closed or quiet.
 
     Args:
-        url: where to.
-        data: the bytes.
-        quiet: seconds without a byte after the first after which nothing more is expected.
-        within: seconds for the first.
+        url: of the server.
+        data: bytes to send.
+        quiet: seconds without a further byte after which the response counts as complete.
+        within: seconds to wait for the first byte.
     """
     host, _, port = url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     found = b""
     try:
         writer.write(data)
-        # What it has sent of its own accord counts also if it has closed before the end.
+        # Bytes received before a reset count, too.
         while piece := await asyncio.wait_for(reader.read(65536), quiet if found else within):
             found += piece
     except (TimeoutError, ConnectionError):
@@ -190,19 +189,19 @@ async def send(url: str, data: bytes, *, quiet: float = 0.5, within: float = 10.
 def request(
     *lines: bytes, method: bytes = b"GET", target: bytes = b"/api/products?limit=1"
 ) -> bytes:
-    """Return a head, with a Host unless the lines have one."""
+    """Return a request head; adds Host unless the lines have one."""
     if not any(line.lower().startswith(b"host") for line in lines):
         lines = (b"Host: catalog", *lines)
     return b"\r\n".join([b"%b %b HTTP/1.1" % (method, target), *lines, b"", b""])
 
 
 def post(*lines: bytes, body: bytes = b"", target: bytes = b"/api/products") -> bytes:
-    """Return a POST of JSON with the lines as they are."""
+    """Return a POST with a JSON body; the lines are sent verbatim."""
     return request(b"Content-Type: application/json", *lines, method=b"POST", target=target) + body
 
 
 REFUSED = frozenset({400, 408, 411, 413, 414, 415, 417, 431})
-"""What tells that the message itself was not taken."""
+"""Statuses that reject the message itself."""
 
 LEN_INNER = len(INNER)
 CHUNKED_INNER = b"0\r\n\r\n" + INNER
@@ -260,7 +259,7 @@ def _smuggling() -> list[Probe]:
         "length behind a bare return": (b"X: y\rContent-Length: %d" % LEN_INNER,),
     }
     for name, lines in lengths.items():
-        # Without a length it is a request of its own, and its answer is the second's by right.
+        # Without a length the inner bytes are a pipelined request, and a second response is right.
         is_own = name == "no length"
         data = post(*lines, body=INNER.replace(INNER_ID.encode(), b"own") if is_own else INNER)
         probes.append(
@@ -402,7 +401,7 @@ def _framing() -> list[Probe]:
         Probe("method: in small letters", request(method=b"get"), statuses=REFUSED | {405}),
         Probe("method: 10,000 letters", request(method=b"A" * 10_000), statuses=REFUSED | {405}),
         Probe("method: TRACE", request(b"X-Secret: a", method=b"TRACE"), statuses=REFUSED | {405}),
-        # nginx answers it as the protocol of 1991 wants: with the page, and nothing else.
+        # nginx answers in HTTP/0.9: the body only, without a head.
         Probe("version: none", b"GET /livez\r\n", is_bare=True),
         Probe("version: 0.9", b"GET / HTTP/0.9\r\n\r\n"),
         Probe("version: 1.2", plain.replace(b"HTTP/1.1", b"HTTP/1.2")),
@@ -468,12 +467,12 @@ EVIL = "a\r\nX-Injected: 1\r\n\r\nHTTP/1.1 200 OK\r\nX-Injected: 1\r\n\r\n"
 
 
 def _reflected() -> list[Probe]:
-    """Return probes that put line breaks into each value that comes back somewhere."""
+    """Return probes that put line breaks into each value that responses reflect."""
     encoded = {
         "percent": quote(EVIL).encode(),
         "twice": quote(quote(EVIL)).encode(),
         "line separators": quote("a\u0085X-Injected: 1\u2028X-Injected: 1").encode(),
-        # Lower bytes of these code points are CR and LF: what cuts characters makes line breaks.
+        # The low bytes of these code points are CR and LF, which matters if characters are cut.
         "cut": quote("a\u560d\u560aX-Injected: 1").encode(),
     }
     parameters = (

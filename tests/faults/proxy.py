@@ -1,7 +1,7 @@
-"""Fault proxy: a stretch of TCP on loopback that delays, swallows, cuts, resets and refuses.
+"""TCP fault proxy on loopback that delays, swallows, cuts, resets and refuses.
 
-It stands between the service and its database or store, or between clients and the service. Faults
-are switched while it runs: for connections to come, or for those that are open too.
+It sits between the service and its database or store, or between clients and the service. Faults
+can be switched at run time, for new connections alone or for open ones too.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from sqlalchemy import URL
 
 _READ_BYTES = 64 * 1024
 _MAX_CHUNKS = 16
-"""Read and not passed on in one direction; beyond it the sender feels back-pressure."""
+"""Chunks buffered per direction; beyond that the sender feels back-pressure."""
 
 _PIECES_PER_SECOND = 50
-"""Into which a limited bandwidth is cut."""
+"""Writes per second into which a bandwidth limit divides the stream."""
 
 _BACKLOG = 512
 _ABORTIVE_CLOSE = struct.pack("ii", 1, 0)
@@ -36,12 +36,12 @@ class Flow:
     """Treatment of the bytes in one direction.
 
     Attributes:
-        delay_seconds: from arrival to departure; throughput is not affected.
-        jitter_seconds: at most added to the delay, at random; the order of bytes is kept.
+        delay_seconds: latency from arrival to departure; throughput is not affected.
+        jitter_seconds: maximum random addition to the delay; the order of bytes is kept.
         bytes_per_second: bandwidth; None for no limit.
-        cut_after_bytes: of the connection's bytes in this direction; then both ends are closed.
-        is_swallowed: read and thrown away, so that the sender takes them for received.
-        is_held: kept until another flow is set, which passes them on.
+        cut_after_bytes: bytes in this direction after which both ends are closed.
+        is_swallowed: read and discarded, so that the sender believes them delivered.
+        is_held: buffered until another flow is set, which passes them on.
     """
 
     delay_seconds: float = 0.0
@@ -61,33 +61,33 @@ class Fault:
 
     @classmethod
     def delay(cls, seconds: float, jitter: float = 0.0) -> Self:
-        """Delay each way."""
+        """Delay both directions."""
         flow = Flow(delay_seconds=seconds, jitter_seconds=jitter)
         return cls(flow, flow)
 
     @classmethod
     def blackhole(cls) -> Self:
-        """Accept connections and swallow all that is sent, in both directions."""
+        """Accept connections and discard all bytes, in both directions."""
         return cls(Flow(is_swallowed=True), Flow(is_swallowed=True))
 
     @classmethod
     def stall(cls) -> Self:
-        """Accept connections and hold all that is sent, in both directions."""
+        """Accept connections and hold all bytes, in both directions."""
         return cls(Flow(is_held=True), Flow(is_held=True))
 
     @classmethod
     def drop_answers(cls) -> Self:
-        """Pass requests and swallow what comes back."""
+        """Pass requests and discard the answers."""
         return cls(Flow(), Flow(is_swallowed=True))
 
     @classmethod
     def cut_after(cls, *, to_server: int | None = None, to_client: int | None = None) -> Self:
-        """Close a connection after so many bytes in a direction."""
+        """Close a connection after a number of bytes in one direction."""
         return cls(Flow(cut_after_bytes=to_server), Flow(cut_after_bytes=to_client))
 
     @classmethod
     def bandwidth(cls, bytes_per_second: float) -> Self:
-        """Limit each direction of each connection."""
+        """Limit the bandwidth of each direction of each connection."""
         flow = Flow(bytes_per_second=bytes_per_second)
         return cls(flow, flow)
 
@@ -96,7 +96,7 @@ NONE = Fault()
 
 
 class _Stream:
-    """One direction of a connection: reads at once, and passes on when the flow lets it."""
+    """One direction of a connection: reads at once, writes as the flow allows."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow: Flow
@@ -106,7 +106,7 @@ class _Stream:
         self.is_cut = False
         self._reader = reader
         self._writer = writer
-        # With the time of departure; empty bytes stand for the sender's end.
+        # With the time of departure; empty bytes stand for EOF.
         self._chunks: deque[tuple[float, bytes]] = deque()
         self._changed = asyncio.Event()
 
@@ -115,7 +115,7 @@ class _Stream:
         self._changed.set()
 
     async def run(self) -> None:
-        """Pass bytes until the sender has ended or the flow cuts the connection."""
+        """Pass bytes until EOF or until the flow cuts the connection."""
         reading = asyncio.create_task(self._read())
         try:
             await self._write()
@@ -129,7 +129,7 @@ class _Stream:
             try:
                 data = await self._reader.read(_READ_BYTES)
             except OSError:
-                # A reset is passed on as one; see ``_Connection.run``.
+                # A reset is passed on as a reset; see ``_Connection.run``.
                 self.is_cut = True
                 data = b""
             flow = self.flow
@@ -164,7 +164,7 @@ class _Stream:
             if self.is_cut:
                 return
         while self.flow.is_swallowed and not self.is_cut:
-            # TCP repeats a FIN that is lost, so it arrives when the network is back.
+            # TCP retransmits a lost FIN, so it arrives when the network recovers.
             await self._wait()
         if not self.is_cut:
             with suppress(OSError):
@@ -193,7 +193,7 @@ class _Stream:
 
 
 class _Connection:
-    """A client's connection and the one to the server that belongs to it."""
+    """A client's connection and its upstream connection."""
 
     def __init__(
         self, client: tuple[asyncio.StreamReader, asyncio.StreamWriter], fault: Fault
@@ -229,7 +229,7 @@ class _Connection:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
         except OSError:
-            # The server is not there: its clients see a reset.
+            # The server is unreachable: the client sees a reset.
             self.reset()
         finally:
             self.close()
@@ -246,7 +246,7 @@ class _Connection:
                 writer.write_eof()
 
     def close(self) -> None:
-        """Close both ends with FIN, without what is still to be sent; idempotent."""
+        """Close both ends with FIN and drop pending bytes; idempotent."""
         self.is_over = True
         for writer in self._writers:
             writer.transport.abort()
@@ -267,15 +267,15 @@ class _Connection:
 
 
 class FaultProxy:
-    """Passes bytes between clients and a server, as well as it is told to.
+    """A proxy that passes bytes between clients and a server, subject to faults.
 
     Args:
-        host: the server's.
-        port: the server's.
+        host: of the server.
+        port: of the server.
 
     Attributes:
-        port: of the proxy, on 127.0.0.1; the same one over ``refuse`` and ``listen``.
-        accepted: connections so far.
+        port: of the proxy, on 127.0.0.1; unchanged by ``refuse`` and ``listen``.
+        accepted: connections accepted so far.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -290,7 +290,7 @@ class FaultProxy:
 
     @property
     def open_connections(self) -> int:
-        """Connections that are open now."""
+        """Number of open connections."""
         return len(self._open)
 
     async def listen(self) -> None:
@@ -304,34 +304,34 @@ class FaultProxy:
             self._socket.bind(("127.0.0.1", self.port))
             self.port = self._socket.getsockname()[1]
         if self._listener is None:
-            # A copy of the descriptor, so that the queue of connects outlives the listener.
+            # A duplicate of the descriptor, so that the accept queue outlives the listener.
             self._listener = await asyncio.start_server(
                 self._serve, sock=self._socket.dup(), backlog=_BACKLOG
             )
 
     def use(self, fault: Fault, *, for_open: bool = True) -> None:
-        """Set the fault of new connections and, unless told otherwise, of those that are open."""
+        """Set the fault of new connections and, by default, of open ones."""
         self._fault = fault
         if for_open:
             for connection in self._open:
                 connection.use(fault)
 
     def heal(self) -> None:
-        """Pass everything, what was held too; swallowed bytes stay lost."""
+        """Pass all bytes, held ones too; swallowed ones stay lost."""
         self.use(NONE)
 
     def stall(self) -> None:
-        """Hold all bytes, as a server does that hangs."""
+        """Hold all bytes, like a server that hangs."""
         self.use(Fault.stall())
 
     def cut(self) -> None:
-        """Close every open connection with FIN, as a server does that is killed."""
+        """Close every open connection with FIN, like a server that is killed."""
         for connection in list(self._open):
             connection.close()
         self._end_open()
 
     def reset(self) -> int:
-        """Close every open connection with RST, as firewalls do; return how many there were."""
+        """Close every open connection with RST, like a firewall; return their number."""
         count = len(self._open)
         for connection in list(self._open):
             connection.reset()
@@ -343,21 +343,21 @@ class FaultProxy:
             task.cancel()
 
     def cut_in(self, size: int) -> None:
-        """Close each open connection after so many more bytes to its client; new ones go on."""
+        """Close each open connection after so many more bytes to its client; spare new ones."""
         for connection in self._open:
             connection.cut_in(size)
 
     def half_close(self, side: Side) -> int:
-        """End sending towards one side of every open connection; return how many there were.
+        """Shut down sending towards one side of every open connection; return their number.
 
-        The other direction goes on.
+        The other direction stays open.
         """
         for connection in self._open:
             connection.half_close(side)
         return len(self._open)
 
     def refuse(self) -> None:
-        """Close every connection and refuse new ones: a server that is gone."""
+        """Close every connection and refuse new ones, like a server that is down."""
         self._stop_accepting()
         if self._socket is not None:
             self._socket.close()
@@ -365,11 +365,11 @@ class FaultProxy:
         self.cut()
 
     def ignore_connects(self) -> None:
-        """Let new connects go unanswered, as a firewall does that drops; open ones go on."""
+        """Leave new connects unanswered, like a firewall that drops; open ones stay."""
         if self._socket is None:
             return
         self._stop_accepting()
-        # The kernel drops a SYN when the queue of connections to be accepted is full.
+        # The kernel drops a SYN while the accept queue is full.
         self._socket.listen(0)
         for _ in range(2):
             filler = socket.socket()
@@ -383,7 +383,7 @@ class FaultProxy:
             self._listener = None
 
     async def close(self) -> None:
-        """End everything; idempotent."""
+        """Close the listener and all connections; idempotent."""
         tasks = list(self._open.values())
         self.refuse()
         for filler in self._fillers:
@@ -399,7 +399,7 @@ class FaultProxy:
         try:
             await connection.run(*self._target)
         except asyncio.CancelledError:
-            # By ``cut``, ``reset`` or ``close``; asyncio's servers would log it.
+            # From ``cut``, ``reset`` or ``close``; asyncio's servers would log it.
             connection.close()
         finally:
             del self._open[connection]
@@ -407,7 +407,7 @@ class FaultProxy:
 
 @asynccontextmanager
 async def proxied(host: str, port: int) -> AsyncIterator[FaultProxy]:
-    """Give a proxy that leads to a server for as long as the block lasts."""
+    """Run a proxy to a server for the duration of the block."""
     proxy = FaultProxy(host, port)
     await proxy.listen()
     try:
@@ -417,7 +417,7 @@ async def proxied(host: str, port: int) -> AsyncIterator[FaultProxy]:
 
 
 class DatabaseProxy(FaultProxy):
-    """A proxy that leads to a database, with the URL to go by."""
+    """A proxy to a database, with the URL that leads through it."""
 
     def __init__(self, target: URL) -> None:
         super().__init__(target.host or "127.0.0.1", target.port or 3306)
@@ -425,13 +425,13 @@ class DatabaseProxy(FaultProxy):
 
     @property
     def url(self) -> URL:
-        """The database's URL through here."""
+        """URL of the database through the proxy."""
         return self._url.set(host="127.0.0.1", port=self.port)
 
 
 @asynccontextmanager
 async def relayed(target: URL) -> AsyncIterator[DatabaseProxy]:
-    """Give a proxy that leads to a database for as long as the block lasts."""
+    """Run a proxy to a database for the duration of the block."""
     proxy = DatabaseProxy(target)
     await proxy.listen()
     try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much each check does.
+    """Size of each check.
 
     Attributes:
         name: ``short`` (all checks within some 7 minutes) or ``full`` (within 2 hours).
@@ -13,16 +13,16 @@ class Scale:
         kills: of the database and of processes, at random moments.
         worker_kills: of each worker, under load.
         reloads: rolling ones, under load.
-        requests: through nginx over kills and reloads.
+        requests: through nginx during kills and reloads.
         deadlocks: forced ones.
-        resets: connections between service and database that are reset.
+        resets: of connections between service and database.
         slow_clients: connections of each kind: heads, bodies, readers.
-        idle_clients: connections through nginx that ask for nothing.
+        idle_clients: idle connections through nginx.
         cases: generated requests for each operation of the OpenAPI document.
         machine_runs: runs of the state machines on each engine.
         machine_steps: steps of each run.
-        generated_requests: that every engine answers alike.
-        fast_path_requests: that fast path and framework answer alike.
+        generated_requests: requests compared between the engines.
+        fast_path_requests: requests that fast path and framework answer alike.
         fuzz_inputs: inputs for each parser.
         soak_seconds: of mixed load.
     """

@@ -1,7 +1,7 @@
-"""Database servers to be killed, frozen and filled up: MariaDB, and MySQL where one is given.
+"""Database servers to kill, freeze and fill up: MariaDB, and MySQL if one is configured.
 
-``CATALOG_TEST_MYSQLD`` names a ``mysqld``, or a root folder that has one and its libraries (which
-takes root's rights, for chroot).
+``CATALOG_TEST_MYSQLD`` names a ``mysqld``, or a root folder that holds one and its libraries (which
+requires root, for chroot).
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from tests.engines import EngineMissing, answering, connected, server_program, t
 
 NAMES = ("mariadb", "mysql")
 DATA_MEGABYTES = 600
-"""Room for the data, where it can be limited."""
+"""Size of the data's file system, where it can be limited."""
 
 USER = PASSWORD = "catalog"
 
-# What docker/mysql/conf.d/catalog.cnf sets of durability, and little memory.
+# Durability as in docker/mysql/conf.d/catalog.cnf, and little memory.
 _SERVE = (
     "--bind-address=127.0.0.1",
     "--max-connections=200",
@@ -48,12 +48,12 @@ _OWN = {
 
 
 class DatabaseServer:
-    """A server on a port of its own, whose data outlives its process.
+    """A server on its own port, whose data outlives its process.
 
     Attributes:
         name: one of ``NAMES``.
-        version: known once it has run.
-        has_small_disk: whether its data has a file system of its own, of ``DATA_MEGABYTES``.
+        version: known after the first start.
+        has_small_disk: whether its data has its own file system, of ``DATA_MEGABYTES``.
         process: while it runs.
     """
 
@@ -68,10 +68,10 @@ class DatabaseServer:
         self._program, self._data = self._find()
 
     def _find(self) -> tuple[list[str], Path]:
-        """Its program, and the folder of its data as seen from here.
+        """Return the server's command and its data folder, as seen from outside a chroot.
 
         Raises:
-            EngineMissing: there is none.
+            EngineMissing: the server is not installed.
         """
         if self.name == "mariadb":
             program = server_program("mariadbd")
@@ -91,16 +91,16 @@ class DatabaseServer:
         return ["chroot", given, "mysqld"], self._root / "tmp" / inside / "data"
 
     def _inside(self, path: Path) -> str:
-        """A path as the server sees it."""
+        """Return a path as the server sees it."""
         return str(path if self._root is None else Path("/") / path.relative_to(self._root))
 
     @property
     def url(self) -> URL:
-        """For the administrator, to no database of its own."""
+        """URL for the administrator, on the system database."""
         return URL.create("mysql+aiomysql", "root", "", "127.0.0.1", self._port, "mysql")
 
     def url_of(self, database: str) -> URL:
-        """For the service."""
+        """Return the URL of a database for the service's account."""
         return self.url.set(username=USER, password=PASSWORD, database=database)
 
     @property
@@ -108,7 +108,7 @@ class DatabaseServer:
         return (self._folder / "log").read_text(errors="replace")
 
     async def install(self) -> None:
-        """Make its system tables, start it, and make the service's account."""
+        """Create the system tables, start the server and create the service's account."""
         self._data.mkdir(parents=True)
         (self._data.parent / "tmp").mkdir()
         size = f"size={DATA_MEGABYTES}m"
@@ -151,7 +151,7 @@ class DatabaseServer:
         return {**os.environ, "TMPDIR": self._inside(self._data.parent / "tmp")}
 
     async def start(self, *options: str) -> None:
-        """Run it on the data there is, and wait until it answers."""
+        """Start the server on its existing data; wait until it answers."""
         assert self.process is None
         own = (*_SERVE, *_OWN[self.name], f"--port={self._port}", *options)
         with (self._folder / "log").open("ab") as log:
@@ -166,19 +166,19 @@ class DatabaseServer:
         await answering(self.process, self.url)
 
     def kill(self) -> None:
-        """End it by SIGKILL, also when it is frozen."""
+        """Kill the server by SIGKILL, also while it is frozen."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
         self.process = None
 
     def freeze(self) -> None:
-        """Let it answer nothing, while its connections stay open and new ones are accepted."""
+        """Stop the process: connections stay open, new ones are accepted, nothing is answered."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """End what ``freeze`` began."""
+        """Resume a frozen process."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
@@ -193,9 +193,9 @@ class DatabaseServer:
             return list(await cursor.fetchall())
 
     async def revive(self) -> None:
-        """Wait until it takes writes again, and start it again if it has given up by itself.
+        """Wait until the server accepts writes again; restart it if it has exited.
 
-        InnoDB aborts when it cannot even roll back for want of room.
+        InnoDB aborts when the disk is too full even for a roll-back.
         """
         assert self.process is not None
         probe = ("CREATE DATABASE IF NOT EXISTS probe", "DROP DATABASE probe")
@@ -208,18 +208,18 @@ class DatabaseServer:
             await self.run(*probe)
 
     async def create_database(self) -> str:
-        """Make an empty one, and return its name."""
+        """Create an empty database; return its name."""
         name = f"catalog_{secrets.token_hex(4)}"
         await self.run(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
         return name
 
     async def end_sessions(self) -> None:
-        """End the connections of the service's account."""
+        """Kill the connections of the service's account."""
         async with connected(self.url) as cursor:
             await end_sessions(cursor)
 
     async def deadlocks(self) -> int:
-        """How many there were since it was started."""
+        """Return the number of deadlocks since the start."""
         if self.name == "mariadb":
             ((_, count),) = await self.rows("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'")
         else:
@@ -229,7 +229,7 @@ class DatabaseServer:
         return int(count)
 
     def fill_disk(self) -> Path:
-        """Take all room that is left; returns the file that does."""
+        """Use up the free disk space; return the file that does."""
         ballast = self._data / "ballast"
         with ballast.open("wb", buffering=0) as file:
             for size in (2**20, 4096):
@@ -241,7 +241,7 @@ class DatabaseServer:
         return ballast
 
     def remove(self) -> None:
-        """Kill it and remove its data."""
+        """Kill the server and remove its data."""
         if self.process is not None:
             self.kill()
         if self.has_small_disk:
@@ -250,23 +250,23 @@ class DatabaseServer:
 
 
 async def end_sessions(cursor: Any, *spared: int) -> None:
-    """End the connections of the service's account, but for those with these numbers."""
-    # MySQL warns of its own way to tell them.
+    """Kill the connections of the service's account, except those with the spared ids."""
+    # MySQL warns that SHOW PROCESSLIST is deprecated.
     await cursor.execute("SET max_error_count = 0")
     await cursor.execute("SHOW PROCESSLIST")
     for session, user, *_ in await cursor.fetchall():
         if user == USER and session not in spared:
-            # It may have ended meanwhile.
+            # The session may have ended in the meantime.
             with suppress(aiomysql.Error):
                 await cursor.execute(f"KILL {session}")
 
 
 @asynccontextmanager
 async def database_server(name: str, folder: Path) -> AsyncIterator[DatabaseServer]:
-    """Run a server for as long as the block lasts.
+    """Run a server for the duration of the block.
 
     Raises:
-        EngineMissing: it cannot be had here.
+        EngineMissing: the server is not available here.
     """
     server = DatabaseServer(name, folder)
     try:
@@ -277,10 +277,10 @@ async def database_server(name: str, folder: Path) -> AsyncIterator[DatabaseServ
 
 
 class Backup:
-    """A logical backup, restored as mysqldump's files are: drop, create, insert.
+    """A logical backup, restored like mysqldump's files: drop, create, insert.
 
     Args:
-        server: where the database is.
+        server: of the database.
         database: its name.
     """
 
@@ -291,7 +291,7 @@ class Backup:
         self._tables: dict[str, str] = {}
 
     async def take(self) -> None:
-        """Copy everything."""
+        """Copy all tables."""
         async with connected(self._server.url.set(database=self._database)) as cursor:
             await cursor.execute("SHOW FULL TABLES WHERE table_type = 'BASE TABLE'")
             names = [row[0] for row in await cursor.fetchall()]
@@ -304,9 +304,9 @@ class Backup:
                 await cursor.execute(f"INSERT INTO {self._copy}.{name} SELECT * FROM {name}")  # noqa: S608 (names from the schema)
 
     async def restore(self) -> None:
-        """Put the copy in the place of everything."""
+        """Replace all tables by their copies."""
         async with connected(self._server.url.set(database=self._database)) as cursor:
-            # And no warning about what the server itself has written.
+            # No warnings either: the definitions are the server's own output.
             await cursor.execute("SET foreign_key_checks = 0, max_error_count = 0")
             for name, definition in self._tables.items():
                 await cursor.execute(f"DROP TABLE {name}")

@@ -1,4 +1,4 @@
-"""The service behind nginx, both as they are shipped, and what their processes use."""
+"""The service behind nginx, both as shipped, and the resources that their processes use."""
 
 import json
 import os
@@ -22,12 +22,12 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process uses.
+    """Resources that a process uses.
 
     Attributes:
         resident: bytes in memory.
-        descriptors: open ones, but for pages of nginx's cache. It keeps those open that were asked
-            for in the last 20 s, at most 2,000 a worker.
+        descriptors: open ones, without pages of nginx's cache: nginx keeps files open that were
+            requested in the last 20 s, at most 2,000 per worker.
     """
 
     resident: int
@@ -35,7 +35,7 @@ class Footprint:
 
     @classmethod
     def of(cls, *pids: int) -> Self:
-        """Return that of some processes together; those that have ended use nothing."""
+        """Return the sum over some processes; those that have exited count as nothing."""
         resident = descriptors = 0
         for pid in pids:
             with suppress(*GONE):
@@ -62,22 +62,22 @@ def _resident(pid: int) -> int:
 
 
 def connections_of(url: str) -> int:
-    """Return how many connections a server on loopback has that it has not closed."""
+    """Return the number of connections that a server on loopback has not closed."""
     port = f":{int(url.rpartition(':')[2]):04X}"
     lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
     return sum(local.endswith(port) and state in _OPEN for _, local, _, state, *_ in lines)
 
 
 _OPEN = {"01", "08"}
-"""ESTABLISHED and CLOSE_WAIT, as Linux numbers them: in both the server still has its end."""
+"""ESTABLISHED and CLOSE_WAIT in Linux's numbering: in both the server's end is open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A running service and the nginx in front of it.
+    """A running service with nginx in front of it.
 
     Attributes:
-        token: an access token of an account; good for 15 minutes.
+        token: an access token of an account; valid for 15 minutes.
     """
 
     service: Service
@@ -85,7 +85,7 @@ class Site:
     token: str
 
     def processes(self) -> dict[str, list[int]]:
-        """Return the ids of all processes, by what they are."""
+        """Return the ids of all processes, by role."""
         master = int((self.nginx.folder / "nginx.pid").read_text())
         return {
             "supervisor": [self.service.process.pid],
@@ -94,11 +94,11 @@ class Site:
         }
 
     def footprints(self) -> dict[str, Footprint]:
-        """Return what they use."""
+        """Return the resources of the processes, by role."""
         return {name: Footprint.of(*pids) for name, pids in self.processes().items()}
 
     async def numbers(self) -> Numbers:
-        """Return the metrics; nginx does not pass them on."""
+        """Return the metrics from the service itself; nginx does not expose them."""
         connection = await Connection.open(self.service.url)
         try:
             answer = await connection.get("/metrics")
@@ -107,12 +107,12 @@ class Site:
             await connection.close()
 
     def errors_of_nginx(self) -> list[str]:
-        """Return what nginx itself calls critical, or worse, in its log."""
+        """Return the entries of nginx's error log that are critical or worse."""
         lines = (self.nginx.folder / "error.log").read_text(errors="replace").splitlines()
         serious = [
             line for line in lines if any(f"[{s}]" in line for s in ("crit", "alert", "emerg"))
         ]
-        # Where pytest may not raise it, neither may nginx.
+        # Where pytest may not raise the limit, nginx may not either.
         return [line for line in serious if "setrlimit" not in line]
 
 
@@ -131,9 +131,9 @@ async def fill(service: Service, token: str, count: int, *, description: int = 1
     """Create products by imports.
 
     Args:
-        service: where.
-        token: the owner's.
-        count: how many.
+        service: where to create them.
+        token: of the owner.
+        count: number of products.
         description: characters of each description.
     """
     connection = await Connection.open(service.url)
@@ -158,12 +158,12 @@ async def fill(service: Service, token: str, count: int, *, description: int = 1
 async def send(
     connection: Connection, method: str, path: str, *fields: str, body: bytes = b""
 ) -> int:
-    """Send a request with a body as it is; return the answer's status."""
+    """Send a request with a verbatim body; return the status of the response."""
     head = [f"{method} {path} HTTP/1.1", "Host: catalog", f"Content-Length: {len(body)}", *fields]
     await connection.send("\r\n".join([*head, "", ""]).encode() + body)
     return (await connection.answer()).status
 
 
 def kill(pid: int) -> None:
-    """End a process at once."""
+    """Kill a process by SIGKILL."""
     os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Clients that are slow, many, idle or gone harm neither the others nor the service."""
+"""Slow, vanishing, numerous and idle clients harm neither other clients nor the service."""
 
 import asyncio
 import sys
@@ -22,53 +22,53 @@ VICTIMS = 8
 VICTIM_PAUSE_SECONDS = 0.01
 
 FLOOR_SECONDS = 0.02
-"""Below it, differences between two p99 are the machine's."""
+"""Below this, differences between two p99 are noise of the machine."""
 
 MAX_FACTOR = 2.0
-"""By which p99 may be longer while there are attackers."""
+"""Maximum ratio of p99 under attack to p99 without."""
 
 DROP_SECONDS = 10.0
 READER_SECONDS = 16.0
-"""For those that take nothing: 10 s after the last byte that the client's kernel has taken by
+"""For clients that read nothing: 10 s after the last byte that the client's kernel accepts by
 itself, which it does for up to 5 s."""
 
 DROP_MARGIN_SECONDS = 1.5
-"""For closing hundreds of connections, and for a look at the descriptors."""
+"""Margin for closing hundreds of connections and for polling the descriptors."""
 
 QUIET_SECONDS = 2.0
 ATTACK_SECONDS = 3.0
-"""For which the others are measured; attackers are dropped after 5 s at the earliest."""
+"""Duration of a measurement under attack; attackers are dropped after 5 s at the earliest."""
 
 BURST = 2000
 
 MAX_GROWTH = 64 * MIB
-"""Of both workers by an attack, after it: allocators keep some of what they had."""
+"""Of both workers after an attack: allocators keep part of the memory."""
 
 MAX_HELD = 100 * MIB
-"""Of both workers, for readers that take nothing."""
+"""Of both workers, while clients read nothing."""
 
 MAX_DESCRIPTORS = {"workers": 150, "nginx": 150, "supervisor": 5}
-"""More than before, after an attack: idle connections between nginx and the service, 64 for each of
-nginx's two workers."""
+"""Growth after an attack: idle connections between nginx and the service, 64 for each of nginx's
+two workers."""
 
 MAX_NGINX_BYTES = 8 * 1024
 MAX_SERVICE_BYTES = 96 * 1024
-"""Of memory for one idle connection."""
+"""Memory per idle connection."""
 
 
 class Harmed(AssertionError):
-    """Others had to wait for too long."""
+    """Latency of other clients above the bound."""
 
 
 class Leaking(AssertionError):
-    """What attackers used has not been given back."""
+    """Resources of attackers that were not released."""
 
 
 def judge_latency(quiet: list[float], attacked: list[float]) -> tuple[float, float]:
     """Return p99 without and with attackers, in seconds.
 
     Raises:
-        Harmed: the second is more than so many times the first.
+        Harmed: the second exceeds the first by more than ``MAX_FACTOR``.
     """
     before, during = p99(quiet), p99(attacked)
     if during > MAX_FACTOR * max(before, FLOOR_SECONDS):
@@ -81,10 +81,10 @@ def p99(seconds: list[float]) -> float:
 
 
 async def settles(measure: Callable[[], int], limit: int, *, within: float) -> float:
-    """Wait until a number is at most some limit; return the seconds that it took.
+    """Wait until a number falls to a limit; return the elapsed seconds.
 
     Raises:
-        Leaking: it was not in time.
+        Leaking: the limit was not reached in time.
     """
     began = time.monotonic()
     while (value := measure()) > limit:
@@ -96,7 +96,7 @@ async def settles(measure: Callable[[], int], limit: int, *, within: float) -> f
 
 @pytest.fixture(scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    """The service behind nginx with the time-outs that it has by default, and large pages."""
+    """Provide the service behind nginx with its default time-outs, and large pages."""
     catalog = Catalog(tmp_path_factory.mktemp("clients"))
     del catalog.environment["CATALOG_BODY_TIMEOUT"]
     async with site(catalog) as running:
@@ -105,7 +105,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sit
 
 
 class Victims:
-    """Clients that behave well, measured in turns without and with attackers."""
+    """Well-behaved clients, measured alternately without and with attackers."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -119,13 +119,13 @@ class Victims:
     async def of(cls, url: str) -> "AsyncIterator[Victims]":
         plan = Plan(url, VICTIMS, READS_AND_KEYED_CREATES, pause=VICTIM_PAUSE_SECONDS)
         async with Load.start(plan) as load:
-            # Caches and pools are filled.
+            # Warm-up of caches and pools.
             await load.reaches(200, within=30)
             yield cls(load)
             await load.stop()
 
     async def during(self, phase: list[float], seconds: float) -> None:
-        """Add the latencies of some seconds to a phase."""
+        """Record the latencies of some seconds in a phase."""
         await self._load.report()
         await asyncio.sleep(seconds)
         report = await self._load.report()
@@ -151,7 +151,7 @@ SLOW_IN_SHORT = [("heads", "nginx"), ("bodies", "straight")]
 @needs_cache
 class TestSlowClients:
     @pytest.mark.parametrize(("kind", "way"), SLOW)
-    async def test_slow_clients_are_dropped_and_harm_no_others(
+    async def test_slow_clients_are_dropped_without_delaying_others(
         self, running: Site, scale: Scale, figures: Figures, kind: str, way: str
     ) -> None:
         if scale.name == "short" and (kind, way) not in SLOW_IN_SHORT:
@@ -172,7 +172,7 @@ class TestSlowClients:
                     began = time.monotonic()
                     present = connections_of(url) - connections
                     if kind == "readers":
-                        # What all of them ask for does not fit into the memory for answers.
+                        # Some are rejected: their pages exceed the memory for responses together.
                         present += int(await without_answer(running) - given_up)
                     assert present >= scale.slow_clients // 2
                     await victims.during(victims.attacked, ATTACK_SECONDS)
@@ -199,7 +199,7 @@ class TestSlowClients:
 
 
 async def without_answer(running: Site) -> float:
-    """Return how many requests were refused, or given up, for the memory of their answers."""
+    """Return how many requests were rejected, or aborted, for lack of response memory."""
     # Each worker reports twice a second.
     await asyncio.sleep(0.6)
     numbers = await running.numbers()
@@ -208,12 +208,12 @@ async def without_answer(running: Site) -> float:
 
 
 def held_by(running: Site, target: str) -> int:
-    """Return the open descriptors of the processes of a kind."""
+    """Return the number of open descriptors of the processes of a role."""
     return running.footprints()[target].descriptors
 
 
 def note_latency(figures: Figures, check: str, victims: Victims) -> None:
-    """Compare and note p99."""
+    """Compare p99 and record it."""
     before, during = judge_latency(victims.quiet, victims.attacked)
     figures.add(check, "p99 of others without", before * 1000, unit="ms")
     limit = MAX_FACTOR * max(before, FLOOR_SECONDS) * 1000
@@ -221,7 +221,7 @@ def note_latency(figures: Figures, check: str, victims: Victims) -> None:
 
 
 async def no_leak(running: Site, before: dict[str, Footprint], tasks: float) -> None:
-    """Fail if the processes do not come back to what they used before.
+    """Check that the processes return to their former use of resources.
 
     Raises:
         Leaking: they do not.
@@ -243,7 +243,7 @@ async def no_leak(running: Site, before: dict[str, Footprint], tasks: float) -> 
 class TestVanishingClients:
     @pytest.mark.parametrize("way", ["nginx", "straight"])
     @pytest.mark.parametrize("kind", ["resets", "leavers"])
-    async def test_vanished_clients_leave_nothing_behind(
+    async def test_vanished_clients_leak_no_resources(
         self, running: Site, scale: Scale, figures: Figures, kind: str, way: str
     ) -> None:
         url = running.nginx.url if way == "nginx" else running.service.url
@@ -264,7 +264,7 @@ class TestVanishingClients:
         assert victims.failures == 0, "\n".join(victims.samples)
         assert not running.service.logged("event_loop_error")
         assert running.service.text == ""
-        # Each worker tells it twice a second, so it may be of a moment ago.
+        # Each worker reports the gauge twice a second, so it may lag.
         async with asyncio.timeout(GAUGE_PATIENCE_SECONDS):
             while (await running.numbers()).total("http_requests_in_progress") > 2:
                 await asyncio.sleep(0.2)
@@ -272,7 +272,7 @@ class TestVanishingClients:
 
 @needs_cache
 class TestManyClients:
-    async def test_two_thousand_connects_at_once_are_answered(
+    async def test_burst_of_two_thousand_connects_is_answered(
         self, running: Site, figures: Figures
     ) -> None:
         async def ask() -> tuple[int, float]:
@@ -288,14 +288,15 @@ class TestManyClients:
         figures.add(f"{BURST} connects at once", "p99", p99(seconds), unit="s")
         assert {status for status, _ in answers} == {200}
 
-    async def test_idle_connections_cost_little_and_end(
+    async def test_idle_connections_use_little_memory_and_time_out(
         self, running: Site, scale: Scale, figures: Figures
     ) -> None:
         before = running.footprints()
         async with attack("idle", running.nginx.url, scale.idle_clients) as attackers:
             began = time.monotonic()
             during = running.footprints()
-            # The first were dropped already if opening took longer than nginx waits.
+            # nginx may have dropped the first ones already, if opening took longer than its
+            # time-out.
             held = connections_of(running.nginx.url)
             answer = await probe(running.nginx.url)
             within = DROP_SECONDS + DROP_MARGIN_SECONDS
@@ -315,7 +316,7 @@ class TestManyClients:
         assert each <= MAX_NGINX_BYTES
         assert grown <= 20
 
-    async def test_idle_connections_cost_the_service_little(
+    async def test_idle_connections_use_little_memory_of_the_service(
         self, running: Site, scale: Scale, figures: Figures
     ) -> None:
         count = scale.idle_clients // 10
@@ -343,17 +344,17 @@ async def probe(url: str) -> int:
 
 
 class TestControls:
-    """What shows that the checks above can fail."""
+    """Negative controls of the checks above."""
 
-    def test_three_times_the_latency_is_found(self) -> None:
+    def test_threefold_latency_is_detected(self) -> None:
         quiet = [0.03] * 1000
 
         with pytest.raises(Harmed):
             judge_latency(quiet, [0.03] * 980 + [0.1] * 20)
         assert judge_latency(quiet, [0.05] * 1000) == (0.03, 0.05)
 
-    async def test_server_that_blocks_for_slow_heads_is_found(self) -> None:
-        """One that serves its connections one after the other, as naive ones do."""
+    async def test_server_that_blocks_on_slow_heads_is_detected(self) -> None:
+        """The server handles one connection at a time."""
         turn = asyncio.Lock()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -384,7 +385,7 @@ class TestControls:
         with pytest.raises(Harmed):
             judge_latency(quiet, attacked)
 
-    async def test_leaked_descriptors_are_found(self) -> None:
+    async def test_leaked_descriptors_are_detected(self) -> None:
         code = "import sys; kept = [open('/dev/null') for _ in range(200)]; print(flush=True)"
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", f"import sys; sys.stdin.readline(); {code}; sys.stdin.read()"),
@@ -407,7 +408,7 @@ class TestControls:
         process.stdin.close()
         await process.wait()
 
-    async def test_connection_that_is_kept_is_counted_as_held(self) -> None:
+    async def test_connection_kept_open_is_counted_as_held(self) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
             writer.close()

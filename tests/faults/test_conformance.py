@@ -1,7 +1,6 @@
 """The service against its OpenAPI document (schemathesis), as one of two users.
 
-No answer is one that the document does not announce, and nothing of the other user is read or
-changed.
+Every response is documented, and no data of the other user is read or changed.
 """
 
 import asyncio
@@ -32,11 +31,11 @@ pytestmark = pytest.mark.faults
 
 PRODUCTS = 5
 SLICE = 200
-"""Cases of an operation until the next look at the clock."""
+"""Cases per operation between two checks of the clock."""
 FULL_SECONDS = 660.0
-"""After which no slice is begun: making cases takes most of the time, 10 to 40 ms each."""
+"""Time after which no slice is started: generating cases dominates, at 10 to 40 ms each."""
 
-# As many processes as make good use of two cores, the service's two workers included.
+# Three processes make good use of two cores, the service's two workers included.
 GROUPS = {
     "products": ("--include-path-regex", "^/api/products"),
     "others": (
@@ -45,15 +44,15 @@ GROUPS = {
     ),
     "ending": tuple(options_for("--include-operation-id", ENDING)),
 }
-"""Operations that are put to the test at the same time, by the token that they are sent with."""
+"""Groups of operations that are tested concurrently, each with its own token."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """An account signed in by HTTP.
+    """An account logged in over HTTP.
 
     Attributes:
-        secrets: its address and its tokens.
+        secrets: its e-mail address and its tokens.
     """
 
     client: httpx.AsyncClient
@@ -71,7 +70,7 @@ class Account:
         return cls(client, access_token, refresh_token, (email, access_token, refresh_token))
 
     async def read(self, path: str) -> Any:
-        """Read something of one's own."""
+        """Read a resource of the account."""
         headers = {"Authorization": f"Bearer {self.access_token}"}
         answer = await self.client.get(path, headers=headers)
         assert answer.status_code == 200, answer.text
@@ -84,7 +83,7 @@ class Account:
         assert answer.status_code == 201, answer.text
 
     async def all(self) -> dict[str, Any]:
-        """Read all that belongs to the account."""
+        """Read all data of the account."""
         return {
             "account": await self.read("/api/auth/me"),
             "sessions": (await self.read("/api/auth/sessions"))["sessions"],
@@ -93,7 +92,7 @@ class Account:
 
 
 async def with_everything(client: httpx.AsyncClient) -> Account:
-    """Make an account with an address that only its owner knows, products and two sessions."""
+    """Create an account with a secret e-mail address, products and two sessions."""
     bob = await Account.sign_up(client, "bob", f"bob-{secrets.token_hex(16)}@example.com")
     for number in range(PRODUCTS):
         await bob.create(f"Bob's {number}")
@@ -104,7 +103,7 @@ async def with_everything(client: httpx.AsyncClient) -> Account:
 
 
 def describe(folder: Path, bob: Account, owned: dict[str, Any], *texts: str) -> dict[str, str]:
-    """Write down what is bob's; return the environment of ``tests.faults.privacy``."""
+    """Save bob's private data; return the environment of ``tests.faults.privacy``."""
     ids = {
         "user_id": [owned["account"]["id"]],
         "product_id": [each["id"] for each in owned["products"]],
@@ -123,18 +122,18 @@ def describe(folder: Path, bob: Account, owned: dict[str, Any], *texts: str) -> 
 
 
 def counted(environment: dict[str, str], name: str) -> int:
-    """Sum a count of all runs up."""
+    """Return the sum of a count over all runs."""
     files = Path(environment["CATALOG_TEST_SEEN"]).glob("*.json")
     return sum(json.loads(file.read_text())[name] for file in files)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has come of a group.
+    """Outcome of testing a group.
 
     Attributes:
-        cases: generated ones for each operation.
-        failures: what was printed where something was found.
+        cases: generated cases for each operation.
+        failures: output of each failed run.
     """
 
     cases: int
@@ -144,7 +143,7 @@ class Outcome:
 async def put_group_to_the_test(
     folder: Path, url: str, *options: str, cases: int, until: float, **environment: str
 ) -> Outcome:
-    """Put a group to the test slice by slice, the first one in any case."""
+    """Test a group in slices until a deadline; the first slice runs in any case."""
     done, failures = 0, []
     phases: tuple[str, ...] = PHASES
     while done < cases and (done == 0 or time.monotonic() < until):
@@ -154,13 +153,13 @@ async def put_group_to_the_test(
         )
         done += count
         failures += [output] if code else []
-        # The other phases are the same each time.
+        # The other phases are deterministic.
         phases = ("fuzzing", "stateful")
     return Outcome(done, failures)
 
 
 class TestApi:
-    async def test_every_answer_is_announced_and_nothing_of_another_user_is_touched(
+    async def test_responses_are_documented_and_isolate_users(
         self, catalog: Catalog, tmp_path: Path, scale: Scale, figures: Figures
     ) -> None:
         environment = {"CATALOG_PASSWORD_QUEUE": "1000", "CATALOG_ACCESS_TOKEN_TTL": "86400"}
@@ -215,7 +214,7 @@ class TestApi:
             assert (await ada.read("/api/auth/me"))["username"] == "ada"
             assert not service.logged("request_failed"), "the log has the tracebacks"
 
-    async def test_leak_and_change_of_what_is_private_are_found(
+    async def test_leak_and_change_of_private_data_are_detected(
         self, catalog: Catalog, tmp_path: Path
     ) -> None:
         async with (
@@ -224,7 +223,7 @@ class TestApi:
         ):
             bob = await with_everything(client)
             before = await bob.all()
-            # Products are public, so that their names leak once they are said to be private.
+            # Products are public, so declaring a name private produces a leak.
             environment = describe(tmp_path, bob, before, "Bob's 3")
 
             code, output = await put_to_the_test(

@@ -1,7 +1,7 @@
-"""Database faults: each answer within its deadline, 503 with Retry-After, and a quick recovery.
+"""Database faults: deadlines hold, failures are 503 with Retry-After, and recovery is quick.
 
-Every check runs on MariaDB and MySQL, under clients in a process of their own. It also shows that
-its fault has bitten, and the last class shows that the checks can fail.
+Every check runs on MariaDB and MySQL, under load by clients in a process of their own, and shows
+that its fault took effect. The last class shows that the checks can fail.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.faults
 CLIENTS = 32
 WORKERS = 2
 RECOVERY_SECONDS = 2.0
-"""From the database's return to the first good answer."""
+"""From the database's return to the first success."""
 
 USERNAME = "ada"
 PATH = "/api/products"
@@ -54,15 +54,15 @@ COUNTER = "SELECT position FROM change_counter WHERE id = 1 FOR UPDATE"
 
 
 class Site:
-    """The service on a database server, and what its account owns.
+    """The service on a database server, and the data of its account.
 
     Attributes:
-        server: the database's.
+        server: of the database.
         database: its name.
-        service: two workers.
+        service: with two workers.
         token: an access token of ``USERNAME``.
-        shared: ids of products that stay.
-        proxy: between service and database; None where they are connected straight.
+        shared: ids of products that are never deleted.
+        proxy: between service and database; None if they are connected directly.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Site:
         return self._proxy
 
     async def prepare(self) -> None:
-        """Make an account and a few products."""
+        """Create an account and a few products."""
         self.token = await self.service.sign_up(USERNAME)
         self.shared = [await self.create(f"Lamp {number}") for number in range(20)]
 
     async def ask(self, method: str, path: str, *fields: str, body: Any = None) -> Any:
-        """Send one request on a connection of its own; returns the answer."""
+        """Send one request on a new connection; return the answer."""
         connection = await self.service.connect()
         try:
             return await connection.ask(method, path, *fields, token=self.token, body=body)
@@ -106,25 +106,25 @@ class Site:
 
     @asynccontextmanager
     async def clients(self, count: int = CLIENTS) -> AsyncIterator[Clients]:
-        """Let clients ask inside the block."""
+        """Run clients inside the block."""
         await self.renew_token()
         asking = self._clients.asking(
             self.service.url, self.token, USERNAME, self.shared, count=count
         )
         async with asking as clients:
-            # Until each connection to the database is open, too.
+            # Time for each pooled connection to the database to be opened.
             await asyncio.sleep(0.5)
             yield clients
 
     async def renew_token(self) -> None:
-        """Sign in again: access tokens live for a quarter of an hour."""
+        """Log in again: access tokens live for 15 minutes."""
         credentials = {"username": USERNAME, "password": PASSWORD}
         self.token, answer = "", await self.ask("POST", "/api/auth/login", body=credentials)
         assert answer.status == 200, answer.body
         self.token = json.loads(answer.body)["access_token"]
 
     async def recovered(self) -> float:
-        """Wait until reads and writes succeed; returns seconds."""
+        """Wait until reads and writes succeed; return the elapsed seconds."""
         began = time.monotonic()
         async with asyncio.timeout(20):
             for method, path, body in (
@@ -140,7 +140,7 @@ class Site:
 async def site_on(
     server: DatabaseServer, folder: Path, *, through_proxy: bool = False, **environment: str
 ) -> AsyncIterator[Site]:
-    """Run the service on a database of its own for as long as the block lasts."""
+    """Run the service on a database of its own for the duration of the block."""
     folder.mkdir(parents=True, exist_ok=True)
     database = await server.create_database()
     url = server.url_of(database)
@@ -160,7 +160,7 @@ async def site_on(
 async def engine(
     request: pytest.FixtureRequest, figures: Figures, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[DatabaseServer]:
-    """A server of each engine, to be abused."""
+    """Provide a server of each engine for fault injection."""
     name = request.param
     try:
         async with database_server(name, tmp_path_factory.mktemp(name)) as server:
@@ -191,16 +191,16 @@ async def distant_site(
 
 @pytest.fixture
 async def site(straight_site: Site) -> AsyncIterator[Site]:
-    """The service straight on the server."""
+    """Provide the service connected directly to the server."""
     yield straight_site
     await straight_site.recovered()
 
 
 @pytest.fixture
 async def distant(distant_site: Site) -> AsyncIterator[Site]:
-    """The service and the server with the fault proxy between."""
+    """Provide the service connected to the server through the fault proxy."""
     yield distant_site
-    # Whatever a check that failed has left behind.
+    # Clean-up after a failed check.
     distant_site.proxy.heal()
     await distant_site.proxy.listen()
     distant_site.proxy.reset()
@@ -209,13 +209,13 @@ async def distant(distant_site: Site) -> AsyncIterator[Site]:
 
 
 class Judgement:
-    """What clients and logs tell of one fault.
+    """Observations of clients and logs during one fault.
 
     Args:
-        site: the service's.
-        clients: that asked, and have ended.
-        began: when the fault began, by the monotonic clock.
-        ended: when the database was back.
+        site: of the service.
+        clients: that have finished.
+        began: start of the fault, by the monotonic clock.
+        ended: return of the database.
         may_be_gone: as in ``violations``.
     """
 
@@ -233,7 +233,7 @@ class Judgement:
         self.began = began
         self.ended = ended
         self._events = site.service.events
-        # The log's times are the wall clock's.
+        # Log times are wall-clock times.
         self._offset = time.time() - time.monotonic()
 
     @property
@@ -246,12 +246,12 @@ class Judgement:
 
     @property
     def recovery(self) -> float:
-        """Seconds from the database's return to the first good read and the first good write."""
+        """Seconds from the database's return to the first successful read and write."""
         return max(first_success(self.outcomes, kinds, self.ended) for kinds in (READS, WRITES))
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """Warnings and errors that were logged from the fault's beginning on."""
+        """Warnings and errors logged since the start of the fault."""
         return [
             event
             for event in self._events
@@ -261,7 +261,7 @@ class Judgement:
 
     @property
     def most_lines(self) -> float:
-        """How many lines a log may have that is not written for each request."""
+        """Maximum number of log lines, if lines are not written per request."""
         return 20 + 2 * WORKERS * (self.ended - self.began + RECOVERY_SECONDS)
 
     def note(self, figures: Figures, check: str) -> None:
@@ -278,11 +278,11 @@ class Judgement:
         figures.add(check, "log lines", len(self.lines), limit=f"{self.most_lines:.0f}")
 
     def check(self, *, cause: str = "", bites: bool = True) -> None:
-        """Fail when a promise is broken, with all that is wrong and not only the first of it.
+        """Fail when a promise is broken, listing all violations and not only the first.
 
         Args:
-            cause: a pattern of which the log has a line.
-            bites: whether requests must have been refused, or the fault was none.
+            cause: a pattern that some log line must match.
+            bites: whether the fault must have caused 503 answers.
         """
         wrong = []
         if found := self.violations:
@@ -303,12 +303,12 @@ def _instant(timestamp: str) -> float:
 
 
 def of(scale: Scale, *, short: int, full: int) -> int:
-    """A size that no other check shares."""
+    """Return a size that is specific to one check."""
     return full if scale.name == "full" else short
 
 
 class Period:
-    """Times of a fault, noted by the check."""
+    """Start and end of a fault, recorded by the check."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -328,7 +328,7 @@ async def under_load(
     bites: bool = True,
     may_be_gone: bool = False,
 ) -> AsyncIterator[Period]:
-    """Judge what clients see of the fault that the block makes, and of the two seconds after it."""
+    """Judge clients during the fault inside the block and the two seconds after it."""
     async with site.clients() as clients:
         fault = Period()
         yield fault
@@ -339,13 +339,15 @@ async def under_load(
 
 
 def skip_in_short(scale: Scale, engine: str = "", *, because: str = "") -> None:
-    """Leave a check to the full run, on one engine or on both."""
+    """Skip a check in the short run, on MySQL or on both engines."""
     if scale.name == "short" and engine in {"", "mysql"}:
         pytest.skip(because or "in the full run only")
 
 
 class TestProcess:
-    async def test_killed_and_restarted(self, site: Site, scale: Scale, figures: Figures) -> None:
+    async def test_database_kill_and_restart_are_survived(
+        self, site: Site, scale: Scale, figures: Figures
+    ) -> None:
         cause = r"\b(2003|2006|2013)\b"
         for _ in range(of(scale, short=1, full=5)):
             async with under_load(site, figures, "database killed", cause=cause) as fault:
@@ -354,9 +356,11 @@ class TestProcess:
                 await site.server.start()
                 fault.is_over()
 
-    async def test_frozen(self, site: Site, scale: Scale, figures: Figures) -> None:
+    async def test_frozen_database_is_survived(
+        self, site: Site, scale: Scale, figures: Figures
+    ) -> None:
         skip_in_short(scale, site.server.name)
-        # Longer than a write's deadline, or its end would never be seen.
+        # Longer than a write's deadline, so that writes can time out.
         seconds = of(scale, short=6, full=20)
         cause = "did not answer|TimeoutError|2013"
         async with under_load(site, figures, "database frozen", cause=cause) as fault:
@@ -370,7 +374,7 @@ class TestProcess:
 
 class TestNetwork:
     @pytest.mark.parametrize("hole", ["swallowed", "held", "unanswered"])
-    async def test_blackholed(
+    async def test_blackholed_network_is_survived(
         self, distant: Site, scale: Scale, figures: Figures, hole: str
     ) -> None:
         skip_in_short(scale)
@@ -387,19 +391,21 @@ class TestNetwork:
             await distant.proxy.listen()
             fault.is_over()
 
-    async def test_open_connections_forgotten_by_a_firewall(
+    async def test_connections_dropped_by_a_firewall_are_replaced(
         self, distant: Site, scale: Scale, figures: Figures
     ) -> None:
-        """Old connections are dead for good, with the locks they hold; new ones work at once."""
+        """Old connections stay dead, with the locks they hold; new ones work at once."""
         skip_in_short(scale, distant.server.name)
         async with under_load(distant, figures, "forgotten connections", bites=False) as fault:
             distant.proxy.use(Fault.blackhole())
             distant.proxy.use(Fault(), for_open=False)
-            # Each of them is found out within its deadline.
+            # Each dead connection is detected within its deadline.
             await asyncio.sleep(WRITE_SECONDS + 1.0)
             fault.is_over()
 
-    async def test_slow(self, distant: Site, scale: Scale, figures: Figures) -> None:
+    async def test_slow_network_is_survived(
+        self, distant: Site, scale: Scale, figures: Figures
+    ) -> None:
         skip_in_short(scale, distant.server.name)
         async with under_load(distant, figures, "slow database", bites=False) as fault:
             distant.proxy.use(Fault.delay(0.3))
@@ -407,7 +413,9 @@ class TestNetwork:
             distant.proxy.heal()
             fault.is_over()
 
-    async def test_reset(self, distant: Site, scale: Scale, figures: Figures) -> None:
+    async def test_connection_resets_are_survived(
+        self, distant: Site, scale: Scale, figures: Figures
+    ) -> None:
         resets = 0
         async with under_load(distant, figures, "resets", bites=False) as fault:
             while resets < scale.resets:
@@ -416,11 +424,13 @@ class TestNetwork:
             fault.is_over()
         figures.add(f"resets ({distant.server.name})", "connections reset", resets)
 
-    async def test_cut_in_the_middle(self, distant: Site, scale: Scale, figures: Figures) -> None:
+    async def test_connections_cut_midway_are_replaced(
+        self, distant: Site, scale: Scale, figures: Figures
+    ) -> None:
         skip_in_short(scale, distant.server.name)
         async with under_load(distant, figures, "cut connections", bites=False) as fault:
             for turn in range(of(scale, short=20, full=200)):
-                # Anywhere from the sign-in to the middle of a page.
+                # Cut anywhere from the handshake to the middle of a page.
                 size = 1 + 977 * turn % 30_000
                 way = ({"to_client": size}, {"to_server": size})[turn % 2]
                 distant.proxy.use(Fault.cut_after(**way))
@@ -430,7 +440,9 @@ class TestNetwork:
             distant.proxy.heal()
             fault.is_over()
 
-    async def test_answers_dropped(self, distant: Site, scale: Scale, figures: Figures) -> None:
+    async def test_dropped_database_answers_are_survived(
+        self, distant: Site, scale: Scale, figures: Figures
+    ) -> None:
         skip_in_short(scale)
         async with under_load(distant, figures, "answers dropped") as fault:
             distant.proxy.use(Fault.drop_answers())
@@ -441,11 +453,13 @@ class TestNetwork:
 
 
 class TestLimits:
-    async def test_connections_used_up(self, site: Site, scale: Scale, figures: Figures) -> None:
+    async def test_exhausted_connections_are_survived(
+        self, site: Site, scale: Scale, figures: Figures
+    ) -> None:
         skip_in_short(scale, site.server.name)
         server, url = site.server, site.server.url_of(site.database)
         ((usual,),) = await server.rows("SELECT @@GLOBAL.max_connections")
-        # The administrator's connection is open before, as there is room for one more at most.
+        # The administrator connects first, as at most one more connection fits afterwards.
         async with connected(server.url) as administrator, AsyncExitStack() as stack:
             check = under_load(site, figures, "connections used up", cause="1040")
             async with check as fault:
@@ -460,7 +474,9 @@ class TestLimits:
                     await stack.aclose()
                 fault.is_over()
 
-    async def test_read_only(self, site: Site, scale: Scale, figures: Figures) -> None:
+    async def test_read_only_database_is_survived(
+        self, site: Site, scale: Scale, figures: Figures
+    ) -> None:
         skip_in_short(scale, site.server.name)
         name = "read_only" if site.server.name == "mariadb" else "super_read_only"
         async with under_load(site, figures, "read-only", cause="1290|1836") as fault:
@@ -471,7 +487,7 @@ class TestLimits:
                 await site.server.run("SET GLOBAL read_only = OFF")
             fault.is_over()
 
-    async def test_disk_full(self, site: Site, scale: Scale, figures: Figures) -> None:
+    async def test_full_disk_is_survived(self, site: Site, scale: Scale, figures: Figures) -> None:
         if not site.server.has_small_disk:
             pytest.skip("the data has no small disk: mounting a tmpfs is not allowed here")
         because = "its binary log looks for room once in 60 s: in the full run only"
@@ -481,7 +497,7 @@ class TestLimits:
         async with under_load(site, figures, "disk full", cause=cause, bites=False) as fault:
             ballast = site.server.fill_disk()
             try:
-                # The tables have some room left, which this takes.
+                # Fill the free space inside the table files.
                 until = time.monotonic() + of(scale, short=5, full=30)
                 description = secrets.token_hex(8000)
                 while time.monotonic() < until:
@@ -499,7 +515,9 @@ class TestLimits:
 
 
 class TestLocks:
-    async def test_tables_are_locked(self, site: Site, scale: Scale, figures: Figures) -> None:
+    async def test_locked_tables_are_survived(
+        self, site: Site, scale: Scale, figures: Figures
+    ) -> None:
         skip_in_short(scale)
         locks = "LOCK TABLES products WRITE, change_counter WRITE"
         async with under_load(site, figures, "tables locked") as fault:
@@ -508,8 +526,10 @@ class TestLocks:
                 await asyncio.sleep(20)
             fault.is_over()
 
-    async def test_counter_row_is_locked(self, site: Site, scale: Scale, figures: Figures) -> None:
-        """Reads go on, and writes are refused in time."""
+    async def test_locked_counter_row_blocks_writes_only(
+        self, site: Site, scale: Scale, figures: Figures
+    ) -> None:
+        """Reads succeed, and writes are rejected in time."""
         skip_in_short(scale, site.server.name)
         async with under_load(site, figures, "counter locked", cause="1205|busy") as fault:
             async with connected(site.server.url.set(database=site.database)) as cursor:
@@ -520,10 +540,10 @@ class TestLocks:
                 assert {answer.status for answer in reads} == {200}
             fault.is_over()
 
-    async def test_locks_of_a_dead_connection_are_given_up(
+    async def test_locks_of_a_dead_connection_are_released(
         self, distant: Site, scale: Scale, figures: Figures
     ) -> None:
-        """A transaction whose connection a firewall has forgotten does not block all writes."""
+        """The dead connection's transaction holds the counter lock."""
         skip_in_short(scale)
         async with connected(distant.server.url.set(database=distant.database)) as cursor:
             await cursor.execute("BEGIN")
@@ -532,7 +552,7 @@ class TestLocks:
             await asyncio.sleep(0.5)
             distant.proxy.use(Fault.blackhole())
             distant.proxy.use(Fault(), for_open=False)
-            # Now the lost connection gets the lock, and nobody is there to commit.
+            # The dead connection now gets the lock, and its client cannot commit.
             await cursor.execute("ROLLBACK")
         answer = await asking
         assert answer.status == 503, answer.body
@@ -544,14 +564,14 @@ class TestLocks:
     async def test_forced_deadlocks_are_survived(
         self, site: Site, scale: Scale, figures: Figures
     ) -> None:
-        """Changes collide with a transaction that takes the same two rows the other way round."""
+        """Changes collide with a transaction that locks the same two rows in reverse order."""
         await site.renew_token()
         product = await site.create("Contested")
         before = await site.server.deadlocks()
         statuses: Counter[int] = Counter()
         version = 1
         async with connected(site.server.url.set(database=site.database)) as cursor:
-            # Of two in a deadlock InnoDB sacrifices the one that has changed fewer rows.
+            # InnoDB rolls back the transaction that has changed fewer rows.
             await cursor.execute("CREATE TABLE ballast (id INT PRIMARY KEY, n INT)")
             rows = ", ".join(f"({number}, 0)" for number in range(100))
             await cursor.execute(f"INSERT INTO ballast VALUES {rows}")  # noqa: S608 (numbers)
@@ -571,7 +591,7 @@ class TestLocks:
                 statuses[answer.status] += 1
                 version += answer.status == 200
                 found = await site.server.deadlocks() - before
-                # It has not come that far, when there was none.
+                # Without a deadlock the PATCH was too slow: wait longer before the second lock.
                 wait *= 0.9 if found > deadlocks else 1.5
                 deadlocks = found
             await cursor.execute("DROP TABLE ballast")
@@ -584,8 +604,8 @@ class TestLocks:
         assert shown["version"] == version, "A change was lost, or made twice."
 
 
-class TestRestored:
-    async def test_clients_bear_with_it(self, site: Site, figures: Figures) -> None:
+class TestRestore:
+    async def test_clients_survive_a_restore(self, site: Site, figures: Figures) -> None:
         backup = Backup(site.server, site.database)
         await backup.take()
         check = under_load(site, figures, "restored", bites=False, may_be_gone=True)
@@ -594,8 +614,10 @@ class TestRestored:
             fault.is_over()
         await backup.drop()
 
-    async def test_no_answer_is_from_before(self, site: Site, figures: Figures) -> None:
-        """Nor when other changes have come to the same position; a follower has to start over."""
+    async def test_stale_data_is_not_served_after_a_restore(
+        self, site: Site, figures: Figures
+    ) -> None:
+        """A reused position is not mistaken for the old one, and followers get 410."""
         backup = Backup(site.server, site.database)
         await site.renew_token()
         await backup.take()
@@ -608,7 +630,7 @@ class TestRestored:
             connections = [await Connection.open(site.service.url) for _ in range(12)]
             for connection in connections:
                 stack.push_async_callback(connection.close)
-                # Each worker has the pages of before.
+                # Warm up the page cache of each worker with the old state.
                 assert (await connection.get(f"{PATH}?limit=20")).body == before.body
                 for product in gone:
                     assert (await connection.get(f"{PATH}/{product}")).status == 200
@@ -638,7 +660,7 @@ class TestRestored:
 
 
 class TestControls:
-    """The checks can fail: a service that waits for too long is found out."""
+    """Negative control: a service with long time-outs is detected."""
 
     async def test_service_with_long_time_outs_is_late(
         self, engine: DatabaseServer, tmp_path: Path

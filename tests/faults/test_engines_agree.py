@@ -1,7 +1,7 @@
-"""The same generated requests on every engine, in step: all answers must be alike.
+"""The same generated requests on every engine in lockstep: all answers must be equal.
 
-Status, headers and bodies are compared after what may differ is written alike: times, tokens,
-tags and ids, which an engine also spends on what it refuses.
+Status, headers and bodies are compared after normalizing what may differ: times, tokens, tags and
+ids, which an engine also consumes for rejected rows.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.faults
 SEED = 14
 LIMITS = ("signup", "login", "refresh", "read", "write")
 FIRST_IDS = {"product": 5_000_000_000, "session": 6_000_000_000, "user": 7_000_000_000}
-"""Ids begin here, so that they can be told from all other numbers in an answer."""
+"""First ids, chosen so that ids can be told from all other numbers in an answer."""
 SHOWN_DIFFERENCES = 20
 
 _REFERENCE = re.compile(r"<<(\w+):(\w+)>>")
@@ -49,16 +49,16 @@ _CURSOR = re.compile(r"cursor=([\w-]+)")
 _SECONDS = re.compile(r'(?m)(^retry-after: |"revocations_age_seconds":)[\d.]+')
 _MAC_BYTES = 16
 
-# Whose account is used by a request for ``last``: the newest one.
+# Account of the caller ``last``: the newest one.
 LAST = "last"
 KEPT_ACCOUNTS = ("ada", "bob", "grace")
 
 
 class Instance:
-    """The app on one engine, and what a client has learnt from its answers.
+    """The app on one engine, and a client's knowledge from its answers.
 
     Attributes:
-        answered: how many requests of a method were answered by 2xx, by 4xx and so on.
+        answered: counts of answers by method and status class (2 for 2xx, and so on).
     """
 
     def __init__(self, name: str, app: Quart) -> None:
@@ -75,12 +75,12 @@ class Instance:
         self._changes: list[str] = ["0"]
 
     def learn_account(self, name: str, answer: dict[str, Any]) -> None:
-        """Take over the tokens of who has signed up or in."""
+        """Record the tokens of an account that has signed up or logged in."""
         self._tokens[name] = answer
         self._users[name] = answer["id"] if "id" in answer else answer["user"]["id"]
 
     async def ask(self, number: int, request: Request) -> tuple[Response, str]:
-        """Send a request; return the answer, and how it is compared."""
+        """Send a request; return the answer, and its normalized text for comparison."""
         path = self._referred(request.path)
         headers = {name: self._referred(value) for name, value in request.headers.items()}
         headers.setdefault("X-Request-ID", f"request-{number}")
@@ -99,7 +99,7 @@ class Instance:
         return answer, compared
 
     def _referred(self, given: str) -> str:
-        """Put what earlier answers told in the place of references."""
+        """Resolve references with values from earlier answers."""
 
         def found(reference: re.Match[str]) -> str:
             kind, which = reference.groups()
@@ -140,15 +140,15 @@ class Instance:
                 self._nexts.append(body["next"])
             if request.path in {"/api/auth/signup", "/api/auth/login"}:
                 user = body.get("user", body)
-                # The newest one may be disabled and deleted; these are needed until the end.
+                # The newest account may get disabled or deleted; these are needed to the end.
                 if user["username"] not in KEPT_ACCOUNTS:
                     self.learn_account(LAST, body)
 
     def comparable(self, answer: Response, request_id: str) -> str:
-        """Write an answer down with what may differ between engines written alike."""
+        """Return an answer as text, with everything that may differ normalized."""
         fields = sorted((name.lower(), value) for name, value in answer.headers.items())
         lines = [f"{name}: {value}" for name, value in fields if name != "content-length"]
-        # Of what is not text, each byte is kept.
+        # Keep each byte of bodies that are not text.
         body = answer.body.decode("utf-8", "surrogateescape")
         whole = "\n".join([str(answer.status_code), *lines, "", body])
         if answer.headers["X-Request-ID"] != request_id:
@@ -157,14 +157,14 @@ class Instance:
         whole = _TOKEN.sub("<token>", whole)
         whole = _TAG.sub(r'"\1<tag>"', whole)
         whole = _CHANGE.sub(r"\1.<history>", whole)
-        # Their order is compared, and which are the same.
+        # Ranks preserve the order and the equality of times.
         times = {time: rank for rank, time in enumerate(sorted(set(_TIME.findall(whole))))}
         whole = _TIME.sub(lambda time: f"<time {times[time[0]]}>", whole)
         whole = _SECONDS.sub(r"\1<seconds>", whole)
         return _ID.sub(lambda found: self._named(found[0]), whole)
 
     def _named(self, found: str) -> str:
-        """Return an id's number among those that were seen, in the order of their first answer."""
+        """Return an id's number in order of first appearance."""
         kind = next(kind for kind, first in FIRST_IDS.items() if str(first)[0] == found[0])
         if found not in self._numbers:
             self._numbers[found] = len(self._ids[kind])
@@ -173,13 +173,13 @@ class Instance:
 
 
 def _position_of(cursor: str) -> str:
-    """Return what a cursor holds, without its signature and with times written alike."""
+    """Return the content of a cursor without its signature, times normalized."""
     try:
         payload = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[_MAC_BYTES:]
         position = json.loads(payload)
     except ValueError:
         return cursor
-    # Microseconds since 1970, in this decade.
+        # Microseconds since 1970, in this decade.
     parts = [
         "<time>" if str(part)[:2] in {"17", "18"} and len(str(part)) == 16 else part
         for part in position
@@ -189,7 +189,7 @@ def _position_of(cursor: str) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """A request that was answered in different ways."""
+    """A request with different answers."""
 
     number: int
     request: Request
@@ -206,10 +206,10 @@ class Difference:
 async def instance(
     name: str, engine: Engine, folder: Path, **overrides: Any
 ) -> AsyncIterator[Instance]:
-    """Start the app on a fresh database, with two accounts and an administrator."""
+    """Start the app on a new database, with two accounts and an administrator."""
     url = await engine.migrated_database(folder)
     free: dict[str, Any] = {f"{kind}_limit": None for kind in LIMITS}
-    # What a slow machine takes long for is not to be told from what differs.
+    # Time-outs on a slow machine would look like differences.
     patient = {"database_timeout": 60, "database_read_timeout": 60, "access_token_ttl": 86400}
     app = create_app(settings_for(url, access_log="off", **free, **patient, **overrides))
     async with app.test_app():
@@ -248,7 +248,7 @@ async def _begin_ids_at(app: Quart, engine: Engine, first: dict[str, int]) -> No
 
 
 async def differences_of(instances: list[Instance], requests: list[Request]) -> list[Difference]:
-    """Send each request to all, and return those that are not answered alike, or by 5xx."""
+    """Send each request to all instances; return those with different answers or 5xx."""
     differences = []
     for number, request in enumerate(requests):
         answers = await asyncio.gather(*(each.ask(number, request) for each in instances))
@@ -262,7 +262,7 @@ async def differences_of(instances: list[Instance], requests: list[Request]) -> 
 
 
 class Altering(Instance):
-    """The negative control: one answer has another character in it."""
+    """Negative control: one answer has a character changed."""
 
     altered = 0
 
@@ -288,7 +288,7 @@ class Dropping(Instance):
 
 
 class TestEngines:
-    async def test_same_requests_get_the_same_answers(
+    async def test_engines_answer_requests_alike(
         self,
         running_engine: Callable[[str], Awaitable[Engine]],
         tmp_path: Path,
@@ -319,10 +319,10 @@ class TestEngines:
         figures.add(f"engines agree ({names})", "of them answered by 2xx", accepted)
         figures.add(f"engines agree ({names})", "differences", len(differences), limit="0")
         assert not differences, "\n\n".join(map(str, differences))
-        # To refuse alike is not enough.
+        # Equal rejections alone prove little.
         assert all(answered[method, 2] for method in ("GET", "HEAD", "POST", "PATCH", "DELETE"))
 
-    async def test_altered_body_is_a_difference(
+    async def test_altered_body_is_detected(
         self, running_engine: Callable[[str], Awaitable[Engine]], tmp_path: Path
     ) -> None:
         requests = Generator(SEED).requests(60)

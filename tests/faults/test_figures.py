@@ -1,10 +1,10 @@
-"""The table that a run of the suite prints."""
+"""Tests of the table of figures that a run prints."""
 
 from tests.faults.figures import Figures
 
 
 class TestFigures:
-    def test_table_shows_value_with_unit_and_limit(self) -> None:
+    def test_table_shows_value_unit_and_limit(self) -> None:
         figures = Figures()
 
         figures.add("database frozen", "slowest read", 2.04321, unit="s", limit="2.2 s")

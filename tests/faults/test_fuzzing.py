@@ -1,4 +1,4 @@
-"""Parsers under coverage-guided fuzzing (atheris); findings are printed as Base64."""
+"""Coverage-guided fuzzing (atheris) of parsers; findings are printed as Base64."""
 
 import asyncio
 import re
@@ -28,7 +28,7 @@ FULL_SECONDS = 120
 
 
 class Outcome(NamedTuple):
-    """How fuzzing a target has ended."""
+    """Outcome of fuzzing a target."""
 
     code: int
     inputs: int
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 
 
 async def fuzz(name: str, folder: Path, *, inputs: int, seconds: int) -> Outcome:
-    """Fuzz a target in a process of its own, from its seeds on."""
+    """Fuzz a target in a process of its own, starting from its seeds."""
     corpus = folder / name
     corpus.mkdir()
     for number, seed in enumerate(TARGETS[name].seeds):
@@ -57,7 +57,7 @@ async def fuzz(name: str, folder: Path, *, inputs: int, seconds: int) -> Outcome
 
 
 class TestParsers:
-    async def test_no_input_breaks_a_parser_or_takes_long(
+    async def test_parsers_handle_fuzzed_input_within_bounds(
         self, tmp_path: Path, scale: Scale, figures: Figures
     ) -> None:
         seconds = FULL_SECONDS if scale.name == "full" else SHORT_SECONDS
@@ -83,7 +83,7 @@ class TestParsers:
         ("control", "finding"),
         [("planted-failure", "RuntimeError: planted"), ("planted-slowness", "TooSlow")],
     )
-    async def test_planted_defect_is_found(
+    async def test_planted_defect_is_detected(
         self, tmp_path: Path, control: str, finding: str
     ) -> None:
         outcome = await fuzz(control, tmp_path, inputs=200_000, seconds=60)

@@ -1,7 +1,7 @@
-"""Faults of the store of rate limits (Redis or Valkey): no 5xx, and no added wait.
+"""Faults of the rate-limit store (Redis or Valkey): no 5xx, and no added latency.
 
 Requests to a service with the store alternate with requests to one without, so that both see the
-same machine at the same time.
+same state of the machine.
 """
 
 import time
@@ -26,15 +26,15 @@ pytestmark = pytest.mark.faults
 PATH = "/api/products?limit=1"
 MOST_ADDED_MS = 5.0
 ROUNDS = 3
-"""Of measuring, the best of which counts: other processes only ever add to a wait."""
+"""Measurements, of which the best counts: other processes can only add latency."""
 
-# Which no client reaches here, so that each request asks the store and none is refused.
+# High enough that each request asks the store and none is rejected.
 LIMITS = {"CATALOG_READ_LIMIT": "1000000/second"}
 
 
 @dataclass(frozen=True)
 class Added:
-    """What the store adds to a request's time, in milliseconds."""
+    """Latency added by the store, in milliseconds."""
 
     median: float
     p99: float
@@ -43,7 +43,7 @@ class Added:
 
 @dataclass
 class Site:
-    """A service with the store, a service without, and what stands between store and service."""
+    """A service with the store, a control without it, and the proxy in front of the store."""
 
     store: RedisServer
     proxy: FaultProxy
@@ -51,12 +51,12 @@ class Site:
     control: Service
 
     async def measure(self, count: int) -> Added:
-        """Ask both in turn, that often each."""
+        """Send ``count`` requests to each service, alternately."""
         connections = [await each.connect() for each in (self.service, self.control)]
         times: tuple[list[float], list[float]] = ([], [])
         statuses: Counter[int] = Counter()
         for turn in range(count):
-            # First the one, then the other, or the first would always find caches cold.
+            # Alternate the order, or the first service would always meet cold caches.
             for which in (turn % 2, 1 - turn % 2):
                 began = time.perf_counter()
                 answer = await connections[which].get(PATH)
@@ -72,7 +72,7 @@ class Site:
         )
 
     async def best_of_rounds(self, count: int) -> Added:
-        """Measure until it is good enough, some rounds at most."""
+        """Measure until the result is within the limit, for a few rounds at most."""
         found = await self.measure(count)
         for _ in range(ROUNDS - 1):
             if found.p99 <= MOST_ADDED_MS:
@@ -85,7 +85,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    """Both services, and the store."""
+    """Provide both services and the store."""
     async with _site(tmp_path_factory.mktemp("limits")) as site:
         yield site
 
@@ -147,7 +147,7 @@ async def emptied(site: Site) -> None:
 
 
 async def read_only(site: Site) -> None:
-    # Of a server that is not there.
+    # The primary does not exist.
     await site.store.ask("REPLICAOF", "127.0.0.1", "1")
 
 
@@ -170,7 +170,7 @@ Step = Callable[[Site], Awaitable[None]]
     ],
     ids=lambda step: step.__name__,
 )
-async def test_fault_of_the_store_delays_and_fails_no_request(
+async def test_store_fault_neither_delays_nor_fails_requests(
     site: Site, scale: Scale, figures: Figures, fault: Step, heal: Step
 ) -> None:
     assert set((await site.measure(20)).statuses) == {200}
@@ -182,7 +182,7 @@ async def test_fault_of_the_store_delays_and_fails_no_request(
         connection = await site.service.connect()
         first = await connection.get(PATH)
         await connection.close()
-        # From here on the breaker is open.
+        # From here on the circuit breaker is open.
         await site.service.event("rate_limit_store_unavailable", count=before + 1)
         added = await site.best_of_rounds(300 if scale.name == "short" else 5_000)
         lines = len(site.service.logged("rate_limit_store_unavailable")) - before
@@ -202,8 +202,8 @@ async def test_fault_of_the_store_delays_and_fails_no_request(
     assert lines == 1, "Each failed probe is logged."
 
 
-async def test_measure_finds_a_store_that_is_slow_and_still_waited_for(site: Site) -> None:
-    """The control: 10 ms each way is within the store's patience, so every request waits."""
+async def test_slow_store_within_its_time_out_is_detected(site: Site) -> None:
+    """Negative control: 10 ms each way is below the store's time-out, so every request waits."""
     before = len(site.service.logged("rate_limit_store_unavailable"))
     site.proxy.use(Fault.delay(0.01))
     try:

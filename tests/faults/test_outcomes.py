@@ -1,4 +1,4 @@
-"""The judge of the fault suite: it must find each kind of broken promise."""
+"""Tests of the fault suite's judge: it detects each kind of broken promise."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.faults.outcomes import LOST, READS, Outcome, first_success, slowest, 
 GOOD = Outcome("list", 1.0, 0.1, 200, "", "", 0.0)
 
 
-def test_good_answers_and_orderly_refusals_are_no_violations() -> None:
+def test_successes_and_proper_503s_are_no_violations() -> None:
     refused = GOOD._replace(seconds=2.1, status=503, code="database-unavailable", retry_after="1")
 
     assert violations([GOOD, refused]) == []
@@ -27,17 +27,17 @@ def test_good_answers_and_orderly_refusals_are_no_violations() -> None:
         (GOOD._replace(kind="readiness", seconds=1.3), "late"),
     ],
 )
-def test_broken_promise_is_found(outcome: Outcome, finding: str) -> None:
+def test_broken_promise_is_detected(outcome: Outcome, finding: str) -> None:
     (found,) = violations([GOOD, outcome])
 
     assert found.startswith(f"{finding}:")
 
 
-def test_slowest_is_of_the_kinds_asked_for() -> None:
+def test_slowest_considers_only_the_given_kinds() -> None:
     assert slowest([GOOD, GOOD._replace(kind="create", seconds=4.0)], READS) == 0.1
 
 
-def test_first_success_counts_requests_begun_later_and_answered_well() -> None:
+def test_first_success_ignores_failures_and_earlier_requests() -> None:
     later = GOOD._replace(begun=3.0, seconds=0.5)
 
     found = first_success([GOOD, later._replace(status=503), later], READS, 2.0)
@@ -46,7 +46,7 @@ def test_first_success_counts_requests_begun_later_and_answered_well() -> None:
     assert first_success([GOOD], READS, 2.0) == float("inf")
 
 
-def test_changed_product_may_be_gone_only_where_that_is_said() -> None:
+def test_missing_product_is_allowed_only_if_it_may_be_gone() -> None:
     gone = GOOD._replace(kind="change", status=404)
 
     assert violations([gone])

@@ -1,4 +1,4 @@
-"""Processes that die, are replaced and are told to stop, under load through nginx."""
+"""Processes that are killed, replaced and stopped under load through nginx."""
 
 import asyncio
 import json
@@ -24,28 +24,28 @@ pytestmark = pytest.mark.faults
 
 CLIENTS = 64
 PAUSE_SECONDS = 0.2
-"""Of each, so that the machine has time for processes that start."""
+"""Pause of each client, which leaves CPU time for starting processes."""
 
 START_SECONDS = 120.0
-"""For a worker to be ready on a machine under load; without, it takes one or two."""
+"""Time for a worker to become ready on a loaded machine; on an idle one it takes 1 to 2 s."""
 
 PRODUCTS = 2000
 
 LOG_INS = 8
-"""With a wrong password: after ten, they are throttled."""
+"""Log-ins with a wrong password: after ten, they are throttled."""
 
 EXPORT = b"GET /api/products HTTP/1.1\r\nHost: catalog\r\nAccept: application/x-ndjson\r\n\r\n"
 
 STARTING_SECONDS = 0.3
-"""By when workers that do not serve yet are gone after their supervisor."""
+"""Time after the supervisor's death until workers that do not serve yet have exited."""
 
 SERVING_SECONDS = 5.0
-"""By when workers that serve are gone after the last request: a second to tell clients, and some
-to close pools, on a busy machine."""
+"""Time after the last request until serving workers have exited: a second to notify clients, and
+some to close pools on a busy machine."""
 
 
 async def kill_each_worker(service: Service, times: int) -> None:
-    """Kill them one after the other, each when all are ready."""
+    """Kill the workers one after the other, each time when all are ready."""
     for _ in range(times):
         for victim in sorted(service.workers):
             ready = len(service.logged("worker_ready"))
@@ -54,7 +54,7 @@ async def kill_each_worker(service: Service, times: int) -> None:
 
 
 async def reload(service: Service, times: int) -> None:
-    """Replace all workers, one after the other, again and again."""
+    """Reload the workers, ``times`` times."""
     for _ in range(times):
         done = len(service.logged("reload_done"))
         service.send_signal(signal.SIGHUP)
@@ -63,7 +63,7 @@ async def reload(service: Service, times: int) -> None:
 
 @asynccontextmanager
 async def dropping_server(one_in: int) -> AsyncIterator[str]:
-    """Run a server that closes the connection instead of every so many-th answer."""
+    """Run a server that closes the connection instead of every n-th answer."""
     numbers = count(1)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,9 +87,9 @@ async def dropping_server(one_in: int) -> AsyncIterator[str]:
 
 
 class TestLoad:
-    """The negative control of what follows."""
+    """Negative controls of the load generator."""
 
-    async def test_one_dropped_request_in_a_hundred_is_counted(self) -> None:
+    async def test_dropped_requests_are_counted_at_one_percent(self) -> None:
         async with (
             dropping_server(100) as url,
             Load.start(Plan(url, 8, {"first_page": 1})) as load,
@@ -104,7 +104,7 @@ class TestLoad:
         await service.sign_up("tester")
         async with Load.start(Plan(service.url, CLIENTS, {"log_in": 1})) as load:
             await load.reaches(50, within=30)
-            # Each is in the middle of a log-in.
+            # Each request is in the middle of a log-in.
             kill(service.all_workers[0])
             await service.event("worker_ready", count=3)
             report = await load.stop()
@@ -114,14 +114,14 @@ class TestLoad:
 
 @pytest.fixture
 async def service(catalog: Catalog) -> AsyncIterator[Service]:
-    """The service with two workers, serving."""
+    """Provide the service with two workers, ready."""
     async with catalog.start("--workers=2") as service:
         yield await service.serving()
 
 
 @needs_cache
 class TestUnderLoad:
-    async def test_no_request_fails_over_kills_and_reloads_of_workers(
+    async def test_worker_kills_and_reloads_fail_no_request(
         self, on_mariadb: Catalog, scale: Scale, figures: Figures
     ) -> None:
         async with site(on_mariadb) as running:
@@ -149,7 +149,7 @@ class TestUnderLoad:
 
 
 async def names_of_lamps(running: Site) -> Counter[str]:
-    """Return how often each product's name is there that the load has created."""
+    """Return how often each name of the load's products occurs."""
     connection = await Connection.open(running.service.url)
     await connection.send(EXPORT)
     reply = await read_reply(connection.reader)
@@ -160,7 +160,7 @@ async def names_of_lamps(running: Site) -> Counter[str]:
 
 
 class TestSupervisorsDeath:
-    async def test_serving_workers_finish_their_requests_and_end(
+    async def test_serving_workers_finish_requests_and_exit(
         self, service: Service, figures: Figures
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -183,13 +183,13 @@ class TestSupervisorsDeath:
         assert seconds < SERVING_SECONDS
 
     @pytest.mark.parametrize("after", [0.0, 0.05, 0.1, 0.2, 0.4])
-    async def test_starting_worker_ends_at_once(
+    async def test_starting_worker_exits_at_once(
         self, service: Service, figures: Figures, after: float
     ) -> None:
         loop = asyncio.get_running_loop()
         kill(service.all_workers[0])
         new = (await service.event("worker_started", count=3))["worker"]
-        # The interpreter starts, imports, connects: it must be noticed at each step.
+        # Covers interpreter start, imports and connecting: the death must be noticed in each.
         await asyncio.sleep(after)
         was_serving = service.logged("worker_ready", worker=new)
 
@@ -210,7 +210,9 @@ class TestSupervisorsDeath:
 
 
 class TestStop:
-    async def test_work_in_flight_is_finished(self, service: Service, figures: Figures) -> None:
+    async def test_requests_in_flight_finish_on_sigterm(
+        self, service: Service, figures: Figures
+    ) -> None:
         token = await service.sign_up()
         await fill(service, token, PRODUCTS, description=2000)
         log_ins = [await service.connect() for _ in range(LOG_INS)]
@@ -247,7 +249,7 @@ class TestStop:
 
 
 def import_head(token: str) -> bytes:
-    """Return the head of an import whose length is not known."""
+    """Return the head of an import of unknown length."""
     return (
         "POST /api/products HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/x-ndjson\r\n"
         f"Authorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -255,18 +257,18 @@ def import_head(token: str) -> bytes:
 
 
 def piece_of_import(data: bytes) -> bytes:
-    """Return a chunk."""
+    """Return a chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 async def read_rest(connection: Connection) -> bytes:
-    """Read an answer whose first byte was read; return its body."""
+    """Read the rest of an answer whose first byte was consumed; return its body."""
     connection.reader._buffer[:0] = b"H"  # type: ignore[attr-defined]  # to read it as a whole
     return (await read_reply(connection.reader)).body
 
 
 class TestCrashLoop:
-    async def test_workers_that_die_after_an_update_end_the_service_with_one_line(
+    async def test_crash_loop_ends_the_service_with_one_line(
         self, catalog: Catalog, figures: Figures
     ) -> None:
         broken = catalog.folder / "is-broken"
@@ -288,8 +290,8 @@ class TestCrashLoop:
             assert service.text.count("\n") == 1
             assert "workers in a row died as they started" in service.text
 
-    async def test_service_goes_on_when_the_workers_recover(self, catalog: Catalog) -> None:
-        """The negative control: fewer deaths are no crash loop."""
+    async def test_service_continues_when_workers_recover(self, catalog: Catalog) -> None:
+        """Negative control: fewer deaths are no crash loop."""
         starts = Path(catalog.folder / "starts")
         catalog.break_interpreters(
             f"open({str(starts)!r}, 'a').write('x')\n"

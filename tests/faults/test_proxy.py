@@ -1,4 +1,4 @@
-"""The fault proxy itself, against a server that echoes and one that sends by itself."""
+"""Tests of the fault proxy, against a server that echoes and one that sends unprompted."""
 
 import asyncio
 import time
@@ -10,18 +10,18 @@ import pytest
 from tests.faults.proxy import NONE, Fault, FaultProxy, Flow, proxied
 
 SOON_SECONDS = 5.0
-"""For what takes no time on an idle machine."""
+"""Time-out for operations that are immediate on an idle machine."""
 
 QUIET_SECONDS = 0.2
-"""In which nothing must arrive."""
+"""Interval in which nothing may arrive."""
 
 
 class Echo:
-    """A server that sends back what it gets.
+    """An echo server.
 
     Attributes:
-        received: all bytes, of all connections.
-        ends: how its connections ended: ``eof`` or ``reset``.
+        received: all bytes, over all connections.
+        ends: how each connection ended: ``eof`` or ``reset``.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Echo:
         except ConnectionResetError:
             self.ends.append("reset")
         finally:
-            # Not at once: a client may still listen when it has stopped sending.
+            # Send before closing: a half-closed client may still read.
             writer.write(b"bye")
             writer.close()
 
@@ -51,7 +51,7 @@ class Echo:
 
 
 class Client:
-    """One end of a connection through the proxy."""
+    """Client end of a connection through the proxy."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -66,7 +66,7 @@ class Client:
             return await self.reader.readexactly(size)
 
     async def rest(self) -> bytes:
-        """All until the end."""
+        """Read until EOF."""
         async with asyncio.timeout(SOON_SECONDS):
             return await self.reader.read()
 
@@ -106,7 +106,7 @@ async def proxy(echo: Echo) -> AsyncIterator[FaultProxy]:
 
 
 class TestNoFault:
-    async def test_bytes_pass_in_order_and_whole(self, proxy: FaultProxy) -> None:
+    async def test_bytes_pass_in_order_and_complete(self, proxy: FaultProxy) -> None:
         data = bytes(range(256)) * 8_000
 
         async with connected(proxy) as client:
@@ -114,7 +114,7 @@ class TestNoFault:
             assert await client.receive(len(data)) == data
             await sending
 
-    async def test_end_of_sending_passes_and_the_rest_still_arrives(
+    async def test_half_close_passes_and_pending_bytes_arrive(
         self, proxy: FaultProxy, echo: Echo
     ) -> None:
         async with connected(proxy) as client:
@@ -124,7 +124,7 @@ class TestNoFault:
             assert await client.rest() == b"last wordsbye"
         assert await echo.ended() == ["eof"]
 
-    async def test_missing_server_resets_the_client(self) -> None:
+    async def test_unreachable_server_resets_the_client(self) -> None:
         async with proxied("127.0.0.1", 1) as nowhere, connected(nowhere) as client:
             with pytest.raises(ConnectionResetError):
                 await client.rest()
@@ -141,7 +141,7 @@ class TestNoFault:
 
 
 class TestDelay:
-    async def test_each_way_is_delayed(self, proxy: FaultProxy) -> None:
+    async def test_both_directions_are_delayed(self, proxy: FaultProxy) -> None:
         proxy.use(Fault.delay(0.1))
 
         async with connected(proxy) as client:
@@ -156,7 +156,7 @@ class TestDelay:
 
         async with connected(proxy) as client:
             began = time.monotonic()
-            # Each in a packet of its own; one after the other they would take 2 seconds and more.
+            # Each in its own packet; one after the other they would take more than 2 s.
             for _ in range(20):
                 await client.send(b"x")
                 await asyncio.sleep(0.001)
@@ -176,7 +176,7 @@ class TestDelay:
 
 
 class TestBlackhole:
-    async def test_bytes_are_taken_and_never_arrive(self, proxy: FaultProxy, echo: Echo) -> None:
+    async def test_bytes_are_accepted_and_discarded(self, proxy: FaultProxy, echo: Echo) -> None:
         proxy.use(Fault.blackhole())
 
         async with connected(proxy) as client:
@@ -187,9 +187,7 @@ class TestBlackhole:
 
         assert echo.received == b""
 
-    async def test_open_connections_are_switched_and_new_ones_with_them(
-        self, proxy: FaultProxy
-    ) -> None:
+    async def test_fault_applies_to_open_and_new_connections(self, proxy: FaultProxy) -> None:
         async with connected(proxy) as client:
             await client.send(b"x")
             await client.receive(1)
@@ -201,7 +199,7 @@ class TestBlackhole:
             await client.send(b"y")
             assert await client.receive(1) == b"y"
 
-    async def test_open_connections_stay_as_they_are_when_told(self, proxy: FaultProxy) -> None:
+    async def test_fault_spares_open_connections_if_asked(self, proxy: FaultProxy) -> None:
         async with connected(proxy) as old:
             await old.send(b"x")
             await old.receive(1)
@@ -213,7 +211,7 @@ class TestBlackhole:
                 await new.send(b"x")
                 assert await new.hears_nothing()
 
-    async def test_connects_go_unanswered_and_succeed_later(self, proxy: FaultProxy) -> None:
+    async def test_connects_go_unanswered_until_listening(self, proxy: FaultProxy) -> None:
         proxy.ignore_connects()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(QUIET_SECONDS):
@@ -225,9 +223,7 @@ class TestBlackhole:
             await client.send(b"x")
             assert await client.receive(1) == b"x"
 
-    async def test_end_of_a_client_arrives_when_the_hole_is_gone(
-        self, proxy: FaultProxy, echo: Echo
-    ) -> None:
+    async def test_client_eof_arrives_after_healing(self, proxy: FaultProxy, echo: Echo) -> None:
         proxy.use(Fault.blackhole())
         async with connected(proxy) as client:
             await client.send(b"lost")
@@ -241,7 +237,7 @@ class TestBlackhole:
 
 
 class TestStall:
-    async def test_bytes_are_held_and_passed_on_later(self, proxy: FaultProxy, echo: Echo) -> None:
+    async def test_bytes_are_held_until_healing(self, proxy: FaultProxy, echo: Echo) -> None:
         proxy.stall()
 
         async with connected(proxy) as client:
@@ -254,7 +250,7 @@ class TestStall:
 
 
 class TestDropAnswers:
-    async def test_request_arrives_and_its_answer_does_not(
+    async def test_request_arrives_and_answer_is_dropped(
         self, proxy: FaultProxy, echo: Echo
     ) -> None:
         proxy.use(Fault.drop_answers())
@@ -268,7 +264,7 @@ class TestDropAnswers:
 
 class TestCutAfter:
     @pytest.mark.parametrize("size", [0, 1, 1000, 70_000])
-    async def test_server_gets_so_many_bytes(
+    async def test_server_receives_bytes_up_to_the_cut(
         self, proxy: FaultProxy, echo: Echo, size: int
     ) -> None:
         proxy.use(Fault.cut_after(to_server=size))
@@ -283,7 +279,7 @@ class TestCutAfter:
         assert len(echo.received) == size
 
     @pytest.mark.parametrize("size", [1, 1000])
-    async def test_client_gets_so_many_bytes(self, proxy: FaultProxy, size: int) -> None:
+    async def test_client_receives_bytes_up_to_the_cut(self, proxy: FaultProxy, size: int) -> None:
         proxy.use(Fault.cut_after(to_client=size))
 
         async with connected(proxy) as client:
@@ -292,7 +288,7 @@ class TestCutAfter:
 
 
 class TestBandwidth:
-    async def test_bytes_take_their_time(self, proxy: FaultProxy) -> None:
+    async def test_bandwidth_limits_throughput(self, proxy: FaultProxy) -> None:
         proxy.use(Fault(to_client=Flow(bytes_per_second=50_000)))
 
         async with connected(proxy) as client:
@@ -315,7 +311,7 @@ class TestReset:
                 await client.rest()
             assert await echo.ended() == ["reset"]
 
-    async def test_cut_is_no_reset(self, proxy: FaultProxy, echo: Echo) -> None:
+    async def test_cut_closes_without_reset(self, proxy: FaultProxy, echo: Echo) -> None:
         async with connected(proxy) as client:
             await client.send(b"x")
             await client.receive(1)
@@ -327,7 +323,7 @@ class TestReset:
 
 
 class TestHalfClose:
-    async def test_client_sees_the_end_and_may_send_on(self, proxy: FaultProxy, echo: Echo) -> None:
+    async def test_client_sees_eof_and_can_still_send(self, proxy: FaultProxy, echo: Echo) -> None:
         async with connected(proxy) as client:
             await client.send(b"x")
             await client.receive(1)
@@ -340,7 +336,7 @@ class TestHalfClose:
                 while echo.received != b"xstill here":
                     await asyncio.sleep(0.01)
 
-    async def test_server_sees_the_end_and_may_send_on(self, proxy: FaultProxy, echo: Echo) -> None:
+    async def test_server_sees_eof_and_can_still_send(self, proxy: FaultProxy, echo: Echo) -> None:
         async with connected(proxy) as client:
             await client.send(b"x")
             await client.receive(1)
@@ -352,9 +348,7 @@ class TestHalfClose:
 
 
 class TestRefuse:
-    async def test_connections_end_and_new_ones_are_refused_until_it_listens(
-        self, proxy: FaultProxy
-    ) -> None:
+    async def test_connections_are_refused_until_listening_again(self, proxy: FaultProxy) -> None:
         port = proxy.port
         async with connected(proxy) as client:
             await client.send(b"x")
@@ -372,5 +366,5 @@ class TestRefuse:
             assert await client.receive(1) == b"x"
 
 
-def test_no_fault_is_the_default() -> None:
+def test_default_is_no_fault() -> None:
     assert Fault() == NONE

@@ -1,4 +1,4 @@
-"""Mixed load for a long time: what the processes use stays as it is after the warm-up."""
+"""Soak test: resource use stays flat after the warm-up under lasting mixed load."""
 
 import asyncio
 import sys
@@ -20,37 +20,37 @@ pytestmark = pytest.mark.faults
 
 CLIENTS = 32
 PAUSE_SECONDS = 0.2
-"""Of each, so that the service is busy and not overloaded."""
+"""Pause of each client, so that the service is busy and not overloaded."""
 
 PRODUCTS = 2000
 SAMPLE_SECONDS = 1.0
 
 MAX_GROWTH = MIB
-"""Of a kind of processes in ``PER_SECONDS``."""
+"""Memory growth of all processes of a role in ``PER_SECONDS``."""
 
 PER_SECONDS = 600.0
 
 SHORT_GROWTH = 48 * MIB
-"""Of a kind of processes in the short form, which ends in the middle of the warm-up."""
+"""Of all processes of a role in the short run, which ends in the middle of the warm-up."""
 
 MAX_DESCRIPTORS = {"supervisor": 5, "workers": 40, "nginx": 400}
 MAX_TASKS = 100
-"""More at the end than after the warm-up; clients come and go meanwhile, and nginx keeps the pages
-open that were asked for lately."""
+"""Growth from the first to the last third; clients come and go meanwhile, and nginx keeps recently
+requested pages open."""
 
 MIN_SECONDS_FOR_A_TREND = 600.0
 
 
 class Growing(AssertionError):
-    """A process uses more and more."""
+    """Unbounded growth of a process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was used at one moment.
+    """Resources in use at one moment.
 
     Attributes:
-        at: seconds since the begin.
+        at: seconds since the start.
         tasks: of all workers.
     """
 
@@ -60,7 +60,7 @@ class Sample:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Return the slope of the line through points with the least squares, per unit of x."""
+    """Return the slope of the least-squares line through points, per unit of x."""
     count = len(points)
     mean_x = sum(x for x, _ in points) / count
     mean_y = sum(y for _, y in points) / count
@@ -73,15 +73,15 @@ def median(values: Sequence[float]) -> float:
 
 
 def judge_growth(name: str, points: Sequence[tuple[float, float]]) -> float:
-    """Return by how many bytes a process grows in ``PER_SECONDS``.
+    """Return the growth of a process in bytes per ``PER_SECONDS``.
 
     Args:
         name: of the process.
-        points: seconds and resident bytes, of the second part of a run.
+        points: seconds and resident bytes, from the second part of a run.
 
     Raises:
-        Growing: it is more than ``MAX_GROWTH`` or, where the points tell of a short time, the last
-            third uses more than ``SHORT_GROWTH`` over the first.
+        Growing: it exceeds ``MAX_GROWTH`` or, if the points cover a short time, the median of the
+            last third exceeds that of the first by more than ``SHORT_GROWTH``.
     """
     third = len(points) // 3
     by = median([y for _, y in points[-third:]]) - median([y for _, y in points[:third]])
@@ -93,10 +93,10 @@ def judge_growth(name: str, points: Sequence[tuple[float, float]]) -> float:
 
 
 def judge_level(name: str, values: Sequence[float], most: float) -> float:
-    """Return how much higher the last third of some counts is than the first.
+    """Return the growth of the median of some counts from the first to the last third.
 
     Raises:
-        Growing: it is more than ``most``.
+        Growing: it exceeds ``most``.
     """
     third = len(values) // 3
     by = median(values[-third:]) - median(values[:third])
@@ -106,7 +106,7 @@ def judge_level(name: str, values: Sequence[float], most: float) -> float:
 
 
 async def watch(running: Site, seconds: float) -> list[Sample]:
-    """Look at everything from time to time."""
+    """Sample the resources at intervals."""
     began = time.monotonic()
     samples = []
     while (at := time.monotonic() - began) < seconds:
@@ -154,7 +154,7 @@ class TestSoak:
 
 @asynccontextmanager
 async def leaking_process(code: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run Python that leaks, a little with each line on its standard input."""
+    """Run Python that leaks a little with each line on its standard input."""
     process = await asyncio.create_subprocess_exec(
         *(
             sys.executable,
@@ -172,7 +172,7 @@ async def leaking_process(code: str) -> AsyncIterator[asyncio.subprocess.Process
 
 
 async def samples_of(process: asyncio.subprocess.Process, count: int) -> list[Footprint]:
-    """Let it leak so often, and look each time."""
+    """Let a process leak ``count`` times, and sample it each time."""
     assert process.stdin is not None
     assert process.stdout is not None
     found = []
@@ -184,24 +184,24 @@ async def samples_of(process: asyncio.subprocess.Process, count: int) -> list[Fo
 
 
 class TestControls:
-    """What shows that the check above can fail."""
+    """Negative controls of the check above."""
 
-    async def test_leak_of_memory_is_found(self) -> None:
-        # Seconds are made up: a sample a minute, 2 MiB more each time.
+    async def test_memory_leak_is_detected(self) -> None:
+        # The times are artificial: a sample a minute, 2 MiB more each time.
         async with leaking_process("kept.append(b'x' * 2 * 1024 * 1024)") as process:
             samples = await samples_of(process, 15)
 
         with pytest.raises(Growing):
             judge_growth("leaking", [(60.0 * n, s.resident) for n, s in enumerate(samples)])
 
-    async def test_leak_of_descriptors_is_found(self) -> None:
+    async def test_descriptor_leak_is_detected(self) -> None:
         async with leaking_process("kept.append(open('/dev/null'))") as process:
             samples = await samples_of(process, 100)
 
         with pytest.raises(Growing):
             judge_level("leaking", [s.descriptors for s in samples], 40)
 
-    async def test_process_that_leaks_nothing_passes(self) -> None:
+    async def test_process_without_leaks_passes(self) -> None:
         async with leaking_process("b'x' * 2 * 1024 * 1024; open('/dev/null').close()") as process:
             samples = await samples_of(process, 30)
 
@@ -209,7 +209,7 @@ class TestControls:
         assert judge_growth("sound", points) < MAX_GROWTH
         assert judge_level("sound", [s.descriptors for s in samples], 40) == 0
 
-    def test_growth_is_seen_through_noise(self) -> None:
+    def test_growth_is_detected_despite_noise(self) -> None:
         noisy = [(float(n), 80 * MIB + n * 2 * MIB / 600 + (n % 7) * MIB) for n in range(1200)]
         flat = [(float(n), 80 * MIB + (n % 7) * float(MIB)) for n in range(1200)]
 

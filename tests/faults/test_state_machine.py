@@ -1,4 +1,4 @@
-"""The API against a dictionary (tests/faults/api_model.py), by random walks on every engine."""
+"""Model-based test of the API against tests/faults/api_model.py, random walks on every engine."""
 
 import asyncio
 import csv
@@ -58,7 +58,7 @@ NEW = st.fixed_dictionaries(
 CHANGES = st.fixed_dictionaries(
     {}, optional={"name": NAMES, "price": PRICES, "description": DESCRIPTIONS}
 )
-# In a search, words in other scripts and forms than these are for the engines to agree on.
+# Tokenizing other scripts and normal forms in searches is covered by test_engines_agree.
 SORTS = st.sampled_from(
     [f"{sign}{key}" for key in ("id", "name", "price", "created_at") for sign in ("", "-")]
 )
@@ -67,9 +67,9 @@ ANY = st.integers(0, 10**6)
 
 
 class Catalog(RuleBasedStateMachine):
-    """Two owners and an administrator; ``app`` and ``loop`` are set by the test.
+    """Two owners and an administrator; the test sets ``app`` and ``loop``.
 
-    Every step asks the API, and compares what it says with what the model says.
+    Every step sends a request and compares the answer with the model's.
     """
 
     app: Quart
@@ -85,7 +85,7 @@ class Catalog(RuleBasedStateMachine):
         self.since = ""
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run something on the app's loop."""
+        """Run a coroutine on the app's loop."""
         type(self).steps += 1
         return self.loop.run_until_complete(work)
 
@@ -98,7 +98,7 @@ class Catalog(RuleBasedStateMachine):
         return self.run(caller.send(method, path, headers=fields, **options))
 
     def picked(self, number: int) -> int:
-        """Return some product's id; mostly one that exists."""
+        """Return a product id, usually an existing one."""
         ids = [*self.model.products, *self.model.products, *self.model.gone, 2**63 - 1]
         return sorted(ids)[number % len(ids)]
 
@@ -158,7 +158,7 @@ class Catalog(RuleBasedStateMachine):
             assert answer.status_code == 404
 
     def refusal(self, who: int, product_id: int, tag: str | None) -> int | None:
-        """Return the status with which a change is refused, if it is."""
+        """Return the status that rejects a change, or None if it is allowed."""
         product = self.model.products.get(product_id)
         if product is None:
             return 404
@@ -167,7 +167,7 @@ class Catalog(RuleBasedStateMachine):
         return 412 if tag == "wrong" else None
 
     def tagged(self, product_id: int, tag: str | None) -> dict[str, str]:
-        """Return the condition that a change is sent with."""
+        """Return the precondition header of a change."""
         if tag is None:
             return {}
         if tag == "wrong":
@@ -210,7 +210,7 @@ class Catalog(RuleBasedStateMachine):
         self.model.delete(product_id)
 
     def walk(self, caller: Caller, path: str) -> tuple[list[dict[str, Any]], int | None]:
-        """Follow a list to its end; return its products, and what it says of their number."""
+        """Follow a list to its end; return its products, and the total if it was requested."""
         products: list[dict[str, Any]] = []
         total = None
         following: str | None = path
@@ -248,7 +248,7 @@ class Catalog(RuleBasedStateMachine):
         owner = self.owners[who]
         ids = None if numbers is None else [self.picked(number) for number in numbers]
         if q is not None and not self.is_plain(owner):
-            # What a word is in other scripts is for the engines to agree on.
+            # Tokenizing other scripts is covered by test_engines_agree.
             q = None
         filters: dict[str, Any] = {"min_price": bounds[0], "max_price": bounds[1], "q": q}
         expected = self.model.page(user_id=owner.user_id or 0, sort=sort, ids=ids, **filters)
@@ -271,7 +271,7 @@ class Catalog(RuleBasedStateMachine):
         assert counted == (len(expected) if total else None)
 
     def is_plain(self, owner: Caller) -> bool:
-        """Tell whether all texts of an owner are ASCII words with blanks between them."""
+        """Tell whether all texts of an owner are ASCII words separated by blanks."""
         return all(
             f"{each['name']} {each['description'] or ''}".replace(" ", "").isalnum()
             and f"{each['name']}{each['description'] or ''}".isascii()
@@ -309,7 +309,7 @@ class Catalog(RuleBasedStateMachine):
                 (each["id"], each["price"]) for each in expected
             ]
         else:
-            # Not splitlines(), for which a line ends in other places, too.
+            # splitlines() would also split at other line boundaries.
             assert [json.loads(line) for line in text.split("\n")[:-1]] == expected
 
     @rule(
@@ -322,7 +322,7 @@ class Catalog(RuleBasedStateMachine):
         owner = self.owners[who]
         news = [{"description": None, **new} for new in news]
         if form == "text/csv":
-            # There, empty text and none are the same.
+            # CSV does not distinguish empty text from null.
             news = [{**new, "description": new["description"] or None} for new in news]
         data = text_of(news, form)
         answer = self.run(owner.post(f"{PATH}{mode}", data=data, headers={"Content-Type": form}))
@@ -344,7 +344,7 @@ class Catalog(RuleBasedStateMachine):
             self.check_new(product, who, new)
             self.model.create(product)
 
-    # One rule for all of these, which take as long as fifty others: passwords are hashed.
+    # One rule for all of these: they hash passwords, and so take as long as fifty other steps.
     @rule(who=WHO, step=st.integers(0, 3))
     def use_account(self, who: int, step: int) -> None:
         if step == 0:
@@ -365,7 +365,7 @@ class Catalog(RuleBasedStateMachine):
         me = self.ask(self.owners[who], "GET", "/api/auth/me").json
         password = self.passwords[who] if right else "no password of theirs"
         answer = self.run(self.owners[who].log_in(me["username"], password))
-        # After ten wrong ones, the right one is throttled, too.
+        # After ten wrong passwords, the right one is throttled, too.
         assert answer.status_code in ({200, 429} if right else {401, 429}), answer.body
 
     @rule(who=WHO)
@@ -394,11 +394,11 @@ class Catalog(RuleBasedStateMachine):
 
 class ForgetfulModel(Model):
     def delete(self, product_id: int) -> None:
-        """Leave the product where it is."""
+        """Keep the product."""
 
 
 class Forgetful(Catalog):
-    """The negative control: its model takes a deletion for none."""
+    """Negative control: its model ignores deletions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -406,7 +406,7 @@ class Forgetful(Catalog):
 
 
 def text_of(news: list[dict[str, Any]], form: str) -> bytes:
-    """Write products down as a bulk file."""
+    """Return products as a bulk file."""
     if form != "text/csv":
         return "".join(f"{json.dumps(new)}\n" for new in news).encode()
     out = io.StringIO(newline="")
@@ -419,7 +419,7 @@ def text_of(news: list[dict[str, Any]], form: str) -> bytes:
 
 
 async def open_app(engine: engines.Engine, folder: Path) -> tuple[Quart, Any, Caller]:
-    """Start the app on a fresh database, with an administrator."""
+    """Start the app on a new database, with an administrator."""
     url = await engine.migrated_database(folder)
     free = {f"{kind}_limit": None for kind in LIMITS}
     app = create_app(settings_for(url, access_log="off", **free))
@@ -443,7 +443,7 @@ def walk_randomly(
     steps: int,
     phases: Sequence[Phase] = tuple(Phase),
 ) -> int:
-    """Run a machine on an engine, on a loop of its own; return how many requests it made.
+    """Run a machine on an engine in its own event loop; return the number of requests.
 
     Raises:
         AssertionError: the API and the model differ; the steps are printed.
@@ -481,7 +481,7 @@ def walk_randomly(
 
 class TestApi:
     @pytest.mark.parametrize("name", engines.NAMES)
-    def test_every_answer_is_the_models(
+    def test_answers_equal_those_of_the_model(
         self, name: str, tmp_path: Path, scale: Scale, figures: Figures
     ) -> None:
         try:
@@ -493,10 +493,10 @@ class TestApi:
 
         figures.add(f"state machine ({name})", "requests without a divergence", requests)
 
-    def test_model_with_a_wrong_rule_diverges(self, tmp_path: Path) -> None:
+    def test_wrong_model_diverges(self, tmp_path: Path) -> None:
         with pytest.raises(AssertionError):
             walk_randomly(
-                # The shortest way to it takes a minute to find, and is of no use.
+                # Without the shrinking phase, which takes a minute and is of no use here.
                 Forgetful,
                 "sqlite",
                 tmp_path,

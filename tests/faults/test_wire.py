@@ -1,4 +1,4 @@
-"""Requests with two readings get one answer, or none, straight and through nginx."""
+"""Ambiguous requests get one answer, or none, directly and through nginx."""
 
 import asyncio
 import re
@@ -38,14 +38,14 @@ Way = Literal["straight", "nginx"]
 
 @pytest.fixture
 async def running(catalog: Catalog) -> AsyncIterator[Site]:
-    """The service behind nginx, both with their access logs."""
+    """Provide the service behind nginx, both with access logs."""
     environment = {"CATALOG_ACCESS_LOG": "all", "CATALOG_CORS_ORIGINS": "*"}
     async with site(catalog, CATALOG_BODY_TIMEOUT="2", **environment) as running:
         yield running
 
 
 async def faults_of(url: str, probes: list[Probe]) -> tuple[list[str], Counter[int]]:
-    """Send all probes; return what is wrong with the answers, and how often each status came."""
+    """Send all probes; return the violations, and counts of the statuses."""
     places = asyncio.Semaphore(AT_ONCE)
     faults: list[str] = []
     statuses: Counter[int] = Counter()
@@ -65,7 +65,7 @@ async def faults_of(url: str, probes: list[Probe]) -> tuple[list[str], Counter[i
 @needs_cache
 class TestProbes:
     @pytest.mark.parametrize("way", ["straight", "nginx"])
-    async def test_each_request_gets_one_answer_or_none(
+    async def test_probes_get_one_answer_or_none(
         self, running: Site, figures: Figures, way: Way
     ) -> None:
         url = running.service.url if way == "straight" else running.nginx.url
@@ -80,15 +80,15 @@ class TestProbes:
         figures.add(check, "server errors", sum(n for s, n in statuses.items() if s == 500))
         assert faults == []
         assert after.status == 200
-        # A line break in a log line would make two, of which one is no JSON.
+        # A line break in a log line would yield two lines, one of which is not JSON.
         assert running.service.text == ""
         assert not running.service.logged("event_loop_error")
         assert not [e for e in running.service.events if e.get("request_id") == INNER_ID]
         assert all("request_id" in line for line in running.nginx.log())
         assert running.errors_of_nginx() == []
 
-    async def test_hidden_requests_reach_the_service_as_none(self, running: Site) -> None:
-        """A hidden request may be answered to somebody else, so the service's log must tell."""
+    async def test_smuggled_requests_do_not_reach_the_service(self, running: Site) -> None:
+        """A smuggled request may be answered to another client, so the service's log decides."""
         hidden = [probe for probe in PROBES if INNER in probe.data]
 
         for probe in hidden:
@@ -100,16 +100,16 @@ class TestProbes:
         await connection.close()
 
         assert len(hidden) > 30
-        # /livez itself is not logged when all is well, but counted.
+        # Successful probes of /livez are not logged, but counted.
         livez = (await running.numbers()).total("http_requests_total", route="/livez")
         assert livez == 0
 
 
 class Naive:
-    """A tiny server with the faults that the checker must find.
+    """A minimal server with one of the faults that the checker must detect.
 
     Args:
-        fault: which of them it has.
+        fault: name of the fault.
     """
 
     def __init__(self, fault: str) -> None:
@@ -153,7 +153,7 @@ class Naive:
 
 
 class TestControls:
-    """What shows that the checks above can fail."""
+    """Negative controls of the checks above."""
 
     @pytest.mark.parametrize(
         ("fault", "found"),
@@ -166,7 +166,7 @@ class TestControls:
             ("cuts bodies", "Malformed"),
         ],
     )
-    async def test_naive_server_is_found_out(self, fault: str, found: str) -> None:
+    async def test_naive_server_is_detected(self, fault: str, found: str) -> None:
         inner = b"0\r\n\r\n" + INNER
         length = b"Content-Length: %d" % len(inner)
         probes = [
@@ -179,7 +179,7 @@ class TestControls:
 
         assert any(found in fault for fault in faults), faults
 
-    async def test_sound_server_is_not(self) -> None:
+    async def test_sound_server_passes(self) -> None:
         async with Naive("none").serving() as url:
             faults, statuses = await faults_of(url, [Probe("plain", request())])
 
@@ -197,6 +197,6 @@ class TestControls:
             b"<html></html>\r\n\r\n",
         ],
     )
-    def test_malformed_answer_is_refused(self, data: bytes) -> None:
+    def test_malformed_answer_is_rejected(self, data: bytes) -> None:
         with pytest.raises(Malformed):
             messages(data, ["GET"])

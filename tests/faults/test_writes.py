@@ -1,7 +1,7 @@
-"""Acknowledged writes: kept once and for good while processes are killed at random moments.
+"""Acknowledged writes: durable and applied once while processes are killed at random moments.
 
-Each writer has products of its own and notes what it was told. What it was told nothing of may
-have been done or not; what it was told must be so.
+Each writer owns its products and records acknowledgements. A write without an acknowledgement may
+have been applied or not; an acknowledged one must have been.
 """
 
 import asyncio
@@ -28,22 +28,22 @@ from tests.server.service import Answer, Catalog, Client, Service, until
 PATH = "/api/products"
 WRITERS = 16
 PAUSE_SECONDS = 0.02
-"""Before a writer goes on that was refused or lost its connection."""
+"""Pause of a writer after a rejection or a lost connection."""
 
 RESTART_SECONDS = 60.0
 
 
 @dataclass
 class Kept:
-    """What a writer knows of one product.
+    """A writer's knowledge of one product.
 
     Attributes:
-        product_id: known when its create was acknowledged.
-        version: acknowledged last.
-        price: the same.
-        open_changes: prices whose change was never acknowledged, since then.
+        product_id: from the acknowledged create.
+        version: last acknowledged one.
+        price: last acknowledged one.
+        open_changes: prices of later changes without an acknowledgement.
         is_deleted: whether its deletion was acknowledged.
-        may_be_deleted: whether a deletion was asked for that was never acknowledged.
+        may_be_deleted: whether a deletion was sent without an acknowledgement.
     """
 
     product_id: int
@@ -55,7 +55,7 @@ class Kept:
 
 
 class Row(NamedTuple):
-    """A product as the database has it."""
+    """A product in the database."""
 
     product_id: int
     name: str
@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Verdict:
-    """What is not as it was told."""
+    """Differences between acknowledgements and the database."""
 
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Verdict:
 
 
 def judge(told: dict[str, Kept], rows: Iterable[Row]) -> Verdict:
-    """Compare what writers were told with what there is."""
+    """Compare the acknowledgements with the rows in the database."""
     verdict = Verdict()
     rows = list(rows)
     counts = Counter(row.name for row in rows)
@@ -106,12 +106,12 @@ def judge(told: dict[str, Kept], rows: Iterable[Row]) -> Verdict:
 
 
 class Writers:
-    """Writers who go on until told to stop, whatever becomes of the service.
+    """Writers that keep writing until stopped, through failures of the service.
 
     Attributes:
-        told: what was acknowledged, by the product's name.
-        acknowledged: how many answers that was.
-        outcomes: how often each status came; ``lost`` for no answer.
+        told: acknowledged state, by the product's name.
+        acknowledged: number of acknowledgements.
+        outcomes: counts by status; ``lost`` for no answer.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -124,7 +124,7 @@ class Writers:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write inside the block; at its end finish what was begun."""
+        """Write inside the block; at its end finish pending requests."""
         tasks = [asyncio.create_task(self._write(number)) for number in range(WRITERS)]
         try:
             yield
@@ -133,7 +133,7 @@ class Writers:
             await asyncio.gather(*tasks)
 
     async def more(self, count: int, *, within: float) -> None:
-        """Wait for that many more acknowledgements."""
+        """Wait for ``count`` further acknowledgements."""
         goal = self.acknowledged + count
         await until(lambda: self.acknowledged >= goal, within=within)
 
@@ -174,7 +174,7 @@ class Writers:
             answer = await self._ask(client, "POST", PATH, *fields, body=body)
             if answer is not None and answer.status == 201:
                 return Kept(json.loads(answer.body)["id"])
-            # Without a key nobody knows whether it was done, so it is not asked for again.
+            # Without a key a retry might create the product twice.
             if not keyed:
                 return None
 
@@ -194,10 +194,10 @@ class Writers:
 
 
 class Site:
-    """The service, which is started again when it is killed, always at the same address.
+    """The service, restarted after each kill at the same address.
 
     Attributes:
-        service: that runs now.
+        service: the running one.
     """
 
     def __init__(self, catalog: Catalog, server: DatabaseServer) -> None:
@@ -209,23 +209,23 @@ class Site:
     async def start(self) -> None:
         self.service = await self._stack.enter_async_context(self._catalog.start("--workers=2"))
         await self.service.serving()
-        # The same port from now on.
+        # Bind to the same port after restarts.
         self._catalog.environment["CATALOG_BIND"] = self.service.url.removeprefix("http://")
 
     async def kill_service(self) -> None:
-        """Kill the supervisor, and with it the workers; start it again."""
+        """Kill the supervisor, which ends the workers; start the service again."""
         self.service.send_signal(signal.SIGKILL)
         await self.close()
         await self.start()
 
     async def kill_worker(self) -> None:
-        """Kill one worker; the supervisor starts another."""
+        """Kill one worker; the supervisor replaces it."""
         victim = random.choice(sorted(self.service.workers))  # noqa: S311 (not a secret)
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
 
     async def kill_database(self) -> None:
-        """Kill the database and start it again."""
+        """Kill the database and restart it."""
         self._server.kill()
         await self._server.start()
 
@@ -237,7 +237,7 @@ class Site:
 async def engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[DatabaseServer]:
-    """A server of each engine, to be killed."""
+    """Provide a server of each engine to kill."""
     try:
         async with database_server(request.param, tmp_path_factory.mktemp("db")) as server:
             yield server
@@ -249,12 +249,12 @@ async def engine(
 
 @asynccontextmanager
 async def site_on(server: DatabaseServer, folder: Path) -> AsyncIterator[tuple[Site, str]]:
-    """Run the service on a database of its own, whose name is given too."""
+    """Run the service on a database of its own; yield it with the database's name."""
     database = await server.create_database()
     catalog = Catalog(folder)
     url = server.url_of(database).set(drivername="mysql")
     catalog.environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
-    # A run takes longer than tokens live otherwise.
+    # A run takes longer than the default lifetime of tokens.
     catalog.environment["CATALOG_ACCESS_TOKEN_TTL"] = "7200"
     site = Site(catalog, server)
     await site.start()
@@ -271,7 +271,7 @@ async def rows_of(server: DatabaseServer, database: str) -> list[Row]:
 
 @pytest.mark.faults
 class TestAcknowledgedWrites:
-    async def test_kills_lose_and_double_nothing(
+    async def test_kills_neither_lose_nor_double_acknowledged_writes(
         self, engine: DatabaseServer, scale: Scale, figures: Figures, tmp_path: Path
     ) -> None:
         if scale.name == "short" and engine.name != "mariadb":
@@ -307,10 +307,10 @@ class TestAcknowledgedWrites:
         assert verdict.is_clean, str(verdict)
         assert log == [(log[0][2], 1, log[0][2])], "Positions have gaps."
 
-    async def test_kills_lose_some_without_a_flush_at_each_commit(
+    async def test_kills_lose_writes_without_a_flush_at_each_commit(
         self, engine: DatabaseServer, scale: Scale, figures: Figures, tmp_path: Path
     ) -> None:
-        """The control: the same check finds what such a database loses."""
+        """Negative control: the check detects the writes that such a database loses."""
         if scale.name == "short" and engine.name != "mariadb":
             pytest.skip("in the full run only")
         await engine.run("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
@@ -334,9 +334,9 @@ class TestAcknowledgedWrites:
 
 
 class TestJudge:
-    """The judge finds each kind of what must not be."""
+    """Detection of each kind of violation."""
 
-    def test_what_is_as_told_is_clean(self) -> None:
+    def test_matching_state_is_clean(self) -> None:
         told = {
             "kept": Kept(1),
             "changed": Kept(2, version=3, price=3.0),
@@ -366,5 +366,5 @@ class TestJudge:
             (Kept(1, is_deleted=True), [Row(1, "lamp", 1, 1.0)], "resurrected"),
         ],
     )
-    def test_what_is_not_as_told_is_found(self, kept: Kept, rows: list[Row], finding: str) -> None:
+    def test_deviating_state_is_detected(self, kept: Kept, rows: list[Row], finding: str) -> None:
         assert getattr(judge({"lamp": kept}, rows), finding)

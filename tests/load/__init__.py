@@ -1,1 +1,1 @@
-"""Load: comparisons that a person runs and reads; nothing here is part of the test run."""
+"""Benchmarks to run by hand; not part of the test run."""

@@ -1,7 +1,7 @@
-"""The service beside its peers: ``./build.sh bench``.
+"""Benchmark of the service against its peers: ``./build.sh bench``.
 
-All of them are started on one database and take turns, several times; what counts is the ratio
-within a round, because machines are noisy. Nothing but this machine is asked for anything.
+All servers run on one database and take turns, in several rounds; only the ratio within a round
+counts, because machines are noisy. Everything runs on this machine.
 """
 
 import asyncio
@@ -49,18 +49,18 @@ from tests.load.wrk import Script
 from tests.server.nginx import has_njs
 
 WORKLOADS = tuple(TITLES)
-"""In the order in which they are run: all that write come last, so that the first page is still
-what the file has."""
+"""In the order of their runs: workloads that write come last, so that the first page still equals
+nginx's file."""
 
 IDLE_SECONDS = 3
 
 ACCOUNTS = 300
 
 PLACES = 5000
-"""Random pages; a turn of some seconds asks for few of them twice."""
+"""Number of random pages; a turn of some seconds requests few of them twice."""
 
 BUSY = 0.05
-"""Of the machine, before anything was started; more than that is told."""
+"""Share of the machine's CPU in use before the start, above which the report says so."""
 
 PEAK_CONNECTIONS = 64
 OVERLOAD = 10
@@ -68,7 +68,7 @@ RECOVERY_PATIENCE_SECONDS = 30
 
 MOST_CONNECTIONS = 10_000
 MOST_TLS_CONNECTIONS = 512
-"""More of them shake hands for most of a turn."""
+"""Maximum; more connections would spend most of a turn on handshakes."""
 
 LOG_IN_CLIENTS = 4
 LISTS_A_SECOND = 50
@@ -76,7 +76,7 @@ LISTS_A_SECOND = 50
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure."""
+    """Settings of a measurement."""
 
     products: int
     rounds: int
@@ -119,10 +119,10 @@ class Options:
 @click.option("--write", is_flag=True, help="Write docs/performance.md's tables, and its chart.")
 @click.option("--peers-python", required=True, hidden=True)
 def main(url: str | None, write: bool, peers_python: str, **given: Any) -> None:
-    """Measure the service beside its peers, and print tables in Markdown.
+    """Measure the service against its peers, and print tables in Markdown.
 
-    Repeat --workload, --peer and --connections for several. MySQL is taken if there is one, else
-    MariaDB; CATALOG_TEST_NGINX leads to an nginx with njs where the system has none.
+    Repeat --workload, --peer and --connections for several. The database is MySQL if installed,
+    else MariaDB; CATALOG_TEST_NGINX names an nginx with njs if the system has none.
     """
     options = Options(**given)
     options = replace(
@@ -131,7 +131,7 @@ def main(url: str | None, write: bool, peers_python: str, **given: Any) -> None:
         peers=options.peers or tuple(PEERS),
         connections=options.connections or (64, 512, 5000),
     )
-    # Who is told to end as by Ctrl-C ends what was started, too.
+    # SIGTERM stops all started servers, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     clients.require(max(*options.connections, OVERLOAD * PEAK_CONNECTIONS))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -139,7 +139,7 @@ def main(url: str | None, write: bool, peers_python: str, **given: Any) -> None:
         try:
             asyncio.run(measure(options, url, peers_python, Path(folder), results))
         finally:
-            # What there is so far, too, when somebody has had enough.
+            # Also prints partial results after an interruption.
             click.echo(results.markdown())
     if write:
         results.write(peers_python)
@@ -148,7 +148,7 @@ def main(url: str | None, write: bool, peers_python: str, **given: Any) -> None:
 async def measure(
     options: Options, url: str | None, peers_python: str, folder: Path, results: Results
 ) -> None:
-    """Start what there is to start, and let all take turns."""
+    """Start the servers, and let all take turns."""
     async with AsyncExitStack() as stack:
         others = await busy()
         _say("Starting the database")
@@ -179,7 +179,7 @@ async def _start(
         front = await stack.enter_async_context(ring.behind_nginx(catalog))
         found = [front, catalog]
     if options.earlier is not None:
-        # Its schema may be another one.
+        # The other release may have another schema.
         url = await stack.enter_async_context(server.another_database())
         own = replace(ring, database=url, checkout=options.earlier)
         await _fill(own, options.products)
@@ -195,10 +195,10 @@ async def _start(
 
 
 def _weigh(contestants: Mapping[str, Contestant]) -> str:
-    """How long the first page of each is.
+    """Describe the sizes of the first pages.
 
     Raises:
-        click.ClickException: they do not show the same products.
+        click.ClickException: the servers show different products.
     """
     pages = {each.title: each.ask(HOT_PATH) for each in contestants.values()}
     products = {title: json.loads(page)["products"] for title, page in pages.items()}
@@ -212,8 +212,8 @@ def _weigh(contestants: Mapping[str, Contestant]) -> str:
 
 
 async def _idle(contestants: Mapping[str, Contestant]) -> str:
-    """What all of them take from whoever has its turn."""
-    # nginx counts the service that is behind it as its own.
+    """Describe the CPU use of all servers while idle, which burdens every turn."""
+    # nginx's CPU time includes that of the service behind it.
     twice = {CATALOG, EARLIER} if BEHIND_NGINX in contestants else set()
     servers = [each for each in contestants.values() if each.name not in twice]
     before = sum(each.cpu_seconds() for each in servers)
@@ -230,12 +230,12 @@ async def _fill(ring: Ring, products: int) -> None:
 
 
 class Bench:
-    """Contestants and what they are to do.
+    """Turns of contestants on workloads.
 
     Args:
-        options: how to measure.
+        options: settings of the measurement.
         contestants: by name, in the order of their turns.
-        results: where to put what was measured.
+        results: where to record measurements.
         folder: for scripts.
     """
 
@@ -254,7 +254,7 @@ class Bench:
         self._tokens: dict[str, str] = {}
 
     async def run(self) -> None:
-        """Run the workloads that were chosen."""
+        """Run the selected workloads."""
         direct = self._present(CATALOG, EARLIER, *self._options.peers)
         mixed = self._present(BEHIND_NGINX, EARLIER_BEHIND_NGINX, *self._options.peers)
         if BEHIND_NGINX not in self._contestants:
@@ -298,7 +298,7 @@ class Bench:
         return self._tokens[contestant.name]
 
     async def _over_tls(self) -> None:
-        """Let nginx take turns with cached pages and with the file."""
+        """Compare cached pages and the file, both served by nginx over TLS."""
         names = self._present(BEHIND_NGINX, EARLIER_BEHIND_NGINX, FILE)
         await self._rates("tls", names, lambda _: Streams(HOT_PATH), most=MOST_TLS_CONNECTIONS)
 
@@ -310,14 +310,14 @@ class Bench:
         *,
         most: int = MOST_CONNECTIONS,
     ) -> None:
-        """Let some take turns, with few and with many connections."""
+        """Let contestants take turns, with few and with many connections."""
         contestants = [self._contestants[name] for name in names]
         traffic = {each.name: traffic_for(each) for each in contestants}
         for each in contestants:
             await self._warm_up(each, traffic[each.name])
         for connections in (each for each in self._options.connections if each <= most):
             for number in range(1, self._options.rounds + 1):
-                # Nobody is always the one after the one that leaves most to do behind.
+                # Rotate the order, so that after-effects of a turn do not always hit the same one.
                 first = number % len(contestants)
                 for each in (*contestants[first:], *contestants[:first]):
                     measured = await self._turn(each, traffic[each.name], connections)
@@ -327,13 +327,13 @@ class Bench:
                     _tell(f"{workload}, {connections:,}, round {number}", each, measured)
 
     async def _warm_up(self, contestant: Contestant, traffic: Traffic) -> None:
-        """Let it open its connections to the database, and make what it makes once."""
+        """Let a contestant open its database connections and do its one-time initialization."""
         await self._turn(contestant, traffic, PEAK_CONNECTIONS, seconds=1)
 
     async def _turn(
         self, contestant: Contestant, traffic: Traffic, connections: int, *, seconds: int = 0
     ) -> Measured | None:
-        """What it does under a load; None if it broke down, and the others go on."""
+        """Measure a contestant under load and wait until it is idle; None if it failed."""
         measured = await self._flood(contestant, traffic, connections, seconds=seconds)
         await contestant.quiet()
         return measured
@@ -341,7 +341,7 @@ class Bench:
     async def _flood(
         self, contestant: Contestant, traffic: Traffic, connections: int, *, seconds: int = 0
     ) -> Measured | None:
-        """The same, without waiting for it to have done with it."""
+        """Measure a contestant under load, without waiting until it is idle; None if it failed."""
         try:
             return await traffic.put_on(
                 contestant,
@@ -409,9 +409,9 @@ class Bench:
 
 
 def places_of(contestant: Contestant, products: int) -> list[str]:
-    """Pages all over the list, by the cursors that the server itself gives out."""
+    """Return paths of pages all over the list, by the server's own cursors."""
     step = min(max(products // PLACES, 1), LIMIT)
-    # The last ones have fewer products than the others.
+    # The last pages have fewer products than the others.
     wanted = max(min(PLACES, products // step) - LIMIT // step, 1)
     paths: list[str] = []
     path = f"/api/products?limit={step}"
@@ -423,7 +423,7 @@ def places_of(contestant: Contestant, products: int) -> list[str]:
 
 
 async def _recovery(contestant: Contestant, path: str, calm: float) -> float | None:
-    """Seconds until it answers as in calm times, three times in a row; None if it does not."""
+    """Return the seconds until three normal latencies in a row; None after a time-out."""
     began = time.monotonic()
     first, good = began, 0
     while time.monotonic() - began < RECOVERY_PATIENCE_SECONDS:
@@ -441,7 +441,7 @@ async def _recovery(contestant: Contestant, path: str, calm: float) -> float | N
 
 
 def _seconds_of(contestant: Contestant, path: str) -> float | None:
-    """How long an answer takes; None without one."""
+    """Return the latency of a request in seconds; None if it fails."""
     began = time.monotonic()
     try:
         contestant.ask(path)
@@ -451,7 +451,7 @@ def _seconds_of(contestant: Contestant, path: str) -> float | None:
 
 
 async def _compare_sizes(options: Options, server: Server, ring: Ring, results: Results) -> None:
-    """Let the service take turns on few products and on many."""
+    """Compare the service on few products and on many, in turns."""
     async with AsyncExitStack() as stack:
         benches: dict[int, tuple[Bench, Results]] = {}
         for products in (max(options.products // 10, 1), options.products * 10):

@@ -1,6 +1,6 @@
-"""Who is measured: the service, nginx before it, its peers, and the page as a file of nginx.
+"""Servers to measure: the service, nginx in front of it, its peers, and nginx with a static page.
 
-All run two workers on the same database and wait, idle, for their turn.
+All run two workers on the same database and stay idle between their turns.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ FILE = "nginx-file"
 EARLIER = "earlier"
 EARLIER_BEHIND_NGINX = "earlier-nginx"
 COUNTERPARTS = {CATALOG: EARLIER, BEHIND_NGINX: EARLIER_BEHIND_NGINX}
-"""Another release of the service, by what it is compared with."""
+"""Another release of each server, for comparison."""
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -62,11 +62,11 @@ class Peer:
     """Another stack.
 
     Attributes:
-        title: what it is called in tables.
+        title: name in tables.
         driver: of its database URL.
-        command: module and arguments; ``{port}`` and ``{workers}`` are put in.
-        packages: whose versions are told.
-        own_packages: whether it needs other packages than the service.
+        command: module and arguments, with the fields ``{port}`` and ``{workers}``.
+        packages: whose versions are reported.
+        own_packages: whether it needs packages that the service does not have.
     """
 
     title: str
@@ -80,7 +80,7 @@ PEERS = {
     "obvious": Peer(
         "Quart, the obvious way",
         "aiomysql",
-        # A longer queue than its own 100, as the others have by themselves.
+        # A longer backlog than its default of 100, as the other servers have by default.
         "hypercorn -w {workers} -k asyncio -b 127.0.0.1:{port} --backlog 2048"
         " tests.load.peers.obvious:app",
         ("quart", "hypercorn", "sqlalchemy", "aiomysql"),
@@ -103,7 +103,7 @@ PEERS = {
     "litestar": Peer(
         "Litestar on granian",
         "asyncmy",
-        # Its own queue of 1,024 connections would make 512 requests a worker wait in line outside.
+        # Its default backlog of 1,024 would leave 512 requests per worker waiting outside.
         "granian --interface asgi --workers {workers} --loop uvloop --http 1 --no-ws"
         " --backlog 2048 --log-level warning --port {port} tests.load.peers.litestar_app:app",
         ("litestar", "granian", "uvloop", "msgspec", "sqlalchemy", "asyncmy"),
@@ -113,15 +113,15 @@ PEERS = {
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server that listens.
+    """A running server.
 
     Attributes:
         name: ``CATALOG``, ``BEHIND_NGINX``, their ``COUNTERPARTS``, ``FILE`` or one of ``PEERS``.
-        title: what it is called in tables.
-        url: where it listens.
-        pids: its processes; those that they have started are its too.
-        secret: what its tokens are signed with.
-        tls_url: where it listens for TLS, if it does.
+        title: name in tables.
+        url: base URL.
+        pids: of its processes, whose descendants count, too.
+        secret: that signs its tokens.
+        tls_url: base URL over TLS, if it has one.
     """
 
     name: str
@@ -132,11 +132,11 @@ class Contestant:
     tls_url: str = ""
 
     def cpu_seconds(self) -> float:
-        """What all of its processes have used so far."""
+        """Return the CPU time of all its processes so far."""
         return sum(map(cpu_seconds, self.pids))
 
     def token(self) -> str:
-        """A token for creates, of the first sample account."""
+        """Return a token of the first sample account, for creates."""
         if self.name not in PEERS or self.name == "obvious":
             body = {"username": username_of(1), "password": PASSWORD}
             return str(json.loads(self.ask("/api/auth/login", body))["access_token"])
@@ -144,10 +144,10 @@ class Contestant:
         return jwt.encode(claims, self.secret, "HS256")
 
     def ask(self, path: str, body: object = None) -> bytes:
-        """Ask once.
+        """Send one request; return the body of the answer.
 
         Raises:
-            OSError: there was no answer, or it was a refusal.
+            OSError: there was no answer, or an error status.
         """
         data = None if body is None else json.dumps(body).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
@@ -157,7 +157,7 @@ class Contestant:
         return content
 
     async def quiet(self) -> None:
-        """Wait until it has nothing left to do of what it was asked before."""
+        """Wait until the server has finished all earlier work."""
         deadline = time.monotonic() + QUIET_PATIENCE_SECONDS
         before = self.cpu_seconds()
         while time.monotonic() < deadline:
@@ -170,14 +170,14 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Ring:
-    """What contestants are started with.
+    """Common settings of all contestants.
 
     Attributes:
         database: where the tables are.
-        secret: what tokens are signed with.
+        secret: that signs tokens.
         peers_python: the interpreter with the peers' packages.
         folder: for logs.
-        checkout: a clone of another release of the service that is set up; None for this one.
+        checkout: a clone of another release of the service, set up; None for this one.
     """
 
     database: URL
@@ -192,15 +192,15 @@ class Ring:
         return sys.executable if self.checkout is None else f"{self.checkout}/.venv/bin/python"
 
     def environment(self) -> dict[str, str]:
-        """The service's; no limit interferes, and tokens last."""
+        """Return the service's environment: no rate limits, and long-lived tokens."""
         return {
-            # Nothing that somebody has set for a service of theirs.
+            # Drop all settings of the service from the caller's environment.
             **{name: value for name, value in os.environ.items() if not _is_setting(name)},
             "DATABASE_URL": self.database.render_as_string(hide_password=False),
             "JWT_SECRET_KEY": self.secret,
             "ADMIN_PASSWORD": PASSWORD,
             "CATALOG_ACCESS_TOKEN_TTL": str(TOKEN_SECONDS),
-            # None of the peers writes one.
+            # No peer writes an access log.
             "CATALOG_ACCESS_LOG": "off",
             "CATALOG_TRUSTED_PROXIES": "127.0.0.1",
             **{
@@ -210,10 +210,10 @@ class Ring:
         }
 
     async def run_catalog(self, *command: str) -> None:
-        """Run one of the service's commands to its end.
+        """Run a command of the service to its end.
 
         Raises:
-            click.ClickException: it failed; what it said is above.
+            click.ClickException: it failed; its output is above.
         """
         process = await asyncio.create_subprocess_exec(
             *(self.python, "-m", "catalog", *command),
@@ -238,7 +238,7 @@ class Ring:
 
     @asynccontextmanager
     async def behind_nginx(self, catalog: Contestant) -> AsyncIterator[Contestant]:
-        """Run nginx before the service, with the configuration that is shipped."""
+        """Run nginx in front of the service, with the shipped configuration."""
         with own_folder() as folder:
             port = _free_port()
             certify(folder)
@@ -258,7 +258,7 @@ class Ring:
 
     @asynccontextmanager
     async def file(self, front: Contestant) -> AsyncIterator[Contestant]:
-        """Run an nginx that has the first page as a file."""
+        """Run an nginx that serves the first page as a static file."""
         with own_folder() as folder:
             with free_ports(2) as (port, tls_port):
                 certify(folder)
@@ -328,14 +328,14 @@ _VERSIONS = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv
 
 
 def versions_of(peer: Peer, peers_python: str) -> str:
-    """A peer's packages with their versions."""
+    """Return a peer's packages with their versions."""
     python = peers_python if peer.own_packages else sys.executable
     printed = subprocess.check_output([python, "-c", _VERSIONS, *peer.packages], text=True)
     return ", ".join(map(" ".join, zip(peer.packages, printed.split(), strict=True)))
 
 
 def nginx_version() -> str | None:
-    """That of nginx, if there is one."""
+    """Return nginx's version, or None if nginx is missing."""
     if NGINX is None:
         return None
     told = subprocess.run([NGINX, "-v"], check=True, capture_output=True, text=True).stderr
@@ -343,10 +343,10 @@ def nginx_version() -> str | None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process and its descendants have used so far."""
+    """Return the CPU time of a process and its descendants so far."""
     ticks = 0
     for each in _with_descendants(pid):
-        # It may end while it is looked at.
+        # The process may exit while it is read.
         with suppress(*GONE):
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
@@ -369,12 +369,12 @@ def _free_port() -> int:
 
 
 def _is_setting(name: str) -> bool:
-    """Whether a variable is one of the service's."""
+    """Tell whether an environment variable is a setting of the service."""
     return name.startswith(("CATALOG_", "ADMIN_", "JWT_", "DATABASE_URL"))
 
 
 async def _answering(process: Process, url: str, log: Path | None = None) -> None:
-    """Wait until a server answers that was started."""
+    """Wait until a started server answers."""
     deadline = time.monotonic() + START_PATIENCE_SECONDS
     while True:
         try:
@@ -388,7 +388,7 @@ async def _answering(process: Process, url: str, log: Path | None = None) -> Non
 
 
 async def _end(process: Process) -> None:
-    """Stop a server; kill it and what it has started if that takes too long."""
+    """Stop a server; kill it and its descendants after a time-out."""
     if process.returncode is not None:
         return
     process.terminate()
@@ -402,7 +402,7 @@ async def _end(process: Process) -> None:
 
 
 def _as_shipped(text: str, *, tls: str) -> str:
-    """Write the access log in lots again, which tests cannot wait for, and listen for TLS."""
+    """Restore the buffered access log, which tests disable, and add a TLS listener."""
     text = text.replace("access.log catalog;", "access.log catalog buffer=64k flush=1s;")
     text = text.replace("include catalog/listen.conf;", f"include catalog/listen.conf;\n{tls}")
     return text if has_njs() else without_njs(text)
@@ -437,12 +437,12 @@ http {{
 }}
 """
 
-# What nginx sends with any file, and what belongs to one connection.
+# Header fields that nginx sends with any file or that belong to one connection.
 _OF_FILES = {"connection", "content-length", "content-type", "date", "etag", "server"}
 
 
 def _configure_file(folder: Path, port: int, tls_port: int, url: str) -> None:
-    """Have nginx serve the page of a URL, with the same headers and an access log too."""
+    """Configure nginx to serve the page at a URL, with equal headers and an access log."""
     with urlopen(url, timeout=5) as answer:  # noqa: S310 (our own)
         (folder / "page.json").write_bytes(answer.read())
         fields = [each for each in answer.headers.items() if each[0].lower() not in _OF_FILES]

@@ -1,4 +1,4 @@
-"""The database server that a benchmark runs on: one that is given, or one of its own."""
+"""Database server of a benchmark: a given one, or a private one."""
 
 import secrets
 import subprocess
@@ -21,8 +21,8 @@ from tests.engines import (
     server_program,
 )
 
-# What the pages and the log take, so that no turn is about the disk; the rest is as the server
-# comes, which means that each commit is on disk before it is answered.
+# Large enough for pages and log, so that no turn is bound by the disk. All else is the server's
+# default, so each commit is flushed to disk before it is answered.
 _OPTIONS = ["--innodb-buffer-pool-size=1G", "--max-connections=500"]
 
 
@@ -31,7 +31,7 @@ class Server:
     """A server with a database for the benchmark.
 
     Attributes:
-        version: what it is, such as ``MySQL 9.7.0``.
+        version: name and number, such as ``MySQL 9.7.0``.
         url: of the database.
     """
 
@@ -40,7 +40,7 @@ class Server:
 
     @asynccontextmanager
     async def another_database(self) -> AsyncIterator[URL]:
-        """Make one for as long as the block lasts; the account must have the right to."""
+        """Create a database for the duration of the block; the account needs the right to."""
         url = self.url.set(database=f"catalog_bench_{secrets.token_hex(6)}")
         async with connected(self.url) as cursor:
             await cursor.execute(f"CREATE DATABASE {url.database} CHARACTER SET utf8mb4")
@@ -53,7 +53,7 @@ class Server:
 
 @asynccontextmanager
 async def database_server(given: str | None, folder: Path) -> AsyncIterator[Server]:
-    """Give a server with an empty database: the one at a URL, else a MySQL, else a MariaDB.
+    """Provide a server with an empty database: at the given URL, else MySQL, else MariaDB.
 
     Raises:
         click.ClickException: the database has tables already, or there is no server.
@@ -85,9 +85,9 @@ async def _version(url: URL, *, empty: bool = True) -> str:
 @contextmanager
 def _private(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], URL]]:
     mysqld = server_program("mysqld")
-    # MariaDB's packages call theirs so too.
+    # MariaDB's packages install a mysqld, too.
     if mysqld and b"MariaDB" not in subprocess.check_output([mysqld, "--version"]):
-        # The second is for a folder that only the package's own service makes.
+        # The default of the second option is a folder that only the package's service creates.
         serving = [mysqld, *_OPTIONS, "--mysqlx=OFF", "--secure-file-priv=NULL"]
         with private_server([mysqld, "--initialize-insecure"], serving, folder) as started:
             yield started

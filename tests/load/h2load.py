@@ -1,4 +1,4 @@
-"""Load by ``h2load``: one page over TLS, several times at once on each connection (HTTP/2)."""
+"""Load by ``h2load``: one page over TLS, with concurrent streams on each connection (HTTP/2)."""
 
 import re
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from tests.load.measured import Measured, Meter
 from tests.load.sign_in import percentile
 
 STREAMS = 10
-"""Requests that are open at once on a connection."""
+"""Concurrent requests per connection."""
 
 
 @dataclass(frozen=True)
 class Streams:
-    """The same page again and again.
+    """Repeated requests of one page.
 
     Attributes:
         path: the URL's path and query.
@@ -28,9 +28,9 @@ class Streams:
     async def put_on(
         self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
     ) -> Measured:
-        """See ``Traffic``. Connecting is part of it, so TLS handshakes are."""
+        """Generate load, see ``Traffic``; includes connecting and TLS handshakes."""
         log = folder / "h2load.log"
-        # It appends.
+        # h2load appends to its log.
         log.unlink(missing_ok=True)
         meter = Meter(contestant)
         output = await output_of(

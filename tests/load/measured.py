@@ -1,4 +1,4 @@
-"""What one turn of one contestant has come to, and what it has cost."""
+"""Result of one turn of one contestant, and its cost."""
 
 import asyncio
 import os
@@ -12,18 +12,18 @@ from tests.load.contestants import Contestant
 
 @dataclass(frozen=True)
 class Measured:
-    """One turn of one contestant.
+    """Result of one turn of one contestant.
 
     Attributes:
-        requests: answered, whatever the status.
-        seconds: how long it took.
-        cpu_us: microseconds of CPU a request, of the contestant's processes.
-        machine_us: the same of the whole machine without the clients, so with the database.
-        p50: milliseconds, of all answers.
+        requests: answered ones, whatever the status.
+        seconds: duration of the turn.
+        cpu_us: microseconds of CPU per request, of the contestant's processes.
+        machine_us: the same for the whole machine without the clients, so with the database.
+        p50: milliseconds, over all answers.
         p99: the same.
-        accepted_p99: milliseconds, of the answers that are no refusals; an upper bound.
+        accepted_p99: milliseconds, over answers with a status below 400; an upper bound.
         refused: answers with a status of 400 or more.
-        failed: connections that were refused or broke, and answers that came too late.
+        failed: connections that were refused or broke, and answers after the time-out.
     """
 
     requests: int
@@ -38,38 +38,38 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Answers a second that are no refusals."""
+        """Answers with a status below 400 per second."""
         return (self.requests - self.refused) / self.seconds
 
 
 class Traffic(Protocol):
-    """Clients that ask for something."""
+    """A load generator."""
 
     @property
     def path(self) -> str:
-        """What they ask for: a URL's path and query."""
+        """The requested URL's path and query."""
 
     async def put_on(
         self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
     ) -> Measured:
-        """Have them ask for a while; files go into the folder.
+        """Generate load for some seconds; files go into the folder.
 
         Raises:
-            click.ClickException: they did not end well.
+            click.ClickException: a client failed.
         """
 
 
 class Meter:
-    """Counts the CPU time of a turn from when it is made."""
+    """Meter of the CPU time of a turn, started by its construction."""
 
     def __init__(self, contestant: Contestant) -> None:
         self._contestant = contestant
         self._before = self._used()
 
     def a_request(self, requests: int) -> tuple[float, float]:
-        """Microseconds of CPU a request, of the contestant, and of the machine but the clients.
+        """Return CPU microseconds per request, of the contestant, and of all but the clients.
 
-        The clients are those processes that were started here and have ended since.
+        Clients are the child processes of this one that have ended since.
         """
         own, machine = (
             (now - before) / requests * 1e6
@@ -82,20 +82,20 @@ class Meter:
 
 
 async def busy() -> float:
-    """The share of this machine's cores that others use."""
+    """Return the share of this machine's cores that is in use."""
     before = _of_machine()
     await asyncio.sleep(1)
     return (_of_machine() - before) / (os.cpu_count() or 1)
 
 
 def _of_children() -> float:
-    """CPU seconds of all processes that were started here and have ended."""
+    """Return the CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _of_machine() -> float:
-    """CPU seconds that the whole machine has worked."""
+    """Return the CPU seconds of the whole machine."""
     line = Path("/proc/stat").read_text().partition("\n")[0]
     user, nice, system, _idle, _wait, irq, softirq = map(int, line.split()[1:8])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")

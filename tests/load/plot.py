@@ -1,4 +1,4 @@
-"""Draws the chart of a benchmark; runs with the peers' packages, and is told on its input what.
+"""Chart of a benchmark; runs with the peers' packages and reads its panels from standard input.
 
 Each workload has a panel, and each server a bar: its requests/s as multiples of the best peer's.
 """
@@ -13,7 +13,7 @@ OURS, FILE, OTHERS = "#1f6f8b", "#b8b8b8", "#d9a441"
 
 
 def main() -> None:
-    """Read panels, write a picture."""
+    """Read panels from standard input and write a picture."""
     panels = json.load(sys.stdin)
     mpl.use("Agg")
     height = sum(0.34 * len(panel["bars"]) + 0.75 for panel in panels)
@@ -41,7 +41,7 @@ def main() -> None:
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(left=False, labelsize=9)
     last = axes[-1, 0]
-    # A page from nginx is dozens of times one from Python; both are to be seen.
+    # A page from nginx is dozens of times as fast as one from Python; both must be visible.
     last.set_xscale("log")
     last.set_xlim(0.05, 2.5 * max(bar["ratio"] for panel in panels for bar in panel["bars"]))
     last.xaxis.set_major_formatter("{x:g}")

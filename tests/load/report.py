@@ -1,4 +1,4 @@
-"""What was measured, as tables in Markdown and as a chart."""
+"""Report of a benchmark: tables in Markdown and a chart."""
 
 import json
 import statistics
@@ -40,7 +40,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Turn:
-    """What one contestant has done under one load; None where that could not be measured."""
+    """Result of one contestant under one load; None if the measurement failed."""
 
     workload: str
     connections: int
@@ -51,7 +51,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class LogIns:
-    """Log-ins beside reads in one turn; times in milliseconds."""
+    """Log-ins concurrent with reads in one turn; times in milliseconds."""
 
     name: str
     rate: float
@@ -65,13 +65,13 @@ class LogIns:
 
 @dataclass(frozen=True)
 class Overload:
-    """One turn with too many clients.
+    """One turn under overload.
 
     Attributes:
-        obedient: whether they heeded ``Retry-After``.
-        peak: answers a second with few clients, just before.
-        measured: with many.
-        recovery: seconds until it answered again as before; None if it did not in time.
+        obedient: whether clients heeded ``Retry-After``.
+        peak: answers per second with few clients, just before.
+        measured: with many clients.
+        recovery: seconds until the server answered normally again; None if it did not in time.
     """
 
     name: str
@@ -83,11 +83,11 @@ class Overload:
 
 @dataclass
 class Results:
-    """All of it.
+    """All results of a benchmark.
 
     Attributes:
-        facts: what it was measured on and how, one a line.
-        titles: what contestants are called, in the order of the tables.
+        facts: environment and method, one per line.
+        titles: names of contestants, in the order of the tables.
     """
 
     facts: list[str]
@@ -98,7 +98,7 @@ class Results:
     sizes: list[tuple[int, Turn]] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """The facts and the tables."""
+        """Return the facts and the tables."""
         parts = ["\n".join(f"- {fact}" for fact in self.facts), LEGEND]
         for workload, title in TITLES.items():
             table = {
@@ -143,7 +143,7 @@ class Results:
             return ["0", *[""] * (len(rivals) + 4), "0", f"{failed:,}"]
         name = own[0].name
         ratios = [
-            # Each release with its like: straight, or through nginx.
+            # Compare releases like with like: direct, or through nginx.
             _ratio(own, turns, {COUNTERPARTS.get(name, "")} if EARLIER in others else others)
             for others in rivals
         ]
@@ -222,7 +222,7 @@ class Results:
         return _table(head, rows)
 
     def write(self, peers_python: str) -> None:
-        """Put the tables between the markers of docs/performance.md, and the chart beside it."""
+        """Write the tables between the markers of docs/performance.md, and the chart beside it."""
         file = DOCS / "performance.md"
         text = file.read_text() if file.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
         if BEGIN not in text or END not in text:
@@ -238,7 +238,7 @@ class Results:
         file.write_text(f"{before}{BEGIN}\n\n{picture}{self.markdown()}\n{END}{after}")
 
     def _panels(self) -> list[dict[str, object]]:
-        """What the chart shows: of each workload, the fewest connections."""
+        """Return the chart's panels: of each workload, the fewest connections."""
         panels: list[dict[str, object]] = []
         for workload in TITLES:
             turns = [turn for turn in self.turns if turn.workload == workload]
@@ -256,7 +256,7 @@ class Results:
 
 
 def _ratio(own: list[Turn], turns: list[Turn], others: Collection[str]) -> float | None:
-    """The median over rounds of how many times as much as the best of the others it has done."""
+    """Return the median over rounds of the ratio to the best of the others."""
     ratios = []
     for turn in own:
         best = max(
@@ -294,7 +294,7 @@ def _median(values: Sequence[T], of: Callable[[T], float]) -> float:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown; nothing without rows."""
+    """Return a table in Markdown; empty without rows."""
     if not rows:
         return ""
     lines = [head, ["---"] * len(head), *rows]

@@ -1,8 +1,8 @@
-"""Log-ins as fast as they go, and what ``GET /api/products`` feels of them.
+"""Log-ins at full speed, and their effect on ``GET /api/products``.
 
-Some clients log in one after the other with a right password while others ask for the list at a
-modest fixed pace; in between, those ask alone. One account ends its oldest session with each
-log-in beyond a hundred, which costs more, so sample accounts take turns.
+Some clients log in one after the other with a correct password while others request the list at a
+moderate fixed rate; for comparison, the lists also run alone. An account ends its oldest session
+with each log-in beyond a hundred, which costs more, so sample accounts take turns.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from itertools import cycle
 from tests.server.service import Connection
 
 LISTENERS = 8
-"""Connections that ask for the list in turn: enough for each worker to have some."""
+"""Connections that request the list in turn: enough for each worker to have some."""
 
 WARM_UP = 5
-"""Answers on each connection that are not counted."""
+"""Uncounted answers on each connection."""
 
 
 @dataclass
 class Turn:
-    """What was measured in some seconds: milliseconds an answer, and how many of each status."""
+    """Results of some seconds: latencies in milliseconds, and counts by status."""
 
     lists: list[float] = field(default_factory=list)
     log_ins: list[float] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Load:
-    """Who asks for what, and for how long."""
+    """Requests to send, at which rate and for how long."""
 
     url: str
     path: str
@@ -43,7 +43,7 @@ class Load:
     log_ins: list[bytes]
 
     async def run(self, *, with_log_ins: bool) -> Turn:
-        """Let all of them ask until the time is up."""
+        """Run all clients until the time is up."""
         turn = Turn()
         end = time.perf_counter() + self.seconds
         tasks = [self._list(turn, end, number) for number in range(LISTENERS)]
@@ -55,7 +55,7 @@ class Load:
 
     async def _list(self, turn: Turn, end: float, number: int) -> None:
         connection = await Connection.open(self.url)
-        # What a worker has to make once, for its first answers.
+        # Warm-up: the first answers include one-time initialization in the worker.
         for _ in range(WARM_UP):
             await connection.get(self.path)
         interval = LISTENERS / self.pace
@@ -81,7 +81,7 @@ class Load:
 
 
 def login_of(username: str, password: str) -> bytes:
-    """The bytes of a log-in."""
+    """Return the bytes of a log-in request."""
     body = json.dumps({"username": username, "password": password}).encode()
     head = (
         "POST /api/auth/login HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/json\r\n"
@@ -91,6 +91,6 @@ def login_of(username: str, password: str) -> bytes:
 
 
 def percentile(values: list[float], percent: int) -> float:
-    """The smallest of the values that so many percent do not exceed."""
+    """Return the smallest value that ``percent`` % of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]

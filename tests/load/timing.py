@@ -1,9 +1,9 @@
-"""Whether the time of a refused log-in tells which accounts exist.
+"""Measurement of whether the time of a rejected log-in reveals which accounts exist.
 
-Sends wrong passwords for accounts that there are and for names that there are not, in random
-order on one connection, and computes how well the time tells the two apart: the chance that a
-known name took longer than an unknown one (the area under the ROC curve, by the rank sum of Mann
-and Whitney). 0.5 is not at all. Needs a running service with ``CATALOG_LOGIN_LIMIT=off`` and:
+Sends wrong passwords for existing and unknown names, in random order on one connection, and
+computes how well the latency separates the two: the probability that a known name takes longer than
+an unknown one (the area under the ROC curve, by the rank sum of Mann and Whitney). 0.5 means not at
+all. Needs a running service with ``CATALOG_LOGIN_LIMIT=off`` and:
 
     catalog seed --users 300 --products 0 --password "correct horse battery staple"
     python -m tests.load.timing --url http://127.0.0.1:8000 --password "correct horse …"
@@ -20,7 +20,7 @@ from catalog.auth.seed_data import username_of
 from tests.load.sign_in import login_of
 from tests.server.service import Connection
 
-# Sample accounts of these numbers are made by nobody.
+# No sample accounts have these numbers.
 FIRST_UNKNOWN = 50_000_001
 WARM_UP = 10
 
@@ -32,7 +32,7 @@ WARM_UP = 10
 def main(url: str, password: str, count: int) -> None:
     """Measure and print the area under the curve, and both medians."""
     known, unknown = asyncio.run(measure(url, password, count))
-    # Without any difference 95 of 100 runs lie in this range.
+    # Without any difference, 95 % of runs fall into this range.
     error = 1.96 * ((2 * count + 1) / (12 * count * count)) ** 0.5
     click.echo(f"AUC {area_under_curve(known, unknown):.3f} (0.5 ± {error:.3f} by chance alone)")
     for name, times in (("known", known), ("unknown", unknown)):
@@ -40,7 +40,7 @@ def main(url: str, password: str, count: int) -> None:
 
 
 async def measure(url: str, password: str, count: int) -> tuple[list[float], list[float]]:
-    """Guess once for each of so many known and unknown names; milliseconds of each answer."""
+    """Try each known and unknown name once; return the latencies in milliseconds."""
     connection = await Connection.open(url)
     first, last = username_of(1), username_of(count)
     for name in (first, last):
@@ -49,7 +49,7 @@ async def measure(url: str, password: str, count: int) -> tuple[list[float], lis
             raise click.ClickException(f"{name} cannot log in; seed the sample accounts first.")
     numbers = [*range(1, count + 1), *range(FIRST_UNKNOWN, FIRST_UNKNOWN + count)]
     random.shuffle(numbers)
-    # The first answers pay for what a worker has to make once.
+    # Warm-up: the first answers include one-time initialization in the worker.
     numbers = [*range(FIRST_UNKNOWN + count, FIRST_UNKNOWN + count + WARM_UP), *numbers]
     known: list[float] = []
     unknown: list[float] = []
@@ -68,7 +68,7 @@ async def measure(url: str, password: str, count: int) -> tuple[list[float], lis
 
 
 def area_under_curve(ones: list[float], others: list[float]) -> float:
-    """The chance that one of the first exceeds one of the second; equal ones count half."""
+    """Return the probability that one of the first exceeds one of the second; ties count half."""
     wins = sum((one > other) + (one == other) / 2 for one in ones for other in others)
     return wins / (len(ones) * len(others))
 

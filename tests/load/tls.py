@@ -1,4 +1,4 @@
-"""TLS as the shipped nginx speaks it."""
+"""TLS as configured in the shipped nginx."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from tests.server.nginx import SHIPPED
 
 
 def certify(folder: Path) -> None:
-    """Put a key and a certificate for it where ``listener`` looks for them."""
+    """Write a key and a self-signed certificate where ``listener`` expects them."""
     key, certificate = self_signed("localhost")
     (folder / "privkey.pem").write_bytes(key)
     (folder / "fullchain.pem").write_bytes(certificate)
 
 
 def listener(folder: Path, port: int) -> str:
-    """The lines of the shipped ``tls.conf``, with another port and another certificate."""
+    """Return the lines of the shipped ``tls.conf``, with another port and certificate."""
     text = (SHIPPED / "catalog" / "tls.conf").read_text()
     return text.replace("443", f"127.0.0.1:{port}").replace("/etc/nginx/tls", str(folder))

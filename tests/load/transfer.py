@@ -1,9 +1,9 @@
-"""Import and export of many products over HTTP, beside the database's own bulk loading.
+"""Bulk import and export over HTTP, compared with the database's own bulk loading.
 
-Starts the service on a database that may be filled, imports a file into it, exports everything,
-and tells the rates, how much the workers grew, and on MySQL and MariaDB the ratio to
-``LOAD DATA LOCAL INFILE`` and ``SELECT … INTO OUTFILE`` of the same rows in the same run. What the
-server does not allow, it says and leaves out.
+Starts the service on a database that may be filled, imports a file, exports everything, and prints
+the rates, the growth of the workers, and on MySQL and MariaDB the ratio to
+``LOAD DATA LOCAL INFILE`` and ``SELECT … INTO OUTFILE`` of the same rows in the same run. It
+reports and skips statements that the server does not allow.
 
     python -m tests.load.transfer --url mysql://catalog:catalog@127.0.0.1:3306/catalog
 """
@@ -37,7 +37,7 @@ FORMATS = {each.name: each for each in (NDJSON, CSV)}
 PIECE_BYTES = 64 * 1024
 MEGABYTE = 1_000_000
 TEXT = ("name", "description", "price")
-# As LOAD DATA reads them without being told: no sample holds a tab, a backslash or a line break.
+# In the default format of LOAD DATA: no sample holds a tab, a backslash or a line break.
 DUMPED = "(name, description, price, user_id, version, created_at, updated_at)"
 
 
@@ -47,8 +47,8 @@ class Outcome:
 
     Attributes:
         size: bytes of the text.
-        cpu_seconds: that the service used.
-        grown: bytes of memory that a worker had at most more than before.
+        cpu_seconds: used by the service.
+        grown: peak memory growth of a worker, in bytes.
     """
 
     name: str
@@ -85,7 +85,7 @@ def main(url: str, rows: int, form: str, workers: int) -> None:
 
 
 def _write_files(text: Path, dump: Path, form: Format, rows: int) -> None:
-    """The same products as an import takes them, and as the server's own loading does."""
+    """Write the same products for an import and for the server's own bulk loading."""
     writer = form.writer(TEXT)
     with text.open("wb") as products, dump.open("wb") as dumped:
         products.write(writer.head())
@@ -99,7 +99,7 @@ def _write_files(text: Path, dump: Path, form: Format, rows: int) -> None:
 
 
 class Service:
-    """A running service, and someone who is signed in."""
+    """A running service, with an account that is logged in."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self._process = process
@@ -107,7 +107,7 @@ class Service:
         self._token = ""
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until the service is ready; sign up an account."""
         deadline = time.monotonic() + START_PATIENCE_SECONDS
         while True:
             try:
@@ -132,7 +132,7 @@ class Service:
         return connection.getresponse()
 
     def import_file(self, text: Path, form: Format) -> Outcome:
-        """Send the file."""
+        """Import a file."""
         outcome = Outcome("import", 0, 0, text.stat().st_size)
         with text.open("rb") as file, self._measured(outcome):
             answer = self._ask("POST", "/api/products", file, form.media_type)
@@ -143,7 +143,7 @@ class Service:
         return outcome
 
     def export(self, form: Format) -> Outcome:
-        """Read everything."""
+        """Export all products."""
         outcome = Outcome("export", 0, 0)
         with self._measured(outcome):
             answer = self._ask("GET", "/api/products", media_type=form.media_type)
@@ -213,7 +213,7 @@ def _check(outcomes: list[Outcome]) -> None:
 
 
 async def _bulk_load(url: URL, dump: Path, rows: int) -> list[Outcome]:
-    """What the server itself takes for the same rows, into a table like that of the products."""
+    """Measure the server's own bulk loading of the same rows, into a copy of the table."""
     connection = await aiomysql.connect(
         host=url.host or "127.0.0.1",
         port=url.port or 3306,

@@ -1,7 +1,7 @@
-"""Load by ``wrk``, on one contestant at a time, and what it has cost.
+"""Load by ``wrk`` on one contestant at a time.
 
-wrk keeps its connections busy: each asks again as soon as it is answered. The scripts that it
-runs are written here.
+wrk keeps its connections busy: each sends the next request as soon as it is answered. The scripts
+that it runs are generated here.
 """
 
 import json
@@ -17,17 +17,17 @@ from tests.load.contestants import Contestant
 from tests.load.measured import Measured, Meter
 
 TIMEOUT_SECONDS = 10
-"""An answer that takes longer counts as a failure and in no percentile."""
+"""Answers that take longer count as failures and in no percentile."""
 
 CREATES_EVERY = 20
-"""One request in so many of the mix is a create."""
+"""Every n-th request of the mix is a create."""
 
 BODY = {
     "name": "Walnut lamp, 20 cm",
     "price": 24.9,
     "description": "Made of oak that ages well. Arrives within 2 days.",
 }
-"""As long as a sample product, so that a page of these is as long as one of those."""
+"""As long as a sample product, so that pages keep their size."""
 
 _SETUP = """
 local threads = 0
@@ -37,8 +37,8 @@ function setup(thread)
 end
 """
 
-# Whoever is refused is refused at once, so with a share s of refusals 99 % of what was accepted is
-# within the percentile s + 0.99 (1 - s) of all: of what is above that, some may be refusals.
+# Rejections are immediate, so with a share s of them 99 % of the accepted requests are within the
+# percentile s + 0.99 (1 - s) of all: an upper bound, as some above it may be rejections.
 _DONE = """
 function done(summary, latency, requests)
   local e = summary.errors
@@ -51,7 +51,7 @@ function done(summary, latency, requests)
 end
 """
 
-# Each page once before any comes again; each thread and each turn begins at another.
+# Each page once before any repeats; each thread and each turn starts at another page.
 _RANDOM = """
 local requests, at = {{}}, 0
 function init(arguments)
@@ -88,8 +88,8 @@ function request()
 end
 """
 
-# wrk asks for the pause before it knows which connection it is for, so another connection than the
-# one that was refused may pause; that as many pause as were refused is what matters.
+# wrk asks for the delay before it selects a connection, so another connection than the rejected one
+# may pause; only the number of pauses matters, which equals that of rejections.
 _OBEDIENT = """
 local refused, pause = 0, 0
 function response(status, headers)
@@ -110,24 +110,24 @@ end
 
 @dataclass(frozen=True)
 class Script:
-    """What to ask for.
+    """Requests to send.
 
     Attributes:
         path: the URL's path and query.
-        text: Lua, besides what counts the answers.
+        text: Lua code besides the code that counts answers.
     """
 
     path: str
     text: str = ""
 
     def obedient(self) -> "Script":
-        """The same by clients that heed ``Retry-After``."""
+        """Return the script with clients that heed ``Retry-After``."""
         return Script(self.path, self.text + _OBEDIENT)
 
     async def put_on(
         self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
     ) -> Measured:
-        """See ``Traffic``."""
+        """Generate load; see ``Traffic``."""
         file = folder / "script.lua"
         file.write_text(self.text + _DONE)
         meter = Meter(contestant)
@@ -154,12 +154,12 @@ class Script:
 
 
 def page(path: str) -> Script:
-    """The same page again and again."""
+    """Return a script that repeats one page."""
     return Script(path)
 
 
 def random_pages(paths: Sequence[str], file: Path) -> Script:
-    """All of these pages in an order that is the same for all, kept in a file."""
+    """Return a script for all pages in a fixed shuffled order, kept in a file."""
     shuffled = list(paths)
     random.Random(0).shuffle(shuffled)  # noqa: S311 (repeatable is what it must be)
     file.write_text("".join(f"{path}\n" for path in shuffled))
@@ -167,12 +167,12 @@ def random_pages(paths: Sequence[str], file: Path) -> Script:
 
 
 def create(token: str) -> Script:
-    """A new product each time."""
+    """Return a script that creates a product with each request."""
     return Script("/api/products", _CREATE.format(**_creating(token)))
 
 
 def mix(path: str, token: str) -> Script:
-    """The same page, and a new product now and then."""
+    """Return a script that repeats one page, with occasional creates."""
     return Script(path, _MIX.format(path=_quoted(path), every=CREATES_EVERY, **_creating(token)))
 
 
@@ -181,5 +181,5 @@ def _creating(token: str) -> dict[str, str]:
 
 
 def _quoted(text: str) -> str:
-    # What JSON escapes, Lua escapes alike; neither slashes nor anything beyond ASCII is in it.
+    # JSON escapes are valid in Lua: the texts hold no slashes and only ASCII.
     return json.dumps(text)

@@ -1,4 +1,4 @@
-"""Prometheus and its promtool, where they can be had."""
+"""Fixtures: Prometheus and promtool, where they are installed."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from tests.server.service import Catalog
 
 @pytest.fixture(scope="session")
 def prometheus(request: pytest.FixtureRequest) -> Path:
-    """The program; promtool lies beside it."""
+    """Find the program; promtool is in the same folder."""
     found = os.environ.get("CATALOG_TEST_PROMETHEUS") or shutil.which("prometheus")
     if found is not None and (Path(found).parent / "promtool").is_file():
         version = subprocess.run([found, "--version"], check=True, capture_output=True, text=True)
@@ -35,5 +35,5 @@ def promtool(prometheus: Path) -> Path:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    """The service, not started yet."""
+    """Return the service, not started yet."""
     return Catalog(tmp_path)

@@ -1,4 +1,4 @@
-"""What is shipped for Prometheus and Grafana, as tests look at it."""
+"""The shipped rules and dashboard for Prometheus and Grafana, parsed."""
 
 import json
 import re
@@ -16,7 +16,7 @@ TESTS = PROMETHEUS / "tests"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "catalog.json"
 DOCS = ROOT / "docs" / "monitoring.md"
 
-# What Prometheus itself adds to all that it scrapes, and what it tells of itself.
+# Labels that Prometheus adds to each target, and its own metrics.
 TARGET = {"job", "instance"}
 OF_PROMETHEUS = {
     "up": TARGET,
@@ -24,12 +24,12 @@ OF_PROMETHEUS = {
     "prometheus_rule_evaluation_failures_total": {*TARGET, "rule_group"},
 }
 
-# As Grafana fills them in, for some time and all there is.
+# Grafana's variables, filled in for a short time range and all instances and routes.
 VARIABLES = {"$__rate_interval": "1m", "$__range": "5m", "$instance": ".*", "$route": ".*"}
 
 
 class Found(NamedTuple):
-    """An expression and where it stands."""
+    """An expression and its location."""
 
     place: str
     text: str
@@ -39,7 +39,7 @@ class Found(NamedTuple):
 
 
 def rules() -> list[dict[str, Any]]:
-    """All rules, those that record first."""
+    """Return all rules, recording rules first."""
     files = [RULES / "recording.yml", RULES / "alerts.yml"]
     assert sorted(files) == sorted(RULES.iterdir())
     groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
@@ -61,13 +61,13 @@ def dashboard() -> dict[str, Any]:
 
 
 def panels() -> Iterator[dict[str, Any]]:
-    """Those that show something, also from rows that are folded."""
+    """Yield all panels except rows, those in collapsed rows included."""
     for panel in dashboard()["panels"]:
         yield from panel.get("panels", []) if panel["type"] == "row" else [panel]
 
 
 def of_dashboard() -> list[Found]:
-    """What its panels ask, filled in as Grafana would."""
+    """Return the expressions of all panels, with variables filled in as by Grafana."""
     found = []
     for panel in panels():
         for target in panel["targets"]:
@@ -80,7 +80,7 @@ def of_dashboard() -> list[Found]:
 
 @cache
 def exposed() -> dict[str, set[str]]:
-    """The series that can be asked for with their labels: the service's, as documented, and ours.
+    """Return all series and their labels: the documented ones, the recorded ones, Prometheus' own.
 
     That the documentation is right is tested elsewhere.
     """

@@ -1,6 +1,6 @@
-"""What an expression of Prometheus' language speaks of: metrics, their labels, and their values.
+"""Metrics, labels and label values of a PromQL expression.
 
-It reads words and not the grammar; whether an expression is one, promtool tells.
+It reads tokens and not the grammar; promtool checks whether an expression is valid.
 """
 
 import re
@@ -28,7 +28,7 @@ SEPARATORS = {",", "(", ")"}
 
 @dataclass(frozen=True)
 class Selector:
-    """A metric as it is chosen, with what is asked of its labels: name, operator, value."""
+    """A metric and its label matchers: name, operator, value."""
 
     metric: str
     matchers: tuple[tuple[str, str, str], ...] = ()
@@ -36,7 +36,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class Expression:
-    """What is in an expression."""
+    """The selectors and grouping labels of an expression."""
 
     selectors: tuple[Selector, ...]
     groupings: frozenset[str]

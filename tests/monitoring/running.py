@@ -1,4 +1,4 @@
-"""A Prometheus that runs, a service that is used, and what the one knows of the other."""
+"""Client of a running Prometheus, and traffic for the service that it scrapes."""
 
 import asyncio
 import math
@@ -11,13 +11,13 @@ from tests.support import PASSWORD
 
 
 class Prometheus:
-    """A running one."""
+    """HTTP API client of a running Prometheus."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
     async def ask(self, text: str) -> list[dict[str, Any]]:
-        """Evaluate an expression now; returns its series."""
+        """Evaluate an expression at the current time and return its series."""
         answer = await self._client.post("/api/v1/query", data={"query": text})
         assert answer.status_code == 200, answer.text
         series: list[dict[str, Any]] = answer.json()["data"]["result"]
@@ -39,7 +39,7 @@ class Prometheus:
 
 
 async def use(url: str, username: str, *, products: int) -> None:
-    """Do a little of everything, in the name of somebody new."""
+    """Make a few requests of every kind with a new account."""
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
         right = {"username": username, "password": PASSWORD}
         fields = {**right, "email": f"{username}@example.com"}
@@ -52,7 +52,7 @@ async def use(url: str, username: str, *, products: int) -> None:
             key = {"Idempotency-Key": f"lamp-{number}"}
             answer = await client.post("/api/products", json=lamp, headers=key)
             assert answer.status_code == 201, answer.text
-        # The last of them once more.
+        # A replay of the last create.
         assert (await client.post("/api/products", json=lamp, headers=key)).status_code == 201
         path = answer.headers["Location"]
         assert (await client.patch(path, json={"price": 20})).status_code == 200
@@ -64,7 +64,7 @@ async def use(url: str, username: str, *, products: int) -> None:
 
 
 async def scraped(running: Prometheus, times: int, *, within: float = PATIENCE_SECONDS) -> None:
-    """Wait until it has looked at instances so many times more."""
+    """Wait for ``times`` more scrapes, summed over all instances."""
     text = 'sum(count_over_time(up{job="catalog"}[1h])) or vector(0)'
     goal = await running.value(text) + times
     async with asyncio.timeout(within):
@@ -73,6 +73,6 @@ async def scraped(running: Prometheus, times: int, *, within: float = PATIENCE_S
 
 
 def numbers(series: list[dict[str, Any]]) -> list[float]:
-    """The values that are any."""
+    """Return the values that are not NaN."""
     values = [float(each["value"][1]) for each in series]
     return [value for value in values if not math.isnan(value)]

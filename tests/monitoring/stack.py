@@ -1,10 +1,10 @@
-"""Uses a running stack a little and asks its Prometheus for all that the dashboard shows.
+"""Check of a running stack: make requests, then evaluate every dashboard expression.
 
     docker compose --profile monitoring up -d
     .venv/bin/python -m tests.monitoring.stack
 
-It makes accounts and products there. Exits with 1 when an expression has no answer, a rule fails,
-or there are not as many instances as ``--instances`` says.
+It creates accounts and products there. Exits with 1 when an expression has no data, a rule fails,
+or the number of instances is not that of ``--instances``.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TARGETS_PATIENCE_SECONDS = 60
 
 
 async def ask(service: str, prometheus: str, instances: int) -> list[str]:
-    """Use the service and ask for everything; returns what is wrong."""
+    """Make requests, evaluate all expressions and return the faults."""
     recorded = [rule["record"] for rule in rules() if "record" in rule]
     asked = [*of_dashboard(), *(Found(name, name) for name in recorded)]
     async with httpx.AsyncClient(base_url=prometheus, timeout=30) as client:
@@ -29,7 +29,7 @@ async def ask(service: str, prometheus: str, instances: int) -> list[str]:
         async with asyncio.timeout(TARGETS_PATIENCE_SECONDS):
             while await running.value('sum(up{job="catalog"}) or vector(0)') != instances:
                 await asyncio.sleep(1)
-        # Before it has looked and after, so that something increases.
+        # Traffic before and after a scrape, so that counters increase.
         for _ in range(2):
             await use(service, f"stack-{uuid4().hex[:12]}", products=5)
             await scraped(running, 3 * instances, within=120)

@@ -1,4 +1,4 @@
-"""The dashboard is one that Grafana can show."""
+"""The dashboard: valid for Grafana, and complete."""
 
 import re
 
@@ -11,16 +11,16 @@ PROVISIONING = ROOT / "docker" / "grafana" / "provisioning"
 
 
 class TestDashboard:
-    def test_is_found_by_the_same_address_everywhere(self) -> None:
+    def test_dashboard_has_a_fixed_uid(self) -> None:
         assert dashboard()["uid"] == "catalog"
         assert "id" not in dashboard()
 
-    def test_each_panel_asks_the_chosen_source(self) -> None:
+    def test_panels_query_the_selected_data_source(self) -> None:
         for panel in panels():
             for asked in (panel, *panel["targets"]):
                 assert asked["datasource"] == {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}
 
-    def test_panels_have_numbers_of_their_own_and_do_not_overlap(self) -> None:
+    def test_panels_have_unique_ids_and_do_not_overlap(self) -> None:
         rows = dashboard()["panels"]
         numbers = [panel["id"] for panel in (*rows, *panels()) if panel["type"] != "row"]
         taken: set[tuple[int, int]] = set()
@@ -36,16 +36,16 @@ class TestDashboard:
         assert set(numbers) >= {panel["id"] for panel in panels()}
         assert len([*panels()]) == len({panel["id"] for panel in panels()})
 
-    def test_variables_that_are_used_are_there(self) -> None:
+    def test_used_variables_are_declared(self) -> None:
         declared = {variable["name"] for variable in dashboard()["templating"]["list"]}
         used = set(re.findall(r"\$\{?([A-Za-z]\w*)", DASHBOARD.read_text()))
 
         assert used == declared
 
-    def test_each_metric_of_the_service_is_on_it(self) -> None:
+    def test_documented_metrics_are_all_shown(self) -> None:
         text = (ROOT / "docs" / "monitoring.md").read_text()
         documented = set(re.findall(r"^\| `(catalog_\w+)` \|", text, flags=re.MULTILINE))
-        # What is recorded stands for what it is made of.
+        # A recorded series stands for the metrics that it is computed from.
         recorded = [rule for rule in rules() if "record" in rule]
         made_of = {rule["record"]: read(rule["expr"]).metrics for rule in recorded}
         shown = set[str]().union(*(read(each.text).metrics for each in of_dashboard()))
@@ -55,7 +55,7 @@ class TestDashboard:
 
 
 class TestProvisioning:
-    def test_source_has_the_uid_that_the_dashboard_chooses(self) -> None:
+    def test_data_source_has_the_uid_that_the_dashboard_selects(self) -> None:
         (source,) = yaml.safe_load((PROVISIONING / "datasources/prometheus.yaml").read_text())[
             "datasources"
         ]
@@ -64,7 +64,7 @@ class TestProvisioning:
         assert source["type"] == "prometheus"
         assert chosen["DS_PROMETHEUS"]["current"]["value"] == source["uid"]
 
-    def test_source_knows_how_often_is_scraped(self) -> None:
+    def test_data_source_interval_equals_the_scrape_interval(self) -> None:
         (source,) = yaml.safe_load((PROVISIONING / "datasources/prometheus.yaml").read_text())[
             "datasources"
         ]

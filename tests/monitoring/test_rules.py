@@ -1,4 +1,4 @@
-"""The rules are rules, each alert fires when it should, and says where to read on."""
+"""The rules: valid, and each alert fires when it should and links to its runbook."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ ALERTS = {rule["alert"]: rule for rule in alerts()}
 
 
 def cases() -> list[dict[str, Any]]:
-    """What the tests of rules expect of alerts."""
+    """Return the expectations of all promtool rule tests."""
     files = [yaml.safe_load(file.read_text()) for file in sorted(TESTS.iterdir())]
     groups = [group for file in files for group in file["tests"]]
     return [case for group in groups for case in group.get("alert_rule_test", [])]
@@ -36,7 +36,7 @@ def cases() -> list[dict[str, Any]]:
 
 class TestPromtool:
     def test_configuration_and_rules_are_valid(self, promtool: Path) -> None:
-        # It looks into the files of rules, too.
+        # It checks the rule files, too.
         result = subprocess.run(
             [promtool, "check", "config", PROMETHEUS / "prometheus.yml"],
             check=False,
@@ -46,7 +46,7 @@ class TestPromtool:
 
         assert result.returncode == 0, result.stdout + result.stderr
 
-    def test_alerts_fire_when_they_should_and_not_else(self, promtool: Path) -> None:
+    def test_alerts_fire_only_when_they_should(self, promtool: Path) -> None:
         files = sorted(TESTS.iterdir())
 
         result = subprocess.run(
@@ -55,7 +55,7 @@ class TestPromtool:
 
         assert result.returncode == 0, result.stdout + result.stderr
 
-    def test_it_notices_an_alert_that_never_fires(self, promtool: Path, tmp_path: Path) -> None:
+    def test_alert_that_never_fires_fails_its_test(self, promtool: Path, tmp_path: Path) -> None:
         text = (RULES / "alerts.yml").read_text()
         (tmp_path / "rules").mkdir()
         (tmp_path / "tests").mkdir()
@@ -69,7 +69,7 @@ class TestPromtool:
 
         assert result.returncode != 0
 
-    def test_what_the_dashboard_asks_are_expressions(self, promtool: Path, tmp_path: Path) -> None:
+    def test_dashboard_expressions_are_valid(self, promtool: Path, tmp_path: Path) -> None:
         asked = [{"record": f"a{n}", "expr": each.text} for n, each in enumerate(of_dashboard())]
         file = tmp_path / "asked.yml"
         file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": asked}]}))
@@ -83,7 +83,7 @@ class TestPromtool:
 
 class TestNames:
     @pytest.mark.parametrize("found", EXPRESSIONS, ids=str)
-    def test_each_expression_asks_for_what_is_exposed(self, found: Found) -> None:
+    def test_expression_uses_exposed_metrics_and_labels(self, found: Found) -> None:
         expression = read(found.text)
         known = exposed()
 
@@ -95,13 +95,13 @@ class TestNames:
         labels = set[str]().union(*(known[metric] for metric in expression.metrics))
         assert expression.groupings <= labels
 
-    def test_what_is_recorded_has_the_labels_of_its_name(self) -> None:
+    def test_recorded_series_has_the_labels_of_its_name(self) -> None:
         for rule in rules():
             if "record" in rule:
                 level = set(rule["record"].split(":")[0].split("_"))
                 assert read(rule["expr"]).groupings - {"le"} == level, rule["record"]
 
-    def test_what_an_alert_says_has_labels_that_it_has(self) -> None:
+    def test_annotations_use_labels_of_their_alert(self) -> None:
         for name, rule in ALERTS.items():
             texts = " ".join(rule["annotations"].values())
             expression = read(rule["expr"])
@@ -113,7 +113,7 @@ class TestNames:
 
 class TestAlerts:
     @pytest.mark.parametrize("name", ALERTS)
-    def test_each_says_how_bad_it_is_and_where_to_read_on(self, name: str) -> None:
+    def test_alert_has_a_severity_and_a_runbook(self, name: str) -> None:
         rule = ALERTS[name]
 
         assert rule["labels"]["severity"] in {"critical", "warning"}
@@ -121,12 +121,12 @@ class TestAlerts:
         assert rule["annotations"]["runbook_url"] == f"docs/monitoring.md#{name.lower()}"
 
     @pytest.mark.parametrize("name", ALERTS)
-    def test_each_is_tested_firing_and_silent(self, name: str) -> None:
+    def test_alert_is_tested_firing_and_silent(self, name: str) -> None:
         fires = [bool(case.get("exp_alerts")) for case in cases() if case["alertname"] == name]
 
         assert set(fires) == {True, False}
 
-    def test_each_is_explained_and_no_other(self) -> None:
+    def test_documented_alerts_are_those_that_exist(self) -> None:
         text = DOCS.read_text()
         part = text.partition("\n## Alerts\n")[2].partition("\n## ")[0]
         explained = re.findall(r"^### (\w+)\n\n`(\w+)`", part, flags=re.MULTILINE)
@@ -135,7 +135,7 @@ class TestAlerts:
 
 
 class TestReading:
-    def test_finds_metrics_labels_and_groupings(self) -> None:
+    def test_reader_finds_metrics_labels_and_groupings(self) -> None:
         text = """
           sum by (job, le) (rate(a_bucket{x="1, }", y!~"2|3"}[5m] offset 1h))  # not_this
           / on (job) group_left (z) topk(3, max without (k) (b)) > bool 0.5e3

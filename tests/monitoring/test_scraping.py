@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a running service, and each expression has an answer."""
+"""A real Prometheus scrapes a running service, and each expression returns data."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,12 +15,12 @@ from tests.server.nginx import free_ports
 from tests.server.service import PATIENCE_SECONDS, Catalog
 
 SCRAPES = 4
-"""How often it looks before it is asked; two would do for a rate."""
+"""Scrapes before the queries; a rate needs at least two."""
 
 
 @asynccontextmanager
 async def prometheus_of(program: Path, folder: Path, target: str) -> AsyncIterator[Prometheus]:
-    """Run Prometheus as it is shipped, but in a hurry and for a service at another place."""
+    """Run Prometheus as shipped, but scraping every second and another target."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(RULES / "*.yml")]
@@ -55,7 +55,7 @@ async def prometheus_of(program: Path, folder: Path, target: str) -> AsyncIterat
 
 
 class TestScraping:
-    async def test_each_expression_has_an_answer(
+    async def test_expressions_return_data(
         self, prometheus: Path, catalog: Catalog, tmp_path: Path
     ) -> None:
         recorded = [rule for rule in rules() if "record" in rule]
@@ -64,11 +64,11 @@ class TestScraping:
             await service.serving()
             target = service.url.removeprefix("http://")
             async with prometheus_of(prometheus, tmp_path, target) as running:
-                # Before it has looked and after, so that something increases.
+                # Traffic before and after a scrape, so that counters increase.
                 await use(service.url, "ada", products=3)
                 await scraped(running, 2)
                 await use(service.url, "bob", products=3)
-                # Rules look at what was scraped before.
+                # Rules are evaluated over earlier scrapes.
                 await scraped(running, SCRAPES)
 
                 silent = [str(each) for each in asked if not numbers(await running.ask(each.text))]
@@ -79,7 +79,7 @@ class TestScraping:
         firing = [rule["name"] for rule in state if rule.get("state") == "firing"]
         assert not firing
 
-    async def test_it_counts_what_was_done(
+    async def test_metrics_count_the_requests_made(
         self, prometheus: Path, catalog: Catalog, tmp_path: Path
     ) -> None:
         async with catalog.start("--workers=2") as service:
@@ -95,7 +95,7 @@ class TestScraping:
                 position = await running.value("max(catalog_position)")
                 workers = await running.value("sum(catalog_workers)")
 
-        # Seven, and the last of them once more, which was then changed and deleted.
+        # Seven creates and a replay of the last; then an update and a delete.
         assert created == 8
         assert position == 9
         assert workers == 2

@@ -1,22 +1,22 @@
-// The generation of pages; position.js says what it is for.
+// The generation in the cache key of pages; position.js explains it.
 //
-// nginx runs this file from the top for each page, and everything that it defines costs every hit.
-// So it holds what a hit needs, and pages import nothing else.
+// nginx runs this file from the top for each page, so everything that it defines costs every hit.
+// It holds only what a hit needs, and pages import nothing else.
 
-// Writes that go around this nginx show within 250 ms, by contract; the rest is for clocks, which
-// nginx reads once for a lot of requests.
+// By contract, writes that bypass this nginx are visible within 250 ms. The other 50 ms allow for
+// the clock, which nginx reads once for many requests.
 const MAX_AGE_MS = 200;
 
-/** The present generation. */
+/** Return the current generation. */
 function generation() {
-    // Without one nobody knows for how long what is found has been true: a busy nginx may be late to
-    // look, and a look may get no answer. To pass all on to the service would not help it then.
+    // If it has expired, cached pages may be stale: a busy nginx may poll late, and a poll may get
+    // no response. Passing all requests on to the service would only add load, so begin a new one.
     return ngx.shared.catalog_generation.get('generation') || count(1, MAX_AGE_MS);
 }
 
 /**
- * Count on to a generation that no page was cached under, by an earlier run of nginx either, which
- * expires after so many milliseconds; by 0, have the present one expire then.
+ * Advance to a generation that no cached page uses, not even one of an earlier run of nginx. It
+ * expires after `ms` milliseconds. A step of 0 only sets that expiry for the current generation.
  */
 function count(step, ms) {
     const first = Math.floor(Math.random() * 2 ** 52);

@@ -1,21 +1,22 @@
-// What becomes of requests while no instance can be reached.
+// Requests while no instance can be reached.
 //
-// When all instances are replaced at once, as Docker Compose does it, there is none for some
-// seconds. Requests wait for the next one then, instead of failing. When that takes too long they
-// get 503, and from then on at once.
+// When all instances are replaced at once, as by Docker Compose, there is none for some seconds.
+// Requests then wait for the next one and are retried. After a time-out they get 503, and later
+// requests get it at once.
 
-// How long after the service was last seen. Replacing takes some 5 s, 20 on a machine that is busy;
-// and clients are patient for about as long.
+// Counted from the last response of the service. Replacing takes some 5 s, 20 s on a busy machine,
+// and clients wait for about as long.
 const PATIENCE_MS = 30000;
 
-// After that an instance answers, but not this; and nginx takes a request elsewhere ten times only.
+// After two retries an instance responds, but not to this request. nginx allows only ten internal
+// redirects.
 const MAX_REPEATS = 2;
 
-// Thousands may be waiting; so they look seldom, and not all at the same time.
+// Thousands of requests may wait, so they poll rarely and with jitter.
 const PAUSE_MS = 50;
 const SPREAD_MS = 100;
 
-/** Wait for the service and try once more, if that can do no harm. */
+/** Wait for the service and retry the request, if that is safe. */
 async function wait(r) {
     const arrived = Date.now() - r.variables.request_time * 1000;
     const repeats = Number(r.variables.catalog_repeats);
@@ -28,11 +29,11 @@ async function wait(r) {
         const answered = ngx.shared.catalog.get('answered');
         if (answered > failed) {
             r.variables.catalog_repeats = repeats + 1;
-            // Its body comes along.
+            // Keeps the body.
             r.internalRedirect(r.variables.request_uri);
             return;
         }
-        // Whatever happens in between, nobody waits for longer than that either.
+        // Nor does any request wait longer than that after its arrival.
         if (!(Date.now() < Math.min(answered, arrived) + PATIENCE_MS)) {
             r.return(503);
             return;
@@ -41,10 +42,10 @@ async function wait(r) {
     }
 }
 
-/** Whether an instance cannot have done it, or doing it twice is the same. */
+/** Whether no instance can have applied the request, or it is idempotent. */
 function mayRepeat(r) {
     const isRead = r.method === 'GET' || r.method === 'HEAD';
-    // A number for each instance that was tried; none, where there was no instance to try.
+    // One number for each instance that was tried; empty if there was none to try.
     const wasSent = /[1-9]/.test(r.variables.upstream_bytes_sent);
     return isRead || !wasSent || r.variables.catalog_location === 'keyed';
 }

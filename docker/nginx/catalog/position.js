@@ -1,19 +1,19 @@
-// What nginx knows of the database: enough to never answer from the cache with what was.
+// Tracks the position of the database, so that the cache never serves a stale page.
 //
-// `generation` is part of every cached page's key. A new one begins with every change that is heard
-// of, before the client who made it hears of it. A page was asked for after its generation had
-// begun, so it shows whatever had been acknowledged by then. Generations are counted from a number
-// that is drawn: of two workers that begin one at a time each gets a new one. "The higher of two
-// positions" would be a race, and that is why the key holds no position. It expires unless a look
-// at the service's position shows that there is nothing new: that is how writes that go around this
-// nginx are noticed. The next request begins one then.
+// `generation` is part of every page's cache key. Every change that nginx sees begins a new one,
+// before the response is passed on to the client that made the change. A page is requested after
+// its generation began, so it includes everything that was acknowledged by then. Generations are
+// counted from a random number: if two workers begin one at the same time, each gets a new one.
+// Keeping the higher of two positions would be a race, so the key holds no position. A generation
+// expires unless a poll of the service's position finds nothing new; that covers writes that bypass
+// this nginx. The next request then begins a new one.
 //
-// `change` is the Catalog-Change of the highest position seen. It tells whether there is anything
-// new. The position alone would not: a database that was restored from a backup comes to the same
-// one again by other changes. An instance of a release before has a position only, which can be
-// that of any history.
+// `change` is the Catalog-Change of the highest position seen, by which changes are detected. The
+// position alone does not suffice: a database restored from a backup reaches the same position
+// again with other changes. Instances of an earlier release send a position only, which may belong
+// to any history.
 //
-// `answered` is when the service was last asked and did answer; outage.js goes by it.
+// `answered` is the start of the last successful poll of the service; outage.js uses it.
 
 import pages from './generation.js';
 
@@ -21,59 +21,58 @@ const POSITION_URL = 'http://127.0.0.1:8090/position';
 
 const INTERVAL_MS = 50;
 
-// How long one run of `watch` goes on. It is called again after 2000 ms, and is killed if it has
-// not ended by then; its last look may take 200 ms.
+// Duration of one run of `watch`. nginx calls it every 2000 ms and kills a run that has not ended
+// by then; the last poll may take 200 ms.
 const WATCH_MS = 1700;
 
-/** Note the last change that an answer includes, before the client gets it. */
+/** Record the last change that a response includes, before the client gets it. */
 function note(r) {
     const known = ngx.shared.catalog_change.get('change');
     const change = changeOf(r.headersOut);
     if (isRead(r)) {
-        // Who has seen a change, by whatever way, does not see the time before it here.
+        // A client that has seen a change elsewhere must not get an older page here.
         if (change && (isHigher(change, known) || isOther(change, known))) {
             begin(change);
         }
     } else if (change ? change !== known : mayHaveChanged(r)) {
-        // Even if it is lower: of two writes the later may be answered first; or the database was
-        // restored from a backup. Only if it is the same, the change is in this generation.
+        // Even if it is lower: the later of two writes may be answered first, or the database was
+        // restored from a backup. Only an equal change belongs to this generation.
         begin(change);
     }
 }
 
-/** Note an error of nginx's own, by which a client is told of a write that may have been one. */
+/** Begin a generation if nginx's own error is the response to a write that may be applied. */
 function noteProblem(r) {
     const wasSent = /[1-9]/.test(r.variables.upstream_bytes_sent);
-    // What a client sends too slowly of an import may have been written up to there.
+    // An import whose client was too slow may have been applied in part.
     const isPartial = r.variables.catalog_location === 'bulk' && r.variables.status === '408';
     if (!isRead(r) && wasSent && (isPartial || r.variables.status >= 500)) {
         begin('');
     }
 }
 
-/** The change that a page has to show which the service is asked for now. */
+/** Return the change that a page requested now must include. */
 function expected() {
     return ngx.shared.catalog_change.get('change') || '';
 }
 
-/** Note a page's change, and keep it from being cached if it is none of this generation. */
+/** Record a page's change, and do not cache the page unless it belongs to this generation. */
 function notePage(r) {
     note(r);
     const change = changeOf(r.headersOut);
     const before = r.variables.catalog_expected;
     const isJson = /^application\/json\b/.test(r.headersOut['Content-Type']);
-    // By contract the service answers with what was there when it was asked, or newer. If it ever
-    // does not, as behind a replica that lags, the page is not kept. What has changed since it was
-    // asked has begun a generation of its own, and is no reason not to answer those who wait for
-    // this one.
+    // By contract a response is at least as new as its request. If it is not, as from a lagging
+    // replica, the page is not cached. A change since the request has begun a generation of its
+    // own, and is no reason to withhold the page from requests that wait for this one.
     if (!(isJson && change && !isHigher(before, change) && !isOther(before, change))) {
         r.headersOut['X-Accel-Expires'] = '0';
     }
 }
 
-/** Whether a write without a position may have been one all the same. */
+/** Whether a write without a position may have changed something. */
 function mayHaveChanged(r) {
-    // What failed halfway may be in the database; a deleted account takes its products along.
+    // A failed write may have been committed; deleting an account deletes its products.
     return r.status >= 500 || (r.method === 'DELETE' && r.status < 300);
 }
 
@@ -81,25 +80,25 @@ function isRead(r) {
     return r.method === 'GET' || r.method === 'HEAD';
 }
 
-/** Begin a generation, in which whoever asks gets a change or newer. */
+/** Begin a generation, whose pages include the change. */
 function begin(change) {
     const changes = ngx.shared.catalog_change;
-    // From here on older pages are not found.
+    // From here on, pages of earlier generations are not hit.
     pages.count(1, pages.MAX_AGE_MS);
-    // After that, so that who finds the change here may rely on the generation.
+    // In this order: a request that reads the change here relies on the new generation.
     const known = changes.get('change');
     if (change && (isHigher(change, known) || isOther(change, known))) {
         changes.set('change', change);
     }
 }
 
-/** Ask the service for its last change again and again, for a while. */
+/** Poll the service for its last change, for WATCH_MS. */
 async function watch() {
     const end = Date.now() + WATCH_MS;
     const looks = [];
     while (Date.now() < end) {
-        // Among thousands of clients a look takes longer than the time between two, so the next one
-        // does not wait for it.
+        // With thousands of clients a poll takes longer than the interval, so the next one does not
+        // wait for it.
         looks.push(look(Date.now()));
         await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
     }
@@ -121,13 +120,13 @@ async function look(started) {
         return;
     }
     ngx.shared.catalog.set('answered', started);
-    // Compared with what was known before: what has been noted meanwhile may be newer.
+    // Compared with the change known before the poll: one recorded meanwhile may be newer.
     const isRestored = isHigher(before, change) || isOther(before, change);
     if (isRestored || isHigher(change, changes.get('change'))) {
         begin(change);
     } else if (generation !== undefined) {
-        // While nobody looked, an instance of a release before may have written another history up
-        // to here: a generation that had expired before is left to that.
+        // A generation that had expired before the poll is not renewed: during that gap an instance
+        // of an earlier release may have written another history up to this position.
         keepGeneration(started + pages.MAX_AGE_MS - Date.now());
     }
     if (isRestored) {
@@ -135,31 +134,31 @@ async function look(started) {
     }
 }
 
-/** Have the present generation expire so much later than now. */
+/** Set the expiry of the current generation, in milliseconds from now. */
 function keepGeneration(ms) {
-    // From when it was asked and not when it answered: what was written in between may be missing.
+    // Counted from the poll's request and not its response, which may miss writes in between.
     if (ms > 0) {
-        // Whichever that is: to set the one that was read before would undo what has begun since.
+        // Of whichever is current: setting the one read before would undo one begun since.
         pages.count(0, ms);
     }
 }
 
-/** The last change that an answer includes; empty if it tells none. */
+/** Return the last change that a response includes; empty if it has none. */
 function changeOf(headers) {
     const change = headers['Catalog-Change'] || headers['Catalog-Position'] || '';
-    // Creates that were committed together, and so have one token, need one generation together.
+    // Creates of one group commit share a token, so they share one generation.
     const batch = headers['Catalog-Batch-Position'];
     return batch ? change.replace(/^[0-9]+/, batch) : change;
 }
 
-/** Whether a change has a higher position than another, or the other is none. */
+/** Whether a change has a higher position than the other, or there is no other. */
 function isHigher(change, other) {
     return !other || parseInt(change, 10) > parseInt(other, 10);
 }
 
-/** Whether two changes have one position, and are of two histories. */
+/** Whether two changes have the same position in different histories. */
 function isOther(change, other) {
-    // An instance of a release before tells no token.
+    // Instances of an earlier release send no token.
     const areTold = Boolean(change && other) && change.includes('.') && other.includes('.');
     return areTold && change !== other && parseInt(change, 10) === parseInt(other, 10);
 }

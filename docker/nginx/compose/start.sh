@@ -1,21 +1,21 @@
 #!/bin/sh
-# Starts nginx in its container. `start.sh reload` takes a changed configuration or certificate over
-# into the running one, without a failed request.
+# Starts nginx in its container. `start.sh reload` loads a changed configuration or certificate into
+# the running nginx, without a failed request.
 #
-# The configuration is the one for bare metal with other listen.conf and upstream.conf, and with TLS
-# if there is a certificate. It is put together where nginx can read it and nobody else writes.
+# The configuration is that of bare metal with another listen.conf and upstream.conf, and with TLS
+# if there is a certificate. It is assembled in a folder of its own.
 set -eu
 from=/opt/nginx
 to=/tmp/nginx
 tls=/etc/nginx/tls
 
 mkdir -p "$to/catalog"
-# As many files as the container may have.
+# nginx's limit on open files is that of the container.
 # shellcheck disable=SC3045  # Not in POSIX, but in the shell of every image.
 sed "s/^worker_rlimit_nofile .*/worker_rlimit_nofile $(ulimit -H -n);/" "$from/nginx.conf" >"$to/nginx.conf"
 cp "$from"/catalog/* "$to/catalog/"
 cp "$from"/compose/*.conf "$to/catalog/"
-# Not every platform lets /run be written to.
+# /run is not writable on every platform.
 sed -i "s|^pid .*|pid $to/nginx.pid;|" "$to/nginx.conf"
 if [ -e "$tls/fullchain.pem" ]; then
   for file in fullchain.pem privkey.pem; do

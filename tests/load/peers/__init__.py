@@ -1,7 +1,7 @@
-"""What the service is measured beside: the same pages of the same tables by other stacks.
+"""Peers for comparison: the same pages of the same tables, by other stacks.
 
-Each is one file, as the introductions of its framework and its server would have it. All page by
-key, as the service does, and take a token before they create: they check its signature and its
-expiry, and look up nobody. ``DATABASE_URL`` says where the tables are, with the driver of each,
-and ``JWT_SECRET_KEY`` what tokens are signed with.
+Each is one file, written as the introductions of its framework and its server suggest. All use
+keyset pagination, as the service does, and require a token for creates: they check its signature
+and its expiry, and query no account. ``DATABASE_URL`` names the database, with the driver of each
+peer, and ``JWT_SECRET_KEY`` is the key that signs tokens.
 """

@@ -45,14 +45,14 @@ class ProductRead(BaseModel):
 
 
 class ProductPage(BaseModel):
-    """Products, newest first, and where they go on."""
+    """Products, newest first, and the link to the next page."""
 
     products: list[ProductRead]
     next: str | None
 
 
 async def database_session() -> AsyncIterator[AsyncSession]:
-    """The request's own session."""
+    """Provide the request's own session."""
     async with sessions() as session:
         yield session
 
@@ -60,7 +60,7 @@ async def database_session() -> AsyncIterator[AsyncSession]:
 async def signed_in(
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())],
 ) -> int:
-    """Who the token was issued to."""
+    """Return the id of the token's account."""
     try:
         claims = jwt.decode(
             credentials.credentials, SECRET, ["HS256"], options={"require": ["exp", "sub"]}

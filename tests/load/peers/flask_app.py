@@ -15,7 +15,7 @@ SECRET = os.environ["JWT_SECRET_KEY"]
 
 app = Flask(__name__)
 app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
-# A worker answers one request after the other, so it needs one connection.
+# A sync worker handles one request at a time, so it needs one connection.
 engine = create_engine(os.environ["DATABASE_URL"], pool_size=1)
 sessions = sessionmaker(engine, class_=Session, expire_on_commit=False)
 
@@ -55,7 +55,7 @@ def create_product() -> ResponseReturnValue:
 
 
 def _caller() -> int:
-    """Who the token was issued to."""
+    """Return the id of the token's account."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     try:
         claims = jwt.decode(token, SECRET, ["HS256"], options={"require": ["exp", "sub"]})

@@ -66,7 +66,7 @@ class ProductRead(Struct):
 
 
 class ProductPage(Struct):
-    """Products, newest first, and where they go on."""
+    """Products, newest first, and the link to the next page."""
 
     products: list[ProductRead]
     next: str | None
@@ -110,7 +110,7 @@ async def create_product(data: ProductCreate, request: Request[Any, Any, Any]) -
 
 
 def _caller(authorization: str) -> int:
-    """Who the token was issued to."""
+    """Return the id of the token's account."""
     scheme, _, token = authorization.partition(" ")
     try:
         claims = jwt.decode(token, SECRET, ["HS256"], options={"require": ["exp", "sub"]})

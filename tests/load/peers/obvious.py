@@ -1,8 +1,7 @@
-"""The obvious implementation of the service on its own packages: Quart on hypercorn.
+"""Straightforward implementation of the service on its own packages: Quart on hypercorn.
 
-Entities from a session, ``jsonify``, the stock server: what the same packages give when they are
-used as their introductions show. Its log-ins are the service's accounts, so it has log-ins to be
-measured as well, with the same hashes.
+Entities from a session, ``jsonify``, the stock server: each package used as its introduction shows.
+It logs in to the service's accounts with the same hashes, so log-ins can be compared, too.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from catalog.products.models import Product
 
 app = Quart(__name__)
 app.config["JWT_SECRET_KEY"] = os.environ["JWT_SECRET_KEY"]
-# As long as a run may take.
+# The longest duration of a run.
 app.config["JWT_ACCESS_TOKEN_EXPIRES"] = 86_400
 JWTManager(app)
 hasher = PasswordHasher()

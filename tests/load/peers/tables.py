@@ -1,4 +1,4 @@
-"""The service's table of products, as a peer would have declared it.
+"""The service's table of products, as a peer would declare it.
 
 The service's own models need packages that peers do not have.
 """
@@ -11,16 +11,16 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
-    """The models' common base."""
+    """Common base of the models."""
 
 
 def now() -> datetime:
-    """The time as the table has it: UTC, without saying so."""
+    """Return the time as the table stores it: UTC, without a time zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
 class Product(Base):
-    """Something its owner offers."""
+    """A product offered by its owner."""
 
     __tablename__ = "products"
 
