@@ -26,4 +26,4 @@ def main() -> None:
 
     Settings are read from the environment: DATABASE_URL, JWT_SECRET_KEY, ADMIN_* and CATALOG_*.
     `catalog check` tells whether they will do.
-    """
+    """  # noqa: D401 (it is the command's help)

@@ -179,14 +179,14 @@ class TestDecorators:
     )
     async def test_decorator_states_its_audience(self, guard: object, audience: str) -> None:
         async def view() -> str:
-            """What it does."""
+            """Do what it does."""
             return ""
 
         guarded = guard(view)  # type: ignore[operator]  # three functions with type variables
 
         assert audience_of(guarded) == audience
         assert guarded.__name__ == "view"
-        assert guarded.__doc__ == "What it does."
+        assert guarded.__doc__ == "Do what it does."
 
     def test_view_without_a_decorator_has_no_audience(self) -> None:
         assert audience_of(lambda: None) is None
