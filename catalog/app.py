@@ -69,8 +69,8 @@ READS_OF_REQUESTS = 4
 
 _TAGS = (
     Tag("auth", "Accounts and tokens."),
-    Tag("users", "Everyone's accounts, for administrators."),
-    Tag("products", "What the catalog offers."),
+    Tag("users", "User accounts, for administrators."),
+    Tag("products", "Products of the catalog."),
     Tag("operations", "Health."),
 )
 

@@ -82,7 +82,7 @@ def _make_file(settings: Settings) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
     except OSError as error:
-        raise StartFailed(f"The database {path} cannot be made: {error.strerror}.") from None
+        raise StartFailed(f"The database {path} cannot be created: {error.strerror}.") from None
 
 
 async def _ensure_admin(connection: AsyncConnection, settings: Settings) -> None:
@@ -119,7 +119,7 @@ async def _ensure_admin(connection: AsyncConnection, settings: Settings) -> None
     _log.info("admin_created", username=settings.admin_username)
     if given is None:
         sys.stdout.write(
-            f"The administrator {settings.admin_username!r} was made. Password, shown only now: "
+            f"Created the administrator {settings.admin_username!r}. Password, shown only now: "
             f"{password}\n"
         )
         sys.stdout.flush()

@@ -115,7 +115,7 @@ class InvalidCursor(MalformedRequest):
     """The cursor was not made by this service, or belongs to another list, sort or filter."""
 
     slug = "cursor-invalid"
-    title = "The cursor is not valid here"
+    title = "The cursor is not valid for this list"
 
 
 class Unauthenticated(CatalogError):
@@ -142,7 +142,7 @@ class TokenMissing(Unauthenticated):
     """The request needs ``Authorization: Bearer`` with a token and has none."""
 
     slug = "token-missing"
-    title = "A token is needed"
+    title = "A token is required"
     challenge_error = ""
 
 
@@ -164,14 +164,14 @@ class WrongTokenKind(Unauthenticated):
     """A refresh token where an access token belongs, or the other way round."""
 
     slug = "token-wrong-kind"
-    title = "This is the wrong kind of token"
+    title = "The token is of the wrong kind"
 
 
 class AccountUnavailable(Unauthenticated):
     """The token is valid, but its account is disabled or deleted."""
 
     slug = "account-unavailable"
-    title = "The account is disabled or gone"
+    title = "The account is disabled or deleted"
 
 
 class SessionEnded(Unauthenticated):
@@ -185,7 +185,7 @@ class TokenReused(Unauthenticated):
     """A superseded refresh token was used again; it counts as stolen, so its session ends."""
 
     slug = "token-reused"
-    title = "The token was superseded by another one"
+    title = "The token has been superseded"
 
 
 class Forbidden(CatalogError):
@@ -193,7 +193,7 @@ class Forbidden(CatalogError):
 
     slug = "forbidden"
     status = 403
-    title = "That is not yours to do"
+    title = "You are not allowed to do this"
 
 
 class WrongPassword(Forbidden):
@@ -216,7 +216,7 @@ class MethodNotAllowed(CatalogError):
 
     slug = "method-not-allowed"
     status = 405
-    title = "The resource does not know this method"
+    title = "The resource does not support this method"
 
 
 class NotAcceptable(CatalogError):
@@ -240,28 +240,28 @@ class Conflict(CatalogError):
 
     slug = "conflict"
     status = 409
-    title = "The request conflicts with the present state"
+    title = "The request conflicts with the current state"
 
 
 class DuplicateValue(Conflict):
     """Another resource already has this value of a unique field."""
 
     slug = "taken"
-    title = "Someone else has that already"
+    title = "The value is already taken"
 
 
 class LastAdmin(Conflict):
     """The change would leave the service without an enabled administrator."""
 
     slug = "last-admin"
-    title = "One administrator must stay"
+    title = "At least one administrator must remain"
 
 
 class KeyInUse(Conflict):
     """A request with the same ``Idempotency-Key`` is still in progress."""
 
     slug = "idempotency-key-in-use"
-    title = "A request with that key is still running"
+    title = "A request with this key is still in progress"
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "1"})
@@ -272,11 +272,11 @@ class ChangesGone(CatalogError):
 
     slug = "changes-gone"
     status = 410
-    title = "Changes are missing from there on"
+    title = "The changes since this position are not available"
 
     START_OVER: ClassVar = (
         "Start over: export GET /api/products as application/x-ndjson, then follow from the "
-        "Catalog-Change of that answer."
+        "Catalog-Change of that response."
     )
 
 
@@ -289,7 +289,7 @@ class PreconditionFailed(CatalogError):
 
     slug = "precondition-failed"
     status = 412
-    title = "The resource has changed meanwhile"
+    title = "The resource has changed in the meantime"
 
     def __init__(self, *, current: Mapping[str, object] | None = None) -> None:
         super().__init__(members={} if current is None else {"current": current})
@@ -360,7 +360,7 @@ class InternalError(CatalogError):
 
     slug = "internal-error"
     status = 500
-    title = "Something went wrong on our side"
+    title = "An internal error occurred"
 
 
 class Unavailable(CatalogError):

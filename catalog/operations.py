@@ -42,8 +42,8 @@ class Readiness(Health):
     """Readiness of the process, and the age of its data on revocations."""
 
     revocations_age_seconds: float = Field(
-        description="Since when it has not asked which sessions have ended and whose role is "
-        "another; while the database is away, the last answer stands."
+        description="Age in seconds of the known revocations and role changes; they stay in use "
+        "while the database is unavailable."
     )
 
 
@@ -63,19 +63,19 @@ async def check_readiness() -> Response:
     """Tell whether to send traffic: database reachable, schema current, not draining."""
     state = running()
     if state.draining:
-        raise NotReady("The process is about to stop.")
+        raise NotReady("The process is shutting down.")
     age = auth().revocations.age
     try:
         revision = await state.database.probe(_schema_revision, within=READINESS_SECONDS)
     except Unavailable as error:
-        known = "are not known" if age is None else f"are those of {age:.1f} seconds ago"
-        raise type(error)(f"{error.detail} The sessions that have ended {known}.") from error
+        known = "has not been loaded yet" if age is None else f"is {age:.1f} seconds old"
+        raise type(error)(f"{error.detail} The list of ended sessions {known}.") from error
     # An unknown revision is newer than this release: during a rolling upgrade the old instances
     # keep serving on it.
     if revision is None or (revision in state.known_revisions and revision != state.head_revision):
         raise NotReady("The database's schema is older than this release: run catalog migrate.")
     if age is None:
-        raise NotReady("It is not known yet which sessions have ended.")
+        raise NotReady("The list of ended sessions has not been loaded yet.")
     return json_response(Readiness(status="ready", revocations_age_seconds=round(age, 3)))
 
 
@@ -111,7 +111,7 @@ class PublicKey(ResponseBody):
     """Common members of public keys (RFC 7517, section 4)."""
 
     use: Literal["sig"]
-    kid: str = Field(description="Tokens that were signed with it carry the same.")
+    kid: str = Field(description="Tokens signed with this key have the same `kid`.")
 
 
 class RsaKey(PublicKey):
@@ -191,4 +191,4 @@ async def read_problem(slug: str) -> Response:
                 "meaning": meaning,
             }
             return json_response(orjson.dumps(explanation))
-    raise NotFound("There is no such kind of problem.")
+    raise NotFound("There is no such problem type.")

@@ -221,7 +221,7 @@ class TestSecretFiles:
 
         fault = fault_of(load, **{name: value, f"{name}_FILE": str(tmp_path / name)})
 
-        assert fault == f"{name} is set, and so is {name}_FILE: keep one"
+        assert fault == f"{name} and {name}_FILE are both set; keep one"
 
     def test_value_from_a_file_is_checked_like_a_variable(self, load: Load, tmp_path: Path) -> None:
         (tmp_path / "key").write_text("short\n")
@@ -274,8 +274,8 @@ class TestDatabaseUrl:
             ("mysql+mysqldb://db/catalog", "must begin with mysql://"),
             ("mysql://db", "must name a database"),
             ("mysql://db/", "must name a database"),
-            ("mysql://db/catalog?connect_timeout=5", "option that is not known"),
-            ("mysql://catalog:p%C3%A4ss@db/catalog", "outside ASCII"),
+            ("mysql://db/catalog?connect_timeout=5", "unknown option"),
+            ("mysql://catalog:p%C3%A4ss@db/catalog", "non-ASCII characters"),
             ("sqlite:///catalog.db?mode=memory", "takes no options with SQLite"),
             ("sqlite://relative.db", "has a host"),
         ],
@@ -330,7 +330,7 @@ class TestSigningKey:
         fault = fault_of(load, CATALOG_ENV="production")
 
         assert fault == (
-            "JWT_SECRET_KEY is required in production; make one with: openssl rand -hex 32"
+            "JWT_SECRET_KEY is required in production; generate one with: openssl rand -hex 32"
         )
 
     def test_production_starts_with_a_strong_key(self, load: Load) -> None:
@@ -405,7 +405,7 @@ class TestPreviousSecrets:
         for weak in (STRONG[:31], "x" * 64, min(KNOWN_SECRETS)):
             fault = fault_of(load, CATALOG_JWT_PREVIOUS_SECRET_KEYS=f"{STRONG},{weak}")
 
-            assert fault.startswith("CATALOG_JWT_PREVIOUS_SECRET_KEYS has a key, number 2, that ")
+            assert fault.startswith("CATALOG_JWT_PREVIOUS_SECRET_KEYS has a key (number 2) that ")
             assert weak not in fault
             assert STRONG not in fault
 

@@ -214,7 +214,7 @@ def _blocks_of(text: str) -> list[tuple[str, bytes]]:
     text = text.replace("\\r", "").replace("\\n", "\n")
     blocks = [(match[1], match[0].encode(errors="replace")) for match in _PEM_BLOCK.finditer(text)]
     if len(blocks) != text.count("-----BEGIN "):
-        raise ValueError("is damaged: a PEM block in it has no end")
+        raise ValueError("is damaged: a PEM block has no END line")
     return blocks
 
 
@@ -227,14 +227,15 @@ def _load_private_key(text: str) -> SigningKey:
     blocks = [block for label, block in _blocks_of(text) if label.endswith("PRIVATE KEY")]
     if len(blocks) != 1:
         raise ValueError(
-            "must hold one private key in PEM; make one with: openssl genpkey -algorithm ed25519"
+            "must contain one private key in PEM; "
+            "generate one with: openssl genpkey -algorithm ed25519"
         )
     try:
         private = load_pem_private_key(blocks[0], password=None)
     except TypeError:
         raise ValueError("is encrypted; decrypt it with: openssl pkey -in KEY -out PLAIN") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("is damaged, or of a kind that is not known") from None
+        raise ValueError("is damaged or of an unsupported type") from None
     if not isinstance(private, PrivateKey):
         raise ValueError(f"must be {_FITTING}")
     public = _public_key(private.public_key())
@@ -249,20 +250,22 @@ def _load_public_keys(text: str) -> list[Key]:
     """
     blocks = _blocks_of(text)
     if not blocks:
-        raise ValueError("holds no public key in PEM; get it with: openssl pkey -in KEY -pubout")
+        raise ValueError(
+            "contains no public key in PEM; extract it with: openssl pkey -in KEY -pubout"
+        )
     keys = []
     for number, (label, block) in enumerate(blocks, start=1):
         # A private key would serve as well, but must not be kept in this setting.
         if not label.endswith("PUBLIC KEY"):
             raise ValueError(
-                f"must hold public keys only, and block {number} is something else; "
-                "get a public key with: openssl pkey -in KEY -pubout"
+                f"must contain only public keys, but block {number} is something else; "
+                "extract a public key with: openssl pkey -in KEY -pubout"
             )
         try:
             public = load_pem_public_key(block)
         except (ValueError, UnsupportedAlgorithm):
             raise ValueError(
-                f"is damaged in block {number}, or has a key there of a kind that is not known"
+                f"has a key that is damaged or of an unsupported type in block {number}"
             ) from None
         try:
             keys.append(_public_key(public))
@@ -286,7 +289,7 @@ def signing_secret(settings: Settings) -> str:
     try:
         _keep(path, token_hex(MIN_SECRET_BYTES))
     except OSError as error:
-        raise StartFailed(f"The signing key in {path} is out of reach: {error}.") from None
+        raise StartFailed(f"The signing key cannot be written to {path}: {error}.") from None
     return _kept_secret(path)
 
 
@@ -310,7 +313,7 @@ def _kept_secret(path: Path) -> str:
     try:
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise StartFailed(f"The signing key in {path} is out of reach: {error}.") from None
+        raise StartFailed(f"The signing key cannot be read from {path}: {error}.") from None
     if len(secret) < MIN_SECRET_BYTES:
         raise StartFailed(f"The signing key in {path} is too short; delete the file.")
     return secret

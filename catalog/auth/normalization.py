@@ -82,7 +82,7 @@ def check_marks(text: str) -> None:
         ValueError: there are more than 30 marks in a row.
     """
     if not is_stream_safe(text):
-        raise ValueError(f"must not hold more than {MAX_MARKS} combining marks in a row")
+        raise ValueError(f"must not contain more than {MAX_MARKS} combining marks in a row")
 
 
 def checked_username(name: str) -> str:
@@ -101,13 +101,13 @@ def checked_username(name: str) -> str:
     if len(folded) > MAX_USERNAME:
         raise ValueError(f"must have {MIN_USERNAME} to {MAX_USERNAME} characters")
     if _is_misleading(name):
-        raise ValueError("must not hold control, bidi, zero-width or other invisible characters")
+        raise ValueError("must not contain control, bidi, zero-width or other invisible characters")
     if folded != folded.strip() or "  " in folded:
-        raise ValueError("must not begin or end with a space or hold two in a row")
+        raise ValueError("must not begin or end with a space or contain two in a row")
     if len(folded) < MIN_USERNAME:
         raise ValueError(f"must have {MIN_USERNAME} to {MAX_USERNAME} characters")
     if "@" in folded:
-        raise ValueError("must not hold an @")
+        raise ValueError("must not contain an @")
     # Checked on the folded name, so that all spellings of a name get the same result. This hides
     # nothing: folding moves no letter to another script, except that it moves letters common to
     # all scripts, such as the mathematical ones, to their own.
@@ -142,7 +142,7 @@ def checked_email(address: str) -> str:
     if len(fold(address)) > MAX_EMAIL:
         raise ValueError(f"must have at most {MAX_EMAIL} characters")
     if _is_misleading(address):
-        raise ValueError("must not hold control, bidi, zero-width or other invisible characters")
+        raise ValueError("must not contain control, bidi, zero-width or other invisible characters")
     if len(address.rpartition("@")[0].encode()) > _MAX_LOCAL_PART:
         raise ValueError(f"must have at most {_MAX_LOCAL_PART} octets before the @")
     try:

@@ -67,7 +67,7 @@ def check_choice(
     if _core(password) in {_core(word) for word in suggested}:
         raise ValueError(
             "must not be the username, the e-mail address or the name of the service, "
-            "nor one of them with digits or signs around it"
+            "not even with digits or punctuation around it"
         )
 
 

@@ -81,7 +81,7 @@ class Revocations:
             DatabaseUnavailable: unknown, because the database was never reached.
         """
         if self._loaded_at is None:
-            raise DatabaseUnavailable("It is not known yet which sessions have ended.")
+            raise DatabaseUnavailable("The list of ended sessions has not been loaded yet.")
         if bearer.session_id in self._ended:
             raise SessionEnded
         changed = self._roles.get(bearer.user_id)

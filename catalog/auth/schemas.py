@@ -61,16 +61,16 @@ class SignUp(RequestBody):
     """A new account."""
 
     username: Username = Field(
-        description="Unique without regard to case, width and Unicode form. Neither @ nor "
-        "invisible characters; no space at its ends; letters of one script.",
+        description="Unique regardless of case, width and Unicode form. Contains no @, no "
+        "invisible characters, no leading or trailing space, and letters of one script only.",
         examples=["ada"],
     )
     email: Email = Field(
-        description="Unique without regard to case; nothing is sent to it.",
+        description="Unique regardless of case; no mail is sent to it.",
         examples=["ada@example.com"],
     )
     password: NewPassword = Field(
-        description="At least 8 characters unless the operator asks for more.",
+        description="At least 8 characters, or more if the service is configured so.",
         examples=["correct horse battery staple"],
     )
 
@@ -91,8 +91,8 @@ class RefreshOptions(RequestBody):
 
     rotate: bool = Field(
         default=False,
-        description="Also supersede the refresh token by a new one. Sent again within 30 seconds, "
-        "the old one yields the same new one; later it ends the session.",
+        description="Also replace the refresh token with a successor. Reusing the old token within "
+        "30 seconds returns the same successor; reusing it later ends the session.",
     )
 
 
@@ -101,7 +101,7 @@ class PasswordChange(RequestBody):
 
     current_password: Password = Field(examples=["correct horse battery staple"])
     new_password: NewPassword = Field(
-        description="As at sign-up.", examples=["staple battery horse correct"]
+        description="The same rules as at sign-up.", examples=["staple battery horse correct"]
     )
 
 
@@ -151,7 +151,7 @@ class UserPage(ResponseBody):
     """Accounts, the newest first."""
 
     users: list[AccountRead]
-    next: str | None = Field(description="The next page, if there is one.")
+    next: str | None = Field(description="The relative URL of the next page, or null at the end.")
 
 
 class SessionRead(ResponseBody):
@@ -159,11 +159,11 @@ class SessionRead(ResponseBody):
 
     id: Id
     created_at: Instant
-    last_used_at: Instant = Field(description="Of its refresh token, to the minute.")
-    expires_at: Instant = Field(description="When it ends unless it is rotated before.")
-    address: str = Field(description="Where the log-in came from.")
-    agent: str = Field(description="What signed in, as it called itself.")
-    current: bool = Field(description="Whether it is the one that asks.")
+    last_used_at: Instant = Field(description="Last use of its refresh token, to the minute.")
+    expires_at: Instant = Field(description="Expiry, unless the refresh token is rotated before.")
+    address: str = Field(description="Client address of the log-in.")
+    agent: str = Field(description="`User-Agent` of the log-in.")
+    current: bool = Field(description="Whether it is the session of this request.")
 
 
 class SessionList(ResponseBody):

@@ -86,7 +86,9 @@ async def _find(session: AsyncSession, wanted: dict[str, int]) -> dict[str, int]
     ids = {}
     for user_id, key, email_key, username in rows:
         if email_key != fold(email_of(wanted[key])):
-            raise OperatorError(f"The username {username!r} of a sample account is someone else's.")
+            raise OperatorError(
+                f"The username {username!r} of a sample account belongs to another account."
+            )
         ids[key] = user_id
     return ids
 

@@ -146,7 +146,7 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
             while len(self._known) > MAX_KNOWN_TOKENS:
                 self._known.popitem(last=False)
         if bearer.kind not in kinds:
-            raise WrongTokenKind(f"This needs the {kinds[0]} token.")
+            raise WrongTokenKind(f"This request requires the {kinds[0]} token.")
         return bearer
 
     def _verified(self, token: str) -> Bearer:

@@ -25,5 +25,5 @@ def main() -> None:
     """A catalog microservice: users and products over HTTP, with JWT sign-in.
 
     Settings are read from the environment: DATABASE_URL, JWT_SECRET_KEY, ADMIN_* and CATALOG_*.
-    `catalog check` tells whether they will do.
+    `catalog check` validates them.
     """  # noqa: D401 (it is the command's help)

@@ -69,7 +69,7 @@ def lines_of(error: Exception) -> Iterator[str]:
     """Yield a failure as ``title: detail``, a line for each fault."""
     known = error if isinstance(error, CatalogError) else refusal_for(error)
     if known is None:
-        title = "The database refused" if isinstance(error, DBAPIError) else "The system refused"
+        title = "Database error" if isinstance(error, DBAPIError) else "System error"
         yield f"{title}: {_driver_text(error)}"
         return
     # The driver's text tells operators more than the message meant for anonymous clients.

@@ -37,15 +37,15 @@ class Finding(NamedTuple):
 
 @click.command()
 def check() -> None:
-    """Look whether the service can run as it is set up; changes nothing.
+    """Check that the service can run with its settings; change nothing.
 
-    Tells about the settings, the names of the keys that sign tokens, the database, its schema and
-    connections, and the administrator: a line each, all faults at once. Exits with 1 when there
-    is a fault, so that a deployment can stop there. Misspelt CATALOG_ variables are only warned
-    of.
+    Prints a line for each check: the settings, the ids of the keys that sign tokens, the
+    database, its schema and connections, and the administrator. Reports all faults at once and
+    exits with 1 if there are any, so that a deployment can stop there. Misspelt CATALOG_ variables
+    only cause a warning.
     """
     for name in unknown_variables():
-        click.echo(f"WARNING settings: {name} means nothing to this release.", err=True)
+        click.echo(f"WARNING settings: {name} is not a setting of this release.", err=True)
     faults = 0
     for finding in _collect():
         faults += finding.is_fault
@@ -98,7 +98,7 @@ def _look_at_keys(settings: Settings) -> list[Finding]:
 
     def name(key: Key) -> str:
         if key.is_secret and secret is None:
-            return "a secret that the first start makes"
+            return "a secret that the first start will generate"
         return f"{key.algorithm} {key.kid}"
 
     if keys.for_access is keys.for_refresh:
@@ -118,7 +118,7 @@ def _look_at_tracing(settings: Settings) -> list[Finding]:
         tracing_classes()
     except SettingsInvalid as error:
         return [Finding("tracing", f"{fault}.", True) for fault in error.faults]
-    return [Finding("tracing", "goes where the OTEL_ variables say.")]
+    return [Finding("tracing", "spans are exported as the OTEL_ variables say.")]
 
 
 def _look_at_folder(folder: Path) -> Finding:
@@ -128,9 +128,9 @@ def _look_at_folder(folder: Path) -> Finding:
     )
     try:
         with tempfile.TemporaryFile(dir=existing):
-            return Finding("data folder", f"{folder} can be written to.")
+            return Finding("data folder", f"{folder} is writable.")
     except OSError as error:
-        return Finding("data folder", f"{folder} cannot be written to: {error.strerror}.", True)
+        return Finding("data folder", f"{folder} is not writable: {error.strerror}.", True)
 
 
 async def _look_at_database(
@@ -147,7 +147,7 @@ async def _look_at_database(
             yield finding
     revision = await current_revision(connection)
     fault = schema_fault(revision)
-    yield Finding("schema", f"{fault or f'at {revision}, as this release needs'}.", bool(fault))
+    yield Finding("schema", f"{fault or f'at {revision}, as this release requires'}.", bool(fault))
     if fault is None:
         yield await _look_for_admin(connection)
 
@@ -176,7 +176,7 @@ async def _count_connections(connection: AsyncConnection, settings: Settings) ->
     if needed > limit - SPARE_CONNECTIONS:
         return Finding(
             "connections",
-            f"{sums}, but max_connections is {limit} and {SPARE_CONNECTIONS} are left to others.",
+            f"{sums}, but max_connections is {limit} and {SPARE_CONNECTIONS} of them are reserved.",
             True,
         )
     return Finding("connections", f"{sums} of the server's {limit}.")
@@ -198,7 +198,7 @@ async def _look_at_cluster(connection: AsyncConnection) -> AsyncIterator[Finding
     size = int(status["wsrep_cluster_size"])
     node = f"{variables['wsrep_node_name']} is {status['wsrep_local_state_comment']}"
     if size < QUORUM:
-        few = f"{node}, in a cluster of {size}: when one more is lost, the rest stops too."
+        few = f"{node}, in a cluster of {size}: losing one more node would lose the quorum."
         yield Finding("cluster", few, True)
     else:
         yield Finding("cluster", f"{node}, one of {size} nodes.")

@@ -16,20 +16,20 @@ from catalog.settings import Settings
 
 
 @click.command("create-admin")
-@click.option("--username", callback=encodable, help="Otherwise ADMIN_USERNAME.")
-@click.option("--email", callback=encodable, help="Otherwise ADMIN_EMAIL.")
+@click.option("--username", callback=encodable, help="Username; by default ADMIN_USERNAME.")
+@click.option("--email", callback=encodable, help="E-mail address; by default ADMIN_EMAIL.")
 @click.option(
     "--password",
     callback=encodable,
-    help="Others on this machine can read it in the list of processes; better wait to be asked.",
+    help="Visible to other users in the process list; omit it to be prompted instead.",
 )
 def create_admin(username: str | None, email: str | None, password: str | None) -> None:
-    """Make one more administrator.
+    """Create another administrator.
 
-    Without options it is the one whom ADMIN_USERNAME, ADMIN_EMAIL and ADMIN_PASSWORD describe.
-    With a name or an address of its own, ADMIN_PASSWORD is not used: a password belongs to one
-    account. Where none is given, it is asked for at a terminal, and otherwise a random one is made
-    and printed, this once.
+    Without options, ADMIN_USERNAME, ADMIN_EMAIL and ADMIN_PASSWORD describe it. With --username or
+    --email, ADMIN_PASSWORD is not used: a password belongs to one account. If there is no password,
+    the command prompts for one at a terminal; elsewhere it generates a random one and prints it
+    once.
     """
     settings = settings_for_command()
     if password is None and username is None and email is None and settings.admin_password:
@@ -39,7 +39,7 @@ def create_admin(username: str | None, email: str | None, password: str | None) 
     username = username or settings.admin_username
     chosen = password or token_urlsafe(15)
     run(_create(settings, username, email or settings.admin_email, chosen))
-    click.echo(f"Made the administrator {username!r}.")
+    click.echo(f"Created the administrator {username!r}.")
     if password is None:
         click.echo(f"Password, shown only now: {chosen}")
 

@@ -12,15 +12,15 @@ from catalog.settings import Settings
 
 @click.command("end-sessions")
 @click.argument("login", callback=encodable, required=False)
-@click.option("--all", "everyone", is_flag=True, help="Of all accounts.")
+@click.option("--all", "everyone", is_flag=True, help="End the sessions of all accounts.")
 def end_sessions(login: str | None, everyone: bool) -> None:
-    """Sign an account out everywhere, or all of them.
+    """End all sessions of an account, or of all accounts.
 
-    LOGIN is a username or an e-mail address. Tokens of the ended sessions are refused within two
-    seconds by every instance that runs.
+    LOGIN is a username or an e-mail address. Every running instance refuses tokens of
+    the ended sessions within two seconds.
     """
     if (login is None) == (not everyone):
-        raise click.UsageError("Name an account, or give --all.")
+        raise click.UsageError("Name an account, or use --all.")
     ended = run(_end(settings_for_command(), login))
     click.echo(f"Ended sessions: {ended}.")
 

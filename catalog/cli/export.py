@@ -32,13 +32,13 @@ _OLDEST_FIRST = Selection(sort="id")
     "--format",
     "format_name",
     type=click.Choice(list(FORMATS_BY_NAME)),
-    help="What to write; without it the ending of the file's name tells.",
+    help="Output format; by default that of the file name's extension.",
 )
 def export(file: Path | None, format_name: str | None) -> None:
     """Write all products, the oldest first, as NDJSON or CSV.
 
-    To standard output, or to FILE, which is replaced when all of it has been written. Standard
-    error tells the position, and the change, from which to follow the changes then.
+    Writes to standard output, or to FILE, which is replaced only when the export is complete.
+    Prints the position, and the change, from which to follow later changes on standard error.
     """
     form = form_of(file, format_name)
     settings = settings_for_command()

@@ -25,20 +25,22 @@ _PIECE_BYTES = 64 * 1024
 
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--owner", required=True, callback=encodable, help="Whose they are to be.")
+@click.option(
+    "--owner", required=True, callback=encodable, help="Account that will own the products."
+)
 @click.option(
     "--format",
     "format_name",
     type=click.Choice(list(FORMATS_BY_NAME)),
-    help="What the file is; without it the ending of its name tells.",
+    help="Input format; by default that of the file name's extension.",
 )
-@click.option("--atomic", is_flag=True, help="All of them or none.")
-@click.option("--dry-run", is_flag=True, help="Tell what would happen, and do nothing.")
+@click.option("--atomic", is_flag=True, help="Create all products or none.")
+@click.option("--dry-run", is_flag=True, help="Validate the file and write nothing.")
 def import_(file: Path, owner: str, format_name: str | None, atomic: bool, dry_run: bool) -> None:
     """Create the products of a FILE, as NDJSON or CSV.
 
-    OWNER is a username or an e-mail address. Lines that are not valid are left out, told on
-    standard error, and make the exit status 1.
+    OWNER is a username or an e-mail address. Invalid lines are skipped and reported on standard
+    error, and the exit status is 1.
     """
     form = form_of(file, format_name)
     settings = settings_for_command()
@@ -57,7 +59,7 @@ def import_(file: Path, owner: str, format_name: str | None, atomic: bool, dry_r
         place = f" {fault.pointer}" if fault.pointer else ""
         click.echo(f"Line {fault.line}{place}: {fault.message}", err=True)
     would = "Would create" if dry_run else "Created"
-    click.echo(f"{would} {imported.created:,} products; {imported.failed:,} lines are not valid.")
+    click.echo(f"{would} {imported.created:,} products; {imported.failed:,} invalid lines.")
     if imported.failed:
         sys.exit(1)
 
@@ -66,7 +68,7 @@ def form_of(file: Path | None, format_name: str | None) -> Format:
     """Return the named format, or that of the file's suffix."""
     name = format_name or (file.suffix.removeprefix(".") if file else "")
     if name not in FORMATS_BY_NAME:
-        raise click.UsageError(f"Say the format: --format {' or '.join(FORMATS_BY_NAME)}.")
+        raise click.UsageError(f"Specify the format: --format {' or '.join(FORMATS_BY_NAME)}.")
     return FORMATS_BY_NAME[name]
 
 

@@ -16,34 +16,34 @@ EMPTY = "base"
 
 @click.command()
 @click.argument("revision", default="head")
-@click.option("--down", is_flag=True, help="Allow going back, which deletes tables and columns.")
-@click.option("--sql", is_flag=True, help="Print the SQL for an empty database; run nothing.")
+@click.option("--down", is_flag=True, help="Allow a downgrade, which drops tables and columns.")
+@click.option("--sql", is_flag=True, help="Print the SQL for an empty database without running it.")
 @click.option(
     "--dialect",
     type=click.Choice(get_args(migrations.Dialect)),
-    help="Whose SQL to print; otherwise that of DATABASE_URL, whose servers are taken for MySQL.",
+    help="Dialect of the SQL; by default that of DATABASE_URL, where any server counts as MySQL.",
 )
 def migrate(revision: str, *, down: bool, sql: bool, dialect: str | None) -> None:
-    """Bring the database's tables to REVISION, by default to what this release needs.
+    """Migrate the database's schema to REVISION, by default to the one this release requires.
 
-    Waits up to CATALOG_DATABASE_START_TIMEOUT seconds for the database, lets no two instances
-    migrate at once, and does nothing where nothing is to be done: safe to run at every start.
+    Waits up to CATALOG_DATABASE_START_TIMEOUT seconds for the database, never runs in two instances
+    at once, and does nothing if the schema is current: safe to run at every start.
 
-    An earlier REVISION, or `base` for no tables at all, is reached with --down. The data that
-    only the later tables and columns hold is lost.
+    An earlier REVISION, or `base` for no tables at all, needs --down. Data in the tables and
+    columns that it drops is lost.
     """
     history = migrations.history()
     target = history[-1] if revision == "head" else revision
     if target not in {EMPTY, *history}:
         known = ", ".join([EMPTY, *history])
-        raise click.BadParameter(f"known are {known} and head.", param_hint="REVISION")
+        raise click.BadParameter(f"must be one of {known} and head.", param_hint="REVISION")
     if sql:
         if target == EMPTY or down:
-            raise click.UsageError("--sql prints the way up from an empty database only.")
+            raise click.UsageError("--sql supports only upgrades from an empty database.")
         click.echo(migrations.upgrade_sql(target, dialect=_dialect(dialect)), nl=False)
         return
     if dialect:
-        raise click.UsageError("--dialect goes with --sql; otherwise the database is asked.")
+        raise click.UsageError("--dialect requires --sql; otherwise the database determines it.")
     before = run(_migrate(settings_for_command(), target, history, down=down))
     if before == target:
         click.echo(f"Nothing to do: the database is at {target}.")
@@ -69,13 +69,15 @@ async def _migrate(settings: Settings, target: str, history: list[str], *, down:
             return before
         if order.index(target) > position:
             if down and position >= 0:
-                raise click.UsageError(f"The database is at {before}; {target} lies above it.")
+                raise click.UsageError(
+                    f"The database is at {before}; {target} is later, so it needs no --down."
+                )
             await migrations.upgrade(connection, target)
             return before
         if not down:
             raise click.UsageError(
-                f"The database is at {before}; going back to {target} deletes data. "
-                "If that is what you want, add --down."
+                f"The database is at {before}; downgrading to {target} deletes data. "
+                "To do so anyway, add --down."
             )
         await migrations.downgrade(connection, target)
         return before

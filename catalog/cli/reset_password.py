@@ -16,11 +16,11 @@ from catalog.settings import Settings
 @click.command("reset-password")
 @click.argument("login", callback=encodable)
 def reset_password(login: str) -> None:
-    """Give an account another password and end its sessions.
+    """Set a new, random password for an account and end its sessions.
 
-    LOGIN is its username or its e-mail address. The password is random and printed, this once;
-    its owner changes it when signed in. For owners who have forgotten theirs, and for accounts
-    that someone else has got into.
+    LOGIN is its username or its e-mail address. The password is printed once; the owner should
+    change it after signing in. For owners who have forgotten their password, and for accounts that
+    have been compromised.
     """
     settings = settings_for_command()
     password = token_urlsafe(15)

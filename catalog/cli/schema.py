@@ -24,5 +24,7 @@ def schema_fault(revision: str | None) -> str | None:
     if revision is None:
         return "The database has no tables yet; run: catalog migrate"
     if revision in known_revisions():
-        return f"The database is at {revision} and this release needs {head}; run: catalog migrate"
+        return (
+            f"The database is at {revision} but this release requires {head}; run: catalog migrate"
+        )
     return f"The database is at {revision}, which is newer than this release (at {head})"

@@ -26,35 +26,35 @@ MAX_ROWS = 100_000_000
     type=click.IntRange(1, MAX_ROWS),
     default=100,
     show_default=True,
-    help="How many accounts own the products.",
+    help="Number of accounts that own the products.",
 )
 @click.option(
     "--products",
     type=click.IntRange(0, MAX_ROWS),
     default=1000,
     show_default=True,
-    help="How many products to add.",
+    help="Number of products to add.",
 )
 @click.option(
     "--password",
     callback=encodable,
-    help="The password of all these accounts; without it nobody can sign in to them.",
+    help="Password of all new accounts; without it, signing in to them is impossible.",
 )
 @click.option(
     "--random-seed",
     type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
-    help="Other products for another number; the same ones for the same.",
+    help="Seed of the random generator; the same seed gives the same products.",
 )
 def seed(users: int, products: int, password: str | None, random_seed: int) -> None:
-    """Fill the database with made-up accounts and products, to try it out or to measure it.
+    """Fill the database with sample accounts and products, for trials and measurements.
 
-    The accounts are the same each time: those that exist are used again, and keep the password
-    they have. Products are always added, so to run it twice gives twice as many.
+    The accounts are the same each time: existing ones are reused and keep their passwords. Products
+    are always added, so a second run doubles their number.
 
-    The same numbers and the same --random-seed give the same rows on every database, their times
-    included; only ids are the database's.
+    The same options give the same rows on every database, including their times; only the ids
+    depend on the database.
     """
     settings = settings_for_command()
     began = time.monotonic()

@@ -12,12 +12,12 @@ log = logger("catalog.cli")
 
 
 @click.command()
-@click.option("--bind", help="host:port, [address]:port or unix:/path, instead of CATALOG_BIND.")
-@click.option("--workers", type=int, help="Worker processes, instead of CATALOG_WORKERS.")
+@click.option("--bind", help="host:port, [address]:port or unix:/path; overrides CATALOG_BIND.")
+@click.option("--workers", type=int, help="Number of worker processes; overrides CATALOG_WORKERS.")
 def serve(bind: str | None, workers: int | None) -> None:
-    """Serve HTTP until told to stop.
+    """Serve HTTP until stopped.
 
-    SIGTERM drains and stops, SIGHUP replaces the workers without refusing a request.
+    SIGTERM drains and stops; SIGHUP replaces the workers without refusing a request.
     """
     settings = load_settings(bind=bind, workers=workers)
     configure_logging(settings)

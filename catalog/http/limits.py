@@ -80,7 +80,7 @@ class Counted:
             RATE_LIMITED.labels(self.policy).inc()
             requests, seconds = self.rate.requests, self.rate.seconds
             raise TooManyRequests(
-                f"One address may do this {requests} times in {seconds} seconds.",
+                f"The limit is {requests} requests per address in {seconds} seconds.",
                 retry_after_seconds=self.count.reset_seconds,
             )
 

@@ -61,7 +61,7 @@ def wanted() -> str:
     offered = offered_by(current_app.view_functions[request.url_rule.endpoint])
     best = best_of(offered, ",".join(request.headers.getlist("Accept")))
     if best is None:
-        raise NotAcceptable(f"This resource is {' or '.join(offered)}.")
+        raise NotAcceptable(f"This resource is available as {' or '.join(offered)}.")
     return best
 
 

@@ -49,16 +49,16 @@ Bodies are JSON in UTF-8. Every error is `application/problem+json` (RFC 9457) w
 class Problem(BaseModel):
     """Problem details of a refused request (RFC 9457)."""
 
-    type: str = Field(description="A relative URI that explains the kind of problem.")
+    type: str = Field(description="A relative URI that explains the problem type.")
     title: str
     status: int
     detail: str
     code: str = Field(description="A stable slug to branch on.")
-    request_id: str = Field(description="Under which the service's log knows the request.")
+    request_id: str = Field(description="Id of the request in the service's log.")
     errors: list[dict[str, str | int]] = Field(
         default=[],
-        description="What is wrong part by part: a `message`, and the `pointer` (RFC 6901), "
-        "`parameter`, `header` or `line` that it is about.",
+        description="The individual errors: a `message`, and the `pointer` (RFC 6901), "
+        "`parameter`, `header` or `line` that it refers to.",
     )
 
 
@@ -191,17 +191,17 @@ class Provider(OpenAPIProvider):
         components["schemas"]["Problem"] = Problem.model_json_schema()
         components["headers"] = {
             "RequestId": {
-                "description": "The request's id: the client's own, if it sent a usable one.",
+                "description": "Id of the request: the client's, if it sent a valid one.",
                 "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
             },
             "RateLimitPolicy": {
-                "description": "How many requests (`q`) one client address has in how many "
-                "seconds (`w`). Absent where a request was refused before it was counted.",
+                "description": "Requests (`q`) that one client address may send in a window of "
+                "`w` seconds. Absent if the request was refused before it was counted.",
                 "schema": {"type": "string", "examples": ['"login";q=600;w=60']},
             },
             "RateLimit": {
-                "description": "How many of them remain (`r`), and in how many seconds there "
-                "will be more (`t`).",
+                "description": "Requests that remain (`r`), and seconds until more are "
+                "available (`t`).",
                 "schema": {"type": "string", "examples": ['"login";r=599;t=42']},
             },
         }
@@ -231,7 +231,10 @@ def _revalidated(operation: dict[str, Any]) -> dict[str, Any]:
         status: {**each, "headers": {**each.get("headers", {}), **tag}}
         for status, each in operation["responses"].items()
     }
-    unchanged = {"description": "Not Modified: `If-None-Match` names it.", "headers": tag}
+    unchanged = {
+        "description": "Not Modified: the entity tag matches `If-None-Match`.",
+        "headers": tag,
+    }
     return {**operation, "responses": {**responses, "304": unchanged}}
 
 

@@ -130,7 +130,7 @@ def field_errors(error: ValidationError, *, in_query: bool = False) -> Sequence[
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     for fault in faults[:MAX_FIELD_ERRORS]:
         if fault["type"] == "extra_forbidden":
-            message = "This field is not known here."
+            message = "This field is unknown."
         else:
             message = fault["msg"].removeprefix("Value error, ").rstrip(".") + "."
             message = message[0].upper() + message[1:]

@@ -197,7 +197,7 @@ class BoundedBodies:
             if not waiting.is_given_up:
                 raise RequestTimeout from None
             count_rejection("bodies")
-            raise Overloaded("Too many requests have not arrived as a whole.") from None
+            raise Overloaded("Too many request bodies are incomplete.") from None
         finally:
             self._waiting.pop(waiting, None)
             self.waiting_bytes -= waiting.size
@@ -220,7 +220,7 @@ class BoundedBodies:
     async def _refuse_large(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
-        error = BodyTooLarge(f"A body may have {self._max_bytes} bytes.")
+        error = BodyTooLarge(f"A body may have at most {self._max_bytes} bytes.")
         await send_problem(scope, _parting(receive, send), error)
 
 
@@ -383,7 +383,7 @@ class StrictRequest(Request):
         if self.mimetype != "application/json":
             raise UnsupportedMediaType("The body must be application/json.")
         if self.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
-            raise UnsupportedMediaType("JSON is UTF-8.")
+            raise UnsupportedMediaType("JSON must be in UTF-8.")
         body = await self.get_data()
         assert isinstance(body, bytes)  # noqa: S101 (not asked for as text; tells mypy)
         return parse_json(body)

@@ -104,7 +104,7 @@ class ResponseBuffers:
         """
         if self._held >= self._max_bytes and (size is None or size >= LARGE_BYTES):
             count_rejection("responses")
-            raise Overloaded("Too many answers wait for their clients.")
+            raise Overloaded("Too many responses are waiting for slow clients.")
 
     @contextmanager
     def holding(self, transport: Transport, parts: Sequence[bytes]) -> Iterator[None]:

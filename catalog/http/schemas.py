@@ -56,7 +56,7 @@ class ResponseBody(BaseModel):
 
 def _without_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("Text must not hold NUL")
+        raise ValueError("Text must not contain NUL")
     return text
 
 
@@ -89,8 +89,8 @@ class PageQuery(QueryParameters):
     """Pagination parameters of a list."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
-        default=DEFAULT_LIMIT, description="Items on a page."
+        default=DEFAULT_LIMIT, description="Items per page."
     )
     cursor: Annotated[str, Field(max_length=MAX_CURSOR_LENGTH)] | None = Field(
-        default=None, description="From `next` of the page before; opaque."
+        default=None, description="Opaque cursor from `next` of the previous page."
     )

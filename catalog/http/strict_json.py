@@ -45,18 +45,18 @@ def parse_json(body: bytes) -> Any:
         if isinstance(error, json.JSONDecodeError):
             # The position without the reason: the parser's wording differs between releases.
             place = f"line {error.lineno}, column {error.colno}"
-            raise MalformedRequest(f"The body is not JSON, from {place} on.") from None
-        raise MalformedRequest("The body holds a number that is too long.") from None
+            raise MalformedRequest(f"The body is not valid JSON at {place}.") from None
+        raise MalformedRequest("The body contains a number that is too long.") from None
     # Only an escape can carry a lone surrogate past the decoder.
     if "\\u" in text and not _is_unicode(value):
-        raise MalformedRequest("The body holds a lone surrogate, which is no character.")
+        raise MalformedRequest("The body contains a lone surrogate, which is not a character.")
     return value
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise MalformedRequest("The body names the same field twice in one object.")
+        raise MalformedRequest("The body contains an object with a duplicate field.")
     return members
 
 
@@ -67,7 +67,7 @@ def _refuse_constant(name: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise MalformedRequest("The body holds a number beyond the range of a double.")
+        raise MalformedRequest("The body contains a number beyond the range of a double.")
     return number
 
 
@@ -93,12 +93,14 @@ def _check_containers(text: str) -> None:
         return
     text = _STRING.sub("", text)
     if text.count("[") + text.count("{") > MAX_CONTAINERS:
-        raise MalformedRequest(f"The body holds more than {MAX_CONTAINERS:,} arrays and objects.")
+        raise MalformedRequest(
+            f"The body contains more than {MAX_CONTAINERS:,} arrays and objects."
+        )
     depth = 0
     for bracket in _BRACKET.finditer(text):
         depth += 1 if bracket[0] in "[{" else -1
         if depth > MAX_DEPTH:
-            raise MalformedRequest(f"The body nests deeper than {MAX_DEPTH} levels.")
+            raise MalformedRequest(f"The body is nested deeper than {MAX_DEPTH} levels.")
         if depth <= 0:
             # The parser stops here as well.
             return

@@ -46,7 +46,7 @@ def head_revision() -> str:
     """Return the revision that this release's models describe."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
-        raise StartFailed("The package holds no migrations.")
+        raise StartFailed("The package contains no migrations.")
     return head
 
 

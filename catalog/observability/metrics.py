@@ -98,86 +98,84 @@ def _histogram(name: str, meaning: str, *labels: str, buckets: Iterable[float]) 
 
 REQUESTS = Counter(
     "catalog_http_requests_total",
-    "Requests that were answered.",
+    "Requests answered.",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
 REQUEST_SECONDS = _histogram(
     "http_request_duration_seconds",
-    "From the request's head to the end of its answer.",
+    "Time from the request's head to the end of its response.",
     *("method", "route"),
     buckets=DURATIONS,
 )
-REQUESTS_IN_PROGRESS = _gauge("http_requests_in_progress", "Requests whose answer has not ended.")
+REQUESTS_IN_PROGRESS = _gauge("http_requests_in_progress", "Requests in progress.")
 REQUEST_BODY_BYTES = _gauge(
-    "http_request_body_bytes", "Bytes of request bodies that have not arrived as a whole."
+    "http_request_body_bytes", "Bytes held of request bodies that are incomplete."
 )
 RESPONSE_BUFFER_BYTES = _gauge(
-    "http_response_buffer_bytes", "Bytes of answers that wait for their clients to take them."
+    "http_response_buffer_bytes", "Bytes of responses that clients have not read yet."
 )
 STALLED_CLIENTS = _counter(
     "http_stalled_clients_total",
-    "Connections that were dropped because their client took nothing, or the least of all.",
+    "Connections dropped because their clients read nothing, or read slowest at the limit.",
 )
 
-POOL_SIZE = _gauge("db_pool_size", "Connections that may be in use.", "pool")
-POOL_IN_USE = _gauge("db_pool_in_use", "Connections that are in use.", "pool")
-POOL_WAITING = _gauge("db_pool_waiting", "Units of work that wait for a connection.", "pool")
+POOL_SIZE = _gauge("db_pool_size", "Maximum number of connections.", "pool")
+POOL_IN_USE = _gauge("db_pool_in_use", "Connections in use.", "pool")
+POOL_WAITING = _gauge("db_pool_waiting", "Units of work waiting for a connection.", "pool")
 POOL_TIMEOUTS = _counter(
-    "db_pool_timeouts_total", "No connection came free in time.", "pool", ("read", "write")
+    "db_pool_timeouts_total", "Time-outs while waiting for a connection.", "pool", ("read", "write")
 )
 POOL_WAIT_SECONDS = _histogram(
-    "db_pool_wait_seconds", "Waited for a connection to be free.", "pool", buckets=DURATIONS
+    "db_pool_wait_seconds", "Time spent waiting for a connection.", "pool", buckets=DURATIONS
 )
 RETRIES = _counter(
     "retries_total",
-    "Transactions that were run again.",
+    "Transactions retried.",
     "code",
     ("1020", "1205", "1213", "lost", "outdated"),
 )
 
 LOGINS = _counter(
-    "logins_total", "Log-ins that were tried.", "result", ("succeeded", "failed", "throttled")
+    "logins_total", "Log-in attempts.", "result", ("succeeded", "failed", "throttled")
 )
-REFRESH_REUSE = _counter("refresh_reuse_total", "Superseded refresh tokens that came back.")
+REFRESH_REUSE = _counter("refresh_reuse_total", "Superseded refresh tokens that were reused.")
 RATE_LIMITED = _counter(
     "rate_limited_total",
-    "Requests beyond a rate limit.",
+    "Requests rejected by a rate limit.",
     "policy",
     ("signup", "login", "refresh", "read", "write"),
 )
 SHED = _counter(
     "shed_total",
-    "Requests that were refused because too much was in progress.",
+    "Requests shed because a capacity limit was reached.",
     "reason",
     Shed.__args__,  # type: ignore[attr-defined]  # of a Literal
 )
 
-PAGES = _counter("pages_total", "Pages that were read.", "result", ("kept", "joined", "read"))
-WRITE_BATCH_SIZE = _histogram(
-    "write_batch_size", "Creates in one transaction.", buckets=BATCH_SIZES
-)
-POSITION = _gauge("position", "The highest position of a change that is known.", highest=True)
-CHANGE_SUBSCRIBERS = _gauge("change_subscribers", "Clients who wait for changes.")
-EVENT_LOOP_TASKS = _gauge("event_loop_tasks", "asyncio tasks that have not ended.")
+PAGES = _counter("pages_total", "List pages requested.", "result", ("kept", "joined", "read"))
+WRITE_BATCH_SIZE = _histogram("write_batch_size", "Creates per transaction.", buckets=BATCH_SIZES)
+POSITION = _gauge("position", "Highest known position of a change.", highest=True)
+CHANGE_SUBSCRIBERS = _gauge("change_subscribers", "Clients waiting for changes.")
+EVENT_LOOP_TASKS = _gauge("event_loop_tasks", "Unfinished asyncio tasks.")
 IDEMPOTENCY = _counter(
     "idempotency_total",
-    "Creates under an Idempotency-Key.",
+    "Creates with an Idempotency-Key.",
     "result",
     ("first", "replayed", "conflict", "mismatch"),
 )
 
 LOOP_LAG_SECONDS = _histogram(
     "event_loop_lag_seconds",
-    "How much later than asked for an event loop called back; measured 20 times a second.",
+    "Delay of timer callbacks of the event loop, measured 20 times a second.",
     buckets=DURATIONS,
 )
 
-WORKERS = _gauge("workers", "Worker processes that run.")
+WORKERS = _gauge("workers", "Running worker processes.")
 WORKER_RESTARTS = _counter("worker_restarts_total", "Workers that died and were replaced.")
 BUILD_INFO = _gauge(
     "build_info",
-    "Always 1; the labels tell what runs.",
+    "Always 1; the labels identify the build.",
     "version",
     "commit",
     "python",

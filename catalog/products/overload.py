@@ -35,7 +35,7 @@ class CreateRefusals:
 
 def waited_too_long() -> DatabaseBusy:
     """Return 503 for a request whose turn did not come in time."""
-    return DatabaseBusy("What came before took too long.")
+    return DatabaseBusy("The requests ahead of this one took too long.")
 
 
 def page_expired() -> Exception:

@@ -92,7 +92,7 @@ def change_id(text: object) -> ChangeId:
     if isinstance(text, ChangeId):
         return text
     if not isinstance(text, str) or _CHANGE.fullmatch(text) is None:
-        raise ValueError("must be a position, or a position and a token as in 8.5f0c29a1be")
+        raise ValueError("must be a position, or a position and a token such as 8.5f0c29a1be")
     change = ChangeId.parse(text)
     if change.position > MAX_ID:
         raise ValueError(f"must not be above {MAX_ID}")
@@ -102,8 +102,8 @@ def change_id(text: object) -> ChangeId:
 class ProductCreate(RequestBody):
     """A new product."""
 
-    name: Name = Field(description="Not blank; kept as it is.", examples=["Desk lamp"])
-    price: Price = Field(description="Comes back as the same double.", examples=[24.9])
+    name: Name = Field(description="Not blank; stored unchanged.", examples=["Desk lamp"])
+    price: Price = Field(description="Returned as exactly the same double.", examples=[24.9])
     description: Description | None = Field(default=None, examples=["Warm light, oak foot."])
 
 
@@ -115,7 +115,7 @@ class ProductUpdate(RequestBody):
     name: Name = Field(default_factory=str, examples=["Desk lamp"])
     price: Price = Field(default_factory=float, examples=[24.9])
     description: Description | None = Field(
-        default_factory=str, description="Null takes it away.", examples=["Warm light, oak foot."]
+        default_factory=str, description="Null removes it.", examples=["Warm light, oak foot."]
     )
 
 
@@ -126,8 +126,8 @@ class ProductRead(ResponseBody):
     name: str
     description: str | None
     price: float
-    user_id: Id = Field(description="Its owner.")
-    version: int = Field(ge=1, description="Counts its changes from 1.")
+    user_id: Id = Field(description="Id of the owner.")
+    version: int = Field(ge=1, description="Starts at 1 and grows by 1 with each change.")
     created_at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
     updated_at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
 
@@ -149,7 +149,7 @@ class ProductPage(ResponseBody):
     next: str | None = Field(description="The relative URL of the next page, or null at the end.")
     total: int | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        description="How many there are on all pages, where that was asked for.",
+        description="Number of products on all pages, if requested.",
     )
 
 
@@ -164,20 +164,20 @@ class BulkQuery(QueryParameters):
     """Options of a bulk create."""
 
     atomic: Annotated[bool, BeforeValidator(_truth)] = Field(
-        default=False, description="Of many products: all or none."
+        default=False, description="Bulk only: create all products or none."
     )
     dry_run: Annotated[bool, BeforeValidator(_truth)] = Field(
-        default=False, description="Of many products: only tell what would happen."
+        default=False, description="Bulk only: validate and write nothing."
     )
 
 
 class LineError(ResponseBody):
     """An error in a line of a bulk create."""
 
-    line: int = Field(ge=1, description="Its number; of a record of several lines, the first.")
-    code: str = Field(description="That of a request with this line alone.")
+    line: int = Field(ge=1, description="Line number; the first one if a record has several lines.")
+    code: str = Field(description="Error code that a request with this line alone would get.")
     pointer: str | SkipJsonSchema[None] = Field(
-        default_factory=lambda: None, description="The field that it is about, if it is one."
+        default_factory=lambda: None, description="JSON pointer to the invalid field, if it is one."
     )
     message: str
 
@@ -186,10 +186,10 @@ class BulkCreated(ResponseBody):
     """Result of a bulk create."""
 
     created: int = Field(ge=0)
-    failed: int = Field(ge=0, description="Lines that are not valid.")
+    failed: int = Field(ge=0, description="Number of invalid lines.")
     first_id: Id | None
     last_id: Id | None
-    errors: list[LineError] = Field(description="Of the first lines that failed; up to 1,000.")
+    errors: list[LineError] = Field(description="Errors of the first invalid lines; up to 1,000.")
 
 
 Sort = Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-created_at"]
@@ -213,27 +213,27 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 def _number(value: object) -> object:
     if not (isinstance(value, str) and len(value) <= 40 and _NUMBER.fullmatch(value)):
-        raise ValueError("Input should be a number as in JSON")
+        raise ValueError("Input should be a JSON number")
     return float(value)
 
 
 def _parts(value: object) -> object:
     """Split a comma-separated value and remove duplicates."""
     if not isinstance(value, str):
-        raise ValueError("Input should be one text, with commas between its parts")
+        raise ValueError("Input should be one comma-separated list")
     parts = value.split(",")
     # The OpenAPI document limits the number of items before duplicates are removed.
     if len(parts) > MAX_IDS:
-        raise ValueError(f"must hold at most {MAX_IDS} parts")
+        raise ValueError(f"must have at most {MAX_IDS} items")
     return tuple(dict.fromkeys(parts))
 
 
 def _has_words(q: str) -> str:
     terms = terms_of(q)
     if not terms:
-        raise ValueError("must hold a letter or a digit")
+        raise ValueError("must contain a letter or a digit")
     if len(terms) > MAX_TERMS:
-        raise ValueError(f"must hold at most {MAX_TERMS} words")
+        raise ValueError(f"must contain at most {MAX_TERMS} words")
     return q
 
 
@@ -247,17 +247,17 @@ class MyListQuery(PageQuery):
 
     sort: Sort = Field(
         default=DEFAULT_SORT,
-        description="The order: of ids, names (by code point), prices or times; `-` turns it "
-        "round. Among equals the ids decide.",
+        description="Order by id, name (by code point), price or creation time; `-` means "
+        "descending. Ties are broken by id.",
     )
     q: SearchText | None = Field(
         default=None,
         description="Words, each of which must begin some word of the name or the description; "
-        "case, accents and width do not matter.",
+        "case, accents and width are ignored.",
         examples=["desk lam"],
     )
-    min_price: PriceBound | None = Field(default=None, description="The lowest price.")
-    max_price: PriceBound | None = Field(default=None, description="The highest price.")
+    min_price: PriceBound | None = Field(default=None, description="Minimum price.")
+    max_price: PriceBound | None = Field(default=None, description="Maximum price.")
     ids: (
         Annotated[
             tuple[Annotated[Id, Digits], ...],
@@ -265,9 +265,9 @@ class MyListQuery(PageQuery):
             BeforeValidator(_parts),
         ]
         | None
-    ) = Field(default=None, description=f"Only these, with commas between them; up to {MAX_IDS}.")
+    ) = Field(default=None, description=f"Only these ids, comma-separated; up to {MAX_IDS}.")
     fields: Annotated[tuple[ProductField, ...], BeforeValidator(_parts)] | None = Field(
-        default=None, description="Only these fields of each product, with commas between them."
+        default=None, description="Only these fields of each product, comma-separated."
     )
     total: Annotated[bool, BeforeValidator(_truth)] = Field(
         default=False, description="Whether to count the products on all pages."
@@ -277,19 +277,23 @@ class MyListQuery(PageQuery):
 class ListQuery(MyListQuery):
     """Query parameters of all products."""
 
-    user_id: Annotated[Id, Digits] | None = Field(default=None, description="Whose they are.")
+    user_id: Annotated[Id, Digits] | None = Field(
+        default=None, description="Only products of this owner."
+    )
 
 
 class ProductChangeRead(ResponseBody):
     """A change to a product."""
 
-    position: int = Field(ge=1, description="1, 2, 3, … in the order of the commits.")
+    position: int = Field(ge=1, description="1, 2, 3, … in commit order.")
     type: ChangeType
-    id: Id = Field(description="The product's.")
-    version: int = Field(ge=1, description="The product's after the change, or its last.")
+    id: Id = Field(description="Id of the product.")
+    version: int = Field(
+        ge=1, description="Version after the change; for a deletion, the last one."
+    )
     at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
     product: ProductRead | None = Field(
-        description="As it is by now; null after a deletion, this one or a later one."
+        description="The product as it is now; null if this or a later change deleted it."
     )
 
 
@@ -297,11 +301,13 @@ class ChangePage(ResponseBody):
     """Changes in commit order, and where to continue."""
 
     changes: list[ProductChangeRead]
-    position: int = Field(ge=0, description="That of the last of them, or where `since` was.")
+    position: int = Field(
+        ge=0, description="Position of the last change, or of `since` if there is none."
+    )
     change: str = Field(
         pattern=CHANGE_PATTERN, description="The next `since`.", examples=["8.5f0c29a1be"]
     )
-    more: bool = Field(description="Whether there are more already.")
+    more: bool = Field(description="Whether more changes are available already.")
 
 
 class ChangesQuery(QueryParameters):
@@ -313,14 +319,14 @@ class ChangesQuery(QueryParameters):
         WithJsonSchema({"type": "string", "pattern": CHANGE_PATTERN, "default": "0"}),
     ] = Field(
         default_factory=lambda: ChangeId(0),
-        description="A change, such as `8.5f0c29a1be`; those after it are listed. A bare position "
-        "will do, but in another history of the database it names another change.",
+        description="A change, such as `8.5f0c29a1be`; later ones are listed. A bare position is "
+        "accepted, but names another change in another history of the database.",
     )
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
-        default=DEFAULT_LIMIT, description="Changes in one answer."
+        default=DEFAULT_LIMIT, description="Changes per response."
     )
     wait: Annotated[int, Field(ge=0, le=25), Digits] = Field(
-        default=0, description="Seconds to wait for a change if there is none yet."
+        default=0, description="Seconds to wait for a change if there is none yet (long poll)."
     )
 
 
@@ -329,7 +335,7 @@ class LastEventId(BaseModel):
 
     last_event_id: str | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        description="The last `id` that a stream told; it wins over `since`.",
+        description="Last `id` received from a stream; takes precedence over `since`.",
     )
 
 
@@ -338,7 +344,7 @@ class IfMatch(BaseModel):
 
     if_match: str | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        description="Entity tags that the product may have, or `*`; `W/` before one is ignored.",
+        description="Entity tags that the product may have, or `*`; a `W/` prefix is ignored.",
     )
 
 
@@ -348,7 +354,7 @@ class IdempotencyHeader(BaseModel):
     idempotency_key: str | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
         max_length=255,
-        description="A repeat under the same key and with the same content gets the first answer.",
+        description="A repeat with the same key and content gets the first response.",
     )
 
 
@@ -356,10 +362,11 @@ class PositionHeaders(ResponseBody):
     """Headers of every response about products."""
 
     catalog_position: int = Field(
-        ge=0, description="A position that the content includes; after a write, its own."
+        ge=0, description="A position that the content includes; after a write, its own position."
     )
     catalog_change: str = Field(
-        pattern=CHANGE_PATTERN, description="The same with the token of its history, for `since`."
+        pattern=CHANGE_PATTERN,
+        description="The position with the token of its history, for `since`.",
     )
 
 
@@ -381,8 +388,8 @@ class CreatedHeaders(ProductHeaders):
     location: str
     catalog_batch_position: int | None = Field(
         default=None,
-        description="The last position of the transaction that it shared, if it was not its own.",
+        description="Last position of the shared transaction, if the create shared one.",
     )
     idempotency_replayed: str | None = Field(
-        default=None, description="`true` when an earlier request with that key has created it."
+        default=None, description="`true` if an earlier request with this key created the product."
     )

@@ -116,7 +116,7 @@ async def create_products(
 def _replay(offer: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
     """Rebuild the first response, from the content that the repeated request carries again."""
     if done.content_hash != key.content_hash:
-        message = "It came with other content before."
+        message = "It was used with different content before."
         return KeyReused(errors=[FieldError("header", "Idempotency-Key", message)])
     product = _rendered(offer, done.product_id, done.created_at)
     return WriteResult(product, done.change, replayed=True)
@@ -296,7 +296,7 @@ async def _lock(
     role = await require_account(session, user_id=caller_id)
     product = await _read(session, queries.ONE_LOCKED, product_id)
     if product["user_id"] != caller_id and role is not Role.ADMIN:
-        raise Forbidden("Only its owner may change or withdraw a product.")
+        raise Forbidden("Only its owner may change or delete a product.")
     if is_expected is not None and not is_expected(product):
         raise PreconditionFailed(current=product)
     return product

@@ -121,7 +121,7 @@ class ResponseBuffer:
             RuntimeError: the response is incomplete.
         """
         if not self._is_complete:
-            raise RuntimeError("there is no answer, or only a part of one")
+            raise RuntimeError("the response is incomplete")
         return [self._head, *self._content]
 
     def _head_of(self, status: int, headers: list[Header]) -> bytes:
@@ -134,7 +134,7 @@ class ResponseBuffer:
         head = b"\r\n".join(lines)
         # A line break in a value would allow header injection or response splitting.
         if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
-            raise ValueError("a header holds a line break")
+            raise ValueError("a header contains a line break")
         return head + b"\r\n\r\n"
 
 

@@ -103,7 +103,7 @@ def _open_tcp(bind: Bind, slots: int, timeout: float) -> Listeners:
         for listener in sockets:
             listener.close()
         taken = error.errno == errno.EADDRINUSE
-        reason = "the port is taken" if taken else error.strerror
+        reason = "the port is in use" if taken else error.strerror
         raise StartFailed(f"Cannot listen on {bind.url}: {reason}.") from None
     return Listeners(replace(bind, port=address[1]), sockets)
 
@@ -155,7 +155,7 @@ def _remove_stale(path: Path) -> None:
     """
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
-            raise OSError(errno.EEXIST, "a file that is not a socket is in the way")
+            raise OSError(errno.EEXIST, "the path exists and is not a socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             # Non-blocking, because connect would wait on a full backlog, which also means in use.
             probe.setblocking(False)
@@ -167,4 +167,4 @@ def _remove_stale(path: Path) -> None:
         return
     except BlockingIOError:
         pass
-    raise OSError(errno.EADDRINUSE, "the socket is taken")
+    raise OSError(errno.EADDRINUSE, "the socket is in use")

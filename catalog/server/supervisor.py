@@ -190,7 +190,7 @@ class Supervisor:
             # While other workers serve, keep trying: a degraded service is better than none.
             if self._crashes >= MAX_CRASHES and not any(other.proven for other in self._alive):
                 why = f": {worker.failure}" if worker.failure else "; the log above says why."
-                self._give_up(f"{self._crashes} workers in a row died as they started{why}")
+                self._give_up(f"{self._crashes} workers in a row crashed at start{why}")
 
     def _replace(self, worker: WorkerProcess, *, pause: float = 0) -> None:
         """Fill the slot of a worker that exited or is leaving; idempotent."""

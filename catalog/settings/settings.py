@@ -226,7 +226,9 @@ class Settings(BaseSettings):
             raise ValueError(value.message)
         if value is None:
             if info.data.get("env") == "production":
-                raise ValueError("is required in production; make one with: openssl rand -hex 32")
+                raise ValueError(
+                    "is required in production; generate one with: openssl rand -hex 32"
+                )
             return None
         secret = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         check_secret(secret)
@@ -243,7 +245,7 @@ class Settings(BaseSettings):
     @classmethod
     def _existing_authority(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
-            raise ValueError("names no file")
+            raise ValueError("must name an existing file")
         return value
 
     @property
@@ -279,7 +281,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
             return None, field_name, False
         if os.environ.get(name):
             return (
-                Unreadable(f"is set, and so is {name}_FILE: keep one"),
+                Unreadable(f"and {name}_FILE are both set; keep one"),
                 field_name,
                 False,
             )

@@ -112,9 +112,9 @@ class Rate:
             return None
         number, _, unit = str(text).partition("/")
         if not re.fullmatch("[0-9]{1,9}", number) or unit not in _SECONDS:
-            raise ValueError("must be a number per second, minute, hour or day: 600/minute, or off")
+            raise ValueError("must be off or a number per second, minute, hour or day: 600/minute")
         if not 1 <= int(number) <= 1_000_000:
-            raise ValueError("must admit from 1 to 1000000 requests; off admits any number")
+            raise ValueError("must allow 1 to 1000000 requests; off allows any number")
         return cls(int(number), _SECONDS[unit])
 
 
@@ -169,14 +169,14 @@ def _mysql_url(url: URL) -> URL:
             "private authority, CATALOG_DATABASE_TLS_CA=/path/ca.pem instead"
         )
     if set(url.query) - {"charset", "unix_socket"}:
-        raise ValueError("has an option that is not known; charset and unix_socket are")
+        raise ValueError("has an unknown option; charset and unix_socket are supported")
     if url.query.get("charset", "utf8mb4") != "utf8mb4":
         raise ValueError("must use charset=utf8mb4, or leave it out")
     if not url.database:
         raise ValueError("must name a database: mysql://user:password@host:3306/catalog")
     # aiomysql encodes passwords as Latin-1, so the server rejects others without a reason.
     if url.password is not None and not str(url.password).isascii():
-        raise ValueError("has a password with characters outside ASCII, which the driver garbles")
+        raise ValueError("has a password with non-ASCII characters, which the driver corrupts")
     return url.set(drivername="mysql+aiomysql", query={**url.query, "charset": "utf8mb4"})
 
 
@@ -204,9 +204,13 @@ def check_secret(secret: str) -> None:
     except UnicodeEncodeError:
         raise ValueError("is not UTF-8") from None
     if size < MIN_SECRET_BYTES:
-        raise ValueError(f"must be at least {MIN_SECRET_BYTES} bytes: openssl rand -hex 32")
+        raise ValueError(
+            f"must be at least {MIN_SECRET_BYTES} bytes; generate one with: openssl rand -hex 32"
+        )
     if secret in KNOWN_SECRETS or len(set(secret)) < 8:
-        raise ValueError("is a known example or too regular; make one: openssl rand -hex 32")
+        raise ValueError(
+            "is a known example or too regular; generate one with: openssl rand -hex 32"
+        )
     # Half of such a key is public, and the JWT library refuses to sign with similar text.
     if "BEGIN " in secret or secret.startswith(("ssh-", "ecdsa-", "{", "[")):
         raise ValueError("must be random text: a private key belongs in CATALOG_JWT_PRIVATE_KEY")
@@ -226,7 +230,7 @@ def _parse_secrets(value: object) -> tuple[SecretStr, ...]:
         try:
             check_secret(secret.get_secret_value())
         except ValueError as fault:
-            raise ValueError(f"has a key, number {number}, that {fault}") from None
+            raise ValueError(f"has a key (number {number}) that {fault}") from None
     return tuple(secrets)
 
 
@@ -249,7 +253,7 @@ def _parse_limits_url(value: object) -> SecretStr | None:
     if not named:
         raise ValueError("is not a URL such as redis://:password@host:6379/0")
     if url.query or url.fragment:
-        raise ValueError("takes no options; a character such as ? or # in a password is encoded")
+        raise ValueError("takes no options; percent-encode characters such as ? or # in a password")
     if not re.fullmatch("/?[0-9]{0,6}", url.path):
         raise ValueError("may name a database by its number only: redis://host:6379/0")
     return SecretStr(f"{scheme.replace('valkey', 'redis')}://{rest}")

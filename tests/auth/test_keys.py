@@ -706,10 +706,10 @@ class TestSigningSecret:
         with pytest.raises(StartFailed):
             signing_secret(self.settings(tmp_path))
 
-    def test_folder_that_is_a_file_is_reported_as_out_of_reach(self, tmp_path: Path) -> None:
+    def test_folder_that_is_a_file_is_reported_as_not_writable(self, tmp_path: Path) -> None:
         (tmp_path / "var").write_text("a file")
 
-        with pytest.raises(StartFailed, match="out of reach"):
+        with pytest.raises(StartFailed, match="cannot be written"):
             signing_secret(self.settings(tmp_path / "var"))
 
     def test_trailing_newline_is_not_part_of_the_secret(self, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class TestSuccess:
         (database,) = [line for line in lines if line.startswith("OK database")]
         assert engine.version in database
         assert str(catalog.url.database) in database
-        assert f"OK schema: at {HEAD}, as this release needs." in lines
+        assert f"OK schema: at {HEAD}, as this release requires." in lines
         assert admin.user_id
 
     async def test_unknown_variables_are_warnings_only(
@@ -44,8 +44,8 @@ class TestSuccess:
         assert admin.user_id
         assert result.exit_code == 0
         assert result.stderr.splitlines() == [
-            "WARNING settings: CATALOG_BINDING means nothing to this release.",
-            "WARNING settings: CATALOG_WORKER means nothing to this release.",
+            "WARNING settings: CATALOG_BINDING is not a setting of this release.",
+            "WARNING settings: CATALOG_WORKER is not a setting of this release.",
         ]
 
     async def test_tracing_is_reported_if_enabled(
@@ -54,7 +54,7 @@ class TestSuccess:
         lines = (await catalog.output_of("check", CATALOG_TRACING="otlp")).splitlines()
 
         assert admin.user_id
-        assert "OK tracing: goes where the OTEL_ variables say." in lines
+        assert "OK tracing: spans are exported as the OTEL_ variables say." in lines
 
 
 class TestFaults:
@@ -111,7 +111,7 @@ class TestFaults:
         assert fault == (
             f"FAULT connections: {workers} workers with CATALOG_DATABASE_POOL_SIZE={pool + 1} "
             f"open up to {workers * (2 * pool + 4)}, but max_connections is {limit} "
-            "and 10 are left to others."
+            "and 10 of them are reserved."
         )
 
     async def test_read_only_data_folder_is_a_fault(self, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ class TestFaults:
             "check"
         )
 
-        assert folder.startswith(f"FAULT data folder: {path.parent} cannot be written to: ")
+        assert folder.startswith(f"FAULT data folder: {path.parent} is not writable: ")
         assert database.startswith("FAULT database: There is no file ")
 
     async def test_file_that_is_not_a_database_is_a_fault(self, tmp_path: Path) -> None:
@@ -218,7 +218,10 @@ class TestKeys:
     async def test_secret_that_does_not_exist_yet_has_no_id(self, nowhere: CommandLine) -> None:
         result = await nowhere.run("check", JWT_SECRET_KEY=None)
 
-        assert "OK keys: a secret that the first start makes signs all tokens.\n" in result.stdout
+        assert (
+            "OK keys: a secret that the first start will generate signs all tokens.\n"
+            in result.stdout
+        )
 
     async def test_all_key_faults_are_reported_at_once(self, nowhere: CommandLine) -> None:
         faults = await nowhere.faults_of(
@@ -279,5 +282,5 @@ class TestConfidentiality:
 
         result = await catalog.run("check", JWT_SECRET_KEY=None)
 
-        assert f"OK data folder: {folder} can be written to." in result.stdout
+        assert f"OK data folder: {folder} is writable." in result.stdout
         assert list(tmp_path.iterdir()) == []

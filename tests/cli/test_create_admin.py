@@ -26,7 +26,7 @@ class TestNewAdministrator:
     async def test_given_password_logs_in(self, catalog: CommandLine, anyone: Caller) -> None:
         output = await catalog.output_of("create-admin", *GRACE, f"--password={PASSWORD}")
 
-        assert output == "Made the administrator 'grace'.\n"
+        assert output == "Created the administrator 'grace'.\n"
         assert await role_of(anyone, "grace", PASSWORD) == Role.ADMIN
 
     async def test_password_is_generated_and_shown_if_none_is_given(
@@ -36,7 +36,7 @@ class TestNewAdministrator:
         second = await catalog.output_of("create-admin", "--username=ada", "--email=ada@e.org")
 
         made, shown = first.splitlines()
-        assert made == "Made the administrator 'grace'."
+        assert made == "Created the administrator 'grace'."
         label, _, password = shown.rpartition(" ")
         assert label == "Password, shown only now:"
         assert len(password) >= 20
@@ -64,7 +64,7 @@ class TestDefaults:
             ADMIN_PASSWORD=PASSWORD,
         )
 
-        assert output == "Made the administrator 'boss'.\n"
+        assert output == "Created the administrator 'boss'.\n"
         assert await role_of(anyone, "boss@example.com", PASSWORD) == Role.ADMIN
 
     async def test_password_of_the_settings_is_not_used_for_another_name(
@@ -78,7 +78,7 @@ class TestDefaults:
 
 class TestRefusal:
     async def test_taken_name_and_address_are_told_apart(self, catalog: CommandLine) -> None:
-        taken = "Someone else has that already: "
+        taken = "The value is already taken: "
         await catalog.output_of("create-admin", *GRACE)
 
         both = await catalog.faults_of("create-admin", "--username=GRACE", GRACE[1])
@@ -144,7 +144,7 @@ class TestTerminal:
         )
 
         assert asked.split("\r\n") == ["Password: ", "Repeat for confirmation: ", ""]
-        assert said.strip() == "Made the administrator 'grace'."
+        assert said.strip() == "Created the administrator 'grace'."
         assert PASSWORD not in asked + said
 
 

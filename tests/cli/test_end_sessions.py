@@ -50,4 +50,4 @@ async def test_neither_or_both_of_account_and_all_is_a_usage_error(
     result = await nowhere.run("end-sessions", *arguments)
 
     assert result.exit_code == 2
-    assert "Name an account, or give --all." in result.stderr
+    assert "Name an account, or use --all." in result.stderr

@@ -49,7 +49,7 @@ class TestUp:
         result = await fresh.run("migrate", HEAD, "--down")
 
         assert result.exit_code == 2
-        assert f"The database is at base; {HEAD} lies above it." in result.stderr
+        assert f"The database is at base; {HEAD} is later, so it needs no --down." in result.stderr
         assert "users" not in await tables_of(fresh)
 
     async def test_newer_database_is_refused_and_left_alone(self, fresh: CommandLine) -> None:
@@ -73,8 +73,8 @@ class TestDown:
 
         assert result.exit_code == 2
         assert result.stderr.endswith(
-            f"The database is at {HEAD}; going back to base deletes data. "
-            "If that is what you want, add --down.\n"
+            f"The database is at {HEAD}; downgrading to base deletes data. "
+            "To do so anyway, add --down.\n"
         )
         assert await fresh.query("SELECT COUNT(*) FROM products") == [(3,)]
 
@@ -141,10 +141,13 @@ class TestUsageError:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["9999"], f"known are base, {', '.join(history())} and head."),
-            (["base", "--sql"], "--sql prints the way up from an empty database only."),
-            ([HEAD, "--sql", "--down"], "--sql prints the way up from an empty database only."),
-            (["--dialect=mysql"], "--dialect goes with --sql; otherwise the database is asked."),
+            (["9999"], f"must be one of base, {', '.join(history())} and head."),
+            (["base", "--sql"], "--sql supports only upgrades from an empty database."),
+            ([HEAD, "--sql", "--down"], "--sql supports only upgrades from an empty database."),
+            (
+                ["--dialect=mysql"],
+                "--dialect requires --sql; otherwise the database determines it.",
+            ),
             (["--sql", "--dialect=oracle"], "'oracle' is not one of"),
         ],
     )

@@ -134,7 +134,7 @@ class TestRefusal:
 
         assert faults == [
             "The service cannot run: "
-            f"The username {username_of(2)!r} of a sample account is someone else's."
+            f"The username {username_of(2)!r} of a sample account belongs to another account."
         ]
         assert await count_of(catalog, "users") == 1
         assert await count_of(catalog, "products") == 0
@@ -144,7 +144,7 @@ class TestRefusal:
 
         (fault,) = await catalog.faults_of("seed", "--users=3")
 
-        assert fault.startswith("The request conflicts with the present state: ")
+        assert fault.startswith("The request conflicts with the current state: ")
         assert await count_of(catalog, "users") == 1
 
     async def test_database_without_tables_is_reported_with_the_remedy(

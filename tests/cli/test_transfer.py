@@ -39,7 +39,7 @@ class TestRoundTrip:
         self, catalog: CommandLine, ada: Caller, samples: Path, tmp_path: Path, form: str
     ) -> None:
         printed = await catalog.output_of("import", str(samples), "--owner", "ada")
-        assert printed == "Created 2,500 products; 0 lines are not valid.\n"
+        assert printed == "Created 2,500 products; 0 invalid lines.\n"
 
         file = tmp_path / f"all.{form}"
         exported = await catalog.run("export", str(file))
@@ -67,7 +67,7 @@ class TestImport:
         result = await catalog.run("import", str(file), "--owner", "ada")
 
         assert result.exit_code == 1
-        assert result.stdout == "Created 2 products; 2 lines are not valid.\n"
+        assert result.stdout == "Created 2 products; 2 invalid lines.\n"
         assert result.stderr.splitlines() == [
             "Line 3 /name: String should have at least 1 character.",
             "Line 4 /price: Input should be greater than or equal to 0.",
@@ -93,7 +93,7 @@ class TestImport:
     ) -> None:
         printed = await catalog.output_of("import", str(samples), "--owner", "ada", "--dry-run")
 
-        assert printed == "Would create 2,500 products; 0 lines are not valid.\n"
+        assert printed == "Would create 2,500 products; 0 invalid lines.\n"
         assert (await ada.get("/api/products")).json["products"] == []
 
     async def test_unknown_owner_and_format_are_reported(
@@ -116,7 +116,7 @@ class TestImport:
 
         faults = await catalog.faults_of("import", str(file), "--owner", str(ada and "ada"))
 
-        assert "Line 1 /title: This column is not known here." in faults
+        assert "Line 1 /title: This column is unknown." in faults
 
 
 class TestExport:

@@ -288,7 +288,7 @@ class TestCrashLoop:
             figures.add("crash loop", "time until it ends", loop.time() - began, unit="s")
             assert code == 1
             assert service.text.count("\n") == 1
-            assert "workers in a row died as they started" in service.text
+            assert "workers in a row crashed at start" in service.text
 
     async def test_service_continues_when_workers_recover(self, catalog: Catalog) -> None:
         """Negative control: fewer deaths are no crash loop."""

@@ -95,7 +95,7 @@ class TestResponses:
         assert standing(refused) == ('"login";q=3;w=3600', '"login";r=0')
         # Retry-After must not be earlier than the reset (draft -10, section 5).
         assert refused.headers["RateLimit"].endswith(f";t={refused.headers['Retry-After']}")
-        assert refused.json["detail"] == "One address may do this 3 times in 3600 seconds."
+        assert refused.json["detail"] == "The limit is 3 requests per address in 3600 seconds."
 
     async def test_request_is_admitted_after_retry_after(
         self, make_app: Callable[..., Quart]

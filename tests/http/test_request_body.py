@@ -145,7 +145,7 @@ class TestFields:
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["/is_admin"]
-        assert answer.json["errors"][0]["message"] == "This field is not known here."
+        assert answer.json["errors"][0]["message"] == "This field is unknown."
 
     @pytest.mark.parametrize(
         ("name", "pointer"),

@@ -62,7 +62,7 @@ class TestTcp:
                 listeners.sockets[0].listen()
 
             with (
-                pytest.raises(StartFailed, match="the port is taken"),
+                pytest.raises(StartFailed, match="the port is in use"),
                 open_listeners(listeners.bind, slots=2, timeout=10),
             ):
                 pytest.fail("It shares the port.")
@@ -123,7 +123,7 @@ class TestUnix:
 
         with open_listeners(Bind(path=path), slots=1, timeout=10):
             with (
-                pytest.raises(StartFailed, match="the socket is taken"),
+                pytest.raises(StartFailed, match="the socket is in use"),
                 open_listeners(Bind(path=path), slots=1, timeout=10),
             ):
                 pytest.fail("It takes the socket.")
@@ -164,7 +164,7 @@ class TestService:
 
             assert code == 1
             assert second.text == (
-                f"The service cannot start: Cannot listen on http://{taken}: the port is taken.\n"
+                f"The service cannot start: Cannot listen on http://{taken}: the port is in use.\n"
             )
 
         assert (await shared_service.get("/livez")).status == 200

@@ -180,7 +180,7 @@ def _faults(line: int, error: CatalogError) -> list[LineFault]:
     return [LineFault(line, error.slug, error.detail)]
 
 
-_LINE_TOO_LONG = BodyTooLarge(f"A line may have {MAX_LINE_BYTES} bytes.")
+_LINE_TOO_LONG = BodyTooLarge(f"A line may have at most {MAX_LINE_BYTES} bytes.")
 
 
 class NdjsonReader:
@@ -305,10 +305,10 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-_NOT_CSV = MalformedRequest("The line is not CSV as RFC 4180 describes it.")
+_NOT_CSV = MalformedRequest("The line is not valid CSV (RFC 4180).")
 _NOT_UTF_8 = MalformedRequest("The line is not UTF-8.")
 _HEADER_TOO_LONG = InvalidRequest(
-    f"A header may have {MAX_COLUMNS} columns and {LONG_LINE:,} characters."
+    f"A header may have at most {MAX_COLUMNS} columns and {LONG_LINE:,} characters."
 )
 
 _KNOWN = WRITABLE | READ_ONLY
@@ -515,8 +515,8 @@ class _Columns:
         faults = [
             LineFault(line, InvalidRequest.slug, message, json_pointer([name])[:200])
             for message, names in (
-                ("This column is not known here.", [n for n in header if n not in _KNOWN]),
-                ("This column is there twice.", sorted({n for n in header if header.count(n) > 1})),
+                ("This column is unknown.", [n for n in header if n not in _KNOWN]),
+                ("This column is duplicated.", sorted({n for n in header if header.count(n) > 1})),
                 ("This column is missing.", [n for n in ("name", "price") if n not in header]),
             )
             for name in names
@@ -530,7 +530,7 @@ class _Columns:
     def parse(self, cells: Sequence[str], line: int) -> Parsed:
         """Parse a record under this header."""
         if len(cells) != self._count:
-            return _faults(line, MalformedRequest(f"The line has not {self._count} cells."))
+            return _faults(line, MalformedRequest(f"The line must have {self._count} cells."))
         name, cell = unguarded(cells[self._name]), cells[self._price]
         description = None
         if self._description is not None and (described := cells[self._description]):
@@ -544,7 +544,7 @@ class _Columns:
 
 
 def _header_refused(faults: Sequence[LineFault]) -> LinesInvalid:
-    detail = "The header names the columns: name, price and description, separated by commas."
+    detail = "The header must name the columns name, price and description, separated by commas."
     return LinesInvalid(detail, members={"created": 0, "failed": 0, "errors": rendered(faults)})
 
 

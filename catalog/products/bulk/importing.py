@@ -358,14 +358,14 @@ class _Spool:
         self.rows += len(drafts)
         if self.rows > MAX_ATOMIC_ROWS or self._size > MAX_ATOMIC_BYTES:
             raise BodyTooLarge(
-                f"All or none can be created of {MAX_ATOMIC_ROWS} products and "
+                f"An atomic import may have at most {MAX_ATOMIC_ROWS} products and "
                 f"{MAX_ATOMIC_BYTES} bytes."
             )
         try:
             await asyncio.to_thread(self._file.write, data)
         except OSError as error:
             count_rejection("imports")
-            raise Overloaded("There is no room for more products at once.") from error
+            raise Overloaded("There is no disk space for this import.") from error
 
     async def chunks(self) -> AsyncIterator[list[ParsedProduct]]:
         """Yield the chunks from the first on."""

@@ -228,7 +228,7 @@ async def current_change(connection: AsyncConnection | AsyncSession) -> ChangeId
 
 def no_counter() -> DatabaseUnavailable:
     """Return the error for a counter without a row, as in the middle of a restore."""
-    return DatabaseUnavailable("The database is incomplete: it has no counter of changes.")
+    return DatabaseUnavailable("The database is incomplete: it has no change counter.")
 
 
 async def at_position(
@@ -284,13 +284,13 @@ async def read_changes(
     rows: Sequence[Any] = (await connection.execute(_FOLLOWING, values)).all()
     # Positions have no gaps, so a missing one can only have been deleted.
     if rows[0].position != since.position + 1 if rows else not is_head:
-        raise ChangesGone(f"They are not kept any more. {ChangesGone.START_OVER}")
+        raise ChangesGone(f"They are no longer retained. {ChangesGone.START_OVER}")
     if not rows:
         return Changes([], [], head, more=False)
     if since.token and not is_head:
         token: str | None = rows[0].token_before
         if token is None:
-            raise ChangesGone(f"Change {since} is not kept any more. {ChangesGone.START_OVER}")
+            raise ChangesGone(f"Change {since} is no longer retained. {ChangesGone.START_OVER}")
         if not since.may_be(ChangeId(since.position, token)):
             raise _other_history(since)
     ids = [ChangeId(row.position, row.token) for row in rows]

@@ -169,7 +169,7 @@ class Feed:
     def _following(self) -> Iterator[None]:
         if self._followers >= MAX_FOLLOWERS:
             count_rejection("followers")
-            raise Overloaded("Too many follow the changes already.")
+            raise Overloaded("Too many clients are following the changes.")
         self._followers += 1
         try:
             yield
@@ -228,7 +228,7 @@ class Feed:
                 found = self._after(last, STRETCH)
                 if found is None and has_caught_up and self._is_behind(last):
                     count_rejection("followers")
-                    raise Overloaded("Changes came faster than they were taken.")
+                    raise Overloaded("The client reads more slowly than changes are made.")
                 if found is None:
                     found = await self._read_log(last)
                 else:

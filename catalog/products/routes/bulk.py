@@ -22,8 +22,8 @@ from catalog.products.schemas import BulkQuery
 
 P = ParamSpec("P")
 
-_FOR_ONE = "It is for one product at a time."
-_FOR_MANY = "It is for many products at a time."
+_FOR_ONE = "It is only for requests that create one product."
+_FOR_MANY = "It is only for bulk requests."
 
 View = Callable[P, Awaitable[Response]]
 
@@ -46,7 +46,7 @@ def takes_many(view: View[P]) -> View[P]:
 
 async def _import_products(form: Format, query: BulkQuery) -> Response:
     if request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
-        raise UnsupportedMediaType("Products come in UTF-8.")
+        raise UnsupportedMediaType("Products must be in UTF-8.")
     if "Idempotency-Key" in request.headers:
         raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", _FOR_ONE)])
     with products().imports.taken():

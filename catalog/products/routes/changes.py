@@ -82,7 +82,7 @@ def _last_event_id(since: ChangeId) -> ChangeId:
     try:
         return change_id(text)
     except ValueError:
-        message = "It must be a position, or a change as 8.5f0c29a1be."
+        message = "It must be a position, or a change such as 8.5f0c29a1be."
         raise InvalidRequest(errors=[FieldError("header", "Last-Event-ID", message)]) from None
 
 

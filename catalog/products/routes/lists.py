@@ -59,7 +59,7 @@ async def _list(asked: PageRequest) -> Response:
         page = await products().pages.read(asked)
         return cacheable_response(page.body, page.etag, headers=page.headers)
     if asked.query.total:
-        raise InvalidRequest(errors=[FieldError("parameter", "total", "It is for pages.")])
+        raise InvalidRequest(errors=[FieldError("parameter", "total", "It is only for pages.")])
     return await _export(form, asked)
 
 

@@ -134,7 +134,7 @@ class TestCreate:
             "line": 1,
             "code": "invalid",
             "pointer": "/name;price",
-            "message": "This column is not known here.",
+            "message": "This column is unknown.",
         }
 
     async def test_disabled_account_is_refused(self, ada: Caller, database: Database) -> None:
