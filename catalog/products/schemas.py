@@ -388,7 +388,7 @@ class CreatedHeaders(ProductHeaders):
     location: str
     catalog_batch_position: int | None = Field(
         default=None,
-        description="Last position of the shared transaction, if the create shared one.",
+        description="Last position of the shared transaction, if it differs from its own.",
     )
     idempotency_replayed: str | None = Field(
         default=None, description="`true` if an earlier request with this key created the product."

@@ -360,7 +360,7 @@ class TestPreviousPublicKeys:
     def test_private_key_is_reported_as_misplaced(self) -> None:
         pem = public_pem_of(private_key("EdDSA")) + pem_of(private_key("EdDSA"))
 
-        assert "public keys only, and block 2 is something else" in fault_of(public=pem)
+        assert "only public keys, but block 2 is something else" in fault_of(public=pem)
 
 
 ROTATE = {"rotate": True}

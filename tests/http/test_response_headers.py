@@ -279,7 +279,7 @@ class TestDraining:
         answer = await Caller(app).get("/readyz")
 
         assert problem_of(answer) == (503, "not-ready")
-        assert "stop" in answer.json["detail"]
+        assert "shutting down" in answer.json["detail"]
 
     async def test_connections_are_kept_alive_before_draining(self, bare_app: Quart) -> None:
         answer = await ask(bare_app, KINDS["200"])

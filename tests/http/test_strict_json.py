@@ -50,7 +50,7 @@ class TestParseJson:
             parse_json(b"[" + b"[]," * (MAX_CONTAINERS - 1) + b"{}]")
 
     def test_unmatched_closing_brackets_do_not_hide_depth(self) -> None:
-        with pytest.raises(MalformedRequest, match="not JSON"):
+        with pytest.raises(MalformedRequest, match="not valid JSON"):
             parse_json(b"]" * 50_000 + b"[" * 5000)
 
     def test_brackets_in_strings_do_not_count_as_nesting(self) -> None:

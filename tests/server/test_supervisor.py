@@ -70,7 +70,7 @@ class TestDeadWorkers:
 
             assert code == 1
             assert len(service.logged("worker_died", exit_code=3)) == 10
-            assert "The service cannot start: 10 workers in a row died" in service.text
+            assert "The service cannot start: 10 workers in a row crashed" in service.text
             assert "Traceback" not in service.text
 
     async def test_killed_supervisor_leaves_no_orphans(self, service: Service) -> None:

@@ -89,7 +89,7 @@ class TestCreate:
                 "pointer": "/price",
                 "message": "Input should be a valid number.",
             },
-            {"line": 3, "code": "malformed", "message": "The line is not JSON, from column 1 on."},
+            {"line": 3, "code": "malformed", "message": "The line is not valid JSON at column 1."},
         ]
         assert await names_of(ada) == ["a", "b"]
 
@@ -173,7 +173,7 @@ class TestAtomic:
             {
                 "line": CHUNK_ROWS + 2,
                 "code": "malformed",
-                "message": "The line is not JSON, from column 1 on.",
+                "message": "The line is not valid JSON at column 1.",
             }
         ]
         assert await names_of(ada) == []

@@ -191,7 +191,7 @@ class TestNdjsonReader:
     def test_error_message_speaks_of_the_line(self) -> None:
         (found,) = parsed(NDJSON, b'{"name": }')
 
-        assert found == [LineFault(1, "malformed", "The line is not JSON, from column 10 on.")]
+        assert found == [LineFault(1, "malformed", "The line is not valid JSON at column 10.")]
 
     @pytest.mark.parametrize("size", [1000, 1 << 16, 1 << 20])
     def test_too_long_line_is_one_fault(self, size: int) -> None:
