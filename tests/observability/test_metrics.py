@@ -88,7 +88,7 @@ class TestDocumentation:
     def test_documented_buckets_match_the_code(self) -> None:
         text = " ".join(DOCUMENTATION.read_text(encoding="utf-8").split())
         found = re.search(
-            r"Buckets of seconds are ([\d., and]+); those of batches ([\d, and]+)\.", text
+            r"Buckets in seconds are ([\d., and]+); those of batch sizes ([\d, and]+)\.", text
         )
 
         assert found is not None
