@@ -500,7 +500,7 @@ class TestApi:
                 Forgetful,
                 "sqlite",
                 tmp_path,
-                runs=50,
+                runs=500,
                 steps=30,
                 phases=[Phase.generate],
             )
