@@ -318,7 +318,7 @@ class TestAcknowledgedWrites:
         try:
             async with site_on(engine, tmp_path) as (site, database):
                 writers = Writers(site.service.url, await site.service.sign_up("ada"))
-                verdict = Verdict()
+                verdict, rounds = Verdict(), 0
                 deadline = time.monotonic() + 120
                 while verdict.is_clean and time.monotonic() < deadline:
                     async with writers.running():
@@ -329,7 +329,9 @@ class TestAcknowledgedWrites:
                         with suppress(AssertionError, TimeoutError):
                             await writers.more(1, within=10)
                     verdict = judge(writers.told, await rows_of(engine, database))
-                    writers = Writers(site.service.url, await site.service.sign_up("bob"))
+                    rounds += 1
+                    token = await site.service.sign_up(f"bob{rounds}")
+                    writers = Writers(site.service.url, token)
         finally:
             await engine.run("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
         figures.add(f"without a flush ({engine.name})", "lost", len(verdict.lost), limit="> 0")
