@@ -103,7 +103,6 @@ def create_app(settings: Settings) -> Quart:
             buffers=ResponseBuffers(
                 max_bytes=settings.response_buffer_bytes, timeout=settings.response_timeout
             ),
-            takes_fast_path=is_plain if settings.fast_path == "on" else lambda _: False,
         ),
     )
     Tokens(app, keys, settings)
@@ -160,6 +159,8 @@ def _wrap(app: Quart, settings: Settings) -> None:
     state = running(app)
     max_reads = settings.max_requests // READS_OF_REQUESTS
     has_fast_path = settings.fast_path == "on"
+    if has_fast_path:
+        state.takes_fast_path = is_plain
     framework: ASGIFramework = app.asgi_app
     admitted = ConcurrencyLimit(
         CreateFastPath(app, state, products(app).creates) if has_fast_path else framework,

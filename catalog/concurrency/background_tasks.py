@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Observer(Protocol):
-    """Is told how the runs of a task end."""
+    """Observer of the outcomes of a task's runs."""
 
     def failed(self, error: Exception) -> None:
         """Note a run that failed."""
@@ -21,7 +21,7 @@ class BackgroundTask:
 
     Args:
         work: coroutine function to run.
-        observer: is told how each run ends.
+        observer: receives the outcome of each run.
         interval: seconds between the end of one run and the start of the next.
         jitter: largest random extension of the interval, as a fraction of it, so that processes
             started together do not all run it at the same time.

@@ -37,8 +37,8 @@ class AppState:
     known_revisions: frozenset[str]
     head_revision: str
     buffers: ResponseBuffers
-    takes_fast_path: Callable[[HTTPScope], bool]
     draining: bool = False
+    takes_fast_path: Callable[[HTTPScope], bool] = lambda _: False
     gauges: list[Callable[[], None]] = field(default_factory=list)
     exposing: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -133,7 +133,7 @@ class BoundedBodies:
         try:
             if WHOLE_BODY in (scope.get("extensions") or ()):
                 # The body has arrived, so no timer is needed.
-                body = (await receive())["body"]  # type: ignore[typeddict-item]
+                body = (await receive())["body"]  # type: ignore[typeddict-item]  # the first message
             else:
                 body = await self._read(receive)
         except (RequestTimeout, Overloaded) as error:
