@@ -191,7 +191,8 @@ class Writers:
     async def _delete(self, client: Client, kept: Kept) -> None:
         answer = await self._ask(client, "DELETE", f"{PATH}/{kept.product_id}")
         kept.is_deleted = answer is not None and answer.status == 200
-        kept.may_be_deleted = not kept.is_deleted
+        # Any other refusal is an answer: the product is there, or was lost.
+        kept.may_be_deleted = answer is None or answer.status == 503
 
 
 class Site:
@@ -312,8 +313,8 @@ class TestAcknowledgedWrites:
         self, engine: DatabaseServer, scale: Scale, figures: Figures, tmp_path: Path
     ) -> None:
         """Negative control: the check detects the writes that such a database loses."""
-        if scale.name == "short":
-            pytest.skip("takes up to two minutes: in the full run only")
+        if scale.name == "short" and engine.name != "mariadb":
+            pytest.skip("in the full run only")
         await engine.run("SET GLOBAL innodb_flush_log_at_trx_commit = 0")
         try:
             async with site_on(engine, tmp_path) as (site, database):
