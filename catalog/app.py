@@ -1,12 +1,12 @@
 """Composition root: the one module that imports every part and wires them together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hypercorn.typing import ASGIFramework
+from hypercorn.typing import ASGIFramework, HTTPScope
 from quart import Quart
 from quart_schema import Tag
 
@@ -21,19 +21,19 @@ from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
 from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
-from catalog.concurrency.group_commit import GroupCommit
 from catalog.db.database import Database
-from catalog.errors import CatalogError, SettingsInvalid
+from catalog.errors import SettingsInvalid
+from catalog.fastpath.dispatch import FastPath, Operation
+from catalog.http.adapter import CatalogApp
 from catalog.http.concurrency_limit import ConcurrencyLimit
 from catalog.http.context import AppState, attach, running
 from catalog.http.limit_store import create_store
-from catalog.http.limits import configure_limits
 from catalog.http.negotiation import configure_negotiation
 from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
-from catalog.http.request_body import BoundedBodies, StrictRequest
+from catalog.http.request_body import BoundedBodies
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.http.response_headers import ResponseHeadersMiddleware
 from catalog.http.routing import configure_routing, routes_of
@@ -42,12 +42,11 @@ from catalog.observability.task_log import TaskLog
 from catalog.products import context as products_context
 from catalog.products import idempotency, service
 from catalog.products import routes as products_routes
+from catalog.products.batched_creates import BatchedCreates
 from catalog.products.changes import change_log
 from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
-from catalog.products.fast_path import CreateFastPath, PageFastPath, is_plain
 from catalog.products.listing.page_cache import Pages
-from catalog.products.overload import CreateRefusals
 from catalog.settings import Settings
 from catalog.ui import routes as ui_routes
 
@@ -67,6 +66,19 @@ SWEPT_AT_ONCE = 1000
 READS_OF_REQUESTS = 4
 """At most one in this many concurrent requests is a read; the others may be writes."""
 
+HOT_OPERATIONS = (
+    # Pages are shared by their readers, and the number of different ones has a bound.
+    Operation("product_lists.list_products", has_own_bound=True),
+    Operation("product_lists.list_my_products"),
+    Operation("products.create_product"),
+    Operation("products.read_product"),
+    Operation("products.change_product"),
+    Operation("products.delete_product"),
+    Operation("account.read_account"),
+    Operation("operations.check_liveness"),
+)
+"""Operations that are answered without the framework."""
+
 _TAGS = (
     Tag("auth", "Accounts and tokens."),
     Tag("users", "User accounts, for administrators."),
@@ -83,8 +95,7 @@ def create_app(settings: Settings) -> Quart:
         SettingsInvalid: a key cannot be used.
     """
     keys = KeyRing(settings, signing_secret(settings))
-    app = Quart("catalog", static_folder=None)
-    app.request_class = StrictRequest
+    app = CatalogApp("catalog", static_folder=None)
     # ``BoundedBodies`` limits bodies before the framework sees them.
     app.config["MAX_CONTENT_LENGTH"] = None
     # The server detects stalled clients by their progress; the framework would only bound the
@@ -120,13 +131,12 @@ def create_app(settings: Settings) -> Quart:
     configure_routing(app)
     configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
-    configure_limits(app)
     handle_errors(app)
     blueprints = (*auth_routes.blueprints, *products_routes.blueprints)
     for blueprint in (*blueprints, operations.blueprint, ui_routes.blueprint):
         app.register_blueprint(blueprint)
     tasks = _tasks(app, settings)
-    app.before_serving(partial(_open, tasks))
+    app.before_serving(partial(_open, app, tasks))
     app.after_serving(partial(_close, app, tasks))
     _wrap(app, settings)
     return app
@@ -134,23 +144,7 @@ def create_app(settings: Settings) -> Quart:
 
 def _products(database: Database, settings: Settings) -> Products:
     pages = Pages(database)
-
-    async def create(
-        creates: Sequence[service.Create],
-    ) -> Sequence[service.WriteResult | CatalogError]:
-        outcomes = await database.transaction(service.create_products, creates)
-        pages.forget()
-        return outcomes
-
-    creates = GroupCommit(
-        create,
-        CreateRefusals(),
-        patience=settings.database_pool_timeout,
-        has_readers=pages.is_in_demand,
-        limit=database.write_limit,
-        size_of=service.characters_of,
-        on_batch=metrics.WRITE_BATCH_SIZE.observe,
-    )
+    creates = BatchedCreates(database, pages, patience=settings.database_pool_timeout)
     return Products(pages, creates, Feed(database))
 
 
@@ -158,15 +152,18 @@ def _wrap(app: Quart, settings: Settings) -> None:
     """Wrap the framework in middleware; the one added last sees a request first."""
     state = running(app)
     max_reads = settings.max_requests // READS_OF_REQUESTS
-    has_fast_path = settings.fast_path == "on"
-    if has_fast_path:
-        state.takes_fast_path = is_plain
-    framework: ASGIFramework = app.asgi_app
+    unlimited = (*operations.HEALTH, products_routes.WAITING)
+    fast_path = FastPath(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
+    state.is_quick = lambda scope: fast_path.match(scope) is not None
+
+    def is_exempt(scope: HTTPScope) -> bool:
+        return scope["path"].startswith(unlimited) or fast_path.has_own_bound(scope)
+
     admitted = ConcurrencyLimit(
-        CreateFastPath(app, state, products(app).creates) if has_fast_path else framework,
+        fast_path,
         max_reads=max_reads,
         max_writes=settings.max_requests - max_reads,
-        exempt=(*operations.HEALTH, products_routes.WAITING),
+        is_exempt=is_exempt,
     )
     bounded = BoundedBodies(
         admitted,
@@ -176,7 +173,8 @@ def _wrap(app: Quart, settings: Settings) -> None:
         streamed=products_routes.STREAMED,
     )
     enveloped = ResponseHeadersMiddleware(
-        PageFastPath(bounded, state, products(app).pages) if has_fast_path else bounded,
+        bounded,
+        app,
         settings,
         quiet=operations.HEALTH,
         is_draining=lambda: state.draining,
@@ -271,7 +269,8 @@ async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
         pass
 
 
-async def _open(tasks: list[BackgroundTask | LoopLag]) -> None:
+async def _open(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
+    await running(app).limits.open()
     for task in tasks:
         await task.start()
 

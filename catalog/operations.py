@@ -6,7 +6,6 @@ from typing import Literal
 
 import orjson
 from pydantic import Field
-from quart import Blueprint, Response, current_app, request
 from quart_schema import document_response, hide, tag_blueprint
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -15,10 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.auth.context import auth
 from catalog.auth.guards import public
 from catalog.errors import NotFound, NotReady, Unavailable, public_errors
-from catalog.http.conditional import etag_of
+from catalog.http.adapter import Routes
+from catalog.http.conditional import cacheable_reply, etag_of
 from catalog.http.context import running
 from catalog.http.openapi import document_of, refuses, revalidates
-from catalog.http.rendering import json_response
+from catalog.http.reply import Reply, json_reply
+from catalog.http.request import current_request
 from catalog.http.schemas import ResponseBody
 from catalog.observability.exposition import exposition
 
@@ -28,7 +29,7 @@ READINESS_SECONDS = 0.9
 HEALTH = ("/livez", "/readyz", "/metrics")
 """Paths that are exempt from load shedding, and logged only when they fail."""
 
-blueprint = Blueprint("operations", __name__)
+blueprint = Routes("operations", __name__)
 tag_blueprint(blueprint, ["operations"])
 
 
@@ -50,16 +51,16 @@ class Readiness(Health):
 @blueprint.get("/livez")
 @public
 @document_response(Health)
-async def check_liveness() -> Response:
+async def check_liveness() -> Reply:
     """Tell that the process is alive; looks at nothing else."""
-    return json_response(Health(status="alive"))
+    return json_reply(Health(status="alive"))
 
 
 @blueprint.get("/readyz")
 @public
 @refuses(NotReady)
 @document_response(Readiness)
-async def check_readiness() -> Response:
+async def check_readiness() -> Reply:
     """Tell whether to send traffic: database reachable, schema current, not draining."""
     state = running()
     if state.draining:
@@ -76,7 +77,7 @@ async def check_readiness() -> Response:
         raise NotReady("The database's schema is older than this release: run catalog migrate.")
     if age is None:
         raise NotReady("The list of ended sessions has not been loaded yet.")
-    return json_response(Readiness(status="ready", revocations_age_seconds=round(age, 3)))
+    return json_reply(Readiness(status="ready", revocations_age_seconds=round(age, 3)))
 
 
 async def _schema_revision(connection: AsyncConnection) -> str | None:
@@ -95,16 +96,16 @@ async def _schema_revision(connection: AsyncConnection) -> str | None:
 @blueprint.get("/metrics")
 @public
 @hide
-async def read_metrics() -> Response:
+async def read_metrics() -> Reply:
     """Return the instance's metrics for Prometheus; reads only files in memory."""
     state = running()
     for measure in state.gauges:
         measure()
-    accept = ",".join(request.headers.getlist("Accept"))
+    accept = ",".join(current_request().header_values("accept"))
     # One exposition at a time, because its thread competes with the event loop for the interpreter.
     async with state.exposing:
         body, media_type = await asyncio.to_thread(exposition, accept)
-    return Response(body, content_type=media_type)
+    return Reply(body, media_type=media_type)
 
 
 class PublicKey(ResponseBody):
@@ -152,33 +153,29 @@ class PublicKeys(ResponseBody):
 @public
 @revalidates
 @document_response(PublicKeys)
-async def list_public_keys() -> Response:
+async def list_public_keys() -> Reply:
     """List the public keys of access tokens (RFC 7517); none while a secret signs them."""
     # The models select the members, so no private one leaks, whatever a key holds.
     body = PublicKeys.model_validate({"keys": auth().keys.public_keys()}).model_dump_json().encode()
-    headers = {"Cache-Control": "public, max-age=300", "ETag": etag_of(body, version=1)}
     # Not application/jwk-set+json: some clients reject it, and none rejects this.
-    response = json_response(body, headers=headers)
-    await response.make_conditional(request)
-    return response
+    headers = {"Cache-Control": "public, max-age=300"}
+    return cacheable_reply(body, etag_of(body, version=1), headers=headers)
 
 
 @blueprint.get("/openapi.json")
 @public
 @hide
-async def read_openapi() -> Response:
+async def read_openapi() -> Reply:
     """Return the API's description (OpenAPI 3.1)."""
-    body = orjson.dumps(document_of(current_app))
-    headers = {"Cache-Control": "no-cache", "ETag": etag_of(body, version=1)}
-    response = json_response(body, headers=headers)
-    await response.make_conditional(request)
-    return response
+    body = orjson.dumps(document_of(current_request().app))
+    headers = {"Cache-Control": "no-cache"}
+    return cacheable_reply(body, etag_of(body, version=1), headers=headers)
 
 
 @blueprint.get("/problems/<slug>")
 @public
 @hide
-async def read_problem(slug: str) -> Response:
+async def read_problem(slug: str) -> Reply:
     """Explain a problem type; every problem's ``type`` refers to this path."""
     for kind in public_errors():
         if kind.slug == slug:
@@ -190,5 +187,5 @@ async def read_problem(slug: str) -> Response:
                 "code": slug,
                 "meaning": meaning,
             }
-            return json_response(orjson.dumps(explanation))
+            return json_reply(orjson.dumps(explanation))
     raise NotFound("There is no such problem type.")

@@ -1,11 +1,14 @@
 """Helpers for tests of the API: callers, and comparable problems."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from quart import Quart
 from quart.typing import TestClientProtocol
+
+from catalog.http.request import Request, reset_current_request, set_current_request
 
 PASSWORD = "correct horse battery staple"
 
@@ -92,6 +95,23 @@ class Caller:
 async def at_once(count: int, ask: Callable[[int], Awaitable[Response]]) -> list[Response]:
     """Send concurrent requests, made by their numbers from 0, and return their responses."""
     return await asyncio.gather(*(ask(number) for number in range(count)))
+
+
+@contextmanager
+def handling(app: Quart | None = None, **scope: Any) -> Iterator[Request]:
+    """Set the current request, for code that is called outside of one.
+
+    Args:
+        app: the app that handles it; without one its state is not available.
+        scope: differences from a GET without headers.
+    """
+    base = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    request = Request(app or Quart("none"), base | scope, "request")
+    token = set_current_request(request)
+    try:
+        yield request
+    finally:
+        reset_current_request(token)
 
 
 def problem_of(answer: Response) -> tuple[int, str]:

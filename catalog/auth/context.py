@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from quart import Quart, current_app
+from quart import Quart
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.keys import KeyRing
 from catalog.auth.passwords import Passwords
 from catalog.auth.revocations import Revocations
+from catalog.http.request import current_request
 
 _EXTENSION = "catalog.auth"
 
@@ -34,5 +35,5 @@ def attach(app: Quart, auth: Auth) -> None:
 
 def auth(app: Quart | None = None) -> Auth:
     """Return the ``Auth`` of the given app, or of the one handling this request."""
-    held: Auth = (app or current_app).extensions[_EXTENSION]
+    held: Auth = (app or current_request().app).extensions[_EXTENSION]
     return held

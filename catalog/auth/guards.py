@@ -1,16 +1,15 @@
 """Decorators that state the token a handler requires; a test demands one on every handler.
 
 The library's own decorators do not await their callbacks and answer a malformed header with 500,
-so they are not used. These store the claims where the library looks for them, so that its
-``get_jwt_identity`` works as usual.
+so they are not used. Within the framework these store the claims where the library looks for them,
+so that its ``get_jwt_identity`` works as usual.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from quart import Quart, current_app, g, request
-from quart_jwt_extended import get_jwt_identity
+from quart import Quart, g, has_request_context
 from quart_schema import security_scheme
 
 from catalog.auth.audit import Audit, record
@@ -18,6 +17,7 @@ from catalog.auth.context import auth
 from catalog.auth.models import Role
 from catalog.auth.tokens import Bearer, Kind, Tokens
 from catalog.errors import Forbidden, TokenInvalid, TokenMissing
+from catalog.http.request import current_request
 from catalog.http.response_headers import annotate
 
 P = ParamSpec("P")
@@ -58,17 +58,8 @@ def any_token_required(view: View[P, T]) -> View[P, T]:
 
 
 def _let_in(token: str) -> Bearer:
-    return authenticate(current_app, request.scope, token)
-
-
-def authenticate(app: Quart, scope: Any, token: str) -> Bearer:
-    """Authenticate as ``signed_in`` does, also for code that answers in front of Quart.
-
-    Raises:
-        TokenInvalid, TokenExpired, WrongTokenKind, SessionEnded: the token is refused.
-    """
-    bearer = _decoded(app, scope, token, Kind.ACCESS)
-    return bearer._replace(role=auth(app).revocations.check(bearer))
+    bearer = _decoded(token, Kind.ACCESS)
+    return bearer._replace(role=auth().revocations.check(bearer))
 
 
 def _let_admins_in(token: str) -> Bearer:
@@ -80,28 +71,28 @@ def _let_admins_in(token: str) -> Bearer:
 
 
 def _let_refresh(token: str) -> Bearer:
-    return _decoded(current_app, request.scope, token, Kind.REFRESH)
+    return _decoded(token, Kind.REFRESH)
 
 
 def _let_out(token: str) -> Bearer:
-    return _decoded(current_app, request.scope, token, Kind.ACCESS, Kind.REFRESH)
+    return _decoded(token, Kind.ACCESS, Kind.REFRESH)
 
 
-def _decoded(app: Quart, scope: Any, token: str, *kinds: Kind) -> Bearer:
-    bearer = tokens(app).decode(token, *kinds)
+def _decoded(token: str, *kinds: Kind) -> Bearer:
+    bearer = tokens().decode(token, *kinds)
     # Before any further check, so that the access log names the account of a refused request.
-    annotate(scope, user_id=str(bearer.user_id))
+    annotate(current_request().scope, user_id=str(bearer.user_id))
     return bearer
 
 
 def _guarded(view: View[P, T], audience: str, admit: Callable[[str], Bearer]) -> View[P, T]:
     @wraps(view)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        bearer = admit(bearer_token())
-        g.catalog_bearer = bearer
-        # Where the library's get_jwt_identity and similar functions look.
-        g._jwt_extended_jwt = bearer.claims
-        g._jwt_extended_jwt_header = bearer.header
+        bearer = current_request().bearer = admit(bearer_token())
+        if has_request_context():
+            # Where the library's get_jwt_identity and similar functions look.
+            g._jwt_extended_jwt = bearer.claims
+            g._jwt_extended_jwt_header = bearer.header
         return await view(*args, **kwargs)
 
     setattr(guarded, _AUDIENCE_ATTRIBUTE, audience)
@@ -115,7 +106,7 @@ def bearer_token() -> str:
         TokenMissing: the header is missing or has another scheme.
         TokenInvalid: there are two headers, or the scheme is not followed by exactly one token.
     """
-    return token_among(request.headers.getlist("Authorization"))
+    return token_among(current_request().header_values("authorization"))
 
 
 def token_among(values: Sequence[str]) -> str:
@@ -132,21 +123,21 @@ def token_among(values: Sequence[str]) -> str:
     return token
 
 
+def caller() -> Bearer:
+    """Return the caller's decoded token; only behind a guard."""
+    bearer: Bearer = current_request().bearer
+    return bearer
+
+
 def caller_id() -> int:
     """Return the caller's account id; only behind a guard."""
-    return int(get_jwt_identity())
+    return caller().user_id
 
 
 def tokens(app: Quart | None = None) -> Tokens:
     """Return the token manager of the given app, or of the one handling this request."""
-    held: Tokens = (app or current_app).extensions["quart-jwt-extended"]
+    held: Tokens = (app or current_request().app).extensions["quart-jwt-extended"]
     return held
-
-
-def caller() -> Bearer:
-    """Return the caller's decoded token; only behind a guard."""
-    bearer: Bearer = g.catalog_bearer
-    return bearer
 
 
 def audience_of(view: object) -> str | None:

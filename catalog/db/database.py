@@ -140,13 +140,18 @@ class FairSemaphore:
 _ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", default=None)
 
 
-def bound_together(seconds: float) -> None:
-    """Set one deadline for all units of work of the current context.
+@contextmanager
+def shared_deadline(seconds: float) -> Iterator[None]:
+    """Put all units of work inside the context under one deadline.
 
     Args:
         seconds: from now on; each unit also has a deadline of its own.
     """
-    _ENDS_AT.set(asyncio.get_running_loop().time() + seconds)
+    token = _ENDS_AT.set(asyncio.get_running_loop().time() + seconds)
+    try:
+        yield
+    finally:
+        _ENDS_AT.reset(token)
 
 
 def _deadline(seconds: float) -> asyncio.Timeout:

@@ -1,5 +1,6 @@
 """Load shedding: beyond a bound on concurrent requests, further ones are refused at once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal
@@ -9,11 +10,13 @@ from hypercorn.typing import (
     ASGIReceiveCallable,
     ASGISendCallable,
     ASGISendEvent,
+    HTTPScope,
     Scope,
 )
 
 from catalog.errors import Overloaded
-from catalog.http.response_headers import send_problem
+from catalog.http.problems import problem_reply
+from catalog.http.reply import send_reply
 from catalog.observability.metrics import count_rejection
 
 _READS = {"GET", "HEAD", "OPTIONS"}
@@ -39,28 +42,35 @@ class ConcurrencyLimit:
         app: the wrapped application.
         max_reads: bound on reads in progress in this process.
         max_writes: bound on writes in progress in this process.
-        exempt: path prefixes that are never refused: health checks, and long polls.
+        is_exempt: whether a request is never refused here: health checks, and requests that have
+            bounds of their own.
     """
 
     def __init__(
-        self, app: ASGIFramework, *, max_reads: int, max_writes: int, exempt: tuple[str, ...]
+        self,
+        app: ASGIFramework,
+        *,
+        max_reads: int,
+        max_writes: int,
+        is_exempt: Callable[[HTTPScope], bool],
     ) -> None:
         self._app = app
         self._reads = _Capacity("reads", max_reads)
         self._writes = _Capacity("writes", max_writes)
-        self._exempt = exempt
+        self._is_exempt = is_exempt
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"].startswith(self._exempt):
+        if scope["type"] != "http" or self._is_exempt(scope):
             await self._app(scope, receive, send)
             return
         places = self._reads if scope["method"] in _READS else self._writes
         if places.taken >= places.most:
             count_rejection(places.kind)
-            await send_problem(scope, send, Overloaded("Too many requests are in progress."))
+            error = Overloaded("Too many requests are in progress.")
+            await send_reply(send, problem_reply(error))
             return
         places.taken += 1
         counts = True

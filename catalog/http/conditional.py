@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
-from quart import Response, request
-
 from catalog.errors import FieldError, InvalidRequest
-from catalog.http.rendering import json_response
+from catalog.http.reply import Reply, json_reply
+from catalog.http.request import current_request
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _SEPARATORS = re.compile(r"[ \t,]*+")
@@ -71,7 +70,7 @@ def if_match() -> Tags | None:
     Raises:
         InvalidRequest: the header is malformed; ignoring it could lose an update.
     """
-    values = request.headers.getlist("If-Match")
+    values = current_request().header_values("if-match")
     if not values:
         return None
     try:
@@ -84,17 +83,13 @@ def idempotency_key() -> str | None:
     """Return the request's ``Idempotency-Key``; None if there is none.
 
     Raises:
-        InvalidRequest: the key is not 1 to 255 printable ASCII characters.
+        InvalidRequest: several fields, or a key that is not 1 to 255 printable ASCII characters.
     """
-    return key_among(request.headers.getlist("Idempotency-Key"))
+    return key_among(current_request().header_values("idempotency-key"))
 
 
 def key_among(values: Sequence[str]) -> str | None:
-    """Return the key among a request's ``Idempotency-Key`` fields; None if there is none.
-
-    Raises:
-        InvalidRequest: several fields, or a key that is not 1 to 255 printable ASCII characters.
-    """
+    """Return the key of a request's ``Idempotency-Key`` fields; raises as ``idempotency_key``."""
     if not values:
         return None
     if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
@@ -117,9 +112,9 @@ def is_known(etag: str, if_none_match: Sequence[str]) -> bool:
         return False
 
 
-def cacheable_response(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Response:
+def cacheable_reply(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Reply:
     """Return the response to a GET, or 304 if the client has it (RFC 9110, section 15.4.5)."""
     headers = {**headers, "ETag": etag}
-    if is_known(etag, request.headers.getlist("If-None-Match")):
-        return Response(b"", status=304, headers=headers)
-    return json_response(body, headers=headers)
+    if is_known(etag, current_request().header_values("if-none-match")):
+        return Reply(status=304, headers=headers, media_type=None)
+    return json_reply(body, headers=headers)

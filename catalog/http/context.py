@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hypercorn.typing import HTTPScope
-from quart import Quart, current_app, request
+from quart import Quart
 
 from catalog.db.database import Database
 from catalog.http.limit_store import LimitStore
 from catalog.http.pagination import Cursors
+from catalog.http.request import current_request
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.settings import Settings
 
@@ -24,7 +25,7 @@ class AppState:
         known_revisions: every revision of the schema that this release knows.
         head_revision: the newest of them.
         buffers: unsent bytes of responses.
-        takes_fast_path: whether a request is answered without the framework.
+        is_quick: whether a request is answered without the framework.
         draining: whether the process is about to stop and wants no new clients.
         gauges: functions that update gauges before the metrics are exposed.
         exposing: lock held while the metrics are exposed.
@@ -37,8 +38,8 @@ class AppState:
     known_revisions: frozenset[str]
     head_revision: str
     buffers: ResponseBuffers
+    is_quick: Callable[[HTTPScope], bool] = lambda _: False
     draining: bool = False
-    takes_fast_path: Callable[[HTTPScope], bool] = lambda _: False
     gauges: list[Callable[[], None]] = field(default_factory=list)
     exposing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -50,7 +51,7 @@ def attach(app: Quart, running: AppState) -> None:
 
 def running(app: Quart | None = None) -> AppState:
     """Return the state of an app, by default of the one that handles this request."""
-    held: AppState = (app or current_app).extensions[_EXTENSION]
+    held: AppState = (app or current_request().app).extensions[_EXTENSION]
     return held
 
 
@@ -69,12 +70,7 @@ def cursors() -> Cursors:
     return running().cursors
 
 
-def request_id() -> str:
-    """Return the request id, as in the response and the log."""
-    return str(request.scope.get("catalog.request_id", ""))
-
-
 def client_address() -> str:
     """Return the client's address; empty when the request came through a unix socket."""
-    client = request.scope.get("client")
+    client = current_request().client
     return str(client[0]) if client else ""

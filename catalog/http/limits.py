@@ -10,11 +10,10 @@ from functools import wraps
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, ParamSpec, TypeVar, get_args
 
-from quart import Quart, Response, g, request
-
 from catalog.errors import TooManyRequests
 from catalog.http.context import AppState, running
 from catalog.http.limit_store import Count
+from catalog.http.request import Client, current_request
 from catalog.observability.metrics import RATE_LIMITED
 from catalog.settings import Rate, Settings
 
@@ -22,9 +21,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 View = Callable[P, Awaitable[T]]
-Client = tuple[str, int] | None
-"""An ASGI client: address and port."""
-
 Policy = Literal["signup", "login", "refresh", "read", "write"]
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -105,14 +101,17 @@ async def count_request(state: AppState, policy: Policy, client: Client) -> Coun
 
 
 async def _admit(policy: Policy) -> None:
-    g.counted = await count_request(running(), policy, request.scope.get("client"))
-    if g.counted is not None:
-        g.counted.admit()
+    request = current_request()
+    counted = await count_request(running(), policy, request.client)
+    if counted is not None:
+        # Sent with the response, whatever its status.
+        request.limit_headers = counted.headers()
+        counted.admit()
 
 
 def client_network() -> str:
     """Return the network that the current request counts for."""
-    return network_of(request.scope.get("client"))
+    return network_of(current_request().client)
 
 
 def network_of(client: Client) -> str:
@@ -130,20 +129,3 @@ def network_of(client: Client) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
-
-
-def configure_limits(app: Quart) -> None:
-    """Add the rate limit headers to responses of limited handlers, errors included."""
-    app.before_serving(_open)
-    app.after_request(_tell)
-
-
-async def _open() -> None:
-    await running().limits.open()
-
-
-async def _tell(response: Response) -> Response:
-    counted: Counted | None = g.get("counted")
-    if counted is not None:
-        response.headers.update(counted.headers())
-    return response

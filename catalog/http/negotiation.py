@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from quart import Quart, current_app, request
+from quart import Quart, request
 
 from catalog.errors import NotAcceptable
+from catalog.http.request import current_request
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,15 +52,13 @@ def configure_negotiation(app: Quart) -> None:
     app.before_request(_only_what_is_accepted)
 
 
-def wanted() -> str:
+def negotiate(offered: tuple[str, ...]) -> str:
     """Return the media type of the response to the current request.
 
     Raises:
-        NotAcceptable: the client accepts none that the view offers (RFC 9110, section 15.5.7).
+        NotAcceptable: the client accepts none of those offered (RFC 9110, section 15.5.7).
     """
-    assert request.url_rule is not None  # noqa: S101 (called by views; tells mypy)
-    offered = offered_by(current_app.view_functions[request.url_rule.endpoint])
-    best = best_of(offered, ",".join(request.headers.getlist("Accept")))
+    best = best_of(offered, ",".join(current_request().header_values("accept")))
     if best is None:
         raise NotAcceptable(f"This resource is available as {' or '.join(offered)}.")
     return best
@@ -115,4 +114,6 @@ def _rank(media_type: str, weights: dict[str, float]) -> tuple[float, int]:
 async def _only_what_is_accepted() -> None:
     # By the rule and not by the path, because werkzeug drops doubled slashes at its beginning.
     if request.url_rule is not None and request.url_rule.rule.startswith("/api/"):
-        wanted()
+        here = current_request()
+        view = here.app.view_functions[request.url_rule.endpoint]
+        here.media_type = negotiate(offered_by(view))

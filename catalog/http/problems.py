@@ -6,14 +6,13 @@ from typing import Any
 
 import orjson
 from pydantic import ValidationError
-from quart import Quart, Response, request
-from quart_schema import RequestSchemaValidationError
-from quart_schema.validation import QuerystringValidationError
+from quart import Quart
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from catalog import errors
-from catalog.errors import CatalogError, FieldError, InvalidRequest
-from catalog.http.context import request_id
+from catalog.errors import CatalogError, FieldError
+from catalog.http.reply import Reply, no_content
+from catalog.http.request import current_request
 from catalog.observability.debounce import Debounce
 from catalog.observability.logs import logger
 
@@ -44,7 +43,7 @@ _BY_STATUS: Mapping[int, type[CatalogError]] = {
 }
 
 
-def problem(error: CatalogError, identifier: str) -> dict[str, Any]:
+def problem(error: CatalogError, request_id: str) -> dict[str, Any]:
     """Return the members of an error's problem details (RFC 9457, section 3.1, and extensions)."""
     members: dict[str, Any] = {
         "type": f"/problems/{error.slug}",
@@ -52,33 +51,26 @@ def problem(error: CatalogError, identifier: str) -> dict[str, Any]:
         "status": error.status,
         "detail": error.detail,
         "code": error.slug,
-        "request_id": identifier,
+        "request_id": request_id,
     }
     if error.errors:
         members["errors"] = [{e.place: e.name, "message": e.message} for e in error.errors]
     return {**members, **error.members}
 
 
-def body_of(error: CatalogError, identifier: str) -> bytes:
-    """Serialize an error's problem details."""
-    return orjson.dumps(problem(error, identifier))
-
-
-def answer(error: CatalogError) -> Response:
-    """Return the problem response for an error."""
-    return Response(
-        body_of(error, request_id()),
-        status=error.status,
-        headers=error.headers,
-        content_type=MEDIA_TYPE,
-    )
+def problem_reply(error: CatalogError) -> Reply:
+    """Return the response for an error of the current request."""
+    body = orjson.dumps(problem(error, current_request().request_id))
+    return Reply(body, status=error.status, headers=error.headers, media_type=MEDIA_TYPE)
 
 
 def handle_errors(app: Quart) -> None:
     """Register handlers for every exception that can be raised while a request is handled."""
-    app.register_error_handler(RequestSchemaValidationError, _refuse_schema)
-    app.register_error_handler(HTTPException, _refuse_http)
-    app.register_error_handler(Exception, _refuse)
+    # ``CatalogApp`` converts replies, which the framework's types do not know.
+    refuse_http: Any = _refuse_http
+    refuse: Any = _refuse
+    app.register_error_handler(HTTPException, refuse_http)
+    app.register_error_handler(Exception, refuse)
 
 
 def to_problem(error: Exception) -> CatalogError:
@@ -94,34 +86,24 @@ def to_problem(error: Exception) -> CatalogError:
     return error
 
 
-async def _refuse(error: Exception) -> Response:
-    return answer(to_problem(error))
+async def _refuse(error: Exception) -> Reply:
+    return problem_reply(to_problem(error))
 
 
-async def _refuse_schema(error: RequestSchemaValidationError) -> Response:
-    in_query = isinstance(error, QuerystringValidationError)
-    cause = error.validation_error
-    if not isinstance(cause, ValidationError):
-        return answer(InvalidRequest())
-    return answer(InvalidRequest(errors=field_errors(cause, in_query=in_query)))
-
-
-async def _refuse_http(error: HTTPException) -> Response:
+async def _refuse_http(error: HTTPException) -> Reply:
     if isinstance(error, MethodNotAllowed):
         return _refuse_method(error)
     kind = _BY_STATUS.get(error.code or 500, errors.MalformedRequest)
-    return answer(kind())
+    return problem_reply(kind())
 
 
-def _refuse_method(error: MethodNotAllowed) -> Response:
+def _refuse_method(error: MethodNotAllowed) -> Reply:
     allowed = {*(error.valid_methods or ()), "OPTIONS"}
     headers = {"Allow": ", ".join(sorted(allowed))}
-    if request.method == "OPTIONS":
+    if current_request().method == "OPTIONS":
         # RFC 9110, section 9.3.7: answered here, so that no view has to implement OPTIONS.
-        response = Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
-        del response.headers["Content-Type"]
-        return response
-    return answer(errors.MethodNotAllowed(headers=headers))
+        return no_content(headers)
+    return problem_reply(errors.MethodNotAllowed(headers=headers))
 
 
 def field_errors(error: ValidationError, *, in_query: bool = False) -> Sequence[FieldError]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
+from catalog.http.request import fields_of
+
 
 class TrustedProxies:
     """ASGI middleware: applies ``X-Forwarded-For`` and ``-Proto`` from trusted proxies only.
@@ -44,13 +46,11 @@ class TrustedProxies:
         return any(parsed in network for network in self._networks)
 
     def _seen_through(self, scope: Any) -> Any:
-        forwarded: list[str] = []
-        scheme = None
-        for name, value in scope["headers"]:
-            if name == b"x-forwarded-for":
-                forwarded += value.decode("latin-1").split(",")
-            elif name == b"x-forwarded-proto":
-                scheme = value.decode("latin-1").strip().lower()
+        fields = fields_of(scope)
+        lines = fields.get(b"x-forwarded-for", ())
+        forwarded = [hop for line in lines for hop in line.decode("latin-1").split(",")]
+        schemes = fields.get(b"x-forwarded-proto")
+        scheme = schemes[-1].decode("latin-1").strip().lower() if schemes else None
         changes: dict[str, Any] = {}
         for hop in reversed(forwarded):
             try:

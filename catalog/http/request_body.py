@@ -1,48 +1,37 @@
-"""Request bodies: buffered up to a limit, or streamed as they arrive.
-
-JSON is parsed by ``strict_json.py`` alone.
-"""
+"""Request bodies: buffered up to a limit, or streamed as they arrive."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Any, NoReturn, Self, TypeVar
+from collections.abc import Collection, Mapping
 
 from hypercorn.typing import (
     ASGIFramework,
     ASGIReceiveCallable,
-    ASGIReceiveEvent,
     ASGISendCallable,
     ASGISendEvent,
     Scope,
 )
-from pydantic import BaseModel, ValidationError
-from quart import Request
 
 from catalog.errors import (
     BodyTooLarge,
-    InvalidRequest,
+    CatalogError,
     MalformedRequest,
     Overloaded,
     RequestTimeout,
-    UnsupportedMediaType,
 )
-from catalog.http.problems import field_errors
-from catalog.http.response_headers import send_problem
-from catalog.http.strict_json import parse_json
+from catalog.http.body_stream import BodyStream
+from catalog.http.lingering_close import lingering
+from catalog.http.problems import problem_reply
+from catalog.http.reply import send_reply
+from catalog.http.request import Fields, current_request
 from catalog.observability.metrics import count_rejection
-
-M = TypeVar("M", bound=BaseModel)
-
-
-_LINGER_SECONDS = 1.0
-
-_STREAM = "catalog.body"
 
 WHOLE_BODY = "catalog.whole_body"
 """ASGI extension of a request whose body has arrived before the application is called."""
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Bytes of incomplete bodies in one process: 128 of the largest by default."""
+
+_WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 
 
 class _Waiting:
@@ -63,7 +52,7 @@ class _Waiting:
 
 
 class BoundedBodies:
-    """ASGI middleware: buffers a body up to a limit and passes it on whole.
+    """ASGI middleware: buffers a body up to a limit, as that of the current request.
 
     The framework's own limit counts bytes that are not yet consumed, or only the announced length,
     depending on its release; this one counts bytes as they arrive. A request that announces its
@@ -73,7 +62,7 @@ class BoundedBodies:
     honest client needs a moment only, and one that sends a byte now and then would otherwise hold
     the places of all others.
 
-    Bodies of any size are not buffered here: handlers read them as they arrive by ``body_stream``.
+    Bodies of any size are not buffered here: handlers read them as they arrive by ``pieces_of``.
     The framework's own streaming buffers what the handler has not asked for yet.
 
     Args:
@@ -115,43 +104,46 @@ class BoundedBodies:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        length, chunked, media_type = _announced(scope["headers"])
-        if length is None and not chunked:
+        request = current_request()
+        length, chunked, media_type = _announced(request.fields)
+        # In HTTP/2 a body may come without an announcement; nothing reads the one of a GET.
+        if length is None and not chunked and scope["method"] in _WITHOUT_BODY:
             await self._app(scope, receive, send)
             return
         if length is not None and chunked:
             error = MalformedRequest("Content-Length and Transfer-Encoding exclude each other.")
-            await send_problem(scope, _parting(receive, send), error)
+            await self._refuse(error, receive, send)
             return
         place = scope["path"].rstrip("/"), media_type
         if scope["method"] == "POST" and place in self._streamed:
             await self._hand_over(scope, receive, send)
             return
-        if length is not None and length > self._max_bytes:
-            await self._refuse_large(scope, receive, send)
-            return
         try:
+            if length is not None and length > self._max_bytes:
+                raise self._too_large()
             if WHOLE_BODY in (scope.get("extensions") or ()):
                 # The body has arrived, so no timer is needed.
-                body = (await receive())["body"]  # type: ignore[typeddict-item]  # the first message
+                request.body = (await receive())["body"]  # type: ignore[typeddict-item]  # the first message
             else:
-                body = await self._read(receive)
-        except (RequestTimeout, Overloaded) as error:
-            await send_problem(scope, _parting(receive, send), error)
-            return
+                request.body = await self._read(receive)
+        except (BodyTooLarge, RequestTimeout, Overloaded) as error:
+            await self._refuse(error, receive, send)
         except _ClientGone:
             # A truncated body may look complete; it is discarded.
             return
-        if body is None:
-            await self._refuse_large(scope, receive, send)
-            return
-        await self._app(scope, replaying(body, receive), send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _refuse(
+        self, error: CatalogError, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        await send_reply(lingering(receive, send), problem_reply(error))
 
     async def _hand_over(
-        self, scope: Any, receive: ASGIReceiveCallable, send: ASGISendCallable
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         stream = BodyStream(receive, timeout=self._timeout)
-        parting = _parting(stream.receive, send)
+        parting = lingering(stream.receive, send)
         is_read = False
 
         async def send_answer(message: ASGISendEvent) -> None:
@@ -162,13 +154,14 @@ class BoundedBodies:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 stream.give_up()
 
-        scope[_STREAM] = stream
+        current_request().stream = stream
         await self._app(scope, stream.receive_rest, send_answer)
 
-    async def _read(self, receive: ASGIReceiveCallable) -> bytes | None:
-        """Return the body, or None when it is larger than the limit.
+    async def _read(self, receive: ASGIReceiveCallable) -> bytes:
+        """Return the body.
 
         Raises:
+            BodyTooLarge: the body is larger than the limit.
             RequestTimeout: the body did not arrive in time.
             Overloaded: the body was evicted to make room for others.
             _ClientGone: the client disconnected before the body was complete.
@@ -188,7 +181,7 @@ class BoundedBodies:
                     waiting.size += len(piece)
                     self.waiting_bytes += len(piece)
                     if waiting.size > self._max_bytes:
-                        return None
+                        raise self._too_large()
                     parts.append(piece)
                     if not message["more_body"]:
                         return b"".join(parts)
@@ -217,203 +210,20 @@ class BoundedBodies:
                 # A deadline in the past expires at once.
                 oldest.timeout.reschedule(0)
 
-    async def _refuse_large(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-    ) -> None:
-        error = BodyTooLarge(f"A body may have at most {self._max_bytes} bytes.")
-        await send_problem(scope, _parting(receive, send), error)
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"A body may have at most {self._max_bytes} bytes.")
 
 
 class _ClientGone(Exception):
     """The client disconnected in the middle of its request."""
 
 
-class BodyStream:
-    """Iterator over the pieces of a body; each is received only on demand.
-
-    When the client disconnects, a pending iteration blocks until the framework, which receives the
-    disconnect through ``receive_rest``, cancels the handler.
-
-    Args:
-        receive: the server's channel.
-        timeout: seconds until the next piece must have arrived.
-    """
-
-    def __init__(self, receive: ASGIReceiveCallable, *, timeout: float) -> None:
-        self._receive = receive
-        self._timeout = timeout
-        self._over = asyncio.Event()
-        self._is_gone = False
-        self._is_handed_over = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there is nothing left to read."""
-        return self._over.is_set()
-
-    def __aiter__(self) -> Self:
-        """Iterate over the pieces that are not read yet."""
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Return the next piece.
-
-        Raises:
-            RequestTimeout: the piece did not arrive in time.
-        """
-        if self._is_gone:
-            return await self._until_cancelled()
-        if self.is_over:
-            raise StopAsyncIteration
-        try:
-            async with asyncio.timeout(self._timeout):
-                message = await self.receive()
-        except TimeoutError:
-            raise RequestTimeout("The next part of the body took too long to arrive.") from None
-        if message["type"] == "http.request":
-            return message["body"]
-        return await self._until_cancelled()
-
-    async def _until_cancelled(self) -> NoReturn:
-        while True:
-            await asyncio.Event().wait()
-
-    async def receive(self) -> ASGIReceiveEvent:
-        """Return the server's next event of the body."""
-        message = await self._receive()
-        if message["type"] != "http.request":
-            self.give_up()
-        elif not message["more_body"]:
-            self._over.set()
-        return message
-
-    def give_up(self) -> None:
-        """End the stream: the client has disconnected, or has its response."""
-        self._is_gone = True
-        self._over.set()
-
-    async def receive_rest(self) -> ASGIReceiveEvent:
-        """Return to the framework an empty body, then the events that follow the real one."""
-        if not self._is_handed_over:
-            self._is_handed_over = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._over.wait()
-        if self._is_gone:
-            return {"type": "http.disconnect"}
-        return await self._receive()
-
-
-def _parting(receive: ASGIReceiveCallable, send: ASGISendCallable) -> ASGISendCallable:
-    """Return a ``send`` with lingering close, for a client that may still be sending.
-
-    Closing a connection with unread input resets it, and the reset would overtake the response. So
-    the end of the response is delayed by up to ``_LINGER_SECONDS`` while the input is drained.
-    Draining continues while the end is sent: the server reports the end through the queue that it
-    puts the body in, and would wait forever for a place in a full queue.
-    """
-
-    async def send_parting(message: ASGISendEvent) -> None:
-        if message["type"] == "http.response.start":
-            headers = [*message["headers"], (b"connection", b"close")]
-            await send({**message, "headers": headers})
-        elif message["type"] != "http.response.body" or message.get("more_body", False):
-            await send(message)
-        else:
-            await send({**message, "more_body": True})
-            reading = asyncio.create_task(_read_over(receive))
-            try:
-                await asyncio.wait([reading], timeout=_LINGER_SECONDS)
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-            finally:
-                reading.cancel()
-
-    return send_parting
-
-
-async def _read_over(receive: ASGIReceiveCallable) -> None:
-    more = True
-    while more:
-        message = await receive()
-        more = message["type"] == "http.request" and message["more_body"]
-
-
-def _announced(headers: Any) -> tuple[int | None, bool, bytes]:
+def _announced(fields: Fields) -> tuple[int | None, bool, bytes]:
     """Return a body's length, whether it is chunked, and its media type in lower case."""
-    length, chunked, media_type = None, False, b""
-    for name, value in headers:
-        if name == b"content-length":
-            # Any number this long is too large, and Python converts no more than 4,300 digits.
-            length = int(value[:20]) if value.isdigit() else None
-        elif name == b"transfer-encoding":
-            chunked = True
-        elif name == b"content-type":
-            media_type = value.partition(b";")[0].strip().lower()
-    return length, chunked, media_type
-
-
-def replaying(body: bytes, receive: ASGIReceiveCallable) -> ASGIReceiveCallable:
-    """Return a ``receive`` that replays a received body, then continues with ``receive``."""
-    handed_over = False
-
-    async def replay() -> ASGIReceiveEvent:
-        nonlocal handed_over
-        if handed_over:
-            return await receive()
-        handed_over = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
-
-
-class StrictRequest(Request):
-    """A request with strict JSON: texts that parsers read differently are rejected."""
-
-    async def get_json(
-        self,
-        force: bool = False,  # noqa: ARG002 (the framework's signature)
-        silent: bool = False,  # noqa: ARG002 (the same)
-        cache: bool = True,  # noqa: ARG002 (the same)
-    ) -> Any:
-        """Return the body's JSON value.
-
-        Raises:
-            UnsupportedMediaType: the body is not declared as ``application/json`` in UTF-8.
-            MalformedRequest: the body is not JSON that every parser reads alike.
-        """
-        if self.mimetype != "application/json":
-            raise UnsupportedMediaType("The body must be application/json.")
-        if self.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
-            raise UnsupportedMediaType("JSON must be in UTF-8.")
-        body = await self.get_data()
-        assert isinstance(body, bytes)  # noqa: S101 (not asked for as text; tells mypy)
-        return parse_json(body)
-
-
-async def body_stream(request: Request) -> AsyncIterator[bytes]:
-    """Yield a body in pieces; of any size if its media type is streamed.
-
-    Raises:
-        RequestTimeout: the next piece did not arrive in time.
-    """
-    stream: BodyStream | None = request.scope.get(_STREAM)  # type: ignore[assignment]  # ours, not ASGI's
-    if stream is None:
-        body = await request.get_data()
-        assert isinstance(body, bytes)  # noqa: S101 (not asked for as text; tells mypy)
-        yield body
-        return
-    async for piece in stream:
-        yield piece
-
-
-async def json_if_any(request: Request, schema: type[M]) -> M:
-    """Validate an optional body against a schema; an absent one is an empty object.
-
-    Raises:
-        MalformedRequest, UnsupportedMediaType: as ``StrictRequest.get_json``.
-        InvalidRequest: a field is not valid.
-    """
-    data = await request.get_json() if await request.get_data() else {}
-    try:
-        return schema.model_validate(data)
-    except ValidationError as error:
-        raise InvalidRequest(errors=field_errors(error)) from None
+    length = None
+    if lengths := fields.get(b"content-length"):
+        # Any number this long is too large, and Python converts no more than 4,300 digits.
+        length = int(lengths[-1][:20]) if lengths[-1].isdigit() else None
+    types = fields.get(b"content-type")
+    media_type = types[-1].partition(b";")[0].strip().lower() if types else b""
+    return length, b"transfer-encoding" in fields, media_type

@@ -1,6 +1,7 @@
-"""ASGI middleware around the framework for what all responses share.
+"""ASGI middleware around the framework for what all requests and responses share.
 
-Assigns request ids, adds security headers, writes the access log, and counts requests.
+Sets the current request, assigns request ids, adds security headers, writes the access log, and
+counts requests.
 """
 
 import re
@@ -19,9 +20,15 @@ from hypercorn.typing import (
     HTTPScope,
     Scope,
 )
+from quart import Quart
 
-from catalog.errors import CatalogError
-from catalog.http.problems import MEDIA_TYPE, body_of
+from catalog.http.request import (
+    Fields,
+    Request,
+    fields_of,
+    reset_current_request,
+    set_current_request,
+)
 from catalog.http.trace_context import trace_id_of
 from catalog.observability import metrics
 from catalog.observability.logs import logger
@@ -49,7 +56,8 @@ class ResponseHeadersMiddleware:
     """ASGI middleware: request id, security headers, ``Connection: close``, access log, metrics.
 
     Args:
-        app: the wrapped application.
+        asgi_app: the wrapped application.
+        app: the app that handles the requests.
         settings: decide which requests are logged.
         quiet: paths that are polled, and logged only when the request fails.
         is_draining: whether the process is draining; responses then close their connections.
@@ -62,7 +70,8 @@ class ResponseHeadersMiddleware:
 
     def __init__(
         self,
-        app: ASGIFramework,
+        asgi_app: ASGIFramework,
+        app: Quart,
         settings: Settings,
         *,
         quiet: Container[str],
@@ -70,6 +79,7 @@ class ResponseHeadersMiddleware:
         route_of: Callable[[str], str | None],
     ) -> None:
         self.in_progress = 0
+        self._asgi_app = asgi_app
         self._app = app
         self._quiet = quiet
         self._is_draining = is_draining
@@ -86,12 +96,14 @@ class ResponseHeadersMiddleware:
             await send({"type": "websocket.close", "code": 1000, "reason": None})
             return
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._asgi_app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id, has_token, trace_id = _read(scope)
-        annotate(scope, request_id=request_id)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        fields = fields_of(scope)
+        request = Request(self._app, scope, _request_id(fields))
+        current = set_current_request(request)
+        structlog.contextvars.bind_contextvars(request_id=request.request_id)
+        trace_id = _trace_id(fields)
         if trace_id is not None:
             structlog.contextvars.bind_contextvars(trace_id=trace_id)
         status = 0
@@ -108,7 +120,7 @@ class ResponseHeadersMiddleware:
                     # The framework adds a Content-Length of 0; RFC 9110, section 8.6 forbids it.
                     headers = [header for header in headers if header[0] not in _OF_CONTENT]
                 length = _length_in(headers)
-                headers = self._enveloped(headers, request_id, has_token)
+                headers = self._enveloped(headers, request)
                 await send({**message, "headers": headers})
                 return
             if message["type"] == "http.response.body" and not is_counted:
@@ -121,7 +133,7 @@ class ResponseHeadersMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_enveloped)
+            await self._asgi_app(scope, receive, send_enveloped)
         except Exception:
             # The server answers such a request itself.
             status = status or HTTPStatus.INTERNAL_SERVER_ERROR
@@ -133,8 +145,9 @@ class ResponseHeadersMiddleware:
                 self._count(scope, status, seconds)
             if status >= self._log_from_status and self._is_news(scope, status):
                 _log_request(scope, status, seconds)
+            # The next request on the connection may run in the same context.
+            reset_current_request(current)
             if trace_id is not None:
-                # The next request on the connection may run in the same context.
                 structlog.contextvars.unbind_contextvars("trace_id")
 
     def _is_news(self, scope: HTTPScope, status: int) -> bool:
@@ -148,13 +161,15 @@ class ResponseHeadersMiddleware:
             scope["method"], route or metrics.OTHER, status or metrics.GONE, seconds
         )
 
-    def _enveloped(self, headers: list[Header], request_id: str, has_token: bool) -> list[Header]:
+    def _enveloped(self, headers: list[Header], request: Request) -> list[Header]:
         present = {name for name, _ in headers}
-        headers.append((b"x-request-id", request_id.encode()))
+        headers.append((b"x-request-id", request.request_id.encode()))
         headers.extend(_ALWAYS)
+        for name, value in request.limit_headers.items():
+            headers.append((name.lower().encode(), value.encode()))
         if b"content-security-policy" not in present:
             headers.append((b"content-security-policy", API_POLICY))
-        if has_token:
+        if b"authorization" in request.fields:
             # A response to a request with a token is private, even that of a public page.
             headers = [header for header in headers if header[0] != b"cache-control"]
             headers.append((b"cache-control", b"no-store"))
@@ -170,20 +185,18 @@ def _length_in(headers: list[Header]) -> int:
     return next((int(value) for name, value in headers if name == b"content-length"), -1)
 
 
-def _read(scope: HTTPScope) -> tuple[str, bool, str | None]:
-    """Return the request id (the client's if valid), whether it has a token, and its trace id."""
-    request_id, has_token = "", False
-    parents: list[bytes] = []
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            request_id = value.decode("ascii")
-        elif name == b"authorization":
-            has_token = True
-        elif name == b"traceparent":
-            parents.append(value)
+def _request_id(fields: Fields) -> str:
+    """Return the client's request id if it is valid, else a new one; of several the last one."""
+    for value in reversed(fields.get(b"x-request-id", ())):
+        if _REQUEST_ID.fullmatch(value):
+            return value.decode("ascii")
+    return uuid4().hex
+
+
+def _trace_id(fields: Fields) -> str | None:
+    parents = fields.get(b"traceparent", ())
     # Of two it is unclear which one applies.
-    trace_id = trace_id_of(parents[0]) if len(parents) == 1 else None
-    return request_id or uuid4().hex, has_token, trace_id
+    return trace_id_of(parents[0]) if len(parents) == 1 else None
 
 
 def annotate(scope: Any, **values: str) -> None:
@@ -204,15 +217,3 @@ def _log_request(scope: Any, status: int, seconds: float) -> None:
         client=client[0] if client else None,
         user_id=int(scope["catalog.user_id"]) if "catalog.user_id" in scope else None,
     )
-
-
-async def send_problem(scope: Any, send: ASGISendCallable, error: CatalogError) -> None:
-    """Send a problem response from outside the framework."""
-    body = body_of(error, scope.get("catalog.request_id", ""))
-    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
-    headers += [
-        (b"content-type", MEDIA_TYPE.encode()),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -3,18 +3,18 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 
-from quart import Response, request
-
 from catalog.errors import CatalogError
-from catalog.http.context import request_id, running
+from catalog.http.context import running
+from catalog.http.reply import Reply
+from catalog.http.request import current_request
 from catalog.observability.logs import logger
 
 _log = logger(__name__)
 
 
-async def stream_response(
+async def stream_reply(
     pieces: AsyncGenerator[bytes, None], *, media_type: str, headers: Mapping[str, str]
-) -> Response:
+) -> Reply:
     """Stream a response in pieces; each is produced when the client has read the one before.
 
     There is no time-out for the whole response, but its client must keep reading. When producing a
@@ -26,18 +26,17 @@ async def stream_response(
         CatalogError: producing the first piece failed, while the status can still report it.
     """
     running().buffers.admit()
-    body: AsyncIterator[bytes] | None = None
+    request = current_request()
+    body: AsyncIterator[bytes] | bytes = b""
     if request.method == "GET":
-        body = _sent(await anext(pieces, b""), pieces, request_id())
-    response = Response(body, content_type=f"{media_type}; charset=utf-8")
-    response.headers.update(headers)
+        body = _sent(await anext(pieces, b""), pieces, request.request_id)
     # nginx would buffer the response in files.
-    response.headers["X-Accel-Buffering"] = "no"
-    return response
+    headers = {**headers, "X-Accel-Buffering": "no"}
+    return Reply(body, headers=headers, media_type=f"{media_type}; charset=utf-8")
 
 
 async def _sent(
-    first: bytes, pieces: AsyncGenerator[bytes, None], request: str
+    first: bytes, pieces: AsyncGenerator[bytes, None], request_id: str
 ) -> AsyncIterator[bytes]:
     try:
         async with aclosing(pieces):
@@ -46,7 +45,7 @@ async def _sent(
                 yield piece
     except CatalogError as error:
         cause = repr(error.__cause__ or error)
-        _log.warning("stream_aborted", code=error.slug, cause=cause, request_id=request)
+        _log.warning("stream_aborted", code=error.slug, cause=cause, request_id=request_id)
         # On a TimeoutError the framework omits the last event of the response, so that the server
         # closes the connection; for any other exception it would log a traceback.
         raise TimeoutError from error

@@ -2,26 +2,26 @@
 
 from dataclasses import dataclass, field
 
-from quart import Quart, current_app
+from quart import Quart
 
 from catalog.concurrency.capacity_limiter import CapacityLimiter
-from catalog.concurrency.group_commit import GroupCommit
+from catalog.http.request import current_request
+from catalog.products.batched_creates import BatchedCreates
 from catalog.products.bulk.exporting import MAX_EXPORTS
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.changes.feed import Feed
 from catalog.products.listing.page_cache import Pages
 from catalog.products.overload import too_many
-from catalog.products.service import Create, WriteResult
 
 _EXTENSION = "catalog.products"
 
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """State of one app: page cache, group commit of creates, change feed, and bulk limits."""
+    """State of one app: page cache, batched creates, change feed, and bulk limits."""
 
     pages: Pages
-    creates: GroupCommit[Create, WriteResult]
+    creates: BatchedCreates
     feed: Feed
     imports: CapacityLimiter = field(
         default_factory=lambda: CapacityLimiter(
@@ -42,5 +42,5 @@ def attach(app: Quart, products: Products) -> None:
 
 def products(app: Quart | None = None) -> Products:
     """Return the state of the given app, or of the app handling this request."""
-    held: Products = (app or current_app).extensions[_EXTENSION]
+    held: Products = (app or current_request().app).extensions[_EXTENSION]
     return held

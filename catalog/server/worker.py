@@ -24,10 +24,11 @@ from hypercorn.config import Config
 from catalog.app import begin_drain, create_app
 from catalog.bootstrap import prepare
 from catalog.errors import OperatorError
+from catalog.fastpath import http1
 from catalog.http.context import running
 from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
-from catalog.server import http1, lifeline
+from catalog.server import lifeline
 from catalog.server.sockets import BACKLOG
 from catalog.server.worker_protocol import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY
 from catalog.settings import Settings, load_settings
@@ -116,7 +117,7 @@ class Worker:
         self._options = options
         self._settings = settings
         self._app = create_app(settings)
-        http1.install(running(self._app).takes_fast_path, running(self._app).buffers)
+        http1.install(running(self._app).is_quick, running(self._app).buffers)
         self._serving = False
         self._told = asyncio.Event()
         self._released = asyncio.Event()

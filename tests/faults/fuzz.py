@@ -26,7 +26,7 @@ GUIDES = [
     "catalog.products.queries",
     "catalog.products.schemas",
     "catalog.products.search.tokenizer",
-    "catalog.server.request_parser",
+    "catalog.fastpath.request_parser",
     "tests.faults.fuzz_targets",
 ]
 """Instrumented modules, whose coverage guides the search."""

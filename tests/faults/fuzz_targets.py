@@ -29,17 +29,17 @@ from catalog.errors import (
     TokenInvalid,
     TokenMissing,
 )
+from catalog.fastpath import request_parser
 from catalog.http.conditional import Tags, key_among
 from catalog.http.negotiation import CSV as CSV_TYPE
 from catalog.http.negotiation import JSON, NDJSON, best_of
 from catalog.http.pagination import Cursors
-from catalog.http.problems import body_of, field_errors
+from catalog.http.problems import field_errors, problem
 from catalog.http.strict_json import parse_json
 from catalog.products.bulk.formats import FORMATS, Format, Parsed, ParsedProduct
 from catalog.products.queries import Selection
 from catalog.products.schemas import ListQuery, ProductCreate
 from catalog.products.search.tokenizer import MAX_TOKEN_LENGTH, terms_of, text_of, tokens_of
-from catalog.server import request_parser
 from tests.engines import settings_for
 
 
@@ -100,13 +100,13 @@ def read_json(data: bytes) -> None:
     try:
         value = parse_json(data)
     except MalformedRequest as error:
-        body_of(error, "")
+        problem(error, "")
         return
     agree(repr(value), repr(json.loads(data)))
     try:
         ProductCreate.model_validate(value)
     except ValidationError as error:
-        body_of(InvalidRequest(errors=field_errors(error)), "")
+        problem(InvalidRequest(errors=field_errors(error)), "")
 
 
 def read_query(data: bytes) -> None:
@@ -117,7 +117,7 @@ def read_query(data: bytes) -> None:
     try:
         query = ListQuery.model_validate(given)
     except ValidationError as error:
-        body_of(InvalidRequest(errors=field_errors(error, in_query=True)), "")
+        problem(InvalidRequest(errors=field_errors(error, in_query=True)), "")
         return
     selection = Selection.of(query, user_id=query.user_id)
     agree(selection.bound_to("/"), Selection.of(query, user_id=query.user_id).bound_to("/"))
@@ -198,7 +198,7 @@ def read_conditions(data: bytes) -> None:
     try:
         key = key_among(text.split("\n"))
     except InvalidRequest as error:
-        body_of(error, "")
+        problem(error, "")
     else:
         agree(key, text)
 
@@ -214,7 +214,7 @@ def read_account(data: bytes) -> None:
         try:
             schema.model_validate(fields)
         except ValidationError as error:
-            body_of(InvalidRequest(errors=field_errors(error)), "")
+            problem(InvalidRequest(errors=field_errors(error)), "")
         else:
             folded = fold(username)
             agree(fold(folded), folded)

@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from quart import Blueprint, Response
-from quart_schema import document_response, tag_blueprint, validate_request
+from quart_schema import document_response, tag_blueprint
 
 from catalog.auth import service, sessions
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.guards import caller, caller_id, signed_in
 from catalog.auth.routes.attempts import recording, verified
+from catalog.auth.routes.deadline import one_deadline
 from catalog.auth.schemas import (
     AccountChange,
     AccountDeletion,
@@ -30,45 +30,50 @@ from catalog.errors import (
     WrongCredentials,
     WrongPassword,
 )
+from catalog.http.adapter import Routes
 from catalog.http.context import database, settings
 from catalog.http.limits import client_network
 from catalog.http.openapi import answers_nothing, refuses
-from catalog.http.rendering import json_response, no_content
+from catalog.http.reply import Reply, json_reply, no_content
+from catalog.http.validation import json_body
 
-blueprint = Blueprint("account", __name__, url_prefix="/api/auth")
+blueprint = Routes("account", __name__, url_prefix="/api/auth")
 tag_blueprint(blueprint, ["auth"])
 
 
 @blueprint.get("/me")
 @signed_in
+@one_deadline
 @refuses(AccountUnavailable)
 @document_response(AccountRead)
-async def read_account() -> Response:
+async def read_account() -> Reply:
     """Read your account."""
     account = await database().reading(service.read_own, user_id=caller_id())
-    return json_response(AccountRead(**account))
+    return json_reply(AccountRead(**account))
 
 
 @blueprint.patch("/me")
 @signed_in
+@one_deadline
 @refuses(AccountUnavailable, DuplicateValue)
-@validate_request(AccountChange)
+@json_body(AccountChange)
 @document_response(AccountRead)
-async def change_account(data: AccountChange) -> Response:
+async def change_account(data: AccountChange) -> Reply:
     """Change the e-mail address of your account."""
     account = await database().transaction(
         service.change_email, user_id=caller_id(), email=data.email
     )
     record(Audit.EMAIL_CHANGED, user_id=caller_id())
-    return json_response(AccountRead(**account))
+    return json_reply(AccountRead(**account))
 
 
 @blueprint.delete("/me")
 @signed_in
+@one_deadline
 @refuses(AccountUnavailable, WrongPassword, LastAdmin, LoginThrottled, Overloaded)
-@validate_request(AccountDeletion)
+@json_body(AccountDeletion)
 @answers_nothing
-async def delete_account(data: AccountDeletion) -> Response:
+async def delete_account(data: AccountDeletion) -> Reply:
     """Delete your account and your products."""
     async with _confirmed(data.password, "/password") as (account, subject):
         ended = await database().transaction(
@@ -84,10 +89,11 @@ async def delete_account(data: AccountDeletion) -> Response:
 
 @blueprint.post("/password")
 @signed_in
+@one_deadline
 @refuses(AccountUnavailable, WrongPassword, LoginThrottled, Overloaded)
-@validate_request(PasswordChange)
+@json_body(PasswordChange)
 @answers_nothing
-async def change_password(data: PasswordChange) -> Response:
+async def change_password(data: PasswordChange) -> Reply:
     """Change your password and end your other sessions."""
     async with _confirmed(data.current_password, "/current_password") as (account, subject):
         service.check_new_password(
@@ -136,12 +142,13 @@ async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account
 
 @blueprint.get("/sessions")
 @signed_in
+@one_deadline
 @document_response(SessionList)
-async def list_sessions() -> Response:
+async def list_sessions() -> Reply:
     """List your sessions, the last used one first."""
     bearer = caller()
     live = await database().reading(sessions.list_live, user_id=bearer.user_id)
-    return json_response(
+    return json_reply(
         SessionList(
             sessions=[SessionRead(**each, current=each["id"] == bearer.session_id) for each in live]
         )
@@ -150,8 +157,9 @@ async def list_sessions() -> Response:
 
 @blueprint.delete("/sessions/<id:session_id>")
 @signed_in
+@one_deadline
 @answers_nothing
-async def end_session(session_id: int) -> Response:
+async def end_session(session_id: int) -> Reply:
     """End one of your sessions."""
     await database().transaction(sessions.end, session_id=session_id, user_id=caller_id())
     auth().revocations.add([session_id])

@@ -1,16 +1,28 @@
 """One deadline for all database work of a request about accounts."""
 
-from quart import request
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
-from catalog.db.database import bound_together
+from catalog.db.database import shared_deadline
 from catalog.http.context import running
+from catalog.http.request import current_request
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-async def bound_database_time() -> None:
-    """Put all reads and writes of a request under one deadline, as for a single unit of work."""
-    state = running()
-    if state.settings.embedded:
-        # A SQLite file does not stall, and waiting for its lock has a shorter time-out of its own.
-        return
-    is_read = request.method in {"GET", "HEAD"}
-    bound_together(state.database.read_limit if is_read else state.database.write_limit)
+def one_deadline(view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Put all reads and writes of a view under one deadline, as for a single unit of work."""
+
+    @wraps(view)
+    async def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
+        state = running()
+        if state.settings.embedded:
+            # A file does not stall, and waiting for its lock has a shorter time-out of its own.
+            return await view(*args, **kwargs)
+        is_read = current_request().method in {"GET", "HEAD"}
+        with shared_deadline(state.database.read_limit if is_read else state.database.write_limit):
+            return await view(*args, **kwargs)
+
+    return bounded

@@ -2,8 +2,7 @@
 
 from contextlib import suppress
 
-from quart import Blueprint, Response, request
-from quart_schema import document_request, document_response, tag_blueprint, validate_request
+from quart_schema import document_response, tag_blueprint
 
 from catalog.auth import service, sessions
 from catalog.auth.audit import Audit, record
@@ -16,6 +15,7 @@ from catalog.auth.guards import (
     signed_in,
 )
 from catalog.auth.routes.attempts import recording, verified
+from catalog.auth.routes.deadline import one_deadline
 from catalog.auth.schemas import (
     LogIn,
     Refreshed,
@@ -37,23 +37,26 @@ from catalog.errors import (
     Unavailable,
     WrongCredentials,
 )
+from catalog.http.adapter import Routes
 from catalog.http.context import client_address, database, settings
 from catalog.http.limits import client_network, limited
 from catalog.http.openapi import answers_nothing, may_lack_body, refuses
-from catalog.http.rendering import json_response, no_content
-from catalog.http.request_body import json_if_any
+from catalog.http.reply import Reply, json_reply, no_content
+from catalog.http.request import current_request
+from catalog.http.validation import json_body
 
-blueprint = Blueprint("sign_in", __name__, url_prefix="/api/auth")
+blueprint = Routes("sign_in", __name__, url_prefix="/api/auth")
 tag_blueprint(blueprint, ["auth"])
 
 
 @blueprint.post("/signup")
 @limited("signup")
 @public
+@one_deadline
 @refuses(DuplicateValue, Overloaded)
-@validate_request(SignUp)
+@json_body(SignUp)
 @document_response(SignedUp, 201)
-async def sign_up(data: SignUp) -> Response:
+async def sign_up(data: SignUp) -> Reply:
     """Make an account and sign in."""
     service.check_new_password(
         data.password,
@@ -78,16 +81,17 @@ async def sign_up(data: SignUp) -> Response:
         access_token=access_token,
         refresh_token=refresh_token,
     )
-    return json_response(signed_up, status=201)
+    return json_reply(signed_up, status=201)
 
 
 @blueprint.post("/login")
 @limited("login")
 @public
+@one_deadline
 @refuses(WrongCredentials, LoginThrottled, Overloaded)
-@validate_request(LogIn)
+@json_body(LogIn)
 @document_response(SignedIn)
-async def log_in(data: LogIn) -> Response:
+async def log_in(data: LogIn) -> Reply:
     """Sign in with a username or an e-mail address."""
     grant = None
     while grant is None:
@@ -105,9 +109,7 @@ async def log_in(data: LogIn) -> Response:
     user = UserRead(
         id=account.id, username=account.username, email=account.email, role=grant.role.value
     )
-    return json_response(
-        SignedIn(access_token=access_token, refresh_token=refresh_token, user=user)
-    )
+    return json_reply(SignedIn(access_token=access_token, refresh_token=refresh_token, user=user))
 
 
 async def _keep_current(account: Account, password: str) -> None:
@@ -133,16 +135,16 @@ async def _keep_current(account: Account, password: str) -> None:
 @blueprint.post("/refresh")
 @limited("refresh")
 @refresh_token_required
+@one_deadline
 @refuses(TokenReused, AccountUnavailable)
-@document_request(RefreshOptions)
 @may_lack_body
+@json_body(RefreshOptions, optional=True)
 @document_response(Refreshed)
-async def refresh_token() -> Response:
+async def refresh_token(data: RefreshOptions) -> Reply:
     """Get a new access token for a refresh token, and a new refresh token if asked to."""
-    options = await json_if_any(request, RefreshOptions)
     bearer = caller()
     try:
-        if options.rotate:
+        if data.rotate:
             return await _rotated(bearer)
         resumed = await database().reading(sessions.resume, bearer=bearer)
     except TokenReused:
@@ -155,7 +157,7 @@ async def refresh_token() -> Response:
     return _resumed(bearer, resumed)
 
 
-def _resumed(bearer: Bearer, resumed: Resumed) -> Response:
+def _resumed(bearer: Bearer, resumed: Resumed) -> Reply:
     access_token = issue_access_token(
         bearer.user_id,
         session_id=bearer.session_id,
@@ -165,7 +167,7 @@ def _resumed(bearer: Bearer, resumed: Resumed) -> Response:
     return _refreshed(Refreshed(access_token=access_token))
 
 
-async def _rotated(bearer: Bearer) -> Response:
+async def _rotated(bearer: Bearer) -> Reply:
     grant = await database().transaction(
         sessions.rotate,
         bearer=bearer,
@@ -186,9 +188,10 @@ async def _end_stolen(bearer: Bearer) -> None:
 @blueprint.get("/refresh")
 @limited("refresh")
 @refresh_token_required
+@one_deadline
 @refuses(TokenReused, AccountUnavailable)
 @document_response(Refreshed)
-async def get_refreshed_token() -> Response:
+async def get_refreshed_token() -> Reply:
     """Get a new access token for a refresh token, as older clients ask for it."""
     bearer = caller()
     try:
@@ -202,14 +205,15 @@ async def get_refreshed_token() -> Response:
     return _resumed(bearer, resumed)
 
 
-def _refreshed(refreshed: Refreshed) -> Response:
-    return json_response(refreshed.model_dump_json(exclude_none=True).encode())
+def _refreshed(refreshed: Refreshed) -> Reply:
+    return json_reply(refreshed.model_dump_json(exclude_none=True).encode())
 
 
 @blueprint.post("/logout")
 @any_token_required
+@one_deadline
 @answers_nothing
-async def log_out() -> Response:
+async def log_out() -> Reply:
     """End the session that a token of either kind belongs to."""
     bearer = caller()
     await database().transaction(sessions.end, session_id=bearer.session_id)
@@ -220,8 +224,9 @@ async def log_out() -> Response:
 
 @blueprint.post("/logout-all")
 @signed_in
+@one_deadline
 @answers_nothing
-async def log_out_everywhere() -> Response:
+async def log_out_everywhere() -> Reply:
     """End all of your sessions."""
     bearer = caller()
     ended = await database().transaction(sessions.end_all, user_id=bearer.user_id)
@@ -237,7 +242,7 @@ def _lives() -> SessionLifetimes:
 def _opening() -> SessionRequest:
     return SessionRequest(
         address=client_address(),
-        agent=request.headers.get("User-Agent", ""),
+        agent=current_request().header("user-agent"),
         lives=_lives(),
         limit=settings().sessions_per_account,
     )

@@ -1,33 +1,37 @@
 """``/api/users``: all accounts, for administrators."""
 
-from quart import Blueprint, Response, request
-from quart_schema import document_response, tag_blueprint, validate_querystring, validate_request
+from quart_schema import document_response, tag_blueprint
 
 from catalog.auth import administration
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.guards import caller_id, for_admins
 from catalog.auth.models import Role
+from catalog.auth.routes.deadline import one_deadline
 from catalog.auth.schemas import AccountRead, UserChange, UserPage
 from catalog.errors import AccountUnavailable, Forbidden, LastAdmin
+from catalog.http.adapter import Routes
 from catalog.http.context import cursors, database
 from catalog.http.openapi import answers_nothing, refuses
 from catalog.http.pagination import Place
-from catalog.http.rendering import json_response, no_content
+from catalog.http.reply import Reply, json_reply, no_content
+from catalog.http.request import current_request
 from catalog.http.schemas import PageQuery
+from catalog.http.validation import json_body, query_parameters
 
 PATH = "/api/users"
 
-blueprint = Blueprint("users", __name__, url_prefix=PATH)
+blueprint = Routes("users", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["users"])
 
 
 @blueprint.get("")
 @for_admins
+@one_deadline
 @refuses(Forbidden)
-@validate_querystring(PageQuery)
+@query_parameters(PageQuery)
 @document_response(UserPage)
-async def list_users(query_args: PageQuery) -> Response:
+async def list_users(query_args: PageQuery) -> Reply:
     """List all accounts, the newest first."""
     place = Place(cursors(), query_args.cursor, path=PATH, bound_to=PATH)
     page = await database().reading(
@@ -35,28 +39,28 @@ async def list_users(query_args: PageQuery) -> Response:
         limit=query_args.limit,
         before_id=int(place.after[0]) if place.after else None,
     )
-    next_url = place.next_url(page.last, request.args)
-    return json_response(
-        UserPage(users=[AccountRead(**user) for user in page.users], next=next_url)
-    )
+    next_url = place.next_url(page.last, current_request().query)
+    return json_reply(UserPage(users=[AccountRead(**user) for user in page.users], next=next_url))
 
 
 @blueprint.get("/<id:user_id>")
 @for_admins
+@one_deadline
 @refuses(Forbidden)
 @document_response(AccountRead)
-async def read_user(user_id: int) -> Response:
+async def read_user(user_id: int) -> Reply:
     """Read an account."""
     user = await database().reading(administration.read_user, user_id=user_id)
-    return json_response(AccountRead(**user))
+    return json_reply(AccountRead(**user))
 
 
 @blueprint.patch("/<id:user_id>")
 @for_admins
+@one_deadline
 @refuses(AccountUnavailable, Forbidden, LastAdmin)
-@validate_request(UserChange)
+@json_body(UserChange)
 @document_response(AccountRead)
-async def change_user(user_id: int, data: UserChange) -> Response:
+async def change_user(user_id: int, data: UserChange) -> Reply:
     """Change what an account may do; a disabled one is signed out at once."""
     change = await database().transaction(
         administration.change_user,
@@ -73,14 +77,15 @@ async def change_user(user_id: int, data: UserChange) -> Response:
     }
     if differences:
         record(Audit.ACCOUNT_CHANGED, user_id=user_id, by=caller_id(), **differences)
-    return json_response(AccountRead(**change.after))
+    return json_reply(AccountRead(**change.after))
 
 
 @blueprint.delete("/<id:user_id>/sessions")
 @for_admins
+@one_deadline
 @refuses(AccountUnavailable, Forbidden)
 @answers_nothing
-async def end_user_sessions(user_id: int) -> Response:
+async def end_user_sessions(user_id: int) -> Reply:
     """Sign an account out everywhere."""
     ended = await database().transaction(
         administration.end_sessions, user_id=user_id, caller_id=caller_id()

@@ -1,10 +1,11 @@
 """Request for one page of a list: filters, sort order, position and fields."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Self
 
 from catalog.http.pagination import Cursors, Place
+from catalog.http.request import parse_query
 from catalog.products.listing.page_reader import PageQuery
 from catalog.products.queries import Selection
 from catalog.products.schemas import PATH, ListQuery, MyListQuery
@@ -20,18 +21,18 @@ class PageRequest:
         query: the validated query parameters.
         selection: filters and sort order.
         place: the position at which the page begins.
-        given: the parameters as the client wrote them, for the link to the next page.
+        query_string: the parameters as the client wrote them, for the link to the next page.
         key: the cache key of the page.
     """
 
     query: MyListQuery
     selection: Selection
     place: Place
-    given: Mapping[str, str]
+    query_string: bytes
     key: Hashable
 
     @classmethod
-    def of_all(cls, query: ListQuery, cursors: Cursors, given: Mapping[str, str]) -> Self:
+    def of_all(cls, query: ListQuery, cursors: Cursors, query_string: bytes) -> Self:
         """Build the request for a page of all products.
 
         Raises:
@@ -39,11 +40,11 @@ class PageRequest:
         """
         selection = Selection.of(query, user_id=query.user_id)
         place = Place(cursors, query.cursor, path=PATH, bound_to=selection.bound_to(PATH))
-        return cls(query, selection, place, given, key=(None, *given.items()))
+        return cls(query, selection, place, query_string, key=(None, query_string))
 
     @classmethod
     def of_one(
-        cls, query: MyListQuery, cursors: Cursors, given: Mapping[str, str], owner_id: int
+        cls, query: MyListQuery, cursors: Cursors, query_string: bytes, owner_id: int
     ) -> Self:
         """Build the request for a page of an owner's products in the owner's own list.
 
@@ -54,7 +55,12 @@ class PageRequest:
         bound_to = Selection.of(query, user_id=None).bound_to(MY_PATH)
         place = Place(cursors, query.cursor, path=MY_PATH, bound_to=bound_to)
         selection = Selection.of(query, user_id=owner_id)
-        return cls(query, selection, place, given, key=(owner_id, *given.items()))
+        return cls(query, selection, place, query_string, key=(owner_id, query_string))
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The parameters by name; the first value of each."""
+        return parse_query(self.query_string).to_dict()
 
     @property
     def wanted(self) -> PageQuery:

@@ -5,15 +5,14 @@ from functools import wraps
 from typing import ParamSpec
 
 import orjson
-from pydantic import ValidationError
-from quart import Response, request
 
 from catalog.auth.guards import caller_id
 from catalog.errors import FieldError, InvalidRequest, UnsupportedMediaType
+from catalog.http.body_stream import pieces_of
 from catalog.http.context import database
-from catalog.http.problems import field_errors
-from catalog.http.rendering import json_response
-from catalog.http.request_body import body_stream
+from catalog.http.reply import Reply, json_reply
+from catalog.http.request import current_request
+from catalog.http.validation import validated_query
 from catalog.products.bulk import importing
 from catalog.products.bulk.formats import FORMATS, Format
 from catalog.products.changes import change_log
@@ -25,16 +24,17 @@ P = ParamSpec("P")
 _FOR_ONE = "It is only for requests that create one product."
 _FOR_MANY = "It is only for bulk requests."
 
-View = Callable[P, Awaitable[Response]]
+View = Callable[P, Awaitable[Reply]]
 
 
 def takes_many(view: View[P]) -> View[P]:
     """Extend a view that creates one product to accept bulk requests, in any of ``FORMATS``."""
 
     @wraps(view)
-    async def create(*args: P.args, **kwargs: P.kwargs) -> Response:
-        query = _query()
-        form = FORMATS.get(request.mimetype)
+    async def create(*args: P.args, **kwargs: P.kwargs) -> Reply:
+        request = current_request()
+        query = validated_query(BulkQuery, request.query)
+        form = FORMATS.get(request.content_type[0])
         if form is not None:
             return await _import_products(form, query)
         if query.dry_run:
@@ -44,15 +44,16 @@ def takes_many(view: View[P]) -> View[P]:
     return create
 
 
-async def _import_products(form: Format, query: BulkQuery) -> Response:
-    if request.mimetype_params.get("charset", "utf-8").lower() != "utf-8":
+async def _import_products(form: Format, query: BulkQuery) -> Reply:
+    request = current_request()
+    if request.content_type[1].get("charset", "utf-8").lower() != "utf-8":
         raise UnsupportedMediaType("Products must be in UTF-8.")
-    if "Idempotency-Key" in request.headers:
+    if b"idempotency-key" in request.fields:
         raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", _FOR_ONE)])
     with products().imports.taken():
         imported = await importing.import_products(
             database(),
-            body_stream(request),
+            pieces_of(request),
             form.reader(),
             owner_id=caller_id(),
             atomic=query.atomic,
@@ -62,14 +63,4 @@ async def _import_products(form: Format, query: BulkQuery) -> Response:
     if change is None:
         change = await database().reading(change_log.current_change)
     body = orjson.dumps(imported.rendered())
-    return json_response(body, headers=change_log.position_headers(change))
-
-
-def _query() -> BulkQuery:
-    given = {
-        name: values[0] if len(values) == 1 else values for name, values in request.args.lists()
-    }
-    try:
-        return BulkQuery.model_validate(given)
-    except ValidationError as error:
-        raise InvalidRequest(errors=field_errors(error, in_query=True)) from None
+    return json_reply(body, headers=change_log.position_headers(change))

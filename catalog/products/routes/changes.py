@@ -4,22 +4,19 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import orjson
-from quart import Blueprint, Response, request
-from quart_schema import (
-    document_headers,
-    document_response,
-    tag_blueprint,
-    validate_querystring,
-)
+from quart_schema import document_headers, document_response, tag_blueprint
 
 from catalog.auth.guards import public
 from catalog.errors import CatalogError, ChangesGone, FieldError, InvalidRequest, Overloaded
+from catalog.http.adapter import Routes
 from catalog.http.context import database
 from catalog.http.limits import limited
-from catalog.http.negotiation import EVENT_STREAM, offers, wanted
+from catalog.http.negotiation import EVENT_STREAM, offers
 from catalog.http.openapi import refuses
-from catalog.http.rendering import json_response
-from catalog.http.streaming import stream_response
+from catalog.http.reply import Reply, json_reply
+from catalog.http.request import current_request
+from catalog.http.streaming import stream_reply
+from catalog.http.validation import query_parameters
 from catalog.products.changes import change_log
 from catalog.products.changes.feed import Entry, entries_of, fitting
 from catalog.products.context import products
@@ -38,7 +35,7 @@ RECONNECT_MILLISECONDS = 1000
 
 PATH = "/api/products/changes"
 
-blueprint = Blueprint("product_changes", __name__, url_prefix=PATH)
+blueprint = Routes("product_changes", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
 
 
@@ -47,12 +44,12 @@ tag_blueprint(blueprint, ["products"])
 @public
 @refuses(ChangesGone, Overloaded)
 @offers(EVENT_STREAM)
-@validate_querystring(ChangesQuery)
+@query_parameters(ChangesQuery)
 @document_headers(LastEventId)
 @document_response(ChangePage, 200, PositionHeaders)
-async def list_changes(query_args: ChangesQuery) -> Response:
+async def list_changes(query_args: ChangesQuery) -> Reply:
     """List what has happened to products after a change, in the order of the commits."""
-    if wanted() == EVENT_STREAM:
+    if current_request().media_type == EVENT_STREAM:
         return await _stream(_last_event_id(query_args.since))
     since, limit = query_args.since, query_args.limit
     found = await database().reading(change_log.read_changes, since=since, limit=limit)
@@ -71,12 +68,12 @@ async def list_changes(query_args: ChangesQuery) -> Response:
         str(last).encode(),
         b"true" if more else b"false",
     )
-    return json_response(body, headers=change_log.headers(last))
+    return json_reply(body, headers=change_log.headers(last))
 
 
 def _last_event_id(since: ChangeId) -> ChangeId:
     """Return the change at which to resume a stream; the header is newer than the URL."""
-    text = request.headers.get("Last-Event-ID", "")
+    text = current_request().header("last-event-id")
     if not text:
         return since
     try:
@@ -86,12 +83,12 @@ def _last_event_id(since: ChangeId) -> ChangeId:
         raise InvalidRequest(errors=[FieldError("header", "Last-Event-ID", message)]) from None
 
 
-async def _stream(since: ChangeId) -> Response:
+async def _stream(since: ChangeId) -> Reply:
     """Stream server-sent events (HTML Standard, section 9.2) until the client or process ends."""
     feed = products().feed
     # Errors are raised before the response begins, while they can still be reported by a status.
     await feed.check(since)
-    return await stream_response(
+    return await stream_reply(
         _events(feed.follow(since)),
         media_type=EVENT_STREAM,
         headers=change_log.headers(since),

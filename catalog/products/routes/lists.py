@@ -3,18 +3,21 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from quart import Blueprint, Response, request
-from quart_schema import document_response, tag_blueprint, validate_querystring
+from quart_schema import document_response, tag_blueprint
 
 from catalog.auth.guards import caller_id, public, signed_in
 from catalog.concurrency.capacity_limiter import CapacityLimiter
 from catalog.errors import FieldError, InvalidRequest, Overloaded
-from catalog.http.conditional import cacheable_response
+from catalog.http.adapter import Routes
+from catalog.http.conditional import cacheable_reply
 from catalog.http.context import cursors, database
 from catalog.http.limits import limited
-from catalog.http.negotiation import offers, wanted
+from catalog.http.negotiation import offers
 from catalog.http.openapi import refuses, revalidates
-from catalog.http.streaming import stream_response
+from catalog.http.reply import Reply
+from catalog.http.request import current_request
+from catalog.http.streaming import stream_reply
+from catalog.http.validation import query_parameters
 from catalog.products.bulk import exporting
 from catalog.products.bulk.formats import FORMATS, Format
 from catalog.products.changes import change_log
@@ -22,7 +25,7 @@ from catalog.products.context import products
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.schemas import PATH, ListQuery, MyListQuery, PageHeaders, ProductPage
 
-blueprint = Blueprint("product_lists", __name__, url_prefix=PATH)
+blueprint = Routes("product_lists", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
 
 
@@ -32,11 +35,12 @@ tag_blueprint(blueprint, ["products"])
 @refuses(Overloaded)
 @revalidates
 @offers(*FORMATS)
-@validate_querystring(ListQuery)
+@query_parameters(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
-async def list_products(query_args: ListQuery) -> Response:
+async def list_products(query_args: ListQuery) -> Reply:
     """List everyone's products, newest first unless told."""
-    return await _list(PageRequest.of_all(query_args, cursors(), request.args.to_dict()))
+    query_string = current_request().query_string
+    return await _list(PageRequest.of_all(query_args, cursors(), query_string))
 
 
 @blueprint.get("/my")
@@ -45,25 +49,25 @@ async def list_products(query_args: ListQuery) -> Response:
 @refuses(Overloaded)
 @revalidates
 @offers(*FORMATS)
-@validate_querystring(MyListQuery)
+@query_parameters(MyListQuery)
 @document_response(ProductPage, 200, PageHeaders)
-async def list_my_products(query_args: MyListQuery) -> Response:
+async def list_my_products(query_args: MyListQuery) -> Reply:
     """List your own products, newest first unless told."""
-    owner_id = caller_id()
-    return await _list(PageRequest.of_one(query_args, cursors(), request.args.to_dict(), owner_id))
+    query_string = current_request().query_string
+    return await _list(PageRequest.of_one(query_args, cursors(), query_string, caller_id()))
 
 
-async def _list(asked: PageRequest) -> Response:
-    form = FORMATS.get(wanted())
+async def _list(asked: PageRequest) -> Reply:
+    form = FORMATS.get(current_request().media_type)
     if form is None:
         page = await products().pages.read(asked)
-        return cacheable_response(page.body, page.etag, headers=page.headers)
+        return cacheable_reply(page.body, page.etag, headers=page.headers)
     if asked.query.total:
         raise InvalidRequest(errors=[FieldError("parameter", "total", "It is only for pages.")])
     return await _export(form, asked)
 
 
-async def _export(form: Format, asked: PageRequest) -> Response:
+async def _export(form: Format, asked: PageRequest) -> Reply:
     # Read before the products, so that following from this change misses nothing.
     change = await database().reading(change_log.current_change)
     query = asked.query
@@ -75,7 +79,7 @@ async def _export(form: Format, asked: PageRequest) -> Response:
         after=asked.wanted.after,
         limit=query.limit if "limit" in query.model_fields_set else None,
     )
-    return await stream_response(
+    return await stream_reply(
         _in_its_place(pieces, products().exports),
         media_type=form.media_type,
         headers={

@@ -1,12 +1,14 @@
 """``/api/products/<id>``: create, read, change, delete."""
 
-from quart import Blueprint, Response
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
 from quart_schema import (
     document_headers,
     document_querystring,
     document_response,
     tag_blueprint,
-    validate_request,
 )
 
 from catalog.auth.guards import caller_id, public, signed_in
@@ -20,18 +22,19 @@ from catalog.errors import (
     Overloaded,
     PreconditionFailed,
 )
-from catalog.http.conditional import cacheable_response, idempotency_key, if_match
+from catalog.http.adapter import Routes
+from catalog.http.conditional import cacheable_reply, etag_of, idempotency_key, if_match
 from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
-from catalog.http.rendering import json_response
+from catalog.http.reply import Reply, json_reply
+from catalog.http.validation import json_body
 from catalog.observability.metrics import observe_position
 from catalog.products import service
 from catalog.products.bulk.formats import FORMATS
 from catalog.products.changes import change_log
 from catalog.products.context import products
 from catalog.products.models import NewProduct
-from catalog.products.responses import create, representation, written
 from catalog.products.routes.bulk import takes_many
 from catalog.products.schemas import (
     PATH,
@@ -48,7 +51,7 @@ from catalog.products.schemas import (
     ProductUpdate,
 )
 
-blueprint = Blueprint("products", __name__, url_prefix=PATH)
+blueprint = Routes("products", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
 
 
@@ -58,16 +61,19 @@ tag_blueprint(blueprint, ["products"])
 @refuses(AccountUnavailable, KeyInUse, KeyReused, LinesInvalid, Overloaded)
 @also_takes(*FORMATS)
 @takes_many
-@validate_request(ProductCreate)
+@json_body(ProductCreate)
 @document_querystring(BulkQuery)
 @document_headers(IdempotencyHeader)
 @document_response(BulkCreated, 200, PositionHeaders)
 @document_response(ProductRead, 201, CreatedHeaders)
-async def create_product(data: ProductCreate) -> Response:
+async def create_product(data: ProductCreate) -> Reply:
     """Offer a product, or many at once."""
     offer = NewProduct(data.name, data.description, data.price, caller_id())
-    created = await create(products().creates, offer, idempotency_key())
-    return json_response(created.body, status=201, headers=created.headers)
+    created = await products().creates.create(offer, idempotency_key())
+    headers = {"Location": f"{PATH}/{created.product['id']}"}
+    if created.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return _written(created, status=201, headers=headers)
 
 
 @blueprint.get("/<id:product_id>")
@@ -75,24 +81,24 @@ async def create_product(data: ProductCreate) -> Response:
 @public
 @revalidates
 @document_response(ProductRead, 200, ProductHeaders)
-async def read_product(product_id: int) -> Response:
+async def read_product(product_id: int) -> Reply:
     """Read a product."""
     change, product = await database().reading(
         change_log.at_position, service.read_product, product_id=product_id
     )
-    body, etag = representation(product)
+    body, etag = _representation(product)
     headers = {"Cache-Control": "no-cache", **change_log.position_headers(change)}
-    return cacheable_response(body, etag, headers=headers)
+    return cacheable_reply(body, etag, headers=headers)
 
 
 @blueprint.patch("/<id:product_id>")
 @limited("write")
 @signed_in
 @refuses(AccountUnavailable, Forbidden, Conflict, PreconditionFailed)
-@validate_request(ProductUpdate)
+@json_body(ProductUpdate)
 @document_headers(IfMatch)
 @document_response(ProductRead, 200, ProductHeaders)
-async def change_product(product_id: int, data: ProductUpdate) -> Response:
+async def change_product(product_id: int, data: ProductUpdate) -> Reply:
     """Change one of your products; an administrator may change any."""
     changed = await database().transaction(
         service.change_product,
@@ -101,14 +107,13 @@ async def change_product(product_id: int, data: ProductUpdate) -> Response:
         caller_id=caller_id(),
         is_expected=_is_expected(),
     )
-    answer = written(changed)
-    return json_response(answer.body, headers=answer.headers)
+    return _written(changed)
 
 
 def _is_expected() -> service.IsExpected | None:
     """Return the precondition of the ``If-Match`` header, or None without one."""
     tags = if_match()
-    return None if tags is None else lambda product: representation(product)[1] in tags
+    return None if tags is None else lambda product: _representation(product)[1] in tags
 
 
 @blueprint.delete("/<id:product_id>")
@@ -117,7 +122,7 @@ def _is_expected() -> service.IsExpected | None:
 @refuses(AccountUnavailable, Forbidden, Conflict, PreconditionFailed)
 @document_headers(IfMatch)
 @document_response(ProductDeleted, 200, PositionHeaders)
-async def delete_product(product_id: int) -> Response:
+async def delete_product(product_id: int) -> Reply:
     """Withdraw one of your products; an administrator may withdraw any."""
     withdrawn = await database().transaction(
         service.delete_product,
@@ -127,4 +132,22 @@ async def delete_product(product_id: int) -> Response:
     )
     observe_position(withdrawn.change.position)
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
-    return json_response(deleted, headers=change_log.position_headers(withdrawn.change))
+    return json_reply(deleted, headers=change_log.position_headers(withdrawn.change))
+
+
+def _representation(product: dict[str, Any]) -> tuple[bytes, str]:
+    """Return a product's JSON and its entity tag."""
+    body = orjson.dumps(product)
+    return body, etag_of(body, version=product["version"])
+
+
+def _written(
+    write: service.WriteResult, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """Return the product that a write returned, and the position of its change."""
+    observe_position(write.change.position)
+    body, etag = _representation(write.product)
+    own = {"ETag": etag, **change_log.position_headers(write.change)}
+    if write.batch_position not in {None, write.change.position}:
+        own[change_log.BATCH_HEADER] = str(write.batch_position)
+    return json_reply(body, status=status, headers={**own, **(headers or {})})

@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 import pytest
-import quart
 from quart import Quart
 
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable
-from catalog.http.streaming import stream_response
+from catalog.http.reply import Reply
+from catalog.http.streaming import stream_reply
 from catalog.products import service
 from catalog.products.bulk import exporting
 from catalog.products.bulk.exporting import MAX_EXPORTS
@@ -23,7 +23,7 @@ from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.context import products
 from catalog.products.models import NewProduct
 from catalog.products.seed_data import make_samples
-from tests.support import Caller, Response, fields_of, problem_of
+from tests.support import Caller, Response, fields_of, handling, problem_of
 
 LIST = "/api/products"
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -213,16 +213,16 @@ class TestAbort:
             yield b"one\n"
             raise DatabaseUnavailable
 
-        async def take(response: quart.Response) -> None:
-            async with response.response as body:
-                async for piece in body:
-                    taken.append(bytes(piece))  # noqa: PERF401 (it ends by an exception)
+        async def take(reply: Reply) -> None:
+            assert not isinstance(reply.body, bytes)
+            async for piece in reply.body:
+                taken.append(piece)  # noqa: PERF401 (it ends by an exception)
 
-        async with app.test_request_context("/"):
-            response = await stream_response(pieces(), media_type="text/csv", headers={})
+        with handling(app):
+            reply = await stream_reply(pieces(), media_type="text/csv", headers={})
             # The exception makes the framework omit the end of the body.
             with pytest.raises(TimeoutError):
-                await take(response)
+                await take(reply)
 
         assert taken == [b"one\n"]
 
@@ -231,9 +231,8 @@ class TestAbort:
             raise DatabaseUnavailable
             yield b""
 
-        async with app.test_request_context("/"):
-            with pytest.raises(DatabaseUnavailable):
-                await stream_response(pieces(), media_type="text/csv", headers={})
+        with handling(app), pytest.raises(DatabaseUnavailable):
+            await stream_reply(pieces(), media_type="text/csv", headers={})
 
 
 class TestCapacity:

@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import orjson
 import pytest
@@ -97,7 +97,8 @@ class TestLists:
 
 
 def asked(app: Quart, **given: str) -> PageRequest:
-    return PageRequest.of_all(ListQuery.model_validate(given), running(app).cursors, given)
+    query_string = urlencode(given).encode()
+    return PageRequest.of_all(ListQuery.model_validate(given), running(app).cursors, query_string)
 
 
 async def fill(database: Database, owner: Caller) -> None:

@@ -6,22 +6,24 @@ three quarters of the cost of a short one. The fast path answers plain requests 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import h11
 import hypercorn.asyncio.run
 import hypercorn.protocol
-from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import H11SendableEvent, HTTPScope
 
+from catalog.fastpath.connection import PlainTCPServer
+from catalog.fastpath.output import sendable
+from catalog.fastpath.request_parser import Message, parse
+from catalog.fastpath.response_buffer import ResponseBuffer
 from catalog.http.request_body import WHOLE_BODY
-from catalog.http.response_buffers import LARGE_BYTES, ResponseBuffers
+from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability import metrics
-from catalog.server.request_parser import Message, ResponseBuffer, parse
 
 VERSIONS = {b"1.0", b"1.1"}
 
@@ -30,28 +32,9 @@ IsQuick = Callable[[HTTPScope], bool]
 REFUSALS_A_SECOND = 1000
 """Rate of 503s per process beyond which reads are throttled; each costs some 0.2 ms."""
 
-HEAD_SECONDS = 8.0
-"""Time-out from the first byte of a request's head to its last. nginx, in front, has 5 s."""
-
 SHORTEST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 1.0
 """Equal to the ``Retry-After`` of rejected requests."""
-
-
-class Parts(Event):
-    """Byte strings to send in order; the transport keeps the objects instead of copying them."""
-
-    __slots__ = ("parts",)
-
-    def __init__(self, parts: Sequence[bytes]) -> None:
-        self.parts = parts
-
-
-def _sendable(parts: Sequence[bytes]) -> Event:
-    """Send large parts uncopied, and join small ones, which is faster."""
-    if sum(map(len, parts)) < LARGE_BYTES:
-        return RawData(b"".join(parts))
-    return Parts([part for part in parts if part])
 
 
 class PlainH11Protocol(H11Protocol):
@@ -131,7 +114,7 @@ class PlainH11Protocol(H11Protocol):
         self.is_answering = True
         try:
             await self.app(scope, answer.receive, answer.take, _unused, _unused)
-            await self.send(_sendable(answer.parts))
+            await self.send(sendable(answer.parts))
         except Exception:  # noqa: BLE001 (the parent does the same)
             await self.config.log.exception("Error in ASGI Framework")
             await self._send_error_response(500)
@@ -173,7 +156,7 @@ class PlainH11Protocol(H11Protocol):
             return
         head, self._head = self._head, b""
         if head or parts:
-            await self.send(_sendable([head, *(parts or ())]))
+            await self.send(sendable([head, *(parts or ())]))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Do nothing: the parent would switch to HTTP/2 here."""
@@ -204,86 +187,6 @@ class PlainH11Protocol(H11Protocol):
 def _unused(*_: Any) -> Any:
     """Stand in for the parameters that hypercorn uses only for WSGI applications."""
     raise NotImplementedError
-
-
-class PlainTCPServer(TCPServer):
-    """Connection whose idle timer is not restarted by every plain request.
-
-    It closes when the client disconnects: the parent keeps the socket until the timer expires, so
-    that many clients with one request each exhaust the process's file descriptors.
-    """
-
-    buffers: ResponseBuffers
-    _has_ended = False
-
-    async def run(self) -> None:
-        """Run the connection; a send waits until the kernel has taken all bytes."""
-        self.writer.transport.set_write_buffer_limits(high=0)
-        await super().run()
-
-    async def protocol_send(self, event: Event) -> None:
-        """Send an event; after the client's disconnect the idle timer is not started again."""
-        if isinstance(event, RawData):
-            await self._send((event.data,))
-        elif isinstance(event, Parts):
-            await self._send(event.parts)
-        elif not (self._has_ended and isinstance(event, Updated)):
-            await super().protocol_send(event)
-
-    async def _send(self, parts: Sequence[bytes]) -> None:
-        transport = self.writer.transport
-        async with self.send_lock:
-            try:
-                if len(parts) == 1:
-                    transport.write(parts[0])
-                else:
-                    transport.writelines(parts)
-                if transport.get_write_buffer_size():
-                    with self.buffers.holding(transport, parts):
-                        await self.writer.drain()
-                else:
-                    await self.writer.drain()
-            except (ConnectionError, RuntimeError):
-                await self.protocol.handle(Closed())
-
-    async def _read_data(self) -> None:
-        # Unlike the parent's, with a time-out for incomplete heads only, because it costs a timer.
-        protocol: Any = self.protocol.protocol
-        while not self.reader.at_eof():
-            try:
-                if protocol.head_began_at:
-                    async with asyncio.timeout_at(protocol.head_began_at + HEAD_SECONDS):
-                        data = await self.reader.read(MAX_RECV)
-                else:
-                    data = await self.reader.read(MAX_RECV)
-            except OSError:
-                # Includes TimeoutError.
-                break
-            await self.protocol.handle(RawData(data))
-        self._has_ended = True
-        await self.idle_task.stop()
-        await self.protocol.handle(Closed())
-
-    async def _idle_timeout(self) -> None:
-        """Close the connection after the keep-alive time-out, counted from the last response.
-
-        Responses of the fast path do not restart the timer, so their time is looked up here.
-        """
-        protocol: Any = self.protocol.protocol
-        patience = self.config.keep_alive_timeout
-        began = self.loop.time()
-        idle_since = began
-        while (left := idle_since + patience - self.loop.time()) > 0:
-            try:
-                async with asyncio.timeout(left):
-                    await self.context.terminated.wait()
-                break
-            except TimeoutError:
-                is_answering = protocol.is_answering
-                idle_since = self.loop.time() if is_answering else max(began, protocol.answered_at)
-        # A response in progress is the last one, and closes the connection itself.
-        if not protocol.is_answering:
-            await asyncio.shield(self._initiate_server_close())
 
 
 def install(is_quick: IsQuick, buffers: ResponseBuffers) -> None:

@@ -14,8 +14,9 @@ import pytest
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from catalog.fastpath.connection import PlainTCPServer
+from catalog.fastpath.http1 import PlainH11Protocol
 from catalog.http.response_buffers import ResponseBuffers
-from catalog.server.http1 import PlainH11Protocol, PlainTCPServer
 from tests.server.service import Answer, Connection, Service, until
 
 
@@ -48,7 +49,7 @@ class TestSlowRequestHead:
     async def test_trickling_head_ends_the_connection(
         self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("catalog.server.http1.HEAD_SECONDS", 0.2)
+        monkeypatch.setattr("catalog.fastpath.connection.HEAD_SECONDS", 0.2)
         async with quick.serving() as url:
             connection = await quick.connect(url)
             # Not limited by the time between bytes, which each byte would reset.
@@ -63,7 +64,7 @@ class TestSlowRequestHead:
     async def test_head_in_pieces_is_answered_and_the_connection_stays_open(
         self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("catalog.server.http1.HEAD_SECONDS", 0.2)
+        monkeypatch.setattr("catalog.fastpath.connection.HEAD_SECONDS", 0.2)
         async with quick.serving() as url:
             connection = await quick.connect(url)
             await connection.send(b"GET / HTTP/1.1\r\nHo")
@@ -312,7 +313,7 @@ class TestConnection:
     async def test_repeatedly_refused_clients_are_read_at_a_limited_rate(
         self, quick: "Quick", monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("catalog.server.http1.REFUSALS_A_SECOND", 20)
+        monkeypatch.setattr("catalog.fastpath.http1.REFUSALS_A_SECOND", 20)
         monkeypatch.setattr(PlainH11Protocol, "_refused_until", 0.0)
         async with quick.serving() as url:
             clients = [await quick.connect(url) for _ in range(4)]

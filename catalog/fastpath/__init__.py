@@ -1,0 +1,1 @@
+"""Fast path: answers hot requests without the framework."""

@@ -1,0 +1,94 @@
+"""Connections on hypercorn: time-outs that cost a plain request nothing, and counted output."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.events import Closed, Event, RawData, Updated
+
+from catalog.fastpath.output import Parts
+from catalog.http.response_buffers import ResponseBuffers
+
+HEAD_SECONDS = 8.0
+"""Time-out from the first byte of a request's head to its last. nginx, in front, has 5 s."""
+
+
+class PlainTCPServer(TCPServer):
+    """Connection whose idle timer is not restarted by every plain request.
+
+    It closes when the client disconnects: the parent keeps the socket until the timer expires, so
+    that many clients with one request each exhaust the process's file descriptors.
+    """
+
+    buffers: ResponseBuffers
+    _has_ended = False
+
+    async def run(self) -> None:
+        """Run the connection; a send waits until the kernel has taken all bytes."""
+        self.writer.transport.set_write_buffer_limits(high=0)
+        await super().run()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send an event; after the client's disconnect the idle timer is not started again."""
+        if isinstance(event, RawData):
+            await self._send((event.data,))
+        elif isinstance(event, Parts):
+            await self._send(event.parts)
+        elif not (self._has_ended and isinstance(event, Updated)):
+            await super().protocol_send(event)
+
+    async def _send(self, parts: Sequence[bytes]) -> None:
+        transport = self.writer.transport
+        async with self.send_lock:
+            try:
+                if len(parts) == 1:
+                    transport.write(parts[0])
+                else:
+                    transport.writelines(parts)
+                if transport.get_write_buffer_size():
+                    with self.buffers.holding(transport, parts):
+                        await self.writer.drain()
+                else:
+                    await self.writer.drain()
+            except (ConnectionError, RuntimeError):
+                await self.protocol.handle(Closed())
+
+    async def _read_data(self) -> None:
+        # Unlike the parent's, with a time-out for incomplete heads only, because it costs a timer.
+        protocol: Any = self.protocol.protocol
+        while not self.reader.at_eof():
+            try:
+                if protocol.head_began_at:
+                    async with asyncio.timeout_at(protocol.head_began_at + HEAD_SECONDS):
+                        data = await self.reader.read(MAX_RECV)
+                else:
+                    data = await self.reader.read(MAX_RECV)
+            except OSError:
+                # Includes TimeoutError.
+                break
+            await self.protocol.handle(RawData(data))
+        self._has_ended = True
+        await self.idle_task.stop()
+        await self.protocol.handle(Closed())
+
+    async def _idle_timeout(self) -> None:
+        """Close the connection after the keep-alive time-out, counted from the last response.
+
+        Responses of the fast path do not restart the timer, so their time is looked up here.
+        """
+        protocol: Any = self.protocol.protocol
+        patience = self.config.keep_alive_timeout
+        began = self.loop.time()
+        idle_since = began
+        while (left := idle_since + patience - self.loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    await self.context.terminated.wait()
+                break
+            except TimeoutError:
+                is_answering = protocol.is_answering
+                idle_since = self.loop.time() if is_answering else max(began, protocol.answered_at)
+        # A response in progress is the last one, and closes the connection itself.
+        if not protocol.is_answering:
+            await asyncio.shield(self._initiate_server_close())

@@ -1,0 +1,23 @@
+"""Output event of hypercorn's protocols that does not copy large bodies."""
+
+from collections.abc import Sequence
+
+from hypercorn.events import Event, RawData
+
+from catalog.http.response_buffers import LARGE_BYTES
+
+
+class Parts(Event):
+    """Byte strings to send in order; the transport keeps the objects instead of copying them."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[bytes]) -> None:
+        self.parts = parts
+
+
+def sendable(parts: Sequence[bytes]) -> Event:
+    """Send large parts uncopied, and join small ones, which is faster."""
+    if sum(map(len, parts)) < LARGE_BYTES:
+        return RawData(b"".join(parts))
+    return Parts([part for part in parts if part])

@@ -1,0 +1,75 @@
+"""Replies: what a view returns, independent of the framework."""
+
+from collections.abc import AsyncIterator, Mapping
+from http import HTTPStatus
+
+from hypercorn.typing import ASGISendCallable
+from pydantic import BaseModel
+
+from catalog.http.context import running
+from catalog.http.negotiation import JSON
+from catalog.http.request import current_request
+
+_EMPTY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+
+
+class Reply:
+    """A response.
+
+    Args:
+        body: the content; an iterator if it is streamed.
+        status: the status code.
+        headers: the headers, except the content's type and length.
+        media_type: the content's type; None if there is no content.
+    """
+
+    # Neither a tuple nor a dataclass: quart-schema would take these for something to convert.
+    __slots__ = ("body", "headers", "media_type", "status")
+
+    def __init__(
+        self,
+        body: bytes | AsyncIterator[bytes] = b"",
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = JSON,
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = headers or {}
+        self.media_type = media_type
+
+
+def json_reply(
+    body: bytes | BaseModel, *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """Return a JSON response from a model, or from bytes that are JSON already.
+
+    Raises:
+        Overloaded: a large response to a read, while the bound on unsent bytes is reached.
+    """
+    if isinstance(body, BaseModel):
+        body = body.model_dump_json().encode()
+    # Only reads are shed: a write is committed, and its client must get the response.
+    if current_request().method == "GET":
+        running().buffers.admit(len(body))
+    return Reply(body, status=status, headers=headers)
+
+
+def no_content(headers: Mapping[str, str] | None = None) -> Reply:
+    """Return an empty 204 response."""
+    return Reply(status=HTTPStatus.NO_CONTENT, headers=headers, media_type=None)
+
+
+async def send_reply(send: ASGISendCallable, reply: Reply) -> None:
+    """Send a whole response over ASGI."""
+    body = reply.body
+    if not isinstance(body, bytes):
+        raise TypeError("a streamed response cannot be sent whole")
+    headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+    if reply.status not in _EMPTY:
+        headers.append((b"content-length", b"%d" % len(body)))
+    if reply.media_type is not None:
+        headers.append((b"content-type", reply.media_type.encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

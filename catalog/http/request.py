@@ -1,0 +1,142 @@
+"""The current request, independent of the framework.
+
+The outermost middleware sets it. Limits, guards, schemas and views read it here and nowhere else,
+so they do the same whether the framework calls them or the fast path.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextvars import ContextVar, Token
+from functools import cached_property, lru_cache
+from typing import Any
+from urllib.parse import parse_qsl
+
+from quart import Quart
+from werkzeug.datastructures import MultiDict
+from werkzeug.http import parse_options_header
+
+Fields = Mapping[bytes, list[bytes]]
+"""Values of a request's header fields, in the order of their lines, by name in lower case."""
+
+Client = tuple[str, int] | None
+"""An ASGI client: address and port."""
+
+_FIELDS = "catalog.fields"
+
+_CURRENT: ContextVar["Request"] = ContextVar("catalog.request")
+
+
+def fields_of(scope: Any) -> Fields:
+    """Return a request's header fields; they are collected once and kept on its scope."""
+    known: Fields | None = scope.get(_FIELDS)
+    if known is not None:
+        return known
+    fields: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        if name in fields:
+            fields[name].append(value)
+        else:
+            fields[name] = [value]
+    scope[_FIELDS] = fields
+    return fields
+
+
+class Request:
+    """A request, and what its decorators found out about it.
+
+    Args:
+        app: the app that handles it.
+        scope: its ASGI scope.
+        request_id: its id in the response and the log.
+
+    Attributes:
+        fields: its header fields.
+        body: the whole body; empty if it is streamed.
+        stream: the pieces of a streamed body, else None.
+        media_type: the media type of the response, as negotiated.
+        limit_headers: the headers of its rate limit, once it was counted.
+        bearer: the bearer of its token, once a guard has admitted it; its type is the guard's.
+    """
+
+    def __init__(self, app: Quart, scope: Any, request_id: str) -> None:
+        self.app = app
+        self.scope = scope
+        self.request_id = request_id
+        self.fields = fields_of(scope)
+        self.body = b""
+        self.stream: AsyncIterator[bytes] | None = None
+        self.media_type = "application/json"
+        self.limit_headers: Mapping[str, str] = {}
+        self.bearer: Any = None
+
+    @property
+    def method(self) -> str:
+        """The method, in upper case."""
+        method: str = self.scope["method"]
+        return method
+
+    @property
+    def query_string(self) -> bytes:
+        """The query as it was sent, without the question mark."""
+        query: bytes = self.scope["query_string"]
+        return query
+
+    @property
+    def client(self) -> Client:
+        """The client's address and port; None if the request came through a unix socket."""
+        client: Client = self.scope.get("client")
+        return client
+
+    def header_values(self, name: str) -> list[str]:
+        """Return the values of a header field, one for each line that has it.
+
+        Args:
+            name: the field's name in lower case.
+        """
+        return [value.decode("latin-1") for value in self.fields.get(name.encode(), ())]
+
+    def header(self, name: str) -> str:
+        """Return the first value of a header field, or an empty string."""
+        values = self.fields.get(name.encode())
+        return values[0].decode("latin-1") if values else ""
+
+    @cached_property
+    def query(self) -> MultiDict[str, str]:
+        """The query parameters."""
+        return parse_query(self.query_string)
+
+    @property
+    def content_type(self) -> tuple[str, Mapping[str, str]]:
+        """The body's media type in lower case, and its parameters."""
+        values = self.fields.get(b"content-type")
+        return _content_type(values[0]) if values else ("", {})
+
+
+def parse_query(query_string: bytes) -> MultiDict[str, str]:
+    """Parse a query; percent-encoded bytes that are not UTF-8 stay as they are."""
+    text = query_string.decode()
+    return MultiDict(parse_qsl(text, keep_blank_values=True, errors="werkzeug.url_quote"))
+
+
+@lru_cache(256)
+def _content_type(value: bytes) -> tuple[str, Mapping[str, str]]:
+    media_type, parameters = parse_options_header(value.decode("latin-1"))
+    return media_type.lower(), parameters
+
+
+def current_request() -> Request:
+    """Return the request that is being handled.
+
+    Raises:
+        LookupError: none is.
+    """
+    return _CURRENT.get()
+
+
+def set_current_request(request: Request) -> Token[Request]:
+    """Set the current request; the token is for ``reset_current_request``."""
+    return _CURRENT.set(request)
+
+
+def reset_current_request(token: Token[Request]) -> None:
+    """Undo ``set_current_request``."""
+    _CURRENT.reset(token)

@@ -1,0 +1,312 @@
+"""The fast path calls the same views as the framework, so both give the same answers."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from quart import Quart, request_started
+
+from catalog.app import HOT_OPERATIONS, create_app
+from catalog.db.database import Database
+from catalog.errors import DatabaseUnavailable
+from catalog.fastpath.dispatch import FastPath, Operation
+from catalog.http.adapter import CatalogApp, Routes
+from catalog.http.reply import Reply
+from catalog.products.schemas import PATH
+from catalog.settings import Rate, Settings
+from tests.db.support import on_sqlite
+from tests.http.accept_cases import ACCEPT_CASES
+from tests.products.listing.test_page_cache import fill
+from tests.support import Caller, Response, problem_of
+
+LAMP = b'{"name": "Lamp", "price": 24.9, "description": "Warm light."}'
+
+
+@pytest.fixture
+async def framework(settings: Settings) -> AsyncIterator[Quart]:
+    """Start the service without the fast path."""
+    framework = create_app(settings.model_copy(update={"fast_path": "off"}))
+    async with framework.test_app():
+        yield framework
+
+
+class Seen:
+    """Counter of the requests that reach the framework of an app."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+
+    async def note(self, _app: Quart, **_: object) -> None:
+        self.requests += 1
+
+
+def on(app: Quart, caller: Caller) -> Caller:
+    """Return a caller with the same tokens on another app."""
+    other = Caller(app)
+    other.access_token, other.refresh_token = caller.access_token, caller.refresh_token
+    return other
+
+
+async def send(
+    caller: Caller,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Response:
+    """Send a request with its Content-Length, as clients do and the test client does not."""
+    given = {"X-Request-ID": "same", **(headers or {})}
+    if body is not None:
+        given = {"Content-Length": str(len(body)), "Content-Type": "application/json", **given}
+    return await caller.send(method, path, data=body, headers=given, **options)
+
+
+def telling(answer: Response) -> tuple[int, list[tuple[str, str]], Any]:
+    """Return an answer without the parts that differ between two products."""
+    changing = {"location", "etag", "catalog-position", "catalog-change", "content-length"}
+    headers = answer.headers.items(lower=True)
+    is_created = answer.status_code == 201
+    body: Any = answer.body
+    if is_created:
+        body = answer.json | {"id": 0, "created_at": "", "updated_at": ""}
+    told = [(name, value) for name, value in headers if not (is_created and name in changing)]
+    return answer.status_code, sorted(told), body
+
+
+class TestAnswers:
+    QUERIES = (
+        *("", "?limit=2", "?sort=price&limit=3", "?fields=id,name", "?total=true&min_price=0.5"),
+        *("?limit=0", "?limit=2&limit=3", "?unknown=1", "?cursor=forged", "?limit", "?limit="),
+        *("?q=lamp", "?q=desk%20lamp", "?sort=%70rice", "?ids=1,2,3", "?user_id=1", "?limit=2&"),
+        *("?&", "?q=%ff", "?limit=%32", f"?q={'x' * 600}"),
+    )
+    ACCEPTS = ("*/*", "application/json", "text/csv", "application/x-ndjson", "image/png", "a;q=0")
+    BODIES = (
+        b'{"name": "Lamp", "price": 24.9}',
+        b'{"name": "Lamp", "price": -0.0, "description": null}',
+        b'{"name": " ", "price": 1}',
+        b'{"name": "Lamp", "price": "1"}',
+        b'{"name": "Lamp", "price": 1, "is_admin": true}',
+        b'{"name": "Lamp", "name": "Lamp", "price": 1}',
+        b'{"price": NaN}',
+        b"\xff",
+        b"[]",
+        b"{}",
+        b"",
+    )
+    HEADERS: tuple[dict[str, str], ...] = (
+        {"Accept": "application/json"},
+        {"Accept": "text/csv"},
+        {"Authorization": ""},
+        {"Authorization": "Basic YTpi"},
+        {"Authorization": "Bearer not.a.token"},
+        {"Idempotency-Key": "x" * 256},
+        {"Idempotency-Key": "é"},
+        {"If-Match": '"x"'},
+        {"If-Match": "nonsense"},
+        {"If-Match": "*"},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/json; charset=utf-8"},
+        {"Content-Type": "application/json; charset=latin-1"},
+    )
+
+    async def are_alike(
+        self, ada: Caller, framework: Quart, method: str, path: str, *args: Any, **options: Any
+    ) -> None:
+        fast = await send(ada, method, path, *args, **options)
+        slow = await send(on(framework, ada), method, path, *args, **options)
+
+        assert telling(fast) == telling(slow)
+
+    async def test_queries_of_lists_are_answered_alike(
+        self, ada: Caller, framework: Quart, database: Database
+    ) -> None:
+        await fill(database, ada)
+
+        for query in self.QUERIES:
+            await self.are_alike(ada, framework, "GET", f"{PATH}{query}", token="")
+            await self.are_alike(ada, framework, "GET", f"{PATH}/my{query}")
+
+    async def test_conditions_of_lists_are_answered_alike(
+        self, ada: Caller, framework: Quart, database: Database
+    ) -> None:
+        await fill(database, ada)
+        etag = (await ada.get(PATH)).headers["ETag"]
+
+        for tags in (etag, f'W/{etag}, "x"', '"x"', "*", "nonsense"):
+            headers = {"If-None-Match": tags}
+            await self.are_alike(ada, framework, "GET", PATH, headers=headers, token="")
+        assert (await ada.get(PATH, headers={"If-None-Match": etag})).status_code == 304
+
+    async def test_media_types_are_answered_alike(
+        self, ada: Caller, framework: Quart, database: Database
+    ) -> None:
+        await fill(database, ada)
+
+        for accept in self.ACCEPTS:
+            for path in (PATH, f"{PATH}/1", "/livez"):
+                await self.are_alike(ada, framework, "GET", path, headers={"Accept": accept})
+
+    @on_sqlite
+    async def test_accept_is_negotiated_alike(self, ada: Caller, framework: Quart) -> None:
+        outcomes = {}
+        for case in ACCEPT_CASES:
+            for mode, caller in (("fast", ada), ("framework", on(framework, ada))):
+                answer = await caller.get(PATH, headers={"Accept": case.accept}, token="")
+                media_type = answer.headers["Content-Type"].partition(";")[0]
+                outcomes[case.accept, mode] = (answer.status_code, media_type)
+
+        assert outcomes == {
+            (case.accept, mode): (case.status, case.media_type or "application/problem+json")
+            for case in ACCEPT_CASES
+            for mode in ("fast", "framework")
+        }
+
+    async def test_bodies_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
+        await ada.offer("Lamp", 24.9)
+
+        for body in self.BODIES:
+            await self.are_alike(ada, framework, "POST", PATH, body)
+            await self.are_alike(ada, framework, "PATCH", f"{PATH}/1", body)
+            await self.are_alike(ada, framework, "DELETE", f"{PATH}/99", body)
+
+    async def test_headers_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
+        await ada.offer("Lamp", 24.9)
+        body = b'{"name": "Lamp", "price": 24.9}'
+
+        for headers in self.HEADERS:
+            token = "" if "Authorization" in headers else None
+            for method, path in (("POST", PATH), ("PATCH", f"{PATH}/1"), ("PATCH", f"{PATH}/9")):
+                await self.are_alike(ada, framework, method, path, body, headers, token=token)
+            await self.are_alike(ada, framework, "GET", f"{PATH}/1", None, headers, token=token)
+
+    async def test_products_and_accounts_are_answered_alike(
+        self, ada: Caller, bob: Caller, framework: Quart
+    ) -> None:
+        await ada.offer("Lamp", 24.9)
+
+        for last in ("1", "01", "0", "2", "9223372036854775808", "x", "1/", "my"):
+            for method in ("GET", "DELETE", "PUT", "OPTIONS", "HEAD"):
+                await self.are_alike(bob, framework, method, f"{PATH}/{last}")
+        await self.are_alike(ada, framework, "GET", "/api/auth/me")
+        await self.are_alike(ada, framework, "GET", "/api/auth/me", token=ada.refresh_token)
+        await self.are_alike(ada, framework, "GET", "/api/auth/me", token="")
+
+    async def test_ended_session_is_refused(self, ada: Caller) -> None:
+        await ada.post("/api/auth/logout")
+
+        for method, path, body in (("GET", "/api/auth/me", None), ("POST", PATH, LAMP)):
+            answer = await send(ada, method, path, body)
+            assert problem_of(answer) == (401, "session-ended")
+
+    async def test_idempotency_key_holds_across_both(self, ada: Caller, framework: Quart) -> None:
+        key = {"Idempotency-Key": "a"}
+
+        answers = [
+            await send(caller, "POST", PATH, LAMP, key) for caller in (ada, on(framework, ada), ada)
+        ]
+
+        assert [answer.status_code for answer in answers] == [201] * 3
+        assert len({answer.body for answer in answers}) == 1
+        replayed = [answer.headers.get("Idempotency-Replayed") for answer in answers]
+        assert replayed == [None, "true", "true"]
+        listed = await ada.get(f"{PATH}/my")
+        assert len(listed.json["products"]) == 1
+
+    async def test_rate_limit_counts_both(self, settings: Settings) -> None:
+        app = create_app(settings.model_copy(update={"write_limit": Rate(3, 3600)}))
+        async with app.test_app():
+            ada = await Caller.signed_up(app, "ada")
+            # A trailing slash keeps a request off the fast path.
+            answers = [
+                await send(ada, "POST", path, LAMP)
+                for path in (PATH, f"{PATH}/", PATH, PATH, f"{PATH}/")
+            ]
+
+        assert [answer.status_code for answer in answers] == [201, 201, 201, 429, 429]
+        left = [answer.headers["RateLimit"].split(";")[1] for answer in answers]
+        assert left == ["r=2", "r=1", "r=0", "r=0", "r=0"]
+        assert problem_of(answers[3]) == (429, "rate-limited")
+
+    async def test_database_outage_is_answered_503(
+        self, anyone: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def away(*_: Any, **__: Any) -> Any:
+            raise DatabaseUnavailable
+
+        monkeypatch.setattr(database, "reading", away)
+
+        for path in (PATH, f"{PATH}/1"):
+            answer = await anyone.get(path)
+            assert problem_of(answer) == (503, "database-unavailable")
+            assert answer.headers["Retry-After"]
+
+
+class TestMatch:
+    HOT = (
+        *(("GET", PATH), ("GET", f"{PATH}?limit=0"), ("GET", f"{PATH}?sort=%70rice")),
+        *(("GET", f"{PATH}/my"), ("GET", f"{PATH}/1"), ("GET", f"{PATH}/99")),
+        *(("GET", "/api/auth/me"), ("GET", "/livez"), ("DELETE", f"{PATH}/99")),
+    )
+    COLD = (
+        *(("GET", f"{PATH}/"), ("HEAD", PATH), ("OPTIONS", PATH), ("PUT", PATH), ("PUT", "/x")),
+        *(("GET", f"{PATH}/01"), ("GET", f"{PATH}/x"), ("GET", f"{PATH}/changes"), ("GET", "/x")),
+    )
+
+    async def test_hot_requests_do_not_reach_the_framework(self, ada: Caller) -> None:
+        seen = Seen()
+        with request_started.connected_to(seen.note, sender=ada.app):
+            for method, path in self.HOT:
+                await send(ada, method, path)
+            for headers in ({}, {"Idempotency-Key": "a"}):
+                assert (await send(ada, "POST", PATH, LAMP, headers)).status_code == 201
+            await send(ada, "POST", PATH, b"{}")
+            await send(ada, "PATCH", f"{PATH}/1", b'{"price": 1}')
+
+        assert seen.requests == 0
+
+    async def test_other_requests_reach_the_framework(self, ada: Caller) -> None:
+        seen = Seen()
+        with request_started.connected_to(seen.note, sender=ada.app):
+            for method, path in self.COLD:
+                await send(ada, method, path)
+            await send(ada, "GET", PATH, headers={"Accept": "text/csv"})
+            await send(ada, "GET", PATH, headers={"Accept": "image/png"})
+            await send(ada, "GET", PATH, headers={"Accept": "a," * 300 + "*/*"})
+            for media_type in ("application/x-ndjson", "application/json; charset=utf-8"):
+                await send(ada, "POST", PATH, LAMP, {"Content-Type": media_type})
+
+        assert seen.requests == len(self.COLD) + 5
+
+    async def test_all_hot_operations_exist(self, app: Quart) -> None:
+        assert {each.endpoint for each in HOT_OPERATIONS} <= app.view_functions.keys()
+
+
+class TestRegistration:
+    @staticmethod
+    async def view(**_: object) -> Reply:
+        return Reply()
+
+    def app_with(self, rule: str) -> tuple[CatalogApp, Routes]:
+        app, routes = CatalogApp("test"), Routes("things", __name__)
+        routes.get(rule)(self.view)
+        return app, routes
+
+    async def test_hooks_of_the_framework_are_refused(self) -> None:
+        app, routes = self.app_with("/things")
+
+        async def hook() -> None: ...
+
+        routes.before_request(hook)
+        app.register_blueprint(routes)
+
+        with pytest.raises(ValueError, match="hooks"):
+            FastPath(app, [Operation("things.view")])
+
+    async def test_parameters_other_than_an_id_are_refused(self) -> None:
+        app, routes = self.app_with("/things/<name>")
+        app.register_blueprint(routes)
+
+        with pytest.raises(ValueError, match="parameters"):
+            FastPath(app, [Operation("things.view")])
