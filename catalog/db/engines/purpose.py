@@ -1,0 +1,26 @@
+"""Purposes of a connection, and the deadline of a statement for each."""
+
+from enum import Enum
+
+from catalog.settings import Settings
+
+
+class Purpose(Enum):
+    """Purpose of an engine's connections."""
+
+    READING = "reading"
+    WRITING = "writing"
+    PROBING = "probing"
+    MIGRATING = "migrating"
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the connections reject writes."""
+        return self in {Purpose.READING, Purpose.PROBING}
+
+
+def time_limit(settings: Settings, purpose: Purpose) -> float:
+    """Return the deadline of a statement, in seconds."""
+    if purpose is Purpose.READING:
+        return settings.read_deadline
+    return settings.database_timeout
