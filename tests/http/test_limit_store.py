@@ -17,12 +17,12 @@ from structlog.typing import EventDict
 
 from catalog.http.limit_store import (
     MAX_COUNTERS,
+    CircuitBreaker,
     Count,
     LimitStore,
-    LocalStore,
+    MemoryStore,
     RedisStore,
-    SteadyStore,
-    StoreAway,
+    StoreUnavailable,
     create_store,
 )
 from catalog.settings import Rate, Settings
@@ -51,7 +51,7 @@ async def opened(store: LimitStore) -> AsyncIterator[LimitStore]:
 @asynccontextmanager
 async def steady(url: str, *, patience: float = PATIENT) -> AsyncIterator[LimitStore]:
     """Yield a store with a circuit breaker that probes its Redis every 50 ms."""
-    store = SteadyStore(RedisStore(url, patience=patience), LocalStore(), probe_interval=0.05)
+    store = CircuitBreaker(RedisStore(url, patience=patience), MemoryStore(), probe_interval=0.05)
     async with opened(store):
         yield store
 
@@ -59,7 +59,7 @@ async def steady(url: str, *, patience: float = PATIENT) -> AsyncIterator[LimitS
 @pytest.fixture
 def local() -> LimitStore:
     """Return a store in this process."""
-    return LocalStore()
+    return MemoryStore()
 
 
 @pytest.fixture
@@ -164,9 +164,9 @@ class TestEachStore:
         assert (await store.hit(rate, "ada")).admitted
 
 
-class TestLocalStore:
+class TestMemoryStore:
     async def test_number_of_counters_is_bounded(self) -> None:
-        store = LocalStore(max_counters=1000)
+        store = MemoryStore(max_counters=1000)
 
         for number in range(3000):
             await store.hit(HOURLY, f"client {number}")
@@ -174,7 +174,7 @@ class TestLocalStore:
         assert len(store) == 1000
 
     async def test_least_recently_counted_key_is_evicted(self) -> None:
-        store = LocalStore(max_counters=10)
+        store = MemoryStore(max_counters=10)
         for key in ("ada", "bob"):
             await admitted(store, key, 10)
 
@@ -185,7 +185,7 @@ class TestLocalStore:
         assert await admitted(store, "ada", 1) == 1
 
     async def test_hit_takes_constant_time(self) -> None:
-        async def median(store: LocalStore) -> float:
+        async def median(store: MemoryStore) -> float:
             times = []
             for _ in range(300):
                 began = time.perf_counter()
@@ -193,12 +193,12 @@ class TestLocalStore:
                 times.append(time.perf_counter() - began)
             return statistics.median(times)
 
-        full = LocalStore()
+        full = MemoryStore()
         for number in range(20_000):
             await full.hit(HOURLY, f"client {number}")
 
         # The library's own storage iterates over all counters and takes some 200 times as long.
-        assert await median(full) < 10 * await median(LocalStore())
+        assert await median(full) < 10 * await median(MemoryStore())
 
     def test_default_bound_is_at_most_100000_counters(self) -> None:
         assert MAX_COUNTERS <= 100_000
@@ -300,7 +300,7 @@ class TestRedisStore:
                 *(store.hit(HOURLY, "ada") for _ in range(50)), return_exceptions=True
             )
 
-        assert {type(outcome) for outcome in outcomes} == {StoreAway}
+        assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
 
     async def test_queued_hit_fails_with_the_batch_in_flight(self, redis: RedisServer) -> None:
         async with opened(remote(redis, patience=0.5)) as store:
@@ -313,7 +313,7 @@ class TestRedisStore:
             await asyncio.wait([second], timeout=0.25)
 
             assert second.done()
-            assert isinstance(second.exception(), StoreAway)
+            assert isinstance(second.exception(), StoreUnavailable)
 
     async def test_late_reply_is_accepted_when_the_event_loop_is_busy(
         self, redis: RedisServer
@@ -416,7 +416,7 @@ def events_of(logs: list[EventDict]) -> list[str]:
     return [log["event"] for log in about_limits(logs)]
 
 
-class TestSteadyStore:
+class TestCircuitBreaker:
     @pytest.mark.parametrize("case", AWAY, ids=lambda case: case.__name__)
     async def test_local_limits_apply_while_the_store(
         self, redis: RedisServer, case: Callable[[RedisServer], Awaitable[str]]
@@ -547,4 +547,4 @@ class TestCreateStore:
         assert keys
 
     def test_local_store_is_the_default(self) -> None:
-        assert isinstance(create_store(None), LocalStore)
+        assert isinstance(create_store(None), MemoryStore)

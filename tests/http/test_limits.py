@@ -11,7 +11,7 @@ from quart import Quart
 from structlog.testing import capture_logs
 
 from catalog.http.context import running
-from catalog.http.limit_store import LocalStore, RedisStore, SteadyStore
+from catalog.http.limit_store import CircuitBreaker, MemoryStore, RedisStore
 from catalog.http.limits import POLICIES, limit_of, network_of, rate_of
 from catalog.http.openapi import document_of
 from catalog.settings import Rate
@@ -41,7 +41,7 @@ async def started(app: Quart, redis: RedisServer | None = None) -> AsyncIterator
     """Start an app; with a Redis, let it count there, with a time-out of 10 s."""
     if redis is not None:
         shared = RedisStore(redis.url, patience=10)
-        running(app).limits = SteadyStore(shared, LocalStore(), probe_interval=0.05)
+        running(app).limits = CircuitBreaker(shared, MemoryStore(), probe_interval=0.05)
     async with app.test_app():
         yield app
 
