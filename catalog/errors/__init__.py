@@ -1,0 +1,153 @@
+"""Hierarchy of the service's errors.
+
+``http/problems.py`` renders them as problem details (RFC 9457); the command line prints
+``title: detail``. The slug is part of the API's contract: clients branch on it.
+
+* CatalogError
+  x MalformedRequest (400, malformed)
+    - InvalidCursor (400, cursor-invalid)
+  x Unauthenticated (401)
+    - WrongCredentials (credentials-wrong)
+    - TokenMissing (token-missing)
+    - TokenInvalid (token-invalid)
+    - TokenExpired (token-expired)
+    - WrongTokenKind (token-wrong-kind)
+    - AccountUnavailable (account-unavailable)
+    - SessionEnded (session-ended)
+    - TokenReused (token-reused)
+  x Forbidden (403, forbidden)
+    - WrongPassword (403, password-wrong)
+  x NotFound (404, not-found)
+  x MethodNotAllowed (405, method-not-allowed)
+  x NotAcceptable (406, not-acceptable)
+  x RequestTimeout (408, request-timeout)
+  x Conflict (409, conflict)
+    - DuplicateValue (409, taken)
+    - LastAdmin (409, last-admin)
+    - KeyInUse (409, idempotency-key-in-use)
+  x ChangesGone (410, changes-gone)
+  x PreconditionFailed (412, precondition-failed)
+  x BodyTooLarge (413, body-too-large)
+  x UnsupportedMediaType (415, unsupported-media-type)
+  x InvalidRequest (422, invalid)
+    - LinesInvalid (422, lines-invalid)
+    - KeyReused (422, idempotency-key-reused)
+  x TooManyRequests (429, rate-limited)
+    - LoginThrottled (429, too-many-guesses)
+  x InternalError (500, internal-error)
+  x Unavailable (503)
+    - DatabaseUnavailable (database-unavailable)
+    - DatabaseBusy (database-busy)
+    - Overloaded (overloaded)
+    - NotReady (not-ready)
+  x OperatorError: never sent over HTTP; the command line prints it
+    - SettingsInvalid
+    - StartFailed
+"""
+
+from collections.abc import Iterator
+
+from catalog.errors.access import (
+    AccountUnavailable,
+    Forbidden,
+    SessionEnded,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+    TokenReused,
+    Unauthenticated,
+    WrongCredentials,
+    WrongPassword,
+    WrongTokenKind,
+)
+from catalog.errors.availability import (
+    DatabaseBusy,
+    DatabaseUnavailable,
+    InternalError,
+    LoginThrottled,
+    NotReady,
+    Overloaded,
+    TooManyRequests,
+    Unavailable,
+)
+from catalog.errors.base import CatalogError, FieldError, caused
+from catalog.errors.operation import OperatorError, SettingsInvalid, StartFailed
+from catalog.errors.requests import (
+    BodyTooLarge,
+    InvalidCursor,
+    InvalidRequest,
+    KeyReused,
+    LinesInvalid,
+    MalformedRequest,
+    NotAcceptable,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
+from catalog.errors.resources import (
+    ChangesGone,
+    Conflict,
+    DuplicateValue,
+    KeyInUse,
+    LastAdmin,
+    MethodNotAllowed,
+    NotFound,
+    PreconditionFailed,
+)
+
+__all__ = [
+    "AccountUnavailable",
+    "BodyTooLarge",
+    "CatalogError",
+    "ChangesGone",
+    "Conflict",
+    "DatabaseBusy",
+    "DatabaseUnavailable",
+    "DuplicateValue",
+    "FieldError",
+    "Forbidden",
+    "InternalError",
+    "InvalidCursor",
+    "InvalidRequest",
+    "KeyInUse",
+    "KeyReused",
+    "LastAdmin",
+    "LinesInvalid",
+    "LoginThrottled",
+    "MalformedRequest",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "NotFound",
+    "NotReady",
+    "OperatorError",
+    "Overloaded",
+    "PreconditionFailed",
+    "RequestTimeout",
+    "SessionEnded",
+    "SettingsInvalid",
+    "StartFailed",
+    "TokenExpired",
+    "TokenInvalid",
+    "TokenMissing",
+    "TokenReused",
+    "TooManyRequests",
+    "Unauthenticated",
+    "Unavailable",
+    "UnsupportedMediaType",
+    "WrongCredentials",
+    "WrongPassword",
+    "WrongTokenKind",
+    "caused",
+    "public_errors",
+]
+
+
+def public_errors() -> Iterator[type[CatalogError]]:
+    """Yield every error that a client may receive, once each, in breadth-first order."""
+    pending: list[type[CatalogError]] = [CatalogError]
+    while pending:
+        kind = pending.pop(0)
+        if issubclass(kind, OperatorError):
+            continue
+        if "slug" in vars(kind):
+            yield kind
+        pending.extend(kind.__subclasses__())
