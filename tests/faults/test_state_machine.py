@@ -25,7 +25,7 @@ from sqlalchemy import update
 from catalog.app import create_app
 from catalog.auth.models import Role, User
 from catalog.http.context import running
-from catalog.products.bulk.formats import guarded
+from catalog.products.bulk.formats.formula_guard import guarded
 from tests import engines
 from tests.engines import EngineMissing, settings_for
 from tests.faults.api_model import FIELDS, Model

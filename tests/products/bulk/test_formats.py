@@ -20,18 +20,16 @@ from catalog.http.strict_json import parse_json
 from catalog.products.bulk.formats import (
     CSV,
     FORMATS,
-    MAX_COLUMNS,
-    MAX_LINE_BYTES,
     NDJSON,
-    READ_ONLY,
     Format,
     LineFault,
     Parsed,
     ParsedProduct,
     Reader,
-    guarded,
-    unguarded,
 )
+from catalog.products.bulk.formats.csv import MAX_COLUMNS
+from catalog.products.bulk.formats.formula_guard import guarded, unguarded
+from catalog.products.bulk.formats.lines import MAX_LINE_BYTES, READ_ONLY
 from catalog.products.models import MAX_PRICE
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import ProductCreate

@@ -1,0 +1,27 @@
+"""Bulk formats: newline-delimited JSON and CSV (RFC 4180), readers and writers.
+
+Both are read and written in pieces of any size, and buffer no more than one line may have.
+"""
+
+from collections.abc import Mapping
+
+from catalog.products.bulk.formats.csv import CSV
+from catalog.products.bulk.formats.format import Format, Reader, RowWriter
+from catalog.products.bulk.formats.lines import LineFault, Parsed, ParsedProduct, rendered
+from catalog.products.bulk.formats.ndjson import NDJSON
+
+__all__ = [
+    "CSV",
+    "FORMATS",
+    "NDJSON",
+    "Format",
+    "LineFault",
+    "Parsed",
+    "ParsedProduct",
+    "Reader",
+    "RowWriter",
+    "rendered",
+]
+
+FORMATS: Mapping[str, Format] = {each.media_type: each for each in (NDJSON, CSV)}
+"""Formats by media type."""
