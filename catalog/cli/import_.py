@@ -14,8 +14,8 @@ from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.errors import CatalogError, LinesInvalid
 from catalog.products.bulk import importing
+from catalog.products.bulk.chunks import ImportResult
 from catalog.products.bulk.formats import FORMATS, Format
-from catalog.products.bulk.importing import Imported
 from catalog.settings import Settings
 
 FORMATS_BY_NAME = {form.name: form for form in FORMATS.values()}
@@ -87,7 +87,7 @@ async def _import(
     *,
     atomic: bool,
     dry_run: bool,
-) -> Imported:
+) -> ImportResult:
     database = Database(settings)
 
     async def account(session: AsyncSession) -> int:

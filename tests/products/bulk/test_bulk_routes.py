@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.app import create_app
 from catalog.auth.models import User
 from catalog.db.database import Database
-from catalog.products.bulk import importing
-from catalog.products.bulk.importing import CHUNK_ROWS
+from catalog.products.bulk import atomic, chunks
+from catalog.products.bulk.chunks import CHUNK_ROWS
 from catalog.settings import Settings
 from tests.http.wire import Unanswered, exchange
 from tests.support import Caller, Response, problem_of
@@ -181,7 +181,7 @@ class TestAtomic:
     async def test_body_with_too_many_rows_is_refused(
         self, ada: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(importing, "MAX_ATOMIC_ROWS", 10)
+        monkeypatch.setattr(atomic, "MAX_ATOMIC_ROWS", 10)
 
         assert (await send(ada, lines_of(10), "?atomic=true")).json["created"] == 10
         answer = await send(ada, lines_of(11), "?atomic=true")
@@ -249,8 +249,8 @@ class TestRefusal:
 class TestStream:
     @pytest.fixture(autouse=True)
     def small_chunks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(importing, "CHUNK_ROWS", 10)
-        monkeypatch.setattr(importing, "PIECE_BYTES", 1)
+        monkeypatch.setattr(chunks, "CHUNK_ROWS", 10)
+        monkeypatch.setattr(chunks, "PIECE_BYTES", 1)
 
     @staticmethod
     async def stream(

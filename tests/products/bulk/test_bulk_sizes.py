@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.errors import BodyTooLarge, LinesInvalid
-from catalog.products.bulk import importing
+from catalog.products.bulk import atomic, chunks
+from catalog.products.bulk.chunks import ImportResult
 from catalog.products.bulk.formats import CSV, NDJSON, Format, ParsedProduct
-from catalog.products.bulk.importing import Imported
+from catalog.products.bulk.importing import import_products
 from catalog.products.changes import change_log
 from catalog.products.models import ChangeId, ChangeType, Product, ProductChange
 from tests.db.support import OWNER, add_owner, on_sqlite
@@ -56,11 +57,10 @@ def _most_bytes(drafts: list[ParsedProduct]) -> int:
 
 @pytest.fixture
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        *("CHUNK_ROWS", "CHUNK_CHARACTERS", "PIECE_BYTES"),
-        *("MAX_FAULTS", "MAX_ATOMIC_ROWS", "MAX_ATOMIC_BYTES"),
-    ):
-        monkeypatch.setattr(importing, name, globals()[name])
+    for name in ("CHUNK_ROWS", "CHUNK_CHARACTERS", "PIECE_BYTES", "MAX_FAULTS"):
+        monkeypatch.setattr(chunks, name, globals()[name])
+    for name in ("MAX_ATOMIC_ROWS", "MAX_ATOMIC_BYTES"):
+        monkeypatch.setattr(atomic, name, globals()[name])
 
 
 @pytest.fixture
@@ -159,8 +159,8 @@ async def _import(
     piece_size: int = 64 * 1024,
     atomic: bool = False,
     dry_run: bool = False,
-) -> Imported:
-    return await importing.import_products(
+) -> ImportResult:
+    return await import_products(
         database,
         _pieces(TEXTS[form](records), piece_size),
         form.reader(),
@@ -171,7 +171,7 @@ async def _import(
 
 
 def _assert_stored(
-    imported: Imported, valid: list[ParsedProduct], stored: Stored, before: int
+    imported: ImportResult, valid: list[ParsedProduct], stored: Stored, before: int
 ) -> None:
     """Check that exactly the valid records are stored, with consecutive ids and positions."""
     ids = [product_id for product_id, _ in stored.products]
@@ -226,12 +226,12 @@ class TestBounds:
             assert atomic
             assert failed
             assert (members["created"], members["failed"]) == (0, failed)
-            imported = Imported()
+            imported = ImportResult()
             valid = []
         except BodyTooLarge:
             assert atomic
             assert len(valid) > MAX_ATOMIC_ROWS or _most_bytes(valid) > MAX_ATOMIC_BYTES
-            imported = Imported()
+            imported = ImportResult()
             valid = []
         else:
             assert (imported.created, imported.failed) == (len(valid), failed)
@@ -262,18 +262,18 @@ class TestBounds:
 
     @on_sqlite
     async def test_documented_maximum_is_created_atomically(self, owned: Database) -> None:
-        records = _numbered(importing.MAX_ATOMIC_ROWS)
+        records = _numbered(atomic.MAX_ATOMIC_ROWS)
 
         imported = await _import(owned, NDJSON, records, atomic=True)
 
         stored = await owned.reading(_stored, 0, 0)
-        assert imported.created == importing.MAX_ATOMIC_ROWS == 100_000
+        assert imported.created == atomic.MAX_ATOMIC_ROWS == 100_000
         _assert_stored(imported, [each for each in records if each], stored, 0)
 
     @on_sqlite
     async def test_product_beyond_the_maximum_is_refused(self, owned: Database) -> None:
         with pytest.raises(BodyTooLarge):
-            await _import(owned, NDJSON, _numbered(importing.MAX_ATOMIC_ROWS + 1), atomic=True)
+            await _import(owned, NDJSON, _numbered(atomic.MAX_ATOMIC_ROWS + 1), atomic=True)
 
         assert (await owned.reading(_stored, 0, 0)).products == []
 

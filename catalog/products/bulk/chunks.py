@@ -1,0 +1,132 @@
+"""Chunks of an import: parses a text into products, without blocking the event loop for long.
+
+Parsing runs on the event loop, with which a thread would have to share the interpreter anyway, and
+yields every few milliseconds.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from catalog.observability.metrics import observe_position
+from catalog.products import service
+from catalog.products.bulk.formats import LineFault, ParsedProduct, Reader, rendered
+from catalog.products.models import ChangeId, NewProduct
+from catalog.products.search.tokenizer import text_of
+
+CHUNK_ROWS = 2000
+CHUNK_CHARACTERS = 250_000
+"""Maximum size of a transaction; fewer products if they are long. Formatting that many as SQL
+blocks the event loop for about ten milliseconds."""
+
+PIECE_BYTES = 64 * 1024
+"""Minimum size of the pieces passed to the reader, which scans an incomplete record anew each
+time."""
+
+MAX_FAULTS = 1000
+"""Faults that are reported in detail; further invalid lines are only counted."""
+
+_TURN_SECONDS = 0.005
+"""Longest work on the event loop before yielding to other tasks, plus at most one step."""
+
+
+@dataclass(slots=True)
+class ImportResult:
+    """Progress and result of an import.
+
+    Attributes:
+        created: products that were created, or would be in a dry run.
+        failed: number of invalid lines.
+        line: the last processed line: all valid products up to it have been created.
+        change: the last change.
+        faults: faults of the first invalid lines, up to ``MAX_FAULTS``.
+    """
+
+    created: int = 0
+    failed: int = 0
+    line: int = 0
+    first_id: int | None = None
+    last_id: int | None = None
+    change: ChangeId | None = None
+    faults: list[LineFault] = field(default_factory=list)
+
+    def count(self, inserted: service.Inserted) -> None:
+        """Add created products to the result."""
+        self.created += len(inserted.ids)
+        self.first_id = self.first_id or inserted.ids[0]
+        self.last_id = inserted.ids[-1]
+        self.change = inserted.last
+        observe_position(self.change.position)
+
+    def rendered(self) -> dict[str, Any]:
+        """Return the JSON members of the result."""
+        return {
+            "created": self.created,
+            "failed": self.failed,
+            "first_id": self.first_id,
+            "last_id": self.last_id,
+            "errors": rendered(self.faults),
+        }
+
+
+Chunk = tuple[list[ParsedProduct], int]
+"""Parsed products, and the number of the line at which the chunk ends."""
+
+
+async def read_chunks(
+    pieces: AsyncIterable[bytes], reader: Reader, imported: ImportResult
+) -> AsyncGenerator[Chunk, None]:
+    """Yield the valid products of a text in chunks, and record the faults of the other lines."""
+    turn_ends = monotonic() + _TURN_SECONDS
+    drafts: list[ParsedProduct] = []
+    characters = 0
+    async for piece, is_last in _gather(pieces):
+        for found in reader.read(piece, is_last=is_last):
+            parsed = await asyncio.to_thread(found) if callable(found) else found
+            if isinstance(parsed, ParsedProduct):
+                drafts.append(parsed)
+                characters += len(parsed.name) + len(parsed.description or "")
+                if len(drafts) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+                    yield drafts, reader.line
+                    drafts, characters = [], 0
+            elif parsed is not None:
+                imported.failed += 1
+                imported.faults += parsed[: MAX_FAULTS - len(imported.faults)]
+            if monotonic() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = monotonic() + _TURN_SECONDS
+        # The last step of a piece takes time even if it completes no line.
+        if monotonic() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = monotonic() + _TURN_SECONDS
+    yield drafts, reader.line
+
+
+async def _gather(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
+    """Yield the text in pieces of about ``PIECE_BYTES``, and whether each is the last."""
+    parts: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        # A much larger piece would be one long step of the reader.
+        for start in range(0, len(piece), PIECE_BYTES):
+            part = piece[start : start + PIECE_BYTES]
+            parts.append(part)
+            size += len(part)
+            if size >= PIECE_BYTES:
+                yield b"".join(parts), False
+                parts, size = [], 0
+    yield b"".join(parts), True
+
+
+async def tokenize(drafts: Sequence[ParsedProduct], owner_id: int) -> list[NewProduct]:
+    """Tokenize products, and yield to the event loop every few milliseconds."""
+    turn_ends = monotonic() + _TURN_SECONDS
+    offers = []
+    for draft in drafts:
+        offers.append(NewProduct(*draft, owner_id, words=text_of(draft.name, draft.description)))
+        if monotonic() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = monotonic() + _TURN_SECONDS
+    return offers
