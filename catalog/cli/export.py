@@ -20,7 +20,7 @@ from catalog.products.bulk import exporting
 from catalog.products.bulk.formats import Format
 from catalog.products.changes import change_log
 from catalog.products.models import ChangeId
-from catalog.products.queries import Selection
+from catalog.products.selection import Selection
 from catalog.settings import Settings
 
 _OLDEST_FIRST = Selection(sort="id")

@@ -122,6 +122,23 @@ def _rfc3339_mysql(element: rfc3339, compiler: SQLCompiler, **kw: Any) -> str:
     return f"DATE_FORMAT({compiler.process(element.clauses, **kw)}, '%%Y-%%m-%%dT%%H:%%i:%%s.%%fZ')"
 
 
+class byte_length(FunctionElement[int]):  # noqa: N801 (reads as the SQL function that it is)
+    """Length of a text in bytes."""
+
+    type = Integer()
+    inherit_cache = True
+
+
+@compiles(byte_length, "sqlite")
+def _byte_length_sqlite(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
+
+
+@compiles(byte_length, "mysql")
+def _byte_length_mysql(element: byte_length, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"OCTET_LENGTH({compiler.process(element.clauses, **kw)})"
+
+
 class database_now(FunctionElement[datetime]):  # noqa: N801 (reads as the SQL function that it is)
     """Current time by the database's clock, which all instances share."""
 

@@ -1,23 +1,18 @@
-"""SELECT statements on products: filters, sort orders, and keyset pagination."""
+"""SELECT statements on products: pages, counts and searches of a ``Selection``."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator
 from enum import Enum
 from functools import cache
-from typing import Any, ClassVar, Self
-from urllib.parse import urlencode
+from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Select, String, bindparam, func, select
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
-from catalog.db.columns import Id, rfc3339
+from catalog.db.columns import Id, byte_length, rfc3339
 from catalog.db.fulltext import matches
+from catalog.db.keyset import above, below
 from catalog.products.models import Product, ProductWords
-from catalog.products.schemas import DEFAULT_SORT, MyListQuery, Sort
-from catalog.products.search.tokenizer import terms_of
+from catalog.products.schemas import Sort
+from catalog.products.selection import CONDITIONS, INDEXED_TERMS
 
 _table = Product.__table__.c
 _words = ProductWords.__table__.c
@@ -44,153 +39,6 @@ of it; rendering this much blocks the event loop for about five milliseconds."""
 FEW_ROWS = 100
 """Rows up to which no size bound is used: computing the lengths in the database takes longer than
 reading short rows. It equals the default page size, so most pages need no bound."""
-
-INDEXED_TERMS = 4
-"""Terms that are looked up in the full-text index; the others are checked on the rows it finds."""
-
-Position = tuple[int | float | str, ...]
-"""Keyset position: a product's value of the sort column, and its id; only the id when sorting by
-id. The product may have been deleted since."""
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Filters and sort order of a list.
-
-    Attributes:
-        sort: a column's name; with a leading ``-``, descending.
-        min_price: the lowest price.
-        max_price: the highest price.
-        user_id: the owner's account.
-        ids: the only ids to include, in no order.
-        terms: prefixes, each of which some word of a product must have; from
-            ``tokenizer.terms_of``.
-    """
-
-    sort: Sort = DEFAULT_SORT
-    min_price: float | None = None
-    max_price: float | None = None
-    user_id: int | None = None
-    ids: tuple[int, ...] | None = None
-    terms: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, query: MyListQuery, *, user_id: int | None) -> Self:
-        """Build the selection of a client's query, for one owner or for all."""
-        return cls(
-            sort=query.sort,
-            min_price=query.min_price,
-            max_price=query.max_price,
-            user_id=user_id,
-            ids=query.ids,
-            terms=terms_of(query.q) if query.q is not None else (),
-        )
-
-    @property
-    def key(self) -> str:
-        """Name of the sort column."""
-        return self.sort.removeprefix("-")
-
-    @property
-    def filters(self) -> frozenset[str]:
-        """Names of the filters that are set."""
-        return frozenset(name for name in _CONDITIONS if getattr(self, name) is not None)
-
-    @property
-    def values(self) -> dict[str, Any]:
-        """Bind parameters of this selection's statements."""
-        values = {name: getattr(self, name) for name in self.filters}
-        values |= {f"term_{number}": term for number, term in enumerate(self.ranked_terms)}
-        return values
-
-    @property
-    def ranked_terms(self) -> tuple[str, ...]:
-        """Terms, the longest first: they are likely to be the most selective."""
-        return tuple(sorted(self.terms, key=len, reverse=True))
-
-    def sought_in(self, buckets: Sequence[str]) -> list[list[str]]:
-        """Return the argument of ``matches`` that searches some buckets for the terms."""
-        indexed = self.ranked_terms[:INDEXED_TERMS]
-        return [[f"{bucket}{term}" for bucket in buckets] for term in indexed]
-
-    def bound_to(self, path: str) -> str:
-        """Return the text that cursors of this selection are bound to, for a list's path."""
-        filters = {name: getattr(self, name) for name in sorted(self.filters)}
-        if self.terms:
-            filters["terms"] = self.terms
-        return f"{path}?{urlencode({'sort': self.sort, **filters})}"
-
-    def position_of(self, product: dict[str, Any]) -> Position:
-        """Return the keyset position of a product, given as its JSON members."""
-        return (product["id"],) if self.key == "id" else (product[self.key], product["id"])
-
-    def values_after(self, position: Position | None) -> dict[str, Any]:
-        """Return the bind parameters for resuming after a position; none at the start."""
-        if position is None:
-            return {}
-        if self.key == "id":
-            return {"after_id": position[-1]}
-        key, product_id = position
-        after = datetime.fromisoformat(str(key)) if self.key == "created_at" else key
-        return {"after_key": after, "after_id": product_id}
-
-
-_CONDITIONS: Mapping[str, ColumnElement[bool]] = {
-    "min_price": _table.price >= bindparam("min_price", type_=_table.price.type),
-    "max_price": _table.price <= bindparam("max_price", type_=_table.price.type),
-    "user_id": _table.user_id == bindparam("user_id", type_=Id),
-    "ids": _table.id.in_(bindparam("ids", type_=Id, expanding=True)),
-}
-"""SQL condition of each filter of a ``Selection``."""
-
-
-class _Beyond(FunctionElement[bool]):
-    """Keyset condition: whether a row lies beyond a position in an order of two columns.
-
-    MySQL and MariaDB seek in the index only when the condition is written as ranges, SQLite only
-    when it is a row value comparison.
-
-    Args:
-        key: the first column.
-        row_id: the second column.
-        place: the common prefix of the parameters' names.
-    """
-
-    # Untyped: the compiler would compare a Boolean with 1, and no engine seeks then.
-    inherit_cache = True
-    operator: ClassVar[str]
-
-    def __init__(self, key: ColumnElement[Any], row_id: ColumnElement[int], place: str) -> None:
-        super().__init__(
-            key,
-            row_id,
-            bindparam(f"{place}_key", type_=key.type),
-            bindparam(f"{place}_id", type_=row_id.type),
-        )
-
-
-class _Above(_Beyond):
-    inherit_cache = True
-    operator = ">"
-
-
-class _Below(_Beyond):
-    inherit_cache = True
-    operator = "<"
-
-
-@compiles(_Beyond, "sqlite")
-def _beyond_sqlite(element: _Beyond, compiler: SQLCompiler, **kw: Any) -> str:
-    key, row_id, after_key, after_id = (compiler.process(each, **kw) for each in element.clauses)
-    return f"({key}, {row_id}) {element.operator} ({after_key}, {after_id})"
-
-
-@compiles(_Beyond, "mysql")
-def _beyond_mysql(element: _Beyond, compiler: SQLCompiler, **kw: Any) -> str:
-    key, row_id, after_key, after_id = (compiler.process(each, **kw) for each in element.clauses)
-    beyond = element.operator
-    same = f"{key} = {after_key} AND {row_id} {beyond} {after_id}"
-    return f"({key} {beyond} {after_key} OR ({same}))"
 
 
 @cache
@@ -221,25 +69,8 @@ def bounded_page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Selec
     return _in_order(_bounded(rows, sort), sort, _table.id)
 
 
-class _Bytes(FunctionElement[int]):
-    """Length of a text in bytes."""
-
-    type = Integer()
-    inherit_cache = True
-
-
-@compiles(_Bytes, "sqlite")
-def _bytes_sqlite(element: _Bytes, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"length(CAST({compiler.process(element.clauses, **kw)} AS BLOB))"
-
-
-@compiles(_Bytes, "mysql")
-def _bytes_mysql(element: _Bytes, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"OCTET_LENGTH({compiler.process(element.clauses, **kw)})"
-
-
-TEXT_BYTES: ColumnElement[int] = func.coalesce(_Bytes(_table.name), 0) + func.coalesce(
-    _Bytes(_table.description), 0
+TEXT_BYTES: ColumnElement[int] = func.coalesce(byte_length(_table.name), 0) + func.coalesce(
+    byte_length(_table.description), 0
 )
 """Bytes of a product's texts; less than those of its JSON."""
 
@@ -363,7 +194,7 @@ _SERVED = {"id": frozenset({"user_id"}), "price": frozenset({"min_price", "max_p
 
 
 def _kept(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
-    return (_CONDITIONS[name] for name in sorted(filters))
+    return (CONDITIONS[name] for name in sorted(filters))
 
 
 def _searched(terms: int, plan: Plan) -> Iterator[ColumnElement[bool]]:
@@ -402,12 +233,12 @@ def _behind(
 
     Its parameters are the position's key and id, with ``place`` as their prefix.
     """
-    below = sort.startswith("-") != before
+    descends = sort.startswith("-") != before
     key = _table[sort.removeprefix("-")]
     if key is _table.id:
         place_id = bindparam(f"{place}_id", type_=Id)
-        return row_id < place_id if below else row_id > place_id
-    return (_Below if below else _Above)(key, row_id, place)
+        return row_id < place_id if descends else row_id > place_id
+    return (below if descends else above)(key, row_id, place)
 
 
 def _in_order(statement: Select[Any], sort: Sort, row_id: ColumnElement[int]) -> Select[Any]:

@@ -26,10 +26,10 @@ GUIDES = [
     "catalog.products.bulk.formats.formula_guard",
     "catalog.products.bulk.formats.lines",
     "catalog.products.bulk.formats.ndjson",
-    "catalog.products.queries",
     "catalog.products.schemas",
     "catalog.products.search.tokenizer",
     "catalog.fastpath.request_parser",
+    "catalog.products.selection",
     "tests.faults.fuzz_targets",
 ]
 """Instrumented modules, whose coverage guides the search."""

@@ -37,9 +37,9 @@ from catalog.http.pagination import Cursors
 from catalog.http.problems import field_errors, problem
 from catalog.http.strict_json import parse_json
 from catalog.products.bulk.formats import FORMATS, Format, Parsed, ParsedProduct
-from catalog.products.queries import Selection
 from catalog.products.schemas import ListQuery, ProductCreate
 from catalog.products.search.tokenizer import MAX_TOKEN_LENGTH, terms_of, text_of, tokens_of
+from catalog.products.selection import Selection
 from tests.engines import settings_for
 
 

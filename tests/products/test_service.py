@@ -13,7 +13,7 @@ from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, NotFound
 from catalog.products.listing.page_reader import PageQuery, list_products
 from catalog.products.models import NewProduct
-from catalog.products.queries import Selection
+from catalog.products.selection import Selection
 from catalog.products.service import (
     Create,
     create_products,

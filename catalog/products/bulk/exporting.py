@@ -17,7 +17,7 @@ from catalog.db.database import Database
 from catalog.products import queries
 from catalog.products.bulk.formats import Format
 from catalog.products.listing import page_reader
-from catalog.products.queries import Position, Selection
+from catalog.products.selection import Position, Selection
 
 EXPORTED_ROWS = 1000
 EXPORTED_CHARACTERS = 128 * 1024

@@ -11,8 +11,8 @@ from catalog.products import queries
 from catalog.products.changes import change_log
 from catalog.products.listing import row_encoding
 from catalog.products.models import ChangeId
-from catalog.products.queries import Position, Selection
 from catalog.products.search import planner
+from catalog.products.selection import Position, Selection
 
 
 class PageRows(Protocol):

@@ -7,8 +7,8 @@ from typing import Self
 from catalog.http.pagination import Cursors, Place
 from catalog.http.request import parse_query
 from catalog.products.listing.page_reader import PageQuery
-from catalog.products.queries import Selection
 from catalog.products.schemas import PATH, ListQuery, MyListQuery
+from catalog.products.selection import Selection
 
 MY_PATH = f"{PATH}/my"
 

@@ -15,8 +15,9 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.products import queries
-from catalog.products.queries import Plan, Position, Selection
+from catalog.products.queries import Plan
 from catalog.products.search.tokenizer import BUCKET_IDS, buckets_between
+from catalog.products.selection import Position, Selection
 
 NEAR = 500
 """Products that are scanned as a sample; that takes one or two milliseconds."""

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.database import Database
 from catalog.products.listing import page_reader
 from catalog.products.models import NewProduct
-from catalog.products.queries import PAGE_BYTES, Selection
+from catalog.products.queries import PAGE_BYTES
+from catalog.products.selection import Selection
 from catalog.products.service import insert_products
 from tests.products.listing.test_lists import LIST, SORTS
 from tests.support import Caller

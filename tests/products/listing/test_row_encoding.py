@@ -15,7 +15,7 @@ from catalog.products.listing import page_reader, row_encoding
 from catalog.products.listing.page_reader import DecodedRows, PageRows
 from catalog.products.listing.row_encoding import EncodedRows
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeId, NewProduct
-from catalog.products.queries import Selection
+from catalog.products.selection import Selection
 from tests.db.support import on_servers
 from tests.products.listing.test_lists import SORTS
 from tests.support import Caller

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.database import Database
 from catalog.products import queries
 from catalog.products.models import NewProduct
-from catalog.products.queries import Selection
 from catalog.products.schemas import Sort
+from catalog.products.selection import Selection
 from catalog.products.service import insert_products
 from tests.products.listing.test_lists import LIST, SORTS
 from tests.support import Caller

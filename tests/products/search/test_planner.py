@@ -11,7 +11,7 @@ from catalog.db.columns import MAX_ID
 from catalog.db.database import Database
 from catalog.products import queries
 from catalog.products.models import NewProduct, Product, ProductWords
-from catalog.products.queries import Plan, Selection
+from catalog.products.queries import Plan
 from catalog.products.search import planner
 from catalog.products.search.tokenizer import (
     BUCKET_IDS,
@@ -22,6 +22,7 @@ from catalog.products.search.tokenizer import (
     tokens_of,
 )
 from catalog.products.seed_data import make_samples
+from catalog.products.selection import Selection
 from catalog.products.service import insert_products
 from tests.products.listing.test_lists import LIST, MINE, SORTS, ids_of, in_order, walk
 from tests.support import PASSWORD, Caller, fields_of, problem_of
