@@ -10,20 +10,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
-    WithJsonSchema,
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from catalog.db.columns import MAX_ID
 from catalog.http.schemas import (
-    DEFAULT_LIMIT,
-    MAX_LIMIT,
     WITHOUT_NUL_PATTERN,
     Digits,
     Id,
     PageQuery,
-    QueryParameters,
     RequestBody,
     ResponseBody,
     WithoutNul,
@@ -32,8 +26,6 @@ from catalog.products.models import (
     MAX_DESCRIPTION,
     MAX_NAME,
     MAX_PRICE,
-    ChangeId,
-    ChangeType,
 )
 from catalog.products.search.tokenizer import terms_of
 
@@ -71,7 +63,8 @@ Price = Annotated[
 ]
 
 
-def _truth(value: object) -> object:
+def truth(value: object) -> object:
+    """Parse a Boolean query parameter: ``true`` or ``false``."""
     if value not in ("true", "false"):
         raise ValueError("Input should be true or false")
     return value == "true"
@@ -79,24 +72,6 @@ def _truth(value: object) -> object:
 
 CHANGE_PATTERN = r"^[0-9]{1,19}(\.[0-9A-Za-z]{1,32})?$"
 """Syntax of a change id: a position, and a token unless it is a bare position."""
-
-_CHANGE = re.compile(CHANGE_PATTERN.removesuffix("$"))
-
-
-def change_id(text: object) -> ChangeId:
-    """Parse a change id sent by a client.
-
-    Raises:
-        ValueError: it is malformed or out of range.
-    """
-    if isinstance(text, ChangeId):
-        return text
-    if not isinstance(text, str) or _CHANGE.fullmatch(text) is None:
-        raise ValueError("must be a position, or a position and a token such as 8.5f0c29a1be")
-    change = ChangeId.parse(text)
-    if change.position > MAX_ID:
-        raise ValueError(f"must not be above {MAX_ID}")
-    return change
 
 
 class ProductCreate(RequestBody):
@@ -158,38 +133,6 @@ class ProductDeleted(ResponseBody):
 
     message: str = Field(examples=["Product 7 deleted."])
     id: Id
-
-
-class BulkQuery(QueryParameters):
-    """Options of a bulk create."""
-
-    atomic: Annotated[bool, BeforeValidator(_truth)] = Field(
-        default=False, description="Bulk only: create all products or none."
-    )
-    dry_run: Annotated[bool, BeforeValidator(_truth)] = Field(
-        default=False, description="Bulk only: validate and write nothing."
-    )
-
-
-class LineError(ResponseBody):
-    """An error in a line of a bulk create."""
-
-    line: int = Field(ge=1, description="Line number; the first one if a record has several lines.")
-    code: str = Field(description="Error code that a request with this line alone would get.")
-    pointer: str | SkipJsonSchema[None] = Field(
-        default_factory=lambda: None, description="JSON pointer to the invalid field, if it is one."
-    )
-    message: str
-
-
-class BulkCreated(ResponseBody):
-    """Result of a bulk create."""
-
-    created: int = Field(ge=0)
-    failed: int = Field(ge=0, description="Number of invalid lines.")
-    first_id: Id | None
-    last_id: Id | None
-    errors: list[LineError] = Field(description="Errors of the first invalid lines; up to 1,000.")
 
 
 Sort = Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-created_at"]
@@ -269,7 +212,7 @@ class MyListQuery(PageQuery):
     fields: Annotated[tuple[ProductField, ...], BeforeValidator(_parts)] | None = Field(
         default=None, description="Only these fields of each product, comma-separated."
     )
-    total: Annotated[bool, BeforeValidator(_truth)] = Field(
+    total: Annotated[bool, BeforeValidator(truth)] = Field(
         default=False, description="Whether to count the products on all pages."
     )
 
@@ -279,63 +222,6 @@ class ListQuery(MyListQuery):
 
     user_id: Annotated[Id, Digits] | None = Field(
         default=None, description="Only products of this owner."
-    )
-
-
-class ProductChangeRead(ResponseBody):
-    """A change to a product."""
-
-    position: int = Field(ge=1, description="1, 2, 3, … in commit order.")
-    type: ChangeType
-    id: Id = Field(description="Id of the product.")
-    version: int = Field(
-        ge=1, description="Version after the change; for a deletion, the last one."
-    )
-    at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
-    product: ProductRead | None = Field(
-        description="The product as it is now; null if this or a later change deleted it."
-    )
-
-
-class ChangePage(ResponseBody):
-    """Changes in commit order, and where to continue."""
-
-    changes: list[ProductChangeRead]
-    position: int = Field(
-        ge=0, description="Position of the last change, or of `since` if there is none."
-    )
-    change: str = Field(
-        pattern=CHANGE_PATTERN, description="The next `since`.", examples=["8.5f0c29a1be"]
-    )
-    more: bool = Field(description="Whether more changes are available already.")
-
-
-class ChangesQuery(QueryParameters):
-    """Query parameters of the change log."""
-
-    since: Annotated[
-        ChangeId,
-        PlainValidator(change_id),
-        WithJsonSchema({"type": "string", "pattern": CHANGE_PATTERN, "default": "0"}),
-    ] = Field(
-        default_factory=lambda: ChangeId(0),
-        description="A change, such as `8.5f0c29a1be`; later ones are listed. A bare position is "
-        "accepted, but names another change in another history of the database.",
-    )
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT), Digits] = Field(
-        default=DEFAULT_LIMIT, description="Changes per response."
-    )
-    wait: Annotated[int, Field(ge=0, le=25), Digits] = Field(
-        default=0, description="Seconds to wait for a change if there is none yet (long poll)."
-    )
-
-
-class LastEventId(BaseModel):
-    """A header of a request that resumes a stream of changes."""
-
-    last_event_id: str | SkipJsonSchema[None] = Field(
-        default_factory=lambda: None,
-        description="Last `id` received from a stream; takes precedence over `since`.",
     )
 
 

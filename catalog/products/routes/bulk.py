@@ -15,9 +15,9 @@ from catalog.http.request import current_request
 from catalog.http.validation import validated_query
 from catalog.products.bulk import importing
 from catalog.products.bulk.formats import FORMATS, Format
+from catalog.products.bulk.schemas import BulkQuery
 from catalog.products.changes import change_log
 from catalog.products.context import products
-from catalog.products.schemas import BulkQuery
 
 P = ParamSpec("P")
 

@@ -19,16 +19,11 @@ from catalog.http.streaming import stream_reply
 from catalog.http.validation import query_parameters
 from catalog.products.changes import change_log
 from catalog.products.changes.feed import Entry, entries_of, fitting
+from catalog.products.changes.schemas import ChangePage, ChangesQuery, LastEventId, change_id
 from catalog.products.context import products
 from catalog.products.models import ChangeId
 from catalog.products.queries import PAGE_BYTES
-from catalog.products.schemas import (
-    ChangePage,
-    ChangesQuery,
-    LastEventId,
-    PositionHeaders,
-    change_id,
-)
+from catalog.products.schemas import PositionHeaders
 
 RECONNECT_MILLISECONDS = 1000
 """Delay after which a browser reconnects when the stream has ended."""

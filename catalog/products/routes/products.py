@@ -32,14 +32,13 @@ from catalog.http.validation import json_body
 from catalog.observability.metrics import observe_position
 from catalog.products import service
 from catalog.products.bulk.formats import FORMATS
+from catalog.products.bulk.schemas import BulkCreated, BulkQuery
 from catalog.products.changes import change_log
 from catalog.products.context import products
 from catalog.products.models import NewProduct
 from catalog.products.routes.bulk import takes_many
 from catalog.products.schemas import (
     PATH,
-    BulkCreated,
-    BulkQuery,
     CreatedHeaders,
     IdempotencyHeader,
     IfMatch,
