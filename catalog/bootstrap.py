@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog import migrations
+from catalog.auth import accounts
 from catalog.auth import service as auth_service
 from catalog.auth.models import Role
 from catalog.auth.passwords import Passwords
@@ -89,7 +90,7 @@ async def _ensure_admin(connection: AsyncConnection, settings: Settings) -> None
     async with AsyncSession(
         connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
     ) as session:
-        if await auth_service.has_admin(session):
+        if await accounts.has_admin(session):
             return
         given = settings.admin_password
         password = given.get_secret_value() if given else token_urlsafe(15)

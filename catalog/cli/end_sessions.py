@@ -3,7 +3,7 @@
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth import service, sessions
+from catalog.auth import accounts, sessions
 from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
@@ -32,7 +32,7 @@ async def _end(settings: Settings, login: str | None) -> int:
         await require_schema(await session.connection())
         if login is None:
             return await sessions.end_everyone(session)
-        return await service.end_sessions(session, login=login)
+        return await accounts.end_sessions(session, login=login)
 
     try:
         return await database.transaction(work)

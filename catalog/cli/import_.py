@@ -8,7 +8,7 @@ from typing import IO
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth import service
+from catalog.auth import accounts
 from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
@@ -92,7 +92,7 @@ async def _import(
 
     async def account(session: AsyncSession) -> int:
         await require_schema(await session.connection())
-        return await service.account_id(session, login=owner)
+        return await accounts.account_id(session, login=owner)
 
     try:
         return await importing.import_products(

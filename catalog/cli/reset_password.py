@@ -5,7 +5,7 @@ from secrets import token_urlsafe
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth import service
+from catalog.auth import accounts
 from catalog.auth.passwords import Passwords
 from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
@@ -35,7 +35,7 @@ async def _reset(settings: Settings, login: str, password: str) -> tuple[str, in
 
     async def work(session: AsyncSession, password_hash: str) -> tuple[str, int]:
         await require_schema(await session.connection())
-        return await service.reset_password(session, login=login, password_hash=password_hash)
+        return await accounts.reset_password(session, login=login, password_hash=password_hash)
 
     try:
         return await database.transaction(work, await passwords.hash(password))

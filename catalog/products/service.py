@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Select, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.auth.accounts import require_account, usable_accounts
 from catalog.auth.models import Role
-from catalog.auth.service import require_account, usable_accounts
 from catalog.db.columns import now, rfc3339_text
 from catalog.db.database import RetryTransaction
 from catalog.db.statements import (

@@ -9,9 +9,9 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth import administration
+from catalog.auth.accounts import Account, delete_account
 from catalog.auth.administration import change_user
 from catalog.auth.models import Role, User
-from catalog.auth.service import Account, delete_account
 from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, LastAdmin, NotFound
 from catalog.products.service import delete_products_of

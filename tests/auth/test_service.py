@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth import service
+from catalog.auth import accounts, service
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, DuplicateValue, OperatorError
@@ -62,7 +62,7 @@ class TestFindAttempt:
 class TestRequireAccount:
     async def test_role_is_returned(self, ada: Caller, admin: Caller, database: Database) -> None:
         roles = [
-            await database.transaction(service.require_account, user_id=caller.user_id or 0)
+            await database.transaction(accounts.require_account, user_id=caller.user_id or 0)
             for caller in (ada, admin)
         ]
 
@@ -70,17 +70,17 @@ class TestRequireAccount:
 
     async def test_missing_account_is_refused(self, database: Database) -> None:
         with pytest.raises(AccountUnavailable):
-            await database.transaction(service.require_account, user_id=1)
+            await database.transaction(accounts.require_account, user_id=1)
 
 
 class TestHasAdmin:
     async def test_user_is_no_administrator(self, ada: Caller, database: Database) -> None:
         assert ada.user_id
-        assert not await database.transaction(service.has_admin)
+        assert not await database.transaction(accounts.has_admin)
 
     async def test_administrator_is_found(self, admin: Caller, database: Database) -> None:
         assert admin.user_id
-        assert await database.transaction(service.has_admin)
+        assert await database.transaction(accounts.has_admin)
 
 
 class TestCheckAdmin:

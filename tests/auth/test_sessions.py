@@ -14,10 +14,10 @@ from sqlalchemy import URL, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.app import create_app
-from catalog.auth import administration, service, sessions
+from catalog.auth import accounts, administration, service, sessions
+from catalog.auth.accounts import Account
 from catalog.auth.login_throttle import subject_of
 from catalog.auth.models import LoginSession, Role, SupersededToken, User
-from catalog.auth.service import Account
 from catalog.auth.sessions import GRACE, SessionLifetimes, SessionRequest, TokenGrant, hash_of
 from catalog.auth.tokens import Bearer, Kind, issue_refresh_token, successor_id
 from catalog.db.columns import Base, database_now, now
@@ -527,7 +527,7 @@ async def disable(session: AsyncSession) -> None:
 
 
 async def change_password(session: AsyncSession) -> None:
-    await service.change_password(
+    await accounts.change_password(
         session, subject=SUBJECT, account=OWNER, new_hash="another", session_id=0
     )
 

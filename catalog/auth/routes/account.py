@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 from quart_schema import document_response, tag_blueprint
 
-from catalog.auth import service, sessions
+from catalog.auth import accounts, service, sessions
+from catalog.auth.accounts import Account
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.guards import caller, caller_id, signed_in
@@ -19,7 +20,6 @@ from catalog.auth.schemas import (
     SessionList,
     SessionRead,
 )
-from catalog.auth.service import Account
 from catalog.errors import (
     AccountUnavailable,
     DuplicateValue,
@@ -48,7 +48,7 @@ tag_blueprint(blueprint, ["auth"])
 @document_response(AccountRead)
 async def read_account() -> Reply:
     """Read your account."""
-    account = await database().reading(service.read_own, user_id=caller_id())
+    account = await database().reading(accounts.read_own, user_id=caller_id())
     return json_reply(AccountRead(**account))
 
 
@@ -61,7 +61,7 @@ async def read_account() -> Reply:
 async def change_account(data: AccountChange) -> Reply:
     """Change the e-mail address of your account."""
     account = await database().transaction(
-        service.change_email, user_id=caller_id(), email=data.email
+        accounts.change_email, user_id=caller_id(), email=data.email
     )
     record(Audit.EMAIL_CHANGED, user_id=caller_id())
     return json_reply(AccountRead(**account))
@@ -77,7 +77,7 @@ async def delete_account(data: AccountDeletion) -> Reply:
     """Delete your account and your products."""
     async with _confirmed(data.password, "/password") as (account, subject):
         ended = await database().transaction(
-            service.delete_account,
+            accounts.delete_account,
             subject=subject,
             account=account,
             on_account_delete=auth().on_account_delete,
@@ -105,7 +105,7 @@ async def change_password(data: PasswordChange) -> Reply:
             pointer="/new_password",
         )
         ended = await database().transaction(
-            service.change_password,
+            accounts.change_password,
             subject=subject,
             account=account,
             new_hash=await auth().passwords.hash(data.new_password),

@@ -4,7 +4,8 @@ from contextlib import suppress
 
 from quart_schema import document_response, tag_blueprint
 
-from catalog.auth import service, sessions
+from catalog.auth import accounts, service, sessions
+from catalog.auth.accounts import Account
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.guards import (
@@ -25,7 +26,6 @@ from catalog.auth.schemas import (
     SignUp,
     UserRead,
 )
-from catalog.auth.service import Account
 from catalog.auth.sessions import Resumed, SessionLifetimes, SessionRequest, TokenGrant
 from catalog.auth.tokens import Bearer, issue_access_token, issue_refresh_token
 from catalog.errors import (
@@ -124,7 +124,7 @@ async def _keep_current(account: Account, password: str) -> None:
     with suppress(Unavailable):
         new_hash = await passwords.hash(password)
         if await database().transaction(
-            service.replace_hash,
+            accounts.replace_hash,
             user_id=account.id,
             old_hash=account.password_hash,
             new_hash=new_hash,

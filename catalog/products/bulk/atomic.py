@@ -8,7 +8,7 @@ from typing import IO
 import orjson
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth.service import require_account
+from catalog.auth.accounts import require_account
 from catalog.db.columns import now
 from catalog.db.database import Database, renew_deadline
 from catalog.errors import BodyTooLarge, LinesInvalid, Overloaded

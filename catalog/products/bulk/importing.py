@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth.service import require_account
+from catalog.auth.accounts import require_account
 from catalog.db.columns import now
 from catalog.db.database import Database, suspended_deadline
 from catalog.errors import CatalogError, LinesInvalid
