@@ -25,7 +25,7 @@ from catalog.auth.guards import tokens
 from catalog.auth.models import Role
 from catalog.auth.tokens import MAX_TOKEN_LENGTH, Kind, issue_access_token
 from catalog.errors import TokenInvalid
-from tests.auth.keys import ALGORITHMS, pem_of, private_key, public_pem_of
+from tests.auth.keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, exchange, holder_of_tokens
 from tests.support import Caller, problem_of

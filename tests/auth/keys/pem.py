@@ -10,7 +10,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from pydantic import SecretStr
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 
@@ -38,8 +37,3 @@ def public_pem_of(key: Any) -> str:
     """Encode the public half of a private key as PEM, like ``openssl pkey -pubout``."""
     raw: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return raw.decode()
-
-
-def secret(text: str) -> SecretStr:
-    """Wrap a value as settings expect it."""
-    return SecretStr(text)
