@@ -18,7 +18,6 @@ from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from catalog.http.trace_context import trace_id_of
 from catalog.observability.metrics import METHODS, OTHER, label_of
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -93,10 +92,11 @@ class TracedRequests:
 
 
 def _carrier(headers: Any) -> dict[str, str]:
-    """Return the trace context headers; none if ``traceparent`` is not valid."""
-    parents = [value for name, value in headers if name == b"traceparent"]
-    if len(parents) != 1 or trace_id_of(parents[0]) is None:
+    """Return the headers of the trace context; none unless there is one ``traceparent``."""
+    parents, states = (
+        [value.decode("latin-1") for name, value in headers if name == wanted]
+        for wanted in (b"traceparent", b"tracestate")
+    )
+    if len(parents) != 1:
         return {}
-    states = [value.decode("latin-1") for name, value in headers if name == b"tracestate"]
-    carrier = {"traceparent": parents[0].decode("ascii")}
-    return carrier | ({"tracestate": ",".join(states)} if states else {})
+    return {"traceparent": parents[0], "tracestate": ",".join(states)}
