@@ -85,7 +85,7 @@ def _bounded(rows: Select[Any], sort: Sort) -> Select[Any]:
         sort: the order in which the sizes are summed up.
     """
     some = rows.subquery("some")
-    order = _in_order(select(_table.id), sort, _table.id)._order_by_clauses
+    order = _order_by(sort, _table.id)
     before = func.sum(TEXT_BYTES).over(order_by=order, rows=(None, -1))
     sized = select(_table.id, before.label("bytes_before")).join(some, some.c.id == _table.id)
     kept = sized.subquery("sized")
@@ -242,11 +242,15 @@ def _behind(
 
 
 def _in_order(statement: Select[Any], sort: Sort, row_id: ColumnElement[int]) -> Select[Any]:
+    return statement.order_by(*_order_by(sort, row_id))
+
+
+def _order_by(sort: Sort, row_id: ColumnElement[int]) -> list[ColumnElement[Any]]:
     """Order by the sort column, then by id in the same direction, so that one index serves both."""
     key = _table[sort.removeprefix("-")]
     columns = [row_id] if key is _table.id else [key, row_id]
     descends = sort.startswith("-")
-    return statement.order_by(*(each.desc() if descends else each.asc() for each in columns))
+    return [each.desc() if descends else each.asc() for each in columns]
 
 
 ONE = select(*COLUMNS).where(_table.id == bindparam("product_id", type_=Id))

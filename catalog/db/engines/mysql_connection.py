@@ -24,6 +24,9 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
     The driver lets some faults through untranslated, and SQLAlchemy takes those for bugs: it
     neither invalidates the connection nor reports it as lost. Error 2006 means that the statement
     was not sent, 2013 that its answer did not arrive.
+
+    The overridden methods are private ones of aiomysql 0.3; tests/test_private_attributes.py fails
+    when they change.
     """
 
     async def _connect(self) -> None:
@@ -66,6 +69,15 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
             if isinstance(error.args[0], int):
                 raise
             raise self._lost(error) from error
+
+    def send_query(self, statement: bytes) -> Awaitable[None]:
+        """Send a statement, whose answer ``read_some`` reads.
+
+        Raises:
+            aiomysql.OperationalError: the connection is lost.
+        """
+        sending: Awaitable[None] = self._execute_command(COMMAND.COM_QUERY, statement)
+        return sending
 
     async def read_some(self, size: int) -> bytes:
         """Read available data, at most ``size`` bytes; empty at the end of the stream.

@@ -139,6 +139,7 @@ def create_sqlite_engine(
 def _open_sqlite(threads: DriverThreads, *args: Any, **kwargs: Any) -> aiosqlite.Connection:
     """Open a connection as SQLAlchemy does by default, and register its thread."""
     connection = _SqliteDriver(partial(sqlite3.connect, *args, **kwargs), iter_chunk_size=64)
+    # As SQLAlchemy does it; the attributes are private ones of aiosqlite 0.22.
     connection._thread.daemon = True
     threads.add(connection._thread)
     return connection
