@@ -22,7 +22,7 @@ from prometheus_client import (
     values,
 )
 
-from catalog.observability.shared_values import shared_value_class
+from catalog.observability.shared_values import shared_value_class, value_of, values_of
 from catalog.settings import SharedMetrics, shared_metrics
 
 REGISTRY: Final = CollectorRegistry()
@@ -189,11 +189,10 @@ class _Series:
     __slots__ = ("_bounds", "_buckets", "_count", "_seconds")
 
     def __init__(self, method: str, route: str, status: int) -> None:
-        histogram = REQUEST_SECONDS.labels(method, route)
-        self._count = REQUESTS.labels(method, route, status)._value
-        self._seconds = histogram._sum
-        self._buckets = histogram._buckets
-        self._bounds = histogram._upper_bounds
+        self._count = value_of(REQUESTS.labels(method, route, status))
+        self._seconds, self._buckets, self._bounds = values_of(
+            REQUEST_SECONDS.labels(method, route)
+        )
 
     def count(self, seconds: float) -> None:
         self._count.inc(1)
@@ -236,7 +235,7 @@ def count_rejection(reason: Shed) -> None:
     SHED.labels(reason).inc()
 
 
-_pages_kept = PAGES.labels("kept")._value
+_pages_kept = value_of(PAGES.labels("kept"))
 
 
 def count_kept_page() -> None:

@@ -4,12 +4,16 @@ The library keeps a process's values in memory-mapped files, and sums the files 
 a scrape. For each count its own writer takes a lock, looks up the process id and packs bytes, which
 costs ten times an addition in memory. Here only the event loop's thread counts, and the supervisor
 assigns each process a number.
+
+No other module uses private attributes of prometheus-client. They are those of version 0.26;
+tests/test_private_attributes.py fails when another is installed.
 """
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
+from prometheus_client import Counter, Histogram
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from catalog.settings import SharedMetrics
@@ -21,6 +25,29 @@ FILE_BYTES = {
     "gauge_livemax": 64 * 1024,
 }
 """Initial sizes of a process's files; a full file is doubled."""
+
+
+class Value(Protocol):
+    """Value of a series, as prometheus-client keeps it: shared between processes or not."""
+
+    def inc(self, amount: float) -> None:
+        """Add an amount."""
+
+
+def value_of(counter: Counter) -> Value:
+    """Return the value of a counter's series, which costs less to increment than the counter."""
+    value: Value = counter._value
+    return value
+
+
+def values_of(histogram: Histogram) -> tuple[Value, Sequence[Value], Sequence[float]]:
+    """Return the values of a histogram's series.
+
+    Returns:
+        the sum of the observations; the number of observations in each bucket alone, not
+        cumulative; and the buckets' upper bounds.
+    """
+    return histogram._sum, histogram._buckets, histogram._upper_bounds
 
 
 def shared_value_class(metrics: SharedMetrics) -> type[Any]:
@@ -79,7 +106,7 @@ def shared_value_class(metrics: SharedMetrics) -> type[Any]:
 def _number_in(file: MmapedDict, key: str) -> "memoryview[float]":
     """Return a view of a number in a file's memory; it stays valid when the file grows."""
     file.read_value(key)  # Creates the entry if it is missing.
-    # The library has no public name for either; its file holds pairs of a number and a time.
+    # The file holds pairs of a number and a time.
     position: int = file._positions[key]
     return memoryview(file._m)[position : position + 8].cast("d")
 

@@ -45,7 +45,8 @@ class MetricsFiles:
         self._restarts = None
         if folder is not None:
             value = shared_value_class(SharedMetrics(folder, "supervisor"))
-            name, meaning = WORKER_RESTARTS._name, WORKER_RESTARTS._documentation
+            (family,) = WORKER_RESTARTS.describe()
+            name, meaning = family.name, family.documentation
             self._restarts = value("counter", name, f"{name}_total", (), (), meaning)
 
     def take_place(self) -> SharedMetrics | None:
