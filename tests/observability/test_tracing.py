@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import structlog
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from quart import Quart
+from structlog.testing import capture_logs
 
 from catalog.app import create_app
 from catalog.settings import Settings
@@ -131,6 +133,36 @@ class TestSpans:
         assert attributes_of(spans["GET /unforeseen"])["error.type"] == "500"
         assert attributes_of(spans["HTTP"])["http.request.method"] == "_OTHER"
         assert "http.route" not in attributes_of(spans["HTTP"])
+
+    async def test_spans_hold_no_query_string_and_no_text_of_an_error(
+        self, settings: Settings, collector: Collector
+    ) -> None:
+        async with traced(settings) as app:
+            await Caller.signed_up(app, "ada")
+            await Caller(app).get("/api/products?q=confidential")
+            body = {"username": "adam", "email": "ada@example.com", "password": "fine-weather-4711"}
+            # An engine's error for a duplicate may quote the address.
+            assert (await Caller(app).post("/api/auth/signup", json=body)).status_code == 409
+
+        failed = [span for span in collector.spans if span.status.code == 2]
+        assert {attributes_of(span)["error.type"] for span in failed} == {"IntegrityError"}
+        assert {span.status.message for span in failed} == {""}
+        assert not any(span.events for span in collector.spans)
+        assert not any("confidential" in str(span) for span in collector.spans)
+        assert not any("ada@example.com" in str(span) for span in collector.spans)
+
+    async def test_log_lines_of_a_request_carry_the_ids_of_its_span(
+        self, settings: Settings, collector: Collector
+    ) -> None:
+        merge = structlog.contextvars.merge_contextvars
+
+        async with traced(settings.model_copy(update={"access_log": "all"})) as app:
+            with capture_logs(processors=[merge]) as logged:
+                await Caller(app).get("/api/products", headers=IN_TRACE)
+
+        (line,) = [event for event in logged if event["event"] == "request"]
+        (span,) = [span for span in collector.spans if span.name == "GET /api/products"]
+        assert (line["trace_id"], line["span_id"]) == (TRACE, span.span_id.hex())
 
     async def test_unreachable_collector_delays_nothing(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
