@@ -18,10 +18,12 @@ from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
 from catalog.auth.keys import KeyRing, signing_secret
 from catalog.auth.passwords import Passwords
+from catalog.auth.revocations import POLL_SECONDS as REVOCATION_SECONDS
 from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Tokens
 from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
 from catalog.db.database import Database
+from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
 from catalog.fastpath.dispatch import FastPath, Operation
 from catalog.http.adapter import CatalogApp
@@ -33,8 +35,8 @@ from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
 from catalog.http.proxies import TrustedProxies
-from catalog.http.request_body import BoundedBodies
-from catalog.http.response_buffers import ResponseBuffers
+from catalog.http.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
+from catalog.http.response_buffers import MAX_BUFFERED_BYTES, STALL_SECONDS, ResponseBuffers
 from catalog.http.response_headers import ResponseHeadersMiddleware
 from catalog.http.routing import configure_routing, routes_of
 from catalog.observability import metrics
@@ -47,7 +49,7 @@ from catalog.products.changes import change_log
 from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
 from catalog.products.listing.page_cache import Pages
-from catalog.settings import Settings
+from catalog.settings import Settings, build_commit
 from catalog.ui import routes as ui_routes
 
 if TYPE_CHECKING:
@@ -62,6 +64,13 @@ SWEEP_SECONDS = 60
 
 SWEPT_AT_ONCE = 1000
 """Rows of a kind that one sweep transaction deletes, so that its locks are held only briefly."""
+
+MAX_REQUESTS = 1024
+"""Requests in progress in one process, and incomplete bodies; beyond it the response is 503.
+
+Some seconds' work of a worker: what waits longer is better tried again elsewhere. The capacity of a
+service is that of its workers, whose number is a setting.
+"""
 
 READS_OF_REQUESTS = 4
 """At most one in this many concurrent requests is a read; the others may be writes."""
@@ -101,7 +110,7 @@ def create_app(settings: Settings) -> Quart:
     # The server detects stalled clients by their progress; the framework would only bound the
     # whole response.
     app.config["RESPONSE_TIMEOUT"] = None
-    database = Database(settings, metrics.DatabaseMetrics())
+    database = Database(settings, metrics.DatabaseMetrics(), deadlines=DEADLINES)
     attach(
         app,
         AppState(
@@ -111,9 +120,7 @@ def create_app(settings: Settings) -> Quart:
             limits=create_store(settings.limits_url),
             known_revisions=migrations.known_revisions(),
             head_revision=migrations.head_revision(),
-            buffers=ResponseBuffers(
-                max_bytes=settings.response_buffer_bytes, timeout=settings.response_timeout
-            ),
+            buffers=ResponseBuffers(max_bytes=MAX_BUFFERED_BYTES, timeout=STALL_SECONDS),
         ),
     )
     Tokens(app, keys, settings)
@@ -122,12 +129,12 @@ def create_app(settings: Settings) -> Quart:
         access_token_ttl=settings.access_token_ttl,
         # A COMMIT that is abandoned at the deadline may still take effect later, for instance when
         # a replica or the disk has acknowledged it; nothing bounds that time.
-        lateness=3 * timedelta(seconds=settings.database_timeout),
+        lateness=3 * timedelta(seconds=database.write_limit),
     )
     auth_context.attach(
         app, Auth(keys, Passwords(settings), revocations, service.delete_products_of)
     )
-    products_context.attach(app, _products(database, settings))
+    products_context.attach(app, _products(database))
     configure_routing(app)
     configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
@@ -142,16 +149,16 @@ def create_app(settings: Settings) -> Quart:
     return app
 
 
-def _products(database: Database, settings: Settings) -> Products:
+def _products(database: Database) -> Products:
     pages = Pages(database)
-    creates = BatchedCreates(database, pages, patience=settings.database_pool_timeout)
+    creates = BatchedCreates(database, pages)
     return Products(pages, creates, Feed(database))
 
 
 def _wrap(app: Quart, settings: Settings) -> None:
     """Wrap the framework in middleware; the one added last sees a request first."""
     state = running(app)
-    max_reads = settings.max_requests // READS_OF_REQUESTS
+    max_reads = MAX_REQUESTS // READS_OF_REQUESTS
     unlimited = (*operations.HEALTH, products_routes.WAITING)
     fast_path = FastPath(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
     state.is_quick = lambda scope: fast_path.match(scope) is not None
@@ -162,14 +169,14 @@ def _wrap(app: Quart, settings: Settings) -> None:
     admitted = ConcurrencyLimit(
         fast_path,
         max_reads=max_reads,
-        max_writes=settings.max_requests - max_reads,
+        max_writes=MAX_REQUESTS - max_reads,
         is_exempt=is_exempt,
     )
     bounded = BoundedBodies(
         admitted,
-        max_bytes=settings.max_body_bytes,
-        timeout=settings.body_timeout,
-        max_waiting=settings.max_requests,
+        max_bytes=MAX_BODY_BYTES,
+        timeout=BODY_SECONDS,
+        max_waiting=MAX_REQUESTS,
         streamed=products_routes.STREAMED,
     )
     enveloped = ResponseHeadersMiddleware(
@@ -190,7 +197,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
             response_buffer_bytes=state.buffers.held_bytes,
         )
     )
-    metrics.set_build_info(settings.commit)
+    metrics.set_build_info(build_commit())
     seen = _traced(app, enveloped, settings)
     app.asgi_app = TrustedProxies(seen, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
 
@@ -204,7 +211,7 @@ def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFram
     if settings.tracing == "off":
         return asgi_app
     traced_requests, tracing_of = tracing_classes()
-    tracing = tracing_of(settings.commit)
+    tracing = tracing_of(build_commit())
     tracing.watch(running(app).database.engines)
     app.after_serving(tracing.close)
     return traced_requests(asgi_app, tracing.tracer)
@@ -233,7 +240,7 @@ def _tasks(app: Quart, settings: Settings) -> list[BackgroundTask | LoopLag]:
         ("sweep_sessions", sessions.sweep, {"kept_ended": revocations.kept}),
         ("sweep_guesses", login_throttle.sweep, {}),
         ("sweep_changes", change_log.sweep, {"kept": settings.change_retention}),
-        ("sweep_keys", idempotency.sweep, {"kept": settings.idempotency_retention}),
+        ("sweep_keys", idempotency.sweep, {"kept": idempotency.RETENTION}),
     )
     sweeps = [
         BackgroundTask(
@@ -247,7 +254,7 @@ def _tasks(app: Quart, settings: Settings) -> list[BackgroundTask | LoopLag]:
     refresh = BackgroundTask(
         revocations.refresh,
         TaskLog("revocations"),
-        interval=settings.revocation_interval,
+        interval=REVOCATION_SECONDS,
         at_once=True,
     )
     poll = BackgroundTask(products(app).feed.poll, TaskLog("changes"), interval=POLL_SECONDS)

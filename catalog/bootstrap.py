@@ -23,6 +23,12 @@ from catalog.settings import Settings
 
 T = TypeVar("T")
 
+DATABASE_START_SECONDS = 120.0
+"""Time to wait for an unreachable database at start.
+
+Allows for a server that starts at the same time, its first start and its crash recovery included.
+"""
+
 _log = logger(__name__)
 
 
@@ -56,7 +62,7 @@ async def at_schema(settings: Settings, work: Callable[[AsyncConnection], Awaita
     """
     if settings.embedded:
         _make_file(settings)
-    deadline = time.monotonic() + settings.database_start_timeout
+    deadline = time.monotonic() + DATABASE_START_SECONDS
     while True:
         try:
             async with migrations.exclusive(settings) as connection:

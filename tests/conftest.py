@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.app import create_app
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
+from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.http import problems
 from catalog.http.context import running
 from catalog.observability.debounce import Debounce
@@ -173,8 +174,11 @@ async def opened(database_url: URL) -> AsyncIterator[Open]:
     """Return a function that opens another pool to the database, by default with its settings."""
     databases: list[Database] = []
 
-    def open_database(url: URL | None = None, **overrides: Any) -> Database:
-        databases.append(Database(settings_for(url or database_url, **overrides)))
+    def open_database(
+        url: URL | None = None, *, deadlines: Deadlines = DEADLINES, **overrides: Any
+    ) -> Database:
+        settings = settings_for(url or database_url, **overrides)
+        databases.append(Database(settings, deadlines=deadlines))
         return databases[-1]
 
     yield open_database

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import pytest
 from sqlalchemy import URL
 
 from catalog.app import create_app
+from catalog.db.deadlines import Deadlines
 from tests.db.support import Stopwatch, on_servers
 from tests.engines import settings_for
 from tests.faults.proxy import relayed
@@ -37,10 +39,11 @@ class TestOutage:
                 assert len((await ada.get("/api/products")).json["products"]) == 1
 
     async def test_requests_get_503_within_the_deadline_while_the_database_hangs(
-        self, database_url: URL
+        self, database_url: URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("catalog.app.DEADLINES", Deadlines(write=0.5))
         async with relayed(database_url) as relay:
-            app = create_app(settings_for(relay.url, database_timeout=0.5))
+            app = create_app(settings_for(relay.url, database_read_timeout=0.5))
             async with app.test_app():
                 ada = await Caller.signed_up(app, "ada")
                 relay.stall()

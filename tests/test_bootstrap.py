@@ -249,8 +249,11 @@ class TestStart:
         assert await count_admins(empty_database_url) == 1
 
     @on_servers
-    async def test_wait_for_the_database_times_out(self, empty_database_url: URL) -> None:
-        settings = settings_for(empty_database_url.set(port=1), database_start_timeout=0.1)
+    async def test_wait_for_the_database_times_out(
+        self, empty_database_url: URL, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.bootstrap.DATABASE_START_SECONDS", 0.1)
+        settings = settings_for(empty_database_url.set(port=1))
 
         with pytest.raises(StartFailed, match="cannot be used"):
             await prepare(settings)

@@ -12,14 +12,28 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from catalog.app import MAX_REQUESTS
+from catalog.auth.passwords import MAX_QUEUED, PASSES
+from catalog.auth.revocations import POLL_SECONDS
+from catalog.auth.sessions import SESSIONS_PER_ACCOUNT
+from catalog.bootstrap import DATABASE_START_SECONDS
+from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
+from catalog.http.request_body import BODY_SECONDS, MAX_BODY_BYTES
+from catalog.http.response_buffers import MAX_BUFFERED_BYTES
+from catalog.http.response_buffers import STALL_SECONDS as RESPONSE_STALL_SECONDS
+from catalog.products.idempotency import RETENTION
+from catalog.server import sockets
+from catalog.server.worker_protocol import GRACEFUL_SECONDS, START_LIMIT_SECONDS
 from catalog.settings import (
     KNOWN_SECRETS,
+    REMOVED,
     SECRET_FIELDS,
     Bind,
     Rate,
     Settings,
     SharedMetrics,
+    build_commit,
     environment_of_worker,
     load_settings,
     parse_database_url,
@@ -128,6 +142,65 @@ class TestFaults:
         monkeypatch.setenv("CATALOG_PORT_8000_TCP", "tcp://10.0.0.7:8000")  # The same.
 
         assert unknown_variables() == ["CATALOG_WORKRES"]
+
+
+# What each former setting is now, in the unit of its variable.
+CONSTANTS: dict[str, float] = {
+    "CATALOG_BODY_TIMEOUT": BODY_SECONDS,
+    "CATALOG_DATABASE_CONNECT_TIMEOUT": DEADLINES.connect,
+    "CATALOG_DATABASE_POOL_TIMEOUT": DEADLINES.checkout,
+    "CATALOG_DATABASE_START_TIMEOUT": DATABASE_START_SECONDS,
+    "CATALOG_DATABASE_TIMEOUT": DEADLINES.write,
+    "CATALOG_GRACEFUL_TIMEOUT": GRACEFUL_SECONDS,
+    "CATALOG_IDEMPOTENCY_RETENTION": RETENTION.total_seconds(),
+    "CATALOG_MAX_BODY_BYTES": MAX_BODY_BYTES,
+    "CATALOG_MAX_REQUESTS": MAX_REQUESTS,
+    "CATALOG_PASSWORD_PASSES": PASSES,
+    "CATALOG_PASSWORD_QUEUE": MAX_QUEUED,
+    "CATALOG_RESPONSE_BUFFER_BYTES": MAX_BUFFERED_BYTES,
+    "CATALOG_RESPONSE_TIMEOUT": RESPONSE_STALL_SECONDS,
+    "CATALOG_REVOCATION_INTERVAL": POLL_SECONDS,
+    "CATALOG_SESSIONS_PER_ACCOUNT": SESSIONS_PER_ACCOUNT,
+}
+
+
+class TestRemovedSettings:
+    def test_every_removed_setting_is_refused_at_once_with_other_faults(self, load: Load) -> None:
+        faults = faults_of(load, **dict.fromkeys(REMOVED, "1"), CATALOG_WORKERS="0")
+
+        assert len(faults) == len(REMOVED) + 1
+        assert {fault.split()[0] for fault in faults} == {*REMOVED, "CATALOG_WORKERS"}
+
+    def test_fault_names_the_variable_and_its_constant(self, load: Load) -> None:
+        fault = fault_of(load, CATALOG_BODY_TIMEOUT="60")
+
+        assert fault == "CATALOG_BODY_TIMEOUT is no longer a setting: it is 10 seconds always"
+
+    def test_empty_removed_setting_counts_as_absent(self, load: Load) -> None:
+        assert load(**dict.fromkeys(REMOVED, "")) == load_settings()
+
+    def test_removed_setting_is_refused_and_not_only_reported_as_unknown(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CATALOG_BODY_TIMEOUT", "60")
+
+        assert unknown_variables() == []
+
+    def test_stated_values_are_the_constants(self) -> None:
+        stated = {name: float(value.split()[0]) for name, value in REMOVED.items()}
+
+        assert stated == CONSTANTS
+
+    def test_no_removed_setting_is_a_setting(self) -> None:
+        assert not REMOVED.keys() & set(variable_names().values())
+
+
+class TestConstants:
+    def test_kernel_drops_stalled_clients_after_the_workers_do(self) -> None:
+        assert sockets.STALL_SECONDS > RESPONSE_STALL_SECONDS
+
+    def test_worker_may_wait_for_the_database_and_for_another_instance(self) -> None:
+        assert START_LIMIT_SECONDS >= DATABASE_START_SECONDS + 60
 
 
 class TestSecrecy:
@@ -566,30 +639,15 @@ class TestLimits:
 # Each setting with bounds: the smallest and the largest value, and values just beyond.
 BOUNDS = {
     "workers": ("1", "256", "0", "257"),
-    "graceful_timeout": ("0.001", "3600", "0", "3600.1"),
     "drain_delay": ("0", "300", "-0.1", "300.1"),
-    "max_body_bytes": ("1024", "67108864", "1023", "67108865"),
-    "body_timeout": ("0.001", "3600", "0", "3600.1"),
-    "max_requests": ("16", "100000", "15", "100001"),
-    "response_timeout": ("0.001", "3600", "0", "3600.1"),
-    "response_buffer_bytes": ("1048576", "68719476736", "1048575", "68719476737"),
     "database_pool_size": ("1", "256", "0", "257"),
-    "database_pool_timeout": ("0.001", "1", "0", "1.1"),
-    "database_connect_timeout": ("0.001", "3600", "0", "3600.1"),
-    "database_timeout": ("0.001", "3600", "0", "3600.1"),
-    "database_read_timeout": ("0.001", "3600", "0", "3600.1"),
-    "database_start_timeout": ("0", "3600", "-0.1", "3600.1"),
+    "database_read_timeout": ("0.001", "30", "0", "30.1"),
     "access_token_ttl": ("1", "31622400", "0.9", "31622401"),
     "refresh_token_ttl": ("1", "31622400", "0.9", "31622401"),
     "session_ttl": ("1", "31622400", "0.9", "31622401"),
-    "sessions_per_account": ("1", "10000", "0", "10001"),
-    "revocation_interval": ("0.1", "1", "0.09", "1.1"),
     "change_retention": ("1", "31622400", "0.9", "31622401"),
-    "idempotency_retention": ("1", "31622400", "0.9", "31622401"),
     "password_min_length": ("8", "128", "7", "129"),
     "password_memory_kib": ("19456", "4194304", "19455", "4194305"),
-    "password_passes": ("2", "100", "1", "101"),
-    "password_queue": ("1", "100000", "0", "100001"),
 }
 
 
@@ -632,12 +690,29 @@ class TestBounds:
             ("CATALOG_LOG_FORMAT", "xml"),
             ("CATALOG_ACCESS_LOG", "some"),
             ("CATALOG_TRACING", "on"),
-            ("CATALOG_COMMIT", "a b"),
-            ("CATALOG_COMMIT", "0" * 65),
         ],
     )
     def test_invalid_choice_is_refused(self, load: Load, variable: str, value: str) -> None:
         assert fault_of(load, **{variable: value}).startswith(f"{variable} ")
+
+
+class TestBuildCommit:
+    @pytest.mark.parametrize(
+        ("given", "commit"),
+        [
+            ("3f9c0ffe" * 5, "3f9c0ffe" * 5),
+            ("v1.2-3+dirty", "v1.2-3+dirty"),
+            *(("", "unknown"), ("a b", "unknown"), ("0" * 65, "unknown")),
+        ],
+        ids=["hash", "version", "empty", "blank", "too long"],
+    )
+    def test_commit_is_that_of_the_image_if_it_is_a_plain_word(
+        self, monkeypatch: pytest.MonkeyPatch, given: str, commit: str
+    ) -> None:
+        monkeypatch.setenv("CATALOG_COMMIT", given)
+
+        assert build_commit() == commit
+        assert unknown_variables() == []
 
 
 class TestSharedMetrics:

@@ -30,6 +30,15 @@ T = TypeVar("T")
 COMMON_PASSWORDS = 3000
 """Number of most common passwords that are refused (OWASP ASVS 5.0, 6.2.4)."""
 
+PASSES = 2
+"""Passes of a hash over its memory: the least that OWASP allows with 19 MiB.
+
+``CATALOG_PASSWORD_MEMORY_KIB`` alone makes hashes stronger: memory is what costs an attacker.
+"""
+
+MAX_QUEUED = 64
+"""Passwords queued in a worker; at 20 ms each, the last one waits a little more than a second."""
+
 NICENESS = 10
 """Niceness of the hashing threads; 19 is the maximum."""
 
@@ -104,9 +113,11 @@ class Passwords:
     a lower priority than the event loops, which are never busy for long.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, *, passes: int = PASSES, max_queued: int = MAX_QUEUED
+    ) -> None:
         self._hasher = PasswordHasher(
-            time_cost=settings.password_passes,
+            time_cost=passes,
             memory_cost=settings.password_memory_kib,
             parallelism=1,
         )
@@ -114,7 +125,7 @@ class Passwords:
         self._threads = ThreadPoolExecutor(
             threads, thread_name_prefix="passwords", initializer=_give_way
         )
-        self._room = threads + settings.password_queue
+        self._room = threads + max_queued
         if settings.refuse_guessable_passwords:
             # Loaded now, because loading them later would block the event loop under requests.
             common_passwords(settings.password_min_length)

@@ -19,6 +19,9 @@ from catalog.db.columns import Timestamp, database_now
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, SessionEnded
 
+POLL_SECONDS = 0.5
+"""Interval between two polls; with ``PATIENCE_SECONDS`` it keeps the promise of 2 s."""
+
 PATIENCE_SECONDS = 0.9
 """Deadline of one poll of the database."""
 

@@ -24,6 +24,12 @@ from catalog.errors import AccountUnavailable, NotFound, SessionEnded, TokenReus
 GRACE = timedelta(seconds=30)
 """How long a superseded token still yields its successor, for lost responses and races."""
 
+SESSIONS_PER_ACCOUNT = 100
+"""Live sessions of an account; one more ends the least recently used one.
+
+Far more than a person's devices, and few enough to be listed and ended in one request.
+"""
+
 LAST_USED_PRECISION = timedelta(minutes=1)
 """Precision of ``last_used_at``; without it every refresh would be a write."""
 
@@ -60,7 +66,7 @@ class SessionRequest:
     address: str
     agent: str
     lives: SessionLifetimes
-    limit: int
+    limit: int = SESSIONS_PER_ACCOUNT
 
 
 class TokenGrant(NamedTuple):

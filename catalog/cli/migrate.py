@@ -26,8 +26,8 @@ EMPTY = "base"
 def migrate(revision: str, *, down: bool, sql: bool, dialect: str | None) -> None:
     """Migrate the database's schema to REVISION, by default to the one this release requires.
 
-    Waits up to CATALOG_DATABASE_START_TIMEOUT seconds for the database, never runs in two instances
-    at once, and does nothing if the schema is current: safe to run at every start.
+    Waits up to two minutes for the database, never runs in two instances at once, and does nothing
+    if the schema is current: safe to run at every start.
 
     An earlier REVISION, or `base` for no tables at all, needs --down. Data in the tables and
     columns that it drops is lost.

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
 )
 
+from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.db.engines import DriverThreads, Purpose, create_engine, dispose_of
 from catalog.db.error_translation import code_of, is_lost, refusals, was_never_sent, worth_a_retry
 from catalog.errors import DatabaseBusy
@@ -197,8 +198,9 @@ class Database:
     """Connection pools and units of work; one per process, closed at its end.
 
     Args:
-        settings: the database's URL, pool sizes and time-outs.
+        settings: the database's URL, its TLS, the size of the pools and the deadline of reads.
         observer: receives waits, time-outs and retries.
+        deadlines: the other time limits.
 
     Attributes:
         max_readers: concurrent reads.
@@ -209,22 +211,29 @@ class Database:
         write_limit: deadline of a transaction, in seconds.
     """
 
-    def __init__(self, settings: Settings, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observer: Observer | None = None,
+        *,
+        deadlines: Deadlines = DEADLINES,
+    ) -> None:
         self.max_readers = settings.database_pool_size
         self.max_writers = 1 if settings.embedded else settings.database_pool_size
         self.max_bulk_writers = max(1, self.max_writers // 2)
-        self.read_limit = settings.read_deadline
-        self.write_limit = settings.database_timeout
+        self.read_limit = settings.database_read_timeout
+        self.write_limit = deadlines.write
         self._threads = DriverThreads()
-        self._read_engine = create_engine(settings, Purpose.READING, self._threads)
-        self._write_engine = create_engine(settings, Purpose.WRITING, self._threads)
+        engine = partial(create_engine, settings, threads=self._threads, deadlines=deadlines)
+        self._read_engine = engine(Purpose.READING)
+        self._write_engine = engine(Purpose.WRITING)
         # Health checks have a connection of their own, so that a busy pool does not fail them.
-        self._probe_engine = create_engine(settings, Purpose.PROBING, self._threads)
+        self._probe_engine = engine(Purpose.PROBING)
         # Background tasks have another one, so that health checks cannot starve them.
-        self._watch_engine = create_engine(settings, Purpose.PROBING, self._threads)
+        self._watch_engine = engine(Purpose.PROBING)
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._observer = observer or _Nobody()
-        self.patience = settings.database_pool_timeout
+        self.patience = deadlines.checkout
         self._reads = FairSemaphore("read", self.max_readers, self.patience, self._observer)
         self._write_turns = FairSemaphore("write", self.max_writers, self.patience, self._observer)
         # Not observed: only waits for the pool itself are.

@@ -25,11 +25,24 @@ from catalog.http.reply import send_reply
 from catalog.http.request import Fields, current_request
 from catalog.observability.metrics import count_rejection
 
+MAX_BODY_BYTES = 256 * 1024
+"""Size of the largest body, part of the API's contract; nginx has the same limit.
+
+A product of the largest size has 200 kB of JSON when every character is escaped. More than that is
+sent as a bulk, which streams.
+"""
+
+BODY_SECONDS = 10.0
+"""Time until a body must be complete; for a stream, until its next piece.
+
+Within it, 256 KiB arrive at 210 kbit/s.
+"""
+
 WHOLE_BODY = "catalog.whole_body"
 """ASGI extension of a request whose body has arrived before the application is called."""
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""Bytes of incomplete bodies in one process: 128 of the largest by default."""
+"""Bytes of incomplete bodies in one process: 128 of the largest."""
 
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 

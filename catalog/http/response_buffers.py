@@ -21,6 +21,19 @@ from catalog.observability.metrics import STALLED_CLIENTS, count_rejection
 LARGE_BYTES = 64 * 1024
 """From this size on a body is not copied behind its head, and must be admitted first."""
 
+MAX_BUFFERED_BYTES = 24 * 1024 * 1024
+"""Bytes of unsent responses in one process; beyond it, large responses are refused with 503.
+
+Room for a hundred of the largest ordinary pages, and little beside the 100 MB of a worker.
+"""
+
+STALL_SECONDS = 8.0
+"""Time without progress after which a client is dropped.
+
+Longer than the retransmissions of a bad mobile link, and shorter than the 10 s that nginx gives the
+same client.
+"""
+
 SWEEP_SECONDS = 0.25
 """Interval between sweeps over the connections with unsent bytes."""
 

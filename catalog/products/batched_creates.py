@@ -21,16 +21,15 @@ class BatchedCreates:
     Args:
         database: the database to write to.
         pages: the page cache, which each commit makes stale.
-        patience: seconds that a create may wait for its batch to begin.
     """
 
-    def __init__(self, database: Database, pages: Pages, *, patience: float) -> None:
+    def __init__(self, database: Database, pages: Pages) -> None:
         self._database = database
         self._pages = pages
         self._queue = GroupCommit(
             self._commit,
             CreateRefusals(),
-            patience=patience,
+            patience=database.patience,
             has_readers=pages.is_in_demand,
             limit=database.write_limit,
             size_of=service.characters_of,

@@ -17,6 +17,9 @@ from catalog.db.columns import now
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
 from catalog.products.models import ChangeId, IdempotencyKey, NewProduct
 
+RETENTION = timedelta(days=1)
+"""Time for which a repeated key gets the first response; part of the API's contract."""
+
 _COLUMNS = (
     *("user_id", "key_hash", "content_hash", "product_id", "position", "token", "created_at"),
 )

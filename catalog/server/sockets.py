@@ -23,6 +23,13 @@ UNSENT_BYTES = 128 * 1024
 """Unsent bytes that the kernel buffers per connection. By default it would take megabytes, a copy
 for each client of a response that the process holds once for all."""
 
+STALL_SECONDS = 9.0
+"""Time after which the kernel drops a client that takes none of the data held for it.
+
+Later than the workers' own time-out of 8 s, because the kernel drops connections without telling
+the service.
+"""
+
 UNIX_MODE = 0o660
 """Mode of a unix socket: owner and group may connect, so run the proxy in the service's group."""
 
@@ -47,7 +54,9 @@ class Listeners:
 
 
 @contextmanager
-def open_listeners(bind: Bind, slots: int, *, timeout: float) -> Iterator[Listeners]:
+def open_listeners(
+    bind: Bind, slots: int, *, timeout: float = STALL_SECONDS
+) -> Iterator[Listeners]:
     """Open the sockets, and close and remove them at the end of the context.
 
     Args:

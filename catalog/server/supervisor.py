@@ -14,7 +14,12 @@ from catalog.observability.logs import logger
 from catalog.server.metrics_files import MetricsFiles, metrics_files
 from catalog.server.process import WorkerProcess
 from catalog.server.sockets import Listeners, open_listeners
-from catalog.server.worker_protocol import LEAVING, READY, start_limit, stop_limit
+from catalog.server.worker_protocol import (
+    LEAVING,
+    READY,
+    START_LIMIT_SECONDS,
+    stop_limit,
+)
 from catalog.settings import Settings
 
 log = logger("catalog.server")
@@ -36,9 +41,7 @@ def supervise(settings: Settings) -> int:
     Raises:
         StartFailed: the service could not start, or its workers kept dying.
     """
-    # Later than the workers' own time-out: the kernel drops connections without telling the client.
-    timeout = settings.response_timeout + 1
-    opened = open_listeners(settings.bind, settings.workers, timeout=timeout)
+    opened = open_listeners(settings.bind, settings.workers)
     with opened as listeners, metrics_files() as metrics:
         return asyncio.run(Supervisor(settings, listeners, metrics).run())
 
@@ -135,7 +138,7 @@ class Supervisor:
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Process a worker's status messages until it exits."""
-        limit = asyncio.get_running_loop().call_later(start_limit(self._settings), worker.kill)
+        limit = asyncio.get_running_loop().call_later(START_LIMIT_SECONDS, worker.kill)
         async for word in worker.words():
             if word == READY:
                 limit.cancel()

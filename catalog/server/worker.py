@@ -30,7 +30,13 @@ from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
 from catalog.server import lifeline
 from catalog.server.sockets import BACKLOG
-from catalog.server.worker_protocol import GOODBYE_SECONDS, LAST_STEPS_SECONDS, LEAVING, READY
+from catalog.server.worker_protocol import (
+    GOODBYE_SECONDS,
+    GRACEFUL_SECONDS,
+    LAST_STEPS_SECONDS,
+    LEAVING,
+    READY,
+)
 from catalog.settings import Settings, load_settings
 
 log = logger("catalog.server")
@@ -176,7 +182,7 @@ class Worker:
         config.backlog = BACKLOG
         config.keep_alive_timeout = KEEP_ALIVE_SECONDS
         config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
-        config.graceful_timeout = self._settings.graceful_timeout
+        config.graceful_timeout = GRACEFUL_SECONDS
         config.shutdown_timeout = LAST_STEPS_SECONDS
         config.include_server_header = False
         # hypercorn's default logger would bypass the configured handlers.

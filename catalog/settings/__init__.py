@@ -5,13 +5,17 @@ secret may come from a file instead, named by the same variable with the suffix 
 container platforms mount them.
 """
 
+from catalog.settings.process_environment import (
+    SharedMetrics,
+    build_commit,
+    environment_of_worker,
+    shared_metrics,
+)
+from catalog.settings.removed import REMOVED
 from catalog.settings.settings import (
     SECRET_FIELDS,
     Settings,
-    SharedMetrics,
-    environment_of_worker,
     load_settings,
-    shared_metrics,
     unknown_variables,
     usable_cores,
     variable_names,
@@ -27,11 +31,13 @@ from catalog.settings.values import (
 __all__ = [
     "KNOWN_SECRETS",
     "MIN_SECRET_BYTES",
+    "REMOVED",
     "SECRET_FIELDS",
     "Bind",
     "Rate",
     "Settings",
     "SharedMetrics",
+    "build_commit",
     "environment_of_worker",
     "load_settings",
     "parse_database_url",

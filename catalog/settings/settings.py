@@ -3,7 +3,7 @@
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
@@ -15,6 +15,8 @@ from pydantic_settings import (
 from sqlalchemy import URL
 
 from catalog.errors import SettingsInvalid
+from catalog.settings.process_environment import COMMIT_VARIABLE, WORKER_NUMBER_VARIABLE
+from catalog.settings.removed import REMOVED, removed_variables
 from catalog.settings.values import (
     Bind,
     DatabaseUrl,
@@ -24,7 +26,6 @@ from catalog.settings.values import (
     Listen,
     Networks,
     Rate,
-    Seconds,
     Secrets,
     Unreadable,
     check_secret,
@@ -90,29 +91,11 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: usable_cores())
     """Worker processes; one per core that the process may use."""
 
-    graceful_timeout: Seconds = 25.0
-    """Seconds for requests in flight to finish when the service stops."""
-
     drain_delay: Annotated[float, Field(ge=0, le=300)] = 1.0
     """Seconds between ``/readyz`` turning 503 and no longer accepting connections."""
 
     trusted_proxies: Networks = ()
     """Networks whose ``X-Forwarded-For`` and ``-Proto`` are trusted, separated by commas."""
-
-    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 256 * 1024
-    """Largest request body in bytes."""
-
-    body_timeout: Seconds = 10.0
-    """Seconds within which a request body must have arrived."""
-
-    max_requests: Annotated[int, Field(ge=16, le=100_000)] = 1024
-    """Requests in progress per worker; for reads a quarter of it. Beyond it they get 503."""
-
-    response_timeout: Seconds = 8.0
-    """Seconds within which a client must read some of a pending response, or is dropped."""
-
-    response_buffer_bytes: Annotated[int, Field(ge=1024 * 1024, le=64 * 1024**3)] = 24 * 1024 * 1024
-    """Bytes of responses buffered for clients per worker; beyond it large ones get 503."""
 
     signup_limit: Limit = Rate(120, 60)
     """Attempted sign-ups per client address: ``120/minute``, or ``off``."""
@@ -135,20 +118,9 @@ class Settings(BaseSettings):
     database_pool_size: Annotated[int, Field(ge=1, le=256)] = 5
     """Connections per worker for reading, and as many for writing."""
 
-    database_pool_timeout: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Seconds to wait for a free connection before answering 503."""
-
-    database_connect_timeout: Seconds = 3.0
-    """Seconds for a new connection, TLS and authentication included."""
-
-    database_timeout: Seconds = 5.0
-    """Seconds that one write may take in the database, waiting and retries included."""
-
-    database_read_timeout: Seconds = 2.0
+    # Not more, because nginx waits 40 s for a response.
+    database_read_timeout: Annotated[float, Field(gt=0, le=30)] = 2.0
     """Seconds that one read may take in the database, waiting and one retry included."""
-
-    database_start_timeout: Annotated[float, Field(ge=0, le=3600)] = 30.0
-    """Seconds to wait for the database at start."""
 
     database_tls: Literal["off", "require", "verify"] = "off"
     """TLS to the database: ``verify`` checks certificate and host name, ``require`` does not."""
@@ -165,29 +137,14 @@ class Settings(BaseSettings):
     session_ttl: Life = timedelta(days=90)
     """Seconds after which a session ends however often its refresh token was rotated."""
 
-    sessions_per_account: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Live sessions per account; one more ends the least recently used one."""
-
-    revocation_interval: Annotated[float, Field(ge=0.1, le=1.0)] = 0.5
-    """Seconds between two polls of a worker for revocations."""
-
     change_retention: Life = timedelta(days=30)
     """Seconds for which changes to products can be followed."""
-
-    idempotency_retention: Life = timedelta(days=1)
-    """Seconds for which a repeated Idempotency-Key gets the first response."""
 
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 8
     """Shortest password that sign-up accepts, in characters."""
 
     password_memory_kib: Annotated[int, Field(ge=19456, le=4 * 1024 * 1024)] = 19456
     """Memory of one argon2id hash in KiB (OWASP: at least 19456)."""
-
-    password_passes: Annotated[int, Field(ge=2, le=100)] = 2
-    """Passes of one argon2id hash over its memory."""
-
-    password_queue: Annotated[int, Field(ge=1, le=100_000)] = 64
-    """Passwords queued for a core per worker; beyond it sign-in answers 503."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest severity that is logged."""
@@ -203,9 +160,6 @@ class Settings(BaseSettings):
 
     tracing: Literal["off", "otlp"] = "off"
     """``otlp`` sends OpenTelemetry traces where the ``OTEL_`` variables say; needs an extra."""
-
-    commit: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,64}$")] = "unknown"
-    """Commit of this build; reported in metrics and traces."""
 
     @classmethod
     def settings_customise_sources(
@@ -254,11 +208,6 @@ class Settings(BaseSettings):
         return self.database_url.get_backend_name() == "sqlite"
 
     @property
-    def read_deadline(self) -> float:
-        """Deadline of a read in seconds, at most that of a write."""
-        return min(self.database_read_timeout, self.database_timeout)
-
-    @property
     def refuse_guessable_passwords(self) -> bool:
         """Whether to refuse new passwords that are common or suggested by their account."""
         return self.env == "production"
@@ -272,7 +221,11 @@ class Settings(BaseSettings):
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """Settings source that reads secrets from the files that ``<NAME>_FILE`` variables name."""
+    """Settings source that reads secrets from the files that ``<NAME>_FILE`` variables name.
+
+    Not the library's ``secrets_dir``: that one expects all files in one folder, strips blanks from
+    passwords, ignores a missing file, and lets a variable win over a file silently.
+    """
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         name = _variable(field_name, field)
@@ -332,9 +285,9 @@ def unknown_variables() -> list[str]:
     """Return the ``CATALOG_*`` variables that no setting uses: most likely misspelt.
 
     Not an error: Kubernetes gives every pod ``CATALOG_PORT`` and similar variables for a service
-    that is called catalog.
+    that is called catalog. Former settings are errors instead (``load_settings``).
     """
-    known = set(variable_names().values())
+    known = {COMMIT_VARIABLE, WORKER_NUMBER_VARIABLE, *REMOVED, *variable_names().values()}
     known |= {f"{variable_names()[field]}_FILE" for field in SECRET_FIELDS}
     injected = ("CATALOG_SERVICE_", "CATALOG_PORT", "CATALOG_TEST_")
     return sorted(
@@ -342,40 +295,6 @@ def unknown_variables() -> list[str]:
         for name in os.environ
         if name.startswith("CATALOG_") and name not in known and not name.startswith(injected)
     )
-
-
-class SharedMetrics(NamedTuple):
-    """Location of a worker's metrics.
-
-    Attributes:
-        folder: the instance's directory with the files of all its workers.
-        number: the worker's number, which no other worker has at the same time.
-    """
-
-    folder: Path
-    number: str
-
-
-# prometheus-client and its tools read the first one.
-_METRICS_FOLDER, _METRICS_NUMBER = "PROMETHEUS_MULTIPROC_DIR", "CATALOG_WORKER_NUMBER"
-
-
-def environment_of_worker(metrics: SharedMetrics | None) -> dict[str, str]:
-    """Return the environment of a worker with shared metrics, or with its own if None."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in {_METRICS_FOLDER, _METRICS_NUMBER}
-    }
-    if metrics is None:
-        return inherited
-    return inherited | {_METRICS_FOLDER: str(metrics.folder), _METRICS_NUMBER: metrics.number}
-
-
-def shared_metrics() -> SharedMetrics | None:
-    """Return where this process shares metrics with others; None if it keeps its own."""
-    folder, number = os.environ.get(_METRICS_FOLDER), os.environ.get(_METRICS_NUMBER)
-    return SharedMetrics(Path(folder), number) if folder and number else None
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -388,16 +307,19 @@ def load_settings(**overrides: object) -> Settings:
         SettingsInvalid: lists every fault at once, a line each.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
+    faults = removed_variables()
     try:
-        return Settings(**given)  # type: ignore[arg-type]  # checked by pydantic, not by name
+        settings = Settings(**given)  # type: ignore[arg-type]  # checked by pydantic, not by name
     except ValidationError as error:
         names = variable_names()
-        faults = []
         for fault in error.errors(include_url=False, include_input=False, include_context=False):
             field = str(fault["loc"][0]) if fault["loc"] else ""
             message = fault["msg"].removeprefix("Value error, ")
             faults.append(f"{names.get(field, field)} {message[0].lower()}{message[1:]}")
         raise SettingsInvalid(faults) from None
+    if faults:
+        raise SettingsInvalid(faults)
+    return settings
 
 
 def _variable(field_name: str, field: FieldInfo) -> str:

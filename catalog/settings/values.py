@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, PlainValidator, SecretStr
+from pydantic import PlainValidator, SecretStr
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -271,7 +271,6 @@ def _parse_life(value: object) -> timedelta:
 
 Life = Annotated[timedelta, PlainValidator(_parse_life)]
 Limit = Annotated[Rate | None, PlainValidator(Rate.parse)]
-Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Listen = Annotated[Bind, PlainValidator(Bind.parse)]
 DatabaseUrl = Annotated[URL, PlainValidator(parse_database_url)]
 LimitsUrl = Annotated[SecretStr | None, PlainValidator(_parse_limits_url)]

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 from argon2 import PasswordHasher
@@ -13,8 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.app import create_app
 from catalog.auth import login_throttle
 from catalog.auth.models import User, WrongGuesses
+from catalog.auth.passwords import Passwords
 from catalog.db.columns import database_now
 from catalog.db.database import Database
+from catalog.db.deadlines import Deadlines
 from catalog.settings import Settings
 from tests.db.support import locked_by_another_process, on_servers, on_sqlite
 from tests.engines import settings_for
@@ -33,9 +36,10 @@ CHEAP = PasswordHasher(time_cost=3, memory_cost=8, parallelism=1).hash(PASSWORD)
 
 
 @pytest.fixture
-def settings(database_url: URL) -> Settings:
-    """Return settings without request limits, with a password queue that holds all of a test."""
-    return settings_for(database_url, login_limit="off", password_queue=1000)
+def settings(database_url: URL, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Return settings without request limits; the password queue holds all of a test."""
+    monkeypatch.setattr("catalog.app.Passwords", partial(Passwords, max_queued=1000))
+    return settings_for(database_url, login_limit="off")
 
 
 @pytest.fixture
@@ -534,9 +538,10 @@ class TestOutage:
     @on_sqlite
     @pytest.mark.parametrize("password", [WRONG, PASSWORD], ids=["wrong", "right"])
     async def test_database_locked_for_writes_gives_no_free_guess(
-        self, settings: Settings, database_url: URL, password: str
+        self, settings: Settings, password: str, monkeypatch: pytest.MonkeyPatch, database_url: URL
     ) -> None:
-        app = create_app(settings_for(database_url, login_limit="off", database_timeout=0.3))
+        monkeypatch.setattr("catalog.app.DEADLINES", Deadlines(write=0.3))
+        app = create_app(settings)
         async with app.test_app():
             await Caller.signed_up(app, "ada")
             async with locked_by_another_process(database_url):

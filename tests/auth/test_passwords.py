@@ -6,6 +6,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from catalog.app import create_app
 from catalog.auth.context import auth
 from catalog.auth.passwords import (
     COMMON_PASSWORDS,
+    MAX_QUEUED,
     NICENESS,
+    PASSES,
     Passwords,
     check_choice,
     common_passwords,
@@ -30,8 +33,11 @@ from tests.http.wire import app_without_database
 from tests.support import PASSWORD, Caller, fields_of, problem_of
 
 
-def passwords_with(**overrides: Any) -> Passwords:
-    return Passwords(Settings(jwt_secret_key=SECRET, **overrides))
+def passwords_with(
+    *, passes: int = PASSES, max_queued: int = MAX_QUEUED, **overrides: Any
+) -> Passwords:
+    settings = Settings(jwt_secret_key=SECRET, **overrides)
+    return Passwords(settings, passes=passes, max_queued=max_queued)
 
 
 @pytest.fixture
@@ -170,8 +176,8 @@ class TestHash:
         assert parameters.parallelism == 1
         assert parameters.salt_len >= 16
 
-    async def test_parameters_come_from_the_settings(self) -> None:
-        passwords = passwords_with(password_memory_kib=20480, password_passes=3)
+    async def test_memory_comes_from_the_settings_and_passes_from_the_caller(self) -> None:
+        passwords = passwords_with(password_memory_kib=20480, passes=3)
 
         parameters = extract_parameters(await passwords.hash(PASSWORD))
         passwords.close()
@@ -269,7 +275,7 @@ class TestIsOutdated:
 
     @pytest.fixture
     def stronger(self) -> Iterator[Passwords]:
-        passwords = passwords_with(password_memory_kib=20480, password_passes=3)
+        passwords = passwords_with(password_memory_kib=20480, passes=3)
         yield passwords
         passwords.close()
 
@@ -316,7 +322,7 @@ class TestQueue:
     @pytest.fixture
     async def narrow(self) -> AsyncIterator[Passwords]:
         """Return a hasher with one thread and a queue of two."""
-        passwords = passwords_with(workers=256, password_queue=2)
+        passwords = passwords_with(workers=256, max_queued=2)
         yield passwords
         passwords.close()
 
@@ -372,8 +378,11 @@ async def hashed_once_there_is_room(passwords: Passwords) -> None:
 
 
 class TestQueueOverHttp:
-    async def test_full_queue_is_answered_with_503_at_once(self, tmp_path: Path) -> None:
-        app = app_without_database(tmp_path, workers=256, password_queue=1, password_passes=20)
+    async def test_full_queue_is_answered_with_503_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.app.Passwords", partial(Passwords, max_queued=1, passes=20))
+        app = app_without_database(tmp_path, workers=256)
         passwords = auth(app).passwords
         others = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(2)]
         await asyncio.sleep(0)

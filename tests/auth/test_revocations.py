@@ -21,6 +21,7 @@ from catalog.auth.revocations import Revocations
 from catalog.auth.tokens import Bearer, Kind
 from catalog.db.columns import now
 from catalog.db.database import Database
+from catalog.db.deadlines import DEADLINES
 from catalog.errors import DatabaseUnavailable, SessionEnded
 from catalog.settings import Settings
 from tests.auth.rows import add_admin, rows_of, run
@@ -274,11 +275,12 @@ class TestQueries:
 class TestOutage:
     @on_servers
     async def test_last_list_of_revocations_is_used_during_an_outage(
-        self, database_url: URL, settings: Settings
+        self, database_url: URL, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("catalog.app.REVOCATION_SECONDS", 0.1)
         elsewhere = Database(settings)
         async with relayed(database_url) as relay:
-            app = create_app(settings_for(relay.url, revocation_interval=0.1))
+            app = create_app(settings_for(relay.url))
             async with app.test_app():
                 ada, bob = [await Caller.signed_up(app, name) for name in ("ada", "bob")]
                 carol = await Caller.signed_up(app, "carol")
@@ -404,12 +406,12 @@ class TestLateCommits:
 
     @on_sqlite
     async def test_refresh_looks_back_further_than_a_transaction_can_last(
-        self, settings: Settings, other_app: Quart, store: Database
+        self, other_app: Quart, store: Database
     ) -> None:
         ended = await begin(store)
         assert not knows(auth(other_app).revocations, ended)
 
-        age = timedelta(seconds=2 * settings.database_timeout)
+        age = timedelta(seconds=2 * DEADLINES.write)
         await run(store, update(LoginSession).values(revoked_at=now() - age))
         await auth(other_app).revocations.refresh()
 

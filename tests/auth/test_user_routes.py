@@ -239,11 +239,12 @@ class TestRole:
             assert (await ada.get(USERS, token=tokens["access_token"])).status_code == 200
 
     async def test_demoted_administrator_is_refused_where_the_change_is_not_known_yet(
-        self, ada: Caller, admin: Caller, database_url: URL
+        self, ada: Caller, admin: Caller, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Changes to accounts are authorized by the database, not by the token."""
         await change(admin, ada, role="admin")
-        other = create_app(settings_for(database_url, revocation_interval=1))
+        monkeypatch.setattr("catalog.app.REVOCATION_SECONDS", 60)
+        other = create_app(settings)
         async with other.test_app():
             elsewhere = Caller(other, {"access_token": ada.access_token, "id": ada.user_id})
             assert await is_admin(elsewhere)

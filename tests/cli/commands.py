@@ -19,7 +19,6 @@ class CommandLine:
         self.environment: dict[str, str | None] = {
             "DATABASE_URL": url.render_as_string(hide_password=False),
             "JWT_SECRET_KEY": SECRET.get_secret_value(),
-            "CATALOG_DATABASE_START_TIMEOUT": "0",
         }
 
     async def run(self, *arguments: str, **environment: str | None) -> Result:

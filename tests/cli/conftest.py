@@ -22,6 +22,12 @@ def logs_as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.fixture(autouse=True)
+def no_wait_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands fail at once if their database is unreachable."""
+    monkeypatch.setattr("catalog.bootstrap.DATABASE_START_SECONDS", 0)
+
+
 @pytest.fixture
 def catalog(database_url: URL) -> CommandLine:
     """Return a command line with a migrated database."""

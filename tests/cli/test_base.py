@@ -66,8 +66,12 @@ class TestFailure:
 
 
 class TestLogs:
-    async def test_logs_go_to_standard_error(self, nowhere: CommandLine) -> None:
-        result = await nowhere.run("migrate", CATALOG_DATABASE_START_TIMEOUT="0.3")
+    async def test_logs_go_to_standard_error(
+        self, nowhere: CommandLine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.bootstrap.DATABASE_START_SECONDS", 0.3)
+
+        result = await nowhere.run("migrate")
 
         assert result.exit_code == 1
         assert result.stdout == ""

@@ -58,6 +58,17 @@ class TestSuccess:
 
 
 class TestFaults:
+    async def test_removed_settings_are_faults(self, catalog: CommandLine) -> None:
+        faults = await catalog.faults_of(
+            "check", CATALOG_BODY_TIMEOUT="60", CATALOG_PASSWORD_QUEUE="9"
+        )
+
+        assert faults == [
+            "FAULT settings: CATALOG_BODY_TIMEOUT is no longer a setting: it is 10 seconds always.",
+            "FAULT settings: CATALOG_PASSWORD_QUEUE is no longer a setting: "
+            "it is 64 for each worker always.",
+        ]
+
     async def test_missing_tracing_packages_are_a_fault(
         self, catalog: CommandLine, admin: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:

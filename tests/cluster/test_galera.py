@@ -18,6 +18,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from catalog.db.database import Database
+from catalog.db.deadlines import Deadlines
 from catalog.errors import DatabaseUnavailable
 from tests.cluster.galera import Cluster, galera, missing
 from tests.cluster.load import Load, Seen, Verdict, judge
@@ -265,7 +266,8 @@ class TestConnections:
         async def read(connection: Any) -> Any:
             return await connection.scalar(count)
 
-        old, new = (Database(settings_for(url, database_connect_timeout=1)) for _ in range(2))
+        settings, deadlines = settings_for(url), Deadlines(connect=1)
+        old, new = (Database(settings, deadlines=deadlines) for _ in range(2))
         assert await old.reading(read) == 0
         async with second.held_up():
             await first.run(insert)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import User
 from catalog.db.database import Database
+from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.products.models import Product
 
 OWNER = 1
@@ -27,7 +28,17 @@ on_mysql = pytest.mark.parametrize("engine", ["mysql"], indirect=True, scope="se
 class Open(Protocol):
     """Factory of databases: the test's own or that of a URL, with settings overridden."""
 
-    def __call__(self, url: URL | None = None, **overrides: Any) -> Database: ...
+    def __call__(
+        self, url: URL | None = None, *, deadlines: Deadlines = DEADLINES, **overrides: Any
+    ) -> Database: ...
+
+
+def within(seconds: float, **limits: float) -> dict[str, Any]:
+    """Return the options of ``Open`` for a deadline of reads and writes, and other limits."""
+    return {
+        "database_read_timeout": seconds,
+        "deadlines": Deadlines(write=seconds, **limits),
+    }
 
 
 async def add_owner(session: AsyncSession) -> None:

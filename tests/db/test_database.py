@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
 from catalog.db.database import MAX_ATTEMPTS, Database, RetryTransaction, suspended_deadline
+from catalog.db.deadlines import Deadlines
 from catalog.db.engines import Purpose, create_engine
 from catalog.db.error_translation import worth_a_retry
 from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
@@ -33,6 +34,7 @@ from tests.db.support import (
     on_servers,
     on_sqlite,
     until,
+    within,
 )
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import Fault, relayed
@@ -152,7 +154,7 @@ class TestDeadline:
     async def test_work_that_never_returns_is_cancelled_at_the_deadline(
         self, opened: Open, way: Way
     ) -> None:
-        database = opened(database_timeout=0.3, database_pool_size=2)
+        database = opened(**within(0.3), database_pool_size=2)
         stopwatch = Stopwatch()
 
         async def work(executor: AsyncSession | AsyncConnection) -> None:
@@ -169,7 +171,7 @@ class TestDeadline:
     async def test_slow_statement_is_cancelled_at_the_deadline(
         self, opened: Open, way: Way, engine: Engine
     ) -> None:
-        database = opened(database_timeout=0.3, database_pool_size=2)
+        database = opened(**within(0.3), database_pool_size=2)
         stopwatch = Stopwatch()
 
         with pytest.raises(DatabaseUnavailable):
@@ -181,7 +183,7 @@ class TestDeadline:
     async def test_writes_before_the_deadline_are_rolled_back(
         self, opened: Open, engine: Engine, database: Database
     ) -> None:
-        impatient = opened(database_timeout=0.3)
+        impatient = opened(**within(0.3))
 
         async def work(session: AsyncSession) -> None:
             await add_product(session, "Lamp")
@@ -201,7 +203,7 @@ class TestPool:
     async def test_checkout_times_out_when_the_pool_is_exhausted(
         self, opened: Open, way: Way
     ) -> None:
-        database = opened(database_pool_size=1, database_pool_timeout=0.2)
+        database = opened(database_pool_size=1, deadlines=Deadlines(checkout=0.2))
         taken, give_back = asyncio.Event(), asyncio.Event()
 
         async def hold(executor: AsyncSession | AsyncConnection) -> int | None:
@@ -233,7 +235,7 @@ class TestPool:
     async def test_bulk_transaction_waits_beyond_pool_time_out_and_deadline(
         self, opened: Open
     ) -> None:
-        database = opened(database_pool_size=1, database_pool_timeout=0.2, database_timeout=0.3)
+        database = opened(database_pool_size=1, **within(0.3, checkout=0.2))
         taken, give_back = asyncio.Event(), asyncio.Event()
 
         async def hold(session: AsyncSession) -> None:
@@ -309,7 +311,7 @@ class TestPool:
         assert await asyncio.gather(first, *others) == [42] * 6
 
     async def test_queued_bulk_transaction_is_cancelled_on_close(self, opened: Open) -> None:
-        database = opened(database_pool_size=1, database_timeout=0.3)
+        database = opened(database_pool_size=1, **within(0.3))
         taken = asyncio.Event()
 
         async def hold(session: AsyncSession) -> None:
@@ -433,7 +435,7 @@ class TestDeadlock:
 
     async def test_lock_wait_time_out_is_busy(self, opened: Open, database: Database) -> None:
         lamp = await database.transaction(add_product, "Lamp")
-        patient, impatient = opened(), opened(database_timeout=1.5)
+        patient, impatient = opened(), opened(**within(1.5))
         locked, give_back = asyncio.Event(), asyncio.Event()
         change = update(Product).where(Product.id == lamp).values(price=7)
 
@@ -517,7 +519,7 @@ class TestOtherProcesses:
     async def test_lock_held_by_another_process_blocks_writers_only(
         self, opened: Open, database: Database, database_url: URL
     ) -> None:
-        impatient = opened(database_timeout=0.5)
+        impatient = opened(**within(0.5))
 
         async with locked_by_another_process(database_url):
             stopwatch = Stopwatch()
@@ -667,7 +669,7 @@ class TestNetwork:
     ) -> None:
         async with relayed(database_url) as relay:
             relay.stall()
-            database = opened(relay.url, database_connect_timeout=0.3)
+            database = opened(relay.url, deadlines=Deadlines(connect=0.3))
             stopwatch = Stopwatch()
 
             with pytest.raises(DatabaseUnavailable):
@@ -741,7 +743,7 @@ class TestNetwork:
         self, opened: Open, database_url: URL
     ) -> None:
         async with relayed(database_url) as relay:
-            database = opened(relay.url, database_timeout=1.0)
+            database = opened(relay.url, **within(1.0))
             await database.transaction(add_owner)
 
             async def work(session: AsyncSession) -> None:
@@ -752,7 +754,7 @@ class TestNetwork:
 
             with pytest.raises(DatabaseUnavailable):
                 await database.transaction(work)
-            other = opened(database_timeout=20.0)
+            other = opened(deadlines=Deadlines(write=20.0))
             stopwatch = Stopwatch()
 
             async def change(session: AsyncSession) -> None:
@@ -766,7 +768,7 @@ class TestNetwork:
         self, opened: Open, database_url: URL, way: Way
     ) -> None:
         async with relayed(database_url) as relay:
-            database = opened(relay.url, database_timeout=0.3, database_pool_size=2)
+            database = opened(relay.url, **within(0.3), database_pool_size=2)
             assert await way(database, answer) == 42
             relay.stall()
             stopwatch = Stopwatch()

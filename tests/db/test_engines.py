@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.db.database import Database
+from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import DatabaseUnavailable
 from catalog.settings import Settings
@@ -21,9 +22,11 @@ from tests.db.support import Open, answer, on_mariadb, on_mysql, on_servers, on_
 from tests.engines import Engine, settings_for
 
 
-async def scalar(settings: Settings, purpose: Purpose, statement: str) -> Any:
+async def scalar(
+    settings: Settings, purpose: Purpose, statement: str, *, deadlines: Deadlines = DEADLINES
+) -> Any:
     """Return the result of a statement on a connection made for a purpose."""
-    engine = create_engine(settings, purpose)
+    engine = create_engine(settings, purpose, deadlines=deadlines)
     try:
         async with engine.connect() as connection:
             return await connection.scalar(text(statement))
@@ -48,11 +51,16 @@ class TestSqlite:
         assert await scalar(settings, Purpose.MIGRATING, "PRAGMA query_only") == 0
 
     async def test_busy_timeout_is_shorter_than_the_deadline(self, database_url: URL) -> None:
-        settings = settings_for(database_url, database_timeout=2)
+        settings = settings_for(database_url, database_read_timeout=2)
+        deadlines = Deadlines(write=3)
 
-        assert await scalar(settings, Purpose.READING, "PRAGMA busy_timeout") == 1600
-        assert await scalar(settings, Purpose.WRITING, "PRAGMA busy_timeout") == 1600
-        assert await scalar(settings, Purpose.MIGRATING, "PRAGMA busy_timeout") == 60_000
+        for purpose, milliseconds in (
+            (Purpose.READING, 1600),
+            (Purpose.WRITING, 2400),
+            (Purpose.MIGRATING, 60_000),
+        ):
+            pragma = "PRAGMA busy_timeout"
+            assert await scalar(settings, purpose, pragma, deadlines=deadlines) == milliseconds
 
     async def test_writer_takes_the_lock_at_begin(
         self, settings: Settings, database_url: URL
@@ -134,7 +142,8 @@ class TestServer:
     async def test_lock_waits_and_statements_are_limited_by_the_deadline(
         self, database_url: URL, engine: Engine
     ) -> None:
-        settings = settings_for(database_url, database_timeout=8, database_read_timeout=4)
+        settings = settings_for(database_url, database_read_timeout=4)
+        deadlines = Deadlines(write=8)
         limit = {
             "mysql": "SELECT @@max_execution_time / 1000",
             "mariadb": "SELECT @@max_statement_time",
@@ -142,8 +151,9 @@ class TestServer:
 
         for purpose, seconds in ((Purpose.READING, 4), (Purpose.WRITING, 8)):
             lock_wait = "SELECT @@innodb_lock_wait_timeout"
-            assert await scalar(settings, purpose, lock_wait) == seconds / 2
-            assert float(await scalar(settings, purpose, limit)) == seconds
+            waited = await scalar(settings, purpose, lock_wait, deadlines=deadlines)
+            assert waited == seconds / 2
+            assert float(await scalar(settings, purpose, limit, deadlines=deadlines)) == seconds
 
     async def test_migrations_have_no_statement_time_out(
         self, settings: Settings, engine: Engine
@@ -245,7 +255,7 @@ class TestTls:
         async with await asyncio.start_server(greet_and_fall_silent, "127.0.0.1") as server:
             port = server.sockets[0].getsockname()[1]
             url = database_url.set(host="127.0.0.1", port=port)
-            database = opened(url, database_tls="require", database_connect_timeout=0.3)
+            database = opened(url, database_tls="require", deadlines=Deadlines(connect=0.3))
 
             with pytest.raises(DatabaseUnavailable):
                 await database.reading(answer)

@@ -119,12 +119,12 @@ class TestSettings:
     def test_app_environment_has_every_setting_except_the_images_own(self) -> None:
         told = set(SERVICES["app"]["environment"])
         settings = set(variable_names().values())
-        # The image sets these.
-        ours = {"CATALOG_BIND", "CATALOG_COMMIT"}
+        # The image sets it.
+        ours = {"CATALOG_BIND"}
 
         assert told == {f"{name}_FILE" for name in SECRETS} | (settings - SECRETS - ours)
 
-    def test_settings_are_passed_through_without_defaults_except_four(self) -> None:
+    def test_settings_are_passed_through_without_defaults_except_three(self) -> None:
         environment = SERVICES["app"]["environment"]
         given = {name: value for name, value in environment.items() if value is not None}
 
@@ -132,7 +132,6 @@ class TestSettings:
         assert {name for name in given if not name.endswith("_FILE")} == {
             "CATALOG_ENV",
             "CATALOG_TRUSTED_PROXIES",
-            "CATALOG_DATABASE_START_TIMEOUT",
             "CATALOG_ACCESS_LOG",
         }
 

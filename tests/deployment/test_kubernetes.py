@@ -16,6 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from catalog.server.worker_protocol import START_LIMIT_SECONDS, stop_limit
 from catalog.settings import SECRET_FIELDS, Bind, load_settings, variable_names
 from tests.deployment.manifests import (
     KUBERNETES,
@@ -228,16 +229,14 @@ class TestSettings:
         assert not of_kind([each for folder in ALL for each in applied(folder)], "Secret")
 
     def test_termination_grace_period_exceeds_the_longest_stop(self) -> None:
-        longest = float(settings()["CATALOG_DRAIN_DELAY"])
-        longest += float(settings()["CATALOG_GRACEFUL_TIMEOUT"]) + 5
+        longest = stop_limit(load_settings(drain_delay=settings()["CATALOG_DRAIN_DELAY"]))
 
         assert app()["terminationGracePeriodSeconds"] > longest
 
     def test_startup_probe_allows_for_the_longest_start(self) -> None:
         probe = app()["containers"][0]["startupProbe"]
 
-        # 30 s for the database, 60 s for another instance's migrations.
-        assert probe["periodSeconds"] * probe["failureThreshold"] >= 30 + 60
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= START_LIMIT_SECONDS
 
     def test_database_has_enough_connections(self) -> None:
         (autoscaler,) = of_kind(applied(ALL[0]), "HorizontalPodAutoscaler")

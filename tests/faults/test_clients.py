@@ -98,7 +98,7 @@ async def settles(measure: Callable[[], int], limit: int, *, within: float) -> f
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     """Provide the service behind nginx with its default time-outs, and large pages."""
     catalog = Catalog(tmp_path_factory.mktemp("clients"))
-    del catalog.environment["CATALOG_BODY_TIMEOUT"]
+    catalog.definitions.clear()
     async with site(catalog) as running:
         await fill(running.service, running.token, 2000, description=2000)
         yield running

@@ -162,7 +162,7 @@ class TestApi:
     async def test_responses_are_documented_and_isolate_users(
         self, catalog: Catalog, tmp_path: Path, scale: Scale, figures: Figures
     ) -> None:
-        environment = {"CATALOG_PASSWORD_QUEUE": "1000", "CATALOG_ACCESS_TOKEN_TTL": "86400"}
+        environment = {"CATALOG_ACCESS_TOKEN_TTL": "86400"}
         async with (
             catalog.start("--workers=2", **environment) as service,
             httpx.AsyncClient(base_url=(await service.serving()).url) as client,

@@ -660,19 +660,14 @@ class TestRestore:
 
 
 class TestControls:
-    """Negative control: a service with long time-outs is detected."""
+    """Negative control: a service with a long time-out of reads is detected."""
 
-    async def test_service_with_long_time_outs_is_late(
+    async def test_service_with_a_long_read_time_out_is_late(
         self, engine: DatabaseServer, tmp_path: Path
     ) -> None:
         if engine.name != "mariadb":
             pytest.skip("once is enough")
-        async with site_on(
-            engine,
-            tmp_path,
-            CATALOG_DATABASE_TIMEOUT="30",
-            CATALOG_DATABASE_READ_TIMEOUT="30",
-        ) as site:
+        async with site_on(engine, tmp_path, CATALOG_DATABASE_READ_TIMEOUT="30") as site:
             async with site.clients(8) as clients:
                 began = time.monotonic()
                 engine.freeze()

@@ -22,6 +22,7 @@ from sqlalchemy import text, update
 
 from catalog.app import create_app
 from catalog.auth.models import Role, User
+from catalog.db.deadlines import Deadlines
 from catalog.fastpath import dispatch
 from catalog.http.context import running
 from tests import engines
@@ -210,8 +211,10 @@ async def instance(
     url = await engine.migrated_database(folder)
     free: dict[str, Any] = {f"{kind}_limit": None for kind in LIMITS}
     # Time-outs on a slow machine would look like differences.
-    patient = {"database_timeout": 60, "database_read_timeout": 60, "access_token_ttl": 86400}
-    app = create_app(settings_for(url, access_log="off", **free, **patient, **overrides))
+    patient = {"database_read_timeout": 30, "access_token_ttl": 86400}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("catalog.app.DEADLINES", Deadlines(write=60))
+        app = create_app(settings_for(url, access_log="off", **free, **patient, **overrides))
     async with app.test_app():
         await _begin_ids_at(app, engine, FIRST_IDS)
         one = Instance(name, app)

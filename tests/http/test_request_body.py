@@ -287,8 +287,9 @@ class TestSize:
     LIMIT = 2048
 
     @pytest.fixture
-    async def small(self, tmp_path: Path) -> Caller:
-        app = app_without_database(tmp_path, max_body_bytes=self.LIMIT)
+    async def small(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Caller:
+        monkeypatch.setattr("catalog.app.MAX_BODY_BYTES", self.LIMIT)
+        app = app_without_database(tmp_path)
         return await holder_of_tokens(app)
 
     @staticmethod
@@ -415,9 +416,10 @@ PATIENCE_SECONDS = 4
 
 class TestTime:
     @pytest.fixture
-    def hasty_app(self, tmp_path: Path) -> Quart:
+    def hasty_app(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quart:
         """Return an app with a body time-out of 50 ms."""
-        return app_without_database(tmp_path, body_timeout=0.05)
+        monkeypatch.setattr("catalog.app.BODY_SECONDS", 0.05)
+        return app_without_database(tmp_path)
 
     @pytest.mark.parametrize(
         "framing",

@@ -397,8 +397,7 @@ class TestDomain:
         assert await change.of("shed_total", reason="passwords") == refused
 
     async def test_pool_waits_and_time_outs_are_counted(self, settings: Settings) -> None:
-        patient = settings.model_copy(update={"database_pool_timeout": 1.0})
-        app = create_app(patient)
+        app = create_app(settings)
         async with app.test_app():
             caller = Caller(app)
             change = await Change.since_now(caller)
@@ -407,7 +406,7 @@ class TestDomain:
             async def read(_: AsyncConnection) -> None:
                 await done.wait()
 
-            size = patient.database_pool_size
+            size = settings.database_pool_size
             readers = [asyncio.create_task(database.reading(read)) for _ in range(size + 1)]
             await asyncio.sleep(0)
             await asyncio.sleep(0)

@@ -318,8 +318,41 @@ class Service:
         return "\n".join(["It is held by:", *map(processes.describe, holders)])
 
 
+REDEFINE = """
+import sys
+from importlib.machinery import PathFinder
+
+
+class Redefine(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name not in DEFINITIONS:
+            return None
+        spec = super().find_spec(name, path, target)
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            exec(DEFINITIONS[name], vars(module))
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, Redefine)
+"""
+"""Import hook that ends a module with the definitions given for it, before others import it."""
+
+
 class Catalog:
-    """The service's environment and folder, to start it with."""
+    """The service's environment and folder, to start it with.
+
+    Attributes:
+        folder: holds the database and the module that runs first in each process.
+        environment: the service's variables.
+        definitions: ``CONSTANT = value`` by module, for constants that are no settings: a test of
+            whole processes cannot wait for each of them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -331,13 +364,14 @@ class Catalog:
             "CATALOG_WORKERS": "1",
             "CATALOG_DRAIN_DELAY": "0",
             "CATALOG_ACCESS_LOG": "off",
-            # Tests keep requests in flight by not completing their bodies.
-            "CATALOG_BODY_TIMEOUT": "60",
             # All requests come from one address.
             "CATALOG_SIGNUP_LIMIT": "off",
             "CATALOG_LOGIN_LIMIT": "off",
             "CATALOG_REFRESH_LIMIT": "off",
         }
+        # Tests keep requests in flight by not completing their bodies.
+        self.definitions = {"catalog.http.request_body": "BODY_SECONDS = 60"}
+        self._sabotage = ""
 
     @asynccontextmanager
     async def start(self, *options: str, **environment: str) -> AsyncIterator[Service]:
@@ -345,7 +379,13 @@ class Catalog:
         process = await asyncio.create_subprocess_exec(
             *tied_to_us(),
             *(sys.executable, "-m", "catalog", "serve", *options),
-            env={**os.environ, "PYTHONFAULTHANDLER": "1", **self.environment, **environment},
+            env={
+                **os.environ,
+                "PYTHONFAULTHANDLER": "1",
+                "PYTHONPATH": str(self._write_startup()),
+                **self.environment,
+                **environment,
+            },
             start_new_session=True,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -359,12 +399,17 @@ class Catalog:
 
     def break_interpreters(self, code: str) -> None:
         """Run code in each worker's interpreter before all else, as a broken installation may."""
-        folder = self.folder / "broken"
-        folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(
-            f"import os, signal, sys\nif 'catalog.server.start' in sys.orig_argv:\n    {code}\n"
+        self._sabotage = (
+            f"import os, signal\nif 'catalog.server.start' in sys.orig_argv:\n    {code}\n"
         )
-        self.environment["PYTHONPATH"] = str(folder)
+
+    def _write_startup(self) -> Path:
+        """Write the module that each interpreter imports first, and return its folder."""
+        folder = self.folder / "startup"
+        folder.mkdir(exist_ok=True)
+        startup = f"DEFINITIONS = {self.definitions!r}\n{REDEFINE}\n{self._sabotage}"
+        (folder / "sitecustomize.py").write_text(startup)
+        return folder
 
 
 class Clients:

@@ -26,7 +26,7 @@ EXAMPLES = os.environ.get("CATALOG_TEST_EXAMPLES", "10")
 async def test_every_response_is_one_that_the_document_describes(
     catalog: Catalog, tmp_path: Path
 ) -> None:
-    async with catalog.start("--workers=2", CATALOG_PASSWORD_QUEUE="1000") as service:
+    async with catalog.start("--workers=2") as service:
         url = (await service.serving()).url
         password = catalog.environment["ADMIN_PASSWORD"]
         tokens = await sign_in(url, "admin", password)

@@ -473,8 +473,8 @@ class TestPartialWrites:
     """nginx learns of a write from its response, whatever its status; polling is disabled here."""
 
     @asynccontextmanager
-    async def _shop(self, catalog: Catalog, **environment: str) -> AsyncIterator[Shop]:
-        async with catalog.start(CATALOG_READ_LIMIT="1000000/day", **environment) as service:
+    async def _shop(self, catalog: Catalog) -> AsyncIterator[Shop]:
+        async with catalog.start(CATALOG_READ_LIMIT="1000000/day") as service:
             await service.serving()
             async with nginx(service.url, edit=without_looks) as proxy:
                 token = await service.sign_up()
@@ -486,7 +486,8 @@ class TestPartialWrites:
         return found
 
     async def test_stalled_import_shows_its_created_products(self, catalog: Catalog) -> None:
-        async with self._shop(catalog, CATALOG_BODY_TIMEOUT="1") as shop:
+        catalog.definitions["catalog.http.request_body"] = "BODY_SECONDS = 1"
+        async with self._shop(catalog) as shop:
             await shop.proxy.caching()
             assert await self._products(shop) == []
             lines = await SlowImport.begin(shop.proxy.url, shop.token)

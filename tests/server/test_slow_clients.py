@@ -72,9 +72,9 @@ async def fill(service: Service, token: str) -> None:
 @pytest.fixture
 async def filled(catalog: Catalog) -> AsyncIterator[tuple[Service, str]]:
     """Start two workers with long products, and yield the service and a token."""
-    async with catalog.start(
-        "--workers=2", CATALOG_RESPONSE_TIMEOUT=str(TIMEOUT_SECONDS)
-    ) as service:
+    catalog.definitions["catalog.http.response_buffers"] = f"STALL_SECONDS = {TIMEOUT_SECONDS}"
+    catalog.definitions["catalog.server.sockets"] = f"STALL_SECONDS = {TIMEOUT_SECONDS + 1}"
+    async with catalog.start("--workers=2") as service:
         await service.serving()
         token = await service.sign_up()
         await fill(service, token)

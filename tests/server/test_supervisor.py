@@ -194,7 +194,8 @@ class TestStop:
             assert service.logged("workers_killed")
 
     async def test_worker_that_does_not_stop_is_killed(self, catalog: Catalog) -> None:
-        async with catalog.start(CATALOG_GRACEFUL_TIMEOUT="0.1") as service:
+        catalog.definitions["catalog.server.worker_protocol"] = "GRACEFUL_SECONDS = 0.1"
+        async with catalog.start() as service:
             await service.serving()
             os.kill(service.all_workers[0], signal.SIGSTOP)
 
@@ -324,13 +325,13 @@ class TestStart:
     async def test_all_invalid_settings_are_reported_at_once(self, catalog: Catalog) -> None:
         before = processor_seconds()
         async with catalog.start(
-            CATALOG_BIND="nowhere", CATALOG_GRACEFUL_TIMEOUT="soon", JWT_SECRET_KEY="short"
+            CATALOG_BIND="nowhere", CATALOG_DRAIN_DELAY="soon", JWT_SECRET_KEY="short"
         ) as service:
             code = await service.exit_code()
 
             assert code == 1
             assert "The settings are not valid" in service.text
-            for name in ("CATALOG_BIND", "CATALOG_GRACEFUL_TIMEOUT", "JWT_SECRET_KEY"):
+            for name in ("CATALOG_BIND", "CATALOG_DRAIN_DELAY", "JWT_SECRET_KEY"):
                 assert name in service.text
             assert "Traceback" not in service.text
             assert processor_seconds() - before < 2

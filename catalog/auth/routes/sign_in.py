@@ -244,7 +244,6 @@ def _opening() -> SessionRequest:
         address=client_address(),
         agent=current_request().header("user-agent"),
         lives=_lives(),
-        limit=settings().sessions_per_account,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
+from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.db.engines.mysql import create_mysql_engine
 from catalog.db.engines.pool import invalidate_after_failover, ping_after_idling
 from catalog.db.engines.purpose import Purpose
@@ -13,7 +14,11 @@ from catalog.settings import Settings
 
 
 def create_engine(
-    settings: Settings, purpose: Purpose, threads: DriverThreads | None = None
+    settings: Settings,
+    purpose: Purpose,
+    threads: DriverThreads | None = None,
+    *,
+    deadlines: Deadlines = DEADLINES,
 ) -> AsyncEngine:
     """Create an engine for one purpose; connections are opened on first use.
 
@@ -22,9 +27,10 @@ def create_engine(
     locks that make writers deadlock; single statements make the decisions.
 
     Args:
-        settings: the database's URL, pool sizes and time-outs.
+        settings: the database's URL, its TLS, and the size of the pool.
         purpose: purpose of the connections.
         threads: registry for the driver's threads, for callers that must wait for their end.
+        deadlines: time limits.
     """
     # Errors are logged, and their parameters include e-mail addresses and password hashes.
     options: dict[str, Any] = {"hide_parameters": True}
@@ -38,16 +44,18 @@ def create_engine(
             "pool_recycle": 1800,
             "pool_size": 1 if purpose is Purpose.PROBING else settings.database_pool_size,
             "max_overflow": 0,
-            "pool_timeout": settings.database_pool_timeout,
+            "pool_timeout": deadlines.checkout,
             # Sessions have committed or rolled back by then; a ROLLBACK would cost a round trip.
             "pool_reset_on_return": None,
         }
     if purpose.is_read_only:
         options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     if settings.embedded:
-        engine = create_sqlite_engine(settings, purpose, options, threads or DriverThreads())
+        engine = create_sqlite_engine(
+            settings, purpose, options, threads or DriverThreads(), deadlines
+        )
     else:
-        engine = create_mysql_engine(settings, purpose, options)
+        engine = create_mysql_engine(settings, purpose, options, deadlines)
     if not settings.embedded:
         invalidate_after_failover(engine)
         if purpose in {Purpose.READING, Purpose.WRITING}:

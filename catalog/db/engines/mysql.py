@@ -9,16 +9,19 @@ from typing import Any
 import aiomysql
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from catalog.db.deadlines import Deadlines
 from catalog.db.engines.mysql_connection import MysqlConnection
 from catalog.db.engines.purpose import Purpose, time_limit
 from catalog.settings import Settings
 
 
 def create_mysql_engine(
-    settings: Settings, purpose: Purpose, options: dict[str, Any]
+    settings: Settings, purpose: Purpose, options: dict[str, Any], deadlines: Deadlines
 ) -> AsyncEngine:
     """Create an engine with the pool's options, on MySQL or MariaDB."""
-    connect_args: dict[str, Any] = {"async_creator_fn": partial(_connect, settings, purpose)}
+    connect_args: dict[str, Any] = {
+        "async_creator_fn": partial(_connect, settings, purpose, deadlines)
+    }
     if settings.database_tls != "off":
         connect_args["ssl"] = tls_context(settings)
     return create_async_engine(settings.database_url, connect_args=connect_args, **options)
@@ -37,19 +40,21 @@ def tls_context(settings: Settings) -> ssl.SSLContext:
     return context
 
 
-async def _connect(settings: Settings, purpose: Purpose, **kwargs: Any) -> Any:
+async def _connect(
+    settings: Settings, purpose: Purpose, deadlines: Deadlines, **kwargs: Any
+) -> Any:
     """Open a connection and set its session variables within the connect time-out.
 
     The driver's own time-out covers the TCP connection only; a server that accepts and then stays
     silent would block the caller for ever.
     """
-    deadline = settings.database_connect_timeout
+    deadline = deadlines.connect
     try:
         async with asyncio.timeout(deadline):
             connection = MysqlConnection(**kwargs)
             await connection._connect()
             try:
-                await _set_session(connection, settings, purpose)
+                await _set_session(connection, settings, purpose, deadlines)
             except BaseException:
                 connection.close()
                 raise
@@ -63,9 +68,11 @@ async def _connect(settings: Settings, purpose: Purpose, **kwargs: Any) -> Any:
         raise
 
 
-async def _set_session(connection: Any, settings: Settings, purpose: Purpose) -> None:
+async def _set_session(
+    connection: Any, settings: Settings, purpose: Purpose, deadlines: Deadlines
+) -> None:
     is_mariadb = "mariadb" in connection.get_server_info().lower()
-    limit = time_limit(settings, purpose)
+    limit = time_limit(settings, purpose, deadlines)
     variables = {
         "time_zone": "'+00:00'",
         # Rejects values that do not fit instead of truncating them; also excludes the modes under

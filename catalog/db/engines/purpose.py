@@ -2,6 +2,7 @@
 
 from enum import Enum
 
+from catalog.db.deadlines import Deadlines
 from catalog.settings import Settings
 
 
@@ -19,8 +20,8 @@ class Purpose(Enum):
         return self in {Purpose.READING, Purpose.PROBING}
 
 
-def time_limit(settings: Settings, purpose: Purpose) -> float:
+def time_limit(settings: Settings, purpose: Purpose, deadlines: Deadlines) -> float:
     """Return the deadline of a statement, in seconds."""
     if purpose is Purpose.READING:
-        return settings.read_deadline
-    return settings.database_timeout
+        return settings.database_read_timeout
+    return deadlines.write

@@ -12,6 +12,7 @@ import aiosqlite
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from catalog.db.deadlines import Deadlines
 from catalog.db.engines.purpose import Purpose, time_limit
 from catalog.settings import Settings
 
@@ -91,14 +92,19 @@ class _SqliteDriver(aiosqlite.Connection):
 
 
 def create_sqlite_engine(
-    settings: Settings, purpose: Purpose, options: dict[str, Any], threads: DriverThreads
+    settings: Settings,
+    purpose: Purpose,
+    options: dict[str, Any],
+    threads: DriverThreads,
+    deadlines: Deadlines,
 ) -> AsyncEngine:
     """Create an engine with the pool's options, whose threads are registered."""
     if purpose is Purpose.WRITING:
         # SQLite has one writer at a time. Waiting for a pool of one is fair and immediate; waiting
         # for the file's lock means polling.
         options |= {"pool_size": 1}
-    limit = float("inf") if purpose is Purpose.MIGRATING else time_limit(settings, purpose)
+    deadline = time_limit(settings, purpose, deadlines)
+    limit = float("inf") if purpose is Purpose.MIGRATING else deadline
     connect_args = {
         # The driver's implicit transactions begin as readers, which fails when two of them upgrade
         # to writers; with None the driver leaves BEGIN to us.
@@ -109,7 +115,7 @@ def create_sqlite_engine(
     engine = create_async_engine(settings.database_url, connect_args=connect_args, **options)
     # A lock wait blocks a thread that cannot be cancelled, so it must end before the deadline.
     # Migrations of several instances queue instead.
-    patience = 60.0 if purpose is Purpose.MIGRATING else time_limit(settings, purpose) * 0.8
+    patience = 60.0 if purpose is Purpose.MIGRATING else deadline * 0.8
     pragmas = [
         f"PRAGMA busy_timeout = {int(patience * 1000)}",
         "PRAGMA journal_mode = WAL",

@@ -286,9 +286,10 @@ class TestStream:
         assert await names_of(ada) == []
 
     async def test_stalled_stream_times_out_and_reports_its_progress(
-        self, settings: Settings
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        app = create_app(settings.model_copy(update={"body_timeout": 0.05}))
+        monkeypatch.setattr("catalog.app.BODY_SECONDS", 0.05)
+        app = create_app(settings)
         async with app.test_app():
             ada = await Caller.signed_up(app, "ada")
 

@@ -10,6 +10,7 @@ import pytest
 
 from catalog.app import create_app
 from catalog.db.database import Database
+from catalog.db.deadlines import Deadlines
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.settings import Settings
 from tests.db.support import count_products
@@ -79,7 +80,8 @@ class TestConcurrentImports:
     ) -> None:
         """Negative control of the previous test: the load suffices to exhaust the pool."""
         monkeypatch.setattr(Database, "bulk_transaction", Database.transaction)
-        app = create_app(settings.model_copy(update={"database_pool_timeout": 0.2}))
+        monkeypatch.setattr("catalog.app.DEADLINES", Deadlines(checkout=0.2))
+        app = create_app(settings)
         async with app.test_app():
             ada = await Caller.signed_up(app, "ada")
 

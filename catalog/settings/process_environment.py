@@ -1,0 +1,51 @@
+"""Variables that the image and the supervisor set, and no operator."""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+COMMIT_VARIABLE = "CATALOG_COMMIT"
+WORKER_NUMBER_VARIABLE = "CATALOG_WORKER_NUMBER"
+
+# prometheus-client and its tools read this one.
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def build_commit() -> str:
+    """Return the commit from which the image was built; ``unknown`` outside an image."""
+    commit = os.environ.get(COMMIT_VARIABLE, "")
+    return commit if re.fullmatch(r"[A-Za-z0-9_.+-]{1,64}", commit) else "unknown"
+
+
+class SharedMetrics(NamedTuple):
+    """Location of a worker's metrics.
+
+    Attributes:
+        folder: the instance's directory with the files of all its workers.
+        number: the worker's number, which no other worker has at the same time.
+    """
+
+    folder: Path
+    number: str
+
+
+def environment_of_worker(metrics: SharedMetrics | None) -> dict[str, str]:
+    """Return the environment of a worker with shared metrics, or with its own if None."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {_METRICS_FOLDER, WORKER_NUMBER_VARIABLE}
+    }
+    if metrics is None:
+        return inherited
+    return inherited | {
+        _METRICS_FOLDER: str(metrics.folder),
+        WORKER_NUMBER_VARIABLE: metrics.number,
+    }
+
+
+def shared_metrics() -> SharedMetrics | None:
+    """Return where this process shares metrics with others; None if it keeps its own."""
+    folder, number = os.environ.get(_METRICS_FOLDER), os.environ.get(WORKER_NUMBER_VARIABLE)
+    return SharedMetrics(Path(folder), number) if folder and number else None
