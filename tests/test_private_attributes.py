@@ -49,15 +49,18 @@ class Use(NamedTuple):
 
 USES = (
     Use(
-        *("aiomysql", "0.3", "db/engines.py"),
+        *("aiomysql", "0.3", "db/engines/mysql_connection.py"),
         "_close_reason _connect _ensure_alive _execute_command _read_ok_packet _read_query_result "
         "_reader _write_bytes _writer",
     ),
-    Use("aiosqlite", "0.22", "db/engines.py", "_running _thread"),
+    Use("aiosqlite", "0.22", "db/engines/sqlite.py", "_running _thread"),
     Use(
-        *("hypercorn", "0.18", "server/http1.py"),
-        "_check_protocol _create_stream _idle_timeout _initiate_server_close _read_data "
-        "_send_error_response _send_h11_event",
+        *("hypercorn", "0.18", "fastpath/connection.py"),
+        "_idle_timeout _initiate_server_close _read_data",
+    ),
+    Use(
+        *("hypercorn", "0.18", "fastpath/http1.py"),
+        "_check_protocol _create_stream _send_error_response _send_h11_event",
     ),
     Use(
         *("prometheus-client", "0.26", "observability/shared_values.py"),
