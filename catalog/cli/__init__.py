@@ -16,6 +16,7 @@ HOMES = {
     "seed": "catalog.cli.seed",
     "check": "catalog.cli.check",
     "openapi": "catalog.cli.openapi",
+    "secrets": "catalog.cli.secrets",
 }
 
 

@@ -1,39 +1,43 @@
-"""``./build.sh secrets``: .env and the secret files of the containers."""
+"""``catalog secrets``: .env and the secret files of the containers."""
 
+import asyncio
 import shutil
 import stat
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from sqlalchemy import make_url
 
+from catalog.cli import main
 from catalog.settings import parse_database_url
 from catalog.settings.values import check_secret
 from tests.deployment import compose
 
 
 class Clone:
-    """A clone that holds only build.sh."""
+    """A folder in which the command runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        shutil.copy(compose.ROOT / "build.sh", folder)
+        self._patch = patch
 
-    def build(self, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run ``./build.sh secrets``."""
-        return subprocess.run(
-            ["./build.sh", "secrets"],
-            cwd=self.folder,
-            env={"PATH": "/usr/bin:/bin", **environment},
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+    def run(self, *arguments: str, **environment: str) -> Result:
+        """Run ``catalog secrets``, and re-raise an unexpected exception."""
+        self._patch.chdir(self.folder)
+        result = CliRunner().invoke(main, ["secrets", *arguments], env=environment)
+        if not isinstance(result.exception, SystemExit | None):
+            raise result.exception
+        return result
+
+    @property
+    def env_file(self) -> Path:
+        return self.folder / ".env"
 
     def write_env(self, text: str) -> None:
         """Write .env by hand."""
-        (self.folder / ".env").write_text(text, encoding="utf-8")
+        self.env_file.write_text(text, encoding="utf-8")
 
     def secrets(self) -> dict[str, str]:
         """Return the content of each secret file by its name."""
@@ -41,8 +45,8 @@ class Clone:
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Clone:
-    return Clone(tmp_path)
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
+    return Clone(tmp_path, monkeypatch)
 
 
 def mode_of(path: Path) -> int:
@@ -51,10 +55,10 @@ def mode_of(path: Path) -> int:
 
 class TestFresh:
     def test_env_is_written_with_new_secrets_and_mode_0600(self, clone: Clone) -> None:
-        done = clone.build()
+        result = clone.run()
 
-        assert done.returncode == 0, done.stderr
-        assert mode_of(clone.folder / ".env") == 0o600
+        assert result.exit_code == 0, result.stderr
+        assert mode_of(clone.env_file) == 0o600
         secrets = clone.secrets()
         assert secrets.keys() == compose.stack()["secrets"].keys()
         check_secret(secrets["jwt_secret_key"])
@@ -63,12 +67,14 @@ class TestFresh:
         assert url.password == secrets["mysql_password"]
         assert len({secrets[name] for name in secrets if "password" in name}) == 4
 
-    def test_two_clones_get_different_secrets(self, tmp_path: Path) -> None:
+    def test_two_clones_get_different_secrets(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         clones = []
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
-            clones.append(Clone(tmp_path / name))
-            clones[-1].build()
+            clones.append(Clone(tmp_path / name, monkeypatch))
+            clones[-1].run()
 
         first, second = (clone.secrets() for clone in clones)
 
@@ -78,33 +84,56 @@ class TestFresh:
         }
 
     def test_second_run_changes_nothing(self, clone: Clone) -> None:
-        clone.build()
-        before = clone.secrets(), (clone.folder / ".env").read_text()
+        clone.run()
+        before = clone.secrets(), clone.env_file.read_text()
 
-        done = clone.build()
+        result = clone.run()
 
-        assert done.stdout == ""
-        assert (clone.secrets(), (clone.folder / ".env").read_text()) == before
+        assert result.output == ""
+        assert (clone.secrets(), clone.env_file.read_text()) == before
 
     def test_secret_files_are_readable_inside_a_private_folder(self, clone: Clone) -> None:
-        clone.build()
+        clone.run()
 
         folder = clone.folder / ".secrets"
         assert mode_of(folder) == 0o700
         assert {mode_of(file) for file in folder.iterdir()} == {0o644}
 
     def test_output_holds_no_secret(self, clone: Clone) -> None:
-        done = clone.build()
+        result = clone.run()
 
-        said = done.stdout + done.stderr
-        assert not [
-            name for name, value in clone.secrets().items() if len(value) > 9 and value in said
-        ]
+        assert result.output == "Wrote .env with new secrets.\n"
 
     def test_http_bind_of_the_environment_is_written_to_env(self, clone: Clone) -> None:
-        clone.build(CATALOG_HTTP_BIND="0.0.0.0:80")
+        clone.run(CATALOG_HTTP_BIND="0.0.0.0:80")
 
-        assert "\nCATALOG_HTTP_BIND=0.0.0.0:80\n" in (clone.folder / ".env").read_text()
+        assert "\nCATALOG_HTTP_BIND=0.0.0.0:80\n" in clone.env_file.read_text()
+
+    def test_temporary_files_are_removed(self, clone: Clone) -> None:
+        clone.run()
+
+        assert {path.name for path in clone.folder.iterdir()} == {".env", ".secrets"}
+        assert clone.secrets().keys() == compose.stack()["secrets"].keys()
+
+    async def test_concurrent_runs_agree_on_the_first_ones_secrets(self, clone: Clone) -> None:
+        runs = [
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "catalog", "secrets"),
+                cwd=clone.folder,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            for _ in range(3)
+        ]
+
+        outputs = [(await run.communicate())[0] for run in runs]
+
+        assert [run.returncode for run in runs] == [0, 0, 0]
+        assert sorted(outputs) == [b"", b"", b"Wrote .env with new secrets.\n"]
+        secrets = clone.secrets()
+        assert f"DATABASE_URL={secrets['database_url']}\n" in clone.env_file.read_text()
+        assert make_url(secrets["database_url"]).password == secrets["mysql_password"]
+        assert secrets["valkey_auth"].removeprefix("requirepass ") in secrets["limits_url"]
 
 
 class TestExisting:
@@ -115,11 +144,11 @@ class TestExisting:
         )
         clone.write_env(text)
 
-        done = clone.build()
+        result = clone.run()
 
         secrets = clone.secrets()
-        assert done.returncode == 0, done.stderr
-        assert (clone.folder / ".env").read_text() == text
+        assert result.exit_code == 0, result.stderr
+        assert clone.env_file.read_text() == text
         url = make_url(secrets["database_url"])
         assert (url.username, url.password, url.database) == ("shop", "p@ss\\w'$x", "my_shop")
         assert secrets["mysql_user"] == url.username
@@ -130,7 +159,7 @@ class TestExisting:
     def test_password_of_root_in_the_url_becomes_the_root_password(self, clone: Clone) -> None:
         clone.write_env("DATABASE_URL=mysql://root:tiger@mysql/catalog\n")
 
-        clone.build()
+        clone.run()
 
         secrets = clone.secrets()
         assert secrets["mysql_root_password"] == "tiger"
@@ -153,16 +182,16 @@ class TestExisting:
     def test_env_is_parsed_as_compose_parses_it(self, clone: Clone, line: str, value: str) -> None:
         clone.write_env(f"{line}\n")
 
-        clone.build()
+        clone.run()
 
         assert clone.secrets()["admin_password"] == value
 
     def test_missing_secrets_are_generated_once(self, clone: Clone) -> None:
-        shutil.copy(compose.ROOT / ".env.example", clone.folder / ".env")
+        shutil.copy(compose.ROOT / ".env.example", clone.env_file)
 
-        clone.build()
+        clone.run()
         before = clone.secrets()
-        clone.build()
+        clone.run()
 
         assert clone.secrets() == before
         check_secret(before["jwt_secret_key"])
@@ -170,33 +199,50 @@ class TestExisting:
         assert len(before["admin_password"]) >= 20
 
     def test_changed_key_is_written_in_place_into_the_mounted_file(self, clone: Clone) -> None:
-        clone.build()
+        clone.run()
         file = clone.folder / ".secrets" / "jwt_secret_key"
         before = file.stat().st_ino
         clone.write_env("JWT_SECRET_KEY=Vd8Kq2ZrT5wXy7NbJm3LcPf9GhQs4AeU\n")
 
-        clone.build()
+        clone.run()
 
         assert file.read_text() == "Vd8Kq2ZrT5wXy7NbJm3LcPf9GhQs4AeU"
         assert file.stat().st_ino == before
 
     @pytest.mark.parametrize(
-        "url",
+        ("url", "fault"),
         [
-            "sqlite:///var/catalog.db",
-            "mysql://catalog:secret@db.example.com:3306/catalog",
-            "mysql://catalog:secret@mysql:3307/catalog",
-            "mysql://catalog:secret@mysql",
-            "postgresql://catalog:secret@mysql/catalog",
+            ("sqlite:///var/catalog.db", "does not lead to the MySQL of this stack"),
+            ("mysql://catalog:secret@db.example.com:3306/catalog", "does not lead to the MySQL"),
+            ("mysql://catalog:secret@mysql:3307/catalog", "does not lead to the MySQL"),
+            ("mysql://catalog:secret@mysql", "must name a database"),
+            ("postgresql://catalog:secret@mysql/catalog", "must begin with mysql://"),
         ],
     )
     def test_url_of_another_database_is_refused_without_echoing_it(
-        self, clone: Clone, url: str
+        self, clone: Clone, url: str, fault: str
     ) -> None:
         clone.write_env(f"DATABASE_URL={url}\n")
 
-        done = clone.build()
+        result = clone.run()
 
-        assert done.returncode == 1
-        assert done.stderr.startswith("build.sh: DATABASE_URL in .env does not lead to the MySQL")
-        assert "secret" not in done.stderr
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"The service cannot run: DATABASE_URL in .env {fault}")
+        assert "secret" not in result.output
+        assert list((clone.folder / ".secrets").iterdir()) == []
+
+    def test_line_without_an_assignment_is_refused_without_echoing_it(self, clone: Clone) -> None:
+        clone.write_env("ADMIN_PASSWORD=one\n\ntop secret words\n")
+
+        result = clone.run()
+
+        assert result.exit_code == 1
+        assert result.stderr == "The service cannot run: .env, line 3, is not NAME=value.\n"
+
+    def test_key_of_several_lines_is_written_as_it_is(self, clone: Clone) -> None:
+        pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----"
+        clone.write_env(f"CATALOG_JWT_PRIVATE_KEY='{pem}'\n")
+
+        clone.run()
+
+        assert clone.secrets()["jwt_private_key"] == pem
