@@ -217,8 +217,8 @@ ready_within_a_minute() {
 
 # --- checks -------------------------------------------------------------------------------------
 
-./build.sh secrets >/dev/null
 check "the image is built" compose build app
+check "the image writes the secrets" docker/stack.sh secrets
 check "it is at most $((budget / 1000000)) MB over its base" within_budget
 echo "      $((size / 1000000)) MB over $base"
 check "from nothing it is ready within a minute" ready_within_a_minute

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs tests with all programs that they use: run.sh test|coverage|faults [arguments of pytest]
+set -euo pipefail
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+# shellcheck source=docker/messages.sh
+. docker/messages.sh
+# shellcheck source=docker/apt.sh
+. docker/apt.sh
+# shellcheck source=tests/programs.sh
+. tests/programs.sh
+
+want_services() {
+  want_mariadb
+  want_redis
+  want_nginx
+}
+
+pytest=("${VENV:-.venv}/bin/python" -m pytest)
+# As many processes as are of use: tests/conftest.py decides.
+parallel=(-n auto --dist worksteal)
+
+case ${1:-} in
+  test)
+    docker/venv.sh tools
+    want_services
+    want_prometheus
+    exec "${pytest[@]}" "${parallel[@]}" "${@:2}"
+    ;;
+  coverage)
+    docker/venv.sh tools
+    want_services
+    want_prometheus
+    exec "${pytest[@]}" "${parallel[@]}" --cov --cov-report=term-missing:skip-covered "${@:2}"
+    ;;
+  faults)
+    docker/venv.sh faults
+    want_services
+    # Not in parallel: the checks load the machine and measure times.
+    exec "${pytest[@]}" -m faults --timeout 3600 tests/faults "${@:2}"
+    ;;
+  *) die "run.sh runs: test, coverage or faults." ;;
+esac

@@ -1,0 +1,93 @@
+"""``./build.sh``: its commands and the scripts behind them."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = (ROOT / "build.sh").read_text(encoding="utf-8")
+
+# Sourced by other scripts, so neither executable nor with a shebang.
+SOURCED = {"docker/messages.sh", "docker/apt.sh", "tests/programs.sh"}
+
+
+def build(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run build.sh from another folder."""
+    return subprocess.run(
+        [ROOT / "build.sh", *arguments], cwd="/", check=False, capture_output=True, text=True
+    )
+
+
+def commands() -> set[str]:
+    """Return the commands that build.sh dispatches."""
+    cases = re.findall(r"^  ([a-z| ]+)\) ", SCRIPT, re.MULTILINE)
+    return {name for case in cases for name in case.split(" | ")}
+
+
+class TestDispatcher:
+    def test_help_lists_exactly_the_commands(self) -> None:
+        result = build("help")
+
+        listed = re.findall(r"^  ([a-z]+) +[a-z]", result.stdout, re.MULTILINE)
+        assert result.returncode == 0
+        assert sorted(listed) == sorted({*commands(), "help"})
+        assert len(listed) == 14
+
+    def test_help_is_the_default(self) -> None:
+        assert build().stdout == build("help").stdout
+
+    def test_unknown_command_prints_the_help_and_exits_with_2(self) -> None:
+        result = build("nonsense")
+
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == build("help").stdout
+
+    def test_script_of_each_command_is_executable(self) -> None:
+        scripts = re.findall(r"(?:docker|tests)/[a-z/]+\.sh", SCRIPT)
+
+        assert len(scripts) >= 8
+        for script in scripts:
+            assert os.access(ROOT / script, os.X_OK), script
+
+    def test_dispatcher_is_short(self) -> None:
+        assert len(SCRIPT.splitlines()) <= 150
+
+
+class TestScripts:
+    @pytest.mark.parametrize("name", sorted(SOURCED))
+    def test_sourced_script_is_not_executable(self, name: str) -> None:
+        assert not os.access(ROOT / name, os.X_OK)
+        assert not (ROOT / name).read_text(encoding="utf-8").startswith("#!")
+
+    @pytest.mark.parametrize("name", ["docker/venv.sh", "docker/stack.sh", "tests/run.sh"])
+    def test_script_with_unknown_word_names_the_known_ones(self, name: str) -> None:
+        result = subprocess.run(
+            [ROOT / name, "nonsense"], check=False, capture_output=True, text=True
+        )
+
+        assert result.returncode == 1
+        assert re.fullmatch(rf"build\.sh: {Path(name).name} .*: .+\.\n", result.stderr)
+
+
+class TestInterpreter:
+    def test_interpreter_that_is_too_old_is_refused(self, tmp_path: Path) -> None:
+        old = tmp_path / "python"
+        old.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+        old.chmod(0o755)
+
+        result = subprocess.run(
+            [ROOT / "build.sh", "setup"],
+            env={**os.environ, "PYTHON": str(old), "VENV": str(tmp_path / "venv")},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+        assert result.returncode == 1
+        assert result.stderr == (
+            f"build.sh: {old} is not Python 3.11, 3.12 or 3.13; set PYTHON to the path of one.\n"
+        )
+        assert not (tmp_path / "venv").exists()
