@@ -5,7 +5,7 @@ A test that requests a database runs once on each engine.
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.http import problems
 from catalog.http.context import running
 from catalog.observability.debounce import Debounce
-from catalog.settings import Settings
+from catalog.settings import Settings, usable_cores
 from tests import engines
 from tests.db.support import Open
 from tests.engines import Engine, EngineMissing, settings_for
@@ -30,6 +30,9 @@ from tests.support import Caller
 
 # A missing engine skips tests on a developer's machine, but fails them in CI.
 REQUIRED = os.environ.get("CI") == "true"
+
+# The marker expression in pyproject.toml: all tests but those that run on request.
+UNMARKED = "not cluster and not faults"
 
 FOUND = pytest.StashKey[dict[str, str]]()
 MISSING = pytest.StashKey[dict[str, str]]()
@@ -54,6 +57,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = {}
     # SIGTERM, which CI systems use to stop pytest, then cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of processes for ``-n auto``, which ``./build.sh test`` passes."""
+    options = config.option
+    alone = runs_alone(config.args, markers=options.markexpr, capture=options.capture)
+    return 0 if alone else usable_cores()
+
+
+def runs_alone(arguments: Sequence[str], *, markers: str, capture: str) -> bool:
+    """Tell whether a run is faster, or measures better, in the process of pytest itself.
+
+    A process takes seconds to start, and may start a MariaDB of its own, so a single file gets
+    none. Neither do tests whose output is not captured, because pytest-xdist would lose it, and
+    tests chosen by a marker, because they load the machine and measure.
+    """
+    is_single_file = len(arguments) == 1 and Path(arguments[0].partition("::")[0]).is_file()
+    return is_single_file or capture == "no" or markers not in {"", UNMARKED}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import UNMARKED, runs_alone
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = (ROOT / "build.sh").read_text(encoding="utf-8")
 
@@ -91,3 +93,28 @@ class TestInterpreter:
             f"build.sh: {old} is not Python 3.11, 3.12 or 3.13; set PYTHON to the path of one.\n"
         )
         assert not (tmp_path / "venv").exists()
+
+
+class TestProcesses:
+    """Whether a run with ``-n auto`` takes a process per core."""
+
+    FILE = "tests/test_build.py"
+
+    @pytest.mark.parametrize("arguments", [["tests"], ["tests/db", "tests/ui"], [FILE, FILE]])
+    def test_folders_and_several_files_take_processes(self, arguments: list[str]) -> None:
+        assert not runs_alone(arguments, markers=UNMARKED, capture="fd")
+
+    @pytest.mark.parametrize("argument", [FILE, f"{FILE}::TestProcesses::FILE"])
+    def test_single_file_takes_none(self, argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(ROOT)
+
+        assert runs_alone([argument], markers=UNMARKED, capture="fd")
+
+    def test_measuring_tests_take_none(self) -> None:
+        assert runs_alone(["tests"], markers="cluster", capture="fd")
+        assert runs_alone(["tests"], markers=UNMARKED, capture="no")
+
+    def test_usual_markers_are_those_of_the_configuration(
+        self, pytestconfig: pytest.Config
+    ) -> None:
+        assert pytestconfig.getini("addopts")[-2:] == ["-m", UNMARKED]
