@@ -32,7 +32,9 @@ write_secrets() {
   user=$(id -u):$(id -g)
   # In rootless Docker root is the user who runs it.
   [[ $(docker info --format '{{.SecurityOptions}}') != *name=rootless* ]] || user=0:0
-  docker compose --progress quiet --project-directory . --file docker/secrets.yml run --rm --user "$user" secrets
+  # The stack's containers are in another compose file, so Compose would call them orphans.
+  COMPOSE_IGNORE_ORPHANS=true docker compose --progress quiet --project-directory . \
+    --file docker/secrets.yml run --rm --user "$user" secrets
 }
 
 up() {
