@@ -1,6 +1,8 @@
 """BatchLoader: concurrent reads share a round trip and see all earlier commits."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -219,3 +221,20 @@ class TestBatchLoader:
             await second[0]
         assert await third[0] == 30
         assert source.trips == [[1], [3]]
+
+    async def test_finished_trip_is_not_kept(self) -> None:
+        source = Source()
+        trips: list[weakref.ref[asyncio.Task[object]]] = []
+
+        async def ask(take: Callable[[], Sequence[int]]) -> list[int]:
+            task = asyncio.current_task()
+            assert task is not None
+            trips.append(weakref.ref(task))
+            return await source.ask(take)
+
+        line = BatchLoader(ask, trips=1, patience=5.0)
+        assert await line.ask(1, lambda: None) == 10
+        await turns()
+        gc.collect()
+
+        assert [trip() for trip in trips] == [None]

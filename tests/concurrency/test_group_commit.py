@@ -8,7 +8,12 @@ from contextvars import ContextVar
 import pytest
 
 from catalog.concurrency import group_commit as writers
-from catalog.concurrency.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
+from catalog.concurrency.group_commit import (
+    MAX_BATCH,
+    MAX_BATCH_SIZE,
+    MAX_WAITING,
+    GroupCommit,
+)
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable, KeyInUse
 from catalog.products.overload import CreateRefusals
 
@@ -120,6 +125,27 @@ class TestBatches:
         assert table.rows == [1, 2, 3]
         await asyncio.gather(*tasks)
 
+    async def test_size_of_each_batch_is_reported(self, table: Table) -> None:
+        sizes: list[int] = []
+        writer = GroupCommit(table.commit, CreateRefusals(), patience=30, on_batch=sizes.append)
+        async with table.held_up():
+            tasks = [*await started(writer, [1]), *await started(writer, [2, 3])]
+
+        await asyncio.gather(*tasks)
+
+        assert sizes == [1, 2]
+
+    async def test_batch_is_bounded_by_the_size_of_its_writes(self, table: Table) -> None:
+        writer = GroupCommit(
+            table.commit, CreateRefusals(), patience=30, size_of=lambda _: MAX_BATCH_SIZE // 2
+        )
+        async with table.held_up():
+            tasks = [*await started(writer, [1]), *await started(writer, [2, 3, 4])]
+
+        await asyncio.gather(*tasks)
+
+        assert table.batches == [[1], [2, 3], [4]]
+
 
 class TestReaders:
     @pytest.mark.parametrize("has_readers", [True, False])
@@ -141,6 +167,17 @@ class TestReaders:
         await asyncio.gather(*tasks)
 
         assert table.batches == [[1], [2, 3], *([[4, 5]] if has_readers else [[4], [5]])]
+
+    async def test_batches_are_not_delayed_by_default(
+        self, table: Table, writer: GroupCommit[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writers, "REST_SECONDS", 3600)
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(*await started(writer, [1, 2]))
+            await writer.write(3)
+
+        assert table.batches == [[1, 2], [3]]
 
     async def test_lone_writer_is_not_delayed(
         self, table: Table, monkeypatch: pytest.MonkeyPatch
@@ -206,6 +243,19 @@ class TestFailures:
 
         assert outcomes == [10, table.poison[2], 30]
         assert table.rows == [1, 3]
+
+    async def test_lone_write_is_retried_once(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        table.poison[1] = Conflict()
+        async with table.held_up():
+            (task,) = await started(writer, [1])
+            await asyncio.sleep(0)
+
+        with pytest.raises(Conflict):
+            await task
+
+        assert table.batches == [[1], [1]]
 
     async def test_batch_that_may_have_committed_is_not_retried(
         self, table: Table, writer: GroupCommit[int, int]

@@ -1,6 +1,8 @@
 """Single-flight: concurrent reads share a load that sees every commit before they began."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -30,6 +32,10 @@ class Source:
         if self.failure is not None:
             raise self.failure
         return value
+
+
+class Loaded:
+    """Value that can be referenced weakly."""
 
 
 class NaiveSingleFlight(SingleFlight[int]):
@@ -150,3 +156,73 @@ class TestSingleFlight:
         await joined.read()
 
         assert idle == [1, 2]
+
+    async def test_load_is_awaited_until_it_begins(self) -> None:
+        source = Source()
+        source.connection.clear()
+        source.answer.clear()
+        joined = SingleFlight(source.read)
+        assert joined.is_awaited is False
+
+        reader = asyncio.create_task(joined.read())
+        await turns()
+        assert joined.is_awaited is True
+
+        source.connection.set()
+        await turns()
+        assert joined.is_awaited is False
+
+        source.answer.set()
+        assert await reader == 0
+
+    async def test_caller_is_cancelled_when_the_load_is(self) -> None:
+        async def cancelled(_: Callable[[], None]) -> int:
+            raise asyncio.CancelledError
+
+        joined = SingleFlight(cancelled)
+
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(joined.read(), 5)
+
+    async def test_limit_counts_from_the_given_time(self) -> None:
+        source = Source()
+        source.answer.clear()
+        joined = SingleFlight(source.read, limit=3600, timed_out=DatabaseUnavailable)
+        since = asyncio.get_running_loop().time() - 3600
+
+        with pytest.raises(DatabaseUnavailable):
+            await asyncio.wait_for(joined.read(since=since), 5)
+
+        source.answer.set()
+
+    async def test_values_are_not_kept_after_their_callers_have_them(self) -> None:
+        values: list[weakref.ref[Loaded]] = []
+        answer = asyncio.Event()
+
+        async def load(begin: Callable[[], None]) -> Loaded:
+            begin()
+            value = Loaded()
+            values.append(weakref.ref(value))
+            await answer.wait()
+            answer.clear()
+            return value
+
+        joined = SingleFlight(load)
+        reader = asyncio.create_task(joined.read())
+        for _ in range(3):
+            await turns()
+            following = asyncio.create_task(joined.read())
+            answer.set()
+            await reader
+            reader = following
+        await turns()
+        gc.collect()
+        # The fourth load is in progress, and the task still has the third value.
+        assert [value() is None for value in values] == [True, True, False, False]
+
+        answer.set()
+        await reader
+        del reader, following
+        await turns()
+        gc.collect()
+        assert [value() for value in values] == [None] * 4

@@ -59,6 +59,18 @@ class TestPopBatch:
         assert popped(queue, max_size=5) == ["a"]
         assert popped(queue, max_size=5) == ["b", "c"]
 
+    async def test_batch_may_have_exactly_the_largest_size(self) -> None:
+        queue = deque([caller("a", size=2), caller("b", size=3), caller("c", size=1)])
+
+        assert popped(queue, max_size=5) == ["a", "b"]
+
+    async def test_batch_has_no_largest_size_by_default(self) -> None:
+        queue = deque(map(caller, "abc"))
+
+        batch = pop_batch(queue, 10, patience=5, expired=TimeoutError)
+
+        assert [each.name for each in batch] == ["a", "b", "c"]
+
 
 class TestSettle:
     async def test_waiter_gets_a_result_or_an_error_once(self) -> None:

@@ -1,8 +1,21 @@
 """Conditional requests: entity tags and the lists of them that clients send."""
 
 import pytest
+from quart import Quart
+from werkzeug.datastructures import Headers
 
-from catalog.http.conditional import Tags, etag_of
+from catalog.errors import InvalidRequest
+from catalog.http.conditional import (
+    Tags,
+    cacheable_response,
+    etag_of,
+    idempotency_key,
+    if_match,
+    is_known,
+    key_among,
+)
+
+APP = Quart(__name__)
 
 
 class TestEtag:
@@ -63,3 +76,75 @@ class TestTags:
     def test_malformed_list_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="entity tags"):
             Tags(text)
+
+
+class TestIfMatch:
+    async def test_tags_of_all_fields_are_one_list(self) -> None:
+        headers = Headers([("If-Match", '"x"'), ("If-Match", '"1-a"')])
+        async with APP.test_request_context("/", headers=headers):
+            tags = if_match()
+
+        assert tags is not None
+        assert '"x"' in tags
+        assert '"1-a"' in tags
+        assert '"y"' not in tags
+
+    async def test_request_without_the_header_has_no_tags(self) -> None:
+        async with APP.test_request_context("/"):
+            assert if_match() is None
+
+    async def test_malformed_header_is_refused_by_its_name(self) -> None:
+        async with APP.test_request_context("/", headers={"If-Match": "1-a"}):
+            with pytest.raises(InvalidRequest) as caught:
+                if_match()
+
+        (fault,) = caught.value.errors
+        assert (fault.place, fault.name) == ("header", "If-Match")
+
+
+class TestIdempotencyKey:
+    @pytest.mark.parametrize("key", ["k", " ", "~", "k" * 255])
+    def test_printable_key_is_accepted(self, key: str) -> None:
+        assert key_among([key]) == key
+
+    def test_request_without_the_header_has_no_key(self) -> None:
+        assert key_among([]) is None
+
+    @pytest.mark.parametrize("values", [[""], ["k" * 256], ["\t"], ["\x7f"], ["é"], ["a", "a"]])
+    def test_other_keys_and_several_are_refused(self, values: list[str]) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            key_among(values)
+
+        (fault,) = caught.value.errors
+        assert (fault.place, fault.name) == ("header", "Idempotency-Key")
+
+    async def test_key_is_that_of_the_current_request(self) -> None:
+        async with APP.test_request_context("/", headers={"Idempotency-Key": "k"}):
+            assert idempotency_key() == "k"
+
+
+class TestIsKnown:
+    def test_tag_in_any_field_is_known(self) -> None:
+        assert is_known('"1-a"', ['"x"', '"1-a"']) is True
+
+    @pytest.mark.parametrize("values", [[], ['"x"'], ["1-a"]])
+    def test_other_or_malformed_tags_are_not(self, values: list[str]) -> None:
+        assert is_known('"1-a"', values) is False
+
+
+class TestCacheableResponse:
+    async def test_client_with_the_representation_gets_304_without_a_body(
+        self, bare_app: Quart
+    ) -> None:
+        async with bare_app.test_request_context("/", headers={"If-None-Match": '"1-a"'}):
+            response = cacheable_response(b"{}", '"1-a"', headers={"Vary": "Accept"})
+
+        assert (response.status_code, await response.get_data()) == (304, b"")
+        assert (response.headers["ETag"], response.headers["Vary"]) == ('"1-a"', "Accept")
+
+    async def test_other_client_gets_the_body_and_its_tag(self, bare_app: Quart) -> None:
+        async with bare_app.test_request_context("/", headers={"If-None-Match": '"1-b"'}):
+            response = cacheable_response(b"{}", '"1-a"', headers={"Vary": "Accept"})
+
+        assert (response.status_code, await response.get_data()) == (200, b"{}")
+        assert (response.headers["ETag"], response.headers["Vary"]) == ('"1-a"', "Accept")

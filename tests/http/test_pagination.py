@@ -113,6 +113,16 @@ class TestCursors:
 
         assert is_refused(urlsafe_b64encode(moved).rstrip(b"=").decode(), bound_to="a")
 
+    def test_cursor_with_any_last_character_round_trips(self) -> None:
+        cursors = [CURSORS.encode([number], bound_to=LIST) for number in range(1000)]
+
+        assert {cursor[-1] for cursor in cursors} == set(ALPHABET)
+        decoded = [CURSORS.decode(cursor, bound_to=LIST) for cursor in cursors]
+        assert decoded == [[number] for number in range(1000)]
+
+    def test_cursor_of_an_earlier_release_stays_valid(self) -> None:
+        assert CURSORS.decode("fsSc3a9H7KT1FDULM0SHT1s3XQ", bound_to=LIST) == [7]
+
     def test_cursors_are_shared_by_instances_with_one_secret(self) -> None:
         cursor = CURSORS.encode([7], bound_to=LIST)
 
@@ -187,6 +197,16 @@ class TestLinks:
         assert link_headers("/api/things?cursor=abc") == {
             "Link": '</api/things?cursor=abc>; rel="next"'
         }
+
+    def test_comma_in_a_parameter_is_not_escaped(self) -> None:
+        assert next_page("/api/things", "abc", sort="name,-id") == (
+            "/api/things?cursor=abc&sort=name,-id"
+        )
+
+    def test_link_header_may_have_exactly_the_largest_length(self) -> None:
+        url = "/" + "x" * (MAX_LINK_LENGTH - 1)
+
+        assert link_headers(url) == {"Link": f'<{url}>; rel="next"'}
 
     def test_link_header_is_omitted_at_the_end_and_for_long_urls(self) -> None:
         assert link_headers(None) == {}

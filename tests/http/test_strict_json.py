@@ -57,3 +57,37 @@ class TestParseJson:
         text = "[{" * MAX_DEPTH + '"\\'
 
         assert parse_json(json.dumps([text]).encode()) == [text]
+
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            (b'"\xff"', "not UTF-8"),
+            (b'"\\ud800"', "lone surrogate"),
+            (b'{"\\udc00": 1}', "lone surrogate"),
+            (b'{"a": 1, "\\u0061": 2}', "duplicate field"),
+            (b"[NaN]", "NaN is not JSON"),
+            (b"-Infinity", "-Infinity is not JSON"),
+            (b"1e999", "beyond the range of a double"),
+            (b"-1e999", "beyond the range of a double"),
+            (b"9" * 5000, "number that is too long"),
+            (b"[1,\n  }", "not valid JSON at line 2, column 3"),
+            (b"\xef\xbb\xbf1", "not valid JSON at line 1, column 1"),
+        ],
+    )
+    def test_text_that_parsers_disagree_on_is_refused_with_its_reason(
+        self, body: bytes, message: str
+    ) -> None:
+        with pytest.raises(MalformedRequest) as caught:
+            parse_json(body)
+
+        assert message in str(caught.value)
+
+    def test_pair_of_surrogates_is_one_character(self) -> None:
+        assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
+
+    def test_depth_counts_brackets_that_are_open_at_once(self) -> None:
+        shallow = b"[" + b"[[]]," * MAX_DEPTH + b"{}]"
+
+        assert len(parse_json(shallow)) == MAX_DEPTH + 1
+        with pytest.raises(MalformedRequest, match="nested deeper than 32 levels"):
+            parse_json(b"[" + b"[]," * MAX_DEPTH + nested(MAX_DEPTH, b"") + b"]")
