@@ -455,3 +455,25 @@ def test_every_audit_event_has_a_test() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
 
     assert set(re.findall(r"line\(\s*Audit\.(\w+)", source)) == {event.name for event in Audit}
+
+
+def test_names_of_the_events_are_stable() -> None:
+    # Programs that read the log find them by these names.
+    assert {event.value for event in Audit} == {
+        "signed_up",
+        "signed_in",
+        "sign_in_failed",
+        "sign_in_blocked",
+        "token_rotated",
+        "token_reused",
+        "signed_out",
+        "sessions_ended",
+        "password_check_failed",
+        "password_check_blocked",
+        "password_changed",
+        "password_rehashed",
+        "email_changed",
+        "account_deleted",
+        "account_changed",
+        "access_refused",
+    }

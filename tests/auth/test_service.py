@@ -1,20 +1,65 @@
-"""Account rules that requests do not reach, or not in isolation."""
+"""Account rules without HTTP: their decisions and their effects in the database."""
+
+from datetime import timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth import accounts, service
-from catalog.auth.models import Role, User
+from catalog.auth import accounts, service, sessions
+from catalog.auth.accounts import Account
+from catalog.auth.login_throttle import LIMIT, count
+from catalog.auth.models import LoginSession, Role, User
+from catalog.auth.sessions import SessionLifetimes, SessionRequest, TokenGrant
 from catalog.db.database import Database
-from catalog.errors import AccountUnavailable, DuplicateValue, OperatorError
+from catalog.errors import (
+    AccountUnavailable,
+    DuplicateValue,
+    InvalidRequest,
+    LastAdmin,
+    LoginThrottled,
+    NotFound,
+    OperatorError,
+    WrongPassword,
+)
+from tests.auth.rows import add_admin, rows_of, run
 from tests.support import Caller
+
+DAY = timedelta(days=1)
+OPENING = SessionRequest("192.0.2.1", "curl", SessionLifetimes(refresh=DAY, session=DAY), limit=10)
 
 
 async def sign_up(database: Database, username: str, email: str) -> User:
     return await database.transaction(
         service.sign_up, username=username, email=email, password_hash="x"
     )
+
+
+async def account_of(database: Database, login: str) -> Account:
+    attempt = await database.reading(service.find_attempt, login=login, network="192.0.2.1")
+    assert attempt.account is not None
+    return attempt.account
+
+
+async def begin(database: Database, user_id: int) -> TokenGrant:
+    return await database.transaction(
+        sessions.begin, user_id=user_id, role=Role.USER, opening=OPENING
+    )
+
+
+async def live_sessions(database: Database) -> list[int]:
+    rows = await rows_of(database, LoginSession)
+    return [row["id"] for row in rows if row["revoked_at"] is None]
+
+
+async def disable(database: Database, user_id: int) -> None:
+    await run(database, update(User).where(User.id == user_id).values(disabled=True))
+
+
+async def throttle(database: Database, subject: str) -> None:
+    for _ in range(LIMIT):
+        await database.transaction(count, subject=subject)
 
 
 class TestSignUp:
@@ -35,6 +80,37 @@ class TestSignUp:
         assert bob.username == "bob"
         with pytest.raises(DuplicateValue):
             await sign_up(database, "bob", "bob@example.com")
+
+    @pytest.mark.parametrize(
+        ("username", "email", "taken"),
+        [
+            ("ADA", "x@example.com", ["/username"]),
+            ("eve", "Ada@example.com", ["/email"]),
+            ("Ada", "ada@example.com", ["/username", "/email"]),
+        ],
+    )
+    async def test_refusal_names_the_taken_fields(
+        self, database: Database, username: str, email: str, taken: list[str]
+    ) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+
+        with pytest.raises(DuplicateValue) as refusal:
+            await sign_up(database, username, email)
+
+        assert [error.name for error in refusal.value.errors] == taken
+        assert all(error.place == "pointer" for error in refusal.value.errors)
+
+    async def test_first_session_begins_with_the_account(self, database: Database) -> None:
+        user, grant = await database.transaction(
+            service.sign_up_and_in,
+            username="ada",
+            email="ada@example.com",
+            password_hash="x",
+            opening=OPENING,
+        )
+
+        assert (grant.user_id, grant.role) == (user.id, Role.USER)
+        assert await live_sessions(database) == [grant.session_id]
 
     async def test_name_of_a_deleted_account_can_be_taken(self, database: Database) -> None:
         ada = await sign_up(database, "ada", "ada@example.com")
@@ -58,6 +134,259 @@ class TestFindAttempt:
 
         assert [attempt.user_id for attempt in attempts] == [ada.id, ada.id, None, None, None]
 
+    async def test_throttled_account_is_found_with_the_refusal(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        before = await database.reading(service.find_attempt, login="ada", network="192.0.2.1")
+        assert before.refusal is None
+        await throttle(database, before.subject)
+
+        attempt = await database.reading(service.find_attempt, login="ada", network="192.0.2.1")
+        elsewhere = await database.reading(service.find_attempt, login="ada", network="192.0.2.2")
+        own = await database.reading(service.find_own_attempt, user_id=ada.id, network="192.0.2.1")
+
+        assert attempt.user_id == own.user_id == ada.id
+        assert attempt.subject == own.subject == before.subject
+        assert isinstance(attempt.refusal, LoginThrottled)
+        assert isinstance(own.refusal, LoginThrottled)
+        assert elsewhere.refusal is None
+
+    async def test_own_account_must_be_usable(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        await disable(database, ada.id)
+
+        for user_id in (ada.id, ada.id + 1):
+            with pytest.raises(AccountUnavailable):
+                await database.reading(
+                    service.find_own_attempt, user_id=user_id, network="192.0.2.1"
+                )
+
+
+class TestLogIn:
+    async def log_in(self, database: Database, account: Account) -> TokenGrant | None:
+        return await database.transaction(
+            service.log_in, account=account, subject="s", opening=OPENING
+        )
+
+    async def test_session_begins_with_the_current_role(self, database: Database) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+        account = await account_of(database, "ada")
+        await run(database, update(User).values(role=Role.ADMIN))
+
+        grant = await self.log_in(database, account)
+
+        assert grant is not None
+        assert (grant.user_id, grant.role) == (account.id, Role.ADMIN)
+        assert await live_sessions(database) == [grant.session_id]
+
+    @pytest.mark.parametrize("change", [{"disabled": True}, {"password_hash": "y"}])
+    async def test_account_changed_since_its_password_was_verified_begins_none(
+        self, database: Database, change: dict[str, Any]
+    ) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+        account = await account_of(database, "ada")
+        await run(database, update(User).values(change))
+
+        assert await self.log_in(database, account) is None
+        assert await live_sessions(database) == []
+
+    async def test_account_deleted_since_begins_none(self, database: Database) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+        account = await account_of(database, "ada")
+        await run(database, delete(User))
+
+        assert await self.log_in(database, account) is None
+
+    async def test_throttled_account_begins_none(self, database: Database) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+        account = await account_of(database, "ada")
+        await throttle(database, "s")
+
+        with pytest.raises(LoginThrottled):
+            await self.log_in(database, account)
+
+        assert await live_sessions(database) == []
+
+
+class TestChangePassword:
+    async def change(self, database: Database, account: Account, session_id: int) -> list[int]:
+        return await database.transaction(
+            accounts.change_password,
+            subject="s",
+            account=account,
+            new_hash="y",
+            session_id=session_id,
+        )
+
+    async def test_other_sessions_end(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        bob = await sign_up(database, "bob", "bob@example.com")
+        first, second = [(await begin(database, ada.id)).session_id for _ in range(2)]
+        other = (await begin(database, bob.id)).session_id
+
+        ended = await self.change(database, await account_of(database, "ada"), first)
+
+        assert ended == [second]
+        assert await live_sessions(database) == [first, other]
+        hashes = [row["password_hash"] for row in await rows_of(database, User)]
+        assert hashes == ["y", "x"]
+
+    async def test_concurrent_change_wins_once(self, database: Database) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+        account = await account_of(database, "ada")
+        await self.change(database, account, 0)
+
+        with pytest.raises(WrongPassword):
+            await self.change(database, account, 0)
+
+    async def test_throttled_account_keeps_its_password(self, database: Database) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+        await throttle(database, "s")
+
+        with pytest.raises(LoginThrottled):
+            await self.change(database, await account_of(database, "ada"), 0)
+
+    async def test_hash_of_a_disabled_account_is_not_replaced(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        await disable(database, ada.id)
+
+        replaced = await database.transaction(
+            accounts.replace_hash, user_id=ada.id, old_hash="x", new_hash="y"
+        )
+
+        assert replaced is False
+
+
+class TestNamedAccount:
+    """What an operator does to an account by its name."""
+
+    async def test_password_is_reset_and_sessions_end(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        await begin(database, ada.id)
+        await begin(database, ada.id)
+
+        reset = await database.transaction(
+            accounts.reset_password, login="ADA@example.com", password_hash="y"
+        )
+
+        assert reset == ("ada", 2)
+        assert (await account_of(database, "ada")).password_hash == "y"
+        assert await live_sessions(database) == []
+
+    async def test_sessions_end(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        await begin(database, ada.id)
+
+        assert await database.transaction(accounts.end_sessions, login="Ada") == 1
+        assert await live_sessions(database) == []
+
+    async def test_id_is_found(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+
+        assert await database.transaction(accounts.account_id, login="ADA") == ada.id
+
+    async def test_unknown_name_is_not_found(self, database: Database) -> None:
+        with pytest.raises(NotFound, match="'ada'"):
+            await database.transaction(accounts.account_id, login="ada")
+
+
+class TestChangeEmail:
+    async def test_address_is_changed_and_folded(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+
+        changed = await database.transaction(
+            accounts.change_email, user_id=ada.id, email="Ada@example.org"
+        )
+
+        assert (changed["id"], changed["email"]) == (ada.id, "Ada@example.org")
+        assert (await account_of(database, "ada@example.org")).id == ada.id
+
+    async def test_address_of_another_account_is_taken(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        await sign_up(database, "bob", "bob@example.com")
+
+        with pytest.raises(DuplicateValue) as refusal:
+            await database.transaction(
+                accounts.change_email, user_id=ada.id, email="BOB@example.com"
+            )
+
+        assert [error.name for error in refusal.value.errors] == ["/email"]
+
+    async def test_disabled_account_is_refused(self, database: Database) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        await disable(database, ada.id)
+
+        with pytest.raises(AccountUnavailable):
+            await database.transaction(accounts.change_email, user_id=ada.id, email="a@b.example")
+        with pytest.raises(AccountUnavailable):
+            await database.reading(accounts.read_own, user_id=ada.id)
+
+
+class TestDeleteAccount:
+    async def delete(self, database: Database, account: Account) -> tuple[list[int], list[int]]:
+        """Return the ids of the ended sessions, and of the accounts whose data were deleted."""
+        emptied: list[int] = []
+
+        async def empty(_: AsyncSession, user_id: int) -> None:
+            emptied.append(user_id)
+
+        ended = await database.transaction(
+            accounts.delete_account, subject="s", account=account, on_account_delete=empty
+        )
+        return ended, emptied
+
+    async def test_account_its_data_and_the_origins_of_its_sessions_go(
+        self, database: Database
+    ) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        bob = await sign_up(database, "bob", "bob@example.com")
+        session_id = (await begin(database, ada.id)).session_id
+        await begin(database, bob.id)
+
+        ended, emptied = await self.delete(database, await account_of(database, "ada"))
+
+        assert (ended, emptied) == ([session_id], [ada.id])
+        assert [row["id"] for row in await rows_of(database, User)] == [bob.id]
+        origins = [(row["address"], row["agent"]) for row in await rows_of(database, LoginSession)]
+        assert origins == [("", ""), ("192.0.2.1", "curl")]
+
+    async def test_password_changed_since_it_was_verified_is_wrong(
+        self, database: Database
+    ) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+        account = await account_of(database, "ada")
+
+        with pytest.raises(WrongPassword):
+            await self.delete(database, account._replace(password_hash="y"))
+
+        assert len(await rows_of(database, User)) == 1
+
+    async def test_throttled_account_stays(self, database: Database) -> None:
+        await sign_up(database, "ada", "ada@example.com")
+        await throttle(database, "s")
+
+        with pytest.raises(LoginThrottled):
+            await self.delete(database, await account_of(database, "ada"))
+
+    async def test_last_administrator_stays(self, database: Database) -> None:
+        await database.transaction(add_admin)
+        await database.transaction(add_admin, "hopper")
+        await self.delete(database, await account_of(database, "grace"))
+
+        with pytest.raises(LastAdmin):
+            await self.delete(database, await account_of(database, "hopper"))
+
+
+class TestNewPassword:
+    @pytest.mark.parametrize("pointer", ["/password", "/new_password"])
+    def test_refusal_names_the_field(self, pointer: str) -> None:
+        names = {"username": "ada", "email": "ada@example.com", "pointer": pointer}
+        with pytest.raises(InvalidRequest) as refusal:
+            service.check_new_password("short", min_length=8, refuse_guessable=False, **names)
+
+        (error,) = refusal.value.errors
+        assert (error.place, error.name) == ("pointer", pointer)
+        assert error.message == "A password must have 8 to 128 characters."
+
 
 class TestRequireAccount:
     async def test_role_is_returned(self, ada: Caller, admin: Caller, database: Database) -> None:
@@ -67,6 +396,21 @@ class TestRequireAccount:
         ]
 
         assert roles == [Role.USER, Role.ADMIN]
+
+    async def test_usable_accounts_are_neither_disabled_nor_missing(
+        self, database: Database
+    ) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        bob = await sign_up(database, "bob", "bob@example.com")
+        await disable(database, bob.id)
+
+        usable = await database.transaction(
+            accounts.usable_accounts, user_ids=[bob.id, ada.id, bob.id + 1]
+        )
+
+        assert usable == {ada.id}
+        with pytest.raises(AccountUnavailable):
+            await database.transaction(accounts.require_account, user_id=bob.id)
 
     async def test_missing_account_is_refused(self, database: Database) -> None:
         with pytest.raises(AccountUnavailable):

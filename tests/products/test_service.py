@@ -10,15 +10,30 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.auth.models import Role, User
 from catalog.db.columns import now
 from catalog.db.database import Database
-from catalog.errors import AccountUnavailable, CatalogError, Forbidden, NotFound
+from catalog.errors import (
+    AccountUnavailable,
+    CatalogError,
+    Forbidden,
+    KeyReused,
+    NotFound,
+    PreconditionFailed,
+)
+from catalog.products.changes.change_log import read_changes
+from catalog.products.idempotency import key_of
 from catalog.products.listing.page_reader import PageQuery, list_products
-from catalog.products.models import NewProduct
+from catalog.products.models import ChangeId, NewProduct
 from catalog.products.selection import Selection
 from catalog.products.service import (
     Create,
+    IsExpected,
+    WriteResult,
+    change_product,
+    characters_of,
     create_products,
     delete_product,
+    delete_products_of,
     insert_unlogged,
+    read_product,
 )
 from tests.db.support import on_servers
 
@@ -48,6 +63,11 @@ async def offer(database: Database, name: str = "Lamp", caller_id: int = ADA) ->
 
 def lamp(caller_id: int, name: str = "Lamp") -> Create:
     return Create(NewProduct(name, None, 1.0, caller_id))
+
+
+def with_key(key: str, name: str = "Lamp", caller_id: int = ADA) -> Create:
+    (product, _) = lamp(caller_id, name)
+    return Create(product, key_of(product, key))
 
 
 async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
@@ -136,6 +156,156 @@ class TestCreateProduct:
                 await offer(database, caller_id=caller_id)
 
         assert await listed(database) == []
+
+
+class TestCreateWithKey:
+    async def test_repeat_returns_the_first_result_as_replayed(self, database: Database) -> None:
+        create = with_key("key")
+
+        (first,) = await database.transaction(create_products, [create])
+        (again,) = await database.transaction(create_products, [create])
+        (other,) = await database.transaction(create_products, [with_key("another")])
+
+        assert isinstance(first, WriteResult)
+        assert isinstance(again, WriteResult)
+        assert isinstance(other, WriteResult)
+        assert (first.replayed, again.replayed, other.replayed) == (False, True, False)
+        assert (again.product, again.change) == (first.product, first.change)
+        assert other.product["id"] != first.product["id"]
+        assert len(await listed(database)) == 2
+
+    async def test_other_content_under_the_key_is_refused(self, database: Database) -> None:
+        await database.transaction(create_products, [with_key("key")])
+
+        (refusal,) = await database.transaction(create_products, [with_key("key", "Desk")])
+
+        assert isinstance(refusal, KeyReused)
+        (error,) = refusal.errors
+        assert (error.place, error.name) == ("header", "Idempotency-Key")
+
+    async def test_outcomes_of_a_batch_are_in_its_order(self, database: Database) -> None:
+        await database.transaction(create_products, [with_key("key")])
+        batch = [lamp(ADA, "1"), lamp(NOBODY), with_key("key"), with_key("new", "2"), lamp(BOB)]
+
+        refused, results = {}, {}
+        for index, outcome in enumerate(await database.transaction(create_products, batch)):
+            if isinstance(outcome, CatalogError):
+                refused[index] = outcome
+            else:
+                results[index] = outcome
+
+        assert [(index, type(error)) for index, error in refused.items()] == [
+            (1, AccountUnavailable)
+        ]
+        assert [results[index].replayed for index in (0, 2, 3, 4)] == [False, True, False, False]
+        written = [results[index] for index in (0, 3, 4)]
+        assert [result.product["name"] for result in written] == ["1", "2", "Lamp"]
+        assert [result.change.position for result in written] == [2, 3, 4]
+        assert {result.batch_position for result in written} == {4}
+        assert results[2].batch_position is None
+
+    def test_size_of_a_create_is_that_of_its_texts(self) -> None:
+        offers = [
+            NewProduct("Lamp", None, 1.0, ADA),
+            NewProduct("Lamp", "Warm", 1.0, ADA),
+            NewProduct("Lamp", "Warm", 1.0, ADA, None, "lamp warm"),
+        ]
+
+        assert [characters_of(Create(each)) for each in offers] == [4, 8, 17]
+
+
+class TestChangeProduct:
+    async def change(
+        self,
+        database: Database,
+        product_id: int,
+        caller_id: int = ADA,
+        *,
+        is_expected: IsExpected | None = None,
+        **values: Any,
+    ) -> WriteResult:
+        return await database.transaction(
+            change_product,
+            product_id=product_id,
+            values=values,
+            caller_id=caller_id,
+            is_expected=is_expected,
+        )
+
+    @pytest.mark.parametrize("caller_id", [ADA, GRACE])
+    async def test_owner_and_administrator_may_change(
+        self, database: Database, caller_id: int
+    ) -> None:
+        before = await offer(database)
+
+        result = await self.change(database, before["id"], caller_id, name="Desk", price=2.0)
+
+        assert result.product["updated_at"] > before["updated_at"]
+        changed = {"name": "Desk", "price": 2.0, "version": 2}
+        assert result.product == {
+            **before,
+            **changed,
+            "updated_at": result.product["updated_at"],
+        }
+        assert await listed(database) == [result.product]
+        assert (result.change.position, result.replayed) == (2, False)
+
+    async def test_stranger_is_refused(self, database: Database) -> None:
+        before = await offer(database)
+
+        with pytest.raises(Forbidden):
+            await self.change(database, before["id"], BOB, name="Desk")
+
+        assert await listed(database) == [before]
+
+    async def test_equal_values_write_nothing(self, database: Database) -> None:
+        before = await offer(database)
+
+        result = await self.change(database, before["id"], name="Lamp", price=1.0)
+
+        assert result.product == before
+        assert result.change.position == 1
+
+    async def test_precondition_is_checked_on_the_current_product(self, database: Database) -> None:
+        before = await offer(database)
+        seen: list[dict[str, Any]] = []
+
+        def refuse(product: dict[str, Any]) -> bool:
+            seen.append(product)
+            return False
+
+        with pytest.raises(PreconditionFailed):
+            await self.change(database, before["id"], is_expected=refuse, name="Desk")
+        allowed = await self.change(database, before["id"], is_expected=lambda _: True, name="Desk")
+
+        assert seen == [before]
+        assert allowed.product["name"] == "Desk"
+
+    async def test_missing_product_is_not_found(self, database: Database) -> None:
+        with pytest.raises(NotFound):
+            await self.change(database, 7, name="Desk")
+        with pytest.raises(NotFound):
+            await database.reading(read_product, product_id=7)
+
+    async def test_product_can_be_read(self, database: Database) -> None:
+        product = await offer(database)
+
+        assert await database.reading(read_product, product_id=product["id"]) == product
+
+
+class TestDeleteProductsOf:
+    async def test_products_of_one_account_go_and_are_logged(self, database: Database) -> None:
+        mine = [await offer(database, name) for name in ("Lamp", "Desk")]
+        other = await offer(database, caller_id=BOB)
+
+        await database.transaction(delete_products_of, ADA)
+        await database.transaction(delete_products_of, ADA)
+
+        assert await listed(database) == [other]
+        changes = await database.reading(read_changes, since=ChangeId(3), limit=10)
+        assert [(each["type"], each["id"]) for each in changes.changes] == [
+            ("deleted", product["id"]) for product in mine
+        ]
 
 
 class TestDeleteProduct:
