@@ -310,6 +310,32 @@ class TestWalking:
         assert [count for count in shares.values() if 0 < count < 0.01 * len(products)]
         assert shares["zzz"] == 0
 
+    @pytest.mark.parametrize("sort", ["id", "-id", "price", "-price", "name"])
+    @pytest.mark.parametrize(("max_bytes", "found"), [(7, 2), (8, 3), (11, 3), (1000, 5)])
+    async def test_page_ends_with_the_product_that_exceeds_its_bytes(
+        self,
+        ada: Caller,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        sort: queries.Sort,
+        max_bytes: int,
+        found: int,
+    ) -> None:
+        # The sample holds two of the six products, with four bytes each.
+        monkeypatch.setattr(planner, "NEAR", 2)
+        offers = [NewProduct("Lamp", None, float(price), ada.user_id or 0) for price in range(6)]
+        await database.transaction(insert_products, offers)
+
+        rows = await database.reading(
+            planner.find,
+            Selection(sort=sort, terms=terms_of("lamp")),
+            after=None,
+            limit=5,
+            max_bytes=max_bytes,
+        )
+
+        assert len(rows) == found
+
 
 async def by(database: Database, plan: Plan, selection: Selection) -> list[dict[str, Any]]:
     """Return a first page of a hundred products, found by one plan."""
