@@ -2,20 +2,18 @@
 
 import pytest
 from quart import Quart
-from werkzeug.datastructures import Headers
 
 from catalog.errors import InvalidRequest
 from catalog.http.conditional import (
     Tags,
-    cacheable_response,
+    cacheable_reply,
     etag_of,
     idempotency_key,
     if_match,
     is_known,
     key_among,
 )
-
-APP = Quart(__name__)
+from tests.support import handling
 
 
 class TestEtag:
@@ -80,8 +78,7 @@ class TestTags:
 
 class TestIfMatch:
     async def test_tags_of_all_fields_are_one_list(self) -> None:
-        headers = Headers([("If-Match", '"x"'), ("If-Match", '"1-a"')])
-        async with APP.test_request_context("/", headers=headers):
+        with handling(headers=[(b"if-match", b'"x"'), (b"if-match", b'"1-a"')]):
             tags = if_match()
 
         assert tags is not None
@@ -90,11 +87,11 @@ class TestIfMatch:
         assert '"y"' not in tags
 
     async def test_request_without_the_header_has_no_tags(self) -> None:
-        async with APP.test_request_context("/"):
+        with handling():
             assert if_match() is None
 
     async def test_malformed_header_is_refused_by_its_name(self) -> None:
-        async with APP.test_request_context("/", headers={"If-Match": "1-a"}):
+        with handling(headers=[(b"if-match", b"1-a")]):
             with pytest.raises(InvalidRequest) as caught:
                 if_match()
 
@@ -119,7 +116,7 @@ class TestIdempotencyKey:
         assert (fault.place, fault.name) == ("header", "Idempotency-Key")
 
     async def test_key_is_that_of_the_current_request(self) -> None:
-        async with APP.test_request_context("/", headers={"Idempotency-Key": "k"}):
+        with handling(headers=[(b"idempotency-key", b"k")]):
             assert idempotency_key() == "k"
 
 
@@ -132,19 +129,19 @@ class TestIsKnown:
         assert is_known('"1-a"', values) is False
 
 
-class TestCacheableResponse:
+class TestCacheableReply:
     async def test_client_with_the_representation_gets_304_without_a_body(
         self, bare_app: Quart
     ) -> None:
-        async with bare_app.test_request_context("/", headers={"If-None-Match": '"1-a"'}):
-            response = cacheable_response(b"{}", '"1-a"', headers={"Vary": "Accept"})
+        with handling(bare_app, headers=[(b"if-none-match", b'"1-a"')]):
+            reply = cacheable_reply(b"{}", '"1-a"', headers={"Vary": "Accept"})
 
-        assert (response.status_code, await response.get_data()) == (304, b"")
-        assert (response.headers["ETag"], response.headers["Vary"]) == ('"1-a"', "Accept")
+        assert (reply.status, reply.body) == (304, b"")
+        assert (reply.headers["ETag"], reply.headers["Vary"]) == ('"1-a"', "Accept")
 
     async def test_other_client_gets_the_body_and_its_tag(self, bare_app: Quart) -> None:
-        async with bare_app.test_request_context("/", headers={"If-None-Match": '"1-b"'}):
-            response = cacheable_response(b"{}", '"1-a"', headers={"Vary": "Accept"})
+        with handling(bare_app, headers=[(b"if-none-match", b'"1-b"')]):
+            reply = cacheable_reply(b"{}", '"1-a"', headers={"Vary": "Accept"})
 
-        assert (response.status_code, await response.get_data()) == (200, b"{}")
-        assert (response.headers["ETag"], response.headers["Vary"]) == ('"1-a"', "Accept")
+        assert (reply.status, reply.body) == (200, b"{}")
+        assert (reply.headers["ETag"], reply.headers["Vary"]) == ('"1-a"', "Accept")

@@ -12,6 +12,7 @@ from catalog.db.database import Database
 from catalog.products import queries
 from catalog.products.models import NewProduct, Product, ProductWords
 from catalog.products.queries import Plan
+from catalog.products.schemas import Sort
 from catalog.products.search import planner
 from catalog.products.search.tokenizer import (
     BUCKET_IDS,
@@ -317,7 +318,7 @@ class TestWalking:
         ada: Caller,
         database: Database,
         monkeypatch: pytest.MonkeyPatch,
-        sort: queries.Sort,
+        sort: Sort,
         max_bytes: int,
         found: int,
     ) -> None:
