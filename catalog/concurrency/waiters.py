@@ -9,6 +9,9 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
+Expired = Callable[[], Exception]
+"""Makes the error of a caller that has waited too long."""
+
 
 class Waiter(Protocol):
     """Caller in a queue.
@@ -52,7 +55,7 @@ def pop_batch(
     max_waiters: int,
     *,
     patience: float,
-    expired: Callable[[], Exception],
+    expired: Expired,
     size_of: Callable[[W], int] = lambda _: 0,
     max_size: int = 0,
 ) -> list[W]:

@@ -2,14 +2,8 @@
 
 import asyncio
 import random
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-)
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
@@ -23,6 +17,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
 )
 
+from catalog.concurrency.fair_semaphore import FairSemaphore
 from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.db.engines import DriverThreads, Purpose, create_engine, dispose_of
 from catalog.db.error_translation import code_of, is_lost, refusals, was_never_sent, worth_a_retry
@@ -82,60 +77,10 @@ class PoolState(NamedTuple):
     in_use: int
     waiting: int
 
-
-class FairSemaphore:
-    """FIFO semaphore sized to the pool.
-
-    The pool's own queue lets newcomers overtake waiters, some of them until they time out.
-    """
-
-    def __init__(self, name: PoolName, size: int, patience: float, observer: Observer) -> None:
-        self._name = name
-        self._size = size
-        self._patience = patience
-        self._observer = observer
-        self._free = asyncio.Semaphore(size)
-        self._in_use = self._waiting = 0
-
-    @property
-    def state(self) -> PoolState:
-        return PoolState(self._name, self._size, self._in_use, self._waiting)
-
-    @asynccontextmanager
-    async def turn(self, patience: float | None = None) -> AsyncIterator[None]:
-        """Wait for a permit to use a connection, and hold it inside the context.
-
-        Args:
-            patience: seconds to wait; None for the pool's time-out.
-
-        Raises:
-            PoolTimeout: no permit came free in time.
-        """
-        if self._free.locked():
-            await self._wait(self._patience if patience is None else patience)
-        else:
-            # A permit is free, so no timer is needed.
-            await self._free.acquire()
-            self._observer.waited(self._name, 0.0)
-        self._in_use += 1
-        try:
-            yield
-        finally:
-            self._in_use -= 1
-            self._free.release()
-
-    async def _wait(self, patience: float) -> None:
-        began = time.monotonic()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(patience):
-                await self._free.acquire()
-        except TimeoutError:
-            self._observer.timed_out(self._name)
-            raise PoolTimeout from None
-        finally:
-            self._waiting -= 1
-        self._observer.waited(self._name, time.monotonic() - began)
+    @classmethod
+    def of(cls, name: PoolName, permits: FairSemaphore) -> "PoolState":
+        """Return the state of the pool that a semaphore guards."""
+        return cls(name, permits.size, permits.in_use, permits.waiting)
 
 
 _ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", default=None)
@@ -234,16 +179,31 @@ class Database:
         self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._observer = observer or _Nobody()
         self.patience = deadlines.checkout
-        self._reads = FairSemaphore("read", self.max_readers, self.patience, self._observer)
-        self._write_turns = FairSemaphore("write", self.max_writers, self.patience, self._observer)
+        # The pools' own queues let newcomers overtake waiters, some of them until they time out.
+        self._read_permits = self._permits("read", self.max_readers)
+        self._write_permits = self._permits("write", self.max_writers)
         # Not observed: only waits for the pool itself are.
-        self._bulk_turns = FairSemaphore("write", self.max_bulk_writers, BULK_PATIENCE, _Nobody())
+        self._bulk_permits = FairSemaphore(
+            self.max_bulk_writers, patience=BULK_PATIENCE, expired=PoolTimeout
+        )
         self._unfinished: set[asyncio.Task[Any]] = set()
+
+    def _permits(self, name: PoolName, size: int) -> FairSemaphore:
+        def expired() -> Exception:
+            self._observer.timed_out(name)
+            return PoolTimeout()
+
+        return FairSemaphore(
+            size,
+            patience=self.patience,
+            expired=expired,
+            on_wait=partial(self._observer.waited, name),
+        )
 
     @property
     def pools(self) -> tuple[PoolState, PoolState]:
         """Current state of the read and the write pool."""
-        return self._reads.state, self._write_turns.state
+        return PoolState.of("read", self._read_permits), PoolState.of("write", self._write_permits)
 
     @property
     def engines(self) -> tuple[AsyncEngine, AsyncEngine]:
@@ -271,7 +231,7 @@ class Database:
             DatabaseUnavailable: the database is unreachable or did not answer within the deadline;
                 in the second case the transaction may have been committed.
         """
-        attempts = self._attempts(partial(_call, work, args, kwargs), self._write_turns.turn)
+        attempts = self._attempts(partial(_call, work, args, kwargs), self._write_permits.permit)
         return await self._finished(attempts)
 
     async def bulk_transaction(
@@ -313,10 +273,10 @@ class Database:
         clock = asyncio.get_running_loop().time
         ends_at = clock() + BULK_PATIENCE
         with refusals():
-            async with self._bulk_turns.turn():
+            async with self._bulk_permits.permit():
                 while True:
                     try:
-                        async with self._write_turns.turn(BULK_PATIENCE):
+                        async with self._write_permits.permit(BULK_PATIENCE):
                             return await self._attempts(work, nullcontext)
                     except DatabaseBusy:
                         # Rolled back after MAX_ATTEMPTS; others may have taken the locks meanwhile.
@@ -326,7 +286,7 @@ class Database:
     async def _attempts(
         self,
         work: Callable[[AsyncSession], Awaitable[T]],
-        turn: Callable[[], AbstractAsyncContextManager[None]],
+        permit: Callable[[], AbstractAsyncContextManager[None]],
     ) -> T:
         contention: DBAPIError | None = None
         with refusals():
@@ -334,7 +294,7 @@ class Database:
                 async with _deadline(self.write_limit) as limit:
                     for attempt in range(1, MAX_ATTEMPTS):
                         try:
-                            return await self._attempt(work, turn, limit)
+                            return await self._attempt(work, permit, limit)
                         except _LostBeforeCommit:
                             # Nothing was committed. Most likely the connection was lost while idle
                             # in the pool, and a new one will work.
@@ -349,7 +309,7 @@ class Database:
                             self._observer.retried(str(code_of(error)))
                         # Jitter, so that transactions that collided do not collide again.
                         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
-                    return await self._attempt(work, turn, limit)
+                    return await self._attempt(work, permit, limit)
             except _LostBeforeCommit as lost:
                 raise lost.error from None
             except RetryTransaction as error:
@@ -363,12 +323,12 @@ class Database:
     async def _attempt(
         self,
         work: Callable[[AsyncSession], Awaitable[T]],
-        turn: Callable[[], AbstractAsyncContextManager[None]],
+        permit: Callable[[], AbstractAsyncContextManager[None]],
         limit: asyncio.Timeout,
     ) -> T:
         info = {_DEADLINE: (limit, self.write_limit)}
         # Not begin(): work may roll back and find the reason of a conflict before it raises.
-        async with turn(), self._writes(info=info) as session:
+        async with permit(), self._writes(info=info) as session:
             try:
                 result = await work(session)
                 # Flushed before COMMIT, so that a loss here is known to precede it.
@@ -402,7 +362,7 @@ class Database:
             DatabaseUnavailable: the database is unreachable or did not answer within the deadline.
         """
         with refusals():
-            async with _deadline(self.read_limit), self._reads.turn():
+            async with _deadline(self.read_limit), self._read_permits.permit():
                 try:
                     async with self._read_engine.connect() as connection:
                         return await work(connection, *args, **kwargs)

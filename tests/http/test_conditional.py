@@ -91,9 +91,9 @@ class TestIfMatch:
             assert if_match() is None
 
     async def test_malformed_header_is_refused_by_its_name(self) -> None:
-        with handling(headers=[(b"if-match", b"1-a")]):
-            with pytest.raises(InvalidRequest) as caught:
-                if_match()
+        fields = [(b"if-match", b"1-a")]
+        with handling(headers=fields), pytest.raises(InvalidRequest) as caught:
+            if_match()
 
         (fault,) = caught.value.errors
         assert (fault.place, fault.name) == ("header", "If-Match")
