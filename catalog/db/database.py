@@ -1,14 +1,11 @@
-"""Units of work: ``Database.transaction()`` to write and ``Database.reading()`` to read."""
+"""Units of work: ``Database.transaction()`` to write and ``Database.connection()`` to read."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
@@ -18,23 +15,20 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from catalog.concurrency.fair_semaphore import FairSemaphore
-from catalog.db.deadlines import DEADLINES, Deadlines
+from catalog.db.deadlines import DEADLINES, Deadlines, deadline
 from catalog.db.engines import DriverThreads, Purpose, create_engine, dispose_of
-from catalog.db.error_translation import code_of, is_lost, refusals, was_never_sent, worth_a_retry
+from catalog.db.error_translation import refusals
+from catalog.db.read_connection import ReadConnection
+from catalog.db.transactions import Transactions
 from catalog.errors import DatabaseBusy
 from catalog.settings import Settings
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-MAX_ATTEMPTS = 4
-"""Attempts at a transaction that keeps failing on deadlocks or lock waits."""
-
 BULK_PATIENCE = 240.0
 """Seconds that a bulk transaction waits for a connection. A proxy's read time-out should be longer:
 the nginx configuration has 300 s."""
-
-_DEADLINE = "catalog.deadline"
 
 PoolName = Literal["read", "write"]
 
@@ -83,62 +77,6 @@ class PoolState(NamedTuple):
         return cls(name, permits.size, permits.in_use, permits.waiting)
 
 
-_ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", default=None)
-
-
-@contextmanager
-def shared_deadline(seconds: float) -> Iterator[None]:
-    """Put all units of work inside the context under one deadline.
-
-    Args:
-        seconds: from now on; each unit also has a deadline of its own.
-    """
-    token = _ENDS_AT.set(asyncio.get_running_loop().time() + seconds)
-    try:
-        yield
-    finally:
-        _ENDS_AT.reset(token)
-
-
-def _deadline(seconds: float) -> asyncio.Timeout:
-    when = asyncio.get_running_loop().time() + seconds
-    ends_at = _ENDS_AT.get()
-    return asyncio.timeout_at(when if ends_at is None else min(when, ends_at))
-
-
-def renew_deadline(session: AsyncSession) -> None:
-    """Restart a transaction's deadline for its next step; for transactions of many steps."""
-    limit, seconds = session.info[_DEADLINE]
-    limit.reschedule(asyncio.get_running_loop().time() + seconds)
-
-
-@contextmanager
-def suspended_deadline(session: AsyncSession) -> Iterator[None]:
-    """Suspend a transaction's deadline inside the context, for a wait that is bounded elsewhere.
-
-    The deadline restarts afterwards.
-    """
-    limit, _ = session.info[_DEADLINE]
-    limit.reschedule(None)
-    yield
-    renew_deadline(session)
-
-
-class RetryTransaction(Exception):
-    """Signal of work whose reads are outdated: retry the transaction.
-
-    The transaction is rolled back and the work run again, as after a deadlock.
-    """
-
-
-class _LostBeforeCommit(Exception):
-    """The connection was lost before COMMIT, so nothing of the transaction took effect."""
-
-    def __init__(self, error: SQLAlchemyError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 class Database:
     """Connection pools and units of work; one per process, closed at its end.
 
@@ -176,8 +114,12 @@ class Database:
         self._probe_engine = engine(Purpose.PROBING)
         # Background tasks have another one, so that health checks cannot starve them.
         self._watch_engine = engine(Purpose.PROBING)
-        self._writes = async_sessionmaker(self._write_engine, expire_on_commit=False)
         self._observer = observer or _Nobody()
+        self._writes = Transactions(
+            async_sessionmaker(self._write_engine, expire_on_commit=False),
+            limit=self.write_limit,
+            on_retry=self._observer.retried,
+        )
         self.patience = deadlines.checkout
         # The pools' own queues let newcomers overtake waiters, some of them until they time out.
         self._read_permits = self._permits("read", self.max_readers)
@@ -231,8 +173,8 @@ class Database:
             DatabaseUnavailable: the database is unreachable or did not answer within the deadline;
                 in the second case the transaction may have been committed.
         """
-        attempts = self._attempts(partial(_call, work, args, kwargs), self._write_permits.permit)
-        return await self._finished(attempts)
+        called = partial(_call, work, args, kwargs)
+        return await self._finished(self._writes.run(called, self._write_permits.permit))
 
     async def bulk_transaction(
         self,
@@ -277,102 +219,39 @@ class Database:
                 while True:
                     try:
                         async with self._write_permits.permit(BULK_PATIENCE):
-                            return await self._attempts(work, nullcontext)
+                            return await self._writes.run(work, nullcontext)
                     except DatabaseBusy:
                         # Rolled back after MAX_ATTEMPTS; others may have taken the locks meanwhile.
                         if clock() > ends_at:
                             raise
 
-    async def _attempts(
-        self,
-        work: Callable[[AsyncSession], Awaitable[T]],
-        permit: Callable[[], AbstractAsyncContextManager[None]],
-    ) -> T:
-        contention: DBAPIError | None = None
-        with refusals():
-            try:
-                async with _deadline(self.write_limit) as limit:
-                    for attempt in range(1, MAX_ATTEMPTS):
-                        try:
-                            return await self._attempt(work, permit, limit)
-                        except _LostBeforeCommit:
-                            # Nothing was committed. Most likely the connection was lost while idle
-                            # in the pool, and a new one will work.
-                            self._observer.retried("lost")
-                            continue
-                        except RetryTransaction:
-                            self._observer.retried("outdated")
-                        except DBAPIError as error:
-                            if not worth_a_retry(error):
-                                raise
-                            contention = error
-                            self._observer.retried(str(code_of(error)))
-                        # Jitter, so that transactions that collided do not collide again.
-                        await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
-                    return await self._attempt(work, permit, limit)
-            except _LostBeforeCommit as lost:
-                raise lost.error from None
-            except RetryTransaction as error:
-                raise DatabaseBusy from error
-            except TimeoutError:
-                if contention is None:
-                    raise
-                # The time was spent waiting for locks: the database is busy, not unavailable.
-                raise contention from None
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[ReadConnection]:
+        """Provide a read-only connection; each statement sees the latest commit.
 
-    async def _attempt(
-        self,
-        work: Callable[[AsyncSession], Awaitable[T]],
-        permit: Callable[[], AbstractAsyncContextManager[None]],
-        limit: asyncio.Timeout,
-    ) -> T:
-        info = {_DEADLINE: (limit, self.write_limit)}
-        # Not begin(): work may roll back and find the reason of a conflict before it raises.
-        async with permit(), self._writes(info=info) as session:
-            try:
-                result = await work(session)
-                # Flushed before COMMIT, so that a loss here is known to precede it.
-                if session.new or session.dirty or session.deleted:
-                    await session.flush()
-            except SQLAlchemyError as error:
-                if is_lost(error):
-                    raise _LostBeforeCommit(error) from error
-                raise
-            try:
-                await session.commit()
-            except DBAPIError as error:
-                if was_never_sent(error):
-                    raise _LostBeforeCommit(error) from error
-                raise
-            return result
+        A statement whose connection was lost is repeated once on a new one (``ReadConnection``).
+        It is a connection and not a session because pages are made of rows, not of entities.
+
+        Raises:
+            DatabaseBusy: no connection came free in time.
+            DatabaseUnavailable: the database is unreachable, or the context took longer than
+                ``read_limit``.
+        """
+        with refusals():
+            connection = ReadConnection(self._read_engine)
+            async with deadline(self.read_limit), self._read_permits.permit(), connection:
+                yield connection
 
     async def reading(
         self,
-        work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
+        work: Callable[Concatenate[ReadConnection, P], Awaitable[T]],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run read-only ``work(connection, ...)``; each statement sees the latest commit.
-
-        It gets a connection and not a session because pages are made of rows, not of entities.
-
-        Raises:
-            DatabaseBusy: no connection came free in time.
-            DatabaseUnavailable: the database is unreachable or did not answer within the deadline.
-        """
-        with refusals():
-            async with _deadline(self.read_limit), self._read_permits.permit():
-                try:
-                    async with self._read_engine.connect() as connection:
-                        return await work(connection, *args, **kwargs)
-                except SQLAlchemyError as error:
-                    # Most likely lost while idle in the pool; a read can be retried. The loss has
-                    # invalidated the pool's other connections, so the retry gets a new one.
-                    if not is_lost(error):
-                        raise
-                async with self._read_engine.connect() as connection:
-                    return await work(connection, *args, **kwargs)
+        """Run read-only ``work(connection, ...)`` on a ``connection()``."""
+        async with self.connection() as connection:
+            return await work(connection, *args, **kwargs)
 
     async def probe(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
         """Run a health check on a connection outside the pools.

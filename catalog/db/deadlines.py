@@ -1,6 +1,13 @@
-"""Time limits of the database that are alike in every deployment."""
+"""Deadlines of units of work: each has its own, and those of one request may share one more."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +29,51 @@ class Deadlines:
 
 
 DEADLINES = Deadlines()
+
+_ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", default=None)
+
+_KEY = "catalog.deadline"
+
+
+@contextmanager
+def shared_deadline(seconds: float) -> Iterator[None]:
+    """Put all units of work inside the context under one deadline.
+
+    Args:
+        seconds: from now on; each unit also has a deadline of its own.
+    """
+    token = _ENDS_AT.set(asyncio.get_running_loop().time() + seconds)
+    try:
+        yield
+    finally:
+        _ENDS_AT.reset(token)
+
+
+def deadline(seconds: float) -> asyncio.Timeout:
+    """Return the deadline of a unit of work that begins now, as a context manager."""
+    when = asyncio.get_running_loop().time() + seconds
+    ends_at = _ENDS_AT.get()
+    return asyncio.timeout_at(when if ends_at is None else min(when, ends_at))
+
+
+def session_info(limit: asyncio.Timeout, seconds: float) -> dict[Any, Any]:
+    """Return the ``info`` of a session whose deadline its work may renew or suspend."""
+    return {_KEY: (limit, seconds)}
+
+
+def renew_deadline(session: AsyncSession) -> None:
+    """Restart a transaction's deadline for its next step; for transactions of many steps."""
+    limit, seconds = session.info[_KEY]
+    limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+@contextmanager
+def suspended_deadline(session: AsyncSession) -> Iterator[None]:
+    """Suspend a transaction's deadline inside the context, for a wait that is bounded elsewhere.
+
+    The deadline restarts afterwards.
+    """
+    limit, _ = session.info[_KEY]
+    limit.reschedule(None)
+    yield
+    renew_deadline(session)

@@ -8,7 +8,7 @@ them, as MySQL's documentation describes it ("Protocol::COM_QUERY Response", tex
 
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from aiomysql import OperationalError
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Dialect, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from catalog.db.read_connection import ReadConnection
 from catalog.db.statements import literal
 
 _READ_BYTES = 256 * 1024
@@ -29,6 +30,11 @@ _ERROR, _EOF, _NULL = 0xFF, 0xFE, 0xFB
 _TWO_BYTES, _THREE_BYTES = 0xFC, 0xFD
 _LONGEST_EOF = 8
 _LONGEST_PACKET = 0xFFFFFF
+
+
+def has_raw_rows(connection: AsyncConnection) -> bool:
+    """Tell whether ``read_texts`` works on a connection: it does on one to a server."""
+    return connection.dialect.name != "sqlite"
 
 
 class TextQuery(NamedTuple):
@@ -51,7 +57,7 @@ class TextQuery(NamedTuple):
 
 
 async def read_texts(
-    connection: AsyncConnection, *questions: TextQuery, max_bytes: int = sys.maxsize
+    connection: ReadConnection, *questions: TextQuery, max_bytes: int = sys.maxsize
 ) -> list[list[bytes]]:
     """Run statements in as few round trips as possible.
 
@@ -69,10 +75,11 @@ async def read_texts(
         the texts that each statement selected, as UTF-8.
 
     Raises:
-        DBAPIError: as ``AsyncConnection.execute``.
+        DBAPIError: as ``ReadConnection.execute``.
     """
     plain = [question for question in questions if question.is_plain]
-    found = iter(await _read_as_one(connection, plain, max_bytes) if plain else ())
+    read_plain = partial(_read_as_one, connection, plain, max_bytes)
+    found = iter(await connection.once_more_if_lost(read_plain) if plain else ())
     return [
         next(found) if question.is_plain else await _read_alone(connection, question)
         for question in questions

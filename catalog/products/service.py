@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.auth.accounts import require_account, usable_accounts
 from catalog.auth.models import Role
 from catalog.db.columns import now, rfc3339_text
-from catalog.db.database import RetryTransaction
 from catalog.db.statements import (
     affected_rows,
     insert_numbered_rows,
@@ -19,6 +18,7 @@ from catalog.db.statements import (
     reset_id_step,
     stored_instant,
 )
+from catalog.db.transactions import RetryTransaction
 from catalog.errors import (
     AccountUnavailable,
     CatalogError,

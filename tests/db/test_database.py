@@ -14,10 +14,11 @@ from sqlalchemy import URL, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
-from catalog.db.database import MAX_ATTEMPTS, Database, RetryTransaction, suspended_deadline
-from catalog.db.deadlines import Deadlines
+from catalog.db.database import Database
+from catalog.db.deadlines import Deadlines, suspended_deadline
 from catalog.db.engines import Purpose, create_engine
 from catalog.db.error_translation import worth_a_retry
+from catalog.db.transactions import MAX_ATTEMPTS, RetryTransaction
 from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
 from catalog.products.models import Product
 from catalog.settings import Settings
@@ -488,18 +489,36 @@ class TestUnusableNode:
     """Connections to a cluster node that must not be used: not synchronized, or read-only."""
 
     @pytest.mark.parametrize("code", [1047, 1290])
-    @both_ways
-    async def test_connection_is_replaced_when_its_node_is_unusable(
-        self, database: Database, way: Way, code: int
+    async def test_transaction_is_retried_on_another_connection(
+        self, database: Database, code: int
     ) -> None:
         connections: list[int] = []
 
-        async def work(executor: AsyncSession | AsyncConnection) -> None:
-            connections.append(await executor.scalar(text("SELECT CONNECTION_ID()")))
+        async def work(session: AsyncSession) -> None:
+            connections.append(await session.scalar(text("SELECT CONNECTION_ID()")) or 0)
             if len(connections) == 1:
-                await executor.execute(text(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}"))
+                await session.execute(text(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}"))
 
-        await way(database, work)
+        await database.transaction(work)
+
+        first, second = connections
+        assert first != second
+
+    @pytest.mark.parametrize("code", [1047, 1290])
+    async def test_statement_is_repeated_on_another_connection(
+        self, database: Database, code: int
+    ) -> None:
+        connections: list[int] = []
+
+        async def run() -> None:
+            # Not by the connection's own methods, which would repeat each statement by itself.
+            plain = partial(AsyncConnection.execute, connection)
+            connections.append((await plain(text("SELECT CONNECTION_ID()"))).scalar_one())
+            if len(connections) == 1:
+                await plain(text(f"SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {code}"))
+
+        async with database.connection() as connection:
+            await connection.once_more_if_lost(run)
 
         first, second = connections
         assert first != second

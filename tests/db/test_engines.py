@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from catalog.db.engines import Purpose, create_engine
 from catalog.errors import DatabaseUnavailable
 from catalog.settings import Settings
 from tests.certificates import self_signed
-from tests.db.support import Open, answer, on_mariadb, on_mysql, on_servers, on_sqlite
+from tests.db.support import Open, answer, on_mariadb, on_mysql, on_servers, on_sqlite, until
 from tests.engines import Engine, settings_for
+from tests.faults.proxy import DatabaseProxy, relayed
 
 
 async def scalar(
@@ -183,6 +185,30 @@ class TestServer:
 
         with pytest.raises(DatabaseUnavailable):
             await database.reading(answer)
+
+
+@on_servers
+class TestCheckout:
+    @pytest.mark.parametrize("purpose", [Purpose.READING, Purpose.WRITING])
+    @pytest.mark.parametrize("lose", [DatabaseProxy.cut, DatabaseProxy.reset])
+    async def test_lost_idle_connection_is_replaced_without_a_statement(
+        self, database_url: URL, purpose: Purpose, lose: Callable[[DatabaseProxy], object]
+    ) -> None:
+        async with relayed(database_url) as relay:
+            engine = create_engine(settings_for(relay.url), purpose)
+            async with engine.connect() as connection:
+                assert await answer(connection) == 42
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                assert not driver.is_lost
+            lose(relay)
+
+            async def is_noticed() -> bool:
+                return bool(driver.is_lost)
+
+            await until(is_noticed)
+            async with engine.connect() as connection:
+                assert await answer(connection) == 42
+            await engine.dispose()
 
 
 def foreign_authority(folder: Path) -> Path:

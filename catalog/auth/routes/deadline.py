@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from catalog.db.database import shared_deadline
+from catalog.db.deadlines import shared_deadline
 from catalog.http.context import running
 from catalog.http.request import current_request
 

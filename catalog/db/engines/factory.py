@@ -7,7 +7,7 @@ from sqlalchemy.pool import NullPool
 
 from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.db.engines.mysql import create_mysql_engine
-from catalog.db.engines.pool import invalidate_after_failover, ping_after_idling
+from catalog.db.engines.pool import invalidate_after_failover, replace_lost
 from catalog.db.engines.purpose import Purpose
 from catalog.db.engines.sqlite import DriverThreads, create_sqlite_engine
 from catalog.settings import Settings
@@ -39,7 +39,7 @@ def create_engine(
     else:
         options |= {
             # Health checks are rare, so their connection is pinged at each checkout; for the
-            # others see ``ping_after_idling``.
+            # others see ``replace_lost``.
             "pool_pre_ping": purpose is Purpose.PROBING and not settings.embedded,
             "pool_recycle": 1800,
             "pool_size": 1 if purpose is Purpose.PROBING else settings.database_pool_size,
@@ -59,5 +59,5 @@ def create_engine(
     if not settings.embedded:
         invalidate_after_failover(engine)
         if purpose in {Purpose.READING, Purpose.WRITING}:
-            ping_after_idling(engine)
+            replace_lost(engine)
     return engine

@@ -70,6 +70,13 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
                 raise
             raise self._lost(error) from error
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the peer has closed or reset the connection, as far as the event loop knows."""
+        if self._writer is None or self._writer.is_closing():
+            return True
+        return self._reader.at_eof() or self._reader.exception() is not None
+
     def send_query(self, statement: bytes) -> Awaitable[None]:
         """Send a statement, whose answer ``read_some`` reads.
 

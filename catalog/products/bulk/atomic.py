@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.accounts import require_account
 from catalog.db.columns import now
-from catalog.db.database import Database, renew_deadline
+from catalog.db.database import Database
+from catalog.db.deadlines import renew_deadline
 from catalog.errors import BodyTooLarge, LinesInvalid, Overloaded
 from catalog.observability.metrics import count_rejection
 from catalog.products import service

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.accounts import require_account
 from catalog.db.columns import now
-from catalog.db.database import Database, suspended_deadline
+from catalog.db.database import Database
+from catalog.db.deadlines import suspended_deadline
 from catalog.errors import CatalogError, LinesInvalid
 from catalog.products import service
 from catalog.products.bulk.atomic import import_atomically

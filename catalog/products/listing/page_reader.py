@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from catalog.db.raw_rows import TextQuery
+from catalog.db.raw_rows import TextQuery, has_raw_rows
+from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
 from catalog.products.changes import change_log
 from catalog.products.listing import row_encoding
@@ -106,12 +107,12 @@ class PageQuery(NamedTuple):
         return not self.selection.terms and not self.total and self.limit <= queries.FEW_ROWS
 
 
-async def list_products(connection: AsyncConnection, *wanted: PageQuery) -> list[Page]:
+async def list_products(connection: ReadConnection, *wanted: PageQuery) -> list[Page]:
     """Read pages; on a server, those without search terms in one round trip."""
-    on_server = connection.dialect.name != "sqlite"
+    has_texts = has_raw_rows(connection)
 
     def comes_as_texts(wanted: PageQuery) -> bool:
-        return on_server and not wanted.selection.terms
+        return has_texts and not wanted.selection.terms
 
     texts = [_text_question(each) for each in wanted if comes_as_texts(each)]
     together = iter(await row_encoding.read_pages(connection, texts) if texts else ())

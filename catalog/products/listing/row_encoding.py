@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.raw_rows import TextQuery, read_texts
+from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
 from catalog.products.changes.change_log import no_counter
 from catalog.products.models import ChangeCounter, ChangeId, Product
@@ -52,9 +52,7 @@ _BESIDES_TEXT = 400
 _CHANGE = TextQuery(select(func.concat(ChangeCounter.position, ".", ChangeCounter.token)), {})
 
 
-async def read_pages(
-    connection: AsyncConnection, pages: Sequence[TextQuery]
-) -> "list[EncodedRows]":
+async def read_pages(connection: ReadConnection, pages: Sequence[TextQuery]) -> "list[EncodedRows]":
     """Run statements built by ``page``, in one round trip if possible.
 
     Each result ends with the product that exceeds ``queries.PAGE_BYTES``, if one does.

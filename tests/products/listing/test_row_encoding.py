@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
 from catalog.db.raw_rows import TextQuery
+from catalog.db.read_connection import ReadConnection
 from catalog.products import queries, service
 from catalog.products.listing import page_reader, row_encoding
 from catalog.products.listing.page_reader import DecodedRows, PageRows
@@ -56,7 +56,7 @@ async def both(
 ) -> tuple[EncodedRows, DecodedRows]:
     """Read a page in both forms, encoded and decoded."""
 
-    async def read(connection: AsyncConnection) -> tuple[EncodedRows, DecodedRows]:
+    async def read(connection: ReadConnection) -> tuple[EncodedRows, DecodedRows]:
         shape = {"sort": selection.sort, "filters": selection.filters, "resumed": bool(after)}
         values = {**selection.values, **selection.values_after(after), "limit": limit}
         rows = await connection.execute(queries.page(**shape), values)
