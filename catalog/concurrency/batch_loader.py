@@ -1,113 +1,254 @@
-"""Batch loader: concurrent reads share one round trip."""
+"""Batch loader: loads that wait for a connection share one read, and equal ones a place in it.
+
+A caller joins only a read that begins after its call, so that its value includes everything that
+was committed before. The usual single-flight, in which a caller joins a read in progress, is stale.
+"""
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
-from catalog.concurrency.waiters import copy_of, pop_batch, settle
+from catalog.concurrency.waiters import Expired, copy_of, settle
 
+K = TypeVar("K", bound=Hashable)
 Q = TypeVar("Q")
+C = TypeVar("C")
+A = TypeVar("A")
 R = TypeVar("R")
 
-MAX_TOGETHER = 16
-"""Questions in one round trip. More would save little, and the first would wait for the last."""
+MAX_BATCH = 16
+"""Loads in one read. More would save little, and the first would wait for the last."""
 
 
-class _Asking(NamedTuple, Generic[Q, R]):
-    question: Q
-    begin: Callable[[], None]
-    since: float
+class _Caller(NamedTuple, Generic[R]):
+    until: float
     outcome: asyncio.Future[R]
 
 
-class BatchLoader(Generic[Q, R]):
-    """Loader that batches questions waiting for a connection into one round trip.
+class _Load(Generic[K, Q, R]):
+    """Load of one key.
+
+    Attributes:
+        key: the key.
+        question: what to read.
+        since: when it began to wait for a connection.
+        waiting: callers that wait for the next read of it to begin.
+        sharing: callers that share the read in progress.
+    """
+
+    __slots__ = ("key", "question", "sharing", "since", "waiting")
+
+    def __init__(self, key: K, question: Q, since: float) -> None:
+        self.key = key
+        self.question = question
+        self.since = since
+        self.waiting: list[_Caller[R]] = []
+        self.sharing: list[_Caller[R]] = []
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether callers wait for the next read."""
+        return any(not caller.outcome.done() for caller in self.waiting)
+
+    def depart(self) -> None:
+        """Let the waiting callers share the read that begins now."""
+        self.sharing, self.waiting = self.waiting, []
+
+    def settle(self, outcome: R | Exception) -> None:
+        """Give the sharing callers the value, or a copy of the error each."""
+        for caller in self.sharing:
+            settle(caller.outcome, copy_of(outcome) if isinstance(outcome, Exception) else outcome)
+
+
+class BatchLoader(Generic[K, Q, C, A, R]):
+    """Loader of values by key, which reads up to ``max_batch`` of them at once.
 
     Args:
-        ask: acquires a connection, calls its argument to get the batch, and returns the answers in
-            the batch's order. A retry calls the argument again, which returns the same batch.
-        trips: largest number of concurrent round trips.
-        patience: seconds that a question may wait for its round trip to begin.
-        expired: makes the error for a question that has waited longer.
+        connect: acquires a connection, for which loads wait.
+        read: reads the answers to questions, in their order.
+        convert: makes the value of a question's answer, once for all callers that share it and
+            after the connection is released.
+        trips: largest number of concurrent reads. At most one of them is of the same key.
+        max_batch: largest number of loads in one read.
+        patience: seconds that a load may wait for its read to begin.
+        expired: makes the error of a load that has waited longer.
+        limit: seconds after which a caller gets an error, whichever read it waits for: the one in
+            progress may take its whole time before the next one begins.
+        timed_out: makes that error.
     """
 
     def __init__(
         self,
-        ask: Callable[[Callable[[], Sequence[Q]]], Awaitable[Sequence[R]]],
+        connect: Callable[[], AbstractAsyncContextManager[C]],
+        read: Callable[[C, Sequence[Q]], Awaitable[Sequence[A]]],
+        convert: Callable[[Q, A], R],
         *,
         trips: int,
-        patience: float,
-        expired: Callable[[], Exception] = TimeoutError,
+        max_batch: int = MAX_BATCH,
+        patience: float = math.inf,
+        expired: Expired = TimeoutError,
+        limit: float = math.inf,
+        timed_out: Expired = TimeoutError,
     ) -> None:
-        self._ask = ask
+        self._connect = connect
+        self._read = read
+        self._convert = convert
         self._trips = trips
+        self._max_batch = max_batch
         self._patience = patience
         self._expired = expired
-        self._queue: deque[_Asking[Q, R]] = deque()
+        self._limit = limit
+        self._timed_out = timed_out
+        self._loads: dict[K, _Load[K, Q, R]] = {}
+        self._queue: deque[_Load[K, Q, R]] = deque()
         self._under_way = 0
         # The event loop holds only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
+        # One timer serves all callers; it is left running when there are none.
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
 
-    async def ask(self, question: Q, begin: Callable[[], None]) -> R:
-        """Return the answer to one question.
+    def __len__(self) -> int:
+        """Return the number of keys that are being loaded."""
+        return len(self._loads)
+
+    def __contains__(self, key: K) -> bool:
+        """Tell whether a key is being loaded."""
+        return key in self._loads
+
+    def is_awaited(self, key: K) -> bool:
+        """Tell whether callers wait for the next read of a key, which a new one would join."""
+        return key in self._loads and bool(self._loads[key].waiting)
+
+    async def load(self, key: K, question: Q, *, since: float | None = None) -> R:
+        """Return the value of a key as it was at some moment after this call.
 
         Args:
-            question: the question.
-            begin: called just before the read starts; the answer includes everything that has been
-                committed until then.
+            key: the key.
+            question: what to read; the same for the same key.
+            since: start of the limit, by the loop's clock; now if not given.
 
         Raises:
-            Exception: what ``expired`` makes, if the question waited too long; or a copy of the
-                error with which the round trip failed.
+            Exception: what ``expired`` or ``timed_out`` makes; or a copy of the error with which
+                the shared read failed.
         """
-        loop = asyncio.get_running_loop()
-        asking = _Asking[Q, R](question, begin, loop.time(), loop.create_future())
-        self._queue.append(asking)
-        if self._under_way < self._trips:
-            self._under_way += 1
-            # Runs in an empty context: the work is shared by many requests.
-            task = loop.create_task(self._run(), context=Context())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return await asking.outcome
+        event_loop = asyncio.get_running_loop()
+        now = event_loop.time()
+        load = self._loads.get(key)
+        if load is None:
+            load = self._loads[key] = _Load(key, question, now)
+            self._queue.append(load)
+            if self._under_way < self._trips:
+                self._under_way += 1
+                # Runs in an empty context: the work is shared by many requests.
+                task = event_loop.create_task(self._run(), context=Context())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        # One future per caller, so that a cancelled caller does not cancel the others.
+        until = (now if since is None else since) + self._limit
+        caller = _Caller[R](until, event_loop.create_future())
+        load.waiting.append(caller)
+        if until < self._timer_at:
+            self._set_timer(until)
+        return await caller.outcome
 
     async def _run(self) -> None:
         try:
             while self._queue:
-                await self._travel()
+                await self._read_batch()
         finally:
-            # Decremented here and not in a done call-back: a question that arrives in between
-            # would start no task and wait for ever.
+            # Decremented here and not in a done call-back: a load that arrives in between would
+            # start no task and wait for ever.
             self._under_way -= 1
 
-    async def _travel(self) -> None:
+    async def _read_batch(self) -> None:
+        """Acquire a connection, then read the loads that wait by then."""
         began = asyncio.get_running_loop().time()
-        batch: list[_Asking[Q, R]] = []
+        batch: list[_Load[K, Q, R]] = []
         try:
-            answers = await self._ask(partial(self._begin, batch))
-        except Exception as error:  # noqa: BLE001 (it is passed on to the waiters)
-            # No batch means that no connection came: fail all questions that have waited for it
-            # as long as this round trip.
-            for asking in batch or self._since(began):
-                settle(asking.outcome, copy_of(error))
+            async with self._connect() as connection:
+                # Callers that arrive from here on wait for the next read: this one may miss what is
+                # committed from now on.
+                batch = self._depart()
+                questions = [load.question for load in batch]
+                answers = await self._read(connection, questions) if batch else []
+        except Exception as error:  # noqa: BLE001 (it is passed on to the callers)
+            # No batch means that no connection came: fail the loads that have waited for it as long
+            # as this read.
+            batch = batch or self._depart_since(began)
+            for load in batch:
+                load.settle(error)
         else:
-            for asking, answer in zip(batch, answers, strict=True):
-                settle(asking.outcome, answer)
+            for load, answer in zip(batch, answers, strict=True):
+                self._finish(load, answer)
+        finally:
+            for load in batch:
+                self._land(load)
 
-    def _begin(self, batch: list[_Asking[Q, R]]) -> list[Q]:
-        if not batch:
-            batch += pop_batch(
-                self._queue, MAX_TOGETHER, patience=self._patience, expired=self._expired
-            )
-        for asking in batch:
-            asking.begin()
-        return [asking.question for asking in batch]
+    def _depart(self) -> list[_Load[K, Q, R]]:
+        """Take the oldest loads that are still wanted from the queue; their read begins now."""
+        began_after = asyncio.get_running_loop().time() - self._patience
+        batch: list[_Load[K, Q, R]] = []
+        while self._queue and len(batch) < self._max_batch:
+            load = self._queue.popleft()
+            if not load.is_wanted:
+                del self._loads[load.key]
+                continue
+            load.depart()
+            if load.since < began_after:
+                load.settle(self._expired())
+                self._land(load)
+            else:
+                batch.append(load)
+        return batch
 
-    def _since(self, began: float) -> list[_Asking[Q, R]]:
-        waited: list[_Asking[Q, R]] = []
+    def _depart_since(self, began: float) -> list[_Load[K, Q, R]]:
+        """Take the loads from the queue that have waited since ``began`` or longer."""
+        departed: list[_Load[K, Q, R]] = []
         while self._queue and self._queue[0].since <= began:
-            waited.append(self._queue.popleft())
-        return waited
+            departed.append(self._queue.popleft())
+            departed[-1].depart()
+        return departed
+
+    def _finish(self, load: _Load[K, Q, R], answer: A) -> None:
+        try:
+            load.settle(self._convert(load.question, answer))
+        except Exception as error:  # noqa: BLE001 (it is passed on to the callers)
+            load.settle(error)
+
+    def _land(self, load: _Load[K, Q, R]) -> None:
+        """End a load's read, and queue the load again if callers have arrived meanwhile."""
+        for caller in load.sharing:
+            # No effect on those that have their outcome; the others' read was cancelled.
+            caller.outcome.cancel()
+        load.sharing = []
+        if load.is_wanted:
+            load.since = asyncio.get_running_loop().time()
+            self._queue.append(load)
+        else:
+            del self._loads[load.key]
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = asyncio.get_running_loop().call_at(when, self._give_up)
+
+    def _give_up(self) -> None:
+        """Fail the callers whose limit has passed, and set the timer for the next one."""
+        self._timer, self._timer_at = None, math.inf
+        now, following = asyncio.get_running_loop().time(), math.inf
+        for load in self._loads.values():
+            for until, outcome in (*load.sharing, *load.waiting):
+                if outcome.done():
+                    continue
+                if until <= now:
+                    outcome.set_exception(self._timed_out())
+                else:
+                    following = min(following, until)
+        if following < math.inf:
+            self._set_timer(following)

@@ -1,178 +1,210 @@
-"""BatchLoader: concurrent reads share a round trip and see all earlier commits."""
+"""BatchLoader: concurrent loads share a read that sees every commit before their calls."""
 
 import asyncio
-import gc
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 
-from catalog.concurrency.batch_loader import MAX_TOGETHER, BatchLoader
+from catalog.concurrency.batch_loader import MAX_BATCH, BatchLoader
 from catalog.errors import DatabaseBusy, DatabaseUnavailable
-from catalog.products.overload import page_expired
+from tests.concurrency.connections import Source, turns
+
+Loader = BatchLoader[int, int, None, int, int]
 
 
-class Source:
-    """Source that answers ten times the question and can be blocked before and after its read."""
+class NaiveLoader(Loader):
+    """Negative control: callers join a read in progress, which may be stale."""
 
-    def __init__(self) -> None:
-        self.trips: list[list[int]] = []
-        self.asking = 0
-        self.connection = asyncio.Event()
-        self.answer = asyncio.Event()
-        self.connection.set()
-        self.answer.set()
-        self.failures: Iterator[Exception] = iter(())
-
-    async def ask(self, take: Callable[[], Sequence[int]]) -> list[int]:
-        self.asking += 1
-        await self.connection.wait()
-        taken = list(take())
-        self.trips.append(taken)
-        await self.answer.wait()
-        for failure in self.failures:
-            raise failure
-        return [10 * question for question in taken]
-
-
-class UnbatchedLoader(BatchLoader[int, int]):
-    """Negative control: takes one question before it has a connection, so nothing is batched."""
-
-    async def _run(self) -> None:
-        while self._queue:
-            asking = self._queue.popleft()
-            (answer,) = await self._ask(partial(list, [asking.question]))
-            asking.outcome.set_result(answer)
-
-
-def together(
-    source: Source,
-    kind: type[BatchLoader[int, int]] = BatchLoader,
-    *,
-    trips: int = 1,
-    patience: float = 5.0,
-) -> BatchLoader[int, int]:
-    return kind(source.ask, trips=trips, patience=patience, expired=page_expired)
-
-
-def asked(
-    line: BatchLoader[int, int], *questions: int, begun: list[int] | None = None
-) -> list[asyncio.Task[int]]:
-    """Start a task for each question and return the tasks."""
-    begun = [] if begun is None else begun
-    return [asyncio.create_task(line.ask(each, partial(begun.append, each))) for each in questions]
-
-
-async def turns() -> None:
-    for _ in range(5):
+    async def load(self, key: int, question: int, *, since: float | None = None) -> int:
+        caller = asyncio.ensure_future(super().load(key, question, since=since))
         await asyncio.sleep(0)
+        for load in self._loads.values():
+            if load.sharing:
+                load.sharing += load.waiting
+                load.waiting = []
+        return await caller
 
 
-class TestBatchLoader:
-    @pytest.mark.parametrize(("kind", "trips"), [(BatchLoader, 1), (UnbatchedLoader, 5)])
-    async def test_questions_that_wait_for_a_connection_share_a_trip(
-        self, kind: type[BatchLoader[int, int]], trips: int
+def loader_of(source: Source, kind: type[Loader] = BatchLoader, **options: Any) -> Loader:
+    defaults: dict[str, Any] = {"trips": 1, "patience": 5.0, "expired": DatabaseBusy}
+    return kind(source.connect, source.read, lambda _, answer: answer, **defaults | options)
+
+
+def loading(loader: Loader, *keys: int) -> list[asyncio.Task[int]]:
+    """Start a task for each key and return the tasks."""
+    return [asyncio.create_task(loader.load(key, key)) for key in keys]
+
+
+class TestBatches:
+    @pytest.mark.parametrize(("max_batch", "reads"), [(MAX_BATCH, 1), (1, 5)])
+    async def test_loads_that_wait_for_a_connection_share_a_read(
+        self, max_batch: int, reads: int
     ) -> None:
         source = Source()
         source.connection.clear()
-        tasks = asked(together(source, kind), 1, 2, 3, 4, 5)
+        tasks = loading(loader_of(source, max_batch=max_batch), 1, 2, 3, 4, 5)
         await turns()
         source.connection.set()
 
         assert await asyncio.gather(*tasks) == [10, 20, 30, 40, 50]
-        assert len(source.trips) == trips
+        assert len(source.reads) == reads
 
-    async def test_lone_question_does_not_wait(self) -> None:
+    async def test_lone_load_does_not_wait(self) -> None:
         source = Source()
-        line = together(source)
+        loader = loader_of(source)
 
-        assert [await line.ask(number, lambda: None) for number in range(3)] == [0, 10, 20]
-        assert source.trips == [[0], [1], [2]]
+        assert [await loader.load(key, key) for key in range(3)] == [0, 10, 20]
+        assert source.reads == [[0], [1], [2]]
+        assert len(loader) == 0
 
-    async def test_question_asked_after_a_trip_began_joins_the_next_one(self) -> None:
+    async def test_load_that_comes_after_a_read_began_joins_the_next_one(self) -> None:
         source = Source()
-        line = together(source)
-        begun: list[int] = []
+        loader = loader_of(source)
         source.answer.clear()
-        first = asked(line, 1, 2, begun=begun)
+        first = loading(loader, 1, 2)
         await turns()
-        assert begun == [1, 2]
-
-        second = asked(line, 3, 4, begun=begun)
+        second = loading(loader, 3, 4)
         await turns()
-        assert begun == [1, 2]
+        assert source.reads == [[1, 2]]
         source.answer.set()
 
         assert await asyncio.gather(*first, *second) == [10, 20, 30, 40]
-        assert source.trips == [[1, 2], [3, 4]]
-        assert begun == [1, 2, 3, 4]
+        assert source.reads == [[1, 2], [3, 4]]
 
-    async def test_batch_size_and_concurrent_trips_are_bounded(self) -> None:
+    async def test_batch_size_and_concurrent_reads_are_bounded(self) -> None:
         source = Source()
-        line = together(source, trips=3)
+        loader = loader_of(source, trips=3)
         source.connection.clear()
-        numbers = range(4 * MAX_TOGETHER + 1)
-        tasks = asked(line, *numbers)
+        keys = range(4 * MAX_BATCH + 1)
+        tasks = loading(loader, *keys)
         await turns()
-        assert source.asking == 3
+        assert source.connecting == 3
         source.connection.set()
 
-        assert await asyncio.gather(*tasks) == [10 * number for number in numbers]
-        assert [len(trip) for trip in source.trips if trip] == [MAX_TOGETHER] * 4 + [1]
+        assert await asyncio.gather(*tasks) == [10 * key for key in keys]
+        assert [len(read) for read in source.reads] == [MAX_BATCH] * 4 + [1]
 
-    async def test_retried_trip_keeps_its_questions_and_begins_anew(self) -> None:
+
+class TestSharing:
+    async def test_equal_loads_share_a_place_and_a_converted_value(self) -> None:
         source = Source()
-        begun: list[int] = []
-        late: list[asyncio.Task[int]] = []
+        values: list[str] = []
 
-        async def ask(take: Callable[[], Sequence[int]]) -> list[int]:
-            if not late:
-                # The loader asks again, for example when an idle connection was lost.
-                take()
-                late.extend(asked(line, 3, begun=begun))
-                await turns()
-            return await source.ask(take)
+        def convert(question: int, answer: int) -> str:
+            values.append(f"{question}: {answer}")
+            return values[-1]
 
-        line = BatchLoader(ask, trips=1, patience=5.0)
-        tasks = asked(line, 1, 2, begun=begun)
-        assert await asyncio.gather(*tasks) == [10, 20]
-        assert await late[0] == 30
-        assert source.trips == [[1, 2], [3]]
-        assert begun == [1, 2, 1, 2, 3]
+        loader: BatchLoader[int, int, None, int, str]
+        loader = BatchLoader(source.connect, source.read, convert, trips=1)
+        found = await asyncio.gather(*(loader.load(key, key) for key in (1, 2, 1, 1)))
 
-    async def test_cancelled_question_is_not_asked(self) -> None:
-        source = Source()
-        line = together(source)
+        assert found == ["1: 10", "2: 20", "1: 10", "1: 10"]
+        assert source.reads == [[1, 2]]
+        assert values == ["1: 10", "2: 20"]
+
+    @pytest.mark.parametrize(("kind", "seen"), [(BatchLoader, 1), (NaiveLoader, 0)])
+    @pytest.mark.parametrize("trips", [1, 3])
+    async def test_caller_after_a_read_began_sees_what_was_committed_before_its_call(
+        self, kind: type[Loader], seen: int, trips: int
+    ) -> None:
+        source = Source(lambda _: source.value)
+        loader = loader_of(source, kind, trips=trips)
+        source.answer.clear()
+        first = loading(loader, 1)
+        await turns()
+        assert not loader.is_awaited(1)
+        assert 1 in loader
+
+        # A write is acknowledged before the second caller's call.
+        source.value = 1
+        second = loading(loader, 1)
+        await turns()
+        source.answer.set()
+
+        assert await first[0] == 0
+        assert await second[0] == seen
+
+    async def test_callers_join_a_load_until_there_is_a_connection(self) -> None:
+        source = Source(lambda _: source.value)
+        loader = loader_of(source)
         source.connection.clear()
-        tasks = asked(line, 1, 2, 3)
+        first = loading(loader, 1)
+        await turns()
+        assert loader.is_awaited(1)
+        source.value = 1
+        second = loading(loader, 1)
+        await turns()
+        source.connection.set()
+
+        assert await asyncio.gather(*first, *second) == [1, 1]
+        assert source.reads == [[1]]
+
+    async def test_key_has_one_read_at_a_time(self) -> None:
+        source = Source()
+        loader = loader_of(source, trips=3)
+        source.answer.clear()
+        tasks = loading(loader, 1)
+        for _ in range(3):
+            await turns()
+            tasks += loading(loader, 1)
+        await turns()
+        assert source.reads == [[1]]
+        source.answer.set()
+
+        assert await asyncio.gather(*tasks) == [10] * 4
+        assert source.reads == [[1], [1]]
+
+
+class TestCancellation:
+    async def test_cancelled_load_is_not_read(self) -> None:
+        source = Source()
+        loader = loader_of(source)
+        source.connection.clear()
+        tasks = loading(loader, 1, 2, 3)
         await turns()
         tasks[1].cancel()
         await turns()
         source.connection.set()
 
         assert await asyncio.gather(*tasks[::2]) == [10, 30]
-        assert source.trips == [[1, 3]]
+        assert source.reads == [[1, 3]]
+        assert len(loader) == 0
 
-    async def test_cancellation_during_a_trip_does_not_affect_other_questions(self) -> None:
+    async def test_cancellation_during_a_read_does_not_affect_others(self) -> None:
         source = Source()
         source.answer.clear()
-        tasks = asked(together(source), 1, 2)
+        loader = loader_of(source)
+        tasks = loading(loader, 1, 1, 2)
         await turns()
         tasks[0].cancel()
         await turns()
         source.answer.set()
 
-        assert await tasks[1] == 20
+        assert await asyncio.gather(*tasks[1:]) == [10, 20]
 
-    async def test_failure_reaches_only_the_questions_of_its_trip(self) -> None:
+    async def test_key_can_be_loaded_again_after_its_read_was_cancelled(self) -> None:
         source = Source()
-        line = together(source)
+        source.failures = iter([asyncio.CancelledError()])  # type: ignore[list-item]  # as a driver raises it
+        loader = loader_of(source)
+
+        with pytest.raises(asyncio.CancelledError):
+            await loader.load(1, 1)
+
+        assert await loader.load(1, 1) == 10
+
+
+class TestFailures:
+    async def test_failure_reaches_only_the_loads_of_its_read(self) -> None:
+        source = Source()
+        loader = loader_of(source)
         source.answer.clear()
         source.failures = iter([DatabaseUnavailable()])
-        first = asked(line, 1, 2)
+        first = loading(loader, 1, 2)
         await turns()
-        second = asked(line, 3)
+        second = loading(loader, 3)
         await turns()
         source.answer.set()
 
@@ -181,38 +213,57 @@ class TestBatchLoader:
         assert found[0] is not found[1]
         assert await second[0] == 30
 
-    async def test_checkout_failure_reaches_only_questions_that_waited_for_it(self) -> None:
+    async def test_failed_conversion_reaches_only_its_own_load(self) -> None:
         source = Source()
 
-        async def ask(take: Callable[[], Sequence[int]]) -> list[int]:
-            if not source.trips:
+        def convert(question: int, answer: int) -> float:
+            return answer / (question - 1)
+
+        loader: BatchLoader[int, int, None, int, float]
+        loader = BatchLoader(source.connect, source.read, convert, trips=1)
+        found = await asyncio.gather(
+            *(loader.load(key, key) for key in (1, 2)), return_exceptions=True
+        )
+
+        assert isinstance(found[0], ZeroDivisionError)
+        assert found[1] == 20.0
+        assert len(loader) == 0
+
+    async def test_failure_to_connect_reaches_only_loads_that_waited_for_it(self) -> None:
+        source = Source()
+
+        @asynccontextmanager
+        async def connect() -> AsyncIterator[None]:
+            if not source.connecting:
+                source.connecting += 1
                 await source.connection.wait()
-                source.trips.append([])
                 raise DatabaseBusy
-            return [10 * question for question in take()]
+            yield
 
         source.connection.clear()
-        line = BatchLoader(ask, trips=1, patience=5.0)
-        early = asked(line, 1)
+        loader: Loader = BatchLoader(connect, source.read, lambda _, answer: answer, trips=1)
+        early = asyncio.create_task(loader.load(1, 1))
         await turns()
         await asyncio.sleep(0.02)
-        late = asked(line, 2)
+        late = asyncio.create_task(loader.load(2, 2))
         await turns()
         source.connection.set()
 
         with pytest.raises(DatabaseBusy):
-            await early[0]
-        assert await late[0] == 20
+            await early
+        assert await late == 20
 
-    async def test_question_that_waits_longer_than_patience_is_refused(self) -> None:
+
+class TestTime:
+    async def test_load_that_waits_longer_than_patience_is_refused(self) -> None:
         source = Source()
-        line = together(source, patience=0.05)
+        loader = loader_of(source, patience=0.05)
         source.answer.clear()
-        first = asked(line, 1)
+        first = loading(loader, 1)
         await turns()
-        second = asked(line, 2)
+        second = loading(loader, 2)
         await asyncio.sleep(0.1)
-        third = asked(line, 3)
+        third = loading(loader, 3)
         await turns()
         source.answer.set()
 
@@ -220,21 +271,23 @@ class TestBatchLoader:
         with pytest.raises(DatabaseBusy):
             await second[0]
         assert await third[0] == 30
-        assert source.trips == [[1], [3]]
+        assert source.reads == [[1], [3]]
 
-    async def test_finished_trip_is_not_kept(self) -> None:
+    async def test_limit_counts_from_the_given_moment(self) -> None:
         source = Source()
-        trips: list[weakref.ref[asyncio.Task[object]]] = []
+        source.answer.clear()
+        loader = loader_of(source, limit=0.2, timed_out=DatabaseUnavailable)
+        clock = asyncio.get_running_loop().time
+        load = partial(loader.load, 1, 1)
+        began = clock()
+        late = asyncio.create_task(load())
+        early = asyncio.create_task(load(since=began - 0.15))
 
-        async def ask(take: Callable[[], Sequence[int]]) -> list[int]:
-            task = asyncio.current_task()
-            assert task is not None
-            trips.append(weakref.ref(task))
-            return await source.ask(take)
-
-        line = BatchLoader(ask, trips=1, patience=5.0)
-        assert await line.ask(1, lambda: None) == 10
-        await turns()
-        gc.collect()
-
-        assert [trip() for trip in trips] == [None]
+        with pytest.raises(DatabaseUnavailable):
+            await early
+        assert clock() - began < 0.15
+        with pytest.raises(DatabaseUnavailable):
+            await late
+        assert clock() - began >= 0.2
+        source.answer.set()
+        assert await load() == 10

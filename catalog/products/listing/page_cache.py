@@ -8,18 +8,20 @@ read is one small query, shared by concurrent callers.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.concurrency.batch_loader import BatchLoader
+from catalog.concurrency.fair_semaphore import FairSemaphore
 from catalog.concurrency.single_flight import SingleFlight
 from catalog.db.database import Database
 from catalog.db.error_translation import did_not_answer
+from catalog.db.read_connection import ReadConnection
 from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.http.conditional import etag_of
 from catalog.http.pagination import link_headers
@@ -28,9 +30,7 @@ from catalog.products.changes import change_log
 from catalog.products.listing import page_reader
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import ChangeId
-from catalog.products.overload import page_expired
-
-T = TypeVar("T")
+from catalog.products.overload import page_expired, too_many
 
 MAX_READS = 384
 """Distinct pages read at a time in one process, most of them waiting for a connection; that many
@@ -60,6 +60,10 @@ class RenderedPage:
     headers: dict[str, str]
 
 
+Connect = Callable[[], AbstractAsyncContextManager[ReadConnection]]
+PageLoader = BatchLoader[Hashable, PageRequest, ReadConnection, page_reader.Page, RenderedPage]
+
+
 class Pages:
     """Reader, renderer and cache of pages; one per process.
 
@@ -73,22 +77,46 @@ class Pages:
         self, database: Database, *, kept_bytes: int = KEPT_BYTES, max_reads: int = MAX_READS
     ) -> None:
         self._database = database
-        self._change = SingleFlight(
-            self._read_change, limit=database.read_limit, timed_out=did_not_answer
+        self._last_change = SingleFlight(
+            database.connection,
+            _read_change,
+            limit=database.read_limit,
+            timed_out=did_not_answer,
         )
-        self._together = BatchLoader(
-            self._read_together,
+        self._light = self._loader(
+            database.connection,
             trips=database.max_readers,
             patience=database.patience,
             expired=page_expired,
         )
-        self._heavy = asyncio.Semaphore(max(1, database.max_readers - 1))
-        self._reads: dict[Hashable, SingleFlight[RenderedPage]] = {}
+        # Slow pages never take the last connection of the pool, and each is read alone.
+        self._heavy_permits = FairSemaphore(
+            max(1, database.max_readers - 1),
+            patience=database.patience,
+            expired=too_many("Too many long pages are being read.", "pages"),
+        )
+        self._heavy = self._loader(self._heavy_connection, trips=max_reads, max_batch=1)
         self._max_reads = max_reads
         self._kept: OrderedDict[Hashable, RenderedPage] = OrderedDict()
         self._kept_bytes = 0
         self._max_kept_bytes = kept_bytes
         self._reads_before = self._reads_since = 0
+
+    def _loader(self, connect: Connect, *, trips: int, **options: Any) -> PageLoader:
+        return BatchLoader(
+            connect,
+            _read_pages,
+            self._render,
+            trips=trips,
+            limit=self._database.read_limit,
+            timed_out=did_not_answer,
+            **options,
+        )
+
+    @asynccontextmanager
+    async def _heavy_connection(self) -> AsyncIterator[ReadConnection]:
+        async with self._heavy_permits.permit(), self._database.connection() as connection:
+            yield connection
 
     def is_in_demand(self) -> bool:
         """Return whether more than one page was requested since the last commit, or before it.
@@ -102,32 +130,23 @@ class Pages:
 
         Raises:
             Overloaded: too many distinct pages are being read.
-            DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
+            DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
         """
         self._reads_since += 1
         began = asyncio.get_running_loop().time()
         kept = self._kept.get(asked.key)
-        if kept is not None and await self._change.read() == kept.change:
+        if kept is not None and await self._read_last_change() == kept.change:
             if asked.key in self._kept:
                 self._kept.move_to_end(asked.key)
             count_kept_page()
             return kept
-        joined = self._reads.get(asked.key)
-        if joined is None:
-            if len(self._reads) >= self._max_reads:
-                count_rejection("pages")
-                raise Overloaded("Too many pages are being read.")
-            read = partial(self._read_page, asked)
-            joined = SingleFlight(
-                read,
-                when_idle=partial(self._forget_read, asked.key),
-                limit=self._database.read_limit,
-                timed_out=did_not_answer,
-            )
-            self._reads[asked.key] = joined
-        result = "joined" if joined.is_awaited else "read"
+        loader = self._light if asked.wanted.is_light else self._heavy
+        if asked.key not in loader and len(self._light) + len(self._heavy) >= self._max_reads:
+            count_rejection("pages")
+            raise Overloaded("Too many pages are being read.")
+        result = "joined" if loader.is_awaited(asked.key) else "read"
         # Both reads together have the time limit of one.
-        page = await joined.read(since=began)
+        page = await loader.load(asked.key, asked, since=began)
         PAGES.labels(result).inc()
         return page
 
@@ -141,55 +160,21 @@ class Pages:
         self._kept_bytes = 0
         self._reads_before, self._reads_since = self._reads_since, 0
 
-    async def _read_change(self, begin: Callable[[], None]) -> ChangeId:
+    async def _read_last_change(self) -> ChangeId:
         try:
-            last: ChangeId = await self._database.reading(
-                _beginning, begin, change_log.current_change
-            )
+            return await self._last_change.load()
         except DatabaseUnavailable:
             # The database may be restored before it returns, and a release without tokens leaves
             # the token as it is, so that the pages would seem valid.
             self.forget()
             raise
-        observe_position(last.position)
-        return last
 
-    async def _read_page(self, asked: PageRequest, begin: Callable[[], None]) -> RenderedPage:
-        wanted = asked.wanted
-        if wanted.is_light:
-            page = await self._together.ask(wanted, begin)
-        else:
-            page = await self._read_heavy(wanted, begin)
+    def _render(self, asked: PageRequest, page: page_reader.Page) -> RenderedPage:
+        """Render a page, once for all requests that share its read, and cache it."""
         observe_position(page.change.position)
         rendered = _rendered(asked, page)
         self._keep(asked.key, rendered)
         return rendered
-
-    async def _read_heavy(
-        self, wanted: page_reader.PageQuery, begin: Callable[[], None]
-    ) -> page_reader.Page:
-        """Read a slow page; these never take the last connection of the pool."""
-        try:
-            async with asyncio.timeout(self._database.patience):
-                await self._heavy.acquire()
-        except TimeoutError:
-            count_rejection("pages")
-            raise Overloaded("Too many long pages are being read.") from None
-        try:
-            pages: list[page_reader.Page] = await self._database.reading(
-                _beginning, begin, page_reader.list_products, wanted
-            )
-        finally:
-            self._heavy.release()
-        return pages[0]
-
-    async def _read_together(
-        self, take: Callable[[], Sequence[page_reader.PageQuery]]
-    ) -> list[page_reader.Page]:
-        return await self._database.reading(_taking, take, page_reader.list_products)
-
-    def _forget_read(self, key: Hashable) -> None:
-        del self._reads[key]
 
     def _keep(self, key: Hashable, page: RenderedPage) -> None:
         self._drop(self._kept.pop(key, None))
@@ -206,20 +191,16 @@ class Pages:
             self._kept_bytes -= _size(page)
 
 
-async def _beginning(
-    connection: AsyncConnection, begin: Callable[[], None], work: Any, /, *args: Any
-) -> Any:
-    """Call ``begin`` once there is a connection, then read."""
-    begin()
-    return await work(connection, *args)
+async def _read_change(connection: AsyncConnection) -> ChangeId:
+    change = await change_log.current_change(connection)
+    observe_position(change.position)
+    return change
 
 
-async def _taking(
-    connection: AsyncConnection, take: Callable[[], Sequence[Any]], work: Any, /
-) -> Any:
-    """Take the batch once there is a connection, and read it unless it is empty."""
-    taken = take()
-    return await work(connection, *taken) if taken else []
+async def _read_pages(
+    connection: ReadConnection, asked: Sequence[PageRequest]
+) -> list[page_reader.Page]:
+    return await page_reader.list_products(connection, *[each.wanted for each in asked])
 
 
 def _size(page: RenderedPage) -> int:
