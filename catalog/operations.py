@@ -67,7 +67,8 @@ async def check_readiness() -> Reply:
         raise NotReady("The process is shutting down.")
     age = auth().revocations.age
     try:
-        revision = await state.database.probe(_schema_revision, within=READINESS_SECONDS)
+        async with state.database.probe(within=READINESS_SECONDS) as connection:
+            revision = await _schema_revision(connection)
     except Unavailable as error:
         known = "has not been loaded yet" if age is None else f"is {age:.1f} seconds old"
         raise type(error)(f"{error.detail} The list of ended sessions {known}.") from error

@@ -17,7 +17,7 @@ from catalog.auth.normalization import fold
 from catalog.bootstrap import prepare
 from catalog.db.database import Database
 from catalog.errors import OperatorError, StartFailed
-from tests.db.support import Stopwatch, on_servers, on_sqlite
+from tests.db.support import Stopwatch, on_servers, on_sqlite, run_on
 from tests.engines import migrate, settings_for
 from tests.faults.proxy import relayed
 from tests.support import PASSWORD, Caller
@@ -91,7 +91,7 @@ async def admins(connection: AsyncConnection) -> int:
 async def count_admins(url: URL) -> int:
     database = Database(settings_for(url))
     try:
-        return await database.reading(admins)
+        return await run_on(database.connection(), admins)
     finally:
         await database.close()
 
@@ -155,7 +155,7 @@ class TestFirstStart:
 
         await prepare(settings_for(empty_database_url, **GIVEN))
 
-        assert await database.reading(admins) == 0
+        assert await run_on(database.connection(), admins) == 0
         await database.close()
 
     @on_sqlite

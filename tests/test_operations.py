@@ -16,7 +16,7 @@ from catalog.errors import public_errors
 from catalog.http.context import running
 from catalog.migrations import downgrade, exclusive
 from catalog.settings import Settings
-from tests.db.support import Stopwatch, answer, on_servers, on_sqlite
+from tests.db.support import Stopwatch, answer, on_servers, on_sqlite, run_on
 from tests.engines import migrate, settings_for
 from tests.faults.proxy import relayed
 from tests.support import Caller, problem_of
@@ -138,7 +138,7 @@ class TestReadiness:
             await everyone.wait()
             await give_back.wait()
 
-        holding = [asyncio.create_task(database.reading(hold)) for _ in range(size)]
+        holding = [asyncio.create_task(run_on(database.connection(), hold)) for _ in range(size)]
         holding.append(asyncio.create_task(database.transaction(hold)))
         await everyone.wait()
 

@@ -118,11 +118,12 @@ class Revocations:
             DatabaseUnavailable, DatabaseBusy: the poll failed; known changes stay.
         """
         asked_at = time.monotonic()
-        await self._database.watch(self._ask, within=PATIENCE_SECONDS)
+        async with self._database.watch(within=PATIENCE_SECONDS) as connection:
+            await self._read_changes(connection)
         self._loaded_at = asked_at
         self._forget(asked_at)
 
-    async def _ask(self, connection: AsyncConnection) -> None:
+    async def _read_changes(self, connection: AsyncConnection) -> None:
         since = self._since
         if since is None:
             # By the database's clock too: this machine's may be ahead by more than the margin.

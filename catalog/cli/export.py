@@ -9,7 +9,6 @@ from tempfile import NamedTemporaryFile
 from typing import IO
 
 import click
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.cli.base import run, settings_for_command
 from catalog.cli.import_ import FORMATS_BY_NAME, form_of
@@ -70,16 +69,13 @@ def _replace(file: Path, settings: Settings, form: Format) -> ChangeId:
 
 async def _export(settings: Settings, form: Format, text: IO[bytes]) -> ChangeId:
     database = Database(settings)
-
-    async def begin(connection: AsyncConnection) -> tuple[ChangeId, int]:
-        await require_schema(connection)
-        total = await connection.scalar(queries.count(filters=frozenset()))
-        return await change_log.current_change(connection), int(total or 0)
-
     try:
-        change, total = await database.reading(begin)
+        async with database.connection() as connection:
+            await require_schema(connection)
+            total = await connection.scalar(queries.count(filters=frozenset()))
+            change = await change_log.current_change(connection)
         with click.progressbar(
-            length=total, label="Exporting", file=sys.stderr, hidden=not sys.stderr.isatty()
+            length=total or 0, label="Exporting", file=sys.stderr, hidden=not sys.stderr.isatty()
         ) as bar:
             await _write(database, form, text, bar.update)
         return change

@@ -253,29 +253,33 @@ class Database:
         async with self.connection() as connection:
             return await work(connection, *args, **kwargs)
 
-    async def probe(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
-        """Run a health check on a connection outside the pools.
+    @asynccontextmanager
+    async def probe(self, *, within: float) -> AsyncIterator[AsyncConnection]:
+        """Provide a connection for health checks, outside the pools.
 
         Args:
-            work: queries to run.
-            within: seconds it may take, a new connection included.
+            within: seconds that the context may take, a new connection included.
 
         Raises:
-            DatabaseUnavailable, DatabaseBusy: as ``reading``.
+            DatabaseUnavailable, DatabaseBusy: as ``connection``.
         """
-        return await _beside_the_pools(self._probe_engine, work, within)
+        with refusals():
+            async with asyncio.timeout(within), self._probe_engine.connect() as connection:
+                yield connection
 
-    async def watch(self, work: Callable[[AsyncConnection], Awaitable[T]], *, within: float) -> T:
-        """Run a background task's queries on a connection outside the pools.
+    @asynccontextmanager
+    async def watch(self, *, within: float) -> AsyncIterator[AsyncConnection]:
+        """Provide a connection for background tasks, outside the pools.
 
         Args:
-            work: queries to run.
-            within: seconds it may take, a new connection included.
+            within: seconds that the context may take, a new connection included.
 
         Raises:
-            DatabaseUnavailable, DatabaseBusy: as ``reading``.
+            DatabaseUnavailable, DatabaseBusy: as ``connection``.
         """
-        return await _beside_the_pools(self._watch_engine, work, within)
+        with refusals():
+            async with asyncio.timeout(within), self._watch_engine.connect() as connection:
+                yield connection
 
     async def close(self) -> None:
         """Wait for transactions in progress, then close every connection."""
@@ -294,14 +298,6 @@ class Database:
         ):
             await dispose_of(engine)
         await self._threads.end(within=self.write_limit)
-
-
-async def _beside_the_pools(
-    engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]], within: float
-) -> T:
-    with refusals():
-        async with asyncio.timeout(within), engine.connect() as connection:
-            return await work(connection)
 
 
 async def _call(

@@ -10,6 +10,7 @@ from catalog.auth import service
 from catalog.auth.models import Role
 from catalog.db.columns import Base
 from catalog.db.database import Database
+from tests.db.support import run_on
 from tests.support import PASSWORD
 
 Row = dict[str, Any]
@@ -35,7 +36,7 @@ async def rows_of(database: Database, model: type[Base]) -> list[Row]:
         statement = select(table).order_by(*table.primary_key)
         return [dict(row._mapping) for row in await connection.execute(statement)]
 
-    return await database.reading(read)
+    return await run_on(database.connection(), read)
 
 
 async def run(database: Database, *statements: Executable) -> None:

@@ -13,7 +13,7 @@ from catalog.auth.models import LoginSession, User
 from catalog.db.database import Database
 from catalog.products.models import Product
 from catalog.settings import Settings
-from tests.db.support import on_sqlite
+from tests.db.support import on_sqlite, run_on
 from tests.engines import settings_for
 from tests.support import PASSWORD, Caller, Response, at_once, fields_of, problem_of
 
@@ -59,7 +59,7 @@ async def counted(database: Database, model: type[Any]) -> int:
     async def count(connection: AsyncConnection) -> int:
         return await connection.scalar(select(func.count()).select_from(model)) or 0
 
-    return await database.reading(count)
+    return await run_on(database.connection(), count)
 
 
 async def works(caller: Caller) -> bool:
@@ -341,12 +341,12 @@ class TestDeleteAccount:
             columns = select(LoginSession.address, LoginSession.agent)
             return {(address, agent) for address, agent in await connection.execute(columns)}
 
-        assert ("192.0.2.7", "a browser") in await database.reading(origins)
+        assert ("192.0.2.7", "a browser") in await run_on(database.connection(), origins)
 
         await delete_account(Caller(app, signed_up.json))
 
-        assert not any("192.0.2.7" in row for row in await database.reading(origins))
-        assert not any("a browser" in row for row in await database.reading(origins))
+        assert not any("192.0.2.7" in row for row in await run_on(database.connection(), origins))
+        assert not any("a browser" in row for row in await run_on(database.connection(), origins))
         assert await works(bob)
 
     @on_sqlite

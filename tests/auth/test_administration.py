@@ -16,7 +16,7 @@ from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, LastAdmin, NotFound
 from catalog.products.service import delete_products_of
 from tests.auth.rows import add_admin
-from tests.db.support import on_servers
+from tests.db.support import on_servers, run_on
 from tests.support import PASSWORD
 
 ROUNDS = 50
@@ -33,7 +33,7 @@ async def admins(database: Database) -> set[int]:
         able = select(User.id).where(User.role == Role.ADMIN, User.disabled.is_(False))
         return set((await connection.scalars(able)).all())
 
-    return await database.reading(read)
+    return await run_on(database.connection(), read)
 
 
 async def restore(database: Database) -> None:

@@ -22,7 +22,7 @@ from catalog.db.columns import database_now
 from catalog.db.database import Database
 from catalog.observability.logs import configure_logging
 from catalog.settings import Settings
-from tests.db.support import on_sqlite
+from tests.db.support import on_sqlite, run_on
 from tests.engines import settings_for
 from tests.support import PASSWORD, Caller, Response, at_once, problem_of
 
@@ -117,7 +117,7 @@ async def session_of(database: Database, caller: Caller) -> int:
         newest = mine.order_by(LoginSession.id.desc()).limit(1)
         return int((await connection.execute(newest)).scalar_one())
 
-    return await database.reading(read)
+    return await run_on(database.connection(), read)
 
 
 @on_sqlite
@@ -405,7 +405,7 @@ class TestSecrets:
         await send(ada, "POST", "auth/password", change)
         change["current_password"] = "a typed password"
         assert (await send(ada, "POST", "auth/password", change)).status_code == 204
-        found = await database.reading(everything_secret)
+        found = await run_on(database.connection(), everything_secret)
         secrets |= found
         assert len(found) >= 5
         for token in list(secrets):

@@ -19,7 +19,7 @@ from catalog.db.columns import database_now
 from catalog.db.database import Database
 from catalog.db.deadlines import Deadlines
 from catalog.settings import Settings
-from tests.db.support import locked_by_another_process, on_servers, on_sqlite
+from tests.db.support import locked_by_another_process, on_servers, on_sqlite, run_on
 from tests.engines import settings_for
 from tests.faults.proxy import relayed
 from tests.http.wire import JSON, exchange
@@ -88,7 +88,7 @@ async def rows(database: Database) -> list[tuple[str, list[int], datetime]]:
         found = await connection.execute(select(*columns).order_by(WrongGuesses.subject))
         return [(subject, [int(t) for t in times.split()], at) for subject, times, at in found]
 
-    return await database.reading(read)
+    return await run_on(database.connection(), read)
 
 
 async def age(database: Database, by: timedelta, *, count: int = 10) -> None:
@@ -555,7 +555,7 @@ async def count_rows(database: Database) -> int:
     async def count(connection: AsyncConnection) -> int:
         return await connection.scalar(select(func.count()).select_from(WrongGuesses)) or 0
 
-    return await database.reading(count)
+    return await run_on(database.connection(), count)
 
 
 class TestOwnPassword:

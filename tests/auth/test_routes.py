@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import User
 from catalog.db.database import Database
+from tests.db.support import run_on
 from tests.http.wire import holder_of_tokens
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
 
@@ -36,7 +37,7 @@ async def accounts(database: Database) -> list[tuple[Any, ...]]:
         columns = (User.username, User.email, User.role, User.disabled, User.password_hash)
         return [tuple(row) for row in await connection.execute(select(*columns).order_by(User.id))]
 
-    return await database.reading(read)
+    return await run_on(database.connection(), read)
 
 
 def without_id(answer: Response) -> dict[str, Any]:

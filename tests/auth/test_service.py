@@ -24,6 +24,7 @@ from catalog.errors import (
     WrongPassword,
 )
 from tests.auth.rows import add_admin, rows_of, run
+from tests.db.support import run_on
 from tests.support import Caller
 
 DAY = timedelta(days=1)
@@ -128,7 +129,9 @@ class TestFindAttempt:
         ada = await sign_up(database, "ada", "ada@example.com")
 
         attempts = [
-            await database.reading(service.find_attempt, login=login, network="192.0.2.1")
+            await run_on(
+                database.connection(), service.find_attempt, login=login, network="192.0.2.1"
+            )
             for login in ("ADA", "ada@EXAMPLE.com", "example.com", "@example.com", "bob")
         ]
 

@@ -24,7 +24,7 @@ from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
 from catalog.errors import SessionEnded, TokenReused
 from tests.auth.rows import Row, add_admin, rows_of, run, shift
-from tests.db.support import Open, on_servers, on_sqlite, until
+from tests.db.support import Open, on_servers, on_sqlite, run_on, until
 from tests.engines import settings_for
 from tests.http.wire import JSON, exchange
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
@@ -385,7 +385,7 @@ def bearer_of(grant: TokenGrant) -> Bearer:
 
 
 async def live_ids(database: Database) -> set[int]:
-    live = await database.reading(sessions.list_live, user_id=OWNER.id)
+    live = await run_on(database.connection(), sessions.list_live, user_id=OWNER.id)
     return {row["id"] for row in live}
 
 
@@ -466,7 +466,7 @@ class TestRace:
             )
 
             with pytest.raises(SessionEnded):
-                await store.reading(sessions.resume, bearer=bearer)
+                await run_on(store.connection(), sessions.resume, bearer=bearer)
         assert await live_ids(store) == set()
 
 

@@ -22,6 +22,7 @@ from catalog.db.deadlines import Deadlines
 from catalog.errors import DatabaseUnavailable
 from tests.cluster.galera import Cluster, galera, missing
 from tests.cluster.load import Load, Seen, Verdict, judge
+from tests.db.support import run_on
 from tests.engines import settings_for
 from tests.server.service import Catalog, Service
 
@@ -268,13 +269,13 @@ class TestConnections:
 
         settings, deadlines = settings_for(url), Deadlines(connect=1)
         old, new = (Database(settings, deadlines=deadlines) for _ in range(2))
-        assert await old.reading(read) == 0
+        assert await run_on(old.connection(), read) == 0
         async with second.held_up():
             await first.run(insert)
-            stale = await old.reading(read)
+            stale = await run_on(old.connection(), read)
             with pytest.raises(DatabaseUnavailable):
-                await new.reading(read)
-        fresh = await new.reading(read)
+                await run_on(new.connection(), read)
+        fresh = await run_on(new.connection(), read)
         await old.close()
         await new.close()
 

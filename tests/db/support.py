@@ -4,8 +4,8 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import pytest
 from sqlalchemy import URL, func, select, text
@@ -15,6 +15,10 @@ from catalog.auth.models import User
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES, Deadlines
 from catalog.products.models import Product
+
+C = TypeVar("C")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 OWNER = 1
 """Id of the account that owns the products of these tests."""
@@ -78,6 +82,18 @@ async def answer(executor: AsyncSession | AsyncConnection) -> int | None:
     return found
 
 
+async def run_on(
+    connecting: AbstractAsyncContextManager[C],
+    work: Callable[Concatenate[C, P], Awaitable[T]],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run ``work(connection, ...)`` on a connection, such as ``database.connection()``."""
+    async with connecting as connection:
+        return await work(connection, *args, **kwargs)
+
+
 async def assert_whole(database: Database, *, readers: int, writers: int) -> None:
     """Assert that no connection has leaked: all of the pools' can be in use at once."""
     everyone = asyncio.Barrier(readers + writers)
@@ -87,7 +103,7 @@ async def assert_whole(database: Database, *, readers: int, writers: int) -> Non
         await everyone.wait()
         return found
 
-    reading = [database.reading(meet) for _ in range(readers)]
+    reading = [run_on(database.connection(), meet) for _ in range(readers)]
     writing = [database.transaction(meet) for _ in range(writers)]
     assert await asyncio.gather(*reading, *writing) == [42] * (readers + writers)
 

@@ -18,7 +18,7 @@ from catalog.db.columns import MAX_ID, rfc3339, rfc3339_text
 from catalog.db.database import Database
 from catalog.errors import Conflict
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, Product
-from tests.db.support import OWNER, add_product, count_products
+from tests.db.support import OWNER, add_product, count_products, run_on
 
 # All examples of a test share one database: each inserts rows of its own.
 with_one_database = examples(
@@ -70,7 +70,7 @@ class TestText:
             return list(await connection.scalars(select(table.name).where(table.name == word)))
 
         for word in WORDS:
-            assert await database.reading(equal_to, word) == [word]
+            assert await run_on(database.connection(), equal_to, word) == [word]
 
     async def test_names_sort_by_code_point(self, database: Database) -> None:
         await database.transaction(add_products, [{"name": word} for word in WORDS])
@@ -78,7 +78,7 @@ class TestText:
         async def ordered(connection: AsyncConnection) -> list[str]:
             return list(await connection.scalars(select(table.name).order_by(table.name)))
 
-        assert await database.reading(ordered) == WORDS
+        assert await run_on(database.connection(), ordered) == WORDS
 
     async def test_unique_index_rejects_only_identical_text(self, database: Database) -> None:
         async def sign_up(session: AsyncSession, names: list[str]) -> None:
@@ -108,7 +108,7 @@ class TestText:
             by_text = select(table.description).order_by(table.description)
             return list(await connection.scalars(by_text))
 
-        assert await database.reading(ordered) == WORDS
+        assert await run_on(database.connection(), ordered) == WORDS
 
     @pytest.mark.parametrize("letter", ["x", "\u00e9", "\u4e00", "\U0001f600"])
     async def test_length_in_characters_is_enforced_by_the_database(
@@ -121,13 +121,15 @@ class TestText:
             with pytest.raises(DBAPIError):
                 await database.transaction(widen, too_long, letter)
 
-        assert await database.reading(read, table.name, [product_id]) == [letter * MAX_NAME]
+        assert await run_on(database.connection(), read, table.name, [product_id]) == [
+            letter * MAX_NAME
+        ]
 
     async def test_description_of_65536_bytes_is_refused(self, database: Database) -> None:
         with pytest.raises(DBAPIError):
             await database.transaction(add_product, "Lamp", description="x" * 65_536)
 
-        assert await database.reading(count_products) == 0
+        assert await run_on(database.connection(), count_products) == 0
 
     @with_one_database
     @example(
@@ -141,7 +143,7 @@ class TestText:
     async def test_text_round_trips_unchanged(self, database: Database, names: list[str]) -> None:
         ids = await database.transaction(add_products, [{"name": name} for name in names])
 
-        assert await database.reading(read, table.name, ids) == names
+        assert await run_on(database.connection(), read, table.name, ids) == names
 
 
 async def widen(session: AsyncSession, column: str, letter: str) -> None:
@@ -162,7 +164,7 @@ class TestPrice:
         with pytest.raises(DBAPIError):
             await database.transaction(add_product, "Lamp", price=price)
 
-        assert await database.reading(count_products) == 0
+        assert await run_on(database.connection(), count_products) == 0
 
     @pytest.mark.parametrize("value", ["'cheap'", "NULL", "'12a'"])
     async def test_price_that_is_not_a_number_is_refused_by_the_database(
@@ -176,7 +178,7 @@ class TestPrice:
         with pytest.raises(DBAPIError):
             await database.transaction(write)
 
-        assert await database.reading(read, table.price, [1]) == [7.0]
+        assert await run_on(database.connection(), read, table.price, [1]) == [7.0]
 
     @with_one_database
     @example(prices=[0.0, 5e-324, 2.2250738585072014e-308, 0.1, 131072.01, 1e12, 999999999999.9999])
@@ -188,7 +190,7 @@ class TestPrice:
         rows = [{"name": "x", "price": price + 0.0} for price in prices]
         ids = await database.transaction(add_products, rows)
 
-        found = await database.reading(read, table.price, ids)
+        found = await run_on(database.connection(), read, table.price, ids)
 
         assert [struct.pack("d", price) for price in found] == [
             struct.pack("d", row["price"]) for row in rows
@@ -200,7 +202,7 @@ class TestIds:
         largest = await database.transaction(add_product, "Lamp", product_id=MAX_ID)
 
         assert largest == 2**63 - 1
-        assert await database.reading(read, table.name, [MAX_ID]) == ["Lamp"]
+        assert await run_on(database.connection(), read, table.name, [MAX_ID]) == ["Lamp"]
 
     async def test_foreign_keys_have_64_bits(self, database: Database) -> None:
         async def offer(session: AsyncSession) -> None:
@@ -209,7 +211,7 @@ class TestIds:
 
         await database.transaction(offer)
 
-        assert await database.reading(read, table.user_id, [1]) == [MAX_ID]
+        assert await run_on(database.connection(), read, table.user_id, [1]) == [MAX_ID]
 
     async def test_id_of_a_deleted_product_is_not_reused(self, database: Database) -> None:
         async def offer_and_withdraw(session: AsyncSession) -> int:
@@ -243,7 +245,7 @@ class TestIds:
 
         await database.transaction(leave)
 
-        assert await database.reading(count_products) == 0
+        assert await run_on(database.connection(), count_products) == 0
 
 
 INSTANTS = {
@@ -270,7 +272,7 @@ class TestTimestamp:
     ) -> None:
         await database.transaction(store, instant)
 
-        (found,) = await database.reading(read, table.created_at, [1])
+        (found,) = await run_on(database.connection(), read, table.created_at, [1])
 
         assert found == instant
         assert found.tzinfo is UTC
@@ -281,7 +283,7 @@ class TestTimestamp:
     ) -> None:
         await database.transaction(store, instant)
 
-        (rendered,) = await database.reading(read, rfc3339(table.created_at), [1])
+        (rendered,) = await run_on(database.connection(), read, rfc3339(table.created_at), [1])
 
         assert rendered == rfc3339_text(instant.astimezone(UTC))
         assert datetime.fromisoformat(rendered) == instant
@@ -294,7 +296,7 @@ class TestTimestamp:
             by_time = select(table.created_at).order_by(table.created_at)
             return list(await connection.scalars(by_time))
 
-        assert await database.reading(ordered) == sorted(INSTANTS.values())
+        assert await run_on(database.connection(), ordered) == sorted(INSTANTS.values())
 
     async def test_naive_timestamp_is_refused(self, database: Database) -> None:
         naive = datetime(2026, 11, 23, 9, 30)  # noqa: DTZ001 (under test)
@@ -310,4 +312,4 @@ class TestTimestamp:
             found = select(literal(1)).where(table.created_at == instant)
             return list(await connection.scalars(found))
 
-        assert await database.reading(find) == [1]
+        assert await run_on(database.connection(), find) == [1]

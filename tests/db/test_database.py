@@ -1,9 +1,10 @@
-"""Guarantees of ``reading`` and ``transaction``, in normal operation and under faults."""
+"""Guarantees of ``connection`` and ``transaction``, in normal operation and under faults."""
 
 import asyncio
 import random
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from itertools import count, pairwise
 from typing import Any
@@ -34,6 +35,7 @@ from tests.db.support import (
     locked_by_another_process,
     on_servers,
     on_sqlite,
+    run_on,
     until,
     within,
 )
@@ -56,7 +58,7 @@ Way = Callable[[Database, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
 
 
 def reading(database: Database, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
-    return database.reading(work)
+    return run_on(database.connection(), work)
 
 
 def transaction(database: Database, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
@@ -70,16 +72,16 @@ class Spoilt(Exception):
     """Error raised by a test's work."""
 
 
-class TestReading:
-    async def test_reading_sees_writes_committed_meanwhile(self, database: Database) -> None:
+class TestConnection:
+    async def test_statement_sees_writes_committed_meanwhile(self, database: Database) -> None:
         async def count_twice(connection: AsyncConnection) -> tuple[int, int]:
             before = await count_products(connection)
             await database.transaction(add_product, "Lamp")
             return before, await count_products(connection)
 
-        assert await database.reading(count_twice) == (0, 1)
+        assert await run_on(database.connection(), count_twice) == (0, 1)
 
-    async def test_reading_rejects_writes(self, database: Database) -> None:
+    async def test_connection_rejects_writes(self, database: Database) -> None:
         await database.transaction(add_product, "Lamp")
 
         async def write(connection: AsyncConnection, statement: str) -> None:
@@ -87,22 +89,16 @@ class TestReading:
 
         for statement in ("UPDATE products SET price = 2", "DELETE FROM products"):
             with pytest.raises(DatabaseUnavailable):
-                await database.reading(write, statement)
+                await run_on(database.connection(), write, statement)
 
-        assert await database.reading(count_products) == 1
-
-    async def test_arguments_are_passed_to_the_work(self, database: Database) -> None:
-        async def work(_: AsyncConnection, first: int, *, second: int) -> tuple[int, int]:
-            return first, second
-
-        assert await database.reading(work, 1, second=2) == (1, 2)
+        assert await run_on(database.connection(), count_products) == 1
 
 
 class TestTransaction:
     async def test_transaction_commits_when_the_work_returns(self, database: Database) -> None:
         await database.transaction(add_product, "Lamp")
 
-        assert await database.reading(count_products) == 1
+        assert await run_on(database.connection(), count_products) == 1
 
     async def test_transaction_rolls_back_when_the_work_raises(self, database: Database) -> None:
         async def work(session: AsyncSession) -> None:
@@ -112,7 +108,7 @@ class TestTransaction:
         with pytest.raises(Spoilt):
             await database.transaction(work)
 
-        assert await database.reading(count_products) == 0
+        assert await run_on(database.connection(), count_products) == 0
 
     async def test_duplicate_of_a_unique_value_is_a_conflict(self, database: Database) -> None:
         with pytest.raises(Conflict):
@@ -122,7 +118,7 @@ class TestTransaction:
         with pytest.raises(Conflict):
             await database.transaction(add_product, "Lamp", user_id=OWNER + 1)
 
-        assert await database.reading(count_products) == 0
+        assert await run_on(database.connection(), count_products) == 0
 
     async def test_check_violation_is_not_translated(self, database: Database) -> None:
         with pytest.raises(DBAPIError):
@@ -147,7 +143,7 @@ class TestTransaction:
         go_on.set()
         await asyncio.gather(writing, closed)
 
-        assert await database.reading(count_products) == 1
+        assert await run_on(database.connection(), count_products) == 1
 
 
 class TestDeadline:
@@ -196,7 +192,7 @@ class TestDeadline:
         # Use the error here: its traceback keeps the session and its connection alive until then.
         assert given_up.value.status == 503
         await database.transaction(add_product, "Chair")
-        assert await database.reading(count_products) == 1
+        assert await run_on(database.connection(), count_products) == 1
 
 
 class TestPool:
@@ -337,7 +333,7 @@ class TestPool:
 
         async def read_again_and_again(reader: int) -> None:
             for _ in range(30):
-                await database.reading(answer)
+                await run_on(database.connection(), answer)
                 order.append(reader)
 
         await asyncio.gather(*(read_again_and_again(reader) for reader in range(readers)))
@@ -352,7 +348,7 @@ class TestPool:
         dice = random.Random(7)  # noqa: S311 (not a secret)
 
         async def hang_up() -> bool:
-            reader = asyncio.create_task(database.reading(count_products))
+            reader = asyncio.create_task(run_on(database.connection(), count_products))
             # Cancel at a random point of the query.
             await asyncio.sleep(dice.uniform(0, 0.003))
             reader.cancel()
@@ -409,7 +405,7 @@ class TestDeadlock:
         )
 
         assert meeting.attempts == 3
-        assert await database.reading(prices) == [3, 3]
+        assert await run_on(database.connection(), prices) == [3, 3]
 
     async def test_deadlock_victim_is_lost_without_retry(
         self, database: Database, database_url: URL
@@ -432,7 +428,7 @@ class TestDeadlock:
         (loss,) = [outcome for outcome in outcomes if outcome is not None]
         assert isinstance(loss, DBAPIError)
         assert worth_a_retry(loss)
-        assert await database.reading(prices) == [2, 2]
+        assert await run_on(database.connection(), prices) == [2, 2]
 
     async def test_lock_wait_time_out_is_busy(self, opened: Open, database: Database) -> None:
         lamp = await database.transaction(add_product, "Lamp")
@@ -471,7 +467,7 @@ class TestRetryTransaction:
         await database.transaction(work)
 
         assert len(attempts) == MAX_ATTEMPTS
-        assert await database.reading(count_products) == 1
+        assert await run_on(database.connection(), count_products) == 1
 
     async def test_database_is_busy_when_all_attempts_fail(self, database: Database) -> None:
         async def work(session: AsyncSession) -> None:
@@ -481,7 +477,7 @@ class TestRetryTransaction:
         with pytest.raises(DatabaseBusy):
             await database.transaction(work)
 
-        assert await database.reading(count_products) == 0
+        assert await run_on(database.connection(), count_products) == 0
 
 
 @on_servers
@@ -545,12 +541,12 @@ class TestOtherProcesses:
             with pytest.raises(DatabaseBusy):
                 await impatient.transaction(add_product, "Lamp")
             waited = stopwatch.seconds
-            read = await impatient.reading(count_products)
+            read = await run_on(impatient.connection(), count_products)
         await impatient.transaction(add_product, "Lamp")
 
         assert waited < 0.5 + LENIENCE
         assert read == 0
-        assert await database.reading(count_products) == 1
+        assert await run_on(database.connection(), count_products) == 1
 
     async def test_writer_waits_for_a_lock_that_is_released_in_time(
         self, database: Database, database_url: URL
@@ -560,7 +556,7 @@ class TestOtherProcesses:
             await asyncio.sleep(0)
 
         await writing
-        assert await database.reading(count_products) == 1
+        assert await run_on(database.connection(), count_products) == 1
 
 
 WRITES = 200
@@ -593,7 +589,7 @@ class TestCancellation:
             await database.transaction(add_product, name)
 
         async def all_are_there() -> bool:
-            return await database.reading(count_products) == WRITES
+            return await run_on(database.connection(), count_products) == WRITES
 
         told = await cancelled_writes(write)
 
@@ -616,7 +612,7 @@ class TestCancellation:
         await engine.dispose()
 
         assert told > WRITES / 20
-        assert await database.reading(count_products) < WRITES
+        assert await run_on(database.connection(), count_products) < WRITES
 
     @on_sqlite
     async def test_driver_threads_end_on_close(self, opened: Open) -> None:
@@ -624,7 +620,7 @@ class TestCancellation:
 
         for steps in range(30):
             database = opened()
-            reading = asyncio.create_task(database.probe(answer, within=5))
+            reading = asyncio.create_task(run_on(database.probe(within=5), answer))
             for _ in range(steps):
                 await asyncio.sleep(0)
             reading.cancel()
@@ -636,13 +632,13 @@ class TestCancellation:
 
 
 class TestClosing:
-    @pytest.mark.parametrize("way", ["reading", "probe", "watch"])
+    @pytest.mark.parametrize("way", ["connection", "probe", "watch"])
     async def test_connection_in_use_at_close_is_closed_on_return(
         self, opened: Open, way: str
     ) -> None:
         database = opened()
-        ways: dict[str, Callable[..., Awaitable[Any]]] = {
-            "reading": database.reading,
+        ways: dict[str, Callable[[], AbstractAsyncContextManager[AsyncConnection]]] = {
+            "connection": database.connection,
             "probe": partial(database.probe, within=5),
             "watch": partial(database.watch, within=5),
         }
@@ -654,7 +650,7 @@ class TestClosing:
             await may_end.wait()
             return driver, await answer(connection)
 
-        work = asyncio.ensure_future(ways[way](wait_for_close))
+        work = asyncio.ensure_future(run_on(ways[way](), wait_for_close))
         await has_begun.wait()
         closing = asyncio.create_task(database.close())
         # By then the servers' engines are disposed of; on SQLite, close() waits for its threads.
@@ -692,11 +688,11 @@ class TestNetwork:
             stopwatch = Stopwatch()
 
             with pytest.raises(DatabaseUnavailable):
-                await database.reading(answer)
+                await run_on(database.connection(), answer)
 
             assert 0.3 <= stopwatch.seconds < 0.3 + LENIENCE
             relay.heal()
-            assert await database.reading(answer) == 42
+            assert await run_on(database.connection(), answer) == 42
 
     @both_ways
     async def test_database_recovers_after_an_outage_during_a_query(
@@ -756,7 +752,7 @@ class TestNetwork:
             await database.transaction(work)
 
             assert attempts == 2
-            assert await database.reading(count_products) == 1
+            assert await run_on(database.connection(), count_products) == 1
 
     async def test_locks_of_a_vanished_client_are_released(
         self, opened: Open, database_url: URL
@@ -811,12 +807,12 @@ class TestProbe:
             await give_back.wait()
 
         holding = [
-            asyncio.create_task(database.reading(hold)),
+            asyncio.create_task(run_on(database.connection(), hold)),
             asyncio.create_task(database.transaction(hold)),
         ]
         await everyone.wait()
 
-        assert await database.probe(answer, within=0.9) == 42
+        assert await run_on(database.probe(within=0.9), answer) == 42
         give_back.set()
         await asyncio.gather(*holding)
 
@@ -828,6 +824,6 @@ class TestProbe:
             stopwatch = Stopwatch()
 
             with pytest.raises(DatabaseUnavailable):
-                await database.probe(answer, within=0.2)
+                await run_on(database.probe(within=0.2), answer)
 
             assert 0.2 <= stopwatch.seconds < 0.2 + LENIENCE

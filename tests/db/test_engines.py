@@ -19,7 +19,16 @@ from catalog.db.engines import Purpose, create_engine
 from catalog.errors import DatabaseUnavailable
 from catalog.settings import Settings
 from tests.certificates import self_signed
-from tests.db.support import Open, answer, on_mariadb, on_mysql, on_servers, on_sqlite, until
+from tests.db.support import (
+    Open,
+    answer,
+    on_mariadb,
+    on_mysql,
+    on_servers,
+    on_sqlite,
+    run_on,
+    until,
+)
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import DatabaseProxy, relayed
 
@@ -98,7 +107,7 @@ class TestSqlite:
         database = opened(URL.create("sqlite", database=str(tmp_path / "missing" / "catalog.db")))
 
         with pytest.raises(DatabaseUnavailable):
-            await database.reading(answer)
+            await run_on(database.connection(), answer)
 
     async def test_file_that_is_not_a_database_is_unavailable(
         self, opened: Open, tmp_path: Path
@@ -107,7 +116,7 @@ class TestSqlite:
         database = opened(URL.create("sqlite", database=str(tmp_path / "letter")))
 
         with pytest.raises(DatabaseUnavailable):
-            await database.reading(answer)
+            await run_on(database.connection(), answer)
 
 
 @on_servers
@@ -170,7 +179,7 @@ class TestServer:
         database = opened(database_url.set(username="nobody", password="wrong"))
 
         with pytest.raises(DatabaseUnavailable) as refused:
-            await database.reading(answer)
+            await run_on(database.connection(), answer)
 
         assert "nobody" not in refused.value.detail
 
@@ -184,7 +193,7 @@ class TestServer:
         database = opened(database_url.set(port=1))
 
         with pytest.raises(DatabaseUnavailable):
-            await database.reading(answer)
+            await run_on(database.connection(), answer)
 
 
 @on_servers
@@ -233,9 +242,9 @@ class TestTls:
     ) -> None:
         database = opened(database_tls=tls)
 
-        for way in (database.reading, database.transaction):
+        for asking in (run_on(database.connection(), answer), database.transaction(answer)):
             with pytest.raises(DatabaseUnavailable) as refused:
-                await way(answer)
+                await asking
             assert isinstance(refused.value.__cause__, DBAPIError)
             assert "offers no TLS" in str(refused.value.__cause__.orig)
 
@@ -243,13 +252,13 @@ class TestTls:
     async def test_require_encrypts_every_connection(self, opened: Open) -> None:
         database = opened(database_tls="require")
 
-        assert await database.reading(cipher)
+        assert await run_on(database.connection(), cipher)
         assert await database.transaction(cipher)
-        assert await database.probe(cipher, within=0.9)
+        assert await run_on(database.probe(within=0.9), cipher)
 
     @on_mysql
     async def test_off_uses_clear_text(self, database: Database) -> None:
-        assert await database.reading(cipher) == ""
+        assert await run_on(database.connection(), cipher) == ""
 
     @on_mysql
     async def test_verify_refuses_a_certificate_of_another_authority(
@@ -259,7 +268,7 @@ class TestTls:
             database = opened(database_tls="verify", database_tls_ca=authority)
 
             with pytest.raises(DatabaseUnavailable) as refused:
-                await database.reading(answer)
+                await run_on(database.connection(), answer)
             assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value.__cause__)
 
     @on_mysql
@@ -284,7 +293,7 @@ class TestTls:
             database = opened(url, database_tls="require", deadlines=Deadlines(connect=0.3))
 
             with pytest.raises(DatabaseUnavailable):
-                await database.reading(answer)
+                await run_on(database.connection(), answer)
             gc.collect()
 
         assert not [each for each in recwarn if "Unclosed connection" in str(each.message)]

@@ -16,7 +16,7 @@ from catalog.db.database import Database
 from catalog.db.raw_rows import TextQuery, _Result, read_texts
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import DatabaseUnavailable
-from tests.db.support import on_servers
+from tests.db.support import on_servers, run_on
 
 Statement = Select[*tuple[Any, ...]]
 
@@ -36,7 +36,7 @@ NOTHING: Statement = select(func.concat("a")).where(text("1 = 0"))
 
 
 async def echoed(database: Database, value: Any) -> str:
-    ((found,),) = await database.reading(read_texts, TextQuery(ECHO, {"value": value}))
+    ((found,),) = await run_on(database.connection(), read_texts, TextQuery(ECHO, {"value": value}))
     return found.decode().removeprefix("=")
 
 
@@ -49,7 +49,7 @@ class TestReadTexts:
             return found, [row[0] for row in rows]
 
         for size in (0, 1, 120, 200, 250, 251, 252, 3000, 50_000):
-            found, rows = await database.reading(read, size)
+            found, rows = await run_on(database.connection(), read, size)
             assert [each.decode() for each in found] == rows
             assert len(rows) == 900
 
@@ -63,12 +63,12 @@ class TestReadTexts:
         at: Statement = select(func.concat(bindparam("at", type_=Timestamp())))
         values = {"at": datetime(2026, 11, 23, 1, 2, 3, 4, tzinfo=UTC)}
 
-        found = await database.reading(read_texts, TextQuery(at, values))
+        found = await run_on(database.connection(), read_texts, TextQuery(at, values))
 
         assert found == [[b"2026-11-23 01:02:03.000004"]]
 
     async def test_empty_result_is_an_empty_list(self, database: Database) -> None:
-        assert await database.reading(read_texts, TextQuery(NOTHING, {})) == [[]]
+        assert await run_on(database.connection(), read_texts, TextQuery(NOTHING, {})) == [[]]
 
     async def test_batched_statements_match_single_ones(self, database: Database) -> None:
         at: Statement = select(func.concat(bindparam("at", type_=Timestamp())))
@@ -84,8 +84,8 @@ class TestReadTexts:
             TextQuery(NOTHING, {}),
         ]
 
-        together = await database.reading(read_texts, *questions)
-        alone = [(await database.reading(read_texts, each))[0] for each in questions]
+        together = await run_on(database.connection(), read_texts, *questions)
+        alone = [(await run_on(database.connection(), read_texts, each))[0] for each in questions]
 
         assert together == alone
         assert [len(texts) for texts in together] == [0, 1, 3, 1, 900, 1, 5, 0, 900, 0]
@@ -110,14 +110,16 @@ class TestFailures:
             assert not refused.value.connection_invalidated
             return before, await read_texts(connection, own)
 
-        before, after = await database.reading(read)
+        before, after = await run_on(database.connection(), read)
         assert before == after
 
     async def test_cancelled_read_leaves_no_rows_on_the_connection(
         self, database: Database
     ) -> None:
         slow = TextQuery(SLOW, {})
-        readers = [asyncio.create_task(database.reading(read_texts, slow)) for _ in range(5)]
+        readers = [
+            asyncio.create_task(run_on(database.connection(), read_texts, slow)) for _ in range(5)
+        ]
         await asyncio.sleep(0.1)
         for reader in readers:
             reader.cancel()
@@ -134,12 +136,12 @@ class TestFailures:
                 await other.execute(text(f"KILL {own}"))
 
             bodies.append(own)
-            await database.probe(kill, within=5)
+            await run_on(database.probe(within=5), kill)
             return await read_texts(connection, TextQuery(ECHO, {"value": "there"}))
 
         bodies: list[Any] = []
         # The statement is repeated on a new connection, and not what came before it.
-        assert await database.reading(read) == [[b"=there"]]
+        assert await run_on(database.connection(), read) == [[b"=there"]]
         assert len(bodies) == 1
 
     async def test_slow_read_times_out(self, database: Database) -> None:
@@ -150,7 +152,7 @@ class TestFailures:
                 await read_texts(connection, TextQuery(SLOW, {}))
 
         with pytest.raises(DatabaseUnavailable):
-            await database.reading(read)
+            await run_on(database.connection(), read)
         assert await echoed(database, "there") == "there"
 
 

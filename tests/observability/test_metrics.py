@@ -21,6 +21,7 @@ from catalog.http.context import running
 from catalog.observability import metrics
 from catalog.products.context import products
 from catalog.settings import Rate, Settings
+from tests.db.support import run_on
 from tests.http.wire import Unanswered, exchange
 from tests.numbers import Change, Numbers
 from tests.support import Caller, at_once
@@ -51,7 +52,7 @@ class TestExposition:
 
     async def test_metrics_do_not_use_the_database(self, anyone: Caller, app: Quart) -> None:
         await running(app).database.close()
-        running(app).database.transaction = running(app).database.reading = None  # type: ignore[assignment, method-assign]  # any use fails
+        running(app).database.transaction = running(app).database.connection = None  # type: ignore[assignment, method-assign]  # any use fails
 
         assert (await anyone.get("/metrics")).status_code == 200
 
@@ -407,7 +408,9 @@ class TestDomain:
                 await done.wait()
 
             size = settings.database_pool_size
-            readers = [asyncio.create_task(database.reading(read)) for _ in range(size + 1)]
+            readers = [
+                asyncio.create_task(run_on(database.connection(), read)) for _ in range(size + 1)
+            ]
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             numbers = await Numbers.of(caller)

@@ -14,6 +14,7 @@ from catalog.db.database import Database
 from catalog.products import idempotency
 from catalog.products.models import IdempotencyKey, Product
 from catalog.settings import Settings
+from tests.db.support import run_on
 from tests.support import Caller, Response, at_once, fields_of, problem_of
 
 LAMP = {"name": "Lamp", "price": 9.5, "description": "Warm \u2728"}
@@ -30,7 +31,7 @@ async def count(database: Database) -> int:
         statement = select(func.count()).select_from(Product.__table__)
         return int((await connection.execute(statement)).scalar_one())
 
-    return await database.reading(counted)
+    return await run_on(database.connection(), counted)
 
 
 class TestRepeat:

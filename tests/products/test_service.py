@@ -35,7 +35,7 @@ from catalog.products.service import (
     insert_unlogged,
     read_product,
 )
-from tests.db.support import on_servers
+from tests.db.support import on_servers, run_on
 
 ADA, BOB, GRACE, NOBODY = 1, 2, 3, 4
 
@@ -76,7 +76,7 @@ async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
 
 async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
     options = {"selection": Selection(), "after": None, "limit": 100, **options}
-    (page,) = await database.reading(list_products, PageQuery(**options))
+    (page,) = await run_on(database.connection(), list_products, PageQuery(**options))
     products = page.products
     return [products[index] for index in range(len(products))]
 
@@ -370,7 +370,7 @@ class TestListProducts:
 
         async def last(limit: int, *after: int) -> object:
             wanted = PageQuery(Selection(), after or None, limit)
-            (page,) = await database.reading(list_products, wanted)
+            (page,) = await run_on(database.connection(), list_products, wanted)
             return page.last
 
         assert await last(2) == (ids[1],)

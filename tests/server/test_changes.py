@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
 from catalog.products.models import Product, ProductChange
+from tests.db.support import run_on
 from tests.engines import Engine, settings_for
 from tests.server.service import Catalog, Client, Connection, Service
 
@@ -61,7 +62,7 @@ class Cluster:
             found = await connection.execute(select(*columns).order_by(columns[0]))
             return [tuple(row) for row in found]
 
-        return await self.database.reading(read)
+        return await run_on(self.database.connection(), read)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from catalog.auth.models import User
 from catalog.db.database import Database
 from catalog.products import service as rules
 from catalog.products.models import NewProduct
+from tests.db.support import run_on
 from tests.engines import Engine, connected, migrate, settings_for
 from tests.server.nginx import Nginx, needs_cache, nginx
 from tests.server.service import Catalog, Connection, Service
@@ -72,7 +73,7 @@ class Shop:
             await rules.insert_products(session, [offer])
 
         try:
-            owner_id = await database.reading(owner_of)
+            owner_id = await run_on(database.connection(), owner_of)
             for name in names:
                 await database.transaction(create, NewProduct(name, None, 1.0, owner_id))
         finally:

@@ -61,25 +61,25 @@ async def export_products(
         pieces of the text.
 
     Raises:
-        DatabaseUnavailable, DatabaseBusy: as ``Database.reading``; the export is incomplete.
+        DatabaseUnavailable, DatabaseBusy: as ``Database.connection``; the export is incomplete.
     """
     writer = form.writer(fields or queries.FIELDS)
     narrowed = _narrowed(fields) if fields else None
     left = limit
     at_once = min(EXPORTED_ROWS, _FIRST_ROWS)
 
-    def reading() -> asyncio.Task[Sequence[Sequence[Any]]]:
+    async def read() -> Sequence[Sequence[Any]]:
         size = at_once if left is None else min(at_once, left)
-        rows = database.reading(
-            page_reader.read_rows,
-            selection=selection,
-            after=after,
-            limit=size,
-            max_bytes=EXPORTED_CHARACTERS,
-        )
-        return asyncio.create_task(rows)
+        async with database.connection() as connection:
+            return await page_reader.read_rows(
+                connection,
+                selection=selection,
+                after=after,
+                limit=size,
+                max_bytes=EXPORTED_CHARACTERS,
+            )
 
-    next_rows = reading()
+    next_rows = asyncio.create_task(read())
     head = writer.head()
     try:
         while rows := await next_rows:
@@ -89,7 +89,7 @@ async def export_products(
             fitting = EXPORTED_CHARACTERS * len(rows) // max(1, sum(map(_characters, rows)))
             at_once = max(1, min(EXPORTED_ROWS, fitting))
             if left != 0:
-                next_rows = reading()
+                next_rows = asyncio.create_task(read())
             text = head + writer.write(rows if narrowed is None else list(map(narrowed, rows)))
             # While a slow client takes the text, the rows it was made of are freed.
             count, rows = len(rows), ()

@@ -59,7 +59,8 @@ async def import_products(
     """
     imported = ImportResult()
     if dry_run:
-        await database.reading(require_account, user_id=owner_id)
+        async with database.connection() as connection:
+            await require_account(connection, user_id=owner_id)
     async with aclosing(read_chunks(pieces, reader, imported)) as chunks:
         if atomic:
             await import_atomically(database, chunks, imported, owner_id=owner_id, dry_run=dry_run)

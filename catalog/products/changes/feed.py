@@ -7,10 +7,11 @@ that falls behind the buffer afterwards is too slow, and is disconnected.
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import NamedTuple
 
 import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
 from catalog.errors import ChangesGone, NotReady, Overloaded
@@ -109,13 +110,15 @@ class Feed:
             self._forget()
             return
         if self._begin is None:
-            self._begin = await self._watch(current_change)
+            async with self._watch() as connection:
+                self._begin = await current_change(connection)
             self._tell()
         more = True
         while more:
             since = self._head
             try:
-                found = await self._watch(read_changes, since=since, limit=STRETCH)
+                async with self._watch() as connection:
+                    found = await read_changes(connection, since=since, limit=STRETCH)
             except ChangesGone:
                 # Another history, as after a restore: each follower has to read the log itself.
                 self._forget()
@@ -125,10 +128,8 @@ class Feed:
             more = found.more
             observe_position(self._head.position)
 
-    async def _watch(self, work: Any, **options: Any) -> Any:
-        return await self._database.watch(
-            lambda connection: work(connection, **options), within=POLL_TIMEOUT_SECONDS
-        )
+    def _watch(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._database.watch(within=POLL_TIMEOUT_SECONDS)
 
     def _add(self, entries: list[Entry]) -> None:
         if not entries:
@@ -196,7 +197,8 @@ class Feed:
                 if found is None and self._begin is not None:
                     # Either the buffer has moved past ``since``, and the log has the changes; or
                     # the history is another one, and reading the log raises ChangesGone.
-                    changes = await self._database.reading(read_changes, since=since, limit=limit)
+                    async with self._database.connection() as connection:
+                        changes = await read_changes(connection, since=since, limit=limit)
                     return entries_of(changes)
                 if found:
                     return found
@@ -217,7 +219,7 @@ class Feed:
             ChangesGone: the log does not reach back to ``since``, or has another history by now.
             NotReady: the process is about to stop.
             Overloaded: too many followers, or this one is slower than the changes.
-            DatabaseUnavailable, DatabaseBusy: as ``Database.reading``.
+            DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
         """
         last, has_caught_up = since, False
         with self._following():
@@ -260,9 +262,9 @@ class Feed:
         """Read the next changes from the log, up to ``STRETCH`` of them."""
         # When a worker is replaced, all its followers reconnect at once. They queue here, where
         # none is rejected, and leave connections to other requests.
-        async with self._catching_up:
-            changes = await self._database.reading(
-                read_changes, since=since, limit=STRETCH, max_bytes=STRETCH_BYTES
+        async with self._catching_up, self._database.connection() as connection:
+            changes = await read_changes(
+                connection, since=since, limit=STRETCH, max_bytes=STRETCH_BYTES
             )
         return entries_of(changes)
 

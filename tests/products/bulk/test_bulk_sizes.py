@@ -21,7 +21,7 @@ from catalog.products.bulk.formats import CSV, NDJSON, Format, ParsedProduct
 from catalog.products.bulk.importing import import_products
 from catalog.products.changes import change_log
 from catalog.products.models import ChangeId, ChangeType, Product, ProductChange
-from tests.db.support import OWNER, add_owner, on_sqlite
+from tests.db.support import OWNER, add_owner, on_sqlite, run_on
 
 CHUNK_ROWS = 4
 CHUNK_CHARACTERS = 60
@@ -214,7 +214,7 @@ class TestBounds:
     ) -> None:
         valid = [record for record in records if record is not None]
         failed = len(records) - len(valid)
-        before = await owned.reading(_stored, 0, 0)
+        before = await run_on(owned.connection(), _stored, 0, 0)
         last_id = before.products[-1][0] if before.products else 0
 
         try:
@@ -242,7 +242,7 @@ class TestBounds:
             told = {fault.line for fault in imported.faults}
             assert len(told) == min(failed, MAX_FAULTS)
 
-        after = await owned.reading(_stored, last_id, before.head.position)
+        after = await run_on(owned.connection(), _stored, last_id, before.head.position)
         if dry_run or not valid:
             assert (after.products, after.log, after.head) == ([], [], before.head)
         else:
@@ -256,7 +256,7 @@ class TestBounds:
 
         imported = await _import(owned, NDJSON, records, atomic=True)
 
-        stored = await owned.reading(_stored, 0, 0)
+        stored = await run_on(owned.connection(), _stored, 0, 0)
         assert imported.created == count
         _assert_stored(imported, [each for each in records if each], stored, 0)
 
@@ -266,7 +266,7 @@ class TestBounds:
 
         imported = await _import(owned, NDJSON, records, atomic=True)
 
-        stored = await owned.reading(_stored, 0, 0)
+        stored = await run_on(owned.connection(), _stored, 0, 0)
         assert imported.created == atomic.MAX_ATOMIC_ROWS == 100_000
         _assert_stored(imported, [each for each in records if each], stored, 0)
 
@@ -275,7 +275,7 @@ class TestBounds:
         with pytest.raises(BodyTooLarge):
             await _import(owned, NDJSON, _numbered(atomic.MAX_ATOMIC_ROWS + 1), atomic=True)
 
-        assert (await owned.reading(_stored, 0, 0)).products == []
+        assert (await run_on(owned.connection(), _stored, 0, 0)).products == []
 
 
 class TestRecord:
@@ -283,9 +283,9 @@ class TestRecord:
         self, owned: Database
     ) -> None:
         await _import(owned, NDJSON, _numbered(1))
-        before = await owned.reading(change_log.current_change)
+        before = await run_on(owned.connection(), change_log.current_change)
 
         assert await owned.transaction(change_log.record_created, [], at=now()) == before
         nothing = owned.transaction(change_log.record, ChangeType.DELETED, [], at=now())
         assert await nothing == before
-        assert await owned.reading(change_log.current_change) == before
+        assert await run_on(owned.connection(), change_log.current_change) == before

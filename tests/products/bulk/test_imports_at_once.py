@@ -13,7 +13,7 @@ from catalog.db.database import Database
 from catalog.db.deadlines import Deadlines
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.settings import Settings
-from tests.db.support import count_products
+from tests.db.support import count_products, run_on
 from tests.products.bulk.test_bulk_routes import lines_of, send
 from tests.support import Caller, Response, problem_of
 
@@ -73,7 +73,7 @@ class TestConcurrentImports:
         assert all(answer.headers["Retry-After"] for answer in refused)
         assert outcomes.keys() == {("create", 201), ("edit", 200)}
         created = MAX_IMPORTS * LINES + outcomes["create", 201] + 1
-        assert await database.reading(count_products) == created
+        assert await run_on(database.connection(), count_products) == created
 
     async def test_imports_are_aborted_if_they_wait_no_longer_than_single_writes(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch

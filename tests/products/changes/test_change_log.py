@@ -18,7 +18,7 @@ from catalog.products.changes import change_log
 from catalog.products.models import TOKEN_LENGTH, ChangeId, ChangeType, ProductChange
 from catalog.products.service import create_products
 from catalog.settings import Settings
-from tests.db.support import on_servers
+from tests.db.support import on_servers, run_on
 from tests.support import PASSWORD, Caller, at_once, problem_of
 
 PATH = "/api/products/changes"
@@ -92,7 +92,7 @@ class TestLog:
         with pytest.raises(NotFound):
             await database.transaction(create_and_fail)
 
-        assert (await database.reading(change_log.current_change)).position == 1
+        assert (await run_on(database.connection(), change_log.current_change)).position == 1
 
     async def test_account_deletion_logs_each_deleted_product(
         self, ada: Caller, anyone: Caller
@@ -337,7 +337,7 @@ class TestOrder:
         async def follow() -> None:
             while len(seen) < total:
                 last = seen[-1] if seen else 0
-                found = await databases[0].reading(current, since=last)
+                found = await run_on(databases[0].connection(), current, since=last)
                 seen.extend(found)
                 if writing.done() and not found:
                     return

@@ -21,6 +21,7 @@ from catalog.products.changes.change_log import current_change
 from catalog.products.changes.feed import Feed
 from catalog.products.context import products
 from catalog.products.models import ChangeCounter, ChangeId, ProductChange
+from tests.db.support import run_on
 from tests.support import Caller, at_once, fields_of, problem_of
 
 PATH = "/api/products/changes"
@@ -254,7 +255,7 @@ class TestFollow:
         self, ada: Caller, feed: Feed, database: Database, token: str
     ) -> None:
         await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
-        last = await database.reading(current_change)
+        last = await run_on(database.connection(), current_change)
         since = last if token else ChangeId(last.position)
         async with following(feed, since=since) as (follower,), following(feed) as (other,):
             await until(lambda: feed._begin is not None and other.positions == [1, 2, 3])
@@ -370,7 +371,7 @@ class TestOutage:
             await ada.offer("Lamp")
             await until(lambda: follower.positions == [1] and feed._begin is not None)
 
-            async def fail(*_: Any, **__: Any) -> Any:
+            def fail(**_: Any) -> Any:
                 raise ConnectionError
 
             with monkeypatch.context() as patch:
@@ -380,4 +381,4 @@ class TestOutage:
                 assert follower.positions == [1]
             await until(lambda: follower.positions == [1, 2])
 
-        assert (await database.reading(current_change)).position == 2
+        assert (await run_on(database.connection(), current_change)).position == 2

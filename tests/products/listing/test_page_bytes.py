@@ -13,6 +13,7 @@ from catalog.products.models import NewProduct
 from catalog.products.queries import PAGE_BYTES
 from catalog.products.selection import Selection
 from catalog.products.service import insert_products
+from tests.db.support import run_on
 from tests.products.listing.test_lists import LIST, SORTS
 from tests.support import Caller
 
@@ -94,7 +95,7 @@ class TestPage:
                 connection, selection=Selection(), after=None, limit=1001
             )
 
-        rows = await database.reading(read)
+        rows = await run_on(database.connection(), read)
 
         sizes = [len(row[1].encode()) + len((row[2] or "").encode()) for row in rows]
         assert len(rows) < len(ids)

@@ -16,7 +16,7 @@ from catalog.products.listing.page_reader import DecodedRows, PageRows
 from catalog.products.listing.row_encoding import EncodedRows
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeId, NewProduct
 from catalog.products.selection import Selection
-from tests.db.support import on_servers
+from tests.db.support import on_servers, run_on
 from tests.products.listing.test_lists import SORTS
 from tests.support import Caller
 
@@ -64,7 +64,7 @@ async def both(
         (products,) = await row_encoding.read_pages(connection, [question])
         return products, DecodedRows(rows.all())
 
-    return await database.reading(read)
+    return await run_on(database.connection(), read)
 
 
 def assert_same(cell: PageRows, rows: PageRows) -> None:
@@ -93,7 +93,7 @@ class TestPage:
 
     async def test_empty_page_has_a_position(self, offers: int, database: Database) -> None:
         wanted = page_reader.PageQuery(Selection(ids=(99999,)), after=None, limit=9)
-        (page,) = await database.reading(page_reader.list_products, wanted)
+        (page,) = await run_on(database.connection(), page_reader.list_products, wanted)
 
         assert page.change.position == offers
         assert page.products.json(9) == b"[]"

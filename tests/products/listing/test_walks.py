@@ -18,6 +18,7 @@ from catalog.products.models import NewProduct
 from catalog.products.schemas import Sort
 from catalog.products.selection import Selection
 from catalog.products.service import insert_products
+from tests.db.support import run_on
 from tests.products.listing.test_lists import LIST, SORTS
 from tests.support import Caller
 
@@ -102,7 +103,7 @@ class TestPlans:
             )
             return "\n".join(str(dict(row._mapping)) for row in rows)
 
-        plan = await database.reading(explained)
+        plan = await run_on(database.connection(), explained)
 
         index = "PRIMARY" if selection.key == "id" else f"ix_products_{selection.key}_id"
         assert index in plan.replace("INTEGER PRIMARY KEY", "PRIMARY"), plan

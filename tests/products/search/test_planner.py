@@ -25,6 +25,7 @@ from catalog.products.search.tokenizer import (
 from catalog.products.seed_data import make_samples
 from catalog.products.selection import Selection
 from catalog.products.service import insert_products
+from tests.db.support import run_on
 from tests.products.listing.test_lists import LIST, MINE, SORTS, ids_of, in_order, walk
 from tests.support import PASSWORD, Caller, fields_of, problem_of
 
@@ -355,4 +356,4 @@ async def by(database: Database, plan: Plan, selection: Selection) -> list[dict[
         rows = await connection.execute(statement, values)
         return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
 
-    return await database.reading(find)
+    return await run_on(database.connection(), find)
