@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from catalog.concurrency.waiters import Expired, copy_of, settle
 
@@ -24,11 +24,6 @@ MAX_BATCH = 16
 """Loads in one read. More would save little, and the first would wait for the last."""
 
 
-class _Caller(NamedTuple, Generic[R]):
-    until: float
-    outcome: asyncio.Future[R]
-
-
 class _Load(Generic[K, Q, R]):
     """Load of one key.
 
@@ -36,8 +31,9 @@ class _Load(Generic[K, Q, R]):
         key: the key.
         question: what to read.
         since: when it began to wait for a connection.
-        waiting: callers that wait for the next read of it to begin.
-        sharing: callers that share the read in progress.
+        waiting: futures of the callers that wait for the next read of it to begin, each with the
+            time at which it gets an error.
+        sharing: the same of the callers that share the read in progress.
     """
 
     __slots__ = ("key", "question", "sharing", "since", "waiting")
@@ -46,13 +42,13 @@ class _Load(Generic[K, Q, R]):
         self.key = key
         self.question = question
         self.since = since
-        self.waiting: list[_Caller[R]] = []
-        self.sharing: list[_Caller[R]] = []
+        self.waiting: list[tuple[float, asyncio.Future[R]]] = []
+        self.sharing: list[tuple[float, asyncio.Future[R]]] = []
 
     @property
     def is_wanted(self) -> bool:
         """Whether callers wait for the next read."""
-        return any(not caller.outcome.done() for caller in self.waiting)
+        return any(not outcome.done() for _, outcome in self.waiting)
 
     def depart(self) -> None:
         """Let the waiting callers share the read that begins now."""
@@ -60,8 +56,9 @@ class _Load(Generic[K, Q, R]):
 
     def settle(self, outcome: R | Exception) -> None:
         """Give the sharing callers the value, or a copy of the error each."""
-        for caller in self.sharing:
-            settle(caller.outcome, copy_of(outcome) if isinstance(outcome, Exception) else outcome)
+        sharing, self.sharing = self.sharing, []
+        for _, future in sharing:
+            settle(future, copy_of(outcome) if isinstance(outcome, Exception) else outcome)
 
 
 class BatchLoader(Generic[K, Q, C, A, R]):
@@ -150,11 +147,11 @@ class BatchLoader(Generic[K, Q, C, A, R]):
                 task.add_done_callback(self._tasks.discard)
         # One future per caller, so that a cancelled caller does not cancel the others.
         until = (now if since is None else since) + self._limit
-        caller = _Caller[R](until, event_loop.create_future())
-        load.waiting.append(caller)
+        outcome: asyncio.Future[R] = event_loop.create_future()
+        load.waiting.append((until, outcome))
         if until < self._timer_at:
             self._set_timer(until)
-        return await caller.outcome
+        return await outcome
 
     async def _run(self) -> None:
         try:
@@ -222,9 +219,9 @@ class BatchLoader(Generic[K, Q, C, A, R]):
 
     def _land(self, load: _Load[K, Q, R]) -> None:
         """End a load's read, and queue the load again if callers have arrived meanwhile."""
-        for caller in load.sharing:
-            # No effect on those that have their outcome; the others' read was cancelled.
-            caller.outcome.cancel()
+        for _, outcome in load.sharing:
+            # They have no outcome, because the read was cancelled.
+            outcome.cancel()
         load.sharing = []
         if load.is_wanted:
             load.since = asyncio.get_running_loop().time()

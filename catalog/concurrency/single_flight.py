@@ -40,13 +40,13 @@ class SingleFlight(Generic[C, R]):
             timed_out=timed_out,
         )
 
-    async def load(self) -> R:
-        """Return the value as it was at some moment after this call.
+    def load(self) -> Awaitable[R]:
+        """Return, once it is awaited, the value as it was at some moment after that.
 
         Raises:
             Exception: what ``timed_out`` makes; or a copy of the error of the shared read.
         """
-        return await self._loader.load(None, None)
+        return self._loader.load(None, None)
 
     async def _read_one(self, connection: C, _: Sequence[None]) -> Sequence[R]:
         return [await self._read(connection)]

@@ -1,7 +1,7 @@
 """SingleFlight: concurrent callers share a read that sees every commit before their calls."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,12 +14,12 @@ from tests.concurrency.connections import Source, turns
 class NaiveSingleFlight(SingleFlight[None, int]):
     """Negative control: the usual single-flight, where late callers join a stale read."""
 
-    _reading: "asyncio.Task[int] | None" = None
+    _reading: "asyncio.Future[int] | None" = None
 
-    async def load(self) -> int:
+    def load(self) -> Awaitable[int]:
         if self._reading is None:
-            self._reading = asyncio.create_task(super().load())
-        return await asyncio.shield(self._reading)
+            self._reading = asyncio.ensure_future(super().load())
+        return asyncio.shield(self._reading)
 
 
 class TestSingleFlight:
@@ -37,12 +37,12 @@ class TestSingleFlight:
         source = Source()
         flight = kind(source.connect, source.read_value)
         source.answer.clear()
-        first = asyncio.create_task(flight.load())
+        first = asyncio.ensure_future(flight.load())
         await turns()
 
         # A write is acknowledged before the second caller reads.
         source.value = 1
-        second = asyncio.create_task(flight.load())
+        second = asyncio.ensure_future(flight.load())
         await turns()
         source.answer.set()
 
@@ -53,10 +53,10 @@ class TestSingleFlight:
         source = Source()
         flight = SingleFlight(source.connect, source.read_value)
         source.connection.clear()
-        first = asyncio.create_task(flight.load())
+        first = asyncio.ensure_future(flight.load())
         await turns()
         source.value = 1
-        second = asyncio.create_task(flight.load())
+        second = asyncio.ensure_future(flight.load())
         await turns()
         source.connection.set()
 
@@ -67,7 +67,7 @@ class TestSingleFlight:
         source = Source()
         flight = SingleFlight(source.connect, source.read_value)
         source.answer.clear()
-        callers = [asyncio.create_task(flight.load()) for _ in range(3)]
+        callers = [asyncio.ensure_future(flight.load()) for _ in range(3)]
         await turns()
         callers[0].cancel()
         await turns()
@@ -95,7 +95,7 @@ class TestSingleFlight:
             yield
 
         flight = SingleFlight(refuse, Source().read_value)
-        callers = [asyncio.create_task(flight.load()) for _ in range(3)]
+        callers = [asyncio.ensure_future(flight.load()) for _ in range(3)]
         failed = await asyncio.gather(*callers, return_exceptions=True)
 
         assert [type(error) for error in failed] == [Overloaded] * 3
@@ -106,10 +106,10 @@ class TestSingleFlight:
         flight = SingleFlight(
             source.connect, source.read_value, limit=0.05, timed_out=DatabaseUnavailable
         )
-        first = asyncio.create_task(flight.load())
+        first = asyncio.ensure_future(flight.load())
         await turns()
         # The second caller waits for the next read to begin.
-        second = asyncio.create_task(flight.load())
+        second = asyncio.ensure_future(flight.load())
 
         failed = await asyncio.gather(first, second, return_exceptions=True)
 
