@@ -242,17 +242,6 @@ class Database:
             async with deadline(self.read_limit), self._read_permits.permit(), connection:
                 yield connection
 
-    async def reading(
-        self,
-        work: Callable[Concatenate[ReadConnection, P], Awaitable[T]],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run read-only ``work(connection, ...)`` on a ``connection()``."""
-        async with self.connection() as connection:
-            return await work(connection, *args, **kwargs)
-
     @asynccontextmanager
     async def probe(self, *, within: float) -> AsyncIterator[AsyncConnection]:
         """Provide a connection for health checks, outside the pools.

@@ -193,14 +193,19 @@ async def insert_unlogged(
 
 
 async def read_product(
-    connection: AsyncConnection | AsyncSession, *, product_id: int
-) -> dict[str, Any]:
-    """Return the JSON members of one product.
+    connection: AsyncConnection, *, product_id: int
+) -> tuple[ChangeId, dict[str, Any]]:
+    """Return the JSON members of one product, and the last change, which they include.
 
     Raises:
-        NotFound: no product has that id.
+        NotFound: no product has that id; the error's headers carry the change.
     """
-    return await _read(connection, queries.ONE, product_id)
+    change = await change_log.current_change(connection)
+    try:
+        return change, await _read(connection, queries.ONE, product_id)
+    except NotFound as error:
+        error.headers.update(change_log.position_headers(change))
+        raise
 
 
 async def change_product(

@@ -48,7 +48,8 @@ tag_blueprint(blueprint, ["auth"])
 @document_response(AccountRead)
 async def read_account() -> Reply:
     """Read your account."""
-    account = await database().reading(accounts.read_own, user_id=caller_id())
+    async with database().connection() as connection:
+        account = await accounts.read_own(connection, user_id=caller_id())
     return json_reply(AccountRead(**account))
 
 
@@ -128,9 +129,10 @@ async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account
     Raises:
         AccountUnavailable, LoginThrottled, Overloaded, WrongPassword: not confirmed.
     """
-    attempt = await database().reading(
-        service.find_own_attempt, user_id=caller_id(), network=client_network()
-    )
+    async with database().connection() as connection:
+        attempt = await service.find_own_attempt(
+            connection, user_id=caller_id(), network=client_network()
+        )
     failed, blocked = Audit.PASSWORD_CHECK_FAILED, Audit.PASSWORD_CHECK_BLOCKED
     try:
         with recording(attempt, failed=failed, blocked=blocked):
@@ -147,7 +149,8 @@ async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account
 async def list_sessions() -> Reply:
     """List your sessions, the last used one first."""
     bearer = caller()
-    live = await database().reading(sessions.list_live, user_id=bearer.user_id)
+    async with database().connection() as connection:
+        live = await sessions.list_live(connection, user_id=bearer.user_id)
     return json_reply(
         SessionList(
             sessions=[SessionRead(**each, current=each["id"] == bearer.session_id) for each in live]

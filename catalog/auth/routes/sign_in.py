@@ -95,9 +95,10 @@ async def log_in(data: LogIn) -> Reply:
     """Sign in with a username or an e-mail address."""
     grant = None
     while grant is None:
-        attempt = await database().reading(
-            service.find_attempt, login=data.username, network=client_network()
-        )
+        async with database().connection() as connection:
+            attempt = await service.find_attempt(
+                connection, login=data.username, network=client_network()
+            )
         with recording(attempt, failed=Audit.SIGN_IN_FAILED, blocked=Audit.SIGN_IN_BLOCKED):
             account = await verified(attempt, data.password)
             grant = await database().transaction(
@@ -146,7 +147,8 @@ async def refresh_token(data: RefreshOptions) -> Reply:
     try:
         if data.rotate:
             return await _rotated(bearer)
-        resumed = await database().reading(sessions.resume, bearer=bearer)
+        async with database().connection() as connection:
+            resumed = await sessions.resume(connection, bearer=bearer)
     except TokenReused:
         await _end_stolen(bearer)
         raise
@@ -195,7 +197,8 @@ async def get_refreshed_token() -> Reply:
     """Get a new access token for a refresh token, as older clients ask for it."""
     bearer = caller()
     try:
-        resumed = await database().reading(sessions.resume, bearer=bearer)
+        async with database().connection() as connection:
+            resumed = await sessions.resume(connection, bearer=bearer)
     except TokenReused:
         # A GET must not change anything, so the session stays live.
         record(

@@ -34,11 +34,11 @@ tag_blueprint(blueprint, ["users"])
 async def list_users(query_args: PageQuery) -> Reply:
     """List all accounts, the newest first."""
     place = Place(cursors(), query_args.cursor, path=PATH, bound_to=PATH)
-    page = await database().reading(
-        administration.list_users,
-        limit=query_args.limit,
-        before_id=int(place.after[0]) if place.after else None,
-    )
+    before_id = int(place.after[0]) if place.after else None
+    async with database().connection() as connection:
+        page = await administration.list_users(
+            connection, limit=query_args.limit, before_id=before_id
+        )
     next_url = place.next_url(page.last, current_request().query)
     return json_reply(UserPage(users=[AccountRead(**user) for user in page.users], next=next_url))
 
@@ -50,7 +50,8 @@ async def list_users(query_args: PageQuery) -> Reply:
 @document_response(AccountRead)
 async def read_user(user_id: int) -> Reply:
     """Read an account."""
-    user = await database().reading(administration.read_user, user_id=user_id)
+    async with database().connection() as connection:
+        user = await administration.read_user(connection, user_id=user_id)
     return json_reply(AccountRead(**user))
 
 

@@ -10,10 +10,10 @@ each transaction also draws a token, which is stored in its rows of the log and 
 position and token together are a ``ChangeId`` (docs/adr/0018).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
     Integer,
@@ -32,7 +32,7 @@ from sqlalchemy.orm import aliased
 
 from catalog.db.columns import Id, Timestamp, now, rfc3339
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
-from catalog.errors import CatalogError, ChangesGone, DatabaseUnavailable
+from catalog.errors import ChangesGone, DatabaseUnavailable
 from catalog.products import queries
 from catalog.products.models import (
     ChangeCounter,
@@ -42,9 +42,6 @@ from catalog.products.models import (
     ProductChange,
     new_token,
 )
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 HEADER = "Catalog-Position"
 """Header with a position: on reads, one that the content includes; on writes, the write's own."""
@@ -229,26 +226,6 @@ async def current_change(connection: AsyncConnection | AsyncSession) -> ChangeId
 def no_counter() -> DatabaseUnavailable:
     """Return the error for a counter without a row, as in the middle of a restore."""
     return DatabaseUnavailable("The database is incomplete: it has no change counter.")
-
-
-async def at_position(
-    connection: AsyncConnection,
-    work: Callable[Concatenate[AsyncConnection, P], Awaitable[T]],
-    /,
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> tuple[ChangeId, T]:
-    """Run a read, preceded by a read of the last change, which its result then includes.
-
-    Raises:
-        CatalogError: as ``work``, with that change added to the error's headers.
-    """
-    change = await current_change(connection)
-    try:
-        return change, await work(connection, *args, **kwargs)
-    except CatalogError as error:
-        error.headers.update(position_headers(change))
-        raise
 
 
 async def read_changes(

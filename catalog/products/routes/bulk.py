@@ -61,6 +61,7 @@ async def _import_products(form: Format, query: BulkQuery) -> Reply:
         )
     change = imported.change
     if change is None:
-        change = await database().reading(change_log.current_change)
+        async with database().connection() as connection:
+            change = await change_log.current_change(connection)
     body = orjson.dumps(imported.rendered())
     return json_reply(body, headers=change_log.position_headers(change))

@@ -47,7 +47,8 @@ async def list_changes(query_args: ChangesQuery) -> Reply:
     if current_request().media_type == EVENT_STREAM:
         return await _stream(_last_event_id(query_args.since))
     since, limit = query_args.since, query_args.limit
-    found = await database().reading(change_log.read_changes, since=since, limit=limit)
+    async with database().connection() as connection:
+        found = await change_log.read_changes(connection, since=since, limit=limit)
     entries, last, more = entries_of(found), found.last, found.more
     if not entries and query_args.wait:
         feed = products().feed

@@ -69,7 +69,8 @@ async def _list(asked: PageRequest) -> Reply:
 
 async def _export(form: Format, asked: PageRequest) -> Reply:
     # Read before the products, so that following from this change misses nothing.
-    change = await database().reading(change_log.current_change)
+    async with database().connection() as connection:
+        change = await change_log.current_change(connection)
     query = asked.query
     pieces = exporting.export_products(
         database(),

@@ -82,9 +82,8 @@ async def create_product(data: ProductCreate) -> Reply:
 @document_response(ProductRead, 200, ProductHeaders)
 async def read_product(product_id: int) -> Reply:
     """Read a product."""
-    change, product = await database().reading(
-        change_log.at_position, service.read_product, product_id=product_id
-    )
+    async with database().connection() as connection:
+        change, product = await service.read_product(connection, product_id=product_id)
     body, etag = _representation(product)
     headers = {"Cache-Control": "no-cache", **change_log.position_headers(change)}
     return cacheable_reply(body, etag, headers=headers)
