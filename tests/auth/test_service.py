@@ -38,7 +38,9 @@ async def sign_up(database: Database, username: str, email: str) -> User:
 
 
 async def account_of(database: Database, login: str) -> Account:
-    attempt = await database.reading(service.find_attempt, login=login, network="192.0.2.1")
+    attempt = await run_on(
+        database.connection(), service.find_attempt, login=login, network="192.0.2.1"
+    )
     assert attempt.account is not None
     return attempt.account
 
@@ -139,13 +141,21 @@ class TestFindAttempt:
 
     async def test_throttled_account_is_found_with_the_refusal(self, database: Database) -> None:
         ada = await sign_up(database, "ada", "ada@example.com")
-        before = await database.reading(service.find_attempt, login="ada", network="192.0.2.1")
+        before = await run_on(
+            database.connection(), service.find_attempt, login="ada", network="192.0.2.1"
+        )
         assert before.refusal is None
         await throttle(database, before.subject)
 
-        attempt = await database.reading(service.find_attempt, login="ada", network="192.0.2.1")
-        elsewhere = await database.reading(service.find_attempt, login="ada", network="192.0.2.2")
-        own = await database.reading(service.find_own_attempt, user_id=ada.id, network="192.0.2.1")
+        attempt = await run_on(
+            database.connection(), service.find_attempt, login="ada", network="192.0.2.1"
+        )
+        elsewhere = await run_on(
+            database.connection(), service.find_attempt, login="ada", network="192.0.2.2"
+        )
+        own = await run_on(
+            database.connection(), service.find_own_attempt, user_id=ada.id, network="192.0.2.1"
+        )
 
         assert attempt.user_id == own.user_id == ada.id
         assert attempt.subject == own.subject == before.subject
@@ -159,8 +169,11 @@ class TestFindAttempt:
 
         for user_id in (ada.id, ada.id + 1):
             with pytest.raises(AccountUnavailable):
-                await database.reading(
-                    service.find_own_attempt, user_id=user_id, network="192.0.2.1"
+                await run_on(
+                    database.connection(),
+                    service.find_own_attempt,
+                    user_id=user_id,
+                    network="192.0.2.1",
                 )
 
 
@@ -321,7 +334,7 @@ class TestChangeEmail:
         with pytest.raises(AccountUnavailable):
             await database.transaction(accounts.change_email, user_id=ada.id, email="a@b.example")
         with pytest.raises(AccountUnavailable):
-            await database.reading(accounts.read_own, user_id=ada.id)
+            await run_on(database.connection(), accounts.read_own, user_id=ada.id)
 
 
 class TestDeleteAccount:

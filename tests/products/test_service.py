@@ -285,12 +285,13 @@ class TestChangeProduct:
         with pytest.raises(NotFound):
             await self.change(database, 7, name="Desk")
         with pytest.raises(NotFound):
-            await database.reading(read_product, product_id=7)
+            await run_on(database.connection(), read_product, product_id=7)
 
     async def test_product_can_be_read(self, database: Database) -> None:
         product = await offer(database)
 
-        assert await database.reading(read_product, product_id=product["id"]) == product
+        _, read = await run_on(database.connection(), read_product, product_id=product["id"])
+        assert read == product
 
 
 class TestDeleteProductsOf:
@@ -302,7 +303,7 @@ class TestDeleteProductsOf:
         await database.transaction(delete_products_of, ADA)
 
         assert await listed(database) == [other]
-        changes = await database.reading(read_changes, since=ChangeId(3), limit=10)
+        changes = await run_on(database.connection(), read_changes, since=ChangeId(3), limit=10)
         assert [(each["type"], each["id"]) for each in changes.changes] == [
             ("deleted", product["id"]) for product in mine
         ]

@@ -328,7 +328,8 @@ class TestWalking:
         offers = [NewProduct("Lamp", None, float(price), ada.user_id or 0) for price in range(6)]
         await database.transaction(insert_products, offers)
 
-        rows = await database.reading(
+        rows = await run_on(
+            database.connection(),
             planner.find,
             Selection(sort=sort, terms=terms_of("lamp")),
             after=None,
