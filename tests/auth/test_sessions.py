@@ -22,7 +22,7 @@ from catalog.auth.sessions import GRACE, SessionLifetimes, SessionRequest, Token
 from catalog.auth.tokens import Bearer, Kind, issue_refresh_token, successor_id
 from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
-from catalog.errors import SessionEnded, TokenReused
+from catalog.errors import NotFound, SessionEnded, TokenReused
 from tests.auth.rows import Row, add_admin, rows_of, run, shift
 from tests.db.support import Open, on_servers, on_sqlite, run_on, until
 from tests.engines import settings_for
@@ -607,6 +607,56 @@ class TestLogInRace:
             await asyncio.gather(logging_in, ending)
 
         assert len(await live_ids(store)) == left
+
+
+async def test_origins_of_an_account_can_be_forgotten(store: Database) -> None:
+    grant = await begin(store)
+    other = await store.transaction(add_admin)
+    await begin(store, user_id=other)
+    before, kept = await rows_of(store, LoginSession)
+    assert before["address"]
+    assert before["agent"]
+
+    await store.transaction(sessions.forget_origins, user_id=grant.user_id)
+
+    assert await rows_of(store, LoginSession) == [{**before, "address": "", "agent": ""}, kept]
+
+
+class TestEnd:
+    async def test_session_ends_once_for_its_owner(self, store: Database) -> None:
+        ending, kept = [(await begin(store)).session_id for _ in range(2)]
+        mine = {"session_id": ending, "user_id": OWNER.id}
+
+        with pytest.raises(NotFound):
+            await store.transaction(sessions.end, session_id=ending, user_id=OWNER.id + 1)
+        await store.transaction(sessions.end, **mine)
+        with pytest.raises(NotFound, match=f"no session {ending}"):
+            await store.transaction(sessions.end, **mine)
+
+        assert await live_ids(store) == {kept}
+
+    async def test_session_of_any_account_may_have_ended_before(self, store: Database) -> None:
+        session_id = (await begin(store)).session_id
+
+        await store.transaction(sessions.end, session_id=session_id)
+        await store.transaction(sessions.end, session_id=session_id)
+
+        assert await live_ids(store) == set()
+
+    async def test_origins_of_one_account_are_forgotten(self, store: Database) -> None:
+        await begin(store)
+        admin = await store.transaction(add_admin)
+        await store.transaction(
+            sessions.begin, user_id=admin, role=Role.ADMIN, opening=opening(100)
+        )
+        mine, other = await rows_of(store, LoginSession)
+        assert mine["address"]
+        assert mine["agent"]
+
+        await store.transaction(sessions.forget_origins, user_id=OWNER.id)
+
+        forgotten = {**mine, "address": "", "agent": ""}
+        assert await rows_of(store, LoginSession) == [forgotten, other]
 
 
 class TestSweep:

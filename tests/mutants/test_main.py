@@ -119,13 +119,14 @@ def test_lower_threshold_is_reached(tree: Path) -> None:
     assert run_over(tree, "--threshold", "0", "--sample", "1").status == 0
 
 
-def test_tests_that_fail_without_a_mutant_stop_the_run(tmp_path: Path) -> None:
+def test_module_whose_tests_fail_without_a_mutant_is_not_measured(tmp_path: Path) -> None:
     failing = {"tests/test_prices.py": "def test_prices():\n    assert False\n"}
 
     finished = run_over(fake_tree(tmp_path, **failing))
 
     assert finished.status == 1
-    assert "The tests of shop/prices.py do not pass without a mutant." in finished.output
+    assert "its tests fail without a mutant: shop/prices.py" in finished.output
+    assert "100.0 % of 0 mutants died." in finished.output
 
 
 def test_explanation_of_a_line_that_is_gone_is_reported(tmp_path: Path) -> None:
