@@ -609,19 +609,6 @@ class TestLogInRace:
         assert len(await live_ids(store)) == left
 
 
-async def test_origins_of_an_account_can_be_forgotten(store: Database) -> None:
-    grant = await begin(store)
-    other = await store.transaction(add_admin)
-    await begin(store, user_id=other)
-    before, kept = await rows_of(store, LoginSession)
-    assert before["address"]
-    assert before["agent"]
-
-    await store.transaction(sessions.forget_origins, user_id=grant.user_id)
-
-    assert await rows_of(store, LoginSession) == [{**before, "address": "", "agent": ""}, kept]
-
-
 class TestEnd:
     async def test_session_ends_once_for_its_owner(self, store: Database) -> None:
         ending, kept = [(await begin(store)).session_id for _ in range(2)]
