@@ -1,6 +1,7 @@
 """The fast path calls the same views as the framework, so both give the same answers."""
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,6 @@ from quart import Quart, request_started
 
 from catalog.app import HOT_OPERATIONS, create_app
 from catalog.db.database import Database
-from catalog.errors import DatabaseUnavailable
 from catalog.fastpath.dispatch import FastPath, Operation
 from catalog.http.adapter import CatalogApp, Routes
 from catalog.http.reply import Reply
@@ -16,6 +16,7 @@ from catalog.products.schemas import PATH
 from catalog.settings import Rate, Settings
 from tests.db.support import on_sqlite
 from tests.http.accept_cases import ACCEPT_CASES
+from tests.http.wire import app_without_database
 from tests.products.listing.test_page_cache import fill
 from tests.support import Caller, Response, problem_of
 
@@ -229,13 +230,8 @@ class TestAnswers:
         assert left == ["r=2", "r=1", "r=0", "r=0", "r=0"]
         assert problem_of(answers[3]) == (429, "rate-limited")
 
-    async def test_database_outage_is_answered_503(
-        self, anyone: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        async def away(*_: Any, **__: Any) -> Any:
-            raise DatabaseUnavailable
-
-        monkeypatch.setattr(database, "reading", away)
+    async def test_database_outage_is_answered_503(self, tmp_path: Path) -> None:
+        anyone = Caller(app_without_database(tmp_path))
 
         for path in (PATH, f"{PATH}/1"):
             answer = await anyone.get(path)
