@@ -50,6 +50,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the fault suite in its full size: up to 2 hours instead of 6 minutes",
     )
+    parser.addoption(
+        "--without-fast-path",
+        action="store_true",
+        help="let the framework answer every request",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -122,13 +127,15 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def clean_environment() -> Iterator[None]:
+def clean_environment(request: pytest.FixtureRequest) -> Iterator[None]:
     """Remove a developer's variables from the environment of the settings under test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             ours = name.startswith(("CATALOG_", "DATABASE_URL", "JWT_SECRET_KEY", "ADMIN_"))
             if ours and not name.startswith("CATALOG_TEST_"):
                 patch.delenv(name)
+        if request.config.getoption("--without-fast-path"):
+            patch.setenv("CATALOG_FAST_PATH", "off")
         yield
 
 

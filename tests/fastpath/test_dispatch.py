@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from quart import Quart, request_started
+from sqlalchemy import URL
 
 from catalog.app import HOT_OPERATIONS, create_app
 from catalog.db.database import Database
@@ -15,12 +16,19 @@ from catalog.http.reply import Reply
 from catalog.products.schemas import PATH
 from catalog.settings import Rate, Settings
 from tests.db.support import on_sqlite
+from tests.engines import settings_for
 from tests.http.accept_cases import ACCEPT_CASES
 from tests.http.wire import app_without_database
 from tests.products.listing.test_page_cache import fill
 from tests.support import Caller, Response, problem_of
 
 LAMP = b'{"name": "Lamp", "price": 24.9, "description": "Warm light."}'
+
+
+@pytest.fixture
+def settings(database_url: URL) -> Settings:
+    """Return the settings of ``app``, with the fast path whatever the other tests run with."""
+    return settings_for(database_url, fast_path="on")
 
 
 @pytest.fixture
@@ -231,7 +239,7 @@ class TestAnswers:
         assert problem_of(answers[3]) == (429, "rate-limited")
 
     async def test_database_outage_is_answered_503(self, tmp_path: Path) -> None:
-        anyone = Caller(app_without_database(tmp_path))
+        anyone = Caller(app_without_database(tmp_path, fast_path="on"))
 
         for path in (PATH, f"{PATH}/1"):
             answer = await anyone.get(path)
