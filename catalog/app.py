@@ -49,6 +49,7 @@ from catalog.products.changes import change_log
 from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
 from catalog.products.listing.page_cache import Pages
+from catalog.products.listing.page_request import PageRequests
 from catalog.settings import Settings, build_commit
 from catalog.ui import routes as ui_routes
 
@@ -134,7 +135,7 @@ def create_app(settings: Settings) -> Quart:
     auth_context.attach(
         app, Auth(keys, Passwords(settings), revocations, service.delete_products_of)
     )
-    products_context.attach(app, _products(database))
+    products_context.attach(app, _products(database, running(app).cursors))
     configure_routing(app)
     configure_negotiation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
@@ -149,10 +150,10 @@ def create_app(settings: Settings) -> Quart:
     return app
 
 
-def _products(database: Database) -> Products:
+def _products(database: Database, cursors: Cursors) -> Products:
     pages = Pages(database)
     creates = BatchedCreates(database, pages)
-    return Products(pages, creates, Feed(database))
+    return Products(PageRequests(cursors), pages, creates, Feed(database))
 
 
 def _wrap(app: Quart, settings: Settings) -> None:
@@ -164,7 +165,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     state.is_quick = lambda scope: fast_path.match(scope) is not None
 
     def is_exempt(scope: HTTPScope) -> bool:
-        return scope["path"].startswith(unlimited) or fast_path.has_own_bound(scope)
+        return fast_path.has_own_bound(scope) or scope["path"].startswith(unlimited)
 
     admitted = ConcurrencyLimit(
         fast_path,

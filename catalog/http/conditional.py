@@ -3,9 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from http import HTTPStatus
 
 from catalog.errors import FieldError, InvalidRequest
-from catalog.http.reply import Reply, json_reply
+from catalog.http.reply import Reply, admitted
 from catalog.http.request import current_request
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -114,7 +115,18 @@ def is_known(etag: str, if_none_match: Sequence[str]) -> bool:
 
 def cacheable_reply(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Reply:
     """Return the response to a GET, or 304 if the client has it (RFC 9110, section 15.4.5)."""
-    headers = {**headers, "ETag": etag}
-    if is_known(etag, current_request().header_values("if-none-match")):
-        return Reply(status=304, headers=headers, media_type=None)
-    return json_reply(body, headers=headers)
+    return revalidated(Reply(body, headers={**headers, "ETag": etag}))
+
+
+def revalidated(reply: Reply) -> Reply:
+    """Return a response to a GET that has an ``ETag``, or 304 if the client has it.
+
+    Raises:
+        Overloaded: as ``admitted``.
+    """
+    request = current_request()
+    if b"if-none-match" in request.fields:
+        etag = reply.headers["ETag"]
+        if is_known(etag, request.header_values("if-none-match")):
+            return Reply(status=HTTPStatus.NOT_MODIFIED, headers=reply.headers, media_type=None)
+    return admitted(reply)

@@ -38,7 +38,9 @@ def limited(policy: Policy) -> Callable[[View[P, T]], View[P, T]]:
     def decorator(view: View[P, T]) -> View[P, T]:
         @wraps(view)
         async def limited_view(*args: P.args, **kwargs: P.kwargs) -> T:
-            await _admit(policy)
+            state = running()
+            if rate_of(state.settings, policy) is not None:
+                await _admit(state, policy)
             return await view(*args, **kwargs)
 
         setattr(limited_view, _LIMIT_ATTRIBUTE, policy)
@@ -100,9 +102,9 @@ async def count_request(state: AppState, policy: Policy, client: Client) -> Coun
     return Counted(policy, rate, count)
 
 
-async def _admit(policy: Policy) -> None:
+async def _admit(state: AppState, policy: Policy) -> None:
     request = current_request()
-    counted = await count_request(running(), policy, request.client)
+    counted = await count_request(state, policy, request.client)
     if counted is not None:
         # Sent with the response, whatever its status.
         request.limit_headers = counted.headers()

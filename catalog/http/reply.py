@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from catalog.http.context import running
 from catalog.http.negotiation import JSON
 from catalog.http.request import current_request
+from catalog.http.response_buffers import LARGE_BYTES
 
 _EMPTY = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
 
@@ -24,7 +25,7 @@ class Reply:
     """
 
     # Neither a tuple nor a dataclass: quart-schema would take these for something to convert.
-    __slots__ = ("body", "headers", "media_type", "status")
+    __slots__ = ("_fields", "body", "headers", "media_type", "status")
 
     def __init__(
         self,
@@ -38,6 +39,19 @@ class Reply:
         self.status = status
         self.headers = headers or {}
         self.media_type = media_type
+        self._fields: list[tuple[bytes, bytes]] | None = None
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The header fields of a whole response; encoded once, as a reply may be sent often."""
+        if self._fields is None:
+            fields = [(name.lower().encode(), text.encode()) for name, text in self.headers.items()]
+            if self.status not in _EMPTY and isinstance(self.body, bytes):
+                fields.append((b"content-length", b"%d" % len(self.body)))
+            if self.media_type is not None:
+                fields.append((b"content-type", self.media_type.encode()))
+            self._fields = fields
+        return self._fields
 
 
 def json_reply(
@@ -50,10 +64,20 @@ def json_reply(
     """
     if isinstance(body, BaseModel):
         body = body.model_dump_json().encode()
+    reply = Reply(body, status=status, headers=headers)
     # Only reads are shed: a write is committed, and its client must get the response.
-    if current_request().method == "GET":
-        running().buffers.admit(len(body))
-    return Reply(body, status=status, headers=headers)
+    return admitted(reply) if current_request().method == "GET" else reply
+
+
+def admitted(reply: Reply) -> Reply:
+    """Return a response to a read, unless it is large and too much is unsent.
+
+    Raises:
+        Overloaded: the response is large, and the bound on unsent bytes is reached.
+    """
+    if isinstance(reply.body, bytes) and len(reply.body) >= LARGE_BYTES:
+        running().buffers.admit(len(reply.body))
+    return reply
 
 
 def no_content(headers: Mapping[str, str] | None = None) -> Reply:
@@ -66,10 +90,5 @@ async def send_reply(send: ASGISendCallable, reply: Reply) -> None:
     body = reply.body
     if not isinstance(body, bytes):
         raise TypeError("a streamed response cannot be sent whole")
-    headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
-    if reply.status not in _EMPTY:
-        headers.append((b"content-length", b"%d" % len(body)))
-    if reply.media_type is not None:
-        headers.append((b"content-type", reply.media_type.encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.fields})
     await send({"type": "http.response.body", "body": body, "more_body": False})

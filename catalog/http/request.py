@@ -7,6 +7,7 @@ so they do the same whether the framework calls them or the fast path.
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar, Token
 from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -57,16 +58,17 @@ class Request:
         bearer: the bearer of its token, once a guard has admitted it; its type is the guard's.
     """
 
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    media_type = "application/json"
+    limit_headers: Mapping[str, str] = MappingProxyType({})
+    bearer: Any = None
+
     def __init__(self, app: Quart, scope: Any, request_id: str) -> None:
         self.app = app
         self.scope = scope
         self.request_id = request_id
         self.fields = fields_of(scope)
-        self.body = b""
-        self.stream: AsyncIterator[bytes] | None = None
-        self.media_type = "application/json"
-        self.limit_headers: Mapping[str, str] = {}
-        self.bearer: Any = None
 
     @property
     def method(self) -> str:

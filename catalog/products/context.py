@@ -11,6 +11,7 @@ from catalog.products.bulk.exporting import MAX_EXPORTS
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.changes.feed import Feed
 from catalog.products.listing.page_cache import Pages
+from catalog.products.listing.page_request import PageRequests
 from catalog.products.overload import too_many
 
 _EXTENSION = "catalog.products"
@@ -18,8 +19,9 @@ _EXTENSION = "catalog.products"
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """State of one app: page cache, batched creates, change feed, and bulk limits."""
+    """State of one app: page requests and cache, batched creates, change feed, bulk limits."""
 
+    requests: PageRequests
     pages: Pages
     creates: BatchedCreates
     feed: Feed

@@ -25,6 +25,7 @@ from catalog.db.read_connection import ReadConnection
 from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.http.conditional import etag_of
 from catalog.http.pagination import link_headers
+from catalog.http.reply import Reply
 from catalog.observability.metrics import PAGES, count_kept_page, count_rejection, observe_position
 from catalog.products.changes import change_log
 from catalog.products.listing import page_reader
@@ -49,15 +50,18 @@ class RenderedPage:
 
     Attributes:
         change: the last change included in the page, with all before it.
-        body: JSON.
-        etag: the strong entity tag of the body.
-        headers: the response headers of the page, except the entity tag.
+        reply: the response: JSON, its strong entity tag, and the page's headers.
     """
 
     change: ChangeId
-    body: bytes
-    etag: str
-    headers: dict[str, str]
+    reply: Reply
+
+    @property
+    def body(self) -> bytes:
+        """The JSON."""
+        body = self.reply.body
+        assert isinstance(body, bytes)  # noqa: S101 (tells mypy)
+        return body
 
 
 Connect = Callable[[], AbstractAsyncContextManager[ReadConnection]]
@@ -214,5 +218,5 @@ def _rendered(asked: PageRequest, page: page_reader.Page) -> RenderedPage:
         orjson.dumps(next_url),
         b"" if page.total is None else b',"total":%d' % page.total,
     )
-    headers = {**change_log.headers(page.change), **link_headers(next_url)}
-    return RenderedPage(page.change, body, etag_of(body), headers)
+    headers = {**change_log.headers(page.change), **link_headers(next_url), "ETag": etag_of(body)}
+    return RenderedPage(page.change, Reply(body, headers=headers))

@@ -1,8 +1,8 @@
 """Request for one page of a list: filters, sort order, position and fields."""
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Self
 
 from catalog.http.pagination import Cursors, Place
 from catalog.http.request import parse_query
@@ -11,6 +11,10 @@ from catalog.products.schemas import PATH, ListQuery, MyListQuery
 from catalog.products.selection import Selection
 
 MY_PATH = f"{PATH}/my"
+
+MAX_KNOWN = 1024
+MAX_KNOWN_BYTES = 512
+"""Cached requests, and the length of their queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +35,6 @@ class PageRequest:
     query_string: bytes
     key: Hashable
 
-    @classmethod
-    def of_all(cls, query: ListQuery, cursors: Cursors, query_string: bytes) -> Self:
-        """Build the request for a page of all products.
-
-        Raises:
-            InvalidCursor: the cursor is invalid or belongs to another list.
-        """
-        selection = Selection.of(query, user_id=query.user_id)
-        place = Place(cursors, query.cursor, path=PATH, bound_to=selection.bound_to(PATH))
-        return cls(query, selection, place, query_string, key=(None, query_string))
-
-    @classmethod
-    def of_one(
-        cls, query: MyListQuery, cursors: Cursors, query_string: bytes, owner_id: int
-    ) -> Self:
-        """Build the request for a page of an owner's products in the owner's own list.
-
-        Raises:
-            InvalidCursor: the cursor is invalid or belongs to another list.
-        """
-        # Bound to the list and not to the caller: the list shows only the caller's own anyway.
-        bound_to = Selection.of(query, user_id=None).bound_to(MY_PATH)
-        place = Place(cursors, query.cursor, path=MY_PATH, bound_to=bound_to)
-        selection = Selection.of(query, user_id=owner_id)
-        return cls(query, selection, place, query_string, key=(owner_id, query_string))
-
     @property
     def given(self) -> dict[str, str]:
         """The parameters by name; the first value of each."""
@@ -67,3 +45,51 @@ class PageRequest:
         """Database query for this page."""
         after = tuple(self.place.after) if self.place.after else None
         return PageQuery(self.selection, after, self.query.limit, self.query.total)
+
+
+class PageRequests:
+    """Builder of page requests.
+
+    Those for all products are cached by their query, because many clients ask for the same page.
+
+    Args:
+        cursors: verifies the clients' cursors.
+    """
+
+    def __init__(self, cursors: Cursors) -> None:
+        self._cursors = cursors
+        self._known: OrderedDict[bytes, PageRequest] = OrderedDict()
+
+    def for_all(self, query: ListQuery, query_string: bytes) -> PageRequest:
+        """Return the request for a page of all products.
+
+        Args:
+            query: the validated query.
+            query_string: the query as the client wrote it.
+
+        Raises:
+            InvalidCursor: the cursor is invalid or belongs to another list.
+        """
+        known = self._known.get(query_string)
+        if known is not None:
+            return known
+        selection = Selection.of(query, user_id=query.user_id)
+        place = Place(self._cursors, query.cursor, path=PATH, bound_to=selection.bound_to(PATH))
+        request = PageRequest(query, selection, place, query_string, key=(None, query_string))
+        if len(query_string) <= MAX_KNOWN_BYTES:
+            self._known[query_string] = request
+            if len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+        return request
+
+    def for_owner(self, query: MyListQuery, query_string: bytes, owner_id: int) -> PageRequest:
+        """Return the request for a page of an owner's products in the owner's own list.
+
+        Raises:
+            InvalidCursor: the cursor is invalid or belongs to another list.
+        """
+        # Bound to the list and not to the caller: the list shows only the caller's own anyway.
+        bound_to = Selection.of(query, user_id=None).bound_to(MY_PATH)
+        place = Place(self._cursors, query.cursor, path=MY_PATH, bound_to=bound_to)
+        selection = Selection.of(query, user_id=owner_id)
+        return PageRequest(query, selection, place, query_string, key=(owner_id, query_string))

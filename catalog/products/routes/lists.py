@@ -9,8 +9,8 @@ from catalog.auth.guards import caller_id, public, signed_in
 from catalog.concurrency.capacity_limiter import CapacityLimiter
 from catalog.errors import FieldError, InvalidRequest, Overloaded
 from catalog.http.adapter import Routes
-from catalog.http.conditional import cacheable_reply
-from catalog.http.context import cursors, database
+from catalog.http.conditional import revalidated
+from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.negotiation import offers
 from catalog.http.openapi import refuses, revalidates
@@ -40,7 +40,7 @@ tag_blueprint(blueprint, ["products"])
 async def list_products(query_args: ListQuery) -> Reply:
     """List everyone's products, newest first unless told."""
     query_string = current_request().query_string
-    return await _list(PageRequest.of_all(query_args, cursors(), query_string))
+    return await _list(products().requests.for_all(query_args, query_string))
 
 
 @blueprint.get("/my")
@@ -54,14 +54,14 @@ async def list_products(query_args: ListQuery) -> Reply:
 async def list_my_products(query_args: MyListQuery) -> Reply:
     """List your own products, newest first unless told."""
     query_string = current_request().query_string
-    return await _list(PageRequest.of_one(query_args, cursors(), query_string, caller_id()))
+    return await _list(products().requests.for_owner(query_args, query_string, caller_id()))
 
 
 async def _list(asked: PageRequest) -> Reply:
     form = FORMATS.get(current_request().media_type)
     if form is None:
         page = await products().pages.read(asked)
-        return cacheable_reply(page.body, page.etag, headers=page.headers)
+        return revalidated(page.reply)
     if asked.query.total:
         raise InvalidRequest(errors=[FieldError("parameter", "total", "It is only for pages.")])
     return await _export(form, asked)

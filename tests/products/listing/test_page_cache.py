@@ -11,9 +11,9 @@ from quart import Quart
 from catalog.concurrency.batch_loader import MAX_BATCH
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, Overloaded
-from catalog.http.context import running
 from catalog.products import service
 from catalog.products.changes import change_log
+from catalog.products.context import products
 from catalog.products.listing import page_reader
 from catalog.products.listing.page_cache import Pages, RenderedPage
 from catalog.products.listing.page_request import PageRequest
@@ -108,7 +108,7 @@ class TestLists:
 
 def asked(app: Quart, **given: str) -> PageRequest:
     query_string = urlencode(given).encode()
-    return PageRequest.of_all(ListQuery.model_validate(given), running(app).cursors, query_string)
+    return products(app).requests.for_all(ListQuery.model_validate(given), query_string)
 
 
 async def fill(database: Database, owner: Caller) -> None:
