@@ -1,0 +1,21 @@
+"""The report of a request's way sees the files that it is known to pass, in their order."""
+
+import pytest
+
+from tests.db.support import on_sqlite
+from tests.request_walk import walks
+
+CREATE = (
+    *("http/request_body.py", "fastpath/dispatch.py", "auth/guards.py", "http/validation.py"),
+    *("products/routes/products.py", "products/batched_creates.py", "products/service.py"),
+    *("products/changes/change_log.py", "http/reply.py"),
+)
+
+
+class TestWalks:
+    @on_sqlite
+    @pytest.mark.parametrize("mode", ["on", "off"])
+    async def test_create_passes_the_documented_files_in_order(self, mode: str) -> None:
+        files = list((await walks())[f"create, fast path {mode}"].files)
+
+        assert [path for path in files if path in CREATE] == list(CREATE)
