@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.db.support import on_sqlite
 from tests.request_walk import walks
 
 CREATE = (
@@ -13,7 +12,6 @@ CREATE = (
 
 
 class TestWalks:
-    @on_sqlite
     @pytest.mark.parametrize("mode", ["on", "off"])
     async def test_create_passes_the_documented_files_in_order(self, mode: str) -> None:
         files = list((await walks())[f"create, fast path {mode}"].files)
