@@ -27,17 +27,17 @@ from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
 from catalog.fastpath.dispatch import FastPath, Operation
 from catalog.http.adapter import CatalogApp
-from catalog.http.concurrency_limit import ConcurrencyLimit
 from catalog.http.context import AppState, attach, running
 from catalog.http.limit_store import create_store
+from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
+from catalog.http.middleware.proxies import TrustedProxies
+from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
+from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
 from catalog.http.negotiation import configure_negotiation
 from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.problems import handle_errors
-from catalog.http.proxies import TrustedProxies
-from catalog.http.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
 from catalog.http.response_buffers import MAX_BUFFERED_BYTES, STALL_SECONDS, ResponseBuffers
-from catalog.http.response_headers import ResponseHeadersMiddleware
 from catalog.http.routing import configure_routing, routes_of
 from catalog.observability import metrics
 from catalog.observability.task_log import TaskLog
@@ -54,7 +54,7 @@ from catalog.settings import Settings, build_commit
 from catalog.ui import routes as ui_routes
 
 if TYPE_CHECKING:
-    from catalog.http.tracing import TracedRequests
+    from catalog.http.middleware.tracing import TracedRequests
     from catalog.observability.tracing import Tracing
 
 GAUGE_SECONDS = 0.5
@@ -226,7 +226,7 @@ def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
     """
     try:
         # Imported late: an optional extra must cost nothing where it is not used.
-        from catalog.http.tracing import TracedRequests
+        from catalog.http.middleware.tracing import TracedRequests
         from catalog.observability.tracing import Tracing
     except ImportError as error:
         fault = f"CATALOG_TRACING needs packages: pip install 'catalog[otel]' ({error})"

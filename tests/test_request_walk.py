@@ -5,7 +5,12 @@ import pytest
 from tests.request_walk import walks
 
 CREATE = (
-    *("http/request_body.py", "fastpath/dispatch.py", "auth/guards.py", "http/validation.py"),
+    *(
+        "http/middleware/request_body.py",
+        "fastpath/dispatch.py",
+        "auth/guards.py",
+        "http/validation.py",
+    ),
     *("products/routes/products.py", "products/batched_creates.py", "products/service.py"),
     *("products/changes/change_log.py", "http/reply.py"),
 )

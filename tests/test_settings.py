@@ -19,7 +19,7 @@ from catalog.auth.sessions import SESSIONS_PER_ACCOUNT
 from catalog.bootstrap import DATABASE_START_SECONDS
 from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
-from catalog.http.request_body import BODY_SECONDS, MAX_BODY_BYTES
+from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES
 from catalog.http.response_buffers import MAX_BUFFERED_BYTES
 from catalog.http.response_buffers import STALL_SECONDS as RESPONSE_STALL_SECONDS
 from catalog.products.idempotency import RETENTION

@@ -17,8 +17,8 @@ from catalog.auth.context import auth
 from catalog.auth.models import Role
 from catalog.auth.tokens import Bearer, Kind, Tokens
 from catalog.errors import Forbidden, TokenInvalid, TokenMissing
+from catalog.http.middleware.response_headers import annotate
 from catalog.http.request import current_request
-from catalog.http.response_headers import annotate
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.output import sendable
 from catalog.fastpath.request_parser import Message, parse
 from catalog.fastpath.response_buffer import ResponseBuffer
-from catalog.http.request_body import WHOLE_BODY
+from catalog.http.middleware.request_body import WHOLE_BODY
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability import metrics
 

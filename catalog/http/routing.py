@@ -8,7 +8,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import IntegerConverter, RequestRedirect
 
 from catalog.db.columns import MAX_ID
-from catalog.http.response_headers import annotate
+from catalog.http.middleware.response_headers import annotate
 
 
 def _up_to(largest: int) -> str:

@@ -73,7 +73,7 @@ class TestFaults:
         self, catalog: CommandLine, admin: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert admin.user_id
-        monkeypatch.setitem(sys.modules, "catalog.http.tracing", None)
+        monkeypatch.setitem(sys.modules, "catalog.http.middleware.tracing", None)
 
         (fault,) = await catalog.faults_of("check", CATALOG_TRACING="otlp")
 

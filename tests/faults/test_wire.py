@@ -40,7 +40,7 @@ Way = Literal["straight", "nginx"]
 async def running(catalog: Catalog) -> AsyncIterator[Site]:
     """Provide the service behind nginx, both with access logs."""
     environment = {"CATALOG_ACCESS_LOG": "all", "CATALOG_CORS_ORIGINS": "*"}
-    catalog.definitions["catalog.http.request_body"] = "BODY_SECONDS = 2"
+    catalog.definitions["catalog.http.middleware.request_body"] = "BODY_SECONDS = 2"
     async with site(catalog, **environment) as running:
         yield running
 

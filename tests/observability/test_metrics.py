@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.app import create_app
 from catalog.auth.context import auth
 from catalog.errors import DatabaseBusy, Overloaded
-from catalog.http.concurrency_limit import ConcurrencyLimit
 from catalog.http.context import running
+from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.observability import metrics
 from catalog.products.context import products
 from catalog.settings import Rate, Settings

@@ -191,7 +191,7 @@ class TestOff:
     def test_start_names_the_missing_packages(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(sys.modules, "catalog.http.tracing", None)
+        monkeypatch.setitem(sys.modules, "catalog.http.middleware.tracing", None)
 
         with pytest.raises(Exception, match=r"catalog\[otel\]"):
             create_app(settings.model_copy(update={"tracing": "otlp"}))

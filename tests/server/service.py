@@ -370,7 +370,7 @@ class Catalog:
             "CATALOG_REFRESH_LIMIT": "off",
         }
         # Tests keep requests in flight by not completing their bodies.
-        self.definitions = {"catalog.http.request_body": "BODY_SECONDS = 60"}
+        self.definitions = {"catalog.http.middleware.request_body": "BODY_SECONDS = 60"}
         self._sabotage = ""
 
     @asynccontextmanager

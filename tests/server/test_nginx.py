@@ -486,7 +486,7 @@ class TestPartialWrites:
         return found
 
     async def test_stalled_import_shows_its_created_products(self, catalog: Catalog) -> None:
-        catalog.definitions["catalog.http.request_body"] = "BODY_SECONDS = 1"
+        catalog.definitions["catalog.http.middleware.request_body"] = "BODY_SECONDS = 1"
         async with self._shop(catalog) as shop:
             await shop.proxy.caching()
             assert await self._products(shop) == []

@@ -8,8 +8,8 @@ import orjson
 
 from catalog.auth.guards import caller_id
 from catalog.errors import FieldError, InvalidRequest, UnsupportedMediaType
-from catalog.http.body_stream import pieces_of
 from catalog.http.context import database
+from catalog.http.middleware.body_stream import pieces_of
 from catalog.http.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.validation import validated_query

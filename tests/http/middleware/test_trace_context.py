@@ -2,7 +2,7 @@
 
 import pytest
 
-from catalog.http.trace_context import trace_id_of
+from catalog.http.middleware.trace_context import trace_id_of
 
 TRACE, PARENT = b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7"
 

@@ -18,8 +18,8 @@ from catalog.errors import (
     Overloaded,
     RequestTimeout,
 )
-from catalog.http.body_stream import BodyStream
-from catalog.http.lingering_close import lingering
+from catalog.http.middleware.body_stream import BodyStream
+from catalog.http.middleware.lingering_close import lingering
 from catalog.http.problems import problem_reply
 from catalog.http.reply import send_reply
 from catalog.http.request import Fields, current_request

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from catalog.http.proxies import TrustedProxies
+from catalog.http.middleware.proxies import TrustedProxies
 from tests.http.wire import Header, app_without_database, exchange
 
 TRUSTED = [ip_network(text) for text in ("10.0.0.0/8", "192.168.7.9", "fd00::/8", "::1")]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from catalog.http.concurrency_limit import ConcurrencyLimit
+from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from tests.support import handling
 
 

@@ -22,6 +22,7 @@ from hypercorn.typing import (
 )
 from quart import Quart
 
+from catalog.http.middleware.trace_context import trace_id_of
 from catalog.http.request import (
     Fields,
     Request,
@@ -29,7 +30,6 @@ from catalog.http.request import (
     reset_current_request,
     set_current_request,
 )
-from catalog.http.trace_context import trace_id_of
 from catalog.observability import metrics
 from catalog.observability.logs import logger
 from catalog.settings import Settings

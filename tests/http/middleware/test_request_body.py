@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from quart import Quart
 
+from catalog.http.middleware.request_body import BoundedBodies
 from catalog.http.request import current_request
-from catalog.http.request_body import BoundedBodies
 from tests.http.wire import (
     JSON,
     Unanswered,
