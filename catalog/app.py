@@ -33,10 +33,10 @@ from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.http.middleware.proxies import TrustedProxies
 from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
 from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
-from catalog.http.negotiation import configure_negotiation
 from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
-from catalog.http.problems import handle_errors
+from catalog.http.replies.negotiation import configure_negotiation
+from catalog.http.replies.problems import handle_errors
 from catalog.http.response_buffers import MAX_BUFFERED_BYTES, STALL_SECONDS, ResponseBuffers
 from catalog.http.routing import configure_routing, routes_of
 from catalog.observability import metrics

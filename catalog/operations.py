@@ -15,10 +15,10 @@ from catalog.auth.context import auth
 from catalog.auth.guards import public
 from catalog.errors import NotFound, NotReady, Unavailable, public_errors
 from catalog.http.adapter import Routes
-from catalog.http.conditional import cacheable_reply, etag_of
 from catalog.http.context import running
 from catalog.http.openapi import document_of, refuses, revalidates
-from catalog.http.reply import Reply, json_reply
+from catalog.http.replies.conditional import cacheable_reply, etag_of
+from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.schemas import ResponseBody
 from catalog.observability.exposition import exposition

@@ -19,8 +19,8 @@ from catalog.app import create_app
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES, Deadlines
-from catalog.http import problems
 from catalog.http.context import running
+from catalog.http.replies import problems
 from catalog.observability.debounce import Debounce
 from catalog.settings import Settings, usable_cores
 from tests import engines

@@ -12,7 +12,7 @@ CREATE = (
         "http/validation.py",
     ),
     *("products/routes/products.py", "products/batched_creates.py", "products/service.py"),
-    *("products/changes/change_log.py", "http/reply.py"),
+    *("products/changes/change_log.py", "http/replies/reply.py"),
 )
 
 

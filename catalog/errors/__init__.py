@@ -1,6 +1,6 @@
 """Hierarchy of the service's errors.
 
-``http/problems.py`` renders them as problem details (RFC 9457); the command line prints
+``http/replies/problems.py`` renders them as problem details (RFC 9457); the command line prints
 ``title: detail``. The slug is part of the API's contract: clients branch on it.
 
 * CatalogError

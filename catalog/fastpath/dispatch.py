@@ -20,9 +20,9 @@ from hypercorn.typing import (
 from quart import Quart
 
 from catalog.http.middleware.response_headers import annotate
-from catalog.http.negotiation import JSON, best_of, offered_by
-from catalog.http.problems import problem_reply, to_problem
-from catalog.http.reply import Reply, send_reply
+from catalog.http.replies.negotiation import JSON, best_of, offered_by
+from catalog.http.replies.problems import problem_reply, to_problem
+from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.request import Fields, fields_of
 from catalog.http.routing import IdConverter
 

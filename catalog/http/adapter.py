@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 from quart import Blueprint, Quart, Response
 from quart.typing import ResponseTypes
 
-from catalog.http.reply import Reply
+from catalog.http.replies.reply import Reply
 
 View = TypeVar("View", bound=Callable[..., Awaitable[Reply]])
 

@@ -23,8 +23,8 @@ from catalog.errors import CatalogError
 from catalog.http.context import running
 from catalog.http.limits import HEADERS as LIMIT_HEADERS
 from catalog.http.limits import limit_of, rate_of
-from catalog.http.negotiation import offered_by
-from catalog.http.problems import MEDIA_TYPE
+from catalog.http.replies.negotiation import offered_by
+from catalog.http.replies.problems import MEDIA_TYPE
 from catalog.http.routing import IdConverter
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -68,7 +68,7 @@ def configure_routing(app: Quart) -> None:
     # A path with a trailing slash is the same resource, and no path is redirected.
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
-    # OPTIONS is answered where unknown methods are, in http/problems.py.
+    # OPTIONS is answered where unknown methods are, in http/replies/problems.py.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.before_request(_remember_route)
 

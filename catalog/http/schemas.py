@@ -16,7 +16,7 @@ from pydantic import (
 
 from catalog.db.columns import MAX_ID, rfc3339_text
 from catalog.http.pagination import MAX_CURSOR_LENGTH
-from catalog.http.problems import MAX_FIELD_ERRORS
+from catalog.http.replies.problems import MAX_FIELD_ERRORS
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000

@@ -13,8 +13,8 @@ from quart_schema import document_querystring, document_request
 from werkzeug.datastructures import MultiDict
 
 from catalog.errors import InvalidRequest, UnsupportedMediaType
-from catalog.http.negotiation import JSON
-from catalog.http.problems import field_errors
+from catalog.http.replies.negotiation import JSON
+from catalog.http.replies.problems import field_errors
 from catalog.http.request import Request, current_request, parse_query
 from catalog.http.strict_json import parse_json
 

@@ -12,12 +12,12 @@ from catalog.app import HOT_OPERATIONS, create_app
 from catalog.db.database import Database
 from catalog.fastpath.dispatch import FastPath, Operation
 from catalog.http.adapter import CatalogApp, Routes
-from catalog.http.reply import Reply
+from catalog.http.replies.reply import Reply
 from catalog.products.schemas import PATH
 from catalog.settings import Rate, Settings
 from tests.db.support import on_sqlite
 from tests.engines import settings_for
-from tests.http.accept_cases import ACCEPT_CASES
+from tests.http.replies.accept_cases import ACCEPT_CASES
 from tests.http.wire import app_without_database
 from tests.products.listing.test_page_cache import fill
 from tests.support import Caller, Response, problem_of

@@ -30,11 +30,11 @@ from catalog.errors import (
     TokenMissing,
 )
 from catalog.fastpath import request_parser
-from catalog.http.conditional import Tags, key_among
-from catalog.http.negotiation import CSV as CSV_TYPE
-from catalog.http.negotiation import JSON, NDJSON, best_of
 from catalog.http.pagination import Cursors
-from catalog.http.problems import field_errors, problem
+from catalog.http.replies.conditional import Tags, key_among
+from catalog.http.replies.negotiation import CSV as CSV_TYPE
+from catalog.http.replies.negotiation import JSON, NDJSON, best_of
+from catalog.http.replies.problems import field_errors, problem
 from catalog.http.strict_json import parse_json
 from catalog.products.bulk.formats import FORMATS, Format, Parsed, ParsedProduct
 from catalog.products.schemas import ListQuery, ProductCreate

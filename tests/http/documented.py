@@ -9,7 +9,7 @@ from quart import Quart
 from werkzeug.exceptions import HTTPException
 
 from catalog.http.openapi import document_of
-from catalog.http.problems import MEDIA_TYPE
+from catalog.http.replies.problems import MEDIA_TYPE
 
 
 def hold_to_document(app: Quart) -> None:

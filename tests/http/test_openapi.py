@@ -15,7 +15,7 @@ from quart_schema.openapi import QUART_SCHEMA_HIDDEN_ATTRIBUTE
 from catalog.auth.guards import BEARER, audience_of
 from catalog.errors import public_errors
 from catalog.http.openapi import document_of
-from catalog.http.problems import MEDIA_TYPE
+from catalog.http.replies.problems import MEDIA_TYPE
 from tests.http.documented import check_value, hold_to_document
 from tests.http.wire import app_to_read, app_without_database
 from tests.support import Caller

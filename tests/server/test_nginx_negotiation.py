@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.http.accept_cases import ACCEPT_CASES
+from tests.http.replies.accept_cases import ACCEPT_CASES
 from tests.server.nginx import Nginx, needs_cache, nginx
 from tests.server.service import Catalog, Service
 

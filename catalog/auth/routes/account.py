@@ -34,7 +34,7 @@ from catalog.http.adapter import Routes
 from catalog.http.context import database, settings
 from catalog.http.limits import client_network
 from catalog.http.openapi import answers_nothing, refuses
-from catalog.http.reply import Reply, json_reply, no_content
+from catalog.http.replies.reply import Reply, json_reply, no_content
 from catalog.http.validation import json_body
 
 blueprint = Routes("account", __name__, url_prefix="/api/auth")

@@ -41,7 +41,7 @@ from catalog.http.adapter import Routes
 from catalog.http.context import client_address, database, settings
 from catalog.http.limits import client_network, limited
 from catalog.http.openapi import answers_nothing, may_lack_body, refuses
-from catalog.http.reply import Reply, json_reply, no_content
+from catalog.http.replies.reply import Reply, json_reply, no_content
 from catalog.http.request import current_request
 from catalog.http.validation import json_body
 

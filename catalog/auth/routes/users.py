@@ -14,7 +14,7 @@ from catalog.http.adapter import Routes
 from catalog.http.context import cursors, database
 from catalog.http.openapi import answers_nothing, refuses
 from catalog.http.pagination import Place
-from catalog.http.reply import Reply, json_reply, no_content
+from catalog.http.replies.reply import Reply, json_reply, no_content
 from catalog.http.request import current_request
 from catalog.http.schemas import PageQuery
 from catalog.http.validation import json_body, query_parameters

@@ -15,8 +15,8 @@ from hypercorn.typing import (
 )
 
 from catalog.errors import Overloaded
-from catalog.http.problems import problem_reply
-from catalog.http.reply import send_reply
+from catalog.http.replies.problems import problem_reply
+from catalog.http.replies.reply import send_reply
 from catalog.observability.metrics import count_rejection
 
 _READS = {"GET", "HEAD", "OPTIONS"}

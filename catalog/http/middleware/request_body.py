@@ -20,8 +20,8 @@ from catalog.errors import (
 )
 from catalog.http.middleware.body_stream import BodyStream
 from catalog.http.middleware.lingering_close import lingering
-from catalog.http.problems import problem_reply
-from catalog.http.reply import send_reply
+from catalog.http.replies.problems import problem_reply
+from catalog.http.replies.reply import send_reply
 from catalog.http.request import Fields, current_request
 from catalog.observability.metrics import count_rejection
 

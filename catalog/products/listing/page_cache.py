@@ -23,9 +23,9 @@ from catalog.db.database import Database
 from catalog.db.error_translation import did_not_answer
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import DatabaseUnavailable, Overloaded
-from catalog.http.conditional import etag_of
 from catalog.http.pagination import link_headers
-from catalog.http.reply import Reply
+from catalog.http.replies.conditional import etag_of
+from catalog.http.replies.reply import Reply
 from catalog.observability.metrics import PAGES, count_kept_page, count_rejection, observe_position
 from catalog.products.changes import change_log
 from catalog.products.listing import page_reader

@@ -10,7 +10,7 @@ from catalog.auth.guards import caller_id
 from catalog.errors import FieldError, InvalidRequest, UnsupportedMediaType
 from catalog.http.context import database
 from catalog.http.middleware.body_stream import pieces_of
-from catalog.http.reply import Reply, json_reply
+from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.validation import validated_query
 from catalog.products.bulk import importing

@@ -11,11 +11,11 @@ from catalog.errors import CatalogError, ChangesGone, FieldError, InvalidRequest
 from catalog.http.adapter import Routes
 from catalog.http.context import database
 from catalog.http.limits import limited
-from catalog.http.negotiation import EVENT_STREAM, offers
 from catalog.http.openapi import refuses
-from catalog.http.reply import Reply, json_reply
+from catalog.http.replies.negotiation import EVENT_STREAM, offers
+from catalog.http.replies.reply import Reply, json_reply
+from catalog.http.replies.streaming import stream_reply
 from catalog.http.request import current_request
-from catalog.http.streaming import stream_reply
 from catalog.http.validation import query_parameters
 from catalog.products.changes import change_log
 from catalog.products.changes.feed import Entry, entries_of, fitting

@@ -9,14 +9,14 @@ from catalog.auth.guards import caller_id, public, signed_in
 from catalog.concurrency.capacity_limiter import CapacityLimiter
 from catalog.errors import FieldError, InvalidRequest, Overloaded
 from catalog.http.adapter import Routes
-from catalog.http.conditional import revalidated
 from catalog.http.context import database
 from catalog.http.limits import limited
-from catalog.http.negotiation import offers
 from catalog.http.openapi import refuses, revalidates
-from catalog.http.reply import Reply
+from catalog.http.replies.conditional import revalidated
+from catalog.http.replies.negotiation import offers
+from catalog.http.replies.reply import Reply
+from catalog.http.replies.streaming import stream_reply
 from catalog.http.request import current_request
-from catalog.http.streaming import stream_reply
 from catalog.http.validation import query_parameters
 from catalog.products.bulk import exporting
 from catalog.products.bulk.formats import FORMATS, Format

@@ -23,11 +23,11 @@ from catalog.errors import (
     PreconditionFailed,
 )
 from catalog.http.adapter import Routes
-from catalog.http.conditional import cacheable_reply, etag_of, idempotency_key, if_match
 from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
-from catalog.http.reply import Reply, json_reply
+from catalog.http.replies.conditional import cacheable_reply, etag_of, idempotency_key, if_match
+from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.validation import json_body
 from catalog.observability.metrics import observe_position
 from catalog.products import service

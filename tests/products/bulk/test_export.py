@@ -13,8 +13,8 @@ from quart import Quart
 
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable
-from catalog.http.reply import Reply
-from catalog.http.streaming import stream_reply
+from catalog.http.replies.reply import Reply
+from catalog.http.replies.streaming import stream_reply
 from catalog.products import service
 from catalog.products.bulk import exporting
 from catalog.products.bulk.exporting import MAX_EXPORTS

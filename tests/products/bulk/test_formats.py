@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from catalog.errors import LinesInvalid, MalformedRequest
-from catalog.http.problems import field_errors
+from catalog.http.replies.problems import field_errors
 from catalog.http.strict_json import parse_json
 from catalog.products.bulk.formats import (
     CSV,

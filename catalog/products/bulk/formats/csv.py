@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Any
 
 from catalog.errors import CatalogError, InvalidRequest, LinesInvalid, MalformedRequest
-from catalog.http.problems import MAX_FIELD_ERRORS, json_pointer
+from catalog.http.replies.problems import MAX_FIELD_ERRORS, json_pointer
 from catalog.products.bulk.formats.format import Format
 from catalog.products.bulk.formats.formula_guard import guarded, unguarded
 from catalog.products.bulk.formats.lines import (

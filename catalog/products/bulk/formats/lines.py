@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from catalog.errors import BodyTooLarge, CatalogError, InvalidRequest
-from catalog.http.problems import MAX_FIELD_ERRORS, field_errors
+from catalog.http.replies.problems import MAX_FIELD_ERRORS, field_errors
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
 from catalog.products.schemas import ProductCreate, ProductRead
 

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from catalog.errors import CatalogError
 from catalog.http.context import running
-from catalog.http.reply import Reply
+from catalog.http.replies.reply import Reply
 from catalog.http.request import current_request
 from catalog.observability.logs import logger
 

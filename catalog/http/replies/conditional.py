@@ -6,7 +6,7 @@ from hashlib import blake2b
 from http import HTTPStatus
 
 from catalog.errors import FieldError, InvalidRequest
-from catalog.http.reply import Reply, admitted
+from catalog.http.replies.reply import Reply, admitted
 from catalog.http.request import current_request
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")

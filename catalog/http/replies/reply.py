@@ -7,7 +7,7 @@ from hypercorn.typing import ASGISendCallable
 from pydantic import BaseModel
 
 from catalog.http.context import running
-from catalog.http.negotiation import JSON
+from catalog.http.replies.negotiation import JSON
 from catalog.http.request import current_request
 from catalog.http.response_buffers import LARGE_BYTES
 

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from catalog import errors
 from catalog.errors import CatalogError, FieldError
-from catalog.http.reply import Reply, no_content
+from catalog.http.replies.reply import Reply, no_content
 from catalog.http.request import current_request
 from catalog.observability.debounce import Debounce
 from catalog.observability.logs import logger

@@ -4,7 +4,7 @@ import pytest
 from quart import Quart
 
 from catalog.errors import InvalidRequest
-from catalog.http.conditional import (
+from catalog.http.replies.conditional import (
     Tags,
     cacheable_reply,
     etag_of,

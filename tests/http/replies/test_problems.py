@@ -17,7 +17,7 @@ from catalog.errors import (
     Overloaded,
     public_errors,
 )
-from catalog.http.problems import json_pointer, problem
+from catalog.http.replies.problems import json_pointer, problem
 from tests.http.wire import app_without_database, exchange
 from tests.support import Caller, fields_of, problem_of
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from quart import Quart
 from structlog.testing import capture_logs
 
-from catalog.http.negotiation import CSV, JSON, NDJSON, best_of
-from tests.http.accept_cases import ACCEPT_CASES, AcceptCase
+from catalog.http.replies.negotiation import CSV, JSON, NDJSON, best_of
+from tests.http.replies.accept_cases import ACCEPT_CASES, AcceptCase
 from tests.http.wire import app_without_database, exchange
 from tests.support import Caller, problem_of
 

@@ -5,7 +5,7 @@ The tests of every hop share this table.
 
 from typing import NamedTuple
 
-from catalog.http.negotiation import CSV, JSON, NDJSON
+from catalog.http.replies.negotiation import CSV, JSON, NDJSON
 
 
 class AcceptCase(NamedTuple):
