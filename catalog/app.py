@@ -12,15 +12,16 @@ from quart_schema import Tag
 
 from catalog import migrations, operations
 from catalog.auth import context as auth_context
-from catalog.auth import login_throttle, sessions
+from catalog.auth import login_throttle
 from catalog.auth import routes as auth_routes
 from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
-from catalog.auth.keys import KeyRing, signing_secret
 from catalog.auth.passwords import Passwords
-from catalog.auth.revocations import POLL_SECONDS as REVOCATION_SECONDS
-from catalog.auth.revocations import Revocations
-from catalog.auth.tokens import Tokens
+from catalog.auth.tokens import sessions
+from catalog.auth.tokens.jwt import Tokens
+from catalog.auth.tokens.keys import KeyRing, signing_secret
+from catalog.auth.tokens.revocations import POLL_SECONDS as REVOCATION_SECONDS
+from catalog.auth.tokens.revocations import Revocations
 from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES

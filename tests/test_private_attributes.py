@@ -71,7 +71,8 @@ USES = (
         "quart-jwt-extended", "0.1", "auth/guards.py", "_jwt_extended_jwt _jwt_extended_jwt_header"
     ),
     Use(
-        "quart-jwt-extended", "0.1", "auth/tokens.py", "_create_access_token _create_refresh_token"
+        *("quart-jwt-extended", "0.1", "auth/tokens/jwt.py"),
+        "_create_access_token _create_refresh_token",
     ),
     Use("quart-schema", "0.25", "http/openapi.py", "_app"),
     Use("sqlalchemy", "2.1", "db/raw_rows.py", "_handle_dbapi_exception"),

@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from catalog.app import MAX_REQUESTS
 from catalog.auth.passwords import MAX_QUEUED, PASSES
-from catalog.auth.revocations import POLL_SECONDS
-from catalog.auth.sessions import SESSIONS_PER_ACCOUNT
+from catalog.auth.tokens.revocations import POLL_SECONDS
+from catalog.auth.tokens.sessions import SESSIONS_PER_ACCOUNT
 from catalog.bootstrap import DATABASE_START_SECONDS
 from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.auth import sessions
 from catalog.auth.accounts import PUBLIC_COLUMNS, keep_an_admin, require_account
 from catalog.auth.models import Role, User
+from catalog.auth.tokens import sessions
 from catalog.db.columns import database_now
 from catalog.db.statements import affected_rows
 from catalog.errors import Forbidden, NotFound

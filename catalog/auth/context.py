@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from quart import Quart
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth.keys import KeyRing
 from catalog.auth.passwords import Passwords
-from catalog.auth.revocations import Revocations
+from catalog.auth.tokens.keys import KeyRing
+from catalog.auth.tokens.revocations import Revocations
 from catalog.http.request import current_request
 
 _EXTENSION = "catalog.auth"

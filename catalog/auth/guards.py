@@ -15,7 +15,7 @@ from quart_schema import security_scheme
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.models import Role
-from catalog.auth.tokens import Bearer, Kind, Tokens
+from catalog.auth.tokens.jwt import Bearer, Kind, Tokens
 from catalog.errors import Forbidden, TokenInvalid, TokenMissing
 from catalog.http.middleware.response_headers import annotate
 from catalog.http.request import current_request

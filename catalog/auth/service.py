@@ -8,12 +8,13 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.auth import login_throttle, queries, sessions
+from catalog.auth import login_throttle, queries
 from catalog.auth.accounts import Account, account_of, find_named
 from catalog.auth.models import Role, User
 from catalog.auth.normalization import checked_email, checked_username, fold
 from catalog.auth.passwords import Passwords, check_choice
-from catalog.auth.sessions import SessionRequest, TokenGrant
+from catalog.auth.tokens import sessions
+from catalog.auth.tokens.sessions import SessionRequest, TokenGrant
 from catalog.errors import (
     AccountUnavailable,
     DuplicateValue,

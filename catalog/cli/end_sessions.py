@@ -3,7 +3,8 @@
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth import accounts, sessions
+from catalog.auth import accounts
+from catalog.auth.tokens import sessions
 from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database

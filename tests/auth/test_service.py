@@ -7,11 +7,12 @@ import pytest
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth import accounts, service, sessions
+from catalog.auth import accounts, service
 from catalog.auth.accounts import Account
 from catalog.auth.login_throttle import LIMIT, count
 from catalog.auth.models import LoginSession, Role, User
-from catalog.auth.sessions import SessionLifetimes, SessionRequest, TokenGrant
+from catalog.auth.tokens import sessions
+from catalog.auth.tokens.sessions import SessionLifetimes, SessionRequest, TokenGrant
 from catalog.db.database import Database
 from catalog.errors import (
     AccountUnavailable,

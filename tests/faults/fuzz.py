@@ -16,7 +16,7 @@ GUIDES = [
     "catalog.auth.guards",
     "catalog.auth.normalization",
     "catalog.auth.schemas",
-    "catalog.auth.tokens",
+    "catalog.auth.tokens.jwt",
     "catalog.http.replies.conditional",
     "catalog.http.replies.negotiation",
     "catalog.http.pagination",

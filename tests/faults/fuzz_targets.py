@@ -20,7 +20,7 @@ from catalog.app import create_app
 from catalog.auth.guards import token_among, tokens
 from catalog.auth.normalization import fold
 from catalog.auth.schemas import LogIn, SignUp
-from catalog.auth.tokens import Kind
+from catalog.auth.tokens.jwt import Kind
 from catalog.errors import (
     InvalidCursor,
     InvalidRequest,

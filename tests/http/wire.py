@@ -15,7 +15,7 @@ from werkzeug.datastructures import Headers
 
 from catalog.app import create_app
 from catalog.auth.models import Role
-from catalog.auth.tokens import issue_access_token, issue_refresh_token
+from catalog.auth.tokens.jwt import issue_access_token, issue_refresh_token
 from catalog.db.columns import now
 from catalog.http.context import running
 from catalog.settings import Settings

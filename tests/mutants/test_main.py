@@ -164,7 +164,7 @@ class TestSample:
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("catalog/auth/tokens.py", "tests/auth/test_tokens.py"),
+        ("catalog/auth/tokens/jwt.py", "tests/auth/tokens/test_jwt.py"),
         ("catalog/auth/routes/users.py", "tests/auth/test_user_routes.py"),
         ("catalog/auth/routes/sign_in.py", "tests/auth/test_routes.py"),
         ("catalog/products/nothing_tests_this.py", "tests/products"),

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from quart_schema import document_response, tag_blueprint
 
-from catalog.auth import accounts, service, sessions
+from catalog.auth import accounts, service
 from catalog.auth.accounts import Account
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
@@ -20,6 +20,7 @@ from catalog.auth.schemas import (
     SessionList,
     SessionRead,
 )
+from catalog.auth.tokens import sessions
 from catalog.errors import (
     AccountUnavailable,
     DuplicateValue,

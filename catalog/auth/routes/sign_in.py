@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from quart_schema import document_response, tag_blueprint
 
-from catalog.auth import accounts, service, sessions
+from catalog.auth import accounts, service
 from catalog.auth.accounts import Account
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
@@ -26,8 +26,9 @@ from catalog.auth.schemas import (
     SignUp,
     UserRead,
 )
-from catalog.auth.sessions import Resumed, SessionLifetimes, SessionRequest, TokenGrant
-from catalog.auth.tokens import Bearer, issue_access_token, issue_refresh_token
+from catalog.auth.tokens import sessions
+from catalog.auth.tokens.jwt import Bearer, issue_access_token, issue_refresh_token
+from catalog.auth.tokens.sessions import Resumed, SessionLifetimes, SessionRequest, TokenGrant
 from catalog.errors import (
     AccountUnavailable,
     DuplicateValue,

@@ -12,11 +12,11 @@ from quart import Quart
 
 from catalog.app import create_app
 from catalog.auth.context import auth
-from catalog.auth.keys import KeyRing
+from catalog.auth.tokens.keys import KeyRing
 from catalog.settings import Settings
-from tests.auth.keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
-from tests.auth.keys.rings import NEW, OLD, each_algorithm, ring, settings_with
-from tests.auth.test_tokens import GOOD, INVALID, verdict
+from tests.auth.tokens.keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
+from tests.auth.tokens.keys.rings import NEW, OLD, each_algorithm, ring, settings_with
+from tests.auth.tokens.test_jwt import GOOD, INVALID, verdict
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, holder_of_tokens
 from tests.support import Caller, problem_of

@@ -23,9 +23,9 @@ from quart import Quart
 
 from catalog.auth.guards import tokens
 from catalog.auth.models import Role
-from catalog.auth.tokens import MAX_TOKEN_LENGTH, Kind, issue_access_token
+from catalog.auth.tokens.jwt import MAX_TOKEN_LENGTH, Kind, issue_access_token
 from catalog.errors import TokenInvalid
-from tests.auth.keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
+from tests.auth.tokens.keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, exchange, holder_of_tokens
 from tests.support import Caller, problem_of
@@ -209,7 +209,7 @@ class TestKnownTokens:
     async def test_cache_is_bounded_and_evicted_tokens_stay_valid(
         self, bare_app: Quart, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("catalog.auth.tokens.MAX_KNOWN_TOKENS", 3)
+        monkeypatch.setattr("catalog.auth.tokens.jwt.MAX_KNOWN_TOKENS", 3)
         tokens = [token_with("access", jti=uuid4().hex) for _ in range(10)]
 
         for _ in range(2):

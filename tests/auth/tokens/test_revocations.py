@@ -14,11 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from catalog.app import create_app
-from catalog.auth import administration, revocations, sessions
+from catalog.auth import administration
 from catalog.auth.context import auth
 from catalog.auth.models import LoginSession, Role
-from catalog.auth.revocations import Revocations
-from catalog.auth.tokens import Bearer, Kind
+from catalog.auth.tokens import revocations, sessions
+from catalog.auth.tokens.jwt import Bearer, Kind
+from catalog.auth.tokens.revocations import Revocations
 from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES

@@ -14,7 +14,7 @@ from sqlalchemy import CompoundSelect, bindparam, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.auth.models import LoginSession, Role, User
-from catalog.auth.tokens import LEEWAY, Bearer
+from catalog.auth.tokens.jwt import LEEWAY, Bearer
 from catalog.db.columns import Timestamp, database_now
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, SessionEnded

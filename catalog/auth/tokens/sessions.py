@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth import queries
 from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken
-from catalog.auth.tokens import Bearer, successor_id
+from catalog.auth.tokens.jwt import Bearer, successor_id
 from catalog.db.columns import database_now
 from catalog.db.statements import affected_rows
 from catalog.errors import AccountUnavailable, NotFound, SessionEnded, TokenReused

@@ -14,12 +14,19 @@ from sqlalchemy import URL, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.app import create_app
-from catalog.auth import accounts, administration, service, sessions
+from catalog.auth import accounts, administration, service
 from catalog.auth.accounts import Account
 from catalog.auth.login_throttle import subject_of
 from catalog.auth.models import LoginSession, Role, SupersededToken, User
-from catalog.auth.sessions import GRACE, SessionLifetimes, SessionRequest, TokenGrant, hash_of
-from catalog.auth.tokens import Bearer, Kind, issue_refresh_token, successor_id
+from catalog.auth.tokens import sessions
+from catalog.auth.tokens.jwt import Bearer, Kind, issue_refresh_token, successor_id
+from catalog.auth.tokens.sessions import (
+    GRACE,
+    SessionLifetimes,
+    SessionRequest,
+    TokenGrant,
+    hash_of,
+)
 from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
 from catalog.errors import NotFound, SessionEnded, TokenReused

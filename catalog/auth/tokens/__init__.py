@@ -1,0 +1,1 @@
+"""Tokens and their sessions: JWT, the keys that sign them, refresh and revocation."""
