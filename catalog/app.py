@@ -12,11 +12,11 @@ from quart_schema import Tag
 
 from catalog import migrations, operations
 from catalog.auth import context as auth_context
-from catalog.auth import login_throttle
 from catalog.auth import routes as auth_routes
 from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
-from catalog.auth.passwords import Passwords
+from catalog.auth.passwords import login_throttle
+from catalog.auth.passwords.hashing import Passwords
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.jwt import Tokens
 from catalog.auth.tokens.keys import KeyRing, signing_secret

@@ -15,7 +15,7 @@ from catalog import migrations
 from catalog.auth import accounts
 from catalog.auth import service as auth_service
 from catalog.auth.models import Role
-from catalog.auth.passwords import Passwords
+from catalog.auth.passwords.hashing import Passwords
 from catalog.db.error_translation import is_permanent
 from catalog.errors import DuplicateValue, StartFailed
 from catalog.observability.logs import logger

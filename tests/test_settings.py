@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from catalog.app import MAX_REQUESTS
-from catalog.auth.passwords import MAX_QUEUED, PASSES
+from catalog.auth.passwords.hashing import MAX_QUEUED, PASSES
 from catalog.auth.tokens.revocations import POLL_SECONDS
 from catalog.auth.tokens.sessions import SESSIONS_PER_ACCOUNT
 from catalog.bootstrap import DATABASE_START_SECONDS

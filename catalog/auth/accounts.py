@@ -7,9 +7,10 @@ from sqlalchemy import Row, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.auth import login_throttle, queries
+from catalog.auth import queries
 from catalog.auth.models import Role, User
 from catalog.auth.normalization import fold
+from catalog.auth.passwords import login_throttle
 from catalog.auth.tokens import sessions
 from catalog.db.statements import affected_rows
 from catalog.errors import (

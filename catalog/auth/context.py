@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from quart import Quart
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth.passwords import Passwords
+from catalog.auth.passwords.hashing import Passwords
 from catalog.auth.tokens.keys import KeyRing
 from catalog.auth.tokens.revocations import Revocations
 from catalog.http.request import current_request

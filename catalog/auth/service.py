@@ -8,11 +8,13 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.auth import login_throttle, queries
+from catalog.auth import queries
 from catalog.auth.accounts import Account, account_of, find_named
 from catalog.auth.models import Role, User
 from catalog.auth.normalization import checked_email, checked_username, fold
-from catalog.auth.passwords import Passwords, check_choice
+from catalog.auth.passwords import login_throttle
+from catalog.auth.passwords.hashing import Passwords
+from catalog.auth.passwords.policy import check_choice
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.sessions import SessionRequest, TokenGrant
 from catalog.errors import (

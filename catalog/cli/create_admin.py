@@ -7,7 +7,7 @@ import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import Role
-from catalog.auth.passwords import Passwords
+from catalog.auth.passwords.hashing import Passwords
 from catalog.auth.service import check_admin, sign_up
 from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema

@@ -6,7 +6,7 @@ import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth import accounts
-from catalog.auth.passwords import Passwords
+from catalog.auth.passwords.hashing import Passwords
 from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from catalog.auth.passwords import Passwords, check_choice
+from catalog.auth.passwords.hashing import Passwords
+from catalog.auth.passwords.policy import check_choice
 from catalog.auth.seed_data import make_accounts
 from catalog.cli.base import encodable, run, settings_for_command
 from catalog.cli.schema import require_schema

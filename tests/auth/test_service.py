@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth import accounts, service
 from catalog.auth.accounts import Account
-from catalog.auth.login_throttle import LIMIT, count
 from catalog.auth.models import LoginSession, Role, User
+from catalog.auth.passwords.login_throttle import LIMIT, count
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.sessions import SessionLifetimes, SessionRequest, TokenGrant
 from catalog.db.database import Database

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from catalog.auth import login_throttle, service
+from catalog.auth import service
 from catalog.auth.accounts import Account
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
+from catalog.auth.passwords import login_throttle
 from catalog.auth.service import Attempt
 from catalog.errors import LoginThrottled, WrongCredentials, WrongPassword
 from catalog.http.context import database

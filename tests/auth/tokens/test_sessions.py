@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.app import create_app
 from catalog.auth import accounts, administration, service
 from catalog.auth.accounts import Account
-from catalog.auth.login_throttle import subject_of
 from catalog.auth.models import LoginSession, Role, SupersededToken, User
+from catalog.auth.passwords.login_throttle import subject_of
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.jwt import Bearer, Kind, issue_refresh_token, successor_id
 from catalog.auth.tokens.sessions import (

@@ -12,9 +12,9 @@ from sqlalchemy import URL, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.app import create_app
-from catalog.auth import login_throttle
 from catalog.auth.models import User, WrongGuesses
-from catalog.auth.passwords import Passwords
+from catalog.auth.passwords import login_throttle
+from catalog.auth.passwords.hashing import Passwords
 from catalog.db.columns import database_now
 from catalog.db.database import Database
 from catalog.db.deadlines import Deadlines
