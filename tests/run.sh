@@ -36,7 +36,7 @@ case ${1:-} in
     docker/venv.sh faults
     want_services
     # Not in parallel: the checks load the machine and measure times.
-    exec "${pytest[@]}" -m faults --timeout 3600 tests/faults "${@:2}"
+    exec "${pytest[@]}" -m faults tests/faults "${@:2}"
     ;;
   *) die "run.sh runs: test, coverage or faults." ;;
 esac

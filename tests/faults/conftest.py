@@ -25,10 +25,22 @@ def pytest_terminal_summary(
         terminalreporter.write(f"{table}\n")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Raise the time-out of the checks, however pytest was started."""
+    timeout = pytest.mark.timeout(scale_of(config).timeout_seconds)
+    for item in items:
+        if item.get_closest_marker("faults") and not item.get_closest_marker("timeout"):
+            item.add_marker(timeout)
+
+
+def scale_of(config: pytest.Config) -> Scale:
+    return FULL if config.getoption("--full") else SHORT
+
+
 @pytest.fixture(scope="session")
 def scale(request: pytest.FixtureRequest) -> Scale:
     """Size of each check."""
-    return FULL if request.config.getoption("--full") else SHORT
+    return scale_of(request.config)
 
 
 @pytest.fixture(scope="session")

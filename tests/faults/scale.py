@@ -25,6 +25,7 @@ class Scale:
         fast_path_requests: requests that fast path and framework answer alike.
         fuzz_inputs: inputs for each parser.
         soak_seconds: of mixed load.
+        timeout_seconds: time-out of one check, unless it has one of its own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Scale:
     fast_path_requests: int
     fuzz_inputs: int
     soak_seconds: int
+    timeout_seconds: int
 
 
 SHORT = Scale(
@@ -64,6 +66,7 @@ SHORT = Scale(
     fast_path_requests=500,
     fuzz_inputs=5_000,
     soak_seconds=20,
+    timeout_seconds=600,
 )
 
 FULL = Scale(
@@ -84,4 +87,5 @@ FULL = Scale(
     fast_path_requests=20_000,
     fuzz_inputs=500_000,
     soak_seconds=1_800,
+    timeout_seconds=3_600,
 )
