@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    invariant,
     rule,
     run_state_machine_as_test,
 )
@@ -69,16 +71,20 @@ ANY = st.integers(0, 10**6)
 class Catalog(RuleBasedStateMachine):
     """Two owners and an administrator; the test sets ``app`` and ``loop``.
 
-    Every step sends a request and compares the answer with the model's.
+    Every step sends requests and compares the answers with the model's.
+
+    Attributes:
+        counts: of ``runs``, their ``steps`` and their ``requests``.
     """
 
     app: Quart
     loop: asyncio.AbstractEventLoop
     admin: Caller
-    steps = 0
+    counts: Counter[str]
 
     def __init__(self) -> None:
         super().__init__()
+        self.counts["runs"] += 1
         self.model = Model()
         self.owners: list[Caller] = []
         self.passwords = [PASSWORD, PASSWORD]
@@ -86,7 +92,7 @@ class Catalog(RuleBasedStateMachine):
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the app's loop."""
-        type(self).steps += 1
+        self.counts["requests"] += 1
         return self.loop.run_until_complete(work)
 
     def ask(
@@ -109,6 +115,11 @@ class Catalog(RuleBasedStateMachine):
             self.owners.append(self.run(Caller.signed_up(self.app, f"{name}-{number}")))
         answer = self.ask(self.owners[0], "GET", f"{PATH}?limit=1")
         self.since = answer.headers["Catalog-Change"]
+
+    @invariant()
+    def count_step(self) -> None:
+        """Count a step: invariants are checked after each of them."""
+        self.counts["steps"] += 1
 
     @rule(who=WHO, new=NEW)
     def create(self, who: int, new: dict[str, Any]) -> None:
@@ -421,8 +432,14 @@ def text_of(news: list[dict[str, Any]], form: str) -> bytes:
 async def open_app(engine: engines.Engine, folder: Path) -> tuple[Quart, Any, Caller]:
     """Start the app on a new database, with an administrator."""
     url = await engine.migrated_database(folder)
+    # Deadlines are the subject of test_database: here they would tell how busy the machine is.
+    patient = {"database_timeout": 60.0, "database_read_timeout": 60.0}
     free = {f"{kind}_limit": None for kind in LIMITS}
-    app = create_app(settings_for(url, access_log="off", **free))
+    # The least that argon2 can do, and far below what the settings allow: hashing would take as
+    # long as all else together. Bounds are not checked by model_copy.
+    cheap = {"password_memory_kib": 8, "password_passes": 1}
+    configured = settings_for(url, access_log="off", **patient, **free)
+    app = create_app(configured.model_copy(update=cheap))
     serving = app.test_app()
     await serving.startup()
     admin = await Caller.signed_up(app, "grace")
@@ -442,8 +459,8 @@ def walk_randomly(
     runs: int,
     steps: int,
     phases: Sequence[Phase] = tuple(Phase),
-) -> int:
-    """Run a machine on an engine in its own event loop; return the number of requests.
+) -> Counter[str]:
+    """Run a machine on an engine in its own event loop; return the machine's counts.
 
     Raises:
         AssertionError: the API and the model differ; the steps are printed.
@@ -458,7 +475,7 @@ def walk_randomly(
         try:
             machine.app, serving, machine.admin = runner.run(open_app(engine, folder))
             machine.loop = runner.get_loop()
-            machine.steps = 0
+            machine.counts = Counter()
             try:
                 run_state_machine_as_test(
                     machine,
@@ -476,7 +493,7 @@ def walk_randomly(
                 runner.run(serving.shutdown())
         finally:
             runner.run(context.__aexit__(None, None, None))
-    return machine.steps
+    return machine.counts
 
 
 class TestApi:
@@ -485,13 +502,19 @@ class TestApi:
         self, name: str, tmp_path: Path, scale: Scale, figures: Figures
     ) -> None:
         try:
-            requests = walk_randomly(
+            counts = walk_randomly(
                 Catalog, name, tmp_path, runs=scale.machine_runs, steps=scale.machine_steps
             )
         except EngineMissing as missing:
             pytest.skip(str(missing))
 
-        figures.add(f"state machine ({name})", "requests without a divergence", requests)
+        check = f"state machine ({name})"
+        figures.add(
+            check, "runs without a divergence", counts["runs"], limit=f"{scale.machine_runs}"
+        )
+        figures.add(check, "steps", counts["steps"])
+        figures.add(check, "requests", counts["requests"])
+        assert counts["runs"] >= scale.machine_runs
 
     def test_wrong_model_diverges(self, tmp_path: Path) -> None:
         with pytest.raises(AssertionError):
