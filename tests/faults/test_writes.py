@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.cluster.galera import free_ports
 from tests.engines import EngineMissing
 from tests.faults.figures import Figures
 from tests.faults.scale import Scale
@@ -169,7 +170,8 @@ class Writers:
 
     async def _create(self, client: Client, name: str, *, keyed: bool) -> Kept | None:
         fields = [f"Idempotency-Key: {name}"] if keyed else []
-        while True:
+        # Until stopped: a service that does not come back would else be retried for ever.
+        while not self._stopped:
             body = {"name": name, "price": 1}
             answer = await self._ask(client, "POST", PATH, *fields, body=body)
             if answer is not None and answer.status == 201:
@@ -178,6 +180,7 @@ class Writers:
             # flush the account itself may be lost.
             if not keyed or (answer is not None and answer.status not in {409, 503}):
                 return None
+        return None
 
     async def _change(self, client: Client, kept: Kept) -> None:
         price = max([kept.price, *kept.open_changes]) + 1
@@ -337,6 +340,18 @@ class TestAcknowledgedWrites:
             await engine.run("SET GLOBAL innodb_flush_log_at_trx_commit = 1")
         figures.add(f"without a flush ({engine.name})", "lost", len(verdict.lost), limit="> 0")
         assert verdict.lost
+
+
+class TestWriters:
+    async def test_writers_stop_while_the_service_is_down(self) -> None:
+        (port,) = free_ports(1)
+        writers = Writers(f"http://127.0.0.1:{port}", "token")
+
+        async with asyncio.timeout(10), writers.running():
+            await until(lambda: writers.outcomes["lost"] > 10 * WRITERS)
+
+        assert set(writers.outcomes) == {"lost"}
+        assert writers.told == {}
 
 
 class TestJudge:
