@@ -240,6 +240,10 @@ class _Client:
         path = f"/api/products/{self._random.randint(1, 2000)}"
         return str((await self._ask("GET", path, expect={200, 404})).status)
 
+    async def _own_page(self) -> str:
+        path, token = "/api/products/my?limit=1", self._tokens["access"]
+        return str((await self._ask("GET", path, token=token, expect={200})).status)
+
     async def _search(self) -> str:
         path = f"/api/products?limit=5&q=thing+{self._random.randint(1, 2000)}"
         return str((await self._ask("GET", path, expect={200})).status)

@@ -24,6 +24,7 @@ class Scale:
         generated_requests: requests compared between the engines.
         fast_path_requests: requests that fast path and framework answer alike.
         fuzz_inputs: inputs for each parser.
+        warm_up_requests: before the mixed load; see ``test_soak.WARM_UP``.
         soak_seconds: of mixed load.
         timeout_seconds: time-out of one check, unless it has one of its own.
     """
@@ -44,6 +45,7 @@ class Scale:
     generated_requests: int
     fast_path_requests: int
     fuzz_inputs: int
+    warm_up_requests: int
     soak_seconds: int
     timeout_seconds: int
 
@@ -65,6 +67,7 @@ SHORT = Scale(
     generated_requests=200,
     fast_path_requests=500,
     fuzz_inputs=5_000,
+    warm_up_requests=200,
     soak_seconds=20,
     timeout_seconds=600,
 )
@@ -86,6 +89,7 @@ FULL = Scale(
     generated_requests=5_000,
     fast_path_requests=20_000,
     fuzz_inputs=500_000,
+    warm_up_requests=30_000,
     soak_seconds=1_800,
     timeout_seconds=3_600,
 )
