@@ -93,6 +93,7 @@ class TestSettings:
             assert named <= allowed, name
 
     def test_values_in_the_example_are_the_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CATALOG_FAST_PATH", raising=False)
         defaults = load_settings()
 
         for name, value in re.findall(r"^#?([A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE):
@@ -101,6 +102,7 @@ class TestSettings:
         assert load_settings() == defaults
 
     def test_values_in_the_table_are_the_defaults(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CATALOG_FAST_PATH", raising=False)
         defaults = load_settings()
         row = r"^\| `([A-Z_]+)` \| `([^`|]+)` \|"
 
