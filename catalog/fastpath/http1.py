@@ -7,6 +7,7 @@ three quarters of the cost of a short one. The fast path answers plain requests 
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypercorn.typing import H11SendableEvent, HTTPScope
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.output import sendable
 from catalog.fastpath.request_parser import Message, parse
-from catalog.fastpath.response_buffer import ResponseBuffer
+from catalog.fastpath.response_buffer import ResponseBuffer, reason_of
 from catalog.http.middleware.request_body import WHOLE_BODY
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability import metrics
@@ -145,6 +146,8 @@ class PlainH11Protocol(H11Protocol):
         if not isinstance(self.connection, h11.Connection):
             await super()._send_h11_event(event)
             return
+        if isinstance(event, h11.Response | h11.InformationalResponse) and not event.reason:
+            event = replace(event, reason=reason_of(event.status_code))
         try:
             parts = self.connection.send_with_data_passthrough(event)
         except h11.LocalProtocolError:

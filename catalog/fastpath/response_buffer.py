@@ -1,6 +1,8 @@
 """Buffer of a whole response, which is sent with one write."""
 
 import asyncio
+from functools import cache
+from http import HTTPStatus
 from time import time
 from typing import Any
 from wsgiref.handlers import format_date_time
@@ -63,7 +65,8 @@ class ResponseBuffer:
         return [self._head, *self._content]
 
     def _head_of(self, status: int, headers: list[Header]) -> bytes:
-        lines = [b"HTTP/1.1 %d " % status, *(b"%b: %b" % header for header in headers)]
+        lines = [b"HTTP/1.1 %d %b" % (status, reason_of(status))]
+        lines += [b"%b: %b" % header for header in headers]
         if b"connection: close" in lines:
             self.is_last = True
         elif self.is_last:
@@ -74,6 +77,18 @@ class ResponseBuffer:
         if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
             raise ValueError("a header contains a line break")
         return head + b"\r\n\r\n"
+
+
+@cache
+def reason_of(status: int) -> bytes:
+    """Return a status code's reason phrase; empty if the code has none (RFC 9112, section 4).
+
+    Clients should ignore it, but some load generators count responses without one as failed.
+    """
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
 
 
 _dated = (0, b"")

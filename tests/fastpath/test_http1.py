@@ -45,6 +45,28 @@ class TestHttp2:
         assert await connection.reader.read() == b""
 
 
+class TestStatusLine:
+    @pytest.mark.parametrize(
+        ("head", "line"),
+        [
+            ("GET /livez HTTP/1.1", b"HTTP/1.1 200 OK\r\n"),
+            ("GET /%6civez HTTP/1.1", b"HTTP/1.1 200 OK\r\n"),
+            ("GET /api/products/7 HTTP/1.1", b"HTTP/1.1 404 Not Found\r\n"),
+            ("GET /nothing HTTP/1.1", b"HTTP/1.1 404 Not Found\r\n"),
+            ("get /livez HTTP/1.1", b"HTTP/1.1 501 Not Implemented\r\n"),
+            ("GET /livez HTTP/3.7", b"HTTP/1.1 505 HTTP Version Not Supported\r\n"),
+        ],
+    )
+    async def test_status_line_has_a_reason_phrase(
+        self, shared_service: Service, head: str, line: bytes
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(f"{head}\r\nHost: localhost\r\n\r\n".encode())
+
+        assert await connection.reader.readline() == line
+
+
 class TestSlowRequestHead:
     async def test_trickling_head_ends_the_connection(
         self, quick: "Quick", monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ class TestResponseBuffer:
         await answer.take({"type": "http.response.body", "body": b"cd"})
 
         begin, _, end = b"".join(answer.parts).partition(b"\r\ndate: ")
-        assert begin == b"HTTP/1.1 200 \r\ncontent-length: 4\r\na: b"
+        assert begin == b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\na: b"
         assert end.endswith(b" GMT\r\n\r\nabcd")
         assert not answer.is_last
 
