@@ -432,14 +432,13 @@ def text_of(news: list[dict[str, Any]], form: str) -> bytes:
 async def open_app(engine: engines.Engine, folder: Path) -> tuple[Quart, Any, Caller]:
     """Start the app on a new database, with an administrator."""
     url = await engine.migrated_database(folder)
-    # Deadlines are the subject of test_database: here they would tell how busy the machine is.
-    patient = {"database_timeout": 60.0, "database_read_timeout": 60.0}
     free = {f"{kind}_limit": None for kind in LIMITS}
-    # The least that argon2 can do, and far below what the settings allow: hashing would take as
-    # long as all else together. Bounds are not checked by model_copy.
-    cheap = {"password_memory_kib": 8, "password_passes": 1}
-    configured = settings_for(url, access_log="off", **patient, **free)
-    app = create_app(configured.model_copy(update=cheap))
+    # Deadlines are the subject of test_database: here they would tell how busy the machine is.
+    configured = settings_for(url, access_log="off", database_read_timeout=30.0, **free)
+    # The least memory that argon2 takes, and far below what the settings allow: hashing would take
+    # as long as all else together. Bounds are not checked by model_copy.
+    app = create_app(configured.model_copy(update={"password_memory_kib": 8}))
+    running(app).database.write_limit = 30.0
     serving = app.test_app()
     await serving.startup()
     admin = await Caller.signed_up(app, "grace")
