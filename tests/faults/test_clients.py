@@ -161,6 +161,7 @@ class TestSlowClients:
         patience = READER_SECONDS if kind == "readers" else DROP_SECONDS
         dropped: list[float] = []
         held = 0
+        busy = 0.0
         async with Victims.of(url) as victims:
             before = running.footprints()
             connections = connections_of(url)
@@ -175,7 +176,9 @@ class TestSlowClients:
                         # Some are rejected: their pages exceed the memory for responses together.
                         present += int(await without_answer(running) - given_up)
                     assert present >= scale.slow_clients // 2
+                    used = attackers.processor_seconds()
                     await victims.during(victims.attacked, ATTACK_SECONDS)
+                    busy += (attackers.processor_seconds() - used) / ATTACK_SECONDS / rounds
                     grown = running.footprints()["workers"].resident - before["workers"].resident
                     held = max(held, grown)
                     await settles(
@@ -190,6 +193,7 @@ class TestSlowClients:
 
         check = f"{scale.slow_clients} slow {kind.replace('_', ' ')}, {way}"
         figures.add(check, "dropped within", max(dropped), unit="s", limit=f"{patience} s")
+        figures.add(check, "attackers' use of a core", 100 * busy, unit="%")
         note_latency(figures, check, victims)
         if kind == "readers":
             limit_text = f"{MAX_HELD // MIB} MiB"
