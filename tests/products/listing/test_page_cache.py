@@ -10,6 +10,7 @@ from quart import Quart
 
 from catalog.concurrency.batch_loader import MAX_BATCH
 from catalog.db.database import Database
+from catalog.db.deadlines import Deadlines
 from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.products import service
 from catalog.products.changes import change_log
@@ -19,6 +20,7 @@ from catalog.products.listing.page_cache import Pages, RenderedPage
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import NewProduct
 from catalog.products.schemas import PATH, ListQuery
+from tests.db.support import Open
 from tests.support import Caller, at_once
 
 
@@ -191,9 +193,11 @@ class TestDemand:
 
 class TestBatching:
     async def test_batched_pages_equal_pages_read_alone(
-        self, app: Quart, ada: Caller, database: Database, reads: Reads
+        self, app: Quart, ada: Caller, database: Database, opened: Open, reads: Reads
     ) -> None:
         await fill(database, ada)
+        # Slow pages wait for each other, and none may give up on a busy machine.
+        database = opened(deadlines=Deadlines(checkout=60), database_read_timeout=30)
         alone = Pages(database)
         questions = [
             asked(app, **({"limit": str(limit), "sort": sort} | more))
