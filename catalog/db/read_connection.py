@@ -16,10 +16,10 @@ T = TypeVar("T")
 class ReadConnection(AsyncConnection):
     """Read-only connection that repeats a statement once if the connection was lost.
 
-    Most losses of idle connections are found at checkout (``engines.py``); this is for those that
-    only a statement reveals. Repeating it is safe, because the connection reads only and commits
-    automatically: there is no transaction whose earlier statements would be lost with it. The
-    repeated statement sees the latest commit, as the first one would have.
+    Most losses of idle connections are found at checkout (``engines/pool.py``); this is for those
+    that only a statement reveals. Repeating it is safe, because the connection reads only and
+    commits automatically: there is no transaction whose earlier statements would be lost with it.
+    The repeated statement sees the latest commit, as the first one would have.
 
     Only ``execute``, ``scalar``, ``scalars`` and ``once_more_if_lost`` do so.
     """

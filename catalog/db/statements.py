@@ -114,7 +114,7 @@ def literal(value: object) -> str:
     """Format a value as an SQL literal for the servers.
 
     Text is escaped by the driver, correctly for every sql_mode but NO_BACKSLASH_ESCAPES, which the
-    connections turn off (``engines.py``).
+    connections turn off (``engines/mysql.py``).
     """
     if type(value) is str:
         return f"'{escape_string(value)}'"
