@@ -39,7 +39,10 @@ class Key(NamedTuple):
 
 
 def key_of(offer: NewProduct, text: str) -> Key:
-    """Return the key of an offer, from the text of its ``Idempotency-Key`` header."""
+    """Return the key of an offer, from the text of its ``Idempotency-Key`` header.
+
+    The hash of the same content must not change from one release to the next: stored keys have it.
+    """
     content = orjson.dumps([offer.name, offer.description, offer.price])
     hashes = (sha256(part).hexdigest() for part in (text.encode(), content))
     return Key(offer.owner_id, *hashes)

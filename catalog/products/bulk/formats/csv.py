@@ -28,7 +28,7 @@ from catalog.products.bulk.formats.lines import (
 )
 
 MAX_COLUMNS = 100
-"""Columns of a CSV header, whose length is limited to ``LONG_LINE``; a product has eight fields."""
+"""Columns of a CSV header, whose length is limited to ``LONG_LINE``; far more than the fields."""
 
 # JSON number (RFC 8259, section 6): Python's float() would accept "1_000", " 5" and "nan".
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")

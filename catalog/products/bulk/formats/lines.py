@@ -28,7 +28,10 @@ LINE_TOO_LONG = BodyTooLarge(f"A line may have at most {MAX_LINE_BYTES} bytes.")
 
 
 class ParsedProduct(NamedTuple):
-    """Valid product parsed from a line, without an owner."""
+    """Valid product parsed from a line, without an owner.
+
+    Its fields are the first ones of ``NewProduct``, in the same order.
+    """
 
     name: str
     description: str | None
