@@ -16,6 +16,7 @@ from sqlalchemy import URL, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.app import create_app
+from catalog.auth.context import auth
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES, Deadlines
@@ -220,6 +221,10 @@ async def app(settings: Settings) -> AsyncIterator[Quart]:
     """Start the service on an empty database; tests call it in-process, without a server."""
     app = create_app(settings)
     async with app.test_app():
+        revocations = auth(app).revocations
+        if revocations.age is None:
+            # The first poll timed out on a busy machine, and until the next one tokens get 503.
+            await revocations.refresh()
         yield app
 
 
