@@ -6,6 +6,7 @@ dies, even if killed, so no worker outlives its supervisor for longer than its r
 """
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -123,6 +124,8 @@ class Worker:
         self._options = options
         self._settings = settings
         self._app = create_app(settings)
+        # Before the event loop runs, because it takes some 50 ms.
+        gc.collect()
         http1.install(running(self._app).is_quick, running(self._app).buffers)
         self._serving = False
         self._told = asyncio.Event()
@@ -163,6 +166,9 @@ class Worker:
     async def _drained(self, loop: ServingLoop) -> None:
         """Return when connections may be closed; called once they are being accepted."""
         self._serving = True
+        # What is loaded by now stays for good. Otherwise the garbage collector would search it again
+        # and again, which took a fifth of the time of a cached page.
+        gc.freeze()
         send_status(self._options.status_fd, READY)
         await self._told.wait()
 
