@@ -166,8 +166,8 @@ class Worker:
     async def _drained(self, loop: ServingLoop) -> None:
         """Return when connections may be closed; called once they are being accepted."""
         self._serving = True
-        # What is loaded by now stays for good. Otherwise the garbage collector would search it again
-        # and again, which took a fifth of the time of a cached page.
+        # What is loaded by now stays for good. The garbage collector would search it again and
+        # again, which took a fifth of the time of a cached page.
         gc.freeze()
         send_status(self._options.status_fd, READY)
         await self._told.wait()
