@@ -1,4 +1,4 @@
-"""What all errors have in common, and the errors of the fields of a request."""
+"""Base class of all errors, and the errors of the fields of a request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

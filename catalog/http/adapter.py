@@ -37,7 +37,7 @@ class _RouteDecorator(Protocol):
 class Routes(Blueprint):
     """A blueprint of views that return a ``Reply``, which the framework's types do not know."""
 
-    get: _RouteDecorator  # type: ignore[assignment]
-    post: _RouteDecorator  # type: ignore[assignment]
-    patch: _RouteDecorator  # type: ignore[assignment]
-    delete: _RouteDecorator  # type: ignore[assignment]
+    get: _RouteDecorator  # type: ignore[assignment]  # a reply is no response there
+    post: _RouteDecorator  # type: ignore[assignment]  # a reply is no response there
+    patch: _RouteDecorator  # type: ignore[assignment]  # a reply is no response there
+    delete: _RouteDecorator  # type: ignore[assignment]  # a reply is no response there

@@ -274,7 +274,7 @@ class TestChangePassword:
 
 
 class TestNamedAccount:
-    """What an operator does to an account by its name."""
+    """Changes that an operator makes to an account, chosen by its name."""
 
     async def test_password_is_reset_and_sessions_end(self, database: Database) -> None:
         ada = await sign_up(database, "ada", "ada@example.com")

@@ -283,6 +283,17 @@ class TestMatch:
 
         assert seen.requests == len(self.COLD) + 5
 
+    async def test_only_lists_of_all_products_have_a_bound_of_their_own(self, app: Quart) -> None:
+        fast_path = FastPath(app, HOT_OPERATIONS)
+
+        def has_own_bound(method: str, path: str) -> bool:
+            scope: Any = {"method": method, "path": path, "headers": []}
+            return fast_path.has_own_bound(scope)
+
+        requests = [*self.HOT, *self.COLD]
+        paths = [(method, path.partition("?")[0]) for method, path in requests]
+        assert {each for each in paths if has_own_bound(*each)} == {("GET", PATH)}
+
     async def test_all_hot_operations_exist(self, app: Quart) -> None:
         assert {each.endpoint for each in HOT_OPERATIONS} <= app.view_functions.keys()
 

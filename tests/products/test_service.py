@@ -37,7 +37,7 @@ from catalog.products.service import (
 )
 from tests.db.support import on_servers, run_on
 
-ADA, BOB, GRACE, NOBODY = 1, 2, 3, 4
+ADA, BOB, GRACE, UNKNOWN_OWNER = 1, 2, 3, 4
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ class TestCreateProduct:
     async def test_disabled_and_missing_accounts_are_refused(self, database: Database) -> None:
         await database.transaction(disable, ADA)
 
-        for caller_id in (ADA, NOBODY):
+        for caller_id in (ADA, UNKNOWN_OWNER):
             with pytest.raises(AccountUnavailable):
                 await offer(database, caller_id=caller_id)
 
@@ -185,7 +185,13 @@ class TestCreateWithKey:
 
     async def test_outcomes_of_a_batch_are_in_its_order(self, database: Database) -> None:
         await database.transaction(create_products, [with_key("key")])
-        batch = [lamp(ADA, "1"), lamp(NOBODY), with_key("key"), with_key("new", "2"), lamp(BOB)]
+        batch = [
+            lamp(ADA, "1"),
+            lamp(UNKNOWN_OWNER),
+            with_key("key"),
+            with_key("new", "2"),
+            lamp(BOB),
+        ]
 
         refused, results = {}, {}
         for index, outcome in enumerate(await database.transaction(create_products, batch)):
@@ -391,4 +397,4 @@ class TestListProducts:
         assert await names() == ["Stool", "Chair", "Lamp"]
         assert await names(selection=Selection(user_id=ADA)) == ["Stool", "Lamp"]
         assert await names(selection=Selection(user_id=ADA), after=(3,)) == ["Lamp"]
-        assert await names(selection=Selection(user_id=NOBODY)) == []
+        assert await names(selection=Selection(user_id=UNKNOWN_OWNER)) == []

@@ -1,4 +1,4 @@
-"""What the stores have in common: the decision on a request, and the interface."""
+"""Interface of the rate limit stores, and the decision on a request."""
 
 from dataclasses import dataclass
 from math import ceil, floor

@@ -1,1 +1,1 @@
-"""What a view returns: replies and problems, streams, preconditions and content negotiation."""
+"""Replies of views: problems, streams, preconditions and content negotiation."""
