@@ -31,6 +31,7 @@ from catalog.http.adapter import CatalogApp
 from catalog.http.context import AppState, attach, running
 from catalog.http.limit_store import create_store
 from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
+from catalog.http.middleware.cors import Cors
 from catalog.http.middleware.proxies import TrustedProxies
 from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
 from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
@@ -181,8 +182,10 @@ def _wrap(app: Quart, settings: Settings) -> None:
         max_waiting=MAX_REQUESTS,
         streamed=products_routes.STREAMED,
     )
+    # Below the headers of all responses, and above all that refuses requests.
+    shared = Cors(bounded, settings.cors_origins) if settings.cors_origins else bounded
     enveloped = ResponseHeadersMiddleware(
-        bounded,
+        shared,
         app,
         settings,
         quiet=operations.HEALTH,

@@ -546,6 +546,69 @@ class TestTrustedProxies:
         assert fault_of(load, CATALOG_TRUSTED_PROXIES=text).startswith("CATALOG_TRUSTED_PROXIES ")
 
 
+class TestCorsOrigins:
+    @pytest.mark.parametrize(
+        ("text", "origins"),
+        [
+            ("https://app.example.com", ("https://app.example.com",)),
+            (
+                "http://localhost:3000, https://a-b.example",
+                ("http://localhost:3000", "https://a-b.example"),
+            ),
+            ("http://a.example,http://a.example", ("http://a.example",)),
+            ("http://[::1]:3000,http://192.0.2.7", ("http://[::1]:3000", "http://192.0.2.7")),
+            ("https://a.example:80", ("https://a.example:80",)),
+            ("https://xn--bcher-kva.example", ("https://xn--bcher-kva.example",)),
+            ("capacitor://localhost", ("capacitor://localhost",)),
+            ("*", ("*",)),
+        ],
+    )
+    def test_origins_are_separated_by_commas(
+        self, load: Load, text: str, origins: tuple[str, ...]
+    ) -> None:
+        assert load(CATALOG_CORS_ORIGINS=text).cors_origins == origins
+
+    def test_default_admits_no_origin(self, load: Load) -> None:
+        assert load().cors_origins == ()
+
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("https://a.example/", "is not an origin"),
+            ("https://a.example/app", "is not an origin"),
+            ("https://a.example?x", "is not an origin"),
+            ("https://user@a.example", "is not an origin"),
+            ("https://A.example", "is not an origin"),
+            ("https://bücher.example", "is not an origin"),
+            ("https://a example", "is not an origin"),
+            ('https://a.example"', "is not an origin"),
+            ("https://a.example;https://b.example", "is not an origin"),
+            ("a.example", "is not an origin"),
+            ("//a.example", "is not an origin"),
+            ("https://", "is not an origin"),
+            ("https://a.example:", "is not an origin"),
+            ("https://a.example:0", "is not an origin"),
+            ("https://a.example:65536", "has an invalid address or port"),
+            ("http://[::g]", "is not an origin"),
+            ("http://[1::2::3]", "has an invalid address or port"),
+            ("https://a.example:443", "names the port 443"),
+            ("http://a.example:80", "names the port 80"),
+            ("https://*.example.com", "has a wildcard"),
+            ("*,https://a.example", "must be alone"),
+            ("*,*,https://a.example", "must be alone"),
+            ("null", "is null"),
+            ("https://a.example,", "(number 2) that is empty"),
+        ],
+    )
+    def test_other_entry_is_refused_with_its_number(
+        self, load: Load, text: str, fault: str
+    ) -> None:
+        told = fault_of(load, CATALOG_CORS_ORIGINS=text)
+
+        assert told.startswith("CATALOG_CORS_ORIGINS has an entry (number ")
+        assert fault in told
+
+
 LIMITS = ("signup_limit", "login_limit", "refresh_limit", "read_limit", "write_limit")
 
 

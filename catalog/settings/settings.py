@@ -16,6 +16,7 @@ from sqlalchemy import URL
 
 from catalog.errors import SettingsInvalid
 from catalog.settings.process_environment import COMMIT_VARIABLE, WORKER_NUMBER_VARIABLE
+from catalog.settings.public_address import Origins
 from catalog.settings.removed import REMOVED, removed_variables
 from catalog.settings.values import (
     Bind,
@@ -96,6 +97,9 @@ class Settings(BaseSettings):
 
     trusted_proxies: Networks = ()
     """Networks whose ``X-Forwarded-For`` and ``-Proto`` are trusted, separated by commas."""
+
+    cors_origins: Origins = ()
+    """Origins whose pages may use the API in browsers, separated by commas; ``*`` means all."""
 
     signup_limit: Limit = Rate(120, 60)
     """Attempted sign-ups per client address: ``120/minute``, or ``off``."""

@@ -135,6 +135,13 @@ class TestSettings:
             "CATALOG_ACCESS_LOG",
         }
 
+    def test_nginx_gets_only_settings_that_the_app_gets_too(self) -> None:
+        environment = SERVICES["nginx"]["environment"]
+
+        assert environment.items() <= SERVICES["app"]["environment"].items()
+        site = (compose.ROOT / "docker/nginx/compose/site.sh").read_text(encoding="utf-8")
+        assert all(name in site for name in environment)
+
     def test_interpolated_variables_are_in_the_example(self) -> None:
         example = (compose.ROOT / ".env.example").read_text(encoding="utf-8")
         # Build arguments, which build.sh fills in.

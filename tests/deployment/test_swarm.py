@@ -67,7 +67,8 @@ class TestStack:
         targets = {config["target"] for config in SERVICES["nginx"]["configs"]}
         files = {path for path in folder.rglob("*") if path.is_file()}
         # Those of the bare-metal site.
-        files -= {folder / "catalog" / name for name in ("listen.conf", "upstream.conf")}
+        own = ("listen.conf", "upstream.conf", "site.conf")
+        files -= {folder / "catalog" / name for name in own}
         files -= {folder / "kustomization.yaml"}
 
         assert targets == {f"/opt/nginx/{path.relative_to(folder)}" for path in files}

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,7 @@ SITES = {
     "compose": "compose",
     "kubernetes": "../kubernetes/base/nginx",
 }
-"""Deployments of nginx, and the folder of the listen.conf and upstream.conf for each, relative to
+"""Deployments of nginx, and the folder of the files that differ between them, relative to
 the shared configuration."""
 
 OWN = {
@@ -119,6 +119,7 @@ async def nginx(
     folder: Path | None = None,
     site: str = "bare metal",
     shipped: Path = SHIPPED,
+    variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Nginx]:
     """Run nginx in front of the service.
 
@@ -128,6 +129,7 @@ async def nginx(
         folder: of an earlier nginx, to keep its cache.
         site: one of ``SITES``.
         shipped: the folder with the configuration.
+        variables: the service's variables that concern nginx too.
     """
     with own_folder() as new:
         folder = folder or new
@@ -135,6 +137,8 @@ async def nginx(
         with free_ports(2) as (port, origin):
             upstreams = tuple(url.removeprefix("http://") for url in urls)
             write_site(folder, upstreams, port, origin, edit=edit, site=site, shipped=shipped)
+            if variables is not None:
+                (folder / "catalog" / "site.conf").write_text(site_conf(variables))
         process = await asyncio.create_subprocess_exec(
             *tied_to_us(), *_command(folder), "-g", "daemon off;"
         )
@@ -194,8 +198,10 @@ def write_site(
         **OWN,
     }
     shutil.copytree(shipped, folder, dirs_exist_ok=True)
-    for name in ("listen.conf", "upstream.conf"):
-        shutil.copyfile(shipped / SITES[site] / name, folder / "catalog" / name)
+    for name in ("listen.conf", "upstream.conf", "site.conf"):
+        # In containers site.conf is written at the start.
+        if (shipped / SITES[site] / name).exists():
+            shutil.copyfile(shipped / SITES[site] / name, folder / "catalog" / name)
     _replace(folder / "catalog" / "listen.conf", r"^listen \d+", f"listen 127.0.0.1:{port}")
     _replace(
         folder / "catalog" / "upstream.conf",
@@ -219,6 +225,17 @@ def write_site(
         (folder / "catalog" / "upstream.conf").write_text(paths + upstream)
     if not (folder / "modules").is_symlink():
         (folder / "modules").symlink_to(_modules())
+
+
+def site_conf(variables: Mapping[str, str]) -> str:
+    """Return site.conf for the service's variables, as written in containers.
+
+    Raises:
+        subprocess.CalledProcessError: a variable is invalid.
+    """
+    command = ["sh", str(SHIPPED / "compose" / "site.sh")]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env=variables)
+    return told.stdout
 
 
 def _replace(file: Path, pattern: str, replacement: str) -> None:

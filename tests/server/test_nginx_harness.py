@@ -60,7 +60,9 @@ def masked(token: str, *, of: list[str]) -> str:
 
 
 def shipped(site: str) -> set[str]:
-    own = [SHIPPED / SITES[site] / name for name in ("listen.conf", "upstream.conf")]
+    own = [SHIPPED / SITES[site] / name for name in SITE_FILES]
+    # Without variables, containers write the same site.conf as the shipped one.
+    own = [file if file.exists() else SHIPPED / "catalog" / file.name for file in own]
     return directives(
         SHIPPED / "nginx.conf",
         *(file for file in (SHIPPED / "catalog").glob("*.conf") if file.name not in SITE_FILES),
@@ -68,7 +70,7 @@ def shipped(site: str) -> set[str]:
     )
 
 
-SITE_FILES = {"listen.conf", "upstream.conf"}
+SITE_FILES = {"listen.conf", "upstream.conf", "site.conf"}
 
 
 def run(folder: Path, site: str, edit: Edit = str) -> set[str]:

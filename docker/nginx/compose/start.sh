@@ -2,8 +2,8 @@
 # Starts nginx in its container. `start.sh reload` loads a changed configuration or certificate into
 # the running nginx, without a failed request.
 #
-# The configuration is that of bare metal with another listen.conf and upstream.conf, and with TLS
-# if there is a certificate. It is assembled in a folder of its own.
+# The configuration is that of bare metal with another listen.conf, upstream.conf and site.conf, and
+# with TLS if there is a certificate. It is assembled in a folder of its own.
 set -eu
 from=/opt/nginx
 to=/tmp/nginx
@@ -15,6 +15,7 @@ mkdir -p "$to/catalog"
 sed "s/^worker_rlimit_nofile .*/worker_rlimit_nofile $(ulimit -H -n);/" "$from/nginx.conf" >"$to/nginx.conf"
 cp "$from"/catalog/* "$to/catalog/"
 cp "$from"/compose/*.conf "$to/catalog/"
+sh "$from/compose/site.sh" >"$to/catalog/site.conf"
 # /run is not writable on every platform.
 sed -i "s|^pid .*|pid $to/nginx.pid;|" "$to/nginx.conf"
 if [ -e "$tls/fullchain.pem" ]; then
