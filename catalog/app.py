@@ -41,6 +41,7 @@ from catalog.http.replies.negotiation import configure_negotiation
 from catalog.http.replies.problems import handle_errors
 from catalog.http.response_buffers import MAX_BUFFERED_BYTES, STALL_SECONDS, ResponseBuffers
 from catalog.http.routing import configure_routing, routes_of
+from catalog.http.validation import configure_validation
 from catalog.observability import metrics
 from catalog.observability.task_log import TaskLog
 from catalog.products import context as products_context
@@ -140,6 +141,7 @@ def create_app(settings: Settings) -> Quart:
     products_context.attach(app, _products(database, running(app).cursors))
     configure_routing(app)
     configure_negotiation(app)
+    configure_validation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
     handle_errors(app)
     blueprints = (*auth_routes.blueprints, *products_routes.blueprints)

@@ -25,6 +25,7 @@ from catalog.http.replies.problems import problem_reply, to_problem
 from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.request import Fields, fields_of
 from catalog.http.routing import IdConverter
+from catalog.http.validation import takes_query
 
 MAX_ACCEPT_BYTES = 512
 """Longest ``Accept`` of a request that is dispatched here, because the results are cached."""
@@ -52,6 +53,7 @@ class _Target(NamedTuple):
     view: Callable[..., Awaitable[Reply]]
     offered: tuple[str, ...]
     has_own_bound: bool
+    takes_query: bool
     parameter: str | None = None
 
 
@@ -87,7 +89,9 @@ class FastPath:
             raise ValueError(f"{operation.endpoint} has hooks that only the framework calls")
         view: Any = app.view_functions[operation.endpoint]
         for rule in app.url_map.iter_rules(operation.endpoint):
-            target = _Target(rule.rule, view, offered_by(view), operation.has_own_bound)
+            target = _Target(
+                rule.rule, view, offered_by(view), operation.has_own_bound, takes_query(view)
+            )
             methods = (rule.methods or set()) - {"HEAD", "OPTIONS"}
             if not rule.arguments:
                 self._fixed |= {(method, rule.rule): target for method in methods}
@@ -120,6 +124,8 @@ class FastPath:
             if target is None or target.parameter is None or _ID.fullmatch(last) is None:
                 return None
             arguments = {target.parameter: int(last)}
+        if scope["query_string"] and not target.takes_query:
+            return None
         if scope.get("root_path") or not _is_plain(fields_of(scope), target.offered):
             return None
         return Match(target, arguments)

@@ -133,7 +133,7 @@ class Provider(OpenAPIProvider):
             if len(choices) == 1:
                 parameter["schema"] = choices[0]
             if parameter["schema"].get("type") == "array":
-                # Values are separated by commas: a repeated parameter is rejected.
+                # The shorter of the two forms that are accepted.
                 parameter["explode"] = False
         return parameters, definitions
 
@@ -244,14 +244,14 @@ def _implied(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]:
     yield from (errors.DatabaseUnavailable, errors.DatabaseBusy)
     # Any request may carry a body, even an unexpected one, and its bounds apply before the handler.
     yield from (errors.MalformedRequest, errors.RequestTimeout, errors.BodyTooLarge)
+    # For unknown parameters, even of operations that take none.
+    yield errors.InvalidRequest
     if operation.get("security"):
         yield from (errors.TokenMissing, errors.TokenInvalid)
         yield from (errors.TokenExpired, errors.WrongTokenKind, errors.SessionEnded)
     if "requestBody" in operation:
-        yield from (errors.UnsupportedMediaType, errors.InvalidRequest)
+        yield errors.UnsupportedMediaType
     places = {parameter["in"] for parameter in operation["parameters"]}
-    if places & {"query", "header"}:
-        yield errors.InvalidRequest
     if any(parameter["name"] == "cursor" for parameter in operation["parameters"]):
         yield errors.InvalidCursor
     if "path" in places:

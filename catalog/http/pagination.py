@@ -3,7 +3,7 @@
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from urllib.parse import urlencode
 
@@ -90,7 +90,7 @@ class Place:
         self.after = None if cursor is None else cursors.decode(cursor, bound_to=bound_to)
 
     def next_url(
-        self, last: Sequence[int | float | str] | None, given: Mapping[str, str]
+        self, last: Sequence[int | float | str] | None, given: Iterable[tuple[str, str]]
     ) -> str | None:
         """Return the relative URL of the next page, or None if there is none.
 
@@ -101,8 +101,8 @@ class Place:
         if last is None:
             return None
         cursor = self._cursors.encode(list(last), bound_to=self._bound_to)
-        others = {name: value for name, value in given.items() if name != "cursor"}
-        return next_page(self._path, cursor, **others)
+        others = [each for each in given if each[0] != "cursor"]
+        return f"{self._path}?{urlencode([('cursor', cursor), *others], safe=',')}"
 
 
 def _mac(key: bytes, payload: bytes, bound_to: str) -> bytes:
@@ -111,12 +111,6 @@ def _mac(key: bytes, payload: bytes, bound_to: str) -> bytes:
 
 def _text_of(sealed: bytes) -> str:
     return urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
-
-
-def next_page(path: str, cursor: str, **parameters: object) -> str:
-    """Return the relative URL of the next page, without parameters that are None."""
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return f"{path}?{urlencode({'cursor': cursor, **given}, safe=',')}"
 
 
 def link_headers(next_url: str | None) -> dict[str, str]:

@@ -15,6 +15,8 @@ from quart import Quart
 from werkzeug.datastructures import MultiDict
 from werkzeug.http import parse_options_header
 
+from catalog.errors import MalformedRequest
+
 Fields = Mapping[bytes, list[bytes]]
 """Values of a request's header fields, in the order of their lines, by name in lower case."""
 
@@ -103,7 +105,7 @@ class Request:
 
     @cached_property
     def query(self) -> MultiDict[str, str]:
-        """The query parameters."""
+        """The query parameters; raises as ``parse_query``."""
         return parse_query(self.query_string)
 
     @property
@@ -114,9 +116,16 @@ class Request:
 
 
 def parse_query(query_string: bytes) -> MultiDict[str, str]:
-    """Parse a query; percent-encoded bytes that are not UTF-8 stay as they are."""
-    text = query_string.decode()
-    return MultiDict(parse_qsl(text, keep_blank_values=True, errors="werkzeug.url_quote"))
+    """Parse a query.
+
+    Raises:
+        MalformedRequest: it contains bytes that are not UTF-8, percent-encoded or not.
+    """
+    try:
+        text = query_string.decode()
+        return MultiDict(parse_qsl(text, keep_blank_values=True, errors="strict"))
+    except UnicodeDecodeError:
+        raise MalformedRequest("The query is not UTF-8.") from None
 
 
 @lru_cache(256)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -43,8 +43,13 @@ class RequestBody(_Known):
 
 
 class QueryParameters(_Known):
-    """The query string of a request; all values arrive as text."""
+    """The query string of a request; all values arrive as text.
 
+    Attributes:
+        lists: names of the parameters that are lists, which arrive as the texts that were sent.
+    """
+
+    lists: ClassVar[frozenset[str]] = frozenset()
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -9,16 +9,19 @@ from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from quart import Quart, request
 from quart_schema import document_querystring, document_request
+from quart_schema.validation import QUART_SCHEMA_QUERYSTRING_ATTRIBUTE
 from werkzeug.datastructures import MultiDict
 
-from catalog.errors import InvalidRequest, UnsupportedMediaType
+from catalog.errors import FieldError, InvalidRequest, UnsupportedMediaType
 from catalog.http.replies.negotiation import JSON
 from catalog.http.replies.problems import field_errors
 from catalog.http.request import Request, current_request, parse_query
+from catalog.http.schemas import QueryParameters
 from catalog.http.strict_json import parse_json
 
-M = TypeVar("M", bound=BaseModel)
+Q = TypeVar("Q", bound=QueryParameters)
 T = TypeVar("T")
 
 View = Callable[..., Awaitable[T]]
@@ -28,25 +31,26 @@ _MAX_KNOWN_BYTES = 512
 """Queries that each view caches, and their length: many clients ask for the same page."""
 
 
-def query_parameters(schema: type[BaseModel]) -> Callable[[View[T]], View[T]]:
+def query_parameters(schema: type[QueryParameters]) -> Callable[[View[T]], View[T]]:
     """Pass the validated query as ``query_args``.
 
     Raises:
+        MalformedRequest: the query is not UTF-8.
         InvalidRequest: a parameter is unknown or not valid.
     """
 
     def decorator(view: View[T]) -> View[T]:
         @lru_cache(_KNOWN_QUERIES)
-        def known(query_string: bytes) -> BaseModel:
+        def known(query_string: bytes) -> QueryParameters:
             return validated_query(schema, parse_query(query_string))
 
         @wraps(view)
         async def validated(*args: Any, **kwargs: Any) -> T:
-            request = current_request()
-            if len(request.query_string) <= _MAX_KNOWN_BYTES:
-                query = known(request.query_string)
+            here = current_request()
+            if len(here.query_string) <= _MAX_KNOWN_BYTES:
+                query = known(here.query_string)
             else:
-                query = validated_query(schema, request.query)
+                query = validated_query(schema, here.query)
             return await view(*args, query_args=query, **kwargs)
 
         return document_querystring(schema)(validated)
@@ -54,18 +58,52 @@ def query_parameters(schema: type[BaseModel]) -> Callable[[View[T]], View[T]]:
     return decorator
 
 
-def validated_query(schema: type[M], query: MultiDict[str, str]) -> M:
+def takes_query(view: Callable[..., Any]) -> bool:
+    """Return whether a view documents query parameters; those of all others are refused."""
+    return hasattr(view, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE)
+
+
+def configure_validation(app: Quart) -> None:
+    """Refuse every parameter of views that take none, before the view runs."""
+    app.before_request(_only_known_parameters)
+
+
+async def _only_known_parameters() -> None:
+    here = current_request()
+    # By the rule and not by the path, because werkzeug drops doubled slashes at its beginning.
+    rule = request.url_rule
+    if not here.query_string or rule is None or not rule.rule.startswith("/api/"):
+        return
+    if not takes_query(here.app.view_functions[rule.endpoint]):
+        validated_query(QueryParameters, here.query)
+
+
+def validated_query(schema: type[Q], query: MultiDict[str, str]) -> Q:
     """Validate query parameters against a schema.
 
+    An empty value is an absent parameter. A list may be repeated, also as ``name[]``, which some
+    clients make of it.
+
     Raises:
-        InvalidRequest: a parameter is unknown or not valid.
+        InvalidRequest: a parameter is unknown, not valid, or repeated without being a list.
     """
     given: dict[str, str | list[str]] = {}
+    repeated = []
     for name, values in query.lists():
-        if name.endswith("[]"):
-            given[name.removesuffix("[]")] = values
-        else:
-            given[name] = values[0] if len(values) == 1 else values
+        listed = name.removesuffix("[]")
+        sent = [value for value in values if value]
+        if listed in schema.lists:
+            if sent:
+                given[listed] = [*given.get(listed, ()), *sent]
+        elif len(sent) > 1 and name in schema.model_fields:
+            repeated.append(FieldError("parameter", name, "It may be given only once."))
+        elif sent:
+            given[name] = sent[0]
+        elif name not in schema.model_fields:
+            # Reported all the same: it may be a misspelled parameter.
+            given[name] = ""
+    if repeated:
+        raise InvalidRequest(errors=repeated)
     try:
         return schema.model_validate(given)
     except ValidationError as error:
@@ -88,8 +126,8 @@ def json_body(schema: type[BaseModel], *, optional: bool = False) -> Callable[[V
     def decorator(view: View[T]) -> View[T]:
         @wraps(view)
         async def validated(*args: Any, **kwargs: Any) -> T:
-            request = current_request()
-            value = {} if optional and not request.body else parse_json(json_of(request))
+            here = current_request()
+            value = {} if optional and not here.body else parse_json(json_of(here))
             try:
                 data = schema.model_validate(value)
             except ValidationError as error:

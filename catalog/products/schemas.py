@@ -1,6 +1,7 @@
 """Request and response schemas of ``/api/products``."""
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -63,11 +64,14 @@ Price = Annotated[
 ]
 
 
+_TRUTHS: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": False}
+
+
 def truth(value: object) -> object:
-    """Parse a Boolean query parameter: ``true`` or ``false``."""
-    if value not in ("true", "false"):
+    """Parse a Boolean query parameter: ``true`` or ``1``, ``false`` or ``0``."""
+    if value not in _TRUTHS:
         raise ValueError("Input should be true or false")
-    return value == "true"
+    return _TRUTHS[value]
 
 
 CHANGE_PATTERN = r"^[0-9]{1,19}(\.[0-9A-Za-z]{1,32})?$"
@@ -160,11 +164,13 @@ def _number(value: object) -> object:
     return float(value)
 
 
-def _parts(value: object) -> object:
-    """Split a comma-separated value and remove duplicates."""
-    if not isinstance(value, str):
-        raise ValueError("Input should be one comma-separated list")
-    parts = value.split(",")
+def _parts(value: str | Sequence[str]) -> object:
+    """Split comma-separated texts and remove duplicates.
+
+    Args:
+        value: the text, or several if the parameter was repeated.
+    """
+    parts = (value if isinstance(value, str) else ",".join(value)).split(",")
     # The OpenAPI document limits the number of items before duplicates are removed.
     if len(parts) > MAX_IDS:
         raise ValueError(f"must have at most {MAX_IDS} items")
@@ -188,6 +194,8 @@ PriceBound = Annotated[float, Field(ge=0, le=MAX_PRICE), BeforeValidator(_number
 class MyListQuery(PageQuery):
     """Query parameters of the caller's own products."""
 
+    lists = frozenset({"ids", "fields"})
+
     sort: Sort = Field(
         default=DEFAULT_SORT,
         description="Order by id, name (by code point), price or creation time; `-` means "
@@ -208,9 +216,11 @@ class MyListQuery(PageQuery):
             BeforeValidator(_parts),
         ]
         | None
-    ) = Field(default=None, description=f"Only these ids, comma-separated; up to {MAX_IDS}.")
+    ) = Field(
+        default=None, description=f"Only these ids, comma-separated or repeated; up to {MAX_IDS}."
+    )
     fields: Annotated[tuple[ProductField, ...], BeforeValidator(_parts)] | None = Field(
-        default=None, description="Only these fields of each product, comma-separated."
+        default=None, description="Only these fields of each product, comma-separated or repeated."
     )
     total: Annotated[bool, BeforeValidator(truth)] = Field(
         default=False, description="Whether to count the products on all pages."
@@ -230,7 +240,8 @@ class IfMatch(BaseModel):
 
     if_match: str | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        description="Entity tags that the product may have, or `*`; a `W/` prefix is ignored.",
+        description="Entity tags that the product may have, or `*`; a `W/` prefix and suffixes "
+        "such as `-gzip` are ignored.",
     )
 
 

@@ -287,7 +287,7 @@ class TestMatch:
         fast_path = FastPath(app, HOT_OPERATIONS)
 
         def has_own_bound(method: str, path: str) -> bool:
-            scope: Any = {"method": method, "path": path, "headers": []}
+            scope: Any = {"method": method, "path": path, "query_string": b"", "headers": []}
             return fast_path.has_own_bound(scope)
 
         requests = [*self.HOT, *self.COLD]

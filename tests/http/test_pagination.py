@@ -16,7 +16,6 @@ from catalog.http.pagination import (
     Cursors,
     Place,
     link_headers,
-    next_page,
 )
 from tests.support import Caller, Response, fields_of, problem_of
 
@@ -126,7 +125,6 @@ def spellings(cursor: str) -> dict[str, str]:
     """Return variants that a lenient decoder would accept for a cursor, and damaged ones."""
     twin = ALPHABET[(ALPHABET.index(cursor[-1]) + 1) % 64]
     return {
-        "nothing": "",
         "truncated": cursor[:-1],
         "half": cursor[: len(cursor) // 2],
         "one-character": cursor[:1],
@@ -181,20 +179,10 @@ class TestEncoding:
 
 
 class TestLinks:
-    def test_parameters_that_are_none_are_omitted(self) -> None:
-        assert next_page("/api/things", "abc", limit=None, q="a b&c") == (
-            "/api/things?cursor=abc&q=a+b%26c"
-        )
-
     def test_link_header_has_the_relation(self) -> None:
         assert link_headers("/api/things?cursor=abc") == {
             "Link": '</api/things?cursor=abc>; rel="next"'
         }
-
-    def test_comma_in_a_parameter_is_not_escaped(self) -> None:
-        assert next_page("/api/things", "abc", sort="name,-id") == (
-            "/api/things?cursor=abc&sort=name,-id"
-        )
 
     def test_link_header_may_have_exactly_the_largest_length(self) -> None:
         url = "/" + "x" * (MAX_LINK_LENGTH - 1)
@@ -210,7 +198,7 @@ class TestPlace:
     def test_next_page_begins_after_the_last_row(self) -> None:
         first = Place(CURSORS, None, path="/api/things", bound_to=LIST)
 
-        url = first.next_url(("Lamp", 7), {})
+        url = first.next_url(("Lamp", 7), [])
 
         (cursor,) = parse_qs(urlsplit(str(url)).query)["cursor"]
         assert first.after is None
@@ -220,16 +208,18 @@ class TestPlace:
         cursor = CURSORS.encode([9], bound_to=LIST)
         place = Place(CURSORS, cursor, path="/api/things", bound_to=LIST)
 
-        url = urlsplit(str(place.next_url([7], {"limit": "100", "cursor": cursor, "q": "a b&c"})))
+        given = [("limit", "100"), ("cursor", cursor), ("ids", "5,8"), ("ids", "9"), ("q", "a b&c")]
+        url = urlsplit(str(place.next_url([7], given)))
 
         next_cursor = CURSORS.encode([7], bound_to=LIST)
         assert url.path == "/api/things"
-        assert parse_qs(url.query) == {"cursor": [next_cursor], "limit": ["100"], "q": ["a b&c"]}
+        # A comma is not escaped.
+        assert url.query == f"cursor={next_cursor}&limit=100&ids=5,8&ids=9&q=a+b%26c"
 
     def test_last_page_has_no_next_url(self) -> None:
         place = Place(CURSORS, None, path="/api/things", bound_to=LIST)
 
-        assert place.next_url(None, {"limit": "100"}) is None
+        assert place.next_url(None, [("limit", "100")]) is None
 
     def test_cursor_of_another_list_is_refused(self) -> None:
         cursor = CURSORS.encode([9], bound_to="/elsewhere")
@@ -291,7 +281,7 @@ class TestListing:
 
     @pytest.mark.parametrize(
         "cursor",
-        ["x", "A" * 22, "A" * MAX_CURSOR_LENGTH, "%FF", "%00", "%C3%A9", "%F0%9F%92%A9", "null"],
+        ["x", "A" * 22, "A" * MAX_CURSOR_LENGTH, "%00", "%C3%A9", "%F0%9F%92%A9", "null"],
     )
     async def test_malformed_cursor_is_refused(self, stranger: Caller, cursor: str) -> None:
         answer = await stranger.get(f"/api/products?cursor={cursor}")

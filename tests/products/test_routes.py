@@ -43,7 +43,7 @@ NO_PRICES = (
     *('"9.5"', "true", "null", "[1]", "{}"),
 )
 BLANK = ("", " ", "\t\n\r", "\u00a0", "\u2003\u2009", "\u3000", "\u2028", "\u1680", "\x1f")
-NO_LIMITS = ("0", "1001", "-1", "%2B5", "1.0", "1e2", "1_0", "%205", "%EF%BC%91", "many", "")
+NO_LIMITS = ("0", "1001", "-1", "%2B5", "1.0", "1e2", "1_0", "%205", "%EF%BC%91", "many")
 NO_IDS = ("0", "-1", "01", "1.0", "1e0", "%201", "%D9%A1", str(MAX_ID + 1), "9" * 40, "x")
 
 
@@ -341,7 +341,7 @@ class TestListProducts:
         assert fields_of(answer) == ["page"]
 
     async def test_forged_cursor_is_refused(self, anyone: Caller) -> None:
-        for cursor in ("", "1", "AAAA", "%F0%9F%98%80", "A" * 300):
+        for cursor in ("1", "AAAA", "%F0%9F%98%80", "A" * 300):
             answer = await anyone.get(f"/api/products?cursor={cursor}")
 
             assert problem_of(answer) == (400, "cursor-invalid"), cursor

@@ -39,7 +39,7 @@ async def list_users(query_args: PageQuery) -> Reply:
         page = await administration.list_users(
             connection, limit=query_args.limit, before_id=before_id
         )
-    next_url = place.next_url(page.last, current_request().query)
+    next_url = place.next_url(page.last, current_request().query.items(multi=True))
     return json_reply(UserPage(users=[AccountRead(**user) for user in page.users], next=next_url))
 
 

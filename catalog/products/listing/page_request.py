@@ -1,7 +1,7 @@
 """Request for one page of a list: filters, sort order, position and fields."""
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 from catalog.http.pagination import Cursors, Place
@@ -36,9 +36,9 @@ class PageRequest:
     key: Hashable
 
     @property
-    def given(self) -> dict[str, str]:
-        """The parameters by name; the first value of each."""
-        return parse_query(self.query_string).to_dict()
+    def given(self) -> Iterable[tuple[str, str]]:
+        """The parameters as the client sent them."""
+        return parse_query(self.query_string).items(multi=True)
 
     @property
     def wanted(self) -> PageQuery:

@@ -191,7 +191,7 @@ class TestAtomic:
 
 
 class TestDryRun:
-    @pytest.mark.parametrize("atomic", ["true", "false"])
+    @pytest.mark.parametrize("atomic", ["true", "false", "1", "0", ""])
     async def test_dry_run_writes_nothing(self, ada: Caller, atomic: str) -> None:
         answer = await send(ada, lines_of(5), f"?dry_run=true&atomic={atomic}")
 
@@ -226,7 +226,7 @@ class TestRefusal:
         assert problem_of(await send(anyone, lines_of(1))) == (401, "token-missing")
 
     @pytest.mark.parametrize(
-        "query", ["?atomic=1", "?dry_run=", "?x=1", "?atomic=true&atomic=true"]
+        "query", ["?atomic=yes", "?dry_run=True", "?x=1", "?x=", "?atomic=true&atomic=true"]
     )
     async def test_invalid_parameter_is_refused(self, ada: Caller, query: str) -> None:
         assert problem_of(await send(ada, lines_of(1), query)) == (422, "invalid")
