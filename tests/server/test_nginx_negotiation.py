@@ -139,6 +139,8 @@ class TestIfNoneMatch:
         values = [
             *(tag, f"W/{tag}", "*", '"x"', f'"x", {tag}', f"{tag},", f",{tag}", f'"x",W/{tag}'),
             *(tag.strip('"'), tag[:-1], tag[1:], f"w/{tag}", f"x{tag}", f"{tag}x", f"*, {tag}"),
+            *(tag[:-1] + suffix + '"' for suffix in ("-gzip", "--gzip", ";br", "-zstd", "-x", "-")),
+            *(f'W/{tag[:-1]}-gzip"', f'"x", {tag[:-1]};gzip", "y"', f'{tag[:-1]}-gzip" x'),
             *(f'"x{tag}', f'"a,{tag[1:]}', f'"a, {tag}, b"', f"{tag} {tag}", "", '""'),
         ]
 

@@ -10,9 +10,16 @@ from catalog.http.replies.reply import Reply, admitted
 from catalog.http.request import current_request
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
+# A string of a structured field (RFC 9651, section 3.3.3).
+_QUOTED_KEY = re.compile(r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*+"')
+_ESCAPED = re.compile(r'\\(["\\])')
 _SEPARATORS = re.compile(r"[ \t,]*+")
 # A tag is followed by the end of the header, or by a comma before the next tag.
 _LISTED_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*+")[ \t]*+(?:\Z|,[ \t,]*+)')
+
+# What proxies that compress append to a tag: Apache and Caddy a hyphen, Jetty two, others a
+# semicolon, and the name of the coding. Tags of this service never end like that.
+_CODING = re.compile(r'(?:--?|;)(?:gzip|br|zstd|deflate)"\Z')
 
 
 def etag_of(body: bytes, *, version: int | None = None) -> str:
@@ -40,11 +47,11 @@ class Tags:
         self._tags = frozenset() if self._any else _opaque_tags(text)
 
     def __contains__(self, tag: str) -> bool:
-        """Return whether a tag matches, by weak comparison.
+        """Return whether a tag matches, by weak comparison and without the suffix of a coding.
 
-        Proxies that compress mark tags as weak. So the mark is ignored even for ``If-Match``, for
-        which section 13.1.1 requires strong comparison: otherwise no conditional change would
-        succeed through such a proxy.
+        Proxies that compress mark tags as weak, or append the name of the coding. So both are
+        ignored even for ``If-Match``, for which section 13.1.1 requires strong comparison:
+        otherwise no conditional change would succeed through such a proxy.
         """
         return self._any or tag in self._tags
 
@@ -58,7 +65,7 @@ def _opaque_tags(text: str) -> frozenset[str]:
         match = _LISTED_TAG.match(text, at)
         if match is None:
             raise ValueError("must be * or a list of entity tags in double quotes")
-        tags.append(match[1])
+        tags.append(_CODING.sub('"', match[1]))
         at = match.end()
     if not tags:
         raise ValueError("must be * or a list of entity tags in double quotes")
@@ -83,6 +90,9 @@ def if_match() -> Tags | None:
 def idempotency_key() -> str | None:
     """Return the request's ``Idempotency-Key``; None if there is none.
 
+    A key in double quotes, as draft-ietf-httpapi-idempotency-key-header-07 writes it, is the text
+    within them.
+
     Raises:
         InvalidRequest: several fields, or a key that is not 1 to 255 printable ASCII characters.
     """
@@ -93,10 +103,13 @@ def key_among(values: Sequence[str]) -> str | None:
     """Return the key of a request's ``Idempotency-Key`` fields; raises as ``idempotency_key``."""
     if not values:
         return None
-    if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
+    key = values[0]
+    if _QUOTED_KEY.fullmatch(key):
+        key = _ESCAPED.sub(r"\1", key[1:-1])
+    if len(values) > 1 or _KEY.fullmatch(key) is None:
         message = "It must be 1 to 255 printable ASCII characters."
         raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", message)])
-    return values[0]
+    return key
 
 
 def is_known(etag: str, if_none_match: Sequence[str]) -> bool:

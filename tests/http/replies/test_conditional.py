@@ -41,12 +41,24 @@ class TestTags:
             '"a,b", "1-a"',
             "*",
             " * ",
+            '"1-a-gzip"',
+            'W/"1-a-br"',
+            '"1-a--gzip"',
+            '"1-a;br"',
+            '"x-gzip", "1-a;gzip"',
+            '"1-a-zstd", "y"',
         ],
     )
     def test_listed_tag_matches(self, text: str) -> None:
         assert '"1-a"' in Tags(text)
 
-    @pytest.mark.parametrize("text", ['"1-b"', 'W/"1"', '"x,"', '"1-A"', '""', '"*"'])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *('"1-b"', 'W/"1"', '"x,"', '"1-A"', '""', '"*"', '"1-a-"', '"1-a-gzip2"', '"1-a-x"'),
+            *('"-gzip"', '"1-agzip"', '"1-a-gzip-gzip"', '"gzip-1-a"', '"1-a-GZIP"'),
+        ],
+    )
     def test_unlisted_tag_does_not_match(self, text: str) -> None:
         assert '"1-a"' not in Tags(text)
 
@@ -104,10 +116,29 @@ class TestIdempotencyKey:
     def test_printable_key_is_accepted(self, key: str) -> None:
         assert key_among([key]) == key
 
+    @pytest.mark.parametrize(
+        ("value", "key"),
+        [
+            ('"k"', "k"),
+            (f'"{"k" * 255}"', "k" * 255),
+            (r'"a\"b\\c"', r'a"b\c'),
+            # Not a string of a structured field, so each is taken as it is.
+            ('"k', '"k'),
+            ('"a"b"', '"a"b"'),
+            (r'"a\b"', r'"a\b"'),
+            ('"k";a=1', '"k";a=1'),
+        ],
+    )
+    def test_quotes_are_no_part_of_the_key(self, value: str, key: str) -> None:
+        assert key_among([value]) == key
+
     def test_request_without_the_header_has_no_key(self) -> None:
         assert key_among([]) is None
 
-    @pytest.mark.parametrize("values", [[""], ["k" * 256], ["\t"], ["\x7f"], ["é"], ["a", "a"]])
+    @pytest.mark.parametrize(
+        "values",
+        [[""], ['""'], ["k" * 256], [f'"{"k" * 256}"'], ["\t"], ["\x7f"], ["é"], ["a", "a"]],
+    )
     def test_other_keys_and_several_are_refused(self, values: list[str]) -> None:
         with pytest.raises(InvalidRequest) as caught:
             key_among(values)
