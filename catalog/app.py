@@ -47,12 +47,12 @@ from catalog.observability.task_log import TaskLog
 from catalog.products import context as products_context
 from catalog.products import idempotency, service
 from catalog.products import routes as products_routes
-from catalog.products.batched_creates import BatchedCreates
 from catalog.products.changes import change_log
 from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
 from catalog.products.listing.page_cache import Pages
 from catalog.products.listing.page_request import PageRequests
+from catalog.products.writes import BatchedWrites
 from catalog.settings import Settings, build_commit
 from catalog.ui import routes as ui_routes
 
@@ -156,8 +156,7 @@ def create_app(settings: Settings) -> Quart:
 
 def _products(database: Database, cursors: Cursors) -> Products:
     pages = Pages(database)
-    creates = BatchedCreates(database, pages)
-    return Products(PageRequests(cursors), pages, creates, Feed(database))
+    return Products(PageRequests(cursors), pages, BatchedWrites(database, pages), Feed(database))
 
 
 def _wrap(app: Quart, settings: Settings) -> None:
@@ -292,7 +291,7 @@ async def _open(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
 async def _close(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
     for task in tasks:
         await task.stop()
-    await products(app).creates.close()
+    await products(app).writes.close()
     await running(app).limits.close()
     await running(app).database.close()
     auth(app).passwords.close()

@@ -11,7 +11,7 @@ CREATE = (
         "auth/guards.py",
         "http/validation.py",
     ),
-    *("products/routes/products.py", "products/batched_creates.py", "products/service.py"),
+    *("products/routes/products.py", "products/writes/queue.py", "products/writes/batch.py"),
     *("products/changes/change_log.py", "http/replies/reply.py"),
 )
 

@@ -225,11 +225,11 @@ async def require_account(session: AsyncSession | AsyncConnection, *, user_id: i
     return Role(row.role)
 
 
-async def usable_accounts(session: AsyncSession, *, user_ids: Iterable[int]) -> set[int]:
-    """Return the ids of those accounts that are still usable."""
+async def usable_roles(session: AsyncSession, *, user_ids: Iterable[int]) -> dict[int, Role]:
+    """Return the roles of those accounts that are still usable, by their ids."""
     connection = await session.connection()
     rows = await connection.execute(queries.USABLE, {"user_ids": sorted(user_ids)})
-    return set(rows.scalars())
+    return {user_id: Role(role) for user_id, role in rows}
 
 
 async def keep_an_admin(session: AsyncSession, *, without: int) -> None:

@@ -35,10 +35,10 @@ ACCOUNT_BY_EMAIL = _account.where(_users.c.email_key == bindparam("key", type_=S
 RIGHTS = select(_users.c.role, _users.c.disabled).where(_users.c.id == _user_id)
 """Role and disabled flag of an account; takes ``user_id``."""
 
-USABLE = select(_users.c.id).where(
+USABLE = select(_users.c.id, _users.c.role).where(
     _users.c.id.in_(bindparam("user_ids", type_=Id, expanding=True)), _users.c.disabled.is_(False)
 )
-"""Ids of those accounts that exist and are not disabled; takes ``user_ids``."""
+"""Ids and roles of those accounts that exist and are not disabled; takes ``user_ids``."""
 
 _times = (
     select(_guesses.c.times)

@@ -1,6 +1,6 @@
 """Statements whose result is a number: affected rows and generated ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,6 +15,9 @@ _STATEMENT_BYTES = 4_000_000
 """Parameters in one statement before escaping, which at worst doubles their size: half of the
 smallest default ``max_allowed_packet`` of the supported servers."""
 _NUMBER_BYTES = 24
+
+_UPDATE_BYTES = 500_000
+"""Parameters in one UPDATE. It is bounded because the event loop prepares it in one piece."""
 
 _STEP = text("SELECT @@auto_increment_increment")
 _STEP_KEY = "auto_increment_increment"
@@ -108,6 +111,59 @@ async def _insert(
             statement + values, execution_options={"no_parameters": True}
         )
     return result.lastrowid or 0
+
+
+async def update_rows(
+    session: AsyncSession,
+    model: type[Base],
+    columns: tuple[str, ...],
+    rows: Iterable[tuple[Any, ...]],
+) -> int:
+    """Set columns of many rows to values of their own, in few statements.
+
+    Args:
+        session: the transaction.
+        model: the table.
+        columns: the column of the key, then those to set.
+        rows: values of these columns, taken as the statements need them; instants as
+            ``stored_instant`` returns them.
+
+    Returns:
+        the number of rows found.
+    """
+    found = size = 0
+    piece: list[tuple[Any, ...]] = []
+    for row in rows:
+        piece.append(row)
+        size += sum(map(_most_bytes, row))
+        if size >= _UPDATE_BYTES:
+            found += await _update(session, model, columns, piece)
+            piece, size = [], 0
+    return found + (await _update(session, model, columns, piece) if piece else 0)
+
+
+async def _update(
+    session: AsyncSession, model: type[Base], columns: tuple[str, ...], rows: list[tuple[Any, ...]]
+) -> int:
+    connection = await session.connection()
+    table, (key, *others) = model.__tablename__, columns
+    if connection.dialect.name == "sqlite":
+        places = ", ".join(f"{column} = ?" for column in others)
+        statement = f"UPDATE {table} SET {places} WHERE {key} = ?"  # noqa: S608 (names from the schema)
+        keys_last = [(*row[1:], row[0]) for row in rows]
+        return (await connection.exec_driver_sql(statement, keys_last)).rowcount
+    # Joined in this order and by the key, so that no other rows are read and locked.
+    names = [
+        f"{value} AS {column}" for column, value in zip(columns, map(literal, rows[0]), strict=True)
+    ]
+    values = [", ".join(names), *(", ".join(map(literal, row)) for row in rows[1:])]
+    places = ", ".join(f"{table}.{column} = new.{column}" for column in others)
+    statement = (
+        f"UPDATE (SELECT {' UNION ALL SELECT '.join(values)}) AS new"  # noqa: S608 (as above)
+        f" STRAIGHT_JOIN {table} FORCE INDEX (PRIMARY) ON {table}.{key} = new.{key} SET {places}"
+    )
+    result = await connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    return result.rowcount
 
 
 def literal(value: object) -> str:

@@ -68,7 +68,6 @@ Shed = Literal[
     "bodies",
     "passwords",
     "pages",
-    "creates",
     "imports",
     "exports",
     "followers",
@@ -154,7 +153,9 @@ SHED = _counter(
 )
 
 PAGES = _counter("pages_total", "List pages requested.", "result", ("kept", "joined", "read"))
-WRITE_BATCH_SIZE = _histogram("write_batch_size", "Creates per transaction.", buckets=BATCH_SIZES)
+WRITE_BATCH_SIZE = _histogram(
+    "write_batch_size", "Writes of single products per transaction.", buckets=BATCH_SIZES
+)
 POSITION = _gauge("position", "Highest known position of a change.", highest=True)
 CHANGE_SUBSCRIBERS = _gauge("change_subscribers", "Clients waiting for changes.")
 EVENT_LOOP_TASKS = _gauge("event_loop_tasks", "Unfinished asyncio tasks.")

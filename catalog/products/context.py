@@ -6,24 +6,24 @@ from quart import Quart
 
 from catalog.concurrency.capacity_limiter import CapacityLimiter
 from catalog.http.request import current_request
-from catalog.products.batched_creates import BatchedCreates
 from catalog.products.bulk.exporting import MAX_EXPORTS
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.changes.feed import Feed
 from catalog.products.listing.page_cache import Pages
 from catalog.products.listing.page_request import PageRequests
 from catalog.products.overload import too_many
+from catalog.products.writes import BatchedWrites
 
 _EXTENSION = "catalog.products"
 
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """State of one app: page requests and cache, batched creates, change feed, bulk limits."""
+    """State of one app: page requests and cache, batched writes, change feed, bulk limits."""
 
     requests: PageRequests
     pages: Pages
-    creates: BatchedCreates
+    writes: BatchedWrites
     feed: Feed
     imports: CapacityLimiter = field(
         default_factory=lambda: CapacityLimiter(

@@ -7,25 +7,25 @@ from catalog.errors import DatabaseBusy, KeyInUse, Overloaded, Unavailable
 from catalog.observability.metrics import Shed, count_rejection
 
 
-class CreateRefusals:
-    """Errors of creates that group commit does not write."""
+class WriteRefusals:
+    """Errors of writes that group commit does not do."""
 
     def full(self) -> Exception:
-        """Return 503 for a create that finds the queue full."""
-        count_rejection("creates")
+        """Return 503 for a write that finds the queue full."""
+        count_rejection("writes")
         return DatabaseBusy("Too many writes are waiting.")
 
     def expired(self) -> Exception:
-        """Return 503 for a create that has waited too long for its batch."""
-        count_rejection("creates")
+        """Return 503 for a write that has waited too long for its batch."""
+        count_rejection("writes")
         return waited_too_long()
 
     def timed_out(self) -> Exception:
-        """Return 503 for a create whose deadline has passed."""
+        """Return 503 for a write whose deadline has passed."""
         return did_not_answer()
 
     def key_in_use(self) -> Exception:
-        """Return 409 for a create whose idempotency key is in use."""
+        """Return 409 for a write whose idempotency key is in use."""
         return KeyInUse()
 
     def is_undetermined(self, error: Exception) -> bool:

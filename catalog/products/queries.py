@@ -257,5 +257,15 @@ def _order_by(sort: Sort, row_id: ColumnElement[int]) -> list[ColumnElement[Any]
 ONE = select(*COLUMNS).where(_table.id == bindparam("product_id", type_=Id))
 """One product by ``product_id``."""
 
-ONE_LOCKED = ONE.with_for_update(of=Product.__table__)
-"""``ONE``, with a row lock until the transaction ends."""
+_product_ids = bindparam("product_ids", type_=Id, expanding=True)
+
+SOME_IDS = select(_table.id).where(_table.id.in_(_product_ids))
+"""Those of ``product_ids`` that exist."""
+
+_some = select(*COLUMNS).where(_table.id.in_(_product_ids)).order_by(_table.id)
+
+SOME_LOCKED = _some.with_for_update(of=Product.__table__)
+"""Products by ``product_ids``, with row locks until the transaction ends."""
+
+SOME_UNLOCKED = _some.with_for_update(of=Product.__table__, skip_locked=True)
+"""``SOME_LOCKED``, without the products that other transactions have locked."""

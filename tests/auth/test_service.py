@@ -414,18 +414,16 @@ class TestRequireAccount:
 
         assert roles == [Role.USER, Role.ADMIN]
 
-    async def test_usable_accounts_are_neither_disabled_nor_missing(
-        self, database: Database
-    ) -> None:
+    async def test_usable_roles_are_those_of_enabled_accounts(self, database: Database) -> None:
         ada = await sign_up(database, "ada", "ada@example.com")
         bob = await sign_up(database, "bob", "bob@example.com")
         await disable(database, bob.id)
 
         usable = await database.transaction(
-            accounts.usable_accounts, user_ids=[bob.id, ada.id, bob.id + 1]
+            accounts.usable_roles, user_ids=[bob.id, ada.id, bob.id + 1]
         )
 
-        assert usable == {ada.id}
+        assert usable == {ada.id: Role.USER}
         with pytest.raises(AccountUnavailable):
             await database.transaction(accounts.require_account, user_id=bob.id)
 

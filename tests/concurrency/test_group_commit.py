@@ -15,7 +15,7 @@ from catalog.concurrency.group_commit import (
     GroupCommit,
 )
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable, KeyInUse
-from catalog.products.overload import CreateRefusals
+from catalog.products.overload import WriteRefusals
 
 
 class Table:
@@ -53,7 +53,7 @@ async def table() -> Table:
 
 @pytest.fixture
 def writer(table: Table) -> GroupCommit[int, int]:
-    return GroupCommit(table.commit, CreateRefusals(), patience=30)
+    return GroupCommit(table.commit, WriteRefusals(), patience=30)
 
 
 async def started(writer: GroupCommit[int, int], writes: Sequence[int]) -> list[asyncio.Task[int]]:
@@ -104,7 +104,7 @@ class TestBatches:
         assert len(table.rows) == MAX_WAITING + 1
 
     async def test_write_that_waits_longer_than_patience_is_refused(self, table: Table) -> None:
-        writer = GroupCommit(table.commit, CreateRefusals(), patience=0)
+        writer = GroupCommit(table.commit, WriteRefusals(), patience=0)
         async with table.held_up():
             tasks = await started(writer, [1])
             tasks += await started(writer, [2])
@@ -127,7 +127,7 @@ class TestBatches:
 
     async def test_size_of_each_batch_is_reported(self, table: Table) -> None:
         sizes: list[int] = []
-        writer = GroupCommit(table.commit, CreateRefusals(), patience=30, on_batch=sizes.append)
+        writer = GroupCommit(table.commit, WriteRefusals(), patience=30, on_batch=sizes.append)
         async with table.held_up():
             tasks = [*await started(writer, [1]), *await started(writer, [2, 3])]
 
@@ -137,7 +137,7 @@ class TestBatches:
 
     async def test_batch_is_bounded_by_the_size_of_its_writes(self, table: Table) -> None:
         writer = GroupCommit(
-            table.commit, CreateRefusals(), patience=30, size_of=lambda _: MAX_BATCH_SIZE // 2
+            table.commit, WriteRefusals(), patience=30, size_of=lambda _: MAX_BATCH_SIZE // 2
         )
         async with table.held_up():
             tasks = [*await started(writer, [1]), *await started(writer, [2, 3, 4])]
@@ -154,7 +154,7 @@ class TestReaders:
     ) -> None:
         monkeypatch.setattr(writers, "REST_SECONDS", 0.3)
         writer = GroupCommit(
-            table.commit, CreateRefusals(), patience=30, has_readers=lambda: has_readers
+            table.commit, WriteRefusals(), patience=30, has_readers=lambda: has_readers
         )
         async with table.held_up():
             tasks = [*await started(writer, [1]), *await started(writer, [2, 3])]
@@ -183,7 +183,7 @@ class TestReaders:
         self, table: Table, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(writers, "REST_SECONDS", 3600)
-        writer = GroupCommit(table.commit, CreateRefusals(), patience=30, has_readers=lambda: True)
+        writer = GroupCommit(table.commit, WriteRefusals(), patience=30, has_readers=lambda: True)
 
         async with asyncio.timeout(30):
             for write in range(3):
@@ -203,7 +203,7 @@ class TestContexts:
             await gate.wait()
             return list(writes)
 
-        writer: GroupCommit[int, int] = GroupCommit(commit, CreateRefusals(), patience=30)
+        writer: GroupCommit[int, int] = GroupCommit(commit, WriteRefusals(), patience=30)
 
         async def write(number: int) -> None:
             caller.set(f"caller {number}")
@@ -329,7 +329,7 @@ class TestKeys:
             return list(writes)
 
         writer: GroupCommit[int, int] = GroupCommit(
-            commit, CreateRefusals(), patience=30, limit=0.05
+            commit, WriteRefusals(), patience=30, limit=0.05
         )
 
         with pytest.raises(DatabaseUnavailable):

@@ -1,7 +1,8 @@
 """Reads after an acknowledged write see it, both directly and through nginx with its cache.
 
-Every product has one writer, which changes it repeatedly, so that its version tells which writes a
-reader has seen. ``CATALOG_TEST_READS`` is the minimum number of reads in a test.
+Every product has one writer, which creates it under a key, changes it repeatedly and deletes it, so
+that its version tells which writes a reader has seen. ``CATALOG_TEST_READS`` is the minimum number
+of reads in a test.
 """
 
 import asyncio
@@ -9,6 +10,8 @@ import json
 import os
 import time
 from collections import deque
+from typing import Any, cast
+from uuid import uuid4
 
 from tests.server.nginx import Edit, needs_cache, nginx, without_position
 from tests.server.service import Connection, Service
@@ -22,6 +25,12 @@ READS_PER_WRITE = 25
 
 AROUND_SECONDS = 0.25
 """The bound, by contract, after which a write that bypassed nginx is visible through it."""
+
+UPDATES = 5
+"""Updates of a product before it is deleted."""
+
+GONE = 0
+"""Stands for the version of a deleted product."""
 
 PATH = "/api/products"
 FRESH = "Cache-Control: no-cache"
@@ -39,12 +48,17 @@ class History:
         self.reads = 0
         self.stale: list[str] = []
         self._acknowledged: dict[int, int] = {}
+        self._leaving: set[int] = set()
         self._recent: deque[tuple[float, int, int]] = deque()
         self._within = within
 
     def acknowledge(self, product: int, version: int) -> None:
         """Record an acknowledged write: later reads must see this version or a newer one."""
         self._recent.append((time.monotonic() + self._within, product, version))
+
+    def begin_delete(self, product: int) -> None:
+        """Record that a product may be absent from now on."""
+        self._leaving.add(product)
 
     def due(self) -> dict[int, int]:
         """Return the ids and versions that a read beginning now must show."""
@@ -53,18 +67,22 @@ class History:
             self._acknowledged[product] = version
         return dict(self._acknowledged)
 
-    def judge(self, due: dict[int, int], seen: dict[int, int], *, whole: bool) -> None:
+    def judge(self, due: dict[int, int], seen: dict[int, int], *, product: int | None) -> None:
         """Compare the products that a read returned with those due when it began.
 
         Args:
             due: from then.
             seen: ids and versions.
-            whole: whether the read returns all products, so that an absent one is missing.
+            product: the one that was read; None if the read returns all.
         """
         self.reads += 1
-        for product, version in due.items():
-            if seen.get(product, 0 if whole else version) < version:
-                self.stale.append(f"{product}: {seen.get(product)} and not {version}")
+        for number, version in due.items():
+            if product not in {None, number}:
+                continue
+            shown = seen.get(number, GONE)
+            is_stale = shown != GONE if version == GONE else shown < version
+            if is_stale and not (shown == GONE and number in self._leaving):
+                self.stale.append(f"{number}: {shown} and not {version}")
 
 
 class Load:
@@ -105,23 +123,39 @@ class Load:
     async def _write(self, url: str, history: History) -> None:
         connection = await Connection.open(url)
         try:
-            lamp = {"name": "Lamp", "price": 1}
-            answer = await connection.ask("POST", PATH, token=self._token, body=lamp)
-            assert answer.status == 201, answer.body
-            path = answer.headers["location"]
-            price = 1
             while True:
-                # A busy machine may refuse a write with 503; then nothing is acknowledged.
-                if answer.status != 503:
-                    assert answer.status in {200, 201}, answer.body
-                    shown = json.loads(answer.body)
-                    history.acknowledge(shown["id"], shown["version"])
-                await self._turn.acquire()
-                price += 1
-                change = {"price": price}
-                answer = await connection.ask("PATCH", path, token=self._token, body=change)
+                await self._write_one(connection, history)
         finally:
             await connection.close()
+
+    async def _write_one(self, connection: Connection, history: History) -> None:
+        """Create a product, change it, and delete it."""
+        lamp = {"name": "Lamp", "price": 1}
+        key = f"Idempotency-Key: {uuid4().hex}"
+        created = await self._send(connection, "POST", PATH, key, body=lamp)
+        product, path = created["id"], f"{PATH}/{created['id']}"
+        history.acknowledge(product, created["version"])
+        for price in range(2, UPDATES + 2):
+            await self._turn.acquire()
+            changed = await self._send(connection, "PATCH", path, body={"price": price})
+            history.acknowledge(product, changed["version"])
+        await self._turn.acquire()
+        history.begin_delete(product)
+        await self._send(connection, "DELETE", path)
+        history.acknowledge(product, GONE)
+
+    async def _send(
+        self, connection: Connection, method: str, path: str, *fields: str, body: Any = None
+    ) -> dict[str, Any]:
+        """Send a write until it is accepted: a busy machine may refuse it with 503."""
+        while True:
+            answer = await connection.ask(method, path, *fields, token=self._token, body=body)
+            if answer.status != 503:
+                # A delete that was refused may have been committed.
+                done = {404} if method == "DELETE" else {201}
+                assert answer.status in {200, *done}, answer.body
+                return cast("dict[str, Any]", json.loads(answer.body))
+            await self._turn.acquire()
 
     async def _read(self, number: int, connection: Connection) -> None:
         for turn in range(READS // READERS + 1):
@@ -130,17 +164,20 @@ class Load:
             due, due_around = self.history.due(), self.around.due()
             # Compressed pages are cached apart from uncompressed ones; here both are small.
             fields = [FRESH] if turn % 50 == 1 else ["Accept-Encoding: gzip"] * (turn % 2)
+            product = None
             if turn % 3 and due:
-                product = sorted(due)[turn % len(due)]
+                # The newest ones: most of the others are deleted.
+                product = sorted(due)[-1 - turn % min(len(due), 2 * WRITERS)]
                 answer = await connection.get(f"{PATH}/{product}", *fields)
-                shown, whole = [json.loads(answer.body)], False
+                shown = [json.loads(answer.body)] if answer.status == 200 else []
+                assert answer.status in {200, 404}, answer.body
             else:
                 answer = await connection.get(f"{PATH}?fields=id,version", *fields)
-                shown, whole = json.loads(answer.body)["products"], True
-            assert answer.status == 200, answer.body
+                assert answer.status == 200, answer.body
+                shown = json.loads(answer.body)["products"]
             seen = {each["id"]: each["version"] for each in shown}
-            self.history.judge(due, seen, whole=whole)
-            self.around.judge(due_around, seen, whole=whole)
+            self.history.judge(due, seen, product=product)
+            self.around.judge(due_around, seen, product=product)
 
 
 async def run_through_nginx(service: Service, edit: Edit | None = None) -> Load:

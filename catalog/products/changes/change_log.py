@@ -50,7 +50,7 @@ CHANGE_HEADER = "Catalog-Change"
 """Header with the same position and the token of its history."""
 
 BATCH_HEADER = "Catalog-Batch-Position"
-"""Header of a create that shared its transaction: the last position of that transaction."""
+"""Header of a write that shared its transaction: the last position of that transaction."""
 
 
 def position_headers(change: ChangeId) -> dict[str, str]:
@@ -146,29 +146,49 @@ class Changes(NamedTuple):
     more: bool
 
 
+class Logged(NamedTuple):
+    """Entry of the log: a change of a product, whose version is the last one if it was deleted."""
+
+    kind: ChangeType
+    product_id: int
+    version: int
+
+
 async def record(
     session: AsyncSession, kind: ChangeType, products: Sequence[tuple[int, int]], *, at: datetime
 ) -> ChangeId:
-    """Log changes of one kind; must be the last step of a transaction.
+    """Log changes of one kind, as ``record_all``.
 
     Args:
         session: the transaction of the changes themselves.
         kind: the type of the changes.
         products: ids and versions: the current ones, or the last ones of deleted products.
         at: the time of the changes.
+    """
+    return await record_all(session, [Logged(kind, *product) for product in products], at=at)
+
+
+async def record_all(session: AsyncSession, changes: Sequence[Logged], *, at: datetime) -> ChangeId:
+    """Log changes; must be the last step of a transaction.
+
+    Args:
+        session: the transaction of the changes themselves.
+        changes: the changes.
+        at: the time of the changes.
 
     Returns:
         the last change; they have consecutive positions, in the order given, and one token.
     """
-    if not products:
+    if not changes:
         # Taking zero positions would still replace the last token, and so begin another history.
         return await current_change(session)
-    last = await _take(session, len(products))
+    last = await _take(session, len(changes))
     instant = stored_instant(session, at)
-    first = last.position - len(products) + 1
     rows = [
-        (first + offset, kind.value, product_id, version, instant, last.token)
-        for offset, (product_id, version) in enumerate(products)
+        (position, kind.value, product_id, version, instant, last.token)
+        for position, (kind, product_id, version) in enumerate(
+            changes, last.position - len(changes) + 1
+        )
     ]
     await insert_rows(session, ProductChange, _LOG_COLUMNS, rows)
     return last

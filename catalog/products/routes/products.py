@@ -49,6 +49,7 @@ from catalog.products.schemas import (
     ProductRead,
     ProductUpdate,
 )
+from catalog.products.writes import Delete, IsExpected, Update, WriteResult
 
 blueprint = Routes("products", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
@@ -68,7 +69,7 @@ tag_blueprint(blueprint, ["products"])
 async def create_product(data: ProductCreate) -> Reply:
     """Offer a product, or many at once."""
     offer = NewProduct(data.name, data.description, data.price, caller_id())
-    created = await products().creates.create(offer, idempotency_key())
+    created = await products().writes.create(offer, idempotency_key())
     headers = {"Location": f"{PATH}/{created.product['id']}"}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"
@@ -98,17 +99,12 @@ async def read_product(product_id: int) -> Reply:
 @document_response(ProductRead, 200, ProductHeaders)
 async def change_product(product_id: int, data: ProductUpdate) -> Reply:
     """Change one of your products; an administrator may change any."""
-    changed = await database().transaction(
-        service.change_product,
-        product_id=product_id,
-        values=data.model_dump(exclude_unset=True),
-        caller_id=caller_id(),
-        is_expected=_is_expected(),
-    )
-    return _written(changed)
+    values = data.model_dump(exclude_unset=True)
+    update = Update(product_id, caller_id(), values, _is_expected())
+    return _written(await products().writes.edit(update))
 
 
-def _is_expected() -> service.IsExpected | None:
+def _is_expected() -> IsExpected | None:
     """Return the precondition of the ``If-Match`` header, or None without one."""
     tags = if_match()
     return None if tags is None else lambda product: _representation(product)[1] in tags
@@ -122,15 +118,9 @@ def _is_expected() -> service.IsExpected | None:
 @document_response(ProductDeleted, 200, PositionHeaders)
 async def delete_product(product_id: int) -> Reply:
     """Withdraw one of your products; an administrator may withdraw any."""
-    withdrawn = await database().transaction(
-        service.delete_product,
-        product_id=product_id,
-        caller_id=caller_id(),
-        is_expected=_is_expected(),
-    )
-    observe_position(withdrawn.change.position)
+    withdrawn = await products().writes.edit(Delete(product_id, caller_id(), _is_expected()))
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
-    return json_reply(deleted, headers=change_log.position_headers(withdrawn.change))
+    return json_reply(deleted, headers=_headers_of(withdrawn))
 
 
 def _representation(product: dict[str, Any]) -> tuple[bytes, str]:
@@ -140,12 +130,18 @@ def _representation(product: dict[str, Any]) -> tuple[bytes, str]:
 
 
 def _written(
-    write: service.WriteResult, *, status: int = 200, headers: Mapping[str, str] | None = None
+    write: WriteResult, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Reply:
     """Return the product that a write returned, and the position of its change."""
-    observe_position(write.change.position)
     body, etag = _representation(write.product)
-    own = {"ETag": etag, **change_log.position_headers(write.change)}
-    if write.batch_position not in {None, write.change.position}:
-        own[change_log.BATCH_HEADER] = str(write.batch_position)
+    own = {"ETag": etag, **_headers_of(write)}
     return json_reply(body, status=status, headers={**own, **(headers or {})})
+
+
+def _headers_of(write: WriteResult) -> dict[str, str]:
+    """Return the headers with a write's position, and with that of its batch if it is another."""
+    observe_position(write.change.position)
+    headers = change_log.position_headers(write.change)
+    if write.batch_position not in {None, write.change.position}:
+        headers[change_log.BATCH_HEADER] = str(write.batch_position)
+    return headers

@@ -16,7 +16,7 @@ from catalog.db.database import Database
 from catalog.errors import NotFound
 from catalog.products.changes import change_log
 from catalog.products.models import TOKEN_LENGTH, ChangeId, ChangeType, ProductChange
-from catalog.products.service import create_products
+from catalog.products.writes.batch import write_products
 from catalog.settings import Settings
 from tests.db.support import on_servers, run_on
 from tests.support import PASSWORD, Caller, at_once, problem_of
@@ -283,7 +283,7 @@ class TestBatches:
         transaction = database.transaction
 
         async def noting(work: Any, *args: Any, **kwargs: Any) -> Any:
-            if work is create_products:
+            if work is write_products:
                 sizes.append(len(args[0]))
             return await transaction(work, *args, **kwargs)
 

@@ -1,10 +1,10 @@
-"""Product service without HTTP: its decisions and their effects in the database."""
+"""Batches of writes without HTTP: their decisions and their effects in the database."""
 
 import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text, update
+from sqlalchemy import event, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import Role, User
@@ -12,7 +12,6 @@ from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.errors import (
     AccountUnavailable,
-    CatalogError,
     Forbidden,
     KeyReused,
     NotFound,
@@ -21,20 +20,13 @@ from catalog.errors import (
 from catalog.products.changes.change_log import read_changes
 from catalog.products.idempotency import key_of
 from catalog.products.listing.page_reader import PageQuery, list_products
-from catalog.products.models import ChangeId, NewProduct
+from catalog.products.models import ChangeId, NewProduct, Product
+from catalog.products.search.tokenizer import terms_of
 from catalog.products.selection import Selection
-from catalog.products.service import (
-    Create,
-    IsExpected,
-    WriteResult,
-    change_product,
-    characters_of,
-    create_products,
-    delete_product,
-    delete_products_of,
-    insert_unlogged,
-    read_product,
-)
+from catalog.products.service import delete_products_of, insert_unlogged, read_product
+from catalog.products.writes import Create, Delete, IsExpected, Update, WriteResult
+from catalog.products.writes.batch import write_products
+from catalog.products.writes.requests import LockedElsewhere, Write, characters_of
 from tests.db.support import on_servers, run_on
 
 ADA, BOB, GRACE, UNKNOWN_OWNER = 1, 2, 3, 4
@@ -55,10 +47,14 @@ async def database(database: Database) -> Database:
 
 
 async def offer(database: Database, name: str = "Lamp", caller_id: int = ADA) -> dict[str, Any]:
-    (outcome,) = await database.transaction(create_products, [lamp(caller_id, name)])
-    if isinstance(outcome, CatalogError):
+    return (await write(database, lamp(caller_id, name))).product
+
+
+async def write(database: Database, one: Write) -> WriteResult:
+    (outcome,) = await database.transaction(write_products, [one], waits=True)
+    if isinstance(outcome, Exception):
         raise outcome
-    return outcome.product
+    return outcome
 
 
 def lamp(caller_id: int, name: str = "Lamp") -> Create:
@@ -66,12 +62,12 @@ def lamp(caller_id: int, name: str = "Lamp") -> Create:
 
 
 def with_key(key: str, name: str = "Lamp", caller_id: int = ADA) -> Create:
-    (product, _) = lamp(caller_id, name)
+    product = lamp(caller_id, name).offer
     return Create(product, key_of(product, key))
 
 
 async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
-    await database.transaction(delete_product, product_id=product_id, caller_id=caller_id)
+    await write(database, Delete(product_id, caller_id))
 
 
 async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
@@ -93,7 +89,7 @@ class TestCreateProduct:
 
     async def test_failed_transaction_leaves_no_product(self, database: Database) -> None:
         async def create_and_fail(session: AsyncSession) -> None:
-            await create_products(session, [lamp(ADA)])
+            await write_products(session, [lamp(ADA)])
             raise NotFound
 
         with pytest.raises(NotFound):
@@ -114,7 +110,8 @@ class TestCreateProduct:
                 await session.execute(text(f"SET SESSION auto_increment_increment = {before}"))
                 connection = (await session.connection()).sync_connection
                 event.listen(connection, "before_cursor_execute", change_step)
-            return await create_products(session, [lamp(ADA, f"Lamp {n}") for n in range(5)])
+            lamps = [lamp(ADA, f"Lamp {n}") for n in range(5)]
+            return list(await write_products(session, lamps))
 
         def change_step(_connection: object, cursor: Any, statement: str, *_: object) -> None:
             if statement.startswith("INSERT INTO products"):
@@ -144,7 +141,7 @@ class TestCreateProduct:
             assert isinstance(outcome, NotFound)
 
         creates = [lamp(ADA, f"Lamp {n}") for n in range(3)]
-        outcomes = await database.transaction(create_products, creates)
+        outcomes = await database.transaction(write_products, creates)
 
         assert await listed(database) == [each.product for each in reversed(outcomes)]
 
@@ -162,9 +159,9 @@ class TestCreateWithKey:
     async def test_repeat_returns_the_first_result_as_replayed(self, database: Database) -> None:
         create = with_key("key")
 
-        (first,) = await database.transaction(create_products, [create])
-        (again,) = await database.transaction(create_products, [create])
-        (other,) = await database.transaction(create_products, [with_key("another")])
+        (first,) = await database.transaction(write_products, [create])
+        (again,) = await database.transaction(write_products, [create])
+        (other,) = await database.transaction(write_products, [with_key("another")])
 
         assert isinstance(first, WriteResult)
         assert isinstance(again, WriteResult)
@@ -175,16 +172,16 @@ class TestCreateWithKey:
         assert len(await listed(database)) == 2
 
     async def test_other_content_under_the_key_is_refused(self, database: Database) -> None:
-        await database.transaction(create_products, [with_key("key")])
+        await database.transaction(write_products, [with_key("key")])
 
-        (refusal,) = await database.transaction(create_products, [with_key("key", "Desk")])
+        (refusal,) = await database.transaction(write_products, [with_key("key", "Desk")])
 
         assert isinstance(refusal, KeyReused)
         (error,) = refusal.errors
         assert (error.place, error.name) == ("header", "Idempotency-Key")
 
     async def test_outcomes_of_a_batch_are_in_its_order(self, database: Database) -> None:
-        await database.transaction(create_products, [with_key("key")])
+        await database.transaction(write_products, [with_key("key")])
         batch = [
             lamp(ADA, "1"),
             lamp(UNKNOWN_OWNER),
@@ -194,8 +191,8 @@ class TestCreateWithKey:
         ]
 
         refused, results = {}, {}
-        for index, outcome in enumerate(await database.transaction(create_products, batch)):
-            if isinstance(outcome, CatalogError):
+        for index, outcome in enumerate(await database.transaction(write_products, batch)):
+            if isinstance(outcome, Exception):
                 refused[index] = outcome
             else:
                 results[index] = outcome
@@ -230,13 +227,7 @@ class TestChangeProduct:
         is_expected: IsExpected | None = None,
         **values: Any,
     ) -> WriteResult:
-        return await database.transaction(
-            change_product,
-            product_id=product_id,
-            values=values,
-            caller_id=caller_id,
-            is_expected=is_expected,
-        )
+        return await write(database, Update(product_id, caller_id, values, is_expected))
 
     @pytest.mark.parametrize("caller_id", [ADA, GRACE])
     async def test_owner_and_administrator_may_change(
@@ -369,6 +360,142 @@ class TestDeleteProduct:
 
             refused = [each for each in outcomes if isinstance(each, BaseException)]
             assert [type(each) for each in refused] == [NotFound]
+
+
+class TestBatchOfEdits:
+    async def test_each_edit_is_decided_by_its_own_rule(self, database: Database) -> None:
+        lamp_, desk, stool = [await offer(database, name) for name in ("Lamp", "Desk", "Stool")]
+        batch: list[Write] = [
+            Update(lamp_["id"], ADA, {"price": 2.0}),
+            Update(lamp_["id"], BOB, {"price": 3.0}),
+            Update(desk["id"], ADA, {"name": "Bed"}, lambda _: False),
+            Delete(stool["id"] + 7, ADA),
+            Delete(stool["id"], UNKNOWN_OWNER),
+            Delete(stool["id"], GRACE),
+            lamp(BOB, "Chair"),
+        ]
+
+        outcomes = await database.transaction(write_products, batch)
+
+        kinds = [type(each) for each in outcomes]
+        refused = [Forbidden, PreconditionFailed, NotFound, AccountUnavailable]
+        assert kinds == [WriteResult, *refused, WriteResult, WriteResult]
+        listing = [
+            (each["name"], each["price"], each["version"]) for each in await listed(database)
+        ]
+        assert listing == [("Chair", 1.0, 1), ("Desk", 1.0, 1), ("Lamp", 2.0, 2)]
+
+    async def test_edits_of_one_product_see_each_other_in_their_order(
+        self, database: Database
+    ) -> None:
+        before = await offer(database)
+        product_id = before["id"]
+        batch: list[Write] = [
+            Update(product_id, ADA, {"price": 2.0}, lambda product: product["version"] == 1),
+            Update(product_id, ADA, {"price": 2.0}),
+            Update(product_id, ADA, {"name": "Desk"}, lambda product: product["version"] == 2),
+            Update(product_id, ADA, {"name": "Bed"}, lambda product: product["version"] == 2),
+            Delete(product_id, ADA, lambda product: product["name"] == "Desk"),
+            Update(product_id, ADA, {"name": "Chair"}),
+        ]
+
+        outcomes = await database.transaction(write_products, batch)
+
+        done = [each for each in outcomes if isinstance(each, WriteResult)]
+        assert [each.change.position for each in done] == [2, 2, 3, 4]
+        assert [each.batch_position for each in done] == [4, None, 4, 4]
+        assert [each.product["version"] for each in done] == [2, 2, 3, 3]
+        assert [type(outcomes[place]) for place in (3, 5)] == [PreconditionFailed, NotFound]
+        assert await listed(database) == []
+        logged = await run_on(database.connection(), read_changes, since=ChangeId(1), limit=9)
+        assert [(each["type"], each["version"]) for each in logged.changes] == [
+            ("updated", 2),
+            ("updated", 3),
+            ("deleted", 3),
+        ]
+
+    async def test_edit_without_effect_has_the_last_change_before_the_batch(
+        self, database: Database
+    ) -> None:
+        first, second = await offer(database), await offer(database)
+        batch = [
+            Update(first["id"], ADA, {"price": 5.0}),
+            Update(second["id"], ADA, {"price": second["price"]}),
+        ]
+
+        outcomes = await database.transaction(write_products, batch)
+
+        done = [each for each in outcomes if isinstance(each, WriteResult)]
+        assert [each.change.position for each in done] == [3, 2]
+        assert done[1].product == second
+
+    async def test_updated_values_are_stored_exactly(self, database: Database) -> None:
+        values: list[dict[str, Any]] = [
+            {"name": "100 % 'quoted' \"text\" \\ :a ?", "description": "\u00e9\u4e2d\U0001f600"},
+            {"name": "x" * 512, "description": "y" * 16_383, "price": 0.1 + 0.2},
+            {"price": 1e12},
+            {"description": None},
+            {"price": 5e-324},
+            {"name": "Caf\u00e9 ", "price": 0.0},
+        ]
+        made = [await offer(database) for _ in values]
+        batch = [Update(each["id"], ADA, new) for each, new in zip(made, values, strict=True)]
+        await database.transaction(
+            write_products, [Update(made[3]["id"], ADA, {"description": "-"})]
+        )
+
+        outcomes = await database.transaction(write_products, batch)
+
+        done = [each.product for each in outcomes if isinstance(each, WriteResult)]
+        assert await listed(database) == done[::-1]
+        for each, old, new in zip(done, made, values, strict=True):
+            assert {**old, **new} == {
+                **each,
+                "version": 1,
+                "updated_at": old["updated_at"],
+            }
+
+    async def test_new_words_are_found_and_old_ones_are_not(self, database: Database) -> None:
+        made = [await offer(database) for _ in range(3)]
+        batch = [Update(each["id"], ADA, {"name": f"Desk {each['id']}"}) for each in made]
+
+        await database.transaction(write_products, batch)
+
+        for words, found in (
+            ("desk", made[::-1]),
+            ("lamp", []),
+            (f"desk {made[1]['id']}", made[1:2]),
+        ):
+            selection = Selection(terms=terms_of(words))
+            shown = await listed(database, selection=selection)
+            assert [each["id"] for each in shown] == [each["id"] for each in found]
+
+    @on_servers
+    async def test_product_locked_elsewhere_holds_up_no_other_write(
+        self, database: Database
+    ) -> None:
+        locked, free = await offer(database), await offer(database)
+        is_locked, may_end = asyncio.Event(), asyncio.Event()
+
+        async def lock(session: AsyncSession) -> None:
+            statement = select(Product.id).where(Product.id == locked["id"]).with_for_update()
+            await session.execute(statement)
+            is_locked.set()
+            await may_end.wait()
+
+        holding = asyncio.create_task(database.transaction(lock))
+        await is_locked.wait()
+        batch = [Update(each["id"], ADA, {"price": 7.0}) for each in (locked, free)]
+
+        outcomes = await database.transaction(write_products, batch)
+        waiting = asyncio.create_task(database.transaction(write_products, batch[:1], waits=True))
+        may_end.set()
+        await holding
+
+        assert [type(each) for each in outcomes] == [LockedElsewhere, WriteResult]
+        (outcome,) = await waiting
+        assert isinstance(outcome, WriteResult)
+        assert [each["price"] for each in await listed(database)] == [7.0, 7.0]
 
 
 class TestListProducts:

@@ -1,0 +1,304 @@
+"""Creates, updates and deletes of products in one transaction, each decided by its own rule.
+
+The transaction takes its positions last and all at once, so that the lock on the change counter is
+held once for the whole batch. Creates come first, then updates and deletes in the order given: of
+two to one product, the second sees the outcome of the first.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from time import monotonic
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.auth.accounts import usable_roles
+from catalog.auth.models import Role
+from catalog.db.columns import now, rfc3339_text
+from catalog.db.statements import affected_rows, stored_instant, update_rows
+from catalog.errors import (
+    AccountUnavailable,
+    CatalogError,
+    Conflict,
+    FieldError,
+    Forbidden,
+    KeyReused,
+    NotFound,
+    PreconditionFailed,
+)
+from catalog.products import idempotency, queries
+from catalog.products.changes import change_log
+from catalog.products.changes.change_log import Logged
+from catalog.products.idempotency import Done, Key
+from catalog.products.models import ChangeId, ChangeType, NewProduct, Product, ProductWords
+from catalog.products.search.tokenizer import text_of, tokens_of
+from catalog.products.service import insert_unlogged, rendered
+from catalog.products.writes.requests import (
+    Create,
+    Delete,
+    Edit,
+    LockedElsewhere,
+    Outcome,
+    Write,
+    WriteResult,
+)
+
+_TURN_SECONDS = 0.005
+"""Time on the event loop before a batch yields to other tasks, plus at most one text."""
+
+
+async def write_products(
+    session: AsyncSession, writes: Sequence[Write], *, waits: bool = False
+) -> list[Outcome]:
+    """Do a batch of writes, each with an outcome of its own.
+
+    Args:
+        session: the transaction.
+        writes: the writes.
+        waits: whether to wait for products that other transactions have locked. Otherwise the
+            outcome of their edits is ``LockedElsewhere``, and nothing holds up the other writes.
+
+    Returns:
+        for each write, in order, its result or its error: AccountUnavailable if the caller's
+        account is disabled or deleted; KeyReused if the key was used with other content before;
+        NotFound if no product has the id; Forbidden if the product belongs to another account;
+        PreconditionFailed if the precondition does not hold.
+
+    Raises:
+        IntegrityError: a concurrent transaction used one of the keys or deleted one of the
+            accounts; nothing is written.
+        Conflict: another transaction changed one of the products at the same time; nothing is
+            written.
+    """
+    batch = _Batch(session, writes)
+    await batch.check_accounts()
+    # Creates first: they wait for the rows of their owners, and must not hold a product meanwhile
+    # that the deletion of such an account waits for.
+    await batch.create()
+    await batch.edit(waits=waits)
+    return await batch.log()
+
+
+class _Decision(NamedTuple):
+    """Write that succeeds.
+
+    Attributes:
+        place: its place in the batch.
+        kind: the kind of its change; None if it changes nothing.
+        product: the product after it, or before its delete.
+    """
+
+    place: int
+    kind: ChangeType | None
+    product: dict[str, Any]
+
+
+class _Batch:
+    """Batch of writes in progress."""
+
+    def __init__(self, session: AsyncSession, writes: Sequence[Write]) -> None:
+        self._session = session
+        self._writes = writes
+        self._at = now()
+        self._roles: Mapping[int, Role] = {}
+        # By the places of the writes.
+        self._outcomes: dict[int, Outcome] = {}
+        # In the order of the positions.
+        self._decisions: list[_Decision] = []
+
+    def _undecided(self) -> list[tuple[int, Write]]:
+        writes = enumerate(self._writes)
+        return [(index, write) for index, write in writes if index not in self._outcomes]
+
+    async def check_accounts(self) -> None:
+        """Refuse the writes of callers whose accounts are disabled or deleted."""
+        callers = {write.caller_id for write in self._writes}
+        self._roles = await usable_roles(self._session, user_ids=callers)
+        for index, write in self._undecided():
+            if write.caller_id not in self._roles:
+                self._outcomes[index] = AccountUnavailable()
+
+    async def create(self) -> None:
+        """Insert the products, except those that were created under their key before."""
+        creates = [(index, each) for index, each in self._undecided() if isinstance(each, Create)]
+        keys = [key for _, (_, key) in creates if key is not None]
+        known = await idempotency.find_done(self._session, keys) if keys else {}
+        todo: list[tuple[int, NewProduct]] = []
+        for index, (offer, key) in creates:
+            if key is not None and key.name in known:
+                self._outcomes[index] = _replay(offer, key, known[key.name])
+            else:
+                todo.append((index, offer))
+        if not todo:
+            return
+        ids = await insert_unlogged(self._session, [offer for _, offer in todo], at=self._at)
+        for (index, offer), product_id in zip(todo, ids, strict=True):
+            product = rendered(offer, product_id, self._at)
+            self._decisions.append(_Decision(index, ChangeType.CREATED, product))
+
+    async def edit(self, *, waits: bool) -> None:
+        """Decide the updates and deletes one after the other, then store the outcome."""
+        edits = [(index, each) for index, each in self._undecided() if not isinstance(each, Create)]
+        if not edits:
+            return
+        products = await self._lock({edit.product_id for _, edit in edits}, waits=waits)
+        deleted: list[int] = []
+        changed: dict[int, set[str]] = defaultdict(set)
+        for index, edit in edits:
+            product_id = edit.product_id
+            if product_id not in products:
+                self._outcomes[index] = LockedElsewhere()
+                continue
+            try:
+                product = self._admitted(edit, products[product_id])
+            except CatalogError as refusal:
+                self._outcomes[index] = refusal
+                continue
+            kind: ChangeType | None = None
+            if isinstance(edit, Delete):
+                kind = ChangeType.DELETED
+                products[product_id] = None
+                deleted.append(product_id)
+            elif any(product[field] != value for field, value in edit.values.items()):
+                kind = ChangeType.UPDATED
+                changed[product_id] |= edit.values.keys()
+                own = {"version": product["version"] + 1, "updated_at": rfc3339_text(self._at)}
+                product = products[product_id] = {**product, **edit.values, **own}
+            self._decisions.append(_Decision(index, kind, product))
+        if deleted:
+            gone = delete(Product).where(Product.id.in_(deleted))
+            _require_all(await affected_rows(self._session, gone), deleted)
+        await self._update(
+            (product, changed[product["id"]])
+            for product in products.values()
+            if product is not None and product["id"] in changed
+        )
+
+    async def _lock(
+        self, product_ids: Collection[int], *, waits: bool
+    ) -> dict[int, dict[str, Any] | None]:
+        """Lock products until the transaction ends.
+
+        Returns:
+            their members by id, None for those that do not exist; without those that are locked
+            elsewhere.
+        """
+        # In the order of their ids, so that two batches do not deadlock.
+        ids = sorted(product_ids)
+        connection = await self._session.connection()
+        statement = queries.SOME_LOCKED if waits else queries.SOME_UNLOCKED
+        rows = await connection.execute(statement, {"product_ids": ids})
+        products: dict[int, dict[str, Any] | None] = {
+            row[0]: dict(zip(queries.FIELDS, row, strict=True)) for row in rows
+        }
+        missing = [each for each in ids if each not in products]
+        if missing:
+            existing: set[int] = set()
+            if not waits:
+                found = await connection.execute(queries.SOME_IDS, {"product_ids": missing})
+                existing = set(found.scalars())
+            products |= {each: None for each in missing if each not in existing}
+        return products
+
+    def _admitted(self, edit: Edit, product: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the product of an edit that may be done."""
+        if product is None:
+            raise NotFound(f"Product {edit.product_id} does not exist.")
+        is_admin = self._roles[edit.caller_id] is Role.ADMIN
+        if product["user_id"] != edit.caller_id and not is_admin:
+            raise Forbidden("Only its owner may change or delete a product.")
+        if edit.is_expected is not None and not edit.is_expected(product):
+            raise PreconditionFailed(current=product)
+        return product
+
+    async def _update(self, changed: Iterable[tuple[dict[str, Any], set[str]]]) -> None:
+        """Store updated products, those with the same changed fields in one statement."""
+        alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+        reworded = []
+        for product, names in changed:
+            alike[(*sorted(names), "version")].append(product)
+            if not names.isdisjoint(("name", "description")):
+                reworded.append(product)
+        instant = stored_instant(self._session, self._at)
+        for fields, products in alike.items():
+            rows = ((each["id"], instant, *(each[field] for field in fields)) for each in products)
+            found = await update_rows(self._session, Product, ("id", "updated_at", *fields), rows)
+            _require_all(found, products)
+        await update_rows(
+            self._session, ProductWords, ("rowid", "words"), await _tokenized(reworded)
+        )
+
+    async def log(self) -> list[Outcome]:
+        """Log the changes, which takes the positions, and return all outcomes."""
+        taking = [each for each in self._decisions if each.kind is not None]
+        latest: dict[int, ChangeId] = {}
+        before = ChangeId(0)
+        if len(taking) < len(self._decisions):
+            # Read before this transaction takes positions. The products are locked, so they
+            # include it.
+            before = await change_log.current_change(self._session)
+        last = await self._record(taking)
+        position = last.position - len(taking)
+        done = []
+        for place, kind, product in self._decisions:
+            product_id = product["id"]
+            if kind is None:
+                self._outcomes[place] = WriteResult(product, latest.get(product_id, before))
+                continue
+            position += 1
+            change = latest[product_id] = ChangeId(position, last.token)
+            self._outcomes[place] = WriteResult(product, change, batch_position=last.position)
+            write = self._writes[place]
+            if isinstance(write, Create) and write.key is not None:
+                key = write.key
+                done.append((key, Done(key.content_hash, product_id, change, self._at)))
+        if done:
+            await idempotency.remember(self._session, done)
+        return [self._outcomes[index] for index in range(len(self._writes))]
+
+    async def _record(self, taking: Sequence[_Decision]) -> ChangeId:
+        if not taking:
+            return ChangeId(0)
+        if all(each.kind is ChangeType.CREATED for each in taking):
+            ids = [each.product["id"] for each in taking]
+            return await change_log.record_created(self._session, ids, at=self._at)
+        changes = [
+            Logged(kind, product["id"], product["version"])
+            for _, kind, product in taking
+            if kind is not None
+        ]
+        return await change_log.record_all(self._session, changes, at=self._at)
+
+
+async def _tokenized(products: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
+    """Return the ids and the words of products; long texts do not block the event loop."""
+    turn_ends = monotonic() + _TURN_SECONDS
+    words = []
+    for each in products:
+        text = text_of(each["name"], each["description"])
+        words.append((each["id"], tokens_of(text, each["id"])))
+        if monotonic() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = monotonic() + _TURN_SECONDS
+    return words
+
+
+def _require_all(found: int, products: Sequence[object]) -> None:
+    """Check that a statement has found all products, although they are locked.
+
+    Raises:
+        Conflict: it has not, because the engine ignored a lock.
+    """
+    if found != len(products):
+        raise Conflict("Another request changed the product at the same time.")
+
+
+def _replay(offer: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
+    """Rebuild the first response, from the content that the repeated request carries again."""
+    if done.content_hash != key.content_hash:
+        message = "It was used with different content before."
+        return KeyReused(errors=[FieldError("header", "Idempotency-Key", message)])
+    product = rendered(offer, done.product_id, done.created_at)
+    return WriteResult(product, done.change, replayed=True)

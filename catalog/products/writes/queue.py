@@ -1,0 +1,101 @@
+"""Writes of single products, batched by group commit; one queue of them per process."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from catalog.concurrency.group_commit import GroupCommit
+from catalog.db.database import Database
+from catalog.errors import KeyInUse, KeyReused
+from catalog.observability.metrics import IDEMPOTENCY, WRITE_BATCH_SIZE
+from catalog.products.idempotency import key_of
+from catalog.products.listing.page_cache import Pages
+from catalog.products.models import NewProduct
+from catalog.products.overload import WriteRefusals
+from catalog.products.search.tokenizer import text_of
+from catalog.products.writes.batch import write_products
+from catalog.products.writes.requests import (
+    Create,
+    Edit,
+    LockedElsewhere,
+    Outcome,
+    Write,
+    WriteResult,
+    characters_of,
+)
+
+
+class BatchedWrites:
+    """Queue of creates, updates and deletes that commits concurrent ones together.
+
+    Args:
+        database: the database to write to.
+        pages: the page cache, which each commit makes stale.
+    """
+
+    def __init__(self, database: Database, pages: Pages) -> None:
+        self._database = database
+        self._pages = pages
+        self._queue = self._group_commit(waits=False)
+        # Edits of products that an import, the deletion of an account or another process has
+        # locked wait here, so that they hold up no others.
+        self._late_queue = self._group_commit(waits=True)
+
+    def _group_commit(self, *, waits: bool) -> GroupCommit[Write, WriteResult]:
+        return GroupCommit(
+            partial(self._commit, waits=waits),
+            WriteRefusals(),
+            patience=self._database.patience,
+            has_readers=self._pages.is_in_demand,
+            limit=self._database.write_limit,
+            size_of=characters_of,
+            on_batch=WRITE_BATCH_SIZE.observe,
+        )
+
+    async def create(self, offer: NewProduct, key: str | None) -> WriteResult:
+        """Create a product.
+
+        Args:
+            offer: the product to create.
+            key: the client's ``Idempotency-Key``, if it sent one.
+
+        Raises:
+            CatalogError: as ``write_products``; or the queue is full, or the create was not
+                committed in time.
+        """
+        # Tokenized here and not in the batch, where long texts of many requests would block the
+        # event loop all at once.
+        offer = offer._replace(words=text_of(offer.name, offer.description))
+        if key is None:
+            return await self._queue.write(Create(offer))
+        create = Create(offer, key_of(offer, key))
+        try:
+            created = await self._queue.write(create, key=create.key and create.key.name)
+        except KeyInUse:
+            IDEMPOTENCY.labels("conflict").inc()
+            raise
+        except KeyReused:
+            IDEMPOTENCY.labels("mismatch").inc()
+            raise
+        IDEMPOTENCY.labels("replayed" if created.replayed else "first").inc()
+        return created
+
+    async def edit(self, edit: Edit) -> WriteResult:
+        """Update or delete a product.
+
+        Raises:
+            CatalogError: as ``create``.
+        """
+        try:
+            return await self._queue.write(edit)
+        except LockedElsewhere:
+            return await self._late_queue.write(edit)
+
+    async def close(self) -> None:
+        """Wait until all queued writes are committed."""
+        await self._queue.close()
+        await self._late_queue.close()
+
+    async def _commit(self, writes: Sequence[Write], *, waits: bool) -> Sequence[Outcome]:
+        outcomes = await self._database.transaction(write_products, writes, waits=waits)
+        self._pages.forget()
+        return outcomes

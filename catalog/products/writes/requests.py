@@ -1,0 +1,81 @@
+"""Writes of single products as requested, and their outcomes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from catalog.errors import CatalogError
+from catalog.products.idempotency import Key
+from catalog.products.models import ChangeId, NewProduct
+
+IsExpected = Callable[[dict[str, Any]], bool]
+"""Precondition of a write, checked on the product's current JSON members."""
+
+
+class Create(NamedTuple):
+    """Create of a product, with the idempotency key if the client sent one."""
+
+    offer: NewProduct
+    key: Key | None = None
+
+    @property
+    def caller_id(self) -> int:
+        """The caller's account, which will own the product."""
+        return self.offer.owner_id
+
+
+class Update(NamedTuple):
+    """Update of fields of a product that the caller owns; an administrator may update any.
+
+    If all values equal the current ones, nothing is written and the version stays.
+    """
+
+    product_id: int
+    caller_id: int
+    values: Mapping[str, Any]
+    is_expected: IsExpected | None = None
+
+
+class Delete(NamedTuple):
+    """Delete of a product that the caller owns; an administrator may delete any."""
+
+    product_id: int
+    caller_id: int
+    is_expected: IsExpected | None = None
+
+
+Edit = Update | Delete
+Write = Create | Edit
+
+
+class WriteResult(NamedTuple):
+    """Outcome of a write.
+
+    Attributes:
+        product: its JSON members after the write; those before it, if it was deleted.
+        change: the write's own change; if it changed nothing, a change that the product includes.
+        replayed: whether an earlier request with the same idempotency key did the write.
+        batch_position: the last position of the transaction, which other writes may share; None if
+            the write took no position.
+    """
+
+    product: dict[str, Any]
+    change: ChangeId
+    replayed: bool = False
+    batch_position: int | None = None
+
+
+class LockedElsewhere(Exception):
+    """Outcome of an edit whose product another transaction has locked."""
+
+
+Outcome = WriteResult | CatalogError | LockedElsewhere
+
+
+def characters_of(write: Write) -> int:
+    """Return the number of characters that a write sends: texts, and the words of a create."""
+    if isinstance(write, Create):
+        name, description, _, _, _, words = write.offer
+        return len(name) + len(description or "") + len(words or "")
+    if isinstance(write, Update):
+        return sum(len(value) for value in write.values.values() if isinstance(value, str))
+    return 0
