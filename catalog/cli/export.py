@@ -1,5 +1,6 @@
 """``catalog export``."""
 
+import gzip
 import os
 import sys
 from collections.abc import Callable
@@ -11,49 +12,61 @@ from typing import IO
 import click
 
 from catalog.cli.base import run, settings_for_command
-from catalog.cli.import_ import FORMATS_BY_NAME, form_of
+from catalog.cli.product_files import FORMATS_BY_NAME, form_of, is_compressed, is_standard
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.products import queries
 from catalog.products.bulk import exporting
-from catalog.products.bulk.formats import Format
+from catalog.products.bulk.formats import Format, WriterOptions
 from catalog.products.changes import change_log
 from catalog.products.models import ChangeId
 from catalog.products.selection import Selection
 from catalog.settings import Settings
 
+Sink = IO[bytes] | gzip.GzipFile
+
 _OLDEST_FIRST = Selection(sort="id")
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument(
+    "file", required=False, type=click.Path(dir_okay=False, allow_dash=True, path_type=Path)
+)
 @click.option(
     "--format",
     "format_name",
     type=click.Choice(list(FORMATS_BY_NAME)),
     help="Output format; by default that of the file name's extension.",
 )
-def export(file: Path | None, format_name: str | None) -> None:
+@click.option("--bom", is_flag=True, help="CSV: begin with a byte order mark, as Excel wants it.")
+@click.option("--no-guard", is_flag=True, help="CSV: no apostrophes before formulas.")
+def export(file: Path | None, format_name: str | None, bom: bool, no_guard: bool) -> None:
     """Write all products, the oldest first, as NDJSON or CSV.
 
-    Writes to standard output, or to FILE, which is replaced only when the export is complete.
-    Prints the position, and the change, from which to follow later changes on standard error.
+    Writes to standard output, also as -, or to FILE, which is replaced only when the export is
+    complete, and compressed if its name ends with .gz. Prints the position, and the change, from
+    which to follow later changes on standard error.
     """
     form = form_of(file, format_name)
     settings = settings_for_command()
-    if file is None:
-        change = run(_export(settings, form, sys.stdout.buffer))
+    options = WriterOptions(bom, guard=not no_guard)
+    if file is None or is_standard(file):
+        change = run(_export(settings, form, options, sys.stdout.buffer))
     else:
-        change = _replace(file, settings, form)
+        change = _replace(file, settings, form, options)
     for name, value in change_log.position_headers(change).items():
         click.echo(f"{name}: {value}", err=True)
 
 
-def _replace(file: Path, settings: Settings, form: Format) -> ChangeId:
+def _replace(file: Path, settings: Settings, form: Format, options: WriterOptions) -> ChangeId:
     """Export to a temporary file beside the target, and replace the target at the end."""
     with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as text:
         try:
-            change = run(_export(settings, form, text))
+            if is_compressed(file):
+                with gzip.open(text, "wb", compresslevel=6) as packed:
+                    change = run(_export(settings, form, options, packed))
+            else:
+                change = run(_export(settings, form, options, text))
             text.flush()
             os.fsync(text.fileno())
             # The mode of any new file; a temporary one is private to its owner.
@@ -67,7 +80,7 @@ def _replace(file: Path, settings: Settings, form: Format) -> ChangeId:
     return change
 
 
-async def _export(settings: Settings, form: Format, text: IO[bytes]) -> ChangeId:
+async def _export(settings: Settings, form: Format, options: WriterOptions, text: Sink) -> ChangeId:
     database = Database(settings)
     try:
         async with database.connection() as connection:
@@ -77,16 +90,22 @@ async def _export(settings: Settings, form: Format, text: IO[bytes]) -> ChangeId
         with click.progressbar(
             length=total or 0, label="Exporting", file=sys.stderr, hidden=not sys.stderr.isatty()
         ) as bar:
-            await _write(database, form, text, bar.update)
+            await _write(database, form, options, text, bar.update)
         return change
     finally:
         await database.close()
 
 
 async def _write(
-    database: Database, form: Format, text: IO[bytes], advance: Callable[[int], None]
+    database: Database,
+    form: Format,
+    options: WriterOptions,
+    text: Sink,
+    advance: Callable[[int], None],
 ) -> None:
-    pieces = exporting.export_products(database, form, _OLDEST_FIRST, advance=advance)
+    pieces = exporting.export_products(
+        database, form, _OLDEST_FIRST, options=options, advance=advance
+    )
     async with aclosing(pieces):
         async for piece in pieces:
             # Blocking is harmless: nothing else runs on this event loop.

@@ -1,6 +1,7 @@
 """``catalog import``."""
 
 import sys
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO
@@ -10,21 +11,28 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth import accounts
 from catalog.cli.base import encodable, run, settings_for_command
+from catalog.cli.product_files import (
+    FORMATS_BY_NAME,
+    counted,
+    form_of,
+    is_standard,
+    opened_text,
+)
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
-from catalog.errors import CatalogError, LinesInvalid
+from catalog.errors import CatalogError, LinesInvalid, MalformedRequest
 from catalog.products.bulk import importing
 from catalog.products.bulk.chunks import ImportResult
-from catalog.products.bulk.formats import FORMATS, Format
+from catalog.products.bulk.formats import CSV, Reader, ReaderOptions
 from catalog.settings import Settings
-
-FORMATS_BY_NAME = {form.name: form for form in FORMATS.values()}
 
 _PIECE_BYTES = 64 * 1024
 
 
 @click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
 @click.option(
     "--owner", required=True, callback=encodable, help="Account that will own the products."
 )
@@ -34,55 +42,71 @@ _PIECE_BYTES = 64 * 1024
     type=click.Choice(list(FORMATS_BY_NAME)),
     help="Input format; by default that of the file name's extension.",
 )
+@click.option(
+    "--charset",
+    default="utf-8",
+    type=click.Choice(list(CSV.charsets), case_sensitive=False),
+    metavar="NAME",
+    show_default=True,
+    help="Encoding of a CSV file without a byte order mark, such as windows-1252.",
+)
+@click.option("--no-guard", is_flag=True, help="CSV: keep apostrophes before formulas.")
 @click.option("--atomic", is_flag=True, help="Create all products or none.")
 @click.option("--dry-run", is_flag=True, help="Validate the file and write nothing.")
-def import_(file: Path, owner: str, format_name: str | None, atomic: bool, dry_run: bool) -> None:
-    """Create the products of a FILE, as NDJSON or CSV.
+def import_(
+    file: Path,
+    owner: str,
+    format_name: str | None,
+    charset: str,
+    no_guard: bool,
+    atomic: bool,
+    dry_run: bool,
+) -> None:
+    """Create the products of a FILE, as NDJSON or CSV; - is standard input.
 
-    OWNER is a username or an e-mail address. Invalid lines are skipped and reported on standard
-    error, and the exit status is 1.
+    OWNER is a username or an e-mail address. A file whose name ends with .gz is decompressed.
+    Invalid lines are skipped and reported on standard error, and the exit status is 1.
     """
     form = form_of(file, format_name)
+    if charset not in form.charsets:
+        raise click.UsageError(f"{form.name} is always UTF-8.")
+    reader = form.reader(ReaderOptions(form.charsets[charset], guard=not no_guard))
     settings = settings_for_command()
     with (
-        file.open("rb") as text,
+        opened_text(file) as (text, raw),
         click.progressbar(
-            length=file.stat().st_size,
+            length=0 if is_standard(file) else file.stat().st_size,
             label="Importing",
             file=sys.stderr,
-            hidden=not sys.stderr.isatty(),
+            hidden=is_standard(file) or not sys.stderr.isatty(),
         ) as bar,
     ):
-        pieces = _pieces(text, bar.update)
-        imported = run(_import(settings, pieces, form, owner, atomic=atomic, dry_run=dry_run))
+        pieces = _pieces(text, lambda: bar.update(raw.tell() - bar.pos) if not bar.hidden else None)
+        imported = run(_import(settings, pieces, reader, owner, atomic=atomic, dry_run=dry_run))
     for fault in imported.faults:
         place = f" {fault.pointer}" if fault.pointer else ""
         click.echo(f"Line {fault.line}{place}: {fault.message}", err=True)
     would = "Would create" if dry_run else "Created"
-    click.echo(f"{would} {imported.created:,} products; {imported.failed:,} invalid lines.")
+    created, invalid = counted(imported.created, "product"), counted(imported.failed, "line")
+    click.echo(f"{would} {created}; {invalid} failed.")
     if imported.failed:
         sys.exit(1)
 
 
-def form_of(file: Path | None, format_name: str | None) -> Format:
-    """Return the named format, or that of the file's suffix."""
-    name = format_name or (file.suffix.removeprefix(".") if file else "")
-    if name not in FORMATS_BY_NAME:
-        raise click.UsageError(f"Specify the format: --format {' or '.join(FORMATS_BY_NAME)}.")
-    return FORMATS_BY_NAME[name]
-
-
-async def _pieces(text: IO[bytes], advance: Callable[[int], None]) -> AsyncIterator[bytes]:
+async def _pieces(text: IO[bytes], advance: Callable[[], None]) -> AsyncIterator[bytes]:
     # Blocking is harmless: nothing else runs on this event loop.
-    while piece := text.read(_PIECE_BYTES):
-        yield piece
-        advance(len(piece))
+    try:
+        while piece := text.read(_PIECE_BYTES):
+            yield piece
+            advance()
+    except (EOFError, zlib.error):
+        raise MalformedRequest("The file is not valid gzip, or its end is missing.") from None
 
 
 async def _import(
     settings: Settings,
     pieces: AsyncIterator[bytes],
-    form: Format,
+    reader: Reader,
     owner: str,
     *,
     atomic: bool,
@@ -98,7 +122,7 @@ async def _import(
         return await importing.import_products(
             database,
             pieces,
-            form.reader(),
+            reader,
             owner_id=await database.transaction(account),
             atomic=atomic,
             dry_run=dry_run,
@@ -118,4 +142,5 @@ def _tell(error: CatalogError) -> None:
         click.echo(f"Line {fault['line']}{place}: {fault['message']}", err=True)
     if not isinstance(error, LinesInvalid) and "line" in error.members:
         created, line = error.members["created"], error.members["line"]
-        click.echo(f"Created {created:,} products, up to line {line:,}.", err=True)
+        assert isinstance(created, int)  # noqa: S101 (tells mypy)
+        click.echo(f"Created {counted(created, 'product')}, up to line {line:,}.", err=True)

@@ -225,6 +225,16 @@ class MyListQuery(PageQuery):
     total: Annotated[bool, BeforeValidator(truth)] = Field(
         default=False, description="Whether to count the products on all pages."
     )
+    bom: Annotated[bool, BeforeValidator(truth)] = Field(
+        default=False,
+        description="Exports as CSV only: begin with a byte order mark, by which Excel recognizes "
+        "UTF-8.",
+    )
+    guard: Annotated[bool, BeforeValidator(truth)] = Field(
+        default=True,
+        description="Exports as CSV only: put an apostrophe before texts that a spreadsheet would "
+        "run as a formula.",
+    )
 
 
 class ListQuery(MyListQuery):

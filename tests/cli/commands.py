@@ -23,10 +23,17 @@ class CommandLine:
 
     async def run(self, *arguments: str, **environment: str | None) -> Result:
         """Run a command, and re-raise an unexpected exception; None unsets a variable."""
+        return await self.run_on(b"", *arguments, **environment)
+
+    async def run_on(
+        self, standard_input: bytes, *arguments: str, **environment: str | None
+    ) -> Result:
+        """Run a command on a standard input; as ``run``."""
         result = await asyncio.to_thread(
             CliRunner().invoke,
             main,
             arguments,
+            standard_input,
             prog_name="catalog",
             env={**self.environment, **environment},
         )

@@ -1,6 +1,7 @@
 """``catalog import`` and ``catalog export``."""
 
 import csv
+import gzip
 import json
 from io import StringIO
 from pathlib import Path
@@ -39,7 +40,7 @@ class TestRoundTrip:
         self, catalog: CommandLine, ada: Caller, samples: Path, tmp_path: Path, form: str
     ) -> None:
         printed = await catalog.output_of("import", str(samples), "--owner", "ada")
-        assert printed == "Created 2,500 products; 0 invalid lines.\n"
+        assert printed == "Created 2,500 products; 0 lines failed.\n"
 
         file = tmp_path / f"all.{form}"
         exported = await catalog.run("export", str(file))
@@ -67,7 +68,7 @@ class TestImport:
         result = await catalog.run("import", str(file), "--owner", "ada")
 
         assert result.exit_code == 1
-        assert result.stdout == "Created 2 products; 2 invalid lines.\n"
+        assert result.stdout == "Created 2 products; 2 lines failed.\n"
         assert result.stderr.splitlines() == [
             "Line 3 /name: String should have at least 1 character.",
             "Line 4 /price: Input should be greater than or equal to 0.",
@@ -93,7 +94,7 @@ class TestImport:
     ) -> None:
         printed = await catalog.output_of("import", str(samples), "--owner", "ada", "--dry-run")
 
-        assert printed == "Would create 2,500 products; 0 invalid lines.\n"
+        assert printed == "Would create 2,500 products; 0 lines failed.\n"
         assert (await ada.get("/api/products")).json["products"] == []
 
     async def test_unknown_owner_and_format_are_reported(
@@ -118,6 +119,54 @@ class TestImport:
 
         assert "Line 1 /title: This column is unknown." in faults
 
+    @pytest.mark.parametrize("name", ["p.CSV", "p.csv.gz", "P.TSV.GZ", "p.jsonl", "p.ndjson.gz"])
+    async def test_suffix_names_format_and_compression(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, name: str
+    ) -> None:
+        text = b'{"name": "Lamp", "price": 9.5}\n'
+        if "json" not in name:
+            text = b"name\tprice\nLamp\t9,5\n"
+        file = tmp_path / name
+        file.write_bytes(gzip.compress(text) if name.lower().endswith(".gz") else text)
+
+        printed = await catalog.output_of("import", str(file), "--owner", str(ada and "ada"))
+
+        assert printed == "Created 1 product; 0 lines failed.\n"
+
+    async def test_standard_input_is_read(self, catalog: CommandLine, ada: Caller) -> None:
+        text = b"name,price\nLamp,1\nRug,x\n"
+
+        result = await catalog.run_on(
+            text, *("import", "-", "--format", "csv", "--owner", str(ada and "ada"))
+        )
+
+        assert result.stdout == "Created 1 product; 1 line failed.\n"
+        assert result.stderr == "Line 3 /price: Input should be a valid number.\n"
+
+    async def test_charset_is_decoded(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "products.csv"
+        file.write_bytes("name,price\nCafé,1\n".encode("windows-1252"))
+        arguments = ("import", str(file), "--owner", str(ada and "ada"))
+
+        (line, *_) = await catalog.faults_of(*arguments)
+        await catalog.output_of(*arguments, "--charset", "Windows-1252")
+
+        assert line.startswith("Line 2: The byte at offset 14 is not in the encoding utf-8.")
+        assert (await ada.get("/api/products")).json["products"][0]["name"] == "Café"
+
+    @pytest.mark.parametrize("damage", [slice(0, 40), slice(5, None)])
+    async def test_damaged_gzip_is_reported(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, damage: slice
+    ) -> None:
+        file = tmp_path / "products.csv.gz"
+        file.write_bytes(gzip.compress(b"name,price\n" + b"Lamp,1\n" * 1000)[damage])
+
+        faults = await catalog.faults_of("import", str(file), "--owner", str(ada and "ada"))
+
+        assert "gzip" in faults[-1]
+
 
 class TestExport:
     async def test_csv_has_a_header_and_escapes_formulas(
@@ -129,6 +178,30 @@ class TestExport:
 
         (record,) = csv.DictReader(StringIO(printed, newline=""))
         assert (record["name"], record["description"]) == ("'=1+1", "'til dawn")
+
+    async def test_file_may_be_compressed_or_standard_output(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        await ada.offer("Lamp")
+        file = tmp_path / "all.CSV.gz"
+
+        await catalog.run("export", str(file))
+        printed = (await catalog.run("export", "-", "--format", "csv")).stdout
+
+        text = gzip.decompress(file.read_bytes()).decode()
+        # The runner translates the line ends of its output.
+        assert text.replace("\r\n", "\n") == printed
+        assert "Lamp" in printed
+
+    async def test_csv_may_have_a_byte_order_mark_and_bare_formulas(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
+        await ada.offer("=1+1")
+
+        printed = await catalog.run("export", "--format", "csv", "--bom", "--no-guard")
+
+        assert printed.stdout.startswith("\ufeffid,name")
+        assert ",=1+1," in printed.stdout
 
     async def test_file_is_replaced_atomically(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path

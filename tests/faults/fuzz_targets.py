@@ -154,11 +154,23 @@ def _lines_of(form: Format, pieces: Sequence[bytes]) -> object:
                 if parsed is not None:
                     found.append(parsed)
     except LinesInvalid as error:
+        if not is_utf_8(b"".join(pieces)):
+            # A text in another encoding is refused for that or for its header, whichever is found
+            # first; imports read enough at once to find the encoding first.
+            return "refused"
         return error.detail, error.members
     for each in found:
         if isinstance(each, ParsedProduct):
             ProductCreate(name=each.name, description=each.description, price=each.price)
     return found
+
+
+def is_utf_8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_head(data: bytes) -> None:

@@ -23,6 +23,7 @@ class Scale:
         machine_steps: steps of each run.
         generated_requests: requests compared between the engines.
         fast_path_requests: requests that fast path and framework answer alike.
+        mutated_files: imported on each engine.
         fuzz_inputs: inputs for each parser.
         warm_up_requests: before the mixed load; see ``test_soak.WARM_UP``.
         soak_seconds: of mixed load.
@@ -44,6 +45,7 @@ class Scale:
     machine_steps: int
     generated_requests: int
     fast_path_requests: int
+    mutated_files: int
     fuzz_inputs: int
     warm_up_requests: int
     soak_seconds: int
@@ -66,6 +68,7 @@ SHORT = Scale(
     machine_steps=30,
     generated_requests=200,
     fast_path_requests=500,
+    mutated_files=300,
     fuzz_inputs=5_000,
     warm_up_requests=200,
     soak_seconds=20,
@@ -88,6 +91,7 @@ FULL = Scale(
     machine_steps=50,
     generated_requests=5_000,
     fast_path_requests=20_000,
+    mutated_files=20_000,
     fuzz_inputs=500_000,
     warm_up_requests=30_000,
     soak_seconds=1_800,

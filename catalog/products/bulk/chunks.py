@@ -12,7 +12,7 @@ from typing import Any
 
 from catalog.observability.metrics import observe_position
 from catalog.products import service
-from catalog.products.bulk.formats import LineFault, ParsedProduct, Reader, rendered
+from catalog.products.bulk.formats import LineFault, ParsedProduct, Reader, UnreadLines, rendered
 from catalog.products.models import ChangeId, NewProduct
 from catalog.products.search.tokenizer import text_of
 
@@ -38,10 +38,11 @@ class ImportResult:
 
     Attributes:
         created: products that were created, or would be in a dry run.
-        failed: number of invalid lines.
+        failed: number of invalid lines, and of records in lines that were not read.
         line: the last processed line: all valid products up to it have been created.
         change: the last change.
-        faults: faults of the first invalid lines, up to ``MAX_FAULTS``.
+        faults: faults of the first invalid lines, up to ``MAX_FAULTS``; and of the first lines that
+            were not read, up to as many again.
     """
 
     created: int = 0
@@ -51,6 +52,19 @@ class ImportResult:
     last_id: int | None = None
     change: ChangeId | None = None
     faults: list[LineFault] = field(default_factory=list)
+    _unread: int = 0
+
+    def add_faults(self, faults: Sequence[LineFault]) -> None:
+        """Add the faults of a line."""
+        self.failed += 1
+        self.faults += faults[: MAX_FAULTS - (len(self.faults) - self._unread)]
+
+    def add_unread(self, lines: UnreadLines) -> None:
+        """Add lines that were not read, also after too many faults to be reported in detail."""
+        self.failed += lines.records
+        if self._unread < MAX_FAULTS:
+            self._unread += 1
+            self.faults.append(lines.fault)
 
     def count(self, inserted: service.Inserted) -> None:
         """Add created products to the result."""
@@ -91,9 +105,10 @@ async def read_chunks(
                 if len(drafts) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
                     yield drafts, reader.line
                     drafts, characters = [], 0
+            elif isinstance(parsed, UnreadLines):
+                imported.add_unread(parsed)
             elif parsed is not None:
-                imported.failed += 1
-                imported.faults += parsed[: MAX_FAULTS - len(imported.faults)]
+                imported.add_faults(parsed)
             if monotonic() > turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = monotonic() + _TURN_SECONDS

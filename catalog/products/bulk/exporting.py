@@ -15,7 +15,7 @@ from typing import Any
 
 from catalog.db.database import Database
 from catalog.products import queries
-from catalog.products.bulk.formats import Format
+from catalog.products.bulk.formats import Format, WriterOptions
 from catalog.products.listing import page_reader
 from catalog.products.selection import Position, Selection
 
@@ -27,6 +27,8 @@ several encodings."""
 
 _FIRST_ROWS = 100
 
+_DEFAULTS = WriterOptions()
+
 MAX_EXPORTS = 64
 """Concurrent exports in one process. Each holds up to some megabytes for as long as its client
 takes, and anonymous clients may start one."""
@@ -37,6 +39,7 @@ async def export_products(
     form: Format,
     selection: Selection,
     *,
+    options: WriterOptions = _DEFAULTS,
     fields: Sequence[str] | None = None,
     after: Position | None = None,
     limit: int | None = None,
@@ -52,6 +55,7 @@ async def export_products(
         database: the database to read from.
         form: the format of the text.
         selection: filters and sort order.
+        options: of the text.
         fields: the fields of each product, in this order; None for all.
         after: the keyset position after which to begin; None for the start.
         limit: maximum number of products; None for all.
@@ -63,7 +67,7 @@ async def export_products(
     Raises:
         DatabaseUnavailable, DatabaseBusy: as ``Database.connection``; the export is incomplete.
     """
-    writer = form.writer(fields or queries.FIELDS)
+    writer = form.writer(fields or queries.FIELDS, options)
     narrowed = _narrowed(fields) if fields else None
     left = limit
     at_once = min(EXPORTED_ROWS, _FIRST_ROWS)

@@ -19,6 +19,12 @@ class BulkQuery(QueryParameters):
         default=False, description="Bulk only: validate and write nothing."
     )
 
+    guard: Annotated[bool, BeforeValidator(truth)] = Field(
+        default=True,
+        description="CSV only: whether to remove the apostrophes by which exports guard texts that "
+        "a spreadsheet would run as a formula.",
+    )
+
 
 class LineError(ResponseBody):
     """An error in a line of a bulk create."""
@@ -29,13 +35,22 @@ class LineError(ResponseBody):
         default_factory=lambda: None, description="JSON pointer to the invalid field, if it is one."
     )
     message: str
+    last_line: int | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        ge=1,
+        description="Last of the lines of which nothing was read, if there are several: a fault in "
+        "the first one, such as a quote that is not closed, hides the others.",
+    )
 
 
 class BulkCreated(ResponseBody):
     """Result of a bulk create."""
 
     created: int = Field(ge=0)
-    failed: int = Field(ge=0, description="Number of invalid lines.")
+    failed: int = Field(
+        ge=0,
+        description="Number of invalid records; in lines that were not read, each line counts.",
+    )
     first_id: Id | None
     last_id: Id | None
     errors: list[LineError] = Field(description="Errors of the first invalid lines; up to 1,000.")

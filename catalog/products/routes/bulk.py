@@ -14,7 +14,7 @@ from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.validation import validated_query
 from catalog.products.bulk import importing
-from catalog.products.bulk.formats import FORMATS, Format
+from catalog.products.bulk.formats import FORMATS, Format, ReaderOptions
 from catalog.products.bulk.schemas import BulkQuery
 from catalog.products.changes import change_log
 from catalog.products.context import products
@@ -49,15 +49,17 @@ def takes_many(view: View[P]) -> View[P]:
 
 async def _import_products(form: Format, query: BulkQuery) -> Reply:
     request = current_request()
-    if request.content_type[1].get("charset", "utf-8").lower() != "utf-8":
-        raise UnsupportedMediaType("Products must be in UTF-8.")
+    codec = form.charsets.get(request.content_type[1].get("charset", "utf-8").lower())
+    if codec is None:
+        known = ", ".join(form.charsets)
+        raise UnsupportedMediaType(f"The charset of {form.media_type} must be one of {known}.")
     if b"idempotency-key" in request.fields:
         raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", _FOR_ONE)])
     with products().imports.taken():
         imported = await importing.import_products(
             database(),
             pieces_of(request),
-            form.reader(),
+            form.reader(ReaderOptions(codec, guard=query.guard)),
             owner_id=caller_id(),
             atomic=query.atomic,
             dry_run=query.dry_run,

@@ -19,7 +19,7 @@ from catalog.http.replies.streaming import stream_reply
 from catalog.http.request import current_request
 from catalog.http.validation import query_parameters
 from catalog.products.bulk import exporting
-from catalog.products.bulk.formats import FORMATS, Format
+from catalog.products.bulk.formats import CSV, FORMATS, Format, WriterOptions
 from catalog.products.changes import change_log
 from catalog.products.context import products
 from catalog.products.listing.page_request import PageRequest
@@ -59,10 +59,14 @@ async def list_my_products(query_args: MyListQuery) -> Reply:
 
 async def _list(asked: PageRequest) -> Reply:
     form = FORMATS.get(current_request().media_type)
+    query = asked.query
+    if form is not CSV and (query.bom or not query.guard):
+        name = "bom" if query.bom else "guard"
+        raise InvalidRequest(errors=[FieldError("parameter", name, "It is only for CSV.")])
     if form is None:
         page = await products().pages.read(asked)
         return revalidated(page.reply)
-    if asked.query.total:
+    if query.total:
         raise InvalidRequest(errors=[FieldError("parameter", "total", "It is only for pages.")])
     return await _export(form, asked)
 
@@ -76,6 +80,7 @@ async def _export(form: Format, asked: PageRequest) -> Reply:
         database(),
         form,
         asked.selection,
+        options=WriterOptions(query.bom, query.guard),
         fields=query.fields,
         after=asked.wanted.after,
         limit=query.limit if "limit" in query.model_fields_set else None,

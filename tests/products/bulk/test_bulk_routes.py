@@ -127,13 +127,13 @@ class TestCreate:
         assert answer.headers["Catalog-Position"] == "0"
 
     async def test_csv_without_a_valid_header_is_refused(self, ada: Caller) -> None:
-        answer = await send(ada, b"name;price\r\nLamp;1\r\n", media_type=CSV)
+        answer = await send(ada, b"title,price\r\nLamp,1\r\n", media_type=CSV)
 
         assert problem_of(answer) == (422, "lines-invalid")
         assert answer.json["errors"][0] == {
             "line": 1,
             "code": "invalid",
-            "pointer": "/name;price",
+            "pointer": "/title",
             "message": "This column is unknown.",
         }
 

@@ -133,6 +133,28 @@ class TestExport:
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["total"]
 
+    @pytest.mark.parametrize("guard", ["false", "true"])
+    async def test_csv_may_have_a_byte_order_mark_and_bare_formulas(
+        self, ada: Caller, guard: str
+    ) -> None:
+        await ada.offer("=1+1")
+        query = f"limit=1&fields=name,price&bom=true&guard={guard}"
+
+        answer = await ada.get(f"{LIST}?{query}", headers=CSV)
+
+        cell = b"'=1+1" if guard == "true" else b"=1+1"
+        assert answer.body == b"\xef\xbb\xbfname,price\r\n" + cell + b",9.5\r\n"
+
+    @pytest.mark.parametrize("headers", [{}, NDJSON])
+    @pytest.mark.parametrize("query", ["bom=true", "guard=false"])
+    async def test_option_of_csv_is_refused_elsewhere(
+        self, anyone: Caller, query: str, headers: dict[str, str]
+    ) -> None:
+        answer = await anyone.get(f"{LIST}?{query}", headers=headers)
+
+        assert problem_of(answer) == (422, "invalid")
+        assert fields_of(answer) == [query.partition("=")[0]]
+
     @pytest.mark.parametrize("media_type", list(FORMATS))
     async def test_imported_export_creates_the_same_products(
         self, anyone: Caller, bob: Caller, media_type: str

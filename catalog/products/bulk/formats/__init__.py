@@ -6,8 +6,20 @@ Both are read and written in pieces of any size, and buffer no more than one lin
 from collections.abc import Mapping
 
 from catalog.products.bulk.formats.csv import CSV
-from catalog.products.bulk.formats.format import Format, Reader, RowWriter
-from catalog.products.bulk.formats.lines import LineFault, Parsed, ParsedProduct, rendered
+from catalog.products.bulk.formats.format import (
+    Format,
+    Reader,
+    ReaderOptions,
+    RowWriter,
+    WriterOptions,
+)
+from catalog.products.bulk.formats.lines import (
+    LineFault,
+    Parsed,
+    ParsedProduct,
+    UnreadLines,
+    rendered,
+)
 from catalog.products.bulk.formats.ndjson import NDJSON
 
 __all__ = [
@@ -19,7 +31,10 @@ __all__ = [
     "Parsed",
     "ParsedProduct",
     "Reader",
+    "ReaderOptions",
     "RowWriter",
+    "UnreadLines",
+    "WriterOptions",
     "rendered",
 ]
 

@@ -1,6 +1,7 @@
 """Interfaces of a format: an incremental reader and an incremental writer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from catalog.products.bulk.formats.lines import Found
@@ -27,6 +28,33 @@ class Reader(Protocol):
         """
 
 
+class ReaderOptions(NamedTuple):
+    """Properties of a text that a reader has to know.
+
+    Attributes:
+        codec: Python's codec of its encoding.
+        guard: whether texts of CSV may have an apostrophe that guards them, as in exports.
+    """
+
+    codec: str = "utf-8"
+    guard: bool = True
+
+
+class WriterOptions(NamedTuple):
+    """Properties of a text to be written; CSV only.
+
+    Attributes:
+        bom: whether it begins with a byte order mark, by which Excel recognizes UTF-8.
+        guard: whether an apostrophe precedes texts that a spreadsheet would run as a formula.
+    """
+
+    bom: bool = False
+    guard: bool = True
+
+
+_READING, _WRITING = ReaderOptions(), WriterOptions()
+
+
 class RowWriter(Protocol):
     """Incremental writer of one text."""
 
@@ -37,17 +65,28 @@ class RowWriter(Protocol):
         """Encode products, given as rows with the values of the requested fields."""
 
 
-class Format(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Format:
     """Text format for products.
 
     Attributes:
         name: its common name, also used as the file extension.
         media_type: its media type.
-        reader: creates a reader of one text.
-        writer: creates a writer of one text with the given fields.
+        make_reader: creates a reader of one text.
+        make_writer: creates a writer of one text with the given fields.
+        charsets: the codecs that its texts may be encoded in, by the charsets' names.
     """
 
     name: str
     media_type: str
-    reader: Callable[[], Reader]
-    writer: Callable[[Sequence[str]], RowWriter]
+    make_reader: Callable[[ReaderOptions], Reader]
+    make_writer: Callable[[Sequence[str], WriterOptions], RowWriter]
+    charsets: Mapping[str, str]
+
+    def reader(self, options: ReaderOptions = _READING) -> Reader:
+        """Return a reader of one text."""
+        return self.make_reader(options)
+
+    def writer(self, fields: Sequence[str], options: WriterOptions = _WRITING) -> RowWriter:
+        """Return a writer of one text with some fields."""
+        return self.make_writer(fields, options)

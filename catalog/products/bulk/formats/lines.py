@@ -46,12 +46,14 @@ class LineFault(NamedTuple):
         code: the slug of the error that a single create would get.
         message: a human-readable sentence.
         pointer: a JSON pointer (RFC 6901) to the field, if the fault concerns one.
+        last_line: the last of the lines of which nothing was read, if there are several.
     """
 
     line: int
     code: str
     message: str
     pointer: str | None = None
+    last_line: int | None = None
 
 
 def rendered(faults: Iterable[LineFault]) -> list[dict[str, Any]]:
@@ -62,7 +64,19 @@ def rendered(faults: Iterable[LineFault]) -> list[dict[str, Any]]:
     ]
 
 
-Parsed = ParsedProduct | list[LineFault]
+class UnreadLines(NamedTuple):
+    """Lines of which nothing was read, because a fault in the first one hides the others.
+
+    Attributes:
+        fault: the fault.
+        records: the number of records that the lines hold if each line is one; blank ones are none.
+    """
+
+    fault: LineFault
+    records: int
+
+
+Parsed = ParsedProduct | list[LineFault] | UnreadLines
 """Result of parsing a line: a product or its faults."""
 
 Found = Parsed | None | Callable[[], Parsed | None]

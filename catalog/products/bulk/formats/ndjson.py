@@ -1,5 +1,6 @@
 """Newline-delimited JSON: one product a line."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -8,7 +9,7 @@ import orjson
 
 from catalog.errors import MalformedRequest
 from catalog.http.strict_json import parse_json
-from catalog.products.bulk.formats.format import Format
+from catalog.products.bulk.formats.format import Format, ReaderOptions, WriterOptions
 from catalog.products.bulk.formats.lines import (
     BLANK_LINES,
     LINE_TOO_LONG,
@@ -25,9 +26,12 @@ from catalog.products.bulk.formats.lines import (
 
 
 class NdjsonReader:
-    """Reader of one JSON object per line, as strict as for a request body; skips empty lines."""
+    """Reader of one JSON object per line, as strict as for a request body; skips empty lines.
 
-    def __init__(self) -> None:
+    A byte order mark is skipped, too.
+    """
+
+    def __init__(self, _: ReaderOptions) -> None:
         self.line = 0
         # The received pieces of an incomplete line.
         self._rest: list[bytes] = []
@@ -43,6 +47,8 @@ class NdjsonReader:
             # Only the new piece is searched, so that many small ones cost no more than a large one.
             lines[0] = b"".join([*self._rest, lines[0]])
             self._rest, self._rest_size = [], 0
+            if self.line == 0:
+                lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
         for line in lines:
             self.line += 1
             if self._skips or len(line) > MAX_LINE_BYTES:
@@ -115,7 +121,7 @@ class NdjsonWriter:
         fields: the fields of a product to write, in this order.
     """
 
-    def __init__(self, fields: Sequence[str]) -> None:
+    def __init__(self, fields: Sequence[str], _: WriterOptions) -> None:
         self._fields = fields
         # This sequence cannot occur inside a string: a double quote within it follows a backslash,
         # and its closing quote precedes a comma or a bracket.
@@ -135,4 +141,8 @@ class NdjsonWriter:
         return lines + b"\n" if lines else b""
 
 
-NDJSON = Format("ndjson", "application/x-ndjson", NdjsonReader, NdjsonWriter)
+NDJSON = Format(
+    *("ndjson", "application/x-ndjson", NdjsonReader, NdjsonWriter),
+    # JSON is UTF-8 (RFC 8259, section 8.1), of which ASCII is a part.
+    charsets=dict.fromkeys(("utf-8", "utf8", "us-ascii"), "utf-8"),
+)

@@ -1,0 +1,66 @@
+"""Files of products on the command line: their format, compression and standard streams."""
+
+import gzip
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+import click
+
+from catalog.products.bulk.formats import CSV, FORMATS, NDJSON, Format
+
+FORMATS_BY_NAME = {form.name: form for form in FORMATS.values()}
+
+_SUFFIXES = {"jsonl": NDJSON, "tsv": CSV, **FORMATS_BY_NAME}
+_COMPRESSED = ".gz"
+_STANDARD = Path("-")
+
+
+def is_standard(file: Path | None) -> bool:
+    """Tell whether a file is the standard stream: ``-``, or none at all."""
+    return file is None or file == _STANDARD
+
+
+def form_of(file: Path | None, format_name: str | None) -> Format:
+    """Return the named format, or that of the file's suffix without regard to case and ``.gz``.
+
+    Raises:
+        click.UsageError: neither names a format.
+    """
+    if format_name is not None:
+        return FORMATS_BY_NAME[format_name]
+    name = file.name.lower().removesuffix(_COMPRESSED) if file else ""
+    form = _SUFFIXES.get(name.rpartition(".")[2]) if "." in name else None
+    if form is None:
+        raise click.UsageError(f"Specify the format: --format {' or '.join(FORMATS_BY_NAME)}.")
+    return form
+
+
+def is_compressed(file: Path) -> bool:
+    """Tell whether a file's name ends with ``.gz``."""
+    return file.name.lower().endswith(_COMPRESSED)
+
+
+@contextmanager
+def opened_text(file: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Open a file, or standard input.
+
+    Yields:
+        the uncompressed text; and the file itself, whose position shows the progress.
+    """
+    if is_standard(file):
+        yield sys.stdin.buffer, sys.stdin.buffer
+        return
+    with file.open("rb") as raw:
+        if not is_compressed(file):
+            yield raw, raw
+            return
+        with gzip.open(raw) as text:
+            yield cast("IO[bytes]", text), raw
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number with its noun: ``1 product``, ``2,500 products``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

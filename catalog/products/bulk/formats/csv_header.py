@@ -1,0 +1,190 @@
+"""Header of a CSV text: its separator and its columns."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+
+from catalog.errors import CatalogError, InvalidRequest, LinesInvalid, MalformedRequest
+from catalog.http.replies.problems import MAX_FIELD_ERRORS, json_pointer
+from catalog.products.bulk.formats.formula_guard import unguarded
+from catalog.products.bulk.formats.lines import (
+    LONG_LINE,
+    READ_ONLY,
+    WRITABLE,
+    LineFault,
+    Parsed,
+    faults_of,
+    rendered,
+    validate,
+    validate_fast,
+)
+from catalog.products.models import MAX_DESCRIPTION, MAX_NAME
+
+MAX_COLUMNS = 100
+"""Columns of a CSV header, whose length is limited to ``LONG_LINE``; far more than the fields."""
+
+SEPARATORS = ",;\t"
+"""Separators that are found by themselves; of equals, the first one wins."""
+
+_DECLARED = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_DECLARABLE = SEPARATORS + "|"
+
+HEADER_TOO_LONG = InvalidRequest(
+    f"A header may have at most {MAX_COLUMNS} columns and {LONG_LINE:,} characters."
+)
+OPEN_QUOTE = MalformedRequest("A double quote is probably not closed.")
+
+_REQUIRED = ("name", "price")
+_KNOWN = WRITABLE | READ_ONLY
+# JSON number (RFC 8259, section 6): Python's float() would accept "1_000" and "nan".
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_BLANKS = " \t\xa0"
+_UNNAMED = re.compile(r"(?:unnamed: [0-9]+)?")
+
+
+def declared_separator(line: str) -> str | None:
+    """Return the separator that a line such as ``sep=;`` declares, as Excel has it before a header.
+
+    Raises:
+        LinesInvalid: it is none that an import takes.
+    """
+    found = _DECLARED.fullmatch(line.rstrip("\r\n"))
+    if found is None:
+        return None
+    if found[1] not in _DECLARABLE:
+        raise header_refused(faults_of(1, InvalidRequest("This separator is not supported.")))
+    return found[1]
+
+
+def separator_of(header: str) -> str:
+    """Return the separator by which a header has the most known columns, else the most columns."""
+
+    def names(separator: str) -> list[str]:
+        try:
+            cells: list[str] = next(csv.reader([header], delimiter=separator), [])
+        except csv.Error:
+            return []
+        return [_normalized(cell) for cell in cells]
+
+    def rank(separator: str) -> tuple[int, int]:
+        cells = names(separator)
+        return sum(cell in _KNOWN for cell in cells), len(cells)
+
+    return max(SEPARATORS, key=rank)
+
+
+def _normalized(name: str) -> str:
+    return name.strip().lower()
+
+
+class Columns:
+    """Positions of the columns.
+
+    Names are compared without regard to case and blanks around them. Empty columns at the end are
+    ignored, and so is a first column without a name, in which pandas writes the numbers of rows.
+
+    Args:
+        header: the column names.
+        line: the number of the header's line.
+        separator: the separator of the cells.
+        is_guarded: whether texts may have an apostrophe that guards them.
+
+    Raises:
+        LinesInvalid: there are too many columns, one is unknown, unnamed or duplicated, or a
+            required one is missing.
+    """
+
+    def __init__(
+        self, header: Sequence[str], line: int, *, separator: str, is_guarded: bool
+    ) -> None:
+        if len(header) > MAX_COLUMNS:
+            raise header_refused(faults_of(line, HEADER_TOO_LONG))
+        names = [_normalized(name) for name in header]
+        while names and not names[-1]:
+            names.pop()
+        faults = list(_faults(line, header, names))
+        if faults:
+            raise header_refused(faults[:MAX_FIELD_ERRORS])
+        self._count = len(names)
+        self._name, self._price = names.index("name"), names.index("price")
+        self._description = names.index("description") if "description" in names else None
+        self._has_decimal_comma = separator != ","
+        self._unguarded = unguarded if is_guarded else str
+
+    def parse(self, cells: list[str], line: int) -> Parsed | None:
+        """Parse a record under this header; None if it is a row of separators."""
+        if not any(cells):
+            return None
+        if len(cells) != self._count:
+            while len(cells) > self._count and not cells[-1]:
+                cells.pop()
+            if len(cells) != self._count:
+                detail = f"The line has {len(cells)} cells, and the header {self._count}."
+                return faults_of(line, MalformedRequest(detail))
+        name, cell = self._unguarded(cells[self._name]), cells[self._price].strip(_BLANKS)
+        description = None
+        if self._description is not None and (described := cells[self._description]):
+            description = self._unguarded(described)
+        number = cell.replace(",", ".", 1) if self._has_decimal_comma else cell
+        price = float(number) if _NUMBER.fullmatch(number) else cell
+        draft = validate_fast(name, description, price)
+        if draft is not None:
+            return draft
+        members = {"name": name, "description": description}
+        return validate({**members, "price": price} if cell else members, line)
+
+    def swallows_lines(self, cells: Sequence[str]) -> bool:
+        """Tell whether an invalid record of several lines looks like several records.
+
+        That is what becomes of them after a quote that is not closed.
+        """
+        if len(cells) != self._count or "\n" in cells[self._price]:
+            return True
+        described = "" if self._description is None else cells[self._description]
+        name = cells[self._name]
+        return ("\n" in name and len(name) > MAX_NAME) or (
+            "\n" in described and len(described) > MAX_DESCRIPTION
+        )
+
+
+def _faults(line: int, header: Sequence[str], names: Sequence[str]) -> Iterator[LineFault]:
+    """Yield the fault of each column.
+
+    Args:
+        line: the number of the header's line.
+        header: the columns' names as they were sent.
+        names: the same names, normalized and without the empty ones at the end.
+    """
+
+    def fault(name: str, message: str) -> LineFault:
+        return LineFault(line, InvalidRequest.slug, message, json_pointer([name])[:200])
+
+    for place, name in enumerate(names):
+        if name in _KNOWN or (place == 0 and _UNNAMED.fullmatch(name)):
+            continue
+        sent = header[place]
+        yield fault(sent, "This column is unknown." if name else f"Column {place + 1} has no name.")
+    for name in sorted({name for name in names if name and names.count(name) > 1}):
+        yield fault(name, "This column is duplicated.")
+    for name in _REQUIRED:
+        if name not in names:
+            yield fault(name, "This column is missing.")
+
+
+def header_refused(faults: Sequence[LineFault]) -> LinesInvalid:
+    """Return the refusal of a text whose header has faults."""
+    detail = (
+        "The header must name the columns name and price, and may name description, "
+        "separated by commas, semicolons or tabs."
+    )
+    return refused(detail, faults)
+
+
+def refused(detail: str, faults: Sequence[LineFault]) -> LinesInvalid:
+    """Return the refusal of a text as a whole."""
+    return LinesInvalid(detail, members={"created": 0, "failed": 0, "errors": rendered(faults)})
+
+
+def refused_before_header(line: int, error: CatalogError) -> LinesInvalid:
+    """Return the refusal of a text that has a fault before its header is complete."""
+    return header_refused(faults_of(line, error))
