@@ -93,10 +93,10 @@ HOT_OPERATIONS = (
 """Operations that are answered without the framework."""
 
 _TAGS = (
-    Tag("auth", "Accounts and tokens."),
-    Tag("users", "User accounts, for administrators."),
-    Tag("products", "Products of the catalog."),
-    Tag("operations", "Health."),
+    Tag("auth", "Sign up and in; tokens, sessions, and the caller's own account."),
+    Tag("users", "All accounts, for administrators."),
+    Tag("products", "Lists, single products, imports and exports, and the log of changes."),
+    Tag("operations", "Health, and the public keys of access tokens."),
 )
 
 

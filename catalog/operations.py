@@ -16,7 +16,7 @@ from catalog.auth.guards import public
 from catalog.errors import NotFound, NotReady, Unavailable, public_errors
 from catalog.http.adapter import Routes
 from catalog.http.context import running
-from catalog.http.openapi import document_of, refuses, revalidates
+from catalog.http.openapi import document_of, refuses, revalidates, server_of, with_server
 from catalog.http.replies.conditional import cacheable_reply, etag_of
 from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
@@ -36,15 +36,17 @@ tag_blueprint(blueprint, ["operations"])
 class Health(ResponseBody):
     """Health of the process."""
 
-    status: str
+    status: str = Field(examples=["alive"])
 
 
 class Readiness(Health):
     """Readiness of the process, and the age of its data on revocations."""
 
+    status: str = Field(examples=["ready"])
     revocations_age_seconds: float = Field(
+        examples=[0.361],
         description="Age in seconds of the known revocations and role changes; they stay in use "
-        "while the database is unavailable."
+        "while the database is unavailable.",
     )
 
 
@@ -52,7 +54,10 @@ class Readiness(Health):
 @public
 @document_response(Health)
 async def check_liveness() -> Reply:
-    """Tell that the process is alive; looks at nothing else."""
+    """Tell that the process is alive; looks at nothing else.
+
+    For liveness probes: a failing database is no reason to restart the process.
+    """
     return json_reply(Health(status="alive"))
 
 
@@ -61,7 +66,10 @@ async def check_liveness() -> Reply:
 @refuses(NotReady)
 @document_response(Readiness)
 async def check_readiness() -> Reply:
-    """Tell whether to send traffic: database reachable, schema current, not draining."""
+    """Tell whether to send traffic: database reachable, schema current, not draining.
+
+    For readiness probes and load balancers; answered within a second.
+    """
     state = running()
     if state.draining:
         raise NotReady("The process is shutting down.")
@@ -113,7 +121,9 @@ class PublicKey(ResponseBody):
     """Common members of public keys (RFC 7517, section 4)."""
 
     use: Literal["sig"]
-    kid: str = Field(description="Tokens signed with this key have the same `kid`.")
+    kid: str = Field(
+        description="Tokens signed with this key have the same `kid`.", examples=["Wb1tqFmYbTo"]
+    )
 
 
 class RsaKey(PublicKey):
@@ -121,8 +131,10 @@ class RsaKey(PublicKey):
 
     kty: Literal["RSA"]
     alg: Literal["RS256"]
-    n: str
-    e: str
+    n: str = Field(
+        description="The modulus.", examples=["0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiA"]
+    )
+    e: str = Field(description="The exponent.", examples=["AQAB"])
 
 
 class EllipticKey(PublicKey):
@@ -131,8 +143,8 @@ class EllipticKey(PublicKey):
     kty: Literal["EC"]
     alg: Literal["ES256"]
     crv: Literal["P-256"]
-    x: str
-    y: str
+    x: str = Field(examples=["MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4"])
+    y: str = Field(examples=["4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"])
 
 
 class EdwardsKey(PublicKey):
@@ -141,7 +153,7 @@ class EdwardsKey(PublicKey):
     kty: Literal["OKP"]
     alg: Literal["EdDSA"]
     crv: Literal["Ed25519"]
-    x: str
+    x: str = Field(examples=["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"])
 
 
 class PublicKeys(ResponseBody):
@@ -155,7 +167,10 @@ class PublicKeys(ResponseBody):
 @revalidates
 @document_response(PublicKeys)
 async def list_public_keys() -> Reply:
-    """List the public keys of access tokens (RFC 7517); none while a secret signs them."""
+    """List the public keys of access tokens (RFC 7517); none while a secret signs them.
+
+    For services that verify access tokens themselves.
+    """
     # The models select the members, so no private one leaks, whatever a key holds.
     body = PublicKeys.model_validate({"keys": auth().keys.public_keys()}).model_dump_json().encode()
     # Not application/jwk-set+json: some clients reject it, and none rejects this.
@@ -168,7 +183,8 @@ async def list_public_keys() -> Reply:
 @hide
 async def read_openapi() -> Reply:
     """Return the API's description (OpenAPI 3.1)."""
-    body = orjson.dumps(document_of(current_request().app))
+    request = current_request()
+    body = orjson.dumps(with_server(document_of(request.app), server_of(request)))
     headers = {"Cache-Control": "no-cache"}
     return cacheable_reply(body, etag_of(body, version=1), headers=headers)
 

@@ -27,6 +27,7 @@ BLANKS = (
     (r"eyJ[\w-]+\.[\w-]+\.[\w-]+", "<token>"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "<time>"),
     (r"(?<=cursor=)[\w-]+", "<cursor>"),
+    (r'(?<="next_cursor":")[\w-]+', "<cursor>"),
     (r'(?<="request_id":")\w+', "<id>"),
     (r'(?<=ETag: ")(\d+-)?[0-9a-f]{16}(?=")', r"\1<hash>"),
     (r'(?<="revocations_age_seconds":)[\d.e-]+', "<age>"),

@@ -74,7 +74,7 @@ USES = (
         *("quart-jwt-extended", "0.1", "auth/tokens/jwt.py"),
         "_create_access_token _create_refresh_token",
     ),
-    Use("quart-schema", "0.25", "http/openapi.py", "_app"),
+    Use("quart-schema", "0.25", "http/openapi/provider.py", "_app"),
     Use("sqlalchemy", "2.1", "db/raw_rows.py", "_handle_dbapi_exception"),
 )
 

@@ -14,6 +14,7 @@ from catalog.auth.normalization import (
     composed,
 )
 from catalog.http.schemas import (
+    TIME,
     WITHOUT_NUL_PATTERN,
     Id,
     Instant,
@@ -56,6 +57,21 @@ Password = Annotated[
 # The minimum length is a setting, which the service checks.
 NewPassword = Annotated[Password, Field(json_schema_extra={**_SHOWN, "minLength": 8})]
 
+AccessToken = Annotated[
+    str,
+    Field(
+        description="For `Authorization: Bearer`; lives for minutes.",
+        examples=["eyJhbGciOiJFZERTQSJ9.eyJ0eXBlIjoiYWNjZXNzIn0.dXRB3Vh1bzU"],
+    ),
+]
+RefreshToken = Annotated[
+    str,
+    Field(
+        description="Gets new access tokens; lives for days.",
+        examples=["eyJhbGciOiJFZERTQSJ9.eyJ0eXBlIjoicmVmcmVzaCJ9.S1ZGblE3Zm5k"],
+    ),
+]
+
 
 class SignUp(RequestBody):
     """A new account."""
@@ -63,15 +79,15 @@ class SignUp(RequestBody):
     username: Username = Field(
         description="Unique regardless of case, width and Unicode form. Contains no @, no "
         "invisible characters, no leading or trailing space, and letters of one script only.",
-        examples=["ada"],
+        examples=["grace"],
     )
     email: Email = Field(
         description="Unique regardless of case; no mail is sent to it.",
-        examples=["ada@example.com"],
+        examples=["grace@example.com"],
     )
     password: NewPassword = Field(
         description="At least 8 characters, or more if the service is configured so.",
-        examples=["correct horse battery staple"],
+        examples=["correct horse"],
     )
 
 
@@ -83,14 +99,17 @@ class LogIn(RequestBody):
         examples=["ada"],
         json_schema_extra={"pattern": WITHOUT_NUL_PATTERN},
     )
-    password: Password = Field(examples=["correct horse battery staple"])
+    password: Password = Field(examples=["correct horse"])
 
 
 class RefreshOptions(RequestBody):
     """Options of a refresh."""
 
+    # A factory, so that the OpenAPI document does not show the default: generators of clients take
+    # a field with a default for one that is always sent.
     rotate: bool = Field(
-        default=False,
+        default_factory=bool,
+        examples=[True],
         description="Also replace the refresh token with a successor. Reusing the old token within "
         "30 seconds returns the same successor; reusing it later ends the session.",
     )
@@ -99,22 +118,22 @@ class RefreshOptions(RequestBody):
 class PasswordChange(RequestBody):
     """Another password for the account that is signed in."""
 
-    current_password: Password = Field(examples=["correct horse battery staple"])
+    current_password: Password = Field(examples=["correct horse"])
     new_password: NewPassword = Field(
-        description="The same rules as at sign-up.", examples=["staple battery horse correct"]
+        description="The same rules as at sign-up.", examples=["battery staple"]
     )
 
 
 class AccountChange(RequestBody):
     """Changes that an account's owner may make to it."""
 
-    email: Email = Field(examples=["ada@example.com"])
+    email: Email = Field(examples=["ada@example.org"])
 
 
 class AccountDeletion(RequestBody):
     """The password, so that a token alone deletes nothing."""
 
-    password: Password = Field(examples=["correct horse battery staple"])
+    password: Password = Field(examples=["correct horse"])
 
 
 class UserChange(RequestBody):
@@ -125,45 +144,60 @@ class UserChange(RequestBody):
     role: Role = Field(
         default_factory=lambda: Role.USER,
         strict=False,  # JSON has no enumerations; any other text is still refused.
+        examples=["admin"],
     )
     disabled: bool = Field(
-        default_factory=bool, description="A disabled account is signed out and cannot sign in."
+        default_factory=bool,
+        description="A disabled account is signed out and cannot sign in.",
+        examples=[False],
     )
 
 
 class UserRead(ResponseBody):
     """An account as its owner sees it."""
 
-    id: Id
-    username: str
-    email: str
-    role: str = Field(examples=["user", "admin"])
+    id: Id = Field(examples=[2])
+    username: str = Field(examples=["ada"])
+    email: str = Field(examples=["ada@example.com"])
+    role: str = Field(description="`user` or `admin`.", examples=["user", "admin"])
 
 
 class AccountRead(UserRead):
     """An account with its history."""
 
-    disabled: bool
-    created_at: Instant
+    disabled: bool = Field(examples=[False])
+    created_at: Instant = Field(examples=[TIME])
 
 
 class UserPage(ResponseBody):
     """Accounts, the newest first."""
 
     users: list[AccountRead]
-    next: str | None = Field(description="The relative URL of the next page, or null at the end.")
+    next: str | None = Field(
+        description="The relative URL of the next page, or null at the end.",
+        examples=["/api/users?cursor=0XQ5oTq0bUIvWYcH2Kc3_1sx&limit=1"],
+    )
+    next_cursor: str | None = Field(
+        description="The `cursor` of the next page, or null at the end.",
+        examples=["0XQ5oTq0bUIvWYcH2Kc3_1sx"],
+    )
 
 
 class SessionRead(ResponseBody):
     """A live session."""
 
-    id: Id
-    created_at: Instant
-    last_used_at: Instant = Field(description="Last use of its refresh token, to the minute.")
-    expires_at: Instant = Field(description="Expiry, unless the refresh token is rotated before.")
-    address: str = Field(description="Client address of the log-in.")
-    agent: str = Field(description="`User-Agent` of the log-in.")
-    current: bool = Field(description="Whether it is the session of this request.")
+    id: Id = Field(examples=[1])
+    created_at: Instant = Field(examples=[TIME])
+    last_used_at: Instant = Field(
+        description="Last use of its refresh token, to the minute.", examples=[TIME]
+    )
+    expires_at: Instant = Field(
+        description="Expiry, unless the refresh token is rotated before.",
+        examples=["2026-12-23T09:30:00.000000Z"],
+    )
+    address: str = Field(description="Client address of the log-in.", examples=["192.0.2.7"])
+    agent: str = Field(description="`User-Agent` of the log-in.", examples=["curl/8.14.1"])
+    current: bool = Field(description="Whether it is the session of this request.", examples=[True])
 
 
 class SessionList(ResponseBody):
@@ -175,23 +209,25 @@ class SessionList(ResponseBody):
 class SignedUp(ResponseBody):
     """The new account, signed in."""
 
-    id: Id
-    username: str
-    email: str
-    access_token: str
-    refresh_token: str
+    id: Id = Field(examples=[3])
+    username: str = Field(examples=["grace"])
+    email: str = Field(examples=["grace@example.com"])
+    access_token: AccessToken
+    refresh_token: RefreshToken
 
 
 class SignedIn(ResponseBody):
     """Tokens and their account."""
 
-    access_token: str
-    refresh_token: str
+    access_token: AccessToken
+    refresh_token: RefreshToken
     user: UserRead
 
 
 class Refreshed(ResponseBody):
     """A new access token and, when it was asked to rotate, a new refresh token."""
 
-    access_token: str
-    refresh_token: str | SkipJsonSchema[None] = Field(default_factory=lambda: None)
+    access_token: AccessToken
+    refresh_token: RefreshToken | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None, description="Only if it was asked to rotate."
+    )

@@ -89,18 +89,25 @@ class Place:
         self._bound_to = bound_to
         self.after = None if cursor is None else cursors.decode(cursor, bound_to=bound_to)
 
-    def next_url(
-        self, last: Sequence[int | float | str] | None, given: Iterable[tuple[str, str]]
-    ) -> str | None:
-        """Return the relative URL of the next page, or None if there is none.
+    def next_cursor(self, last: Sequence[int | float | str] | None) -> str | None:
+        """Return the cursor of the next page, or None if there is none.
 
         Args:
             last: the sort key of the page's last row, ending with its id; None on the last page.
-            given: the request's parameters, repeated as sent except for the cursor.
         """
         if last is None:
             return None
-        cursor = self._cursors.encode(list(last), bound_to=self._bound_to)
+        return self._cursors.encode(list(last), bound_to=self._bound_to)
+
+    def next_url(self, cursor: str | None, given: Iterable[tuple[str, str]]) -> str | None:
+        """Return the relative URL of the next page, or None if there is none.
+
+        Args:
+            cursor: the cursor of the next page.
+            given: the request's parameters, repeated as sent except for the cursor.
+        """
+        if cursor is None:
+            return None
         others = [each for each in given if each[0] != "cursor"]
         return f"{self._path}?{urlencode([('cursor', cursor), *others], safe=',')}"
 

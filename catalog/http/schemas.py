@@ -74,6 +74,9 @@ def _digits(value: object) -> object:
     return value
 
 
+TIME = "2026-11-23T09:30:00.000000Z"
+"""The time in examples."""
+
 WITHOUT_NUL_PATTERN = r"^[^\u0000]*$"
 """The check of ``WithoutNul`` as a pattern (ECMA-262), for the OpenAPI document."""
 
@@ -97,5 +100,5 @@ class PageQuery(QueryParameters):
         default=DEFAULT_LIMIT, description="Items per page."
     )
     cursor: Annotated[str, Field(max_length=MAX_CURSOR_LENGTH)] | None = Field(
-        default=None, description="Opaque cursor from `next` of the previous page."
+        default=None, description="`next_cursor` of the previous page; opaque."
     )

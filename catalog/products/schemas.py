@@ -15,6 +15,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from catalog.http.schemas import (
+    TIME,
     WITHOUT_NUL_PATTERN,
     Digits,
     Id,
@@ -83,7 +84,13 @@ class ProductCreate(RequestBody):
 
     name: Name = Field(description="Not blank; stored unchanged.", examples=["Desk lamp"])
     price: Price = Field(description="Returned as exactly the same double.", examples=[24.9])
-    description: Description | None = Field(default=None, examples=["Warm light, oak foot."])
+    # A factory, so that the OpenAPI document does not show the default: generators of clients take
+    # a field with a default for one that is always sent.
+    description: Description | None = Field(
+        default_factory=lambda: None,
+        description="Null, or left out, for none.",
+        examples=["Warm light, oak foot."],
+    )
 
 
 class ProductUpdate(RequestBody):
@@ -101,14 +108,16 @@ class ProductUpdate(RequestBody):
 class ProductRead(ResponseBody):
     """A product."""
 
-    id: Id
-    name: str
-    description: str | None
-    price: float
-    user_id: Id = Field(description="Id of the owner.")
-    version: int = Field(ge=1, description="Starts at 1 and grows by 1 with each change.")
-    created_at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
-    updated_at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
+    id: Id = Field(examples=[1])
+    name: str = Field(examples=["Desk lamp"])
+    description: str | None = Field(examples=["Warm light, oak foot."])
+    price: float = Field(examples=[24.9])
+    user_id: Id = Field(description="Id of the owner.", examples=[2])
+    version: int = Field(
+        ge=1, description="Starts at 1 and grows by 1 with each change.", examples=[1]
+    )
+    created_at: datetime = Field(examples=[TIME])
+    updated_at: datetime = Field(examples=[TIME])
 
 
 def _nothing_required(schema: dict[str, Any]) -> None:
@@ -125,7 +134,14 @@ class ProductPage(ResponseBody):
     """One page of products in the requested order, and the link to the next page."""
 
     products: list[ListedProduct]
-    next: str | None = Field(description="The relative URL of the next page, or null at the end.")
+    next: str | None = Field(
+        description="The relative URL of the next page, or null at the end.",
+        examples=["/api/products?cursor=0XQ5oTq0bUIvWYcH2Kc3_1sx&limit=1"],
+    )
+    next_cursor: str | None = Field(
+        description="The `cursor` of the next page, or null at the end.",
+        examples=["0XQ5oTq0bUIvWYcH2Kc3_1sx"],
+    )
     total: int | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
         description="Number of products on all pages, if requested.",
@@ -135,8 +151,8 @@ class ProductPage(ResponseBody):
 class ProductDeleted(ResponseBody):
     """The deleted product."""
 
-    message: str = Field(examples=["Product 7 deleted."])
-    id: Id
+    message: str = Field(examples=["Product 1 deleted."])
+    id: Id = Field(examples=[1])
 
 
 Sort = Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-created_at"]
@@ -217,10 +233,12 @@ class MyListQuery(PageQuery):
         ]
         | None
     ) = Field(
-        default=None, description=f"Only these ids, comma-separated or repeated; up to {MAX_IDS}."
+        default=None, description=f"Only these ids, up to {MAX_IDS}: `ids=5,8`, or `ids=5&ids=8`."
     )
     fields: Annotated[tuple[ProductField, ...], BeforeValidator(_parts)] | None = Field(
-        default=None, description="Only these fields of each product, comma-separated or repeated."
+        default=None,
+        description="Only these fields of each product: `fields=id,name`, or "
+        "`fields=id&fields=name`.",
     )
     total: Annotated[bool, BeforeValidator(truth)] = Field(
         default=False, description="Whether to count the products on all pages."
@@ -269,11 +287,14 @@ class PositionHeaders(ResponseBody):
     """Headers of every response about products."""
 
     catalog_position: int = Field(
-        ge=0, description="A position that the content includes; after a write, its own position."
+        ge=0,
+        description="A position that the content includes; after a write, its own position.",
+        examples=[8],
     )
     catalog_change: str = Field(
         pattern=CHANGE_PATTERN,
         description="The position with the token of its history, for `since`.",
+        examples=["8.5f0c29a1be"],
     )
 
 
@@ -292,7 +313,7 @@ class ProductHeaders(PositionHeaders):
 class CreatedHeaders(ProductHeaders):
     """Headers of a new product."""
 
-    location: str
+    location: str = Field(description="The product's path.", examples=["/api/products/1"])
     catalog_batch_position: int | None = Field(
         default=None,
         description="Last position of the shared transaction, if it differs from its own.",

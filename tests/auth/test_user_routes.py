@@ -158,9 +158,11 @@ class TestListUsers:
 
         first = (await admin.get(USERS)).json
         second = (await admin.get(first["next"])).json
+        same = (await admin.get(f"{USERS}?cursor={first['next_cursor']}")).json
 
         assert (len(first["users"]), len(second["users"])) == (100, 1)
-        assert second["next"] is None
+        assert second["next"] is second["next_cursor"] is None
+        assert same == second
 
     async def test_cursor_stays_valid_when_its_account_is_deleted(
         self, ada: Caller, bob: Caller, admin: Caller

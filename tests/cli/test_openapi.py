@@ -11,10 +11,18 @@ class TestDocument:
     async def test_document_equals_the_served_one(
         self, catalog: CommandLine, anyone: Caller
     ) -> None:
-        printed = json.loads(await catalog.output_of("openapi"))
+        served = (await anyone.get("/openapi.json", headers={"Host": "shop.example"})).json
+        printed = json.loads(await catalog.output_of("openapi", "--server=http://shop.example"))
 
         assert printed["openapi"].startswith("3.1")
-        assert printed == (await anyone.get("/openapi.json")).json
+        assert printed == served
+
+    async def test_server_is_by_default_where_the_service_listens(
+        self, nowhere: CommandLine
+    ) -> None:
+        printed = json.loads(await nowhere.output_of("openapi"))
+
+        assert [server["url"] for server in printed["servers"]] == ["http://127.0.0.1:8000"]
 
     async def test_document_is_written_to_a_file(
         self, nowhere: CommandLine, tmp_path: Path

@@ -46,7 +46,7 @@ class TestLoad:
         connection = await Connection.open(service.url)
         listed = await connection.get("/api/products")
         await connection.close()
-        assert listed.body == b'{"products":[],"next":null}'
+        assert listed.body == b'{"products":[],"next":null,"next_cursor":null}'
 
     @pytest.mark.parametrize(
         "arguments", [("--seconds", "301"), ("--seconds", "0"), ("--connections", "513")]

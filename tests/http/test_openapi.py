@@ -38,16 +38,26 @@ def path_of(rule: str) -> str:
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
-def schemas_of(part: Any) -> Iterator[dict[str, Any]]:
-    """Yield every schema with examples, at any depth."""
+def parts_of(part: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object in a part of the document, at any depth; examples count as values."""
     if isinstance(part, dict):
-        if isinstance(part.get("examples"), list):
-            yield part
-        for child in part.values():
-            yield from schemas_of(child)
+        yield part
+        for name, child in part.items():
+            if name not in {"example", "examples"}:
+                yield from parts_of(child)
     elif isinstance(part, list):
         for child in part:
-            yield from schemas_of(child)
+            yield from parts_of(child)
+
+
+def schemas_with_examples() -> list[dict[str, Any]]:
+    return [part for part in parts_of(DOCUMENT) if isinstance(part.get("examples"), list)]
+
+
+def bodies_of(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the media types of an operation's request and responses, with their contents."""
+    for holder in (operation.get("requestBody", {}), *operation["responses"].values()):
+        yield from holder.get("content", {}).items()
 
 
 class TestDocument:
@@ -99,10 +109,37 @@ class TestDocument:
             is_documented = f"`{kind.slug}`" in text
             assert is_documented or kind.slug in without_operation | general, kind.slug
 
+    def test_codes_of_problems_are_enumerated(self) -> None:
+        code = DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]
+
+        assert code["enum"] == sorted(kind.slug for kind in public_errors())
+
+    def test_project_names_contact_licence_and_documentation(self) -> None:
+        info = DOCUMENT["info"]
+
+        assert info["contact"]["name"]
+        assert info["contact"]["url"].startswith("https://")
+        assert info["license"] == {"name": "MIT", "identifier": "MIT"}
+        assert DOCUMENT["externalDocs"]["url"].startswith("https://")
+
+    def test_tags_are_described_and_used(self) -> None:
+        used = {tag for operation in OPERATIONS.values() for tag in operation["tags"]}
+
+        assert {tag["name"] for tag in DOCUMENT["tags"]} == used
+        assert all(tag["description"].endswith(".") for tag in DOCUMENT["tags"])
+
+    def test_fields_of_bodies_have_no_defaults(self) -> None:
+        # Generators of clients take a field with a default for one that is always there.
+        for name, schema in DOCUMENT["components"]["schemas"].items():
+            for field, part in schema.get("properties", {}).items():
+                assert "default" not in part, f"{name}.{field}"
+
     def test_operation_ids_are_unique(self) -> None:
         names = re.findall(r'"operationId": "([^"]*)"', json.dumps(DOCUMENT))
 
         assert sorted(names) == sorted(set(names))
+        # They become names of methods: verb and noun, in any language's case.
+        assert all(re.fullmatch("[a-z]+(_[a-z]+)+", name) for name in names)
 
 
 class TestServed:
@@ -111,7 +148,26 @@ class TestServed:
 
         assert answer.status_code == 200
         assert answer.headers["Content-Type"] == "application/json"
-        assert answer.json == json.loads(json.dumps(DOCUMENT))
+        assert {**answer.json, "servers": None} == {**DOCUMENT, "servers": None}
+
+    @pytest.mark.parametrize(
+        ("host", "url"),
+        [
+            ("shop.example", "http://shop.example"),
+            ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("[::1]:8000", "http://[::1]:8000"),
+            ("shop.example/path", "/"),
+            ("user@shop.example", "/"),
+            ('"><script>', "/"),
+            ("", "/"),
+        ],
+    )
+    async def test_server_is_the_one_that_the_client_asked(
+        self, stranger: Caller, host: str, url: str
+    ) -> None:
+        answer = await stranger.get("/openapi.json", headers={"Host": host})
+
+        assert [server["url"] for server in answer.json["servers"]] == [url]
 
     async def test_matching_etag_is_not_modified(self, stranger: Caller) -> None:
         etag = (await stranger.get("/openapi.json")).headers["ETag"]
@@ -129,6 +185,37 @@ class TestOperations:
     def test_operation_has_summary_and_tags(self, operation: dict[str, Any]) -> None:
         assert operation["summary"].endswith(".")
         assert operation["tags"]
+
+    @each_operation
+    def test_operation_and_its_parts_are_described(self, operation: dict[str, Any]) -> None:
+        described = [operation, *operation["parameters"]]
+        if "requestBody" in operation:
+            described.append(operation["requestBody"])
+        for response in operation["responses"].values():
+            described += [response, *response["headers"].values()]
+
+        for part in described:
+            assert part.get("$ref") or part["description"].endswith((".", "`")), part
+            assert part.get("$ref") or part["description"] == part["description"].strip()
+
+    @each_operation
+    def test_bodies_have_examples(self, operation: dict[str, Any]) -> None:
+        for media_type, content in bodies_of(operation):
+            if content["schema"] == {"type": "string"}:
+                assert content["example"].strip(), media_type
+            else:
+                check_value(content["example"], content["schema"], DOCUMENT)
+
+    @each_operation
+    def test_lists_in_the_query_are_separated_by_commas(self, operation: dict[str, Any]) -> None:
+        for parameter in operation["parameters"]:
+            if parameter["schema"].get("type") == "array":
+                name = parameter["name"]
+
+                assert (parameter["style"], parameter["explode"]) == ("form", False)
+                # Both notations are documented.
+                assert re.search(rf"`{name}=\w+,\w+`", parameter["description"])
+                assert re.search(rf"`{name}=\w+&{name}=\w+`", parameter["description"])
 
     @each_operation
     def test_request_body_is_required(self, operation: dict[str, Any]) -> None:
@@ -200,16 +287,16 @@ class TestOperations:
                     continue
                 is_public = audience_of(APP.view_functions[rule.endpoint]) == "public"
 
-                assert operation.get("security", []) == ([] if is_public else [{BEARER: []}])
+                assert operation["security"] == ([] if is_public else [{BEARER: []}])
                 assert is_public or "401" in operation["responses"]
 
 
 class TestExamples:
     def test_document_has_examples(self) -> None:
-        assert list(schemas_of(DOCUMENT))
+        assert schemas_with_examples()
 
     def test_examples_match_their_schema(self) -> None:
-        for schema in schemas_of(DOCUMENT):
+        for schema in schemas_with_examples():
             for example in schema["examples"]:
                 check_value(example, schema, DOCUMENT)
 

@@ -198,7 +198,7 @@ class TestPlace:
     def test_next_page_begins_after_the_last_row(self) -> None:
         first = Place(CURSORS, None, path="/api/things", bound_to=LIST)
 
-        url = first.next_url(("Lamp", 7), [])
+        url = first.next_url(first.next_cursor(("Lamp", 7)), [])
 
         (cursor,) = parse_qs(urlsplit(str(url)).query)["cursor"]
         assert first.after is None
@@ -208,17 +208,18 @@ class TestPlace:
         cursor = CURSORS.encode([9], bound_to=LIST)
         place = Place(CURSORS, cursor, path="/api/things", bound_to=LIST)
 
+        next_cursor = place.next_cursor([7])
         given = [("limit", "100"), ("cursor", cursor), ("ids", "5,8"), ("ids", "9"), ("q", "a b&c")]
-        url = urlsplit(str(place.next_url([7], given)))
+        url = urlsplit(str(place.next_url(next_cursor, given)))
 
-        next_cursor = CURSORS.encode([7], bound_to=LIST)
         assert url.path == "/api/things"
         # A comma is not escaped.
         assert url.query == f"cursor={next_cursor}&limit=100&ids=5,8&ids=9&q=a+b%26c"
 
-    def test_last_page_has_no_next_url(self) -> None:
+    def test_last_page_has_no_next_page(self) -> None:
         place = Place(CURSORS, None, path="/api/things", bound_to=LIST)
 
+        assert place.next_cursor(None) is None
         assert place.next_url(None, [("limit", "100")]) is None
 
     def test_cursor_of_another_list_is_refused(self) -> None:

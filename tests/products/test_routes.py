@@ -7,6 +7,7 @@ import re
 import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import HealthCheck, example, given
@@ -43,6 +44,7 @@ NO_PRICES = (
     *('"9.5"', "true", "null", "[1]", "{}"),
 )
 BLANK = ("", " ", "\t\n\r", "\u00a0", "\u2003\u2009", "\u3000", "\u2028", "\u1680", "\x1f")
+EMPTY_PAGE: dict[str, Any] = {"products": [], "next": None, "next_cursor": None}
 NO_LIMITS = ("0", "1001", "-1", "%2B5", "1.0", "1e2", "1_0", "%205", "%EF%BC%91", "many")
 NO_IDS = ("0", "-1", "01", "1.0", "1e0", "%201", "%D9%A1", str(MAX_ID + 1), "9" * 40, "x")
 
@@ -262,7 +264,7 @@ class TestListProducts:
         answer = await anyone.get("/api/products")
 
         assert answer.status_code == 200
-        assert answer.json == {"products": [], "next": None}
+        assert answer.json == EMPTY_PAGE
         assert "Link" not in answer.headers
 
     async def test_products_of_all_owners_are_listed_newest_first(
@@ -301,7 +303,19 @@ class TestListProducts:
         assert first.json["next"].startswith("/api/products?cursor=")
         assert first.headers["Link"] == f'<{first.json["next"]}>; rel="next"'
         assert last.json["next"] is None
+        assert last.json["next_cursor"] is None
         assert "Link" not in last.headers
+
+    async def test_cursor_of_the_next_page_stands_by_itself(self, ada: Caller) -> None:
+        ids = await offer_some(ada, 3)
+
+        for path in ("/api/products", "/api/products/my"):
+            first = (await ada.get(f"{path}?limit=2&sort=-name")).json
+            query = {"limit": "2", "sort": "-name", "cursor": first["next_cursor"]}
+            second = await ada.get(f"{path}?{urlencode(query)}")
+
+            assert second.body == (await ada.get(first["next"])).body
+            assert ids_of(second) == ids[2:]
 
     async def test_full_last_page_has_no_next(self, ada: Caller) -> None:
         await offer_some(ada, 4)
@@ -325,7 +339,7 @@ class TestListProducts:
             await ada.delete(product_id)
         await ada.offer("Chair")
 
-        assert (await ada.get(first.json["next"])).json == {"products": [], "next": None}
+        assert (await ada.get(first.json["next"])).json == EMPTY_PAGE
 
     async def test_limit_must_be_a_whole_number_from_1_to_1000(self, anyone: Caller) -> None:
         for limit in NO_LIMITS:

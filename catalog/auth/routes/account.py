@@ -48,7 +48,10 @@ tag_blueprint(blueprint, ["auth"])
 @refuses(AccountUnavailable)
 @document_response(AccountRead)
 async def read_account() -> Reply:
-    """Read your account."""
+    """Read your account.
+
+    Of the caller's access token: name, address, role, and when it was made.
+    """
     async with database().connection() as connection:
         account = await accounts.read_own(connection, user_id=caller_id())
     return json_reply(AccountRead(**account))
@@ -61,7 +64,10 @@ async def read_account() -> Reply:
 @json_body(AccountChange)
 @document_response(AccountRead)
 async def change_account(data: AccountChange) -> Reply:
-    """Change the e-mail address of your account."""
+    """Change the e-mail address of your account.
+
+    An address that another account has is 409; no mail is sent to the new one.
+    """
     account = await database().transaction(
         accounts.change_email, user_id=caller_id(), email=data.email
     )
@@ -76,7 +82,10 @@ async def change_account(data: AccountChange) -> Reply:
 @json_body(AccountDeletion)
 @answers_nothing
 async def delete_account(data: AccountDeletion) -> Reply:
-    """Delete your account and your products."""
+    """Delete your account and your products.
+
+    Needs the password, so that a token alone deletes nothing. All sessions of the account end.
+    """
     async with _confirmed(data.password, "/password") as (account, subject):
         ended = await database().transaction(
             accounts.delete_account,
@@ -96,7 +105,10 @@ async def delete_account(data: AccountDeletion) -> Reply:
 @json_body(PasswordChange)
 @answers_nothing
 async def change_password(data: PasswordChange) -> Reply:
-    """Change your password and end your other sessions."""
+    """Change your password and end your other sessions.
+
+    Needs the current password; wrong ones count as at log-in.
+    """
     async with _confirmed(data.current_password, "/current_password") as (account, subject):
         service.check_new_password(
             data.new_password,
@@ -148,7 +160,11 @@ async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account
 @one_deadline
 @document_response(SessionList)
 async def list_sessions() -> Reply:
-    """List your sessions, the last used one first."""
+    """List your sessions, the last used one first.
+
+    Each log-in and sign-up begins a session, which ends with a log-out or when its refresh token
+    expires.
+    """
     bearer = caller()
     async with database().connection() as connection:
         live = await sessions.list_live(connection, user_id=bearer.user_id)
@@ -164,7 +180,10 @@ async def list_sessions() -> Reply:
 @one_deadline
 @answers_nothing
 async def end_session(session_id: int) -> Reply:
-    """End one of your sessions."""
+    """End one of your sessions.
+
+    Its tokens are refused from then on. One that has ended already, or is another's, is 204, too.
+    """
     await database().transaction(sessions.end, session_id=session_id, user_id=caller_id())
     auth().revocations.add([session_id])
     record(Audit.SESSIONS_ENDED, user_id=caller_id(), session_id=session_id, count=1)

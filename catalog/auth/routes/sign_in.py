@@ -58,7 +58,11 @@ tag_blueprint(blueprint, ["auth"])
 @json_body(SignUp)
 @document_response(SignedUp, 201)
 async def sign_up(data: SignUp) -> Reply:
-    """Make an account and sign in."""
+    """Make an account and sign in.
+
+    The response has the tokens of the first session. A username or e-mail address that is taken is
+    409, and `errors` points to it.
+    """
     service.check_new_password(
         data.password,
         min_length=settings().password_min_length,
@@ -93,7 +97,11 @@ async def sign_up(data: SignUp) -> Reply:
 @json_body(LogIn)
 @document_response(SignedIn)
 async def log_in(data: LogIn) -> Reply:
-    """Sign in with a username or an e-mail address."""
+    """Sign in with a username or an e-mail address.
+
+    Begins a session. An unknown name and a wrong password get the same response after the same
+    time; after ten failures, log-ins for the account are throttled.
+    """
     grant = None
     while grant is None:
         async with database().connection() as connection:
@@ -143,7 +151,11 @@ async def _keep_current(account: Account, password: str) -> None:
 @json_body(RefreshOptions, optional=True)
 @document_response(Refreshed)
 async def refresh_token(data: RefreshOptions) -> Reply:
-    """Get a new access token for a refresh token, and a new refresh token if asked to."""
+    """Get a new access token for a refresh token, and a new refresh token if asked to.
+
+    Needs the refresh token in `Authorization: Bearer`. With `rotate`, the refresh token is replaced
+    too; a replaced one that is used again later ends the session.
+    """
     bearer = caller()
     try:
         if data.rotate:
@@ -195,7 +207,10 @@ async def _end_stolen(bearer: Bearer) -> None:
 @refuses(TokenReused, AccountUnavailable)
 @document_response(Refreshed)
 async def get_refreshed_token() -> Reply:
-    """Get a new access token for a refresh token, as older clients ask for it."""
+    """Get a new access token for a refresh token, as older clients ask for it.
+
+    Needs the refresh token in `Authorization: Bearer`, and changes nothing. New clients use `POST`.
+    """
     bearer = caller()
     try:
         async with database().connection() as connection:
@@ -218,7 +233,11 @@ def _refreshed(refreshed: Refreshed) -> Reply:
 @one_deadline
 @answers_nothing
 async def log_out() -> Reply:
-    """End the session that a token of either kind belongs to."""
+    """End the session that a token of either kind belongs to.
+
+    Its tokens are refused from then on, within 2 seconds by every process. Repeating it is 204,
+    too.
+    """
     bearer = caller()
     await database().transaction(sessions.end, session_id=bearer.session_id)
     auth().revocations.add([bearer.session_id])
@@ -231,7 +250,10 @@ async def log_out() -> Reply:
 @one_deadline
 @answers_nothing
 async def log_out_everywhere() -> Reply:
-    """End all of your sessions."""
+    """End all of your sessions.
+
+    That of this request as well; to keep it, end the others one by one, or change the password.
+    """
     bearer = caller()
     ended = await database().transaction(sessions.end_all, user_id=bearer.user_id)
     auth().revocations.add([bearer.session_id, *ended])

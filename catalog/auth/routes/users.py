@@ -32,15 +32,20 @@ tag_blueprint(blueprint, ["users"])
 @query_parameters(PageQuery)
 @document_response(UserPage)
 async def list_users(query_args: PageQuery) -> Reply:
-    """List all accounts, the newest first."""
+    """List all accounts, the newest first.
+
+    For administrators. Follow `next`, or send `next_cursor` as `cursor`, for the next page.
+    """
     place = Place(cursors(), query_args.cursor, path=PATH, bound_to=PATH)
     before_id = int(place.after[0]) if place.after else None
     async with database().connection() as connection:
         page = await administration.list_users(
             connection, limit=query_args.limit, before_id=before_id
         )
-    next_url = place.next_url(page.last, current_request().query.items(multi=True))
-    return json_reply(UserPage(users=[AccountRead(**user) for user in page.users], next=next_url))
+    cursor = place.next_cursor(page.last)
+    next_url = place.next_url(cursor, current_request().query.items(multi=True))
+    users = [AccountRead(**user) for user in page.users]
+    return json_reply(UserPage(users=users, next=next_url, next_cursor=cursor))
 
 
 @blueprint.get("/<id:user_id>")
@@ -49,7 +54,10 @@ async def list_users(query_args: PageQuery) -> Reply:
 @refuses(Forbidden)
 @document_response(AccountRead)
 async def read_user(user_id: int) -> Reply:
-    """Read an account."""
+    """Read an account.
+
+    For administrators; `/api/auth/me` is the caller's own.
+    """
     async with database().connection() as connection:
         user = await administration.read_user(connection, user_id=user_id)
     return json_reply(AccountRead(**user))
@@ -62,7 +70,11 @@ async def read_user(user_id: int) -> Reply:
 @json_body(UserChange)
 @document_response(AccountRead)
 async def change_user(user_id: int, data: UserChange) -> Reply:
-    """Change what an account may do; a disabled one is signed out at once."""
+    """Change what an account may do; a disabled one is signed out at once.
+
+    For administrators. The last enabled administrator can be neither demoted nor disabled: that is
+    409.
+    """
     change = await database().transaction(
         administration.change_user,
         user_id=user_id,
@@ -87,7 +99,10 @@ async def change_user(user_id: int, data: UserChange) -> Reply:
 @refuses(AccountUnavailable, Forbidden)
 @answers_nothing
 async def end_user_sessions(user_id: int) -> Reply:
-    """Sign an account out everywhere."""
+    """Sign an account out everywhere.
+
+    For administrators: all sessions of the account end, and it can log in again.
+    """
     ended = await database().transaction(
         administration.end_sessions, user_id=user_id, caller_id=caller_id()
     )

@@ -29,15 +29,23 @@ class BulkQuery(QueryParameters):
 class LineError(ResponseBody):
     """An error in a line of a bulk create."""
 
-    line: int = Field(ge=1, description="Line number; the first one if a record has several lines.")
-    code: str = Field(description="Error code that a request with this line alone would get.")
-    pointer: str | SkipJsonSchema[None] = Field(
-        default_factory=lambda: None, description="JSON pointer to the invalid field, if it is one."
-    )
-    message: str
-    last_line: int | SkipJsonSchema[None] = Field(
-        default_factory=lambda: None,
+    line: int = Field(
         ge=1,
+        description="Line number; the first one if a record has several lines.",
+        examples=[3],
+    )
+    code: str = Field(
+        description="Error code that a request with this line alone would get.",
+        examples=["invalid"],
+    )
+    pointer: str | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        description="JSON pointer to the invalid field, if it is one.",
+        examples=["/name"],
+    )
+    message: str = Field(examples=["Must not be blank."])
+    last_line: Annotated[int, Field(ge=1)] | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
         description="Last of the lines of which nothing was read, if there are several: a fault in "
         "the first one, such as a quote that is not closed, hides the others.",
     )
@@ -46,11 +54,12 @@ class LineError(ResponseBody):
 class BulkCreated(ResponseBody):
     """Result of a bulk create."""
 
-    created: int = Field(ge=0)
+    created: int = Field(ge=0, description="Number of new products.", examples=[2])
     failed: int = Field(
         ge=0,
         description="Number of invalid records; in lines that were not read, each line counts.",
+        examples=[1],
     )
-    first_id: Id | None
-    last_id: Id | None
+    first_id: Id | None = Field(description="Smallest id of the new products.", examples=[1])
+    last_id: Id | None = Field(description="Largest id of the new products.", examples=[2])
     errors: list[LineError] = Field(description="Errors of the first invalid lines; up to 1,000.")

@@ -8,7 +8,15 @@ from pydantic import BaseModel, Field, PlainValidator, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from catalog.db.columns import MAX_ID
-from catalog.http.schemas import DEFAULT_LIMIT, MAX_LIMIT, Digits, Id, QueryParameters, ResponseBody
+from catalog.http.schemas import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    TIME,
+    Digits,
+    Id,
+    QueryParameters,
+    ResponseBody,
+)
 from catalog.products.models import ChangeId, ChangeType
 from catalog.products.schemas import CHANGE_PATTERN, ProductRead
 
@@ -34,13 +42,13 @@ def change_id(text: object) -> ChangeId:
 class ProductChangeRead(ResponseBody):
     """A change to a product."""
 
-    position: int = Field(ge=1, description="1, 2, 3, … in commit order.")
+    position: int = Field(ge=1, description="1, 2, 3, … in commit order.", examples=[8])
     type: ChangeType
-    id: Id = Field(description="Id of the product.")
+    id: Id = Field(description="Id of the product.", examples=[1])
     version: int = Field(
-        ge=1, description="Version after the change; for a deletion, the last one."
+        ge=1, description="Version after the change; for a deletion, the last one.", examples=[1]
     )
-    at: datetime = Field(examples=["2026-11-23T09:30:00.000000Z"])
+    at: datetime = Field(description="The time of the change.", examples=[TIME])
     product: ProductRead | None = Field(
         description="The product as it is now; null if this or a later change deleted it."
     )
@@ -51,12 +59,14 @@ class ChangePage(ResponseBody):
 
     changes: list[ProductChangeRead]
     position: int = Field(
-        ge=0, description="Position of the last change, or of `since` if there is none."
+        ge=0,
+        description="Position of the last change, or of `since` if there is none.",
+        examples=[8],
     )
     change: str = Field(
         pattern=CHANGE_PATTERN, description="The next `since`.", examples=["8.5f0c29a1be"]
     )
-    more: bool = Field(description="Whether more changes are available already.")
+    more: bool = Field(description="Whether more changes are available already.", examples=[False])
 
 
 class ChangesQuery(QueryParameters):

@@ -212,10 +212,12 @@ def _size(page: RenderedPage) -> int:
 
 
 def _rendered(asked: PageRequest, page: page_reader.Page) -> RenderedPage:
-    next_url = asked.place.next_url(page.last, asked.given)
-    body = b'{"products":%b,"next":%b%b}' % (
+    cursor = asked.place.next_cursor(page.last)
+    next_url = asked.place.next_url(cursor, asked.given)
+    body = b'{"products":%b,"next":%b,"next_cursor":%b%b}' % (
         page.products.json(page.size, asked.query.fields),
         orjson.dumps(next_url),
+        orjson.dumps(cursor),
         b"" if page.total is None else b',"total":%d' % page.total,
     )
     headers = {**change_log.headers(page.change), **link_headers(next_url), "ETag": etag_of(body)}

@@ -43,7 +43,13 @@ tag_blueprint(blueprint, ["products"])
 @document_headers(LastEventId)
 @document_response(ChangePage, 200, PositionHeaders)
 async def list_changes(query_args: ChangesQuery) -> Reply:
-    """List what has happened to products after a change, in the order of the commits."""
+    """List what has happened to products after a change, in the order of the commits.
+
+    To begin, export the products and follow the changes from the `Catalog-Change` of that response;
+    then send `change` of each response as the next `since`. `wait` makes it a long poll; as
+    `text/event-stream`, the same comes as server-sent events, resumed by `Last-Event-ID`. Changes
+    are kept for 30 days or as configured; older ones are 410.
+    """
     if current_request().media_type == EVENT_STREAM:
         return await _stream(_last_event_id(query_args.since))
     since, limit = query_args.since, query_args.limit

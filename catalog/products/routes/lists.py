@@ -38,7 +38,13 @@ tag_blueprint(blueprint, ["products"])
 @query_parameters(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_products(query_args: ListQuery) -> Reply:
-    """List everyone's products, newest first unless told."""
+    """List everyone's products, newest first unless told.
+
+    Follow `next`, or send `next_cursor` as `cursor` with the same filters and order, for the next
+    page. Walking all pages while others write yields every product that exists throughout exactly
+    once. As NDJSON or CSV, the response is an export of all products that match, without a default
+    `limit`.
+    """
     query_string = current_request().query_string
     return await _list(products().requests.for_all(query_args, query_string))
 
@@ -52,7 +58,10 @@ async def list_products(query_args: ListQuery) -> Reply:
 @query_parameters(MyListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_my_products(query_args: MyListQuery) -> Reply:
-    """List your own products, newest first unless told."""
+    """List your own products, newest first unless told.
+
+    Pages and exports as those of everyone's products.
+    """
     query_string = current_request().query_string
     return await _list(products().requests.for_owner(query_args, query_string, caller_id()))
 

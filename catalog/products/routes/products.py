@@ -67,7 +67,12 @@ tag_blueprint(blueprint, ["products"])
 @document_response(BulkCreated, 200, PositionHeaders)
 @document_response(ProductRead, 201, CreatedHeaders)
 async def create_product(data: ProductCreate) -> Reply:
-    """Offer a product, or many at once."""
+    """Offer a product, or many at once.
+
+    One as JSON; with `Idempotency-Key`, a repeat within 24 hours creates nothing and gets the first
+    response. Any number as NDJSON or CSV, which is read as a stream: invalid lines are reported and
+    the others created, or with `atomic` all or none.
+    """
     offer = NewProduct(data.name, data.description, data.price, caller_id())
     created = await products().writes.create(offer, idempotency_key())
     headers = {"Location": f"{PATH}/{created.product['id']}"}
@@ -82,7 +87,10 @@ async def create_product(data: ProductCreate) -> Reply:
 @revalidates
 @document_response(ProductRead, 200, ProductHeaders)
 async def read_product(product_id: int) -> Reply:
-    """Read a product."""
+    """Read a product.
+
+    Public; send the `ETag` as `If-Match` to change exactly this version.
+    """
     async with database().connection() as connection:
         change, product = await service.read_product(connection, product_id=product_id)
     body, etag = _representation(product)
@@ -98,7 +106,11 @@ async def read_product(product_id: int) -> Reply:
 @document_headers(IfMatch)
 @document_response(ProductRead, 200, ProductHeaders)
 async def change_product(product_id: int, data: ProductUpdate) -> Reply:
-    """Change one of your products; an administrator may change any."""
+    """Change one of your products; an administrator may change any.
+
+    A merge patch (RFC 7396): members left out stay as they are. With `If-Match`, a product that has
+    changed in the meantime is 412, with its present state as `current`.
+    """
     values = data.model_dump(exclude_unset=True)
     update = Update(product_id, caller_id(), values, _is_expected())
     return _written(await products().writes.edit(update))
@@ -117,7 +129,10 @@ def _is_expected() -> IsExpected | None:
 @document_headers(IfMatch)
 @document_response(ProductDeleted, 200, PositionHeaders)
 async def delete_product(product_id: int) -> Reply:
-    """Withdraw one of your products; an administrator may withdraw any."""
+    """Withdraw one of your products; an administrator may withdraw any.
+
+    With `If-Match`, only if it has not changed in the meantime. Its id is never used again.
+    """
     withdrawn = await products().writes.edit(Delete(product_id, caller_id(), _is_expected()))
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
     return json_reply(deleted, headers=_headers_of(withdrawn))
