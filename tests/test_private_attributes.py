@@ -60,8 +60,10 @@ USES = (
     ),
     Use(
         *("hypercorn", "0.18", "fastpath/http1.py"),
-        "_check_protocol _create_stream _send_error_response _send_h11_event",
+        "_create_stream _handle_events _send_error_response _send_h11_event",
     ),
+    # h11 never keeps a connection of HTTP/1.0 open, and has no option for it.
+    Use("h11", "0.16", "fastpath/http1.py", "_cstate"),
     Use(
         *("prometheus-client", "0.26", "observability/shared_values.py"),
         "_buckets _m _positions _sum _upper_bounds _value",
@@ -88,8 +90,8 @@ SIGNATURES = (
     (aiomysql.Connection._read_ok_packet, "(self)"),
     (aiomysql.Connection._read_query_result, "(self, unbuffered)"),
     (aiomysql.Connection._write_bytes, "(self, data)"),
-    (H11Protocol._check_protocol, "(self, event)"),
     (H11Protocol._create_stream, "(self, request)"),
+    (H11Protocol._handle_events, "(self)"),
     (H11Protocol._send_error_response, "(self, status_code)"),
     (H11Protocol._send_h11_event, "(self, event)"),
     (TCPServer._idle_timeout, "(self)"),

@@ -28,13 +28,17 @@
   x ChangesGone (410, changes-gone)
   x PreconditionFailed (412, precondition-failed)
   x BodyTooLarge (413, body-too-large)
+  x UriTooLong (414, uri-too-long)
   x UnsupportedMediaType (415, unsupported-media-type)
   x InvalidRequest (422, invalid)
     - LinesInvalid (422, lines-invalid)
     - KeyReused (422, idempotency-key-reused)
+  x HeadersTooLarge (431, headers-too-large)
   x TooManyRequests (429, rate-limited)
     - LoginThrottled (429, too-many-guesses)
   x InternalError (500, internal-error)
+  x MethodNotImplemented (501, not-implemented)
+  x VersionNotSupported (505, version-not-supported)
   x Unavailable (503)
     - DatabaseUnavailable (database-unavailable)
     - DatabaseBusy (database-busy)
@@ -74,14 +78,18 @@ from catalog.errors.base import CatalogError, FieldError, caused
 from catalog.errors.operation import OperatorError, SettingsInvalid, StartFailed
 from catalog.errors.requests import (
     BodyTooLarge,
+    HeadersTooLarge,
     InvalidCursor,
     InvalidRequest,
     KeyReused,
     LinesInvalid,
     MalformedRequest,
+    MethodNotImplemented,
     NotAcceptable,
     RequestTimeout,
     UnsupportedMediaType,
+    UriTooLong,
+    VersionNotSupported,
 )
 from catalog.errors.resources import (
     ChangesGone,
@@ -105,6 +113,7 @@ __all__ = [
     "DuplicateValue",
     "FieldError",
     "Forbidden",
+    "HeadersTooLarge",
     "InternalError",
     "InvalidCursor",
     "InvalidRequest",
@@ -115,6 +124,7 @@ __all__ = [
     "LoginThrottled",
     "MalformedRequest",
     "MethodNotAllowed",
+    "MethodNotImplemented",
     "NotAcceptable",
     "NotFound",
     "NotReady",
@@ -133,6 +143,8 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UnsupportedMediaType",
+    "UriTooLong",
+    "VersionNotSupported",
     "WrongCredentials",
     "WrongPassword",
     "WrongTokenKind",

@@ -42,12 +42,28 @@ class BodyTooLarge(CatalogError):
     title = "The body is too large"
 
 
+class UriTooLong(CatalogError):
+    """The request line exceeds the size limit."""
+
+    slug = "uri-too-long"
+    status = 414
+    title = "The request line is too long"
+
+
 class UnsupportedMediaType(CatalogError):
     """The resource does not accept the body's media type."""
 
     slug = "unsupported-media-type"
     status = 415
     title = "The body's media type is not supported"
+
+
+class HeadersTooLarge(CatalogError):
+    """A header field, or all of them together, exceed the size limit."""
+
+    slug = "headers-too-large"
+    status = 431
+    title = "The header fields are too large"
 
 
 class InvalidRequest(CatalogError):
@@ -70,3 +86,19 @@ class LinesInvalid(InvalidRequest):
 
     slug = "lines-invalid"
     title = "Lines of the body are not valid"
+
+
+class MethodNotImplemented(CatalogError):
+    """The service does not know the method, or the body's transfer coding."""
+
+    slug = "not-implemented"
+    status = 501
+    title = "The method or transfer coding is not implemented"
+
+
+class VersionNotSupported(CatalogError):
+    """The service does not speak this version of HTTP on this connection."""
+
+    slug = "version-not-supported"
+    status = 505
+    title = "The version of HTTP is not supported"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
@@ -12,6 +13,10 @@ from catalog.http.response_buffers import ResponseBuffers
 
 HEAD_SECONDS = 8.0
 """Time-out from the first byte of a request's head to its last. nginx, in front, has 5 s."""
+
+
+LINGER_SECONDS = 1.0
+"""Time for which the input of a refused client is drained: a reset would overtake the response."""
 
 
 class PlainTCPServer(TCPServer):
@@ -35,8 +40,21 @@ class PlainTCPServer(TCPServer):
             await self._send((event.data,))
         elif isinstance(event, Parts):
             await self._send(event.parts)
+        elif isinstance(event, Closed) and self._has_failed():
+            self._close_later()
         elif not (self._has_ended and isinstance(event, Updated)):
             await super().protocol_send(event)
+
+    def _has_failed(self) -> bool:
+        protocol: Any = self.protocol.protocol
+        has_failed: bool = protocol.has_failed
+        return has_failed
+
+    def _close_later(self) -> None:
+        """Close the connection for writing now, and for reading when the client has stopped."""
+        with suppress(OSError, RuntimeError, NotImplementedError):
+            self.writer.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.writer.close)
 
     async def _send(self, parts: Sequence[bytes]) -> None:
         transport = self.writer.transport

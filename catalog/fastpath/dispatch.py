@@ -21,11 +21,12 @@ from quart import Quart
 
 from catalog.http.middleware.response_headers import annotate
 from catalog.http.replies.negotiation import JSON, best_of, offered_by
-from catalog.http.replies.problems import problem_reply, to_problem
+from catalog.http.replies.problems import REFUSED, problem_reply, to_problem
 from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.request import Fields, fields_of
 from catalog.http.routing import IdConverter
 from catalog.http.validation import takes_query
+from catalog.observability import metrics
 
 MAX_ACCEPT_BYTES = 512
 """Longest ``Accept`` of a request that is dispatched here, because the results are cached."""
@@ -124,7 +125,7 @@ class FastPath:
             if target is None or target.parameter is None or _ID.fullmatch(last) is None:
                 return None
             arguments = {target.parameter: int(last)}
-        if scope["query_string"] and not target.takes_query:
+        if REFUSED in scope or (scope["query_string"] and not target.takes_query):
             return None
         if scope.get("root_path") or not _is_plain(fields_of(scope), target.offered):
             return None
@@ -135,7 +136,12 @@ class FastPath:
     ) -> None:
         """Serve one request."""
         if scope["type"] != "http" or (matched := self.match(scope)) is None:
-            await self._framework(scope, receive, send)
+            refusal: Any = scope.get(REFUSED)
+            if refusal is not None:
+                annotate(scope, route=metrics.OTHER)
+                await send_reply(send, problem_reply(refusal))
+            else:
+                await self._framework(scope, receive, send)
             return
         annotate(scope, route=matched.target.rule)
         try:

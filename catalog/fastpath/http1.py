@@ -6,7 +6,7 @@ three quarters of the cost of a short one. The fast path answers plain requests 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -14,19 +14,24 @@ from typing import Any
 import h11
 import hypercorn.asyncio.run
 import hypercorn.protocol
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Body, EndBody, Request
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import H11SendableEvent, HTTPScope
 
+from catalog.errors import CatalogError
 from catalog.fastpath.connection import PlainTCPServer
+from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.output import sendable
-from catalog.fastpath.request_parser import Message, parse
+from catalog.fastpath.request_head import OF_BODY, Header, head_of, keeps_alive, refusal_of
+from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response_buffer import ResponseBuffer, reason_of
+from catalog.http.middleware.body_stream import MALFORMED
 from catalog.http.middleware.request_body import WHOLE_BODY
+from catalog.http.replies.problems import REFUSED
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability import metrics
-
-VERSIONS = {b"1.0", b"1.1"}
 
 IsQuick = Callable[[HTTPScope], bool]
 
@@ -50,6 +55,7 @@ class PlainH11Protocol(H11Protocol):
             disconnects, so that reading for a disconnect is unnecessary meanwhile.
         is_answering: whether a response of the fast path is in progress.
         answered_at: time of the last such response, by the loop's clock.
+        has_failed: whether the connection is not parsed any further and ends after its response.
         head_began_at: start of an incomplete head, by the same clock; 0 if there is none.
     """
 
@@ -60,19 +66,30 @@ class PlainH11Protocol(H11Protocol):
         super().__init__(*args, **kwargs)
         self.is_answering = False
         self.answered_at = 0.0
+        self.has_failed = False
+        self._keeps_old_alive = False
         self._head = b""
         self.head_began_at = 0.0
 
     async def handle(self, event: Event) -> None:
         """Handle an event; a complete plain request on an idle connection takes the fast path."""
-        if isinstance(event, RawData) and self._is_between_requests():
+        if not isinstance(event, RawData):
+            await super().handle(event)
+            return
+        if self.has_failed:
+            return
+        if self._is_between_requests():
             message = parse(event.data)
-            if message is not None and self.is_quick(scope := self._scope_of(message)):
-                await self._answer(scope, message.body)
-                return
+            if message is not None:
+                version = "1.0" if message.is_old else "1.1"
+                scope = self._scope(
+                    version, message.method, message.path, message.query, message.fields
+                )
+                if self.is_quick(scope):
+                    await self._answer(scope, message.body)
+                    return
         await super().handle(event)
-        if isinstance(event, RawData):
-            self._note_head()
+        self._note_head()
 
     def _note_head(self) -> None:
         """Record when an incomplete head began, for its time-out."""
@@ -90,18 +107,20 @@ class PlainH11Protocol(H11Protocol):
             and connection.trailing_data == (b"", False)
         )
 
-    def _scope_of(self, message: Message) -> HTTPScope:
+    def _scope(
+        self, version: str, method: bytes, path: bytes, query: bytes, fields: Sequence[Header]
+    ) -> HTTPScope:
         return {
             "type": "http",
             "asgi": {"spec_version": "2.1", "version": "3.0"},
-            "http_version": "1.1",
-            "method": message.method.decode("ascii"),
+            "http_version": version,
+            "method": method.decode("ascii"),
             "scheme": "https" if self.ssl else "http",
-            "path": message.path.decode("ascii"),
-            "raw_path": message.path,
-            "query_string": message.query,
+            "path": path.decode("ascii"),
+            "raw_path": path,
+            "query_string": query,
             "root_path": self.config.root_path,
-            "headers": message.fields,
+            "headers": fields,
             "client": self.client,
             "server": self.server,
             "state": self.connection_state.copy(),  # type: ignore[typeddict-item]  # as in the parent
@@ -110,12 +129,15 @@ class PlainH11Protocol(H11Protocol):
 
     async def _answer(self, scope: HTTPScope, body: bytes) -> None:
         self.keep_alive_requests += 1
-        is_last = self.keep_alive_requests >= self.config.keep_alive_max_requests
-        answer = ResponseBuffer(body, is_last=is_last)
+        is_used_up = self.keep_alive_requests >= self.config.keep_alive_max_requests
+        is_last = is_used_up or self.has_failed
+        keeps_old_alive = scope["http_version"] == "1.0"
+        answer = ResponseBuffer(body, is_last=is_last, keeps_old_alive=keeps_old_alive)
         self.is_answering = True
         try:
             await self.app(scope, answer.receive, answer.take, _unused, _unused)
-            await self.send(sendable(answer.parts))
+            parts = answer.parts if scope["method"] != "HEAD" else answer.parts[:1]
+            await self.send(sendable(parts))
         except Exception:  # noqa: BLE001 (the parent does the same)
             await self.config.log.exception("Error in ASGI Framework")
             await self._send_error_response(500)
@@ -146,8 +168,13 @@ class PlainH11Protocol(H11Protocol):
         if not isinstance(self.connection, h11.Connection):
             await super()._send_h11_event(event)
             return
-        if isinstance(event, h11.Response | h11.InformationalResponse) and not event.reason:
+        if isinstance(event, h11.Response | h11.InformationalResponse):
             event = replace(event, reason=reason_of(event.status_code))
+        if isinstance(event, h11.Response) and (self.has_failed or self._keeps_old_alive):
+            choice = b"close" if self.has_failed else b"keep-alive"
+            if not any(name == b"connection" for name, _ in event.headers):
+                headers: Any = [*event.headers, (b"connection", choice)]
+                event = replace(event, headers=headers)
         try:
             parts = self.connection.send_with_data_passthrough(event)
         except h11.LocalProtocolError:
@@ -161,24 +188,103 @@ class PlainH11Protocol(H11Protocol):
         if head or parts:
             await self.send(sendable([head, *(parts or ())]))
 
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """Do nothing: the parent would switch to HTTP/2 here."""
+    async def send_continue(self) -> None:
+        """Send 100 if the client waits for it."""
+        if self.connection.they_are_waiting_for_100_continue:
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+
+    async def _handle_events(self) -> None:
+        """Handle what has arrived.
+
+        Unlike the parent, never switch to HTTP/2, answer errors as problems, and leave 100 to the
+        request (``Continuing``).
+        """
+        while True:
+            try:
+                event = self.connection.next_event()
+            except h11.RemoteProtocolError as error:
+                await self._fail(error)
+                break
+            if isinstance(event, h11.Request):
+                await self.send(Updated(idle=False))
+                await self._create_stream(event)
+            elif event is h11.PAUSED:
+                await self.can_read.clear()
+                await self.can_read.wait()
+            elif self.stream is None or event is h11.NEED_DATA:
+                break
+            elif isinstance(event, h11.Data):
+                await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                await self.stream.handle(EndBody(stream_id=STREAM_ID))
+            else:
+                break
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if request.http_version not in VERSIONS:
-            # RFC 9110, section 15.6.6; HTTP/2 with prior knowledge lands here too, as
-            # "PRI * HTTP/2.0".
-            await self._refuse(505)
-        elif not request.method.isupper():
-            # RFC 9110, section 9.1: methods are case-sensitive. The parent would upper-case it, and
-            # so bypass a proxy's rules for GET.
-            await self._refuse(501)
+        """Begin a request; ``Upgrade`` is ignored."""
+        try:
+            head = head_of(request)
+        except CatalogError as error:
+            await self._refuse(error, request)
+            return
+        connection: Any = self.connection
+        if request.http_version == b"1.0" and keeps_alive(request):
+            # h11 leaves it out; RFC 9112, appendix C.2.2.
+            connection._cstate.keep_alive = self._keeps_old_alive = True
         else:
-            await super()._create_stream(request)
+            self._keeps_old_alive = False
+        app: Any = self.app
+        if connection.they_are_waiting_for_100_continue:
+            app = Continuing(app, self.send_continue)
+        self.stream = HTTPStream(
+            app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        version = "1.0" if request.http_version == b"1.0" else "1.1"
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=head.headers,
+                http_version=version,
+                method=head.method.decode("ascii"),
+                raw_path=head.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+        await self.context.mark_request()
 
-    async def _refuse(self, status_code: int) -> None:
-        await self._send_error_response(status_code)
-        await self.send(Closed())
+    async def _fail(self, error: h11.RemoteProtocolError) -> None:
+        """Answer input that is no HTTP/1.x, and end the connection."""
+        if self.stream is not None and self.connection.our_state is h11.SEND_RESPONSE:
+            # The request is being handled; if it reads its body, it reports the fault itself.
+            self.has_failed = True
+            stream: Any = self.stream
+            body = {"type": "http.request", "body": b"", "more_body": False, MALFORMED: True}
+            await stream.app_put(body)
+        elif self.connection.our_state is h11.IDLE:
+            refusal = refusal_of(error, self.connection.trailing_data[0])
+            await self._refuse(refusal)
+        else:
+            await self.send(Closed())
+
+    async def _refuse(self, error: CatalogError, request: h11.Request | None = None) -> None:
+        """Let the application render an error of the head, and end the connection."""
+        self.has_failed = True
+        method, path, fields = b"", b"", []
+        if request is not None:
+            method, path = request.method, request.target.partition(b"?")[0]
+            fields = [field for field in request.headers if field[0] not in OF_BODY]
+        scope: Any = self._scope("1.1", method, path, b"", fields)
+        scope[REFUSED] = error
+        await self._answer(scope, b"")
 
     async def _send_error_response(self, status_code: int) -> None:
         # Requests with a stream or on the fast path are counted by the application.

@@ -1,4 +1,4 @@
-"""Parser of plain HTTP/1.1 requests (RFC 9112), for the fast path.
+"""Parser of plain HTTP/1.x requests (RFC 9112), for the fast path.
 
 A general parser's work on a head costs more than reading a shared page. Only unambiguous requests
 are parsed here: with a Content-Length or without a body, in bytes that need no decoding, complete
@@ -15,7 +15,7 @@ MAX_HEAD_BYTES = 8192
 
 _HEAD = re.compile(
     rb"(GET|POST|PATCH|DELETE) "
-    rb"(/[\w\-./~!$&'()*+,;=:@]*)(?:\?([\w\-./~!$&'()*+,;=:@?]*))? HTTP/1\.1\r\n"
+    rb"(/[\w\-./~!$&'()*+,;=:@]*)(?:\?([\w\-./~!$&'()*+,;=:@?]*))? HTTP/1\.([01])\r\n"
     rb"((?:[\w!#$&'*+\-.^`|~]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+)\r\n"
 )
 
@@ -26,13 +26,18 @@ _NOT_PLAIN = {b"transfer-encoding", b"expect", b"upgrade"}
 
 
 class Message(NamedTuple):
-    """Plain request as received."""
+    """Plain request as received.
+
+    Attributes:
+        is_old: whether it is an HTTP/1.0 request, whose client keeps the connection alive.
+    """
 
     method: bytes
     path: bytes
     query: bytes
     fields: list[Header]
     body: bytes
+    is_old: bool
 
 
 def parse(data: bytes) -> Message | None:
@@ -40,11 +45,12 @@ def parse(data: bytes) -> Message | None:
     head = _HEAD.match(data)
     if head is None or head.end() > MAX_HEAD_BYTES:
         return None
-    method, path, query, lines = head.groups(b"")
+    method, path, query, minor, lines = head.groups(b"")
     body = data[head.end() :]
     fields: list[Header] = []
     hosts = 0
     length: bytes | None = None
+    keeps_alive = False
     for line in lines.split(b"\r\n")[:-1]:
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t")
@@ -55,11 +61,16 @@ def parse(data: bytes) -> Message | None:
             if length is not None or _LENGTH.fullmatch(value) is None:
                 return None
             length = value
-        elif name in _NOT_PLAIN or (name == b"connection" and value.lower() != b"keep-alive"):
+        elif name == b"connection":
+            if value.lower() != b"keep-alive":
+                return None
+            keeps_alive = True
+        elif name in _NOT_PLAIN:
             return None
         fields.append((name, value))
     # RFC 9112, section 3.2: no Host or two is an error, which the general parser reports.
-    if hosts != 1:
+    is_old = minor == b"0"
+    if hosts != 1 or (is_old and not keeps_alive):
         return None
     is_whole = int(length or 0) == len(body)
-    return Message(method, path, query, fields, body) if is_whole else None
+    return Message(method, path, query, fields, body, is_old) if is_whole else None

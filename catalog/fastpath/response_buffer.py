@@ -16,13 +16,15 @@ class ResponseBuffer:
     Args:
         body: body of the request.
         is_last: whether the connection closes after the response.
+        keeps_old_alive: whether the client is one of HTTP/1.0, and must be told so.
 
     Attributes:
         status: status code; 0 before the response begins.
     """
 
-    def __init__(self, body: bytes = b"", *, is_last: bool) -> None:
+    def __init__(self, body: bytes = b"", *, is_last: bool, keeps_old_alive: bool = False) -> None:
         self.is_last = is_last
+        self._keeps_old_alive = keeps_old_alive
         self.status = 0
         self._body = body
         self._head = b""
@@ -71,6 +73,8 @@ class ResponseBuffer:
             self.is_last = True
         elif self.is_last:
             lines.append(b"connection: close")
+        elif self._keeps_old_alive:
+            lines.append(b"connection: keep-alive")
         lines.append(b"date: " + _date())
         head = b"\r\n".join(lines)
         # A line break in a value would allow header injection or response splitting.

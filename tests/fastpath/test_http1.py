@@ -97,6 +97,99 @@ class TestSlowRequestHead:
             assert (first.status, (await connection.get("/")).status) == (200, 200)
 
 
+class TestHttp10:
+    @pytest.mark.parametrize("path", ["/livez", "/api/products", "/readyz", "/nothing"])
+    async def test_connection_stays_open_if_the_client_asks_for_it(
+        self, shared_service: Service, path: str
+    ) -> None:
+        connection = await shared_service.connect()
+        head = f"GET {path} HTTP/1.0\r\nHost: catalog\r\nConnection: Keep-Alive\r\n\r\n".encode()
+
+        answers = []
+        for _ in range(3):
+            await connection.send(head)
+            answers.append(await connection.answer())
+        await connection.send(head.replace(b"Keep-Alive", b"close"))
+        last = await connection.answer()
+
+        assert {answer.headers["connection"] for answer in answers} == {"keep-alive"}
+        assert {answer.status for answer in answers} == {last.status}
+        assert last.closes
+        assert await connection.reader.read() == b""
+
+    @pytest.mark.parametrize("path", ["/api/products", "/readyz"])
+    async def test_connection_is_closed_by_default(
+        self, shared_service: Service, path: str
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(f"GET {path} HTTP/1.0\r\nHost: catalog\r\n\r\n".encode())
+        answer = await connection.answer()
+
+        assert (answer.status, answer.closes) == (200, True)
+        assert await connection.reader.read() == b""
+
+    async def test_response_of_unknown_length_ends_with_the_connection(
+        self, shared_service: Service
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(
+            b"GET /api/products HTTP/1.0\r\nHost: catalog\r\nConnection: keep-alive\r\n"
+            b"Accept: application/x-ndjson\r\n\r\n"
+        )
+        head, _, _ = (await connection.reader.read()).partition(b"\r\n\r\n")
+
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close" in head.lower()
+        assert b"transfer-encoding" not in head.lower()
+
+
+class TestAbsoluteForm:
+    async def test_import_of_any_size_is_taken(self, shared_service: Service) -> None:
+        token = await shared_service.sign_up("absolute")
+        connection = await shared_service.connect()
+        lines = b'{"name":"Lamp","price":1}\n' * 20_000
+
+        await connection.send(
+            b"POST http://catalog/api/products?dry_run=true HTTP/1.1\r\nHost: other\r\n"
+            b"Content-Type: application/x-ndjson\r\nAuthorization: Bearer %b\r\n"
+            b"Content-Length: %d\r\n\r\n" % (token.encode(), len(lines)) + lines
+        )
+        answer = await connection.answer()
+
+        assert answer.status == 200, answer.body
+        assert json.loads(answer.body)["created"] == 20_000
+
+    @pytest.mark.parametrize("path", ["/api/products?limit=3", "/livez", "/readyz", "/nothing"])
+    async def test_response_is_that_of_origin_form(
+        self, shared_service: Service, path: str
+    ) -> None:
+        connection = await shared_service.connect()
+
+        origin = await connection.get(path)
+        absolute = await connection.get(f"http://catalog{path}")
+
+        own = {"date", "x-request-id"}
+        assert absolute.status == origin.status
+        assert absolute.headers.keys() - own == origin.headers.keys() - own
+
+
+class TestExpect:
+    async def test_100_is_sent_when_the_body_is_read(self, shared_service: Service) -> None:
+        connection = await shared_service.connect()
+        body = b'{"username": "nobody", "password": "wrong horse"}'
+
+        await connection.send(
+            b"POST /api/auth/login HTTP/1.1\r\nHost: catalog\r\nExpect: 100-continue\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        assert await connection.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await connection.send(body)
+
+        assert (await connection.answer()).status == 401
+
+
 class TestRefusal:
     @pytest.mark.parametrize("method", ["get", "Get", "dELETE"])
     async def test_method_in_lower_case_is_refused(
@@ -107,6 +200,80 @@ class TestRefusal:
         answer = await connection.ask(method, "/api/products")
 
         assert (answer.status, answer.closes) == (501, True)
+
+    @pytest.mark.parametrize(
+        ("data", "status", "code"),
+        [
+            (b"GET /a%zz HTTP/1.1", 400, "malformed"),
+            (b"GET /a%00b HTTP/1.1", 400, "malformed"),
+            (b"GET /a b HTTP/1.1", 400, "malformed"),
+            (b"GET livez HTTP/1.1", 400, "malformed"),
+            (b"GET ?q=1 HTTP/1.1", 400, "malformed"),
+            (b"OPTIONS * HTTP/1.1", 400, "malformed"),
+            (b"CONNECT catalog:80 HTTP/1.1", 400, "malformed"),
+            (b"GET /livez HTTP/1.1\r\nHost: again", 400, "malformed"),
+            (b"\x16\x03\x01\x02\x00\x01", 400, "malformed"),
+            (b"GET /" + b"a" * 9000 + b" HTTP/1.1", 414, "uri-too-long"),
+            (b"GET /" + b"a" * 70_000, 414, "uri-too-long"),
+            (b"GET /livez HTTP/1.1\r\nCookie: " + b"a" * 9000, 431, "headers-too-large"),
+            (b"GET /livez HTTP/1.1" + b"\r\nCookie: a" * 70_000, 431, "headers-too-large"),
+            (b"GET /livez HTTP/1.1" + b"\r\nCookie: a" * 3000, 431, "headers-too-large"),
+            (b"get /livez HTTP/1.1", 501, "not-implemented"),
+            (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", 501, "not-implemented"),
+            (b"GET /livez HTTP/2.0", 505, "version-not-supported"),
+        ],
+        ids=lambda value: value[:30].decode("latin-1") if isinstance(value, bytes) else None,
+    )
+    async def test_refused_head_gets_a_problem(
+        self, shared_service: Service, data: bytes, status: int, code: str
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(data + b"\r\nHost: catalog\r\nX-Request-ID: mine\r\n\r\n")
+        answer = await connection.answer()
+
+        problem = json.loads(answer.body)
+        assert (answer.status, problem["status"], problem["code"]) == (status, status, code)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["x-request-id"] == problem["request_id"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.closes
+        assert await connection.reader.read() == b""
+
+    async def test_refused_head_request_gets_no_body(self, shared_service: Service) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(b"HEAD /a%zz HTTP/1.1\r\nHost: catalog\r\n\r\n")
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert await connection.reader.read() == b""
+
+    async def test_refusal_reaches_a_client_that_is_still_sending(
+        self, shared_service: Service
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(b"GET / HTTP/1.1\r\n" + b"Cookie: a\r\n" * 500_000)
+        answer = await connection.answer()
+
+        assert answer.status == 431
+
+    async def test_broken_chunk_is_refused_with_the_id_of_its_request(
+        self, shared_service: Service
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(
+            b"POST /api/auth/login HTTP/1.1\r\nHost: catalog\r\nX-Request-ID: mine\r\n"
+            b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"
+        )
+        answer = await connection.answer()
+
+        assert (answer.status, answer.closes) == (400, True)
+        assert json.loads(answer.body)["code"] == "malformed"
+        assert answer.headers["x-request-id"] == "mine"
 
     async def test_connection_is_closed_after_a_refusal_with_data_in_flight(
         self, shared_service: Service

@@ -102,6 +102,9 @@ class TestDocument:
         text = json.dumps(DOCUMENT["paths"])
         # Not of any operation, since none exists for the method.
         without_operation = {"method-not-allowed"}
+        # Of no operation either, since the head of the request is refused before routing.
+        without_operation |= {"uri-too-long", "headers-too-large"}
+        without_operation |= {"not-implemented", "version-not-supported"}
         # A base class, whose subclasses are documented instead.
         general = {"conflict"}
 

@@ -6,8 +6,11 @@ from typing import NoReturn, Self
 
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent
 
-from catalog.errors import RequestTimeout
+from catalog.errors import MalformedRequest, RequestTimeout
 from catalog.http.request import Request
+
+MALFORMED = "catalog.malformed"
+"""Key of the event that ends a body which is no valid HTTP, such as one with a broken chunk."""
 
 
 class BodyStream:
@@ -42,6 +45,7 @@ class BodyStream:
 
         Raises:
             RequestTimeout: the piece did not arrive in time.
+            MalformedRequest: the body is no valid HTTP.
         """
         if self._is_gone:
             return await self._until_cancelled()
@@ -53,6 +57,7 @@ class BodyStream:
         except TimeoutError:
             raise RequestTimeout("The next part of the body took too long to arrive.") from None
         if message["type"] == "http.request":
+            refuse_malformed(message)
             return message["body"]
         return await self._until_cancelled()
 
@@ -83,6 +88,16 @@ class BodyStream:
         if self._is_gone:
             return {"type": "http.disconnect"}
         return await self._receive()
+
+
+def refuse_malformed(message: ASGIReceiveEvent) -> None:
+    """Raise the fault of a body, if the event is one.
+
+    Raises:
+        MalformedRequest: the body is no valid HTTP.
+    """
+    if MALFORMED in message:
+        raise MalformedRequest("The body is not valid HTTP.")
 
 
 async def pieces_of(request: Request) -> AsyncIterator[bytes]:

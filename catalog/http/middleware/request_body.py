@@ -18,7 +18,7 @@ from catalog.errors import (
     Overloaded,
     RequestTimeout,
 )
-from catalog.http.middleware.body_stream import BodyStream
+from catalog.http.middleware.body_stream import BodyStream, refuse_malformed
 from catalog.http.middleware.lingering_close import lingering
 from catalog.http.replies.problems import problem_reply
 from catalog.http.replies.reply import send_reply
@@ -139,7 +139,7 @@ class BoundedBodies:
                 request.body = (await receive())["body"]  # type: ignore[typeddict-item]  # the first message
             else:
                 request.body = await self._read(receive)
-        except (BodyTooLarge, RequestTimeout, Overloaded) as error:
+        except (BodyTooLarge, RequestTimeout, Overloaded, MalformedRequest) as error:
             await self._refuse(error, receive, send)
         except _ClientGone:
             # A truncated body may look complete; it is discarded.
@@ -175,6 +175,7 @@ class BoundedBodies:
 
         Raises:
             BodyTooLarge: the body is larger than the limit.
+            MalformedRequest: the body is no valid HTTP.
             RequestTimeout: the body did not arrive in time.
             Overloaded: the body was evicted to make room for others.
             _ClientGone: the client disconnected before the body was complete.
@@ -190,6 +191,7 @@ class BoundedBodies:
                     message = await receive()
                     if message["type"] != "http.request":
                         raise _ClientGone
+                    refuse_malformed(message)
                     piece = message["body"]
                     waiting.size += len(piece)
                     self.waiting_bytes += len(piece)

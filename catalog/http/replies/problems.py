@@ -21,6 +21,9 @@ MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 100
 """Errors reported at once; a body of unknown fields would get a response many times its size."""
 
+REFUSED = "catalog.refused"
+"""Key in the scope of a request that the server refuses for its head; the value is the error."""
+
 _log = logger(__name__)
 _refusals = Debounce()
 
@@ -37,8 +40,12 @@ _BY_STATUS: Mapping[int, type[CatalogError]] = {
         errors.NotAcceptable,
         errors.RequestTimeout,
         errors.BodyTooLarge,
+        errors.UriTooLong,
         errors.UnsupportedMediaType,
+        errors.HeadersTooLarge,
         errors.InternalError,
+        errors.MethodNotImplemented,
+        errors.VersionNotSupported,
     )
 }
 

@@ -1,0 +1,108 @@
+"""Checks of heads that the general parser has read: sizes, versions, methods and targets.
+
+The fast parser takes none that would be refused here. nginx in front has the same bounds, and
+refuses the same requests with the same problems.
+"""
+
+import re
+from http import HTTPStatus
+from typing import NamedTuple
+
+import h11
+
+from catalog.errors import (
+    CatalogError,
+    HeadersTooLarge,
+    MalformedRequest,
+    MethodNotImplemented,
+    UriTooLong,
+    VersionNotSupported,
+)
+
+Header = tuple[bytes, bytes]
+
+MAX_LINE_BYTES = 8192
+"""Longest request line, and longest line of a header field; nginx keeps a line in one buffer."""
+
+MAX_FIELDS_BYTES = 32 * 1024
+"""Size of all header fields; nginx has buffers for twice as much, as lines do not fill them."""
+
+OF_BODY = {b"content-length", b"transfer-encoding", b"expect"}
+"""Fields that announce a body."""
+
+# RFC 9112, section 3.2: origin-form, or absolute-form with an authority but no user information.
+_TARGET = re.compile(
+    rb"(?:[A-Za-z][A-Za-z0-9+.\-]*://"
+    rb"(?P<authority>(?:[\w\-.~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)(?=[/?#]|$))?"
+    rb"(?P<rest>/?.*)",
+    re.DOTALL,
+)
+
+# In a path: what is no percent-encoded byte, or NUL, which no name on any system has.
+_BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
+
+
+class RequestHead(NamedTuple):
+    """Head of a request, with its target in origin-form."""
+
+    method: bytes
+    target: bytes
+    headers: list[Header]
+
+
+def head_of(request: h11.Request) -> RequestHead:
+    """Check a head; ``Host`` is the authority of a target in absolute-form.
+
+    Raises:
+        UriTooLong: the request line is too long.
+        HeadersTooLarge: a header field is too long, or all of them together are.
+        VersionNotSupported: the version is not 1.x (RFC 9110, section 15.6.6). HTTP/2 with prior
+            knowledge lands here too, as ``PRI * HTTP/2.0``.
+        MethodNotImplemented: the method is not in upper case. Methods are case-sensitive
+            (RFC 9110, section 9.1); taken for another one, it would bypass a proxy's rules.
+        MalformedRequest: the target is neither a path nor an absolute URI, or its path has a broken
+            percent-encoding.
+    """
+    if len(request.method) + len(request.target) + len(" HTTP/1.1\r\n ") > MAX_LINE_BYTES:
+        raise UriTooLong
+    headers = list(request.headers)
+    sizes = [len(name) + len(value) + len(": \r\n") for name, value in headers]
+    if max(sizes, default=0) > MAX_LINE_BYTES or sum(sizes) > MAX_FIELDS_BYTES:
+        raise HeadersTooLarge
+    if not request.http_version.startswith(b"1."):
+        raise VersionNotSupported
+    if not request.method.isupper():
+        raise MethodNotImplemented
+    found = _TARGET.fullmatch(request.target)
+    if found is None:
+        raise MalformedRequest
+    authority, target = found["authority"], found["rest"]
+    if authority is not None:
+        # RFC 9112, section 3.2.2: the field Host is ignored, and an absent path is the root.
+        headers = [field for field in headers if field[0] != b"host"]
+        headers.append((b"host", authority))
+        target = target if target.startswith(b"/") else b"/" + target
+    if not target.startswith(b"/") or _BROKEN.search(target.partition(b"?")[0]):
+        raise MalformedRequest
+    return RequestHead(request.method, target, headers)
+
+
+def keeps_alive(request: h11.Request) -> bool:
+    """Return whether a request of HTTP/1.0 asks to keep the connection (RFC 9112, C.2.2)."""
+    values = [value.lower() for name, value in request.headers if name == b"connection"]
+    options = {option.strip() for value in values for option in value.split(b",")}
+    return b"keep-alive" in options and b"close" not in options
+
+
+def refusal_of(error: h11.RemoteProtocolError, unparsed: bytes) -> CatalogError:
+    """Return the refusal of a head that cannot be parsed.
+
+    Args:
+        error: of the general parser.
+        unparsed: bytes of the head.
+    """
+    if error.error_status_hint == HTTPStatus.NOT_IMPLEMENTED:
+        return MethodNotImplemented()
+    if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return HeadersTooLarge() if b"\n" in unparsed[:MAX_LINE_BYTES] else UriTooLong()
+    return MalformedRequest()
