@@ -203,13 +203,14 @@ class TestProxy:
             events = anyone.stream("GET", f"{PATH}/changes?since={since}", headers=headers)
             async with events as stream, asyncio.timeout(PATIENCE_SECONDS):
                 lines = stream.aiter_lines()
-                assert await anext(lines) == "retry: 1000"
+                assert await anext(lines) == ":"
 
                 path = await shop.offer()
 
-                event = [await anext(lines) for _ in range(3)]
-                assert event[1].startswith("id: ")
-                assert f'"id":{path.rpartition("/")[2]}' in event[2]
+                event = [await anext(lines) for _ in range(4)]
+                assert event[1] == "retry: 1000"
+                assert event[2].startswith("id: ")
+                assert f'"id":{path.rpartition("/")[2]}' in event[3]
 
     @pytest.mark.parametrize(
         ("data", "status"),

@@ -176,7 +176,7 @@ async def events(url: str, since: str) -> AsyncIterator[Callable[[], "asyncio.Fu
     connection = await Connection.open(url)
     head = f"GET {PATH}/changes HTTP/1.1\r\nHost: catalog\r\nAccept: text/event-stream\r\n"
     await connection.send(f"{head}Last-Event-ID: {since}\r\n\r\n".encode())
-    begin = await connection.reader.readuntil(b"retry: 1000")
+    begin = await connection.reader.readuntil(b"\r\n\r\n")
     assert begin.startswith(b"HTTP/1.1 200"), begin
     yield lambda: asyncio.ensure_future(connection.reader.readuntil(b"event: end"))
     await connection.close()

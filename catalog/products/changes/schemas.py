@@ -87,6 +87,19 @@ class ChangesQuery(QueryParameters):
     wait: Annotated[int, Field(ge=0, le=25), Digits] = Field(
         default=0, description="Seconds to wait for a change if there is none yet (long poll)."
     )
+    last_event_id: (
+        Annotated[
+            ChangeId,
+            PlainValidator(change_id),
+            WithJsonSchema({"type": "string", "pattern": CHANGE_PATTERN}),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        alias="lastEventId",
+        description="The header `Last-Event-ID`, as polyfills of EventSource send it, which cannot "
+        "set headers. Takes precedence over `since`.",
+    )
 
 
 class LastEventId(BaseModel):

@@ -51,7 +51,7 @@ async def list_changes(query_args: ChangesQuery) -> Reply:
     are kept for 30 days or as configured; older ones are 410.
     """
     if current_request().media_type == EVENT_STREAM:
-        return await _stream(_last_event_id(query_args.since))
+        return await _stream(_last_event_id(query_args))
     since, limit = query_args.since, query_args.limit
     async with database().connection() as connection:
         found = await change_log.read_changes(connection, since=since, limit=limit)
@@ -73,11 +73,14 @@ async def list_changes(query_args: ChangesQuery) -> Reply:
     return json_reply(body, headers=change_log.headers(last))
 
 
-def _last_event_id(since: ChangeId) -> ChangeId:
-    """Return the change at which to resume a stream; the header is newer than the URL."""
+def _last_event_id(query: ChangesQuery) -> ChangeId:
+    """Return the change at which to resume a stream; a polyfill only adds to the URL it was given.
+
+    The header is newer than either.
+    """
     text = current_request().header("last-event-id")
     if not text:
-        return since
+        return query.since if query.last_event_id is None else query.last_event_id
     try:
         return change_id(text)
     except ValueError:
@@ -99,13 +102,19 @@ async def _stream(since: ChangeId) -> Reply:
 
 async def _events(stretches: AsyncGenerator[Sequence[Entry], None]) -> AsyncGenerator[bytes, None]:
     # Sent at once, so that proxies and clients see that the response has begun.
-    yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
+    yield b":\n\n"
+    # Part of the first event: some clients take a block without data for an empty event.
+    begin = b"retry: %d\n" % RECONNECT_MILLISECONDS
     try:
         async with aclosing(stretches):
             async for stretch in stretches:
                 # The JSON has no line breaks, so one data line holds it.
                 events = b"".join(b"id: %b\ndata: %b\n\n" % entry[1:] for entry in stretch)
-                yield events or b":\n\n"
+                if events:
+                    yield begin + events
+                    begin = b""
+                else:
+                    yield b":\n\n"
     except CatalogError as error:
         end = orjson.dumps({"code": error.slug, "detail": error.detail})
-        yield b"event: end\ndata: %b\n\n" % end
+        yield b"%bevent: end\ndata: %b\n\n" % (begin, end)
