@@ -37,7 +37,6 @@ from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, B
 from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
 from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
-from catalog.http.replies.negotiation import configure_negotiation
 from catalog.http.replies.problems import handle_errors
 from catalog.http.response_buffers import MAX_BUFFERED_BYTES, STALL_SECONDS, ResponseBuffers
 from catalog.http.routing import configure_routing, routes_of
@@ -140,7 +139,6 @@ def create_app(settings: Settings) -> Quart:
     )
     products_context.attach(app, _products(database, running(app).cursors))
     configure_routing(app)
-    configure_negotiation(app)
     configure_validation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
     handle_errors(app)

@@ -33,6 +33,9 @@ MAX_ACCEPT_BYTES = 512
 
 _MATCH = "catalog.match"
 
+# A query that selects the media type, or may do so by an encoded name.
+_FORMAT = re.compile(rb"(?:\A|&)(?:format=|[^=&%]*+%)")
+
 _ID = re.compile(IdConverter.regex)
 _ID_RULE = re.compile(r"(?P<parent>[^<]*)/<id:(?P<name>\w+)>")
 
@@ -125,9 +128,14 @@ class FastPath:
             if target is None or target.parameter is None or _ID.fullmatch(last) is None:
                 return None
             arguments = {target.parameter: int(last)}
-        if REFUSED in scope or (scope["query_string"] and not target.takes_query):
+        if REFUSED in scope or scope.get("root_path"):
             return None
-        if scope.get("root_path") or not _is_plain(fields_of(scope), target.offered):
+        if scope["query_string"] and not target.takes_query:
+            return None
+        fields = fields_of(scope)
+        if len(target.offered) > 1 and not _takes_json(target.offered, fields, scope):
+            return None
+        if not _has_plain_body(fields):
             return None
         return Match(target, arguments)
 
@@ -151,19 +159,27 @@ class FastPath:
         await send_reply(send, reply)
 
 
-def _is_plain(fields: Fields, offered: tuple[str, ...]) -> bool:
-    """Return whether a request takes JSON, and has a JSON body or none.
+def _takes_json(offered: tuple[str, ...], fields: Fields, scope: HTTPScope) -> bool:
+    """Return whether the response will certainly be JSON, as far as the request decides it.
 
     Other media types are streamed, which takes a response of unknown length.
     """
-    accept = b",".join(fields.get(b"accept", ()))
-    if len(accept) > MAX_ACCEPT_BYTES or not _takes_json(offered, accept):
+    if _FORMAT.search(scope["query_string"]):
         return False
-    if b"transfer-encoding" not in fields and fields.get(b"content-length", [b"0"]) == [b"0"]:
+    values = fields.get(b"accept")
+    if values is None:
         return True
-    return fields.get(b"content-type") == [JSON.encode()]
+    accept = b",".join(values)
+    return len(accept) <= MAX_ACCEPT_BYTES and _prefers_json(offered, accept)
 
 
 @lru_cache(1024)
-def _takes_json(offered: tuple[str, ...], accept: bytes) -> bool:
+def _prefers_json(offered: tuple[str, ...], accept: bytes) -> bool:
     return best_of(offered, accept.decode("latin-1")) == JSON
+
+
+def _has_plain_body(fields: Fields) -> bool:
+    """Return whether a request has a JSON body or none."""
+    if b"transfer-encoding" not in fields and fields.get(b"content-length", [b"0"]) == [b"0"]:
+        return True
+    return fields.get(b"content-type") == [JSON.encode()]

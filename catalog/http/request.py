@@ -55,14 +55,12 @@ class Request:
         fields: its header fields.
         body: the whole body; empty if it is streamed.
         stream: the pieces of a streamed body, else None.
-        media_type: the media type of the response, as negotiated.
         limit_headers: the headers of its rate limit, once it was counted.
         bearer: the bearer of its token, once a guard has admitted it; its type is the guard's.
     """
 
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
-    media_type = "application/json"
     limit_headers: Mapping[str, str] = MappingProxyType({})
     bearer: Any = None
 

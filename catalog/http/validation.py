@@ -4,7 +4,7 @@ quart-schema reads the documentation from the view. Its own decorators validate 
 the framework's request.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
@@ -25,6 +25,11 @@ Q = TypeVar("Q", bound=QueryParameters)
 T = TypeVar("T")
 
 View = Callable[..., Awaitable[T]]
+
+MERGE_PATCH = "application/merge-patch+json"
+"""Media type of a PATCH besides JSON (RFC 7396)."""
+
+_UTF8 = {"utf-8", "utf8", "us-ascii"}
 
 _KNOWN_QUERIES = 1024
 _MAX_KNOWN_BYTES = 512
@@ -110,12 +115,15 @@ def validated_query(schema: type[Q], query: MultiDict[str, str]) -> Q:
         raise InvalidRequest(errors=field_errors(error, in_query=True)) from None
 
 
-def json_body(schema: type[BaseModel], *, optional: bool = False) -> Callable[[View[T]], View[T]]:
+def json_body(
+    schema: type[BaseModel], *, optional: bool = False, besides: Collection[str] = ()
+) -> Callable[[View[T]], View[T]]:
     """Pass the validated JSON body as ``data``.
 
     Args:
         schema: the schema.
         optional: whether an absent body stands for an empty object.
+        besides: other media types that the route accepts, for many objects in one body.
 
     Raises:
         UnsupportedMediaType: the body is not declared as JSON in UTF-8.
@@ -127,7 +135,9 @@ def json_body(schema: type[BaseModel], *, optional: bool = False) -> Callable[[V
         @wraps(view)
         async def validated(*args: Any, **kwargs: Any) -> T:
             here = current_request()
-            value = {} if optional and not here.body else parse_json(json_of(here))
+            value = {} if optional and not here.body else parse_json(_json_of(here, besides))
+            if not isinstance(value, dict):
+                raise InvalidRequest(errors=[FieldError("pointer", "", _no_object(besides))])
             try:
                 data = schema.model_validate(value)
             except ValidationError as error:
@@ -139,15 +149,39 @@ def json_body(schema: type[BaseModel], *, optional: bool = False) -> Callable[[V
     return decorator
 
 
-def json_of(request: Request) -> bytes:
+def _json_of(here: Request, besides: Collection[str]) -> bytes:
     """Return a body that is declared as JSON.
 
     Raises:
         UnsupportedMediaType: the body is not declared as JSON in UTF-8.
     """
-    media_type, parameters = request.content_type
-    if media_type != JSON:
-        raise UnsupportedMediaType("The body must be application/json.")
-    if parameters.get("charset", "utf-8").lower() != "utf-8":
+    media_type, parameters = here.content_type
+    if media_type != JSON and not (media_type == MERGE_PATCH and here.method == "PATCH"):
+        taken = (JSON, MERGE_PATCH) if here.method == "PATCH" else (JSON, *besides)
+        # RFC 5789, section 3.1, and RFC 9110, section 15.5.16.
+        field = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}.get(here.method)
+        raise UnsupportedMediaType(
+            f"The body must be {in_words(taken)}.",
+            headers={field: ", ".join(taken)} if field else {},
+        )
+    if not is_utf8(parameters):
         raise UnsupportedMediaType("JSON must be in UTF-8.")
-    return request.body
+    return here.body
+
+
+def is_utf8(parameters: Mapping[str, str]) -> bool:
+    """Return whether the parameters of a media type declare UTF-8, its subset, or no charset."""
+    return parameters.get("charset", "utf-8").lower() in _UTF8
+
+
+def _no_object(besides: Collection[str]) -> str:
+    message = "The body must be one JSON object."
+    if besides:
+        message += f" Several at once are sent one per line as {next(iter(besides))}."
+    return message
+
+
+def in_words(alternatives: Iterable[str]) -> str:
+    """Return alternatives as a phrase: ``a, b or c``."""
+    *others, last = alternatives
+    return f"{', '.join(others)} or {last}" if others else last

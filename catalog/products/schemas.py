@@ -240,6 +240,11 @@ class MyListQuery(PageQuery):
         description="Only these fields of each product: `fields=id,name`, or "
         "`fields=id&fields=name`.",
     )
+    format: Literal["json", "ndjson", "csv"] | None = Field(
+        default=None,
+        description="A page (`json`), or everything that matches as a file; takes precedence over "
+        "`Accept`.",
+    )
     total: Annotated[bool, BeforeValidator(truth)] = Field(
         default=False, description="Whether to count the products on all pages."
     )

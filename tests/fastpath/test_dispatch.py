@@ -88,7 +88,15 @@ class TestAnswers:
         *("", "?limit=2", "?sort=price&limit=3", "?fields=id,name", "?total=true&min_price=0.5"),
         *("?limit=0", "?limit=2&limit=3", "?unknown=1", "?cursor=forged", "?limit", "?limit="),
         *("?q=lamp", "?q=desk%20lamp", "?sort=%70rice", "?ids=1,2,3", "?user_id=1", "?limit=2&"),
-        *("?&", "?q=%ff", "?limit=%32", f"?q={'x' * 600}"),
+        *("?&", "?q=%ff", "?limit=%32", f"?q={'x' * 600}", "?ids=1&ids=2", "?ids[]=1", "?total=1"),
+        *(
+            "?format=json",
+            "?format=csv",
+            "?%66ormat=ndjson",
+            "?format=",
+            "?format=x",
+            "?xformat=csv",
+        ),
     )
     ACCEPTS = ("*/*", "application/json", "text/csv", "application/x-ndjson", "image/png", "a;q=0")
     BODIES = (
@@ -118,6 +126,11 @@ class TestAnswers:
         {"Content-Type": "text/plain"},
         {"Content-Type": "application/json; charset=utf-8"},
         {"Content-Type": "application/json; charset=latin-1"},
+        {"Content-Type": "application/json; charset=utf8"},
+        {"Content-Type": "application/merge-patch+json"},
+        {"Accept": "image/png"},
+        {"If-Match": '"1-x-gzip"'},
+        {"Idempotency-Key": '""'},
     )
 
     async def are_alike(
@@ -252,6 +265,7 @@ class TestMatch:
         *(("GET", PATH), ("GET", f"{PATH}?limit=0"), ("GET", f"{PATH}?sort=%70rice")),
         *(("GET", f"{PATH}/my"), ("GET", f"{PATH}/1"), ("GET", f"{PATH}/99")),
         *(("GET", "/api/auth/me"), ("GET", "/livez"), ("DELETE", f"{PATH}/99")),
+        *(("GET", f"{PATH}?q=format%3Dcsv"), ("GET", f"{PATH}?sort=name&informat=csv")),
     )
     COLD = (
         *(("GET", f"{PATH}/"), ("HEAD", PATH), ("OPTIONS", PATH), ("PUT", PATH), ("PUT", "/x")),
@@ -275,13 +289,16 @@ class TestMatch:
         with request_started.connected_to(seen.note, sender=ada.app):
             for method, path in self.COLD:
                 await send(ada, method, path)
+            for query in ("format=csv", "q=&format=json", "%66ormat=csv", "q=a&format%3D=csv"):
+                await send(ada, "GET", f"{PATH}?{query}")
+            await send(ada, "GET", f"{PATH}/1?limit=1")
             await send(ada, "GET", PATH, headers={"Accept": "text/csv"})
             await send(ada, "GET", PATH, headers={"Accept": "image/png"})
             await send(ada, "GET", PATH, headers={"Accept": "a," * 300 + "*/*"})
             for media_type in ("application/x-ndjson", "application/json; charset=utf-8"):
                 await send(ada, "POST", PATH, LAMP, {"Content-Type": media_type})
 
-        assert seen.requests == len(self.COLD) + 5
+        assert seen.requests == len(self.COLD) + 10
 
     async def test_only_lists_of_all_products_have_a_bound_of_their_own(self, app: Quart) -> None:
         fast_path = FastPath(app, HOT_OPERATIONS)

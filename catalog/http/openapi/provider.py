@@ -18,6 +18,7 @@ from catalog.http.openapi.marks import Marks, marks_of
 from catalog.http.openapi.problems import implied_errors, problem_responses, problem_schemas
 from catalog.http.replies.negotiation import JSON, offered_by
 from catalog.http.routing import IdConverter
+from catalog.http.validation import MERGE_PATCH
 
 # OpenAPI cannot describe the structure of media types other than JSON.
 _TEXT: Final = {"schema": {"type": "string"}}
@@ -143,13 +144,16 @@ class Provider(OpenAPIProvider):
         view = self._app.view_functions[rule.endpoint]
         marks = marks_of(view)
         implied: list[type[errors.CatalogError]] = []
-        if rule.rule.startswith("/api/"):
+        if len(offered_by(view)) > 1:
             implied.append(errors.NotAcceptable)
         if self._is_limited(view):
             implied.append(errors.TooManyRequests)
         for operations in paths.values():
             for method, operation in operations.items():
                 operation = _declared(operation, marks)
+                if method == "patch":
+                    content = operation["requestBody"]["content"]
+                    content[MERGE_PATCH] = content[JSON]
                 operation = _completed(operation, [*marks.refuses, *implied])
                 for media_type in offered_by(view)[1:]:
                     _offer(operation["responses"]["200"]["content"], media_type)

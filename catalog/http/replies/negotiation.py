@@ -1,13 +1,12 @@
 """Content negotiation by ``Accept`` (RFC 9110, section 12.5.1).
 
-Everything under ``/api`` is JSON; a view declares further media types by ``@offers``.
+Only responses with a choice are negotiated: a view declares other media types than JSON by
+``@offers``, and selects one by ``negotiate``.
 """
 
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
-
-from quart import Quart, request
 
 from catalog.errors import NotAcceptable
 from catalog.http.request import current_request
@@ -47,18 +46,14 @@ def offered_by(view: Callable[..., Any]) -> tuple[str, ...]:
     return offered
 
 
-def configure_negotiation(app: Quart) -> None:
-    """Answer 406 before the view runs if the client accepts none of its media types."""
-    app.before_request(_only_what_is_accepted)
-
-
 def negotiate(offered: tuple[str, ...]) -> str:
     """Return the media type of the response to the current request.
 
     Raises:
         NotAcceptable: the client accepts none of those offered (RFC 9110, section 15.5.7).
     """
-    best = best_of(offered, ",".join(current_request().header_values("accept")))
+    values = current_request().header_values("accept")
+    best = best_of(offered, ",".join(values)) if values else offered[0]
     if best is None:
         raise NotAcceptable(f"This resource is available as {' or '.join(offered)}.")
     return best
@@ -109,11 +104,3 @@ def _rank(media_type: str, weights: dict[str, float]) -> tuple[float, int]:
     if media_type == JSON and _PROBLEM in weights:
         return max(rank, (weights[_PROBLEM], 0))
     return rank
-
-
-async def _only_what_is_accepted() -> None:
-    # By the rule and not by the path, because werkzeug drops doubled slashes at its beginning.
-    if request.url_rule is not None and request.url_rule.rule.startswith("/api/"):
-        here = current_request()
-        view = here.app.view_functions[request.url_rule.endpoint]
-        here.media_type = negotiate(offered_by(view))

@@ -1,12 +1,12 @@
 """Routes of products: lists, single products, bulk requests, and changes."""
 
-from catalog.products.bulk.formats import FORMATS
+from catalog.products.bulk.formats import IMPORTED
 from catalog.products.routes import changes, lists, products
 from catalog.products.schemas import PATH
 
 blueprints = (changes.blueprint, lists.blueprint, products.blueprint)
 
-STREAMED = {PATH: FORMATS}
+STREAMED = {PATH: IMPORTED}
 """Paths that accept streamed bodies of any size, and their media types."""
 
 WAITING = changes.PATH

@@ -14,7 +14,7 @@ from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.validation import validated_query
 from catalog.products.bulk import importing
-from catalog.products.bulk.formats import FORMATS, Format, ReaderOptions
+from catalog.products.bulk.formats import IMPORTED, Format, ReaderOptions
 from catalog.products.bulk.schemas import BulkQuery
 from catalog.products.changes import change_log
 from catalog.products.context import products
@@ -30,14 +30,14 @@ View = Callable[P, Awaitable[Reply]]
 
 
 def takes_many(view: View[P]) -> View[P]:
-    """Extend a view that creates one product to accept bulk requests, in any of ``FORMATS``."""
+    """Extend a view that creates one product to accept bulk requests, as any of ``IMPORTED``."""
 
     @wraps(view)
     async def create(*args: P.args, **kwargs: P.kwargs) -> Reply:
         request = current_request()
         # Most requests create one product and have no query; parsing an empty one takes 6 us.
         query = validated_query(BulkQuery, request.query) if request.query_string else _DEFAULTS
-        form = FORMATS.get(request.content_type[0])
+        form = IMPORTED.get(request.content_type[0])
         if form is not None:
             return await _import_products(form, query)
         if query.dry_run:

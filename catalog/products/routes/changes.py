@@ -12,7 +12,7 @@ from catalog.http.adapter import Routes
 from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import refuses
-from catalog.http.replies.negotiation import EVENT_STREAM, offers
+from catalog.http.replies.negotiation import EVENT_STREAM, JSON, negotiate, offers
 from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.replies.streaming import stream_reply
 from catalog.http.request import current_request
@@ -50,7 +50,7 @@ async def list_changes(query_args: ChangesQuery) -> Reply:
     `text/event-stream`, the same comes as server-sent events, resumed by `Last-Event-ID`. Changes
     are kept for 30 days or as configured; older ones are 410.
     """
-    if current_request().media_type == EVENT_STREAM:
+    if negotiate((JSON, EVENT_STREAM)) == EVENT_STREAM:
         return await _stream(_last_event_id(query_args))
     since, limit = query_args.since, query_args.limit
     async with database().connection() as connection:

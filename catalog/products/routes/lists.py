@@ -13,7 +13,7 @@ from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import refuses, revalidates
 from catalog.http.replies.conditional import revalidated
-from catalog.http.replies.negotiation import offers
+from catalog.http.replies.negotiation import JSON, negotiate, offers
 from catalog.http.replies.reply import Reply
 from catalog.http.replies.streaming import stream_reply
 from catalog.http.request import current_request
@@ -24,6 +24,9 @@ from catalog.products.changes import change_log
 from catalog.products.context import products
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.schemas import PATH, ListQuery, MyListQuery, PageHeaders, ProductPage
+
+_OFFERED = (JSON, *FORMATS)
+_BY_NAME = {form.name: form for form in FORMATS.values()}
 
 blueprint = Routes("product_lists", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
@@ -67,8 +70,8 @@ async def list_my_products(query_args: MyListQuery) -> Reply:
 
 
 async def _list(asked: PageRequest) -> Reply:
-    form = FORMATS.get(current_request().media_type)
     query = asked.query
+    form = _form(query)
     if form is not CSV and (query.bom or not query.guard):
         name = "bom" if query.bom else "guard"
         raise InvalidRequest(errors=[FieldError("parameter", name, "It is only for CSV.")])
@@ -78,6 +81,17 @@ async def _list(asked: PageRequest) -> Reply:
     if query.total:
         raise InvalidRequest(errors=[FieldError("parameter", "total", "It is only for pages.")])
     return await _export(form, asked)
+
+
+def _form(query: MyListQuery) -> Format | None:
+    """Return the format of an export, or None for a page.
+
+    Raises:
+        NotAcceptable: the client accepts neither JSON nor any of ``FORMATS``.
+    """
+    if query.format is None:
+        return FORMATS.get(negotiate(_OFFERED))
+    return _BY_NAME.get(query.format)
 
 
 async def _export(form: Format, asked: PageRequest) -> Reply:

@@ -31,7 +31,7 @@ from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.validation import json_body
 from catalog.observability.metrics import observe_position
 from catalog.products import service
-from catalog.products.bulk.formats import FORMATS
+from catalog.products.bulk.formats import FORMATS, IMPORTED
 from catalog.products.bulk.schemas import BulkCreated, BulkQuery
 from catalog.products.changes import change_log
 from catalog.products.context import products
@@ -61,7 +61,7 @@ tag_blueprint(blueprint, ["products"])
 @refuses(AccountUnavailable, KeyInUse, KeyReused, LinesInvalid, Overloaded)
 @also_takes(*FORMATS)
 @takes_many
-@json_body(ProductCreate)
+@json_body(ProductCreate, besides=IMPORTED)
 @document_querystring(BulkQuery)
 @document_headers(IdempotencyHeader)
 @document_response(BulkCreated, 200, PositionHeaders)

@@ -10,6 +10,7 @@ from quart import Quart
 
 from catalog.http.middleware.request_body import BoundedBodies
 from catalog.http.request import current_request
+from catalog.products.bulk.formats import IMPORTED
 from tests.http.wire import (
     JSON,
     Unanswered,
@@ -120,6 +121,9 @@ class TestMalformedJson:
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == [""]
+        message = answer.json["errors"][0]["message"]
+        assert message.startswith("The body must be one JSON object.")
+        assert ("application/x-ndjson" in message) == (path == "/api/products")
 
     async def test_error_does_not_echo_the_body(self, holder: Caller) -> None:
         answer = await send(holder, "/api/auth/login", b'{"password": "s3cret-and-long"')
@@ -239,8 +243,6 @@ class TestMediaType:
             "application/jsonp",
             "application/merge-patch+json",
             "application/problem+json",
-            "application/json; charset=latin-1",
-            "application/json; charset=utf-16",
             "application/json, text/plain",
             "json",
             "*/*",
@@ -255,6 +257,23 @@ class TestMediaType:
         answer = await send(holder, path, body, media_type)
 
         assert problem_of(answer) == (415, "unsupported-media-type")
+        # Names every type that the route takes.
+        taken = answer.headers["Accept-Post"].split(", ")
+        assert taken == ["application/json", *(IMPORTED if path == "/api/products" else ())]
+        assert all(each in answer.json["detail"] for each in taken)
+
+    @pytest.mark.parametrize("path", ["/api/products/7", "/api/auth/me"])
+    async def test_patch_takes_merge_patches_too(self, holder: Caller, path: str) -> None:
+        headers = {"Content-Type": "application/merge-patch+json; charset=utf-8"}
+
+        taken = await holder.send("PATCH", path, data=b'{"x": 1}', headers=headers)
+        headers = {"Content-Type": "application/json-patch+json"}
+        refused = await holder.send("PATCH", path, data=b"[]", headers=headers)
+
+        assert problem_of(taken) == (422, "invalid")
+        assert problem_of(refused) == (415, "unsupported-media-type")
+        assert refused.headers["Accept-Patch"] == "application/json, application/merge-patch+json"
+        assert "application/json or application/merge-patch+json" in refused.json["detail"]
 
     @pytest.mark.parametrize("path", PATHS)
     async def test_missing_media_type_is_refused(self, holder: Caller, path: str) -> None:
@@ -268,6 +287,9 @@ class TestMediaType:
             "application/json",
             "application/json; charset=utf-8",
             'application/json;charset="UTF-8"',
+            "application/json; charset=utf8",
+            'application/json; charset="Utf8"',
+            "application/json ; charset=US-ASCII",
             "Application/JSON",
             "application/json; indent=2",
         ],
@@ -276,6 +298,15 @@ class TestMediaType:
         answer = await send(holder, "/api/products", b"{}", media_type)
 
         assert problem_of(answer) == (422, "invalid")
+
+    @pytest.mark.parametrize("charset", ["latin-1", "utf-16", "utf-8-sig", "utf-8 ", ""])
+    async def test_json_in_another_charset_is_refused(self, holder: Caller, charset: str) -> None:
+        media_type = f'application/json; charset="{charset}"'
+
+        answer = await send(holder, "/api/products", b"{}", media_type)
+
+        assert problem_of(answer) == (415, "unsupported-media-type")
+        assert "UTF-8" in answer.json["detail"]
 
     async def test_media_type_is_checked_after_authentication(self, stranger: Caller) -> None:
         answer = await send(stranger, "/api/products", b"\xff", "text/plain")

@@ -12,6 +12,7 @@ from catalog.auth.models import User
 from catalog.db.database import Database
 from catalog.products.bulk import atomic, chunks
 from catalog.products.bulk.chunks import CHUNK_ROWS
+from catalog.products.bulk.formats import IMPORTED
 from catalog.settings import Settings
 from tests.http.wire import Unanswered, exchange
 from tests.support import Caller, Response, problem_of
@@ -68,6 +69,14 @@ class TestCreate:
         assert answer.json["created"] == 2
         assert await names_of(ada) == ["Lamp, oak", "Tür"]
         assert (await ada.get("/api/products/1")).json["description"] == "two\r\nlines"
+
+    @pytest.mark.parametrize("media_type", [*IMPORTED, "Application/JSONL; charset=utf8"])
+    async def test_media_types_in_use_are_accepted(self, ada: Caller, media_type: str) -> None:
+        body = b"name,price\nLamp,1\n" if "csv" in media_type else b'{"name":"Lamp","price":1}\n'
+
+        answer = await send(ada, body, media_type=media_type)
+
+        assert (answer.status_code, answer.json["created"]) == (200, 1)
 
     async def test_invalid_lines_are_reported_and_the_others_created(self, ada: Caller) -> None:
         text = b'{"name":"a","price":1}\n{"name":"","price":"1"}\nnonsense\n{"name":"b","price":2}'
@@ -238,7 +247,7 @@ class TestRefusal:
         assert problem_of(answer) == (422, "invalid")
 
     @pytest.mark.parametrize(
-        "media_type", ["text/csv; charset=latin-1", "application/ndjson", "text/plain"]
+        "media_type", ["text/csv; charset=latin-1", "application/json-seq", "multipart/form-data"]
     )
     async def test_other_media_types_are_refused(self, ada: Caller, media_type: str) -> None:
         answer = await send(ada, lines_of(1), media_type=media_type)

@@ -155,6 +155,38 @@ class TestExport:
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == [query.partition("=")[0]]
 
+    @pytest.mark.parametrize("accept", ["application/json", "text/csv", "image/png", "*/*;q=0"])
+    @pytest.mark.parametrize("path", [LIST, f"{LIST}/my"])
+    async def test_format_takes_precedence_over_accept(
+        self, ada: Caller, path: str, accept: str
+    ) -> None:
+        headers = {"Accept": accept}
+
+        for form in FORMATS.values():
+            asked = [
+                f"format={form.name}",
+                f"%66ormat={form.name}&format=",
+                f"q=&format={form.name}",
+            ]
+            expected = await ada.get(path, headers={"Accept": form.media_type})
+            for query in asked:
+                export = await ada.get(f"{path}?{query}", headers=headers)
+                assert export.body == expected.body
+                for name in ("Content-Type", "Content-Disposition"):
+                    assert export.headers[name] == expected.headers[name]
+        page = await ada.get(f"{path}?format=json&limit=2", headers=headers)
+        following = await ada.get(page.json["next"], headers=headers)
+
+        assert page.headers["Content-Type"] == "application/json"
+        assert "Content-Disposition" not in page.headers
+        assert len(page.json["products"]) == len(following.json["products"]) == 2
+
+    @pytest.mark.parametrize("query", ["format=xml", "format=JSON", "format=csv&format=csv"])
+    async def test_unknown_or_repeated_format_is_refused(self, anyone: Caller, query: str) -> None:
+        answer = await anyone.get(f"{LIST}?{query}", headers=CSV)
+
+        assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), ["format"])
+
     @pytest.mark.parametrize("media_type", list(FORMATS))
     async def test_imported_export_creates_the_same_products(
         self, anyone: Caller, bob: Caller, media_type: str

@@ -25,6 +25,7 @@ from catalog.products.bulk.formats.ndjson import NDJSON
 __all__ = [
     "CSV",
     "FORMATS",
+    "IMPORTED",
     "NDJSON",
     "Format",
     "LineFault",
@@ -39,4 +40,14 @@ __all__ = [
 ]
 
 FORMATS: Mapping[str, Format] = {each.media_type: each for each in (NDJSON, CSV)}
-"""Formats by media type."""
+"""Formats by the media type of an export."""
+
+IMPORTED: Mapping[str, Format] = {
+    **FORMATS,
+    "application/ndjson": NDJSON,
+    "application/jsonl": NDJSON,
+    "application/x-jsonlines": NDJSON,
+    "application/csv": CSV,
+}
+"""Formats by the media type of an import: as exported first, then others in use. nginx has the
+same list, to let these bodies have any size."""
