@@ -8,8 +8,8 @@ usage() {
 Usage: ./build.sh <command> [arguments]
 
   setup    create .venv with the locked dependencies and the service
-  run      set up, then serve on http://127.0.0.1:8000 with SQLite under var/;
-           arguments go to `catalog serve`, DATABASE_URL and CATALOG_* are respected
+  run      set up, then serve on http://127.0.0.1:8000 with SQLite under var/, or as
+           .env and the environment say; arguments go to `catalog serve`: --port 8001
   test     set up, then run the tests on SQLite, on MariaDB and, if
            CATALOG_TEST_MYSQL_URL is set, on MySQL, with a Redis of their own, in a
            process per core; arguments go to pytest:

@@ -14,7 +14,9 @@ SECONDS = 4
 
 def main() -> None:
     """Send the request, and exit with 1 unless the response is 200."""
-    with _connection(os.environ.get("CATALOG_BIND") or "127.0.0.1:8000") as service:
+    port = os.environ.get("PORT", "").strip() or "8000"
+    bind = os.environ.get("CATALOG_BIND", "").strip() or f"127.0.0.1:{port}"
+    with _connection(bind) as service:
         service.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = service.recv(64)
     if b" 200 " not in answer:

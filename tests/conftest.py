@@ -133,6 +133,7 @@ def clean_environment(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             ours = name.startswith(("CATALOG_", "DATABASE_URL", "JWT_SECRET_KEY", "ADMIN_"))
+            ours = ours or name == "PORT"
             if ours and not name.startswith("CATALOG_TEST_"):
                 patch.delenv(name)
         if request.config.getoption("--without-fast-path"):

@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,66 @@ class TestInterpreter:
             f"build.sh: {old} is not Python 3.11, 3.12 or 3.13; set PYTHON to the path of one.\n"
         )
         assert not (tmp_path / "venv").exists()
+
+
+class TestRun:
+    """``./build.sh run`` in a folder of its own, with settings that it refuses."""
+
+    @pytest.fixture
+    def clone(self, tmp_path: Path) -> Path:
+        (tmp_path / "docker").mkdir()
+        for name in ("run.sh", "messages.sh"):
+            shutil.copy(ROOT / "docker" / name, tmp_path / "docker")
+        # The virtual environment is that of these tests.
+        (tmp_path / "docker" / "venv.sh").write_text("#!/bin/sh\n")
+        (tmp_path / "docker" / "venv.sh").chmod(0o755)
+        return tmp_path
+
+    def run(self, clone: Path, *arguments: str, **environment: str) -> str:
+        done = subprocess.run(
+            [clone / "docker" / "run.sh", *arguments],
+            env={**os.environ, "VENV": sys.prefix, **environment},
+            cwd="/",
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1, done.stderr
+        return done.stdout + done.stderr
+
+    def test_env_file_beside_it_is_read(self, clone: Path) -> None:
+        (clone / ".env").write_text("CATALOG_WORKERS=many\r\nCATALOG_BIND='here'\r\n")
+
+        said = self.run(clone)
+
+        assert "The settings are not valid: CATALOG_WORKERS must be a whole number\n" in said
+        assert "The settings are not valid: CATALOG_BIND must be" in said
+
+    def test_variables_and_options_win_over_the_env_file(self, clone: Path) -> None:
+        (clone / ".env").write_text("CATALOG_WORKERS=many\nCATALOG_BIND=here\n")
+
+        said = self.run(clone, "--workers=0", CATALOG_BIND="127.0.0.1:0")
+
+        assert "CATALOG_WORKERS must be at least 1\n" in said
+        assert "CATALOG_BIND" not in said
+
+    @pytest.mark.parametrize(
+        "url", ["mysql://u:p@mysql:3306/shop", "mysql+pymysql://u:p@mysql/shop"]
+    )
+    def test_database_of_the_containers_is_replaced_by_sqlite(self, clone: Path, url: str) -> None:
+        (clone / ".env").write_text(f"DATABASE_URL={url}\nCATALOG_WORKERS=0\n")
+
+        said = self.run(clone)
+        given = self.run(clone, DATABASE_URL="mysql://127.0.0.1/shop")
+
+        assert "Using sqlite:///var/catalog.db: the DATABASE_URL in .env is that of the" in said
+        assert "Using sqlite" not in given
+
+    def test_other_database_stays(self, clone: Path) -> None:
+        for url in ("mysql://u:mysql@db:3306/mysql", "sqlite:///mysql"):
+            (clone / ".env").write_text(f"DATABASE_URL={url}\nCATALOG_WORKERS=0\n")
+
+            assert "Using sqlite" not in self.run(clone)
 
 
 class TestProcesses:

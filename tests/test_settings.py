@@ -256,7 +256,7 @@ class TestSecretFiles:
     def test_secret_is_read_from_a_file_without_its_last_newline(
         self, load: Load, tmp_path: Path, ending: str
     ) -> None:
-        files = {"DATABASE_URL": MYSQL, "JWT_SECRET_KEY": STRONG, "ADMIN_PASSWORD": " two words "}
+        files = {"DATABASE_URL": MYSQL, "JWT_SECRET_KEY": STRONG, "ADMIN_PASSWORD": "two words"}
         for name, value in files.items():
             (tmp_path / name).write_bytes((value + ending).encode())
 
@@ -264,7 +264,7 @@ class TestSecretFiles:
 
         assert settings.database_url.password == "pAssw0rd"
         assert settings.jwt_secret_key == SecretStr(STRONG)
-        assert settings.admin_password == SecretStr(" two words ")
+        assert settings.admin_password == SecretStr("two words")
 
     @pytest.mark.parametrize("name", [variable_names()[field] for field in SECRET_FIELDS])
     def test_unreadable_file_is_a_fault(self, load: Load, tmp_path: Path, name: str) -> None:
@@ -309,6 +309,118 @@ class TestSecretFiles:
         fault = fault_of(load, CATALOG_ENV="production", JWT_SECRET_KEY_FILE=str(tmp_path / "key"))
 
         assert fault.startswith("JWT_SECRET_KEY is required in production")
+
+
+# Values as files with CRLF, editors and copied text leave them.
+SURROUNDINGS = ["{}\r", "{}\n", " {}", "{}\t", "\ufeff{}", "\r\n {} \r\n", "\u00a0{}"]
+
+
+class TestSurroundings:
+    @pytest.mark.parametrize("around", SURROUNDINGS, ids=ascii)
+    def test_blanks_and_line_ends_are_no_part_of_a_setting(self, load: Load, around: str) -> None:
+        environment = {
+            "DATABASE_URL": "sqlite:////srv/shop.db",
+            "CATALOG_ENV": "production",
+            "CATALOG_JWT_PREVIOUS_SECRET_KEYS": STRONG,
+            "CATALOG_BIND": "127.0.0.1:81",
+            "CATALOG_WORKERS": "3",
+            "CATALOG_LOG_LEVEL": "debug",
+            "CATALOG_LOGIN_LIMIT": "5/hour",
+            "CATALOG_LIMITS_URL": "redis://:Geheim@cache",
+            "ADMIN_USERNAME": "ada",
+        }
+
+        plain = load(JWT_SECRET_KEY=STRONG, **environment)
+        surrounded = load(
+            JWT_SECRET_KEY=STRONG,
+            **{name: around.format(value) for name, value in environment.items()},
+        )
+
+        assert surrounded == plain
+        assert surrounded.database_url.database == "/srv/shop.db"
+
+    @pytest.mark.parametrize("around", SURROUNDINGS, ids=ascii)
+    def test_file_is_cleaned_like_a_variable(self, load: Load, tmp_path: Path, around: str) -> None:
+        (tmp_path / "url").write_text(around.format(MYSQL), newline="")
+
+        url = load(DATABASE_URL_FILE=f" {tmp_path / 'url'}\r").database_url
+
+        assert url.query == {"charset": "utf8mb4"}
+        assert url.database == "catalog"
+
+    @pytest.mark.parametrize("name", ["JWT_SECRET_KEY", "ADMIN_PASSWORD"])
+    def test_blank_at_an_end_of_a_secret_is_refused(
+        self, load: Load, tmp_path: Path, name: str
+    ) -> None:
+        (tmp_path / "file").write_text(f" {STRONG}\n")
+
+        faults = [
+            fault_of(load, **{name: f"{STRONG} \r\n"}),
+            fault_of(load, **{name: "", f"{name}_FILE": str(tmp_path / "file")}),
+        ]
+
+        assert faults == [f"{name} begins or ends with a blank; remove it"] * 2
+
+    @pytest.mark.parametrize("end", ["\r", "\n", "\r\n"], ids=ascii)
+    def test_line_end_is_no_part_of_a_secret(self, load: Load, end: str) -> None:
+        settings = load(JWT_SECRET_KEY=STRONG + end, ADMIN_PASSWORD="Lampe17!" + end)
+
+        assert settings.jwt_secret_key == SecretStr(STRONG)
+        assert settings.admin_password == SecretStr("Lampe17!")
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("DATABASE_URL", "sqlite:////srv/sh\rop.db"),
+            ("DATABASE_URL", "sqlite:////srv/shop.db\nCATALOG_WORKERS=3"),
+            ("CATALOG_LIMITS_URL", "redis://:Geheim@ca\x7fche"),
+            ("CATALOG_WORKERS", "1\n2"),
+            ("ADMIN_USERNAME", "a\x1bda"),
+        ],
+        ids=ascii,
+    )
+    def test_control_character_inside_is_refused(self, load: Load, name: str, value: str) -> None:
+        fault = fault_of(load, **{name: value})
+
+        assert fault == f"{name} contains a line break or another control character"
+
+    @pytest.mark.parametrize("blank", [" ", "\r", "\t\n", "\ufeff"], ids=ascii)
+    def test_blank_value_counts_as_absent(self, load: Load, blank: str) -> None:
+        names = [*variable_names().values(), "PORT"]
+
+        assert load(**dict.fromkeys(names, blank)) == load_settings()
+        assert load().workers == len(os.sched_getaffinity(0))
+
+
+class TestPort:
+    def test_assigned_port_is_served_on_all_addresses(self, load: Load) -> None:
+        assert load(PORT=" 8298\r").bind == Bind("0.0.0.0", 8298)  # noqa: S104 (compared, not bound)
+
+    def test_address_wins_over_the_assigned_port(self, load: Load) -> None:
+        assert load(PORT="8298", CATALOG_BIND="127.0.0.1:81").bind == Bind("127.0.0.1", 81)
+
+    def test_port_of_the_command_line_wins_over_all(self, load: Load) -> None:
+        load(PORT="8298", CATALOG_BIND="[::1]:81")
+
+        assert load_settings().with_port(9).bind == Bind("::1", 9)
+        assert load_settings(bind="localhost:82").with_port(9).bind == Bind("localhost", 9)
+
+    def test_port_alone_leaves_the_host_as_it_is(self, load: Load) -> None:
+        load()
+
+        assert load_settings().with_port(9).bind == Bind("127.0.0.1", 9)
+
+    @pytest.mark.parametrize("port", ["65536", "-1", "http", "8_0", "8000.0", "\uff18"])
+    def test_invalid_assigned_port_is_refused(self, load: Load, port: str) -> None:
+        assert fault_of(load, PORT=port) == (
+            "CATALOG_BIND cannot be taken from PORT, which must be a number from 0 to 65535"
+        )
+
+    def test_port_of_a_unix_socket_is_refused(self, load: Load) -> None:
+        settings = load(CATALOG_BIND="unix:/run/catalog.sock")
+
+        with pytest.raises(SettingsInvalid, match="a unix socket, which has no port"):
+            settings.with_port(9)
 
 
 class TestDatabaseUrl:

@@ -1,9 +1,12 @@
 """The ``catalog`` command."""
 
+from pathlib import Path
+
 import click
 
 from catalog import __version__
 from catalog.cli.base import Commands
+from catalog.settings.env_file import load_env_file
 
 HOMES = {
     "serve": "catalog.cli.serve",
@@ -22,9 +25,16 @@ HOMES = {
 
 @click.group(cls=Commands, homes=HOMES)
 @click.version_option(__version__, prog_name="catalog")
-def main() -> None:
+@click.option(
+    "--env-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with settings, NAME=value; variables that are set win over it.",
+)
+def main(env_file: Path | None) -> None:
     """A catalog microservice: users and products over HTTP, with JWT sign-in.
 
     Settings are read from the environment: DATABASE_URL, JWT_SECRET_KEY, ADMIN_* and CATALOG_*.
     `catalog check` validates them.
     """  # noqa: D401 (it is the command's help)
+    if env_file is not None:
+        load_env_file(env_file)

@@ -11,9 +11,9 @@ from secrets import token_hex
 
 import click
 
-from catalog.cli.env_file import read_env_file
 from catalog.errors import OperatorError
 from catalog.settings import parse_database_url
+from catalog.settings.env_file import read_env_file
 
 ENV_FILE = Path(".env")
 FOLDER = Path(".secrets")

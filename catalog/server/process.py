@@ -61,7 +61,8 @@ class WorkerProcess:
         status, status_of_worker = os.pipe()
         lifeline_of_worker, lifeline = os.pipe()
         fds = (listener.fileno(), status_of_worker, lifeline_of_worker)
-        command = [sys.executable, "-m", "catalog.server.start"]
+        # -P: a module in the working folder must not replace one of the service or its libraries.
+        command = [sys.executable, "-P", "-m", "catalog.server.start"]
         for option, fd in zip(("listener", "status", "lifeline"), fds, strict=True):
             command.append(f"--{option}-fd={fd}")
         # The worker reads the settings again, but not the command-line options.

@@ -13,13 +13,13 @@ from catalog.settings.process_environment import (
 )
 from catalog.settings.removed import REMOVED
 from catalog.settings.settings import (
-    SECRET_FIELDS,
     Settings,
     load_settings,
     unknown_variables,
     usable_cores,
     variable_names,
 )
+from catalog.settings.sources import SECRET_FIELDS
 from catalog.settings.values import (
     KNOWN_SECRETS,
     MIN_SECRET_BYTES,

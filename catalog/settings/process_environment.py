@@ -1,4 +1,4 @@
-"""Variables that the image and the supervisor set, and no operator."""
+"""Variables of the service's environment that are no settings."""
 
 import os
 import re
@@ -7,6 +7,17 @@ from typing import NamedTuple
 
 COMMIT_VARIABLE = "CATALOG_COMMIT"
 WORKER_NUMBER_VARIABLE = "CATALOG_WORKER_NUMBER"
+
+STACK_VARIABLES = frozenset(
+    f"CATALOG_{name}"
+    for name in (
+        *("APP_MEMORY", "CONFIGS", "GRAFANA_BIND", "HTTPS_BIND", "HTTP_BIND", "IMAGE"),
+        *("INSTANCES", "MYSQL_BUFFER_POOL", "MYSQL_MEMORY", "OPEN_FILES", "PROMETHEUS_BIND"),
+        *("PROXY_NETWORK", "REVISION", "SOURCE", "STOP_GRACE_PERIOD", "TLS", "UP_TIMEOUT"),
+        "VERSION",
+    )
+)
+"""Variables of the stacks of containers, which share the service's .env."""
 
 # prometheus-client and its tools read this one.
 _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"

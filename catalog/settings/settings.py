@@ -1,12 +1,12 @@
 """Settings and their sources: environment variables and secret files."""
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -15,9 +15,22 @@ from pydantic_settings import (
 from sqlalchemy import URL
 
 from catalog.errors import SettingsInvalid
-from catalog.settings.process_environment import COMMIT_VARIABLE, WORKER_NUMBER_VARIABLE
+from catalog.errors.wording import broken_rule
+from catalog.settings.process_environment import (
+    COMMIT_VARIABLE,
+    STACK_VARIABLES,
+    WORKER_NUMBER_VARIABLE,
+)
 from catalog.settings.public_address import Origins
 from catalog.settings.removed import REMOVED, removed_variables
+from catalog.settings.sources import (
+    SECRET_FIELDS,
+    AssignedPort,
+    SecretFiles,
+    Unreadable,
+    Variables,
+    variable_of,
+)
 from catalog.settings.values import (
     Bind,
     DatabaseUrl,
@@ -28,7 +41,6 @@ from catalog.settings.values import (
     Networks,
     Rate,
     Secrets,
-    Unreadable,
     check_secret,
 )
 
@@ -170,18 +182,21 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the library's signature)
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the library's signature)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the same)
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # Files first: setting both is an error, which precedence of variables would hide.
-        return init_settings, _SecretFiles(settings_cls), env_settings
+        return (
+            init_settings,
+            SecretFiles(settings_cls),
+            Variables(settings_cls),
+            AssignedPort(settings_cls),
+        )
 
     @field_validator("jwt_secret_key", mode="before")
     @classmethod
     def _strong_secret(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, Unreadable):
-            raise ValueError(value.message)
         if value is None:
             if info.data.get("env") == "production":
                 raise ValueError(
@@ -192,19 +207,34 @@ class Settings(BaseSettings):
         check_secret(secret)
         return value
 
-    @field_validator("admin_password", "jwt_private_key", "jwt_previous_public_keys", mode="before")
+    @field_validator("database_tls_ca")
+    @classmethod
+    def _existing_authority(cls, value: Path | None) -> Path | None:
+        try:
+            exists = value is None or value.is_file()
+        except (OSError, ValueError):
+            exists = False  # The name is longer than any, or none.
+        if not exists:
+            raise ValueError("must name an existing file")
+        return value
+
+    # The last one of these, so that it runs before the others.
+    @field_validator("*", mode="before")
     @classmethod
     def _readable(cls, value: object) -> object:
         if isinstance(value, Unreadable):
             raise ValueError(value.message)
         return value
 
-    @field_validator("database_tls_ca")
-    @classmethod
-    def _existing_authority(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError("must name an existing file")
-        return value
+    def with_port(self, port: int) -> Self:
+        """Return the settings with another port to listen on.
+
+        Raises:
+            SettingsInvalid: the service is to listen on a unix socket.
+        """
+        if self.bind.path:
+            raise SettingsInvalid(["CATALOG_BIND is a unix socket, which has no port"])
+        return self.model_copy(update={"bind": replace(self.bind, port=port)})
 
     @property
     def embedded(self) -> bool:
@@ -224,57 +254,6 @@ class Settings(BaseSettings):
         return Path("var")
 
 
-class _SecretFiles(PydanticBaseSettingsSource):
-    """Settings source that reads secrets from the files that ``<NAME>_FILE`` variables name.
-
-    Not the library's ``secrets_dir``: that one expects all files in one folder, strips blanks from
-    passwords, ignores a missing file, and lets a variable win over a file silently.
-    """
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        name = _variable(field_name, field)
-        path = os.environ.get(f"{name}_FILE", "")
-        if not path or field_name not in SECRET_FIELDS:
-            return None, field_name, False
-        if os.environ.get(name):
-            return (
-                Unreadable(f"and {name}_FILE are both set; keep one"),
-                field_name,
-                False,
-            )
-        try:
-            # Editors and `echo` end files with a newline that is not part of the secret.
-            value = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8"
-            return (
-                Unreadable(f"cannot be read from {name}_FILE: {reason}"),
-                field_name,
-                False,
-            )
-        return value or None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        found = {}
-        for field_name, field in self.settings_cls.model_fields.items():
-            value, key, _ = self.get_field_value(field, field_name)
-            if value is not None:
-                found[str(field.validation_alias or key)] = value
-        return found
-
-
-SECRET_FIELDS = (
-    "database_url",
-    "jwt_secret_key",
-    "jwt_previous_secret_keys",
-    "jwt_private_key",
-    "jwt_previous_public_keys",
-    "admin_password",
-    "limits_url",
-)
-"""Fields that also read ``<NAME>_FILE``."""
-
-
 def usable_cores() -> int:
     """Count the cores this process may use, which a container can restrict."""
     return len(os.sched_getaffinity(0))
@@ -282,7 +261,7 @@ def usable_cores() -> int:
 
 def variable_names() -> dict[str, str]:
     """Return the environment variable of each field, by field name, in definition order."""
-    return {name: _variable(name, field) for name, field in Settings.model_fields.items()}
+    return {name: variable_of(name, field) for name, field in Settings.model_fields.items()}
 
 
 def unknown_variables() -> list[str]:
@@ -292,7 +271,7 @@ def unknown_variables() -> list[str]:
     that is called catalog. Former settings are errors instead (``load_settings``).
     """
     known = {COMMIT_VARIABLE, WORKER_NUMBER_VARIABLE, *REMOVED, *variable_names().values()}
-    known |= {f"{variable_names()[field]}_FILE" for field in SECRET_FIELDS}
+    known |= STACK_VARIABLES | {f"{variable_names()[field]}_FILE" for field in SECRET_FIELDS}
     injected = ("CATALOG_SERVICE_", "CATALOG_PORT", "CATALOG_TEST_")
     return sorted(
         name
@@ -316,15 +295,10 @@ def load_settings(**overrides: object) -> Settings:
         settings = Settings(**given)  # type: ignore[arg-type]  # checked by pydantic, not by name
     except ValidationError as error:
         names = variable_names()
-        for fault in error.errors(include_url=False, include_input=False, include_context=False):
-            field = str(fault["loc"][0]) if fault["loc"] else ""
-            message = fault["msg"].removeprefix("Value error, ")
-            faults.append(f"{names.get(field, field)} {message[0].lower()}{message[1:]}")
+        for fault in error.errors(include_url=False, include_input=False):
+            field = str(fault["loc"][0])
+            faults.append(f"{names.get(field, field)} {broken_rule(fault)}")
         raise SettingsInvalid(faults) from None
     if faults:
         raise SettingsInvalid(faults)
     return settings
-
-
-def _variable(field_name: str, field: FieldInfo) -> str:
-    return str(field.validation_alias or f"CATALOG_{field_name.upper()}")

@@ -16,6 +16,8 @@ from pydantic import PlainValidator, SecretStr
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from catalog.settings.sources import MAX_PORT
+
 MIN_SECRET_BYTES = 32
 """An HS256 key is at least as long as its hash (RFC 7518, section 3.2)."""
 
@@ -70,14 +72,14 @@ class Bind:
         if text.startswith("unix:"):
             path = Path(text.removeprefix("unix:"))
             if not path.is_absolute():
-                raise ValueError("the path of a unix socket must be absolute: unix:/run/name.sock")
+                raise ValueError("must name a unix socket by an absolute path: unix:/run/name.sock")
             return cls(path=path)
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not colon or not host or not port.isascii() or not port.isdigit():
             raise ValueError("must be host:port, [address]:port or unix:/path")
-        if int(port) > 65535:
-            raise ValueError("the port must be from 0 to 65535")
+        if len(port) > 5 or int(port) > MAX_PORT:
+            raise ValueError(f"must have a port from 0 to {MAX_PORT}")
         return cls(host=host, port=int(port))
 
     @property
@@ -118,13 +120,6 @@ class Rate:
         return cls(int(number), _SECONDS[unit])
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Placeholder for a secret whose file could not be read, until validation reports it."""
-
-    message: str
-
-
 def parse_database_url(text: object) -> URL:
     """Parse a database URL and convert it to the scheme of the drivers in use.
 
@@ -133,8 +128,6 @@ def parse_database_url(text: object) -> URL:
     Raises:
         ValueError: unknown scheme or option; never repeats the URL, which contains a password.
     """
-    if isinstance(text, Unreadable):
-        raise ValueError(text.message)
     if isinstance(text, SecretStr):
         text = text.get_secret_value()
     try:
@@ -217,8 +210,6 @@ def check_secret(secret: str) -> None:
 
 
 def _parse_secrets(value: object) -> tuple[SecretStr, ...]:
-    if isinstance(value, Unreadable):
-        raise ValueError(value.message)
     if not isinstance(value, str):
         given = value if isinstance(value, Iterable) else ()
         secrets = [each if isinstance(each, SecretStr) else SecretStr(str(each)) for each in given]
@@ -236,8 +227,6 @@ def _parse_secrets(value: object) -> tuple[SecretStr, ...]:
 
 def _parse_limits_url(value: object) -> SecretStr | None:
     """Return the URL with a scheme that the client knows: Valkey speaks Redis's protocol."""
-    if isinstance(value, Unreadable):
-        raise ValueError(value.message)
     if value is None:
         return None
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)

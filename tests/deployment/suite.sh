@@ -31,5 +31,5 @@ docker run --rm --env PIP_INDEX_URL --volume "$volume:/tools" --volume "$folder:
 
 docker run --rm --read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /tmp:mode=1777,exec \
   --volume "$volume:/tools:ro" --volume "$folder:/src:ro" --env PYTHONPATH=/tools --env HOME=/tmp \
-  --env CATALOG_ENV= --env CATALOG_BIND= --env CI --workdir /src --entrypoint python "$IMAGE" \
+  --env CATALOG_ENV= --env CATALOG_BIND= --env PORT= --env CI --workdir /src --entrypoint python "$IMAGE" \
   -m pytest -p no:cacheprovider "$@"

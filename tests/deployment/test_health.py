@@ -32,11 +32,11 @@ def answering(listener: socket.socket, answer: bytes) -> Iterator[list[bytes]]:
         thread.join()
 
 
-def ask(bind: str) -> subprocess.CompletedProcess[str]:
+def ask(bind: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the health check as the image does."""
     return subprocess.run(
         [sys.executable, "-IS", ROOT / "docker" / "health.py"],
-        env={"CATALOG_BIND": bind},
+        env={"CATALOG_BIND": bind, **environment},
         check=False,
         capture_output=True,
         text=True,
@@ -54,6 +54,15 @@ class TestHealth:
 
         assert done.returncode == 0, done.stderr
         assert asked[0].startswith(b"GET /livez HTTP/1.1\r\n")
+
+    def test_health_check_requests_the_assigned_port(self) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+
+        with answering(listener, b"HTTP/1.1 200 \r\n\r\n"):
+            done = ask(PORT=f" {port}\r")
+
+        assert done.returncode == 0, done.stderr
 
     def test_health_check_connects_to_a_unix_socket(self, tmp_path: Path) -> None:
         listener = socket.socket(socket.AF_UNIX)

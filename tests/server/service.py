@@ -352,6 +352,8 @@ class Catalog:
         environment: the service's variables.
         definitions: ``CONSTANT = value`` by module, for constants that are no settings: a test of
             whole processes cannot wait for each of them.
+        command: runs the command line.
+        working_folder: the folder in which the service is started; pytest's own by default.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -371,6 +373,8 @@ class Catalog:
         }
         # Tests keep requests in flight by not completing their bodies.
         self.definitions = {"catalog.http.middleware.request_body": "BODY_SECONDS = 60"}
+        self.command = [sys.executable, "-m", "catalog"]
+        self.working_folder: Path | None = None
         self._sabotage = ""
 
     @asynccontextmanager
@@ -378,7 +382,8 @@ class Catalog:
         """Start the service; kill it and all its children at the end."""
         process = await asyncio.create_subprocess_exec(
             *tied_to_us(),
-            *(sys.executable, "-m", "catalog", "serve", *options),
+            *(*self.command, "serve", *options),
+            cwd=self.working_folder,
             env={
                 **os.environ,
                 "PYTHONFAULTHANDLER": "1",
