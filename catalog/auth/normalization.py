@@ -6,16 +6,22 @@ collation.
 
 import unicodedata
 
+import email_validator
 import regex
 from email_validator import EmailNotValidError, validate_email
 
 from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME
 from catalog.normal_forms import MAX_MARKS, Form, is_stream_safe, normalize
 
-MIN_USERNAME = 3
+# The library refuses special-use domains (RFC 6761) unless they are taken from its list.
+email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
+
+MIN_USERNAME = 2
 
 MAX_PASSWORD_CODE_POINTS = 4 * MAX_PASSWORD
 """Code points of a password as sent: a character of NFC decomposes to at most four."""
+
+_MISLEADING = "must not contain control, bidi, zero-width or other invisible characters"
 
 _MAX_LOCAL_PART = 64
 """Octets before the @ (RFC 5321, section 4.5.3.1.1)."""
@@ -25,6 +31,15 @@ _MAX_LOCAL_PART = 64
 _REFUSED_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 # Not refused by category, but rendered as nothing.
 _INVISIBLE = {"\u115f", "\u1160", "\u3164", "\uffa0", "\u2800", "\u034f", "\u17b4", "\u17b5"}
+
+# RFC 5892, appendix A.1 and A.2: after a virama either joiner, and between letters of a cursive
+# script the non-joiner. Elsewhere they are invisible.
+_JOINERS = "\u200c\u200d"
+_NEEDED_JOINER = regex.compile(
+    r"(?<=\p{ccc=9})[\u200c\u200d]"
+    r"|(?<=[\p{jt=L}\p{jt=D}]\p{jt=T}*)\u200c(?=\p{jt=T}*+[\p{jt=R}\p{jt=D}])"
+)
+_WITHOUT_JOINERS = str.maketrans("", "", _JOINERS)
 
 # Scripts that one name may combine (UTS #39, section 5.2, "Highly Restrictive"), then each script
 # of Unicode 16 alone, by ISO 15924 code.
@@ -59,8 +74,10 @@ def fold(name: str) -> str:
     """Return the form in which names are compared: a compatibility caseless match.
 
     The Unicode Standard, section 3.13.5, D146, composed at the end to keep it short. Case folding
-    can undo the normal form and normalization can restore capitals, hence both twice.
+    can undo the normal form and normalization can restore capitals, hence both twice. Joiners do
+    not count, because many fonts do not show them.
     """
+    name = name.translate(_WITHOUT_JOINERS)
     forms: tuple[Form, ...] = ("NFD", "NFKD")
     for form in forms:
         name = normalize(form, name).casefold()
@@ -101,7 +118,7 @@ def checked_username(name: str) -> str:
     if len(folded) > MAX_USERNAME:
         raise ValueError(f"must have {MIN_USERNAME} to {MAX_USERNAME} characters")
     if _is_misleading(name):
-        raise ValueError("must not contain control, bidi, zero-width or other invisible characters")
+        raise ValueError(_MISLEADING)
     if folded != folded.strip() or "  " in folded:
         raise ValueError("must not begin or end with a space or contain two in a row")
     if len(folded) < MIN_USERNAME:
@@ -131,6 +148,7 @@ def checked_email(address: str) -> str:
     """Validate an e-mail address and return it unchanged (RFC 5321; without look-ups).
 
     It may mix scripts: it is not shown to other users, and its domain decides what it may contain.
+    Since no mail is sent, special-use domains (RFC 6761) such as ``.local`` are as good as others.
 
     Raises:
         ValueError: it is no e-mail address, is longer than 120 characters, or has more than 30
@@ -142,17 +160,23 @@ def checked_email(address: str) -> str:
     if len(fold(address)) > MAX_EMAIL:
         raise ValueError(f"must have at most {MAX_EMAIL} characters")
     if _is_misleading(address):
-        raise ValueError("must not contain control, bidi, zero-width or other invisible characters")
+        raise ValueError(_MISLEADING)
     if len(address.rpartition("@")[0].encode()) > _MAX_LOCAL_PART:
         raise ValueError(f"must have at most {_MAX_LOCAL_PART} octets before the @")
     try:
-        validate_email(address, check_deliverability=False)
+        domain = validate_email(
+            address, check_deliverability=False, globally_deliverable=False
+        ).ascii_domain
     except EmailNotValidError as error:
         raise ValueError("is not an e-mail address") from error
+    if not ("." in domain or domain.lower() == "localhost") or not domain[-1].isalpha():
+        raise ValueError("is not an e-mail address")
     return address
 
 
 def _is_misleading(text: str) -> bool:
+    if not text.isascii() and any(joiner in text for joiner in _JOINERS):
+        text = _NEEDED_JOINER.sub("", normalize("NFC", text))
     return any(
         unicodedata.category(character) in _REFUSED_CATEGORIES
         or character in _INVISIBLE

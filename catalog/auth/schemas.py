@@ -45,6 +45,11 @@ def _composed(password: object) -> object:
     return password
 
 
+def _stripped(name: object) -> object:
+    # Keyboards of telephones put a blank behind a completed word.
+    return name.strip() if isinstance(name, str) else name
+
+
 _SHOWN: dict[str, JsonValue] = {"format": "password", "pattern": WITHOUT_NUL_PATTERN}
 
 Password = Annotated[
@@ -94,8 +99,10 @@ class SignUp(RequestBody):
 class LogIn(RequestBody):
     """Credentials."""
 
-    username: Annotated[str, Field(max_length=MAX_LOGIN_NAME), WithoutNul] = Field(
-        description="The username or the e-mail address.",
+    username: Annotated[
+        str, BeforeValidator(_stripped), Field(max_length=MAX_LOGIN_NAME), WithoutNul
+    ] = Field(
+        description="The username or the e-mail address. Blanks around it do not count.",
         examples=["ada"],
         json_schema_extra={"pattern": WITHOUT_NUL_PATTERN},
     )
