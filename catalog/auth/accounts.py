@@ -170,9 +170,7 @@ async def change_email(session: AsyncSession, *, user_id: int, email: str) -> di
         held = await session.scalar(select(User.id).where(User.email_key == fold(email)))
         if held is None:
             raise
-        raise DuplicateValue(
-            errors=[FieldError("pointer", "/email", "This address is taken.")]
-        ) from error
+        raise DuplicateValue(errors=[FieldError("pointer", "/email", "is taken")]) from error
     return await read_own(session, user_id=user_id)
 
 

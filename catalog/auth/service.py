@@ -51,7 +51,7 @@ def check_new_password(
             email=email,
         )
     except ValueError as fault:
-        error = FieldError("pointer", pointer, f"A password {fault}.")
+        error = FieldError("pointer", pointer, str(fault))
         raise InvalidRequest(errors=[error]) from None
 
 
@@ -109,9 +109,9 @@ async def _taken_fields(session: AsyncSession, *, username: str, email: str) -> 
 
     taken = []
     if await exists(User.username_key == fold(username)):
-        taken.append(FieldError("pointer", "/username", "This name is taken."))
+        taken.append(FieldError("pointer", "/username", "is taken"))
     if await exists(User.email_key == fold(email)):
-        taken.append(FieldError("pointer", "/email", "This address is taken."))
+        taken.append(FieldError("pointer", "/email", "is taken"))
     return taken
 
 

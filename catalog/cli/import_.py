@@ -84,8 +84,7 @@ def import_(
         pieces = _pieces(text, lambda: bar.update(raw.tell() - bar.pos) if not bar.hidden else None)
         imported = run(_import(settings, pieces, reader, owner, atomic=atomic, dry_run=dry_run))
     for fault in imported.faults:
-        place = f" {fault.pointer}" if fault.pointer else ""
-        click.echo(f"Line {fault.line}{place}: {fault.message}", err=True)
+        click.echo(f"Line {fault.line}: {fault.message}", err=True)
     would = "Would create" if dry_run else "Created"
     created, invalid = counted(imported.created, "product"), counted(imported.failed, "line")
     click.echo(f"{would} {created}; {invalid} failed.")
@@ -138,8 +137,7 @@ def _tell(error: CatalogError) -> None:
     """Print the invalid lines of an import that failed as a whole, and how far it came."""
     faults = error.members.get("errors")
     for fault in faults if isinstance(faults, list) else []:
-        place = f" {fault['pointer']}" if "pointer" in fault else ""
-        click.echo(f"Line {fault['line']}{place}: {fault['message']}", err=True)
+        click.echo(f"Line {fault['line']}: {fault['message']}", err=True)
     if not isinstance(error, LinesInvalid) and "line" in error.members:
         created, line = error.members["created"], error.members["line"]
         assert isinstance(created, int)  # noqa: S101 (tells mypy)

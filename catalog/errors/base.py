@@ -15,19 +15,29 @@ class FieldError:
         place: where ``name`` is found: a JSON pointer into the body (RFC 6901), a query parameter
             or a header.
         name: the pointer, or the parameter's or header's name.
-        message: a human-readable sentence; never repeats the value, which may be a password.
+        rule: the broken rule, as a predicate: ``must be a number``. Never repeats the value, which
+            may be a password.
     """
 
     place: Literal["pointer", "parameter", "header"]
     name: str
-    message: str
+    rule: str
+
+    @property
+    def message(self) -> str:
+        """A sentence with the field and the rule: ``price must be a number.``."""
+        name = self.name
+        if self.place == "pointer":
+            name = name.removeprefix("/").replace("~1", "/").replace("~0", "~") or "The body"
+        return f"{name} {self.rule}."
 
 
 class CatalogError(Exception):
     """Base of all errors; each concrete subclass has a stable slug.
 
     Args:
-        detail: a sentence about this occurrence, safe to show to any client.
+        detail: a sentence about this occurrence, safe to show to any client; by default that of
+            the first of ``errors``, or the title.
         errors: validation errors by field.
         headers: headers that the response must carry, such as ``Allow``.
         members: further members of its problem details (RFC 9457, section 3.2).
@@ -46,8 +56,8 @@ class CatalogError(Exception):
         members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail or self.title)
-        self.detail = detail or f"{self.title}."
         self.errors = tuple(errors)
+        self.detail = detail or (errors[0].message if errors else f"{self.title}.")
         self.headers = dict(headers or {})
         self.members = dict(members or {})
 

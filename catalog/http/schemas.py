@@ -61,7 +61,7 @@ class ResponseBody(BaseModel):
 
 def _without_nul(text: str) -> str:
     if "\0" in text:
-        raise ValueError("Text must not contain NUL")
+        raise ValueError("must not contain NUL characters")
     return text
 
 
@@ -69,7 +69,7 @@ def _digits(value: object) -> object:
     """Accept only ASCII digits as a number in a URL: no sign, space, underscore or other script."""
     if isinstance(value, str):
         if not (value.isascii() and value.isdigit() and len(value) <= 19):
-            raise ValueError("Input should be a whole number")
+            raise ValueError("must be a whole number")
         return int(value)
     return value
 

@@ -101,7 +101,7 @@ def validated_query(schema: type[Q], query: MultiDict[str, str]) -> Q:
             if sent:
                 given[listed] = [*given.get(listed, ()), *sent]
         elif len(sent) > 1 and name in schema.model_fields:
-            repeated.append(FieldError("parameter", name, "It may be given only once."))
+            repeated.append(FieldError("parameter", name, "may be given only once"))
         elif sent:
             given[name] = sent[0]
         elif name not in schema.model_fields:

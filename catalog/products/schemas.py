@@ -71,7 +71,7 @@ _TRUTHS: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": 
 def truth(value: object) -> object:
     """Parse a Boolean query parameter: ``true`` or ``1``, ``false`` or ``0``."""
     if value not in _TRUTHS:
-        raise ValueError("Input should be true or false")
+        raise ValueError("must be true or false")
     return _TRUTHS[value]
 
 
@@ -176,7 +176,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 def _number(value: object) -> object:
     if not (isinstance(value, str) and len(value) <= 40 and _NUMBER.fullmatch(value)):
-        raise ValueError("Input should be a JSON number")
+        raise ValueError("must be a number, as JSON writes it")
     return float(value)
 
 

@@ -37,7 +37,9 @@ class TestFailure:
 
         assert len(faults) == 2
         assert faults[0].startswith("The settings are not valid: CATALOG_BIND must be")
-        assert faults[1].startswith("The settings are not valid: CATALOG_WORKERS input should be")
+        assert faults[1].startswith(
+            "The settings are not valid: CATALOG_WORKERS must be at least 1"
+        )
 
     @pytest.mark.parametrize("command", ["create-admin", "seed"])
     async def test_unreachable_database_is_reported_on_one_line(

@@ -85,9 +85,9 @@ class TestRefusal:
         name = await catalog.faults_of("create-admin", GRACE[0], "--email=new@example.com")
         address = await catalog.faults_of("create-admin", "--username=new", GRACE[1])
 
-        assert both == [f"{taken}This name is taken.", f"{taken}This address is taken."]
-        assert name == [f"{taken}This name is taken."]
-        assert address == [f"{taken}This address is taken."]
+        assert both == [f"{taken}username is taken.", f"{taken}email is taken."]
+        assert name == [f"{taken}username is taken."]
+        assert address == [f"{taken}email is taken."]
         assert await catalog.query("SELECT COUNT(*) FROM users") == [(1,)]
 
     async def test_all_faults_are_reported_at_once(self, nowhere: CommandLine) -> None:
@@ -96,7 +96,7 @@ class TestRefusal:
         )
 
         assert faults == [
-            "The service cannot run: The administrator's username must have 3 to 80 characters.",
+            "The service cannot run: The administrator's username must have 2 to 80 characters.",
             "The service cannot run: The administrator's e-mail address is not an e-mail address.",
             "The service cannot run: The administrator's password must have 8 to 128 characters.",
         ]

@@ -160,13 +160,13 @@ class TestRefusal:
     ) -> None:
         (fault,) = await nowhere.faults_of("seed", f"--password={password}")
 
-        assert fault.endswith(": A password must have 8 to 128 characters.")
+        assert fault.endswith(": password must have 8 to 128 characters.")
         assert "s3kr1t" not in fault
 
     async def test_common_password_is_refused_in_production(self, nowhere: CommandLine) -> None:
         (fault,) = await nowhere.faults_of("seed", "--password=Football", CATALOG_ENV="production")
 
-        assert fault.endswith(": A password must not be one of the 3,000 most common passwords.")
+        assert fault.endswith(": password must not be one of the 3,000 most common passwords.")
 
 
 class TestProducts:

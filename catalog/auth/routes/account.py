@@ -151,8 +151,8 @@ async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account
         with recording(attempt, failed=failed, blocked=blocked):
             yield await verified(attempt, password), attempt.subject
     except (WrongCredentials, WrongPassword):
-        message = "This is not the account's password."
-        raise WrongPassword(errors=[FieldError("pointer", pointer, message)]) from None
+        rule = "is not the account's password"
+        raise WrongPassword(errors=[FieldError("pointer", pointer, rule)]) from None
 
 
 @blueprint.get("/sessions")

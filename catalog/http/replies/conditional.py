@@ -84,7 +84,7 @@ def if_match() -> Tags | None:
     try:
         return Tags(",".join(values))
     except ValueError as fault:
-        raise InvalidRequest(errors=[FieldError("header", "If-Match", f"It {fault}.")]) from None
+        raise InvalidRequest(errors=[FieldError("header", "If-Match", str(fault))]) from None
 
 
 def idempotency_key() -> str | None:
@@ -107,8 +107,8 @@ def key_among(values: Sequence[str]) -> str | None:
     if _QUOTED_KEY.fullmatch(key):
         key = _ESCAPED.sub(r"\1", key[1:-1])
     if len(values) > 1 or _KEY.fullmatch(key) is None:
-        message = "It must be 1 to 255 printable ASCII characters."
-        raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", message)])
+        rule = "must be 1 to 255 printable ASCII characters"
+        raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", rule)])
     return key
 
 

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from catalog import errors
 from catalog.errors import CatalogError, FieldError
+from catalog.errors.wording import broken_rule
 from catalog.http.replies.reply import Reply, no_content
 from catalog.http.request import current_request
 from catalog.observability.debounce import Debounce
@@ -116,18 +117,17 @@ def _refuse_method(error: MethodNotAllowed) -> Reply:
 def field_errors(error: ValidationError, *, in_query: bool = False) -> Sequence[FieldError]:
     """Convert pydantic's errors, without the invalid values: one of them may be a password."""
     found = []
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    for fault in faults[:MAX_FIELD_ERRORS]:
-        if fault["type"] == "extra_forbidden":
-            message = "This field is unknown."
-        else:
-            message = fault["msg"].removeprefix("Value error, ").rstrip(".") + "."
-            message = message[0].upper() + message[1:]
+    for fault in error.errors(include_url=False, include_input=False)[:MAX_FIELD_ERRORS]:
+        rule, location = broken_rule(fault), fault["loc"]
         if in_query:
-            name = str(fault["loc"][0]) if fault["loc"] else ""
-            found.append(FieldError("parameter", name[:200], message))
+            if fault["type"] == "extra_forbidden":
+                rule = "is not a known parameter"
+            for item in (each for each in location[1:] if isinstance(each, int)):
+                rule = f"has an item (number {item + 1}) that {rule}"
+            name = str(location[0]) if location else "The query"
+            found.append(FieldError("parameter", name[:200], rule))
         else:
-            found.append(FieldError("pointer", json_pointer(fault["loc"])[:200], message))
+            found.append(FieldError("pointer", json_pointer(location)[:200], rule))
     return found
 
 

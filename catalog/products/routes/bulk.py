@@ -21,8 +21,8 @@ from catalog.products.context import products
 
 P = ParamSpec("P")
 
-_FOR_ONE = "It is only for requests that create one product."
-_FOR_MANY = "It is only for bulk requests."
+_FOR_ONE = "is only for requests that create one product"
+_FOR_MANY = "is only for bulk requests"
 
 _DEFAULTS = BulkQuery()
 

@@ -84,8 +84,8 @@ def _last_event_id(query: ChangesQuery) -> ChangeId:
     try:
         return change_id(text)
     except ValueError:
-        message = "It must be a position, or a change such as 8.5f0c29a1be."
-        raise InvalidRequest(errors=[FieldError("header", "Last-Event-ID", message)]) from None
+        rule = "must be a position, or a change such as 8.5f0c29a1be"
+        raise InvalidRequest(errors=[FieldError("header", "Last-Event-ID", rule)]) from None
 
 
 async def _stream(since: ChangeId) -> Reply:

@@ -74,12 +74,12 @@ async def _list(asked: PageRequest) -> Reply:
     form = _form(query)
     if form is not CSV and (query.bom or not query.guard):
         name = "bom" if query.bom else "guard"
-        raise InvalidRequest(errors=[FieldError("parameter", name, "It is only for CSV.")])
+        raise InvalidRequest(errors=[FieldError("parameter", name, "is only for CSV")])
     if form is None:
         page = await products().pages.read(asked)
         return revalidated(page.reply)
     if query.total:
-        raise InvalidRequest(errors=[FieldError("parameter", "total", "It is only for pages.")])
+        raise InvalidRequest(errors=[FieldError("parameter", "total", "is only for pages")])
     return await _export(form, asked)
 
 

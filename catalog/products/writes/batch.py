@@ -298,7 +298,7 @@ def _require_all(found: int, products: Sequence[object]) -> None:
 def _replay(offer: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
     """Rebuild the first response, from the content that the repeated request carries again."""
     if done.content_hash != key.content_hash:
-        message = "It was used with different content before."
-        return KeyReused(errors=[FieldError("header", "Idempotency-Key", message)])
+        rule = "was used with different content before"
+        return KeyReused(errors=[FieldError("header", "Idempotency-Key", rule)])
     product = rendered(offer, done.product_id, done.created_at)
     return WriteResult(product, done.change, replayed=True)

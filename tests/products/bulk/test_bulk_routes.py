@@ -90,13 +90,13 @@ class TestCreate:
                 "line": 2,
                 "code": "invalid",
                 "pointer": "/name",
-                "message": "String should have at least 1 character.",
+                "message": "name must not be empty.",
             },
             {
                 "line": 2,
                 "code": "invalid",
                 "pointer": "/price",
-                "message": "Input should be a valid number.",
+                "message": "price must be a number.",
             },
             {"line": 3, "code": "malformed", "message": "The line is not valid JSON at column 1."},
         ]
@@ -143,7 +143,7 @@ class TestCreate:
             "line": 1,
             "code": "invalid",
             "pointer": "/title",
-            "message": "This column is unknown.",
+            "message": "title is not a known column.",
         }
 
     async def test_disabled_account_is_refused(self, ada: Caller, database: Database) -> None:

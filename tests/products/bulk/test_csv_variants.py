@@ -96,11 +96,11 @@ class TestHeader:
         errors = refused.value.members["errors"]
         assert isinstance(errors, list)
         assert [(error["pointer"], error["message"]) for error in errors] == [
-            ("/Title", "This column is unknown."),
+            ("/Title", "Title is not a known column."),
             ("/", "Column 3 has no name."),
-            ("/colour", "This column is unknown."),
-            ("/name", "This column is duplicated."),
-            ("/price", "This column is missing."),
+            ("/colour", "colour is not a known column."),
+            ("/name", "name is there more than once."),
+            ("/price", "price is missing."),
         ]
 
 

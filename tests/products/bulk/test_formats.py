@@ -281,7 +281,7 @@ class TestCsvReader:
     def test_empty_price_is_missing(self) -> None:
         (found,) = parsed(CSV, b"name,price\r\na,\r\n")
 
-        assert found == [LineFault(2, "invalid", "Field required.", "/price")]
+        assert found == [LineFault(2, "invalid", "price is missing.", "/price")]
 
     @pytest.mark.parametrize(
         "line",

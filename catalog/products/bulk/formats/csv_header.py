@@ -163,12 +163,15 @@ def _faults(line: int, header: Sequence[str], names: Sequence[str]) -> Iterator[
         if name in _KNOWN or (place == 0 and _UNNAMED.fullmatch(name)):
             continue
         sent = header[place]
-        yield fault(sent, "This column is unknown." if name else f"Column {place + 1} has no name.")
+        yield fault(
+            sent,
+            f"{sent[:200]} is not a known column." if name else f"Column {place + 1} has no name.",
+        )
     for name in sorted({name for name in names if name and names.count(name) > 1}):
-        yield fault(name, "This column is duplicated.")
+        yield fault(name, f"{name[:200]} is there more than once.")
     for name in _REQUIRED:
         if name not in names:
-            yield fault(name, "This column is missing.")
+            yield fault(name, f"{name} is missing.")
 
 
 def header_refused(faults: Sequence[LineFault]) -> LinesInvalid:

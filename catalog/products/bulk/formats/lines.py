@@ -126,7 +126,12 @@ def validate(members: Any, line: int) -> Parsed:
         product = ProductCreate.model_validate(members)
     except ValidationError as error:
         return [
-            LineFault(line, InvalidRequest.slug, fault.message, fault.name)
+            LineFault(
+                line,
+                InvalidRequest.slug,
+                fault.message if fault.name else f"The line {fault.rule}.",
+                fault.name,
+            )
             for fault in field_errors(error)
         ]
     return ParsedProduct(product.name, product.description, product.price)
