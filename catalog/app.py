@@ -17,9 +17,10 @@ from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
 from catalog.auth.passwords import login_throttle
 from catalog.auth.passwords.hashing import Passwords
-from catalog.auth.tokens import sessions
+from catalog.auth.tokens import api_keys, sessions
 from catalog.auth.tokens.jwt import Tokens
 from catalog.auth.tokens.keys import KeyRing, signing_secret
+from catalog.auth.tokens.known_keys import KnownKeys
 from catalog.auth.tokens.revocations import POLL_SECONDS as REVOCATION_SECONDS
 from catalog.auth.tokens.revocations import Revocations
 from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
@@ -64,6 +65,9 @@ GAUGE_SECONDS = 0.5
 
 SWEEP_SECONDS = 60
 """Interval at which each process deletes expired rows."""
+
+LAST_USED_SECONDS = 60
+"""Interval at which each process writes when API keys were last used."""
 
 SWEPT_AT_ONCE = 1000
 """Rows of a kind that one sweep transaction deletes, so that its locks are held only briefly."""
@@ -134,8 +138,9 @@ def create_app(settings: Settings) -> Quart:
         # a replica or the disk has acknowledged it; nothing bounds that time.
         lateness=3 * timedelta(seconds=database.write_limit),
     )
+    known_keys = KnownKeys(database, revocations)
     auth_context.attach(
-        app, Auth(keys, Passwords(settings), revocations, service.delete_products_of)
+        app, Auth(keys, Passwords(settings), revocations, known_keys, service.delete_products_of)
     )
     products_context.attach(app, _products(database, running(app).cursors))
     configure_routing(app)
@@ -242,6 +247,7 @@ def _tasks(app: Quart, settings: Settings) -> list[BackgroundTask | LoopLag]:
     database, revocations = running(app).database, auth(app).revocations
     outdated: tuple[tuple[str, Callable[..., Awaitable[int]], dict[str, Any]], ...] = (
         ("sweep_sessions", sessions.sweep, {"kept_ended": revocations.kept}),
+        ("sweep_api_keys", api_keys.sweep, {"kept_revoked": revocations.kept}),
         ("sweep_guesses", login_throttle.sweep, {}),
         ("sweep_changes", change_log.sweep, {"kept": settings.change_retention}),
         ("sweep_keys", idempotency.sweep, {"kept": idempotency.RETENTION}),
@@ -261,12 +267,18 @@ def _tasks(app: Quart, settings: Settings) -> list[BackgroundTask | LoopLag]:
         interval=REVOCATION_SECONDS,
         at_once=True,
     )
+    last_used = BackgroundTask(
+        auth(app).known_keys.write_last_used,
+        TaskLog("api_keys_last_used"),
+        interval=LAST_USED_SECONDS,
+        jitter=1,
+    )
     poll = BackgroundTask(products(app).feed.poll, TaskLog("changes"), interval=POLL_SECONDS)
     gauges = BackgroundTask(
         partial(_measure, app), TaskLog("gauges"), interval=GAUGE_SECONDS, at_once=True
     )
     lag = LoopLag(metrics.LOOP_LAG_SECONDS.observe)
-    return [refresh, poll, gauges, lag, *sweeps]
+    return [refresh, last_used, poll, gauges, lag, *sweeps]
 
 
 async def _measure(app: Quart) -> None:

@@ -100,7 +100,7 @@ class TestRoutes:
     def test_route_states_its_audience(self, endpoint: str) -> None:
         audience = audience_of(APP.view_functions[endpoint])
 
-        assert audience in {"public", "access", "admin", "refresh", "any"}
+        assert audience in {"public", "access", "session", "admin", "refresh", "any"}
 
     def test_routes_of_all_accounts_are_for_administrators_only(self) -> None:
         for rule in APP.url_map.iter_rules():
@@ -117,6 +117,22 @@ class TestRoutes:
             }
 
             assert found == paths
+
+    def test_api_keys_are_accepted_for_products_and_the_own_account_only(self) -> None:
+        found = {
+            f"{method} {rule.rule}"
+            for rule in APP.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+            if audience_of(APP.view_functions[rule.endpoint]) == "access"
+        }
+
+        assert found == {
+            "GET /api/auth/me",
+            "GET /api/products/my",
+            "POST /api/products",
+            "PATCH /api/products/<id:product_id>",
+            "DELETE /api/products/<id:product_id>",
+        }
 
     def test_every_route_has_a_view(self) -> None:
         assert {rule.endpoint for rule in APP.url_map.iter_rules()} == set(APP.view_functions)

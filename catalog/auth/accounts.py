@@ -11,7 +11,7 @@ from catalog.auth import queries
 from catalog.auth.models import Role, User
 from catalog.auth.normalization import fold
 from catalog.auth.passwords import login_throttle
-from catalog.auth.tokens import sessions
+from catalog.auth.tokens import api_keys, sessions
 from catalog.db.statements import affected_rows
 from catalog.errors import (
     AccountUnavailable,
@@ -42,6 +42,21 @@ class Account(NamedTuple):
     role: str
     disabled: bool
     password_hash: str
+
+
+class Ended(NamedTuple):
+    """Ids of the sessions that have ended and of the API keys that were revoked."""
+
+    sessions: list[int]
+    keys: list[int]
+
+
+async def end_access(session: AsyncSession, *, user_id: int) -> Ended:
+    """End all sessions of an account and revoke its API keys."""
+    return Ended(
+        await sessions.end_all(session, user_id=user_id),
+        await api_keys.revoke_all(session, user_id=user_id),
+    )
 
 
 async def find_named(connection: AsyncConnection | AsyncSession, key: str) -> Account | None:
@@ -107,11 +122,11 @@ async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) 
 
 async def reset_password(
     session: AsyncSession, *, login: str, password_hash: str
-) -> tuple[str, int]:
-    """Replace an account's password, without checking the old one, and end its sessions.
+) -> tuple[str, Ended]:
+    """Replace an account's password, without checking the old one, and end all access to it.
 
     Returns:
-        its username, and the number of ended sessions.
+        its username, its sessions and its API keys.
 
     Raises:
         NotFound: no account has this username or e-mail address.
@@ -119,7 +134,7 @@ async def reset_password(
     account = await _require_named(session, login)
     change = update(User).where(User.id == account.id).values(password_hash=password_hash)
     await affected_rows(session, change)
-    return account.username, len(await sessions.end_all(session, user_id=account.id))
+    return account.username, await end_access(session, user_id=account.id)
 
 
 async def end_sessions(session: AsyncSession, *, login: str) -> int:
@@ -180,8 +195,8 @@ async def delete_account(
     subject: str,
     account: Account,
     on_account_delete: Callable[[AsyncSession, int], Awaitable[None]],
-) -> list[int]:
-    """Delete an account and end its sessions.
+) -> Ended:
+    """Delete an account, end its sessions and revoke its API keys.
 
     Args:
         session: the transaction.
@@ -191,7 +206,7 @@ async def delete_account(
             that nothing is added meanwhile.
 
     Returns:
-        the ids of the ended sessions.
+        its sessions and its API keys.
 
     Raises:
         LoginThrottled: as ``service.log_in``.
@@ -204,8 +219,9 @@ async def delete_account(
     mine = select(User.id).where(User.id == user_id, User.password_hash == account.password_hash)
     if await session.scalar(mine.with_for_update()) is None:
         raise WrongPassword
-    ended = await sessions.end_all(session, user_id=user_id)
+    ended = await end_access(session, user_id=user_id)
     await sessions.forget_origins(session, user_id=user_id)
+    await api_keys.forget_names(session, user_id=user_id)
     await on_account_delete(session, user_id)
     await affected_rows(session, delete(User).where(User.id == user_id))
     return ended

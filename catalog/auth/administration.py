@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.auth.accounts import PUBLIC_COLUMNS, keep_an_admin, require_account
+from catalog.auth.accounts import (
+    PUBLIC_COLUMNS,
+    Ended,
+    end_access,
+    keep_an_admin,
+    require_account,
+)
 from catalog.auth.models import Role, User
 from catalog.auth.tokens import sessions
 from catalog.db.columns import database_now
@@ -51,12 +57,12 @@ class Change(NamedTuple):
     Attributes:
         before: the account before the change.
         after: the account after the change.
-        ended: the ids of the ended sessions.
+        ended: the account's sessions and API keys, if it was disabled.
     """
 
     before: dict[str, Any]
     after: dict[str, Any]
-    ended: list[int]
+    ended: Ended
 
 
 async def change_user(
@@ -69,7 +75,7 @@ async def change_user(
 ) -> Change:
     """Change an account's role or disabled state; None leaves the value as it is.
 
-    Disabling an account ends its sessions.
+    Disabling an account ends its sessions and revokes its API keys.
 
     Raises:
         AccountUnavailable, Forbidden: the caller is no longer an administrator.
@@ -92,7 +98,7 @@ async def change_user(
     if values:
         change = update(User).where(User.id == user_id).values(values)
         await affected_rows(session, change)
-    ended = await sessions.end_all(session, user_id=user_id) if disabled else []
+    ended = await end_access(session, user_id=user_id) if disabled else Ended([], [])
     return Change(before, await read_user(session, user_id=user_id), ended)
 
 

@@ -31,6 +31,8 @@ class Audit(StrEnum):
     EMAIL_CHANGED = "email_changed"
     ACCOUNT_DELETED = "account_deleted"
     ACCOUNT_CHANGED = "account_changed"
+    KEY_CREATED = "key_created"
+    KEY_REVOKED = "key_revoked"
     ACCESS_REFUSED = "access_refused"
 
 

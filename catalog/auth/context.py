@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.passwords.hashing import Passwords
 from catalog.auth.tokens.keys import KeyRing
+from catalog.auth.tokens.known_keys import KnownKeys
 from catalog.auth.tokens.revocations import Revocations
 from catalog.http.request import current_request
 
@@ -16,7 +17,7 @@ _EXTENSION = "catalog.auth"
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """One app's keys, password hashing threads and revocations.
+    """One app's signing keys, password hashing threads, revocations and verified API keys.
 
     Attributes:
         on_account_delete: deletes an account's other data, in the transaction that deletes it.
@@ -25,6 +26,7 @@ class Auth:
     keys: KeyRing
     passwords: Passwords
     revocations: Revocations
+    known_keys: KnownKeys
     on_account_delete: Callable[[AsyncSession, int], Awaitable[None]]
 
 

@@ -1,4 +1,4 @@
-"""Decorators that state the token a handler requires; a test demands one on every handler.
+"""Decorators that state the token or key a handler requires; a test demands one on every handler.
 
 The library's own decorators do not await their callbacks and answer a malformed header with 500,
 so they are not used. Within the framework these store the claims where the library looks for them,
@@ -14,10 +14,22 @@ from quart_schema import security_scheme
 
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
-from catalog.auth.models import Role
+from catalog.auth.models import Role, Scope
+from catalog.auth.tokens.api_keys import PREFIX
 from catalog.auth.tokens.jwt import Bearer, Kind, Tokens
-from catalog.errors import Forbidden, TokenInvalid, TokenMissing
+from catalog.auth.tokens.known_keys import KeyBearer
+from catalog.errors import (
+    Forbidden,
+    KeysThrottled,
+    ScopeInsufficient,
+    SessionRequired,
+    TokenInvalid,
+    TokenMissing,
+    WrongTokenKind,
+)
+from catalog.http.limits import client_network
 from catalog.http.middleware.response_headers import annotate
+from catalog.http.openapi import refuses
 from catalog.http.request import current_request
 
 P = ParamSpec("P")
@@ -30,6 +42,11 @@ BEARER = "bearer"
 
 _AUDIENCE_ATTRIBUTE = "catalog_audience"
 
+_READING = {"GET", "HEAD", "OPTIONS"}
+"""Methods that an API key of the scope ``read`` may use."""
+
+AdmitKey = Callable[[str], Awaitable[KeyBearer]]
+
 
 def public(view: View[P, T]) -> View[P, T]:
     """Allow all callers; a token is ignored."""
@@ -38,23 +55,34 @@ def public(view: View[P, T]) -> View[P, T]:
 
 
 def signed_in(view: View[P, T]) -> View[P, T]:
-    """Require an access token of a session that has not ended; ``caller_id()`` is its account."""
-    return _guarded(view, "access", _let_in)
+    """Require an access token of a live session, or an API key; ``caller_id()`` is its account.
+
+    A key of the scope ``read`` is refused unless the method only reads.
+    """
+    view = refuses(ScopeInsufficient, KeysThrottled)(view)
+    return _guarded(view, "access", _let_in, _let_key_in)
+
+
+def session_required(view: View[P, T]) -> View[P, T]:
+    """Require an access token of a live session; ``caller()`` is its bearer."""
+    view = refuses(SessionRequired, KeysThrottled)(view)
+    return _guarded(view, "session", _let_in, _keep_key_out)
 
 
 def for_admins(view: View[P, T]) -> View[P, T]:
     """Require an administrator's access token; ``caller_id()`` is the account."""
-    return _guarded(view, "admin", _let_admins_in)
+    view = refuses(SessionRequired, KeysThrottled)(view)
+    return _guarded(view, "admin", _let_admins_in, _keep_key_out)
 
 
 def refresh_token_required(view: View[P, T]) -> View[P, T]:
     """Require a refresh token; ``caller()`` is its bearer, whose session is not checked yet."""
-    return _guarded(view, "refresh", _let_refresh)
+    return _guarded(view, "refresh", _let_refresh, _take_no_key)
 
 
 def any_token_required(view: View[P, T]) -> View[P, T]:
     """Require a token of either kind; ``caller()`` is its bearer, whose session may have ended."""
-    return _guarded(view, "any", _let_out)
+    return _guarded(view, "any", _let_out, _take_no_key)
 
 
 def _let_in(token: str) -> Bearer:
@@ -85,10 +113,37 @@ def _decoded(token: str, *kinds: Kind) -> Bearer:
     return bearer
 
 
-def _guarded(view: View[P, T], audience: str, admit: Callable[[str], Bearer]) -> View[P, T]:
+async def _let_key_in(key: str) -> KeyBearer:
+    bearer = await _authenticated(key)
+    if bearer.scope is Scope.READ and current_request().method not in _READING:
+        raise ScopeInsufficient
+    return bearer
+
+
+async def _keep_key_out(key: str) -> KeyBearer:
+    bearer = await _authenticated(key)
+    record(Audit.ACCESS_REFUSED, user_id=bearer.user_id, key_id=bearer.key_id)
+    raise SessionRequired
+
+
+async def _take_no_key(_: str) -> KeyBearer:
+    raise WrongTokenKind("This request requires a token of a session, not an API key.")
+
+
+async def _authenticated(key: str) -> KeyBearer:
+    bearer = await auth().known_keys.authenticate(key, network=client_network())
+    annotate(current_request().scope, user_id=str(bearer.user_id))
+    return bearer
+
+
+def _guarded(
+    view: View[P, T], audience: str, admit: Callable[[str], Bearer], admit_key: AdmitKey
+) -> View[P, T]:
     @wraps(view)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        bearer = current_request().bearer = admit(bearer_token())
+        token = bearer_token()
+        bearer = await admit_key(token) if token.startswith(PREFIX) else admit(token)
+        current_request().bearer = bearer
         if has_request_context():
             # Where the library's get_jwt_identity and similar functions look.
             g._jwt_extended_jwt = bearer.claims
@@ -124,14 +179,20 @@ def token_among(values: Sequence[str]) -> str:
 
 
 def caller() -> Bearer:
-    """Return the caller's decoded token; only behind a guard."""
+    """Return the caller's decoded token; only behind a guard that takes no API key."""
     bearer: Bearer = current_request().bearer
     return bearer
 
 
 def caller_id() -> int:
     """Return the caller's account id; only behind a guard."""
-    return caller().user_id
+    bearer: Bearer | KeyBearer = current_request().bearer
+    return bearer.user_id
+
+
+def may_administer() -> bool:
+    """Return whether the caller may use the rights of its role: an API key may not."""
+    return isinstance(current_request().bearer, Bearer)
 
 
 def tokens(app: Quart | None = None) -> Tokens:
@@ -141,5 +202,5 @@ def tokens(app: Quart | None = None) -> Tokens:
 
 
 def audience_of(view: object) -> str | None:
-    """Return a view's audience: ``public``, ``access``, ``admin``, ``refresh``, ``any`` or None."""
+    """Return a view's audience: ``public``, ``access``, ``session``, ``admin``, …; or None."""
     return getattr(view, _AUDIENCE_ATTRIBUTE, None)

@@ -101,6 +101,55 @@ class LoginSession(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
 
 
+MAX_KEY_NAME = 100
+"""Characters of the name that its owner gives an API key."""
+
+KEY_PREFIX_LENGTH = 9
+"""Characters at the beginning of an API key that are kept, so that its owner can recognize it."""
+
+
+class Scope(StrEnum):
+    """What an API key may do with its owner's products."""
+
+    READ = "read"
+    WRITE = "write"
+
+
+class ApiKey(Base):
+    """Key with which a program signs in as an account.
+
+    Only a hash is stored: a key has 256 random bits, so a plain hash hides it. The row outlives
+    its account for a while, so that every process learns that the key was revoked.
+    """
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        # For listing and revoking an account's keys.
+        Index(None, "user_id", "revoked_at"),
+        CheckConstraint("scope IN ('read', 'write')", name="scope"),
+        CheckConstraint(f"length(name) <= {MAX_KEY_NAME}", name="name").ddl_if("sqlite"),
+        # An id must never be reused: processes cache the ids of revoked keys.
+        {
+            "sqlite_autoincrement": True,
+            "mysql_engine": "InnoDB",
+            "mysql_charset": "utf8mb4",
+        },
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey(User.id, ondelete="SET NULL"))
+    name: Mapped[str] = mapped_column(ExactString(MAX_KEY_NAME))
+    prefix: Mapped[str] = mapped_column(ExactString(KEY_PREFIX_LENGTH))
+    key_hash: Mapped[str] = mapped_column(ExactString(HASH_LENGTH), unique=True)
+    scope: Mapped[str] = mapped_column(ExactString(16))
+    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    # For the sweep that deletes expired keys.
+    expires_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+    # Every process polls for the keys that were revoked recently.
+    revoked_at: Mapped[datetime | None] = mapped_column(Timestamp, index=True)
+
+
 class SupersededToken(Base):
     """Refresh token that was rotated; relevant while it may still be sent again."""
 

@@ -7,13 +7,14 @@ attributes.
 from sqlalchemy import Integer, String, bindparam, select
 from sqlalchemy.sql.functions import count
 
-from catalog.auth.models import LoginSession, SupersededToken, User, WrongGuesses
+from catalog.auth.models import ApiKey, LoginSession, SupersededToken, User, WrongGuesses
 from catalog.db.columns import Id, database_now
 
 _users = User.__table__
 _sessions = LoginSession.__table__
 _superseded = SupersededToken.__table__
 _guesses = WrongGuesses.__table__
+_keys = ApiKey.__table__
 
 _user_id = bindparam("user_id", type_=Id)
 _now = database_now().label("now")
@@ -105,3 +106,40 @@ SESSION_STATE = (
     .where(_sessions.c.id == bindparam("session_id", type_=Id))
 )
 """A session, its account and one of its tokens; takes ``session_id`` and ``token_hash``."""
+
+LIVE_KEYS = select(
+    *(
+        _keys.c[column]
+        for column in ("id", "name", "prefix", "scope", "created_at", "last_used_at", "expires_at")
+    )
+).where(
+    _keys.c.user_id == _user_id,
+    _keys.c.revoked_at.is_(None),
+    _keys.c.expires_at.is_(None) | (_keys.c.expires_at > database_now()),
+)
+"""An account's API keys, neither revoked nor expired, as displayed; takes ``user_id``."""
+
+LIVE_KEY_COUNT = select(LIVE_KEYS.with_only_columns(count()).scalar_subquery().label("live"), _now)
+"""Number of an account's live API keys, and the current time; takes ``user_id``."""
+
+LOCKED_RIGHTS = RIGHTS.with_for_update()
+"""As ``RIGHTS``, locked until the transaction ends."""
+
+KEYS_BY_HASH = (
+    select(
+        _keys.c.key_hash,
+        _keys.c.id,
+        _keys.c.user_id,
+        _keys.c.scope,
+        _keys.c.expires_at,
+        _keys.c.last_used_at,
+        _now,
+    )
+    .join_from(_keys, _users, _users.c.id == _keys.c.user_id)
+    .where(
+        _keys.c.key_hash.in_(bindparam("hashes", type_=String, expanding=True)),
+        _keys.c.revoked_at.is_(None),
+        _users.c.disabled.is_(False),
+    )
+)
+"""Those API keys of usable accounts that were not revoked; takes ``hashes``."""

@@ -1,11 +1,20 @@
 """Request and response bodies of ``/api/auth``."""
 
+import re
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 from pydantic.json_schema import SkipJsonSchema
 
-from catalog.auth.models import MAX_EMAIL, MAX_PASSWORD, MAX_USERNAME, Role
+from catalog.auth.models import (
+    MAX_EMAIL,
+    MAX_KEY_NAME,
+    MAX_PASSWORD,
+    MAX_USERNAME,
+    Role,
+    Scope,
+)
 from catalog.auth.normalization import (
     MAX_PASSWORD_CODE_POINTS,
     MIN_USERNAME,
@@ -143,6 +152,54 @@ class AccountDeletion(RequestBody):
     password: Password = Field(examples=["correct horse"])
 
 
+_RFC3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})", re.ASCII
+)
+
+
+def _instant(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    fault = "It must be a time such as 2036-01-31T12:00:00Z"
+    if _RFC3339.fullmatch(value) is None:
+        raise ValueError(fault)
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(fault) from None
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("A name must not be blank")
+    return text
+
+
+class KeyCreate(RequestBody):
+    """A new API key."""
+
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_KEY_NAME),
+        AfterValidator(_not_blank),
+        WithoutNul,
+    ] = Field(
+        description="What it is for.",
+        examples=["nightly import"],
+        json_schema_extra={"pattern": WITHOUT_NUL_PATTERN},
+    )
+    scope: Scope = Field(
+        strict=False,  # JSON has no enumerations; any other text is still refused.
+        description="`read`, or `write` for both.",
+        examples=["write"],
+    )
+    expires_at: Annotated[datetime, BeforeValidator(_instant)] | None = Field(
+        default_factory=lambda: None,
+        description="When it ends by itself (RFC 3339, with an offset); never if null or absent.",
+        examples=["2036-01-31T12:00:00Z"],
+    )
+
+
 class UserChange(RequestBody):
     """Changes that an administrator may make to an account; omitted fields stay as they are."""
 
@@ -211,6 +268,37 @@ class SessionList(ResponseBody):
     """The caller's live sessions, the last used one first."""
 
     sessions: list[SessionRead]
+
+
+class KeyRead(ResponseBody):
+    """An API key as its owner sees it."""
+
+    id: Id = Field(examples=[1])
+    name: str = Field(examples=["nightly import"])
+    prefix: str = Field(description="The beginning of the key.", examples=["ck_9dKq3f"])
+    scope: str = Field(examples=["write"])
+    created_at: Instant = Field(examples=[TIME])
+    last_used_at: Instant | None = Field(
+        description="Last use, to some ten minutes; or null.", examples=[None]
+    )
+    expires_at: Instant | None = Field(
+        description="When it ends by itself; or null.", examples=["2036-01-31T12:00:00.000000Z"]
+    )
+
+
+class KeyCreated(KeyRead):
+    """A new API key, with the key itself, which no other response contains."""
+
+    key: str = Field(
+        description="Send it as `Authorization: Bearer`.",
+        examples=["ck_9dKq3fYb7Xw0Rz5Tn2Vh8Lp4Jm6Gc1Sa3De5Fo7Ui9QyWk0ZNBA"],
+    )
+
+
+class KeyList(ResponseBody):
+    """The caller's API keys, newest first."""
+
+    keys: list[KeyRead]
 
 
 class SignedUp(ResponseBody):

@@ -16,6 +16,8 @@
     - SessionEnded (session-ended)
     - TokenReused (token-reused)
   x Forbidden (403, forbidden)
+    - ScopeInsufficient (403, scope-insufficient)
+    - SessionRequired (403, session-required)
     - WrongPassword (403, password-wrong)
   x NotFound (404, not-found)
   x MethodNotAllowed (405, method-not-allowed)
@@ -24,6 +26,7 @@
   x Conflict (409, conflict)
     - DuplicateValue (409, taken)
     - LastAdmin (409, last-admin)
+    - TooManyKeys (409, too-many-keys)
     - KeyInUse (409, idempotency-key-in-use)
   x ChangesGone (410, changes-gone)
   x PreconditionFailed (412, precondition-failed)
@@ -36,6 +39,7 @@
   x HeadersTooLarge (431, headers-too-large)
   x TooManyRequests (429, rate-limited)
     - LoginThrottled (429, too-many-guesses)
+    - KeysThrottled (429, too-many-unknown-keys)
   x InternalError (500, internal-error)
   x MethodNotImplemented (501, not-implemented)
   x VersionNotSupported (505, version-not-supported)
@@ -54,7 +58,9 @@ from collections.abc import Iterator
 from catalog.errors.access import (
     AccountUnavailable,
     Forbidden,
+    ScopeInsufficient,
     SessionEnded,
+    SessionRequired,
     TokenExpired,
     TokenInvalid,
     TokenMissing,
@@ -68,6 +74,7 @@ from catalog.errors.availability import (
     DatabaseBusy,
     DatabaseUnavailable,
     InternalError,
+    KeysThrottled,
     LoginThrottled,
     NotReady,
     Overloaded,
@@ -100,6 +107,7 @@ from catalog.errors.resources import (
     MethodNotAllowed,
     NotFound,
     PreconditionFailed,
+    TooManyKeys,
 )
 
 __all__ = [
@@ -119,6 +127,7 @@ __all__ = [
     "InvalidRequest",
     "KeyInUse",
     "KeyReused",
+    "KeysThrottled",
     "LastAdmin",
     "LinesInvalid",
     "LoginThrottled",
@@ -132,13 +141,16 @@ __all__ = [
     "Overloaded",
     "PreconditionFailed",
     "RequestTimeout",
+    "ScopeInsufficient",
     "SessionEnded",
+    "SessionRequired",
     "SettingsInvalid",
     "StartFailed",
     "TokenExpired",
     "TokenInvalid",
     "TokenMissing",
     "TokenReused",
+    "TooManyKeys",
     "TooManyRequests",
     "Unauthenticated",
     "Unavailable",

@@ -83,6 +83,26 @@ class Forbidden(CatalogError):
     title = "You are not allowed to do this"
 
 
+class ScopeInsufficient(Forbidden):
+    """The API key may only read."""
+
+    slug = "scope-insufficient"
+    title = "The API key may only read"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        # RFC 6750, section 3.1.
+        challenge = 'Bearer realm="catalog", error="insufficient_scope", scope="write"'
+        self.headers["WWW-Authenticate"] = challenge
+
+
+class SessionRequired(Forbidden):
+    """An API key may not do this; it takes the access token of a log-in."""
+
+    slug = "session-required"
+    title = "An API key may not do this"
+
+
 class WrongPassword(Forbidden):
     """The caller is authenticated, but the password that this operation requires is wrong."""
 

@@ -25,6 +25,13 @@ class LoginThrottled(TooManyRequests):
     title = "Too many wrong passwords"
 
 
+class KeysThrottled(TooManyRequests):
+    """Too many unknown API keys from this address; keys in use elsewhere still work."""
+
+    slug = "too-many-unknown-keys"
+    title = "Too many unknown API keys"
+
+
 class InternalError(CatalogError):
     """An unexpected error; the log has the traceback under the same request id."""
 

@@ -44,6 +44,13 @@ class LastAdmin(Conflict):
     title = "At least one administrator must remain"
 
 
+class TooManyKeys(Conflict):
+    """The account has as many API keys as it may have; revoke one first."""
+
+    slug = "too-many-keys"
+    title = "The account has too many API keys"
+
+
 class KeyInUse(Conflict):
     """A request with the same ``Idempotency-Key`` is still in progress."""
 

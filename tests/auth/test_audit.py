@@ -322,6 +322,22 @@ class TestAccounts:
 
         assert log.audited() == []
 
+    async def test_life_of_an_api_key_is_logged_without_the_key(
+        self, ada: Caller, log: Log
+    ) -> None:
+        fields = {"name": "a secret plan", "scope": "read"}
+        key = (await send(ada, "POST", "auth/keys", fields)).json["key"]
+        await send(ada, "POST", "auth/logout-all", token=key)
+        await send(ada, "DELETE", "auth/keys/1")
+
+        assert log.audited() == [
+            line(Audit.KEY_CREATED, ada.user_id, key_id=1, scope="read"),
+            line(Audit.ACCESS_REFUSED, ada.user_id, key_id=1),
+            line(Audit.KEY_REVOKED, ada.user_id, key_id=1),
+        ]
+        assert key not in log.text
+        assert "secret plan" not in log.text
+
     async def test_forbidden_request_is_logged(
         self, ada: Caller, bob: Caller, database: Database, log: Log
     ) -> None:
@@ -475,5 +491,7 @@ def test_names_of_the_events_are_stable() -> None:
         "email_changed",
         "account_deleted",
         "account_changed",
+        "key_created",
+        "key_revoked",
         "access_refused",
     }

@@ -12,6 +12,7 @@ from catalog.auth.guards import (
     for_admins,
     public,
     refresh_token_required,
+    session_required,
     signed_in,
 )
 from tests.http.wire import app_without_database, exchange, tokens_of
@@ -171,11 +172,12 @@ class TestDecorators:
         [
             (public, "public"),
             (signed_in, "access"),
+            (session_required, "session"),
             (for_admins, "admin"),
             (refresh_token_required, "refresh"),
             (any_token_required, "any"),
         ],
-        ids=["public", "signed-in", "for-admins", "refreshing", "leaving"],
+        ids=["public", "signed-in", "session", "for-admins", "refreshing", "leaving"],
     )
     async def test_decorator_states_its_audience(self, guard: object, audience: str) -> None:
         async def view() -> str:

@@ -285,7 +285,7 @@ class TestNamedAccount:
             accounts.reset_password, login="ADA@example.com", password_hash="y"
         )
 
-        assert reset == ("ada", 2)
+        assert reset == ("ada", ([1, 2], []))
         assert (await account_of(database, "ada")).password_hash == "y"
         assert await live_sessions(database) == []
 
@@ -349,7 +349,7 @@ class TestDeleteAccount:
         ended = await database.transaction(
             accounts.delete_account, subject="s", account=account, on_account_delete=empty
         )
-        return ended, emptied
+        return ended.sessions, emptied
 
     async def test_account_its_data_and_the_origins_of_its_sessions_go(
         self, database: Database

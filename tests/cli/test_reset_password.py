@@ -18,7 +18,9 @@ async def test_new_password_logs_in_and_the_old_one_does_not(
 ) -> None:
     output = await catalog.output_of("reset-password", login)
 
-    assert output.startswith("Reset the password of 'ada' and ended its sessions: 1.\n")
+    assert output.startswith(
+        "Reset the password of 'ada', ended its sessions: 1, and revoked its API keys: 0.\n"
+    )
     assert (await anyone.log_in("ada", password_in(output))).status_code == 200
     assert problem_of(await anyone.log_in("ada", PASSWORD)) == (401, "credentials-wrong")
 

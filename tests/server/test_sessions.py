@@ -115,15 +115,17 @@ async def rotate(connection: Connection, token: str) -> Answer:
     return await connection.ask("POST", "/api/auth/refresh", token=token, body={"rotate": True})
 
 
-async def seconds_until_refused(connection: Connection, access_token: str) -> float:
-    """Return how many seconds a worker accepts a session before it refuses it as ended."""
+async def seconds_until_refused(
+    connection: Connection, access_token: str, *, code: str = "session-ended"
+) -> float:
+    """Return how many seconds a worker accepts a token before it refuses it with a code."""
     began = time.monotonic()
     async with asyncio.timeout(10):
         while (
             answer := await connection.ask("GET", "/api/products/my", token=access_token)
         ).status == 200:
             await asyncio.sleep(0.02)
-    assert code_of(answer) == (401, "session-ended")
+    assert code_of(answer) == (401, code)
     return time.monotonic() - began
 
 
@@ -189,3 +191,23 @@ class TestRevocation:
         answer = await one.ask("GET", "/api/products/my", token=access_token)
         assert code_of(answer) == (401, "session-ended")
         assert await seconds_until_refused(other, access_token) < KNOWN_WITHIN_SECONDS
+
+    async def test_key_revoked_by_one_worker_is_refused_by_the_other_within_two_seconds(
+        self, workers: Workers
+    ) -> None:
+        one, other = workers.pair
+        access_token = (await sign_up(one, "carol"))["access_token"]
+        fields = {"name": "import", "scope": "read"}
+        made = await one.ask("POST", "/api/auth/keys", token=access_token, body=fields)
+        key = json.loads(made.body)
+        for connection in (one, other):
+            answer = await connection.ask("GET", "/api/products/my", token=key["key"])
+            assert answer.status == 200
+
+        path = f"/api/auth/keys/{key['id']}"
+        assert (await one.ask("DELETE", path, token=access_token)).status == 204
+
+        answer = await one.ask("GET", "/api/products/my", token=key["key"])
+        assert code_of(answer) == (401, "token-invalid")
+        taken = await seconds_until_refused(other, key["key"], code="token-invalid")
+        assert taken < KNOWN_WITHIN_SECONDS

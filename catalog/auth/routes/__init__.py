@@ -1,5 +1,5 @@
-"""HTTP routes: signing in and out, the caller's account, all accounts."""
+"""HTTP routes: signing in and out, the caller's account and API keys, all accounts."""
 
-from catalog.auth.routes import account, sign_in, users
+from catalog.auth.routes import account, keys, sign_in, users
 
-blueprints = (sign_in.blueprint, account.blueprint, users.blueprint)
+blueprints = (sign_in.blueprint, account.blueprint, keys.blueprint, users.blueprint)

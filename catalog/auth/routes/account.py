@@ -9,7 +9,7 @@ from catalog.auth import accounts, service
 from catalog.auth.accounts import Account
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
-from catalog.auth.guards import caller, caller_id, signed_in
+from catalog.auth.guards import caller, caller_id, session_required, signed_in
 from catalog.auth.routes.attempts import recording, verified
 from catalog.auth.routes.deadline import one_deadline
 from catalog.auth.schemas import (
@@ -58,7 +58,7 @@ async def read_account() -> Reply:
 
 
 @blueprint.patch("/me")
-@signed_in
+@session_required
 @one_deadline
 @refuses(AccountUnavailable, DuplicateValue)
 @json_body(AccountChange)
@@ -76,7 +76,7 @@ async def change_account(data: AccountChange) -> Reply:
 
 
 @blueprint.delete("/me")
-@signed_in
+@session_required
 @one_deadline
 @refuses(AccountUnavailable, WrongPassword, LastAdmin, LoginThrottled, Overloaded)
 @json_body(AccountDeletion)
@@ -93,13 +93,14 @@ async def delete_account(data: AccountDeletion) -> Reply:
             account=account,
             on_account_delete=auth().on_account_delete,
         )
-    auth().revocations.add(ended)
+    auth().revocations.add(ended.sessions)
+    auth().revocations.add_keys(ended.keys)
     record(Audit.ACCOUNT_DELETED, user_id=account.id)
     return no_content()
 
 
 @blueprint.post("/password")
-@signed_in
+@session_required
 @one_deadline
 @refuses(AccountUnavailable, WrongPassword, LoginThrottled, Overloaded)
 @json_body(PasswordChange)
@@ -156,7 +157,7 @@ async def _confirmed(password: str, pointer: str) -> AsyncIterator[tuple[Account
 
 
 @blueprint.get("/sessions")
-@signed_in
+@session_required
 @one_deadline
 @document_response(SessionList)
 async def list_sessions() -> Reply:
@@ -176,7 +177,7 @@ async def list_sessions() -> Reply:
 
 
 @blueprint.delete("/sessions/<id:session_id>")
-@signed_in
+@session_required
 @one_deadline
 @answers_nothing
 async def end_session(session_id: int) -> Reply:

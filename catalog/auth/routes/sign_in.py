@@ -13,7 +13,7 @@ from catalog.auth.guards import (
     caller,
     public,
     refresh_token_required,
-    signed_in,
+    session_required,
 )
 from catalog.auth.routes.attempts import recording, verified
 from catalog.auth.routes.deadline import one_deadline
@@ -246,7 +246,7 @@ async def log_out() -> Reply:
 
 
 @blueprint.post("/logout-all")
-@signed_in
+@session_required
 @one_deadline
 @answers_nothing
 async def log_out_everywhere() -> Reply:

@@ -70,7 +70,7 @@ async def read_user(user_id: int) -> Reply:
 @json_body(UserChange)
 @document_response(AccountRead)
 async def change_user(user_id: int, data: UserChange) -> Reply:
-    """Change what an account may do; a disabled one is signed out at once.
+    """Change what an account may do; a disabled one is signed out, its API keys are revoked.
 
     For administrators. The last enabled administrator can be neither demoted nor disabled: that is
     409.
@@ -81,7 +81,8 @@ async def change_user(user_id: int, data: UserChange) -> Reply:
         caller_id=caller_id(),
         **data.model_dump(exclude_unset=True),
     )
-    auth().revocations.add(change.ended)
+    auth().revocations.add(change.ended.sessions)
+    auth().revocations.add_keys(change.ended.keys)
     auth().revocations.set_role(user_id, Role(change.after["role"]))
     differences = {
         name: [change.before[name], change.after[name]]

@@ -1,4 +1,4 @@
-"""Revocations: sessions that ended and roles that changed since tokens were issued.
+"""Revocations: sessions that ended, keys that were revoked and roles that changed recently.
 
 Every process polls the database for recent changes, twice a second, and keeps them in memory for
 as long as an older token may live, so that requests need no query. While the database is
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import CompoundSelect, bindparam, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from catalog.auth.models import LoginSession, Role, User
+from catalog.auth.models import ApiKey, LoginSession, Role, User
 from catalog.auth.tokens.jwt import LEEWAY, Bearer
 from catalog.db.columns import Timestamp, database_now
 from catalog.db.database import Database
@@ -41,6 +41,9 @@ def _changes() -> CompoundSelect[Any]:
         select(literal("role"), User.id, User.role, User.role_changed_at).where(
             User.role_changed_at > since
         ),
+        select(literal("key"), ApiKey.id, nothing, ApiKey.revoked_at).where(
+            ApiKey.revoked_at > since
+        ),
     )
 
 
@@ -48,7 +51,7 @@ _CHANGES = _changes()
 
 
 class Revocations:
-    """Sessions that ended and roles that changed recently.
+    """Sessions that ended, API keys that were revoked and roles that changed recently.
 
     Args:
         database: the database to poll.
@@ -71,6 +74,7 @@ class Revocations:
         self._loaded_at: float | None = None
         # Each with the time at which it may be evicted; both are in the order of that time.
         self._ended: dict[int, float] = {}
+        self._revoked: dict[int, float] = {}
         self._roles: dict[int, tuple[Role, float]] = {}
 
     def check(self, bearer: Bearer) -> Role | None:
@@ -83,12 +87,24 @@ class Revocations:
             SessionEnded: the session has ended.
             DatabaseUnavailable: unknown, because the database was never reached.
         """
-        if self._loaded_at is None:
-            raise DatabaseUnavailable("The list of ended sessions has not been loaded yet.")
+        self._require_list()
         if bearer.session_id in self._ended:
             raise SessionEnded
         changed = self._roles.get(bearer.user_id)
         return changed[0] if changed else bearer.role
+
+    def is_revoked(self, key_id: int) -> bool:
+        """Return whether an API key was revoked recently.
+
+        Raises:
+            DatabaseUnavailable: unknown, because the database was never reached.
+        """
+        self._require_list()
+        return key_id in self._revoked
+
+    def _require_list(self) -> None:
+        if self._loaded_at is None:
+            raise DatabaseUnavailable("The list of ended sessions has not been loaded yet.")
 
     @property
     def age(self) -> float | None:
@@ -98,13 +114,19 @@ class Revocations:
     @property
     def count(self) -> int:
         """Number of changes kept."""
-        return len(self._ended) + len(self._roles)
+        return len(self._ended) + len(self._revoked) + len(self._roles)
 
     def add(self, session_ids: Iterable[int]) -> None:
         """End sessions in this process at once; call it after the commit."""
         until = time.monotonic() + self.kept.total_seconds()
         for session_id in session_ids:
             self._ended.setdefault(session_id, until)
+
+    def add_keys(self, key_ids: Iterable[int]) -> None:
+        """Revoke API keys in this process at once; call it after the commit."""
+        until = time.monotonic() + self.kept.total_seconds()
+        for key_id in key_ids:
+            self._revoked.setdefault(key_id, until)
 
     def set_role(self, user_id: int, role: Role) -> None:
         """Apply a new role in this process at once; call it after the commit."""
@@ -133,6 +155,8 @@ class Revocations:
         for kind, identifier, role, at in sorted(rows, key=lambda row: row[3]):
             if kind == "session":
                 self.add([identifier])
+            elif kind == "key":
+                self.add_keys([identifier])
             elif kind == "role":
                 self.set_role(identifier, Role(role))
             else:
@@ -140,7 +164,8 @@ class Revocations:
 
     def _forget(self, moment: float) -> None:
         # All are kept for the same time, so the first ones expire first.
-        while self._ended and next(iter(self._ended.values())) < moment:
-            del self._ended[next(iter(self._ended))]
+        for ended in (self._ended, self._revoked):
+            while ended and next(iter(ended.values())) < moment:
+                del ended[next(iter(ended))]
         while self._roles and next(iter(self._roles.values()))[1] < moment:
             del self._roles[next(iter(self._roles))]

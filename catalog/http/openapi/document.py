@@ -25,7 +25,8 @@ repeated parameters mean the same.
 
 _BEARER = (
     "A token. Signing up and logging in return two: the access token, for all operations but a "
-    "refresh, and the refresh token, which gets new access tokens."
+    "refresh, and the refresh token, which gets new access tokens. Programs send an API key in "
+    "place of an access token."
 )
 
 _SERVER = "This service, at the address from which the document was read."

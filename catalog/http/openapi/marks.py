@@ -35,8 +35,11 @@ def marks_of(view: object) -> Marks:
 
 
 def refuses(*kinds: type[CatalogError]) -> Callable[[F], F]:
-    """Document a handler's own errors; those that every handler shares are implied."""
-    return lambda view: _marked(view, refuses=kinds)
+    """Document a handler's own errors, besides those that every handler shares.
+
+    Decorators of the same handler add up.
+    """
+    return lambda view: _marked(view, refuses=(*kinds, *marks_of(view).refuses))
 
 
 def revalidates(view: F) -> F:

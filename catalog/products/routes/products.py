@@ -11,7 +11,7 @@ from quart_schema import (
     tag_blueprint,
 )
 
-from catalog.auth.guards import caller_id, public, signed_in
+from catalog.auth.guards import caller_id, may_administer, public, signed_in
 from catalog.errors import (
     AccountUnavailable,
     Conflict,
@@ -112,7 +112,7 @@ async def change_product(product_id: int, data: ProductUpdate) -> Reply:
     changed in the meantime is 412, with its present state as `current`.
     """
     values = data.model_dump(exclude_unset=True)
-    update = Update(product_id, caller_id(), values, _is_expected())
+    update = Update(product_id, caller_id(), values, _is_expected(), may_administer())
     return _written(await products().writes.edit(update))
 
 
@@ -133,7 +133,8 @@ async def delete_product(product_id: int) -> Reply:
 
     With `If-Match`, only if it has not changed in the meantime. Its id is never used again.
     """
-    withdrawn = await products().writes.edit(Delete(product_id, caller_id(), _is_expected()))
+    delete = Delete(product_id, caller_id(), _is_expected(), may_administer())
+    withdrawn = await products().writes.edit(delete)
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
     return json_reply(deleted, headers=_headers_of(withdrawn))
 

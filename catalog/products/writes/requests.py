@@ -27,20 +27,29 @@ class Update(NamedTuple):
     """Update of fields of a product that the caller owns; an administrator may update any.
 
     If all values equal the current ones, nothing is written and the version stays.
+
+    Attributes:
+        may_administer: whether an administrator has its rights in this request.
     """
 
     product_id: int
     caller_id: int
     values: Mapping[str, Any]
     is_expected: IsExpected | None = None
+    may_administer: bool = True
 
 
 class Delete(NamedTuple):
-    """Delete of a product that the caller owns; an administrator may delete any."""
+    """Delete of a product that the caller owns; an administrator may delete any.
+
+    Attributes:
+        may_administer: whether an administrator has its rights in this request.
+    """
 
     product_id: int
     caller_id: int
     is_expected: IsExpected | None = None
+    may_administer: bool = True
 
 
 Edit = Update | Delete

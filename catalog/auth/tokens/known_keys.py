@@ -1,0 +1,165 @@
+"""Cache of verified API keys, so that a request with one needs no query.
+
+Every process verifies a key by one query, and again after a minute; revocations reach it by the
+poll for ended sessions (``revocations.py``). Unknown keys cannot make it query at will: their
+refusals are cached, lookups share queries, one at a time, and an address that sends many unknown
+keys has to wait.
+"""
+
+import time
+from collections import OrderedDict
+from math import ceil
+from typing import NamedTuple, TypeVar
+
+from catalog.auth.models import Scope
+from catalog.auth.tokens import api_keys
+from catalog.auth.tokens.api_keys import FoundKey
+from catalog.auth.tokens.revocations import Revocations
+from catalog.concurrency.batch_loader import BatchLoader
+from catalog.db.database import Database
+from catalog.db.read_connection import ReadConnection
+from catalog.errors import KeysThrottled, TokenExpired, TokenInvalid
+
+T = TypeVar("T")
+
+KNOWN_SECONDS = 60.0
+"""How long a verified or refused key is cached; less than revocations are kept."""
+
+MAX_KNOWN_KEYS = 10_000
+"""Verified keys in a process; some 5 MB at the maximum. As many refused ones."""
+
+UNKNOWN_KEYS = 60
+"""Unknown keys that an address may send to a process within ``UNKNOWN_SECONDS``."""
+
+UNKNOWN_SECONDS = 60.0
+
+_MAX_ADDRESSES = 10_000
+
+
+class KeyBearer(NamedTuple):
+    """Bearer of an API key.
+
+    Attributes:
+        user_id: the account that it belongs to.
+        key_id: the key.
+        scope: what it may do.
+    """
+
+    user_id: int
+    key_id: int
+    scope: Scope
+
+    @property
+    def claims(self) -> dict[str, str]:
+        """The identity as a token's claims would give it."""
+        return {"sub": str(self.user_id)}
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The header of a token, which a key has not."""
+        return {}
+
+
+class _Known(NamedTuple):
+    """A verified key; times by the monotonic clock."""
+
+    bearer: KeyBearer
+    until: float
+    expires: float
+
+
+class KnownKeys:
+    """Verified API keys of one process.
+
+    Args:
+        database: the database that has the keys.
+        revocations: the keys that were revoked recently.
+    """
+
+    def __init__(self, database: Database, revocations: Revocations) -> None:
+        self._database = database
+        self._revocations = revocations
+        # By the key's hash, in the order of the time at which they expire.
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._refused: OrderedDict[str, float] = OrderedDict()
+        # By network: unknown keys, and when their count begins anew.
+        self._unknown: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._used: set[int] = set()
+        self._lookups: BatchLoader[str, str, ReadConnection, FoundKey | None, FoundKey | None] = (
+            BatchLoader(database.connection, api_keys.find, lambda _, found: found, trips=1)
+        )
+
+    async def authenticate(self, text: str, *, network: str) -> KeyBearer:
+        """Return the bearer of a key, by a query only if it was not verified within a minute.
+
+        Args:
+            text: the key.
+            network: the client's network, for which unknown keys count.
+
+        Raises:
+            TokenInvalid: the key is unknown, or was revoked.
+            TokenExpired: the key has expired.
+            KeysThrottled: the address has sent too many unknown keys.
+            DatabaseUnavailable, DatabaseBusy: the key could not be verified.
+        """
+        # Not the key itself: read access to the memory must not yield keys.
+        key_hash = api_keys.hash_of(text)
+        now = time.monotonic()
+        known = self._known.get(key_hash)
+        if known is None or known.until <= now:
+            if not api_keys.is_well_formed(text) or self._refused.get(key_hash, 0) > now:
+                raise TokenInvalid
+            known = await self._look_up(key_hash, network)
+            now = time.monotonic()
+        if self._revocations.is_revoked(known.bearer.key_id):
+            raise TokenInvalid
+        if known.expires <= now:
+            raise TokenExpired("The API key has expired.")
+        return known.bearer
+
+    async def _look_up(self, key_hash: str, network: str) -> _Known:
+        began = time.monotonic()
+        count, until = self._unknown.get(network, (0, 0.0))
+        if count >= UNKNOWN_KEYS and began < until:
+            raise KeysThrottled(retry_after_seconds=max(1, ceil(until - began)))
+        found = await self._lookups.load(key_hash, key_hash)
+        # From the beginning of the lookup: a revocation that it missed is polled for after that.
+        expires = began + KNOWN_SECONDS
+        if found is None:
+            _keep(self._refused, key_hash, expires, MAX_KNOWN_KEYS)
+            self._count_unknown(network, began)
+            raise TokenInvalid
+        bearer = KeyBearer(found.user_id, found.key_id, Scope(found.scope))
+        # By the database's clock, which has made the key.
+        life = (found.expires_at - found.now).total_seconds() if found.expires_at else float("inf")
+        known = _Known(bearer, expires, began + life)
+        _keep(self._known, key_hash, known, MAX_KNOWN_KEYS)
+        if found.is_due:
+            self._used.add(found.key_id)
+        return known
+
+    def _count_unknown(self, network: str, now: float) -> None:
+        count, until = self._unknown.get(network, (0, 0.0))
+        if now >= until:
+            count, until = 0, now + UNKNOWN_SECONDS
+        _keep(self._unknown, network, (count + 1, until), _MAX_ADDRESSES)
+
+    async def write_last_used(self) -> None:
+        """Write when keys were last used, for those for which that is due.
+
+        Raises:
+            DatabaseUnavailable, DatabaseBusy: it failed; the next call tries again.
+        """
+        if not self._used:
+            return
+        used = sorted(self._used)
+        await self._database.transaction(api_keys.touch, key_ids=used)
+        self._used.difference_update(used)
+
+
+def _keep(cache: OrderedDict[str, T], key: str, value: T, size: int) -> None:
+    """Set a cache's value as its newest, and evict the oldest beyond the size."""
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > size:
+        cache.popitem(last=False)

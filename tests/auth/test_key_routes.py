@@ -1,0 +1,540 @@
+"""API keys over HTTP: made and revoked by their owner, used by programs."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from quart import Quart
+from sqlalchemy import event, update
+
+from catalog.app import create_app
+from catalog.auth.context import auth
+from catalog.auth.models import ApiKey
+from catalog.auth.tokens import api_keys, known_keys
+from catalog.auth.tokens.api_keys import KEYS_PER_ACCOUNT, generate, is_well_formed
+from catalog.auth.tokens.known_keys import UNKNOWN_KEYS
+from catalog.db.columns import now
+from catalog.db.database import Database
+from catalog.http.context import running
+from catalog.settings import Settings
+from tests.auth.rows import rows_of, run, shift
+from tests.db.support import on_sqlite, until
+from tests.support import PASSWORD, Caller, Response, at_once, fields_of, problem_of
+
+PATH = "/api/auth/keys"
+INVALID = (401, "token-invalid")
+NO_KEYS = (403, "session-required")
+READ_ONLY = (403, "scope-insufficient")
+
+
+async def make(caller: Caller, **fields: Any) -> Response:
+    """Request an API key."""
+    return await caller.post(PATH, json={"name": "import", "scope": "write", **fields})
+
+
+async def program_of(caller: Caller, app: Quart | None = None, **fields: Any) -> Caller:
+    """Return a program that signs in with a new API key of the caller."""
+    made = await make(caller, **fields)
+    assert made.status_code == 201, made.body
+    program = Caller(app or caller.app)
+    program.access_token = made.json["key"]
+    program.user_id = caller.user_id
+    return program
+
+
+async def mine(caller: Caller) -> Response:
+    """Request a resource that requires a token or a key."""
+    return await caller.get("/api/products/my")
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """Collect the statements that are sent to a database for requests."""
+    sent: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        sent.append(arguments[2])
+
+    engines = [engine.sync_engine for engine in database.engines]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    yield sent
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+async def other_app(settings: Settings) -> AsyncIterator[Quart]:
+    """Start another instance on the same database."""
+    app = create_app(settings)
+    async with app.test_app():
+        yield app
+
+
+class TestCreateKey:
+    async def test_key_is_shown_once_and_only_its_hash_is_stored(
+        self, ada: Caller, database: Database
+    ) -> None:
+        made = await make(ada, name="nightly import", scope="read")
+
+        assert made.status_code == 201
+        assert made.headers["Cache-Control"] == "no-store"
+        key = made.json["key"]
+        assert is_well_formed(key)
+        assert made.json["prefix"] == key[:9]
+        listed = await ada.get(PATH)
+        assert listed.json["keys"] == [{k: v for k, v in made.json.items() if k != "key"}]
+        (row,) = await rows_of(database, ApiKey)
+        assert row["key_hash"] == api_keys.hash_of(key)
+        assert key not in repr(row)
+
+    async def test_anonymous_caller_is_refused(self, anyone: Caller) -> None:
+        for answer in (await make(anyone), await anyone.get(PATH), await anyone.delete(1)):
+            assert problem_of(answer) == (401, "token-missing")
+
+    @pytest.mark.parametrize(
+        ("fields", "pointer"),
+        [
+            ({"name": ""}, "/name"),
+            ({"name": " \t"}, "/name"),
+            ({"name": "a\0b"}, "/name"),
+            ({"name": "x" * 101}, "/name"),
+            ({"name": 5}, "/name"),
+            ({"scope": "admin"}, "/scope"),
+            ({"scope": "Read"}, "/scope"),
+            ({"scope": None}, "/scope"),
+            ({"expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
+            ({"expires_at": "2099-01-01"}, "/expires_at"),
+            ({"expires_at": "2099-01-01T00:00:00"}, "/expires_at"),
+            ({"expires_at": "2099-02-30T00:00:00Z"}, "/expires_at"),
+            ({"expires_at": "9999-12-31T23:59:59-01:00"}, "/expires_at"),
+            ({"expires_at": 4102444800}, "/expires_at"),
+            ({"expires_at": "٢٠٩٩-01-01T00:00:00Z"}, "/expires_at"),
+            ({"user_id": 1}, "/user_id"),
+        ],
+        ids=repr,
+    )
+    @on_sqlite
+    async def test_invalid_field_is_refused_by_name(
+        self, ada: Caller, fields: dict[str, Any], pointer: str
+    ) -> None:
+        refused = await make(ada, **fields)
+
+        assert problem_of(refused) == (422, "invalid")
+        assert fields_of(refused) == [pointer]
+
+    @pytest.mark.parametrize(
+        ("sent", "shown"),
+        [
+            ("2099-01-31T12:00:00+02:00", "2099-01-31T10:00:00.000000Z"),
+            ("2099-01-31T12:00:00.123456Z", "2099-01-31T12:00:00.123456Z"),
+            ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+            (None, None),
+        ],
+    )
+    async def test_expiry_is_shown_in_utc(
+        self, ada: Caller, sent: str | None, shown: str | None
+    ) -> None:
+        assert (await make(ada, expires_at=sent)).json["expires_at"] == shown
+        assert (await ada.get(PATH)).json["keys"][0]["expires_at"] == shown
+
+    async def test_account_has_a_bounded_number_of_keys_however_they_are_made(
+        self, ada: Caller, bob: Caller, database: Database
+    ) -> None:
+        for _ in range(KEYS_PER_ACCOUNT - 2):
+            assert (await make(ada)).status_code == 201
+
+        answers = await at_once(5, lambda _: make(ada))
+
+        assert sorted(answer.status_code for answer in answers) == [201, 201, 409, 409, 409]
+        refused = next(answer for answer in answers if answer.status_code == 409)
+        assert problem_of(refused) == (409, "too-many-keys")
+        assert (await make(bob)).status_code == 201
+        first = (await ada.get(PATH)).json["keys"][-1]["id"]
+        assert (await ada.send("DELETE", f"{PATH}/{first}")).status_code == 204
+        assert (await make(ada)).status_code == 201
+        assert len(await rows_of(database, ApiKey)) == KEYS_PER_ACCOUNT + 2
+
+
+class TestUseKey:
+    async def test_program_writes_and_reads_as_its_owner(self, ada: Caller) -> None:
+        program = await program_of(ada)
+
+        made = await program.offer("Lamp")
+
+        assert made.status_code == 201
+        assert made.json["user_id"] == ada.user_id
+        path = f"/api/products/{made.json['id']}"
+        changed = await program.send("PATCH", path, json={"price": 2})
+        assert changed.json["price"] == 2
+        assert (await mine(program)).json == (await mine(ada)).json
+        assert (await program.get("/api/auth/me")).json["username"] == "ada"
+        lines = b'{"name": "A", "price": 1}\n'
+        headers = {"Content-Type": "application/x-ndjson"}
+        imported = await program.post("/api/products", data=lines, headers=headers)
+        assert imported.json["created"] == 1
+        assert (await program.delete(made.json["id"])).status_code == 200
+
+    async def test_key_of_scope_read_may_not_write(self, ada: Caller) -> None:
+        program = await program_of(ada, scope="read")
+        lamp = (await ada.offer("Lamp")).json["id"]
+        headers = {"Content-Type": "application/x-ndjson"}
+
+        refused = [
+            await program.offer("Table"),
+            await program.post("/api/products", data=b"{}", headers=headers),
+            await program.send("PATCH", f"/api/products/{lamp}", json={"price": 2}),
+            await program.delete(lamp),
+        ]
+
+        for answer in refused:
+            assert problem_of(answer) == READ_ONLY
+            assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
+        assert len((await mine(program)).json["products"]) == 1
+        assert (await program.send("HEAD", "/api/products/my")).status_code == 200
+        assert (await program.get("/api/auth/me")).status_code == 200
+
+    async def test_key_makes_no_keys_and_changes_no_account(self, ada: Caller) -> None:
+        program = await program_of(ada)
+        passwords = {"current_password": PASSWORD, "new_password": "another one entirely"}
+
+        refused = [
+            await make(program),
+            await program.get(PATH),
+            await program.send("DELETE", f"{PATH}/1"),
+            await program.post("/api/auth/password", json=passwords),
+            await program.send("PATCH", "/api/auth/me", json={"email": "eve@example.com"}),
+            await program.send("DELETE", "/api/auth/me", json={"password": PASSWORD}),
+            await program.get("/api/auth/sessions"),
+            await program.send("DELETE", "/api/auth/sessions/1"),
+            await program.post("/api/auth/logout-all"),
+        ]
+
+        assert [problem_of(answer) for answer in refused] == [NO_KEYS] * len(refused)
+        assert (await ada.get("/api/auth/me")).json["email"] == "ada@example.com"
+        assert (await mine(program)).status_code == 200
+
+    async def test_key_neither_refreshes_nor_logs_out(self, ada: Caller) -> None:
+        program = await program_of(ada)
+
+        for method, path in (
+            ("POST", "/api/auth/refresh"),
+            ("GET", "/api/auth/refresh"),
+            ("POST", "/api/auth/logout"),
+        ):
+            assert problem_of(await program.send(method, path)) == (401, "token-wrong-kind")
+        assert (await mine(program)).status_code == 200
+
+    async def test_key_of_an_administrator_administers_nothing(
+        self, admin: Caller, bob: Caller
+    ) -> None:
+        admin = await Caller.logged_in(admin.app, "grace")
+        program = await program_of(admin)
+        lamp = (await bob.offer("Lamp")).json["id"]
+        path = f"/api/products/{lamp}"
+
+        refused = [
+            await program.get("/api/users"),
+            await program.get("/api/users/1"),
+            await program.send("PATCH", "/api/users/1", json={"role": "admin"}),
+            await program.send("DELETE", "/api/users/1/sessions"),
+        ]
+
+        assert [problem_of(answer) for answer in refused] == [NO_KEYS] * len(refused)
+        assert problem_of(await program.delete(lamp)) == (403, "forbidden")
+        changing = await program.send("PATCH", path, json={"price": 1})
+        assert problem_of(changing) == (403, "forbidden")
+        assert (await admin.delete(lamp)).status_code == 200
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda key: key[:-1] + ("a" if key[-1] != "a" else "b"),
+            lambda key: key[:10] + ("a" if key[10] != "a" else "b") + key[11:],
+            lambda key: key + "a",
+            lambda key: key[:-1],
+            lambda key: "CK_" + key[3:],
+            lambda key: key.swapcase(),
+            lambda _: "ck_",
+            lambda _: "ck_" + "é" * 49,
+            lambda _: "ck_" + "a" * 4000,
+            lambda _: generate(),
+        ],
+    )
+    @on_sqlite
+    async def test_any_other_text_is_invalid(self, ada: Caller, change: Any) -> None:
+        program = await program_of(ada)
+        program.access_token = change(program.access_token)
+
+        assert problem_of(await mine(program)) == INVALID
+
+
+class TestNoQueries:
+    async def test_request_with_a_known_key_asks_nothing_about_it(
+        self, ada: Caller, database: Database
+    ) -> None:
+        await ada.offer("Lamp")
+        program = await program_of(ada)
+        await mine(program)
+        with statements(database) as by_token:
+            for _ in range(20):
+                assert (await mine(ada)).status_code == 200
+
+        with statements(database) as by_key:
+            for _ in range(20):
+                assert (await mine(program)).status_code == 200
+
+        assert len(by_key) == len(by_token)
+        assert not [each for each in by_key if "api_keys" in each]
+
+    async def test_key_that_is_not_cached_costs_a_query_per_request(
+        self, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The negative control of the test above."""
+        monkeypatch.setattr(known_keys, "KNOWN_SECONDS", 0.0)
+        program = await program_of(ada)
+
+        with statements(database) as sent:
+            for _ in range(20):
+                assert (await mine(program)).status_code == 200
+
+        assert len([each for each in sent if "api_keys" in each]) == 20
+
+    async def test_first_requests_of_a_key_share_their_queries(
+        self, ada: Caller, database: Database
+    ) -> None:
+        program = await program_of(ada)
+
+        with statements(database) as sent:
+            answers = await at_once(50, lambda _: program.get("/api/products/my"))
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert 1 <= len([each for each in sent if "api_keys" in each]) <= 3
+
+    async def test_unknown_keys_are_refused_by_few_queries(
+        self, ada: Caller, database: Database
+    ) -> None:
+        stranger = Caller(ada.app)
+        keys = [generate() for _ in range(2 * UNKNOWN_KEYS)]
+
+        with statements(database) as sent:
+            answers = [
+                await stranger.get("/api/products/my", token=key) for key in keys for _ in range(3)
+            ]
+
+        assert len([each for each in sent if "api_keys" in each]) == UNKNOWN_KEYS
+        outcomes = {problem_of(answer) for answer in answers[: 3 * UNKNOWN_KEYS]}
+        assert outcomes == {INVALID}
+        throttled = answers[-1]
+        assert problem_of(throttled) == (429, "too-many-unknown-keys")
+        assert 1 <= int(throttled.headers["Retry-After"]) <= 60
+
+    async def test_throttled_address_still_uses_keys_that_are_known(self, ada: Caller) -> None:
+        program = await program_of(ada)
+        await mine(program)
+
+        for _ in range(UNKNOWN_KEYS + 1):
+            await ada.get("/api/products/my", token=generate())
+
+        assert (await mine(program)).status_code == 200
+        assert (await mine(ada)).status_code == 200
+
+    @on_sqlite
+    async def test_malformed_keys_are_refused_without_a_query(
+        self, ada: Caller, database: Database
+    ) -> None:
+        with statements(database) as sent:
+            for number in range(3 * UNKNOWN_KEYS):
+                answer = await ada.get("/api/products/my", token=f"ck_{number:049}")
+                assert problem_of(answer) == INVALID
+
+        assert sent == []
+
+
+class TestRevokeKey:
+    async def test_revoked_key_is_refused_everywhere_within_two_seconds(
+        self, ada: Caller, other_app: Quart
+    ) -> None:
+        program, other = await program_of(ada), await program_of(ada)
+        elsewhere = Caller(other_app)
+        elsewhere.access_token = program.access_token
+        assert (await mine(program)).status_code == (await mine(elsewhere)).status_code == 200
+        key_id = (await ada.get(PATH)).json["keys"][1]["id"]
+
+        answer = await ada.send("DELETE", f"{PATH}/{key_id}")
+
+        assert (answer.status_code, answer.body) == (204, b"")
+        assert problem_of(await mine(program)) == INVALID
+
+        async def is_refused_elsewhere() -> bool:
+            return (await mine(elsewhere)).status_code == 401
+
+        await until(is_refused_elsewhere, within=2)
+        assert problem_of(await mine(elsewhere)) == INVALID
+        assert (await mine(other)).status_code == 200
+
+    async def test_unknown_foreign_or_revoked_key_is_not_found(
+        self, ada: Caller, bob: Caller
+    ) -> None:
+        program = await program_of(ada)
+        path = f"{PATH}/1"
+
+        assert problem_of(await bob.send("DELETE", path)) == (404, "not-found")
+        assert problem_of(await ada.send("DELETE", f"{PATH}/99")) == (404, "not-found")
+        assert (await mine(program)).status_code == 200
+        answers = await at_once(5, lambda _: ada.send("DELETE", path))
+        assert sorted(answer.status_code for answer in answers) == [204, 404, 404, 404, 404]
+        assert (await ada.get(PATH)).json["keys"] == []
+
+    async def test_keys_of_a_disabled_account_stop_for_good(
+        self, ada: Caller, admin: Caller, other_app: Quart
+    ) -> None:
+        admin = await Caller.logged_in(admin.app, "grace")
+        program = await program_of(ada)
+        elsewhere = Caller(other_app)
+        elsewhere.access_token = program.access_token
+        assert (await mine(elsewhere)).status_code == 200
+        path = f"/api/users/{ada.user_id}"
+
+        await admin.send("PATCH", path, json={"disabled": True})
+
+        assert problem_of(await mine(program)) == INVALID
+
+        async def is_refused_elsewhere() -> bool:
+            return (await mine(elsewhere)).status_code == 401
+
+        await until(is_refused_elsewhere, within=2)
+        await admin.send("PATCH", path, json={"disabled": False})
+        assert problem_of(await mine(program)) == INVALID
+
+    async def test_keys_of_a_deleted_account_stop_and_lose_their_names(
+        self, ada: Caller, database: Database
+    ) -> None:
+        program = await program_of(ada, name="a name of mine")
+        assert (await mine(program)).status_code == 200
+
+        await ada.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
+
+        assert problem_of(await mine(program)) == INVALID
+        (row,) = await rows_of(database, ApiKey)
+        assert (row["user_id"], row["name"]) == (None, "")
+        assert row["revoked_at"] is not None
+
+    async def test_key_that_is_made_while_its_account_is_disabled_does_not_work(
+        self, ada: Caller, admin: Caller
+    ) -> None:
+        admin = await Caller.logged_in(admin.app, "grace")
+        path = f"/api/users/{ada.user_id}"
+
+        async def ask(number: int) -> Response:
+            if number == 4:
+                return await admin.send("PATCH", path, json={"disabled": True})
+            return await make(ada)
+
+        answers = await at_once(8, ask)
+
+        for answer in answers:
+            if answer.status_code == 201:
+                stranger = Caller(ada.app)
+                stranger.access_token = answer.json["key"]
+                assert problem_of(await mine(stranger)) == INVALID
+            else:
+                assert answer.status_code in {200, 401}
+
+    async def test_password_change_and_log_out_leave_keys(self, ada: Caller) -> None:
+        program = await program_of(ada)
+        passwords = {"current_password": PASSWORD, "new_password": "another one entirely"}
+
+        assert (await ada.post("/api/auth/password", json=passwords)).status_code == 204
+        assert (await ada.post("/api/auth/logout-all")).status_code == 204
+
+        assert (await mine(program)).status_code == 200
+
+
+class TestExpiry:
+    async def test_expired_key_is_refused_although_it_is_cached(
+        self, ada: Caller, database: Database
+    ) -> None:
+        expires_at = (now() + timedelta(hours=1)).isoformat()
+        program = await program_of(ada, expires_at=expires_at)
+        assert (await mine(program)).status_code == 200
+        known = auth(ada.app).known_keys
+        with statements(database) as sent:
+            entries = known._known
+            for key_hash, entry in entries.items():
+                entries[key_hash] = entry._replace(expires=0.0)
+
+            assert problem_of(await mine(program)) == (401, "token-expired")
+
+        assert sent == []
+
+    async def test_key_that_expires_unused_is_refused_and_not_listed(
+        self, ada: Caller, database: Database
+    ) -> None:
+        expires_at = (now() + timedelta(hours=1)).isoformat()
+        program = await program_of(ada, expires_at=expires_at)
+        await shift(database, ApiKey, timedelta(hours=-2), "expires_at")
+
+        assert problem_of(await mine(program)) == (401, "token-expired")
+        assert (await ada.get(PATH)).json["keys"] == []
+
+
+class TestLastUsed:
+    async def test_use_is_written_rarely(self, ada: Caller, database: Database) -> None:
+        program = await program_of(ada)
+        known = auth(ada.app).known_keys
+        with statements(database) as sent:
+            await known.write_last_used()
+        assert sent == []
+
+        for _ in range(10):
+            await mine(program)
+        await known.write_last_used()
+
+        (listed,) = (await ada.get(PATH)).json["keys"]
+        assert listed["last_used_at"] >= listed["created_at"]
+        known._known.clear()
+        await mine(program)
+        with statements(database) as sent:
+            await known.write_last_used()
+        assert sent == []
+        await shift(database, ApiKey, -2 * api_keys.LAST_USED_PRECISION, "last_used_at")
+        known._known.clear()
+        await mine(program)
+        await known.write_last_used()
+        (again,) = (await ada.get(PATH)).json["keys"]
+        assert again["last_used_at"] >= listed["last_used_at"]
+
+
+class TestSweep:
+    async def test_sweep_deletes_expired_and_long_revoked_keys_only(
+        self, ada: Caller, database: Database
+    ) -> None:
+        expires_at = (now() + timedelta(hours=1)).isoformat()
+        for _ in range(2):
+            await make(ada, expires_at=expires_at)
+        for _ in range(3):
+            await make(ada)
+        kept = timedelta(minutes=10)
+        long_ago = now() - 2 * kept
+        for key_id, values in (
+            (1, {"expires_at": long_ago}),
+            (3, {"revoked_at": long_ago}),
+            (4, {"revoked_at": now()}),
+        ):
+            await run(database, update(ApiKey).where(ApiKey.id == key_id).values(values))
+
+        gone = await database.transaction(api_keys.sweep, kept_revoked=kept, limit=10)
+
+        assert gone == 2
+        assert [row["id"] for row in await rows_of(database, ApiKey)] == [2, 4, 5]
+
+
+class TestOutage:
+    async def test_unknown_key_is_503_while_there_is_no_database(self, bare_app: Quart) -> None:
+        answer = await Caller(bare_app).get("/api/products/my", token=generate())
+
+        assert problem_of(answer) == (503, "database-unavailable")
+        assert running(bare_app).database.pools[0].in_use == 0
