@@ -1,0 +1,60 @@
+"""The synchronous client against the running service."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+import pytest
+
+from catalog.client import Client, NotFound, Product, ProductChanges
+from tests.client.conftest import name
+from tests.server.service import Service
+from tests.support import PASSWORD
+
+
+def use(url: str) -> None:
+    """Do what a script does; runs in a thread, because the test's own one has an event loop."""
+    username = name()
+    with Client(url) as client:
+        assert client.sign_up(username, f"{username}@example.com", PASSWORD) == client.me()
+        lamp = client.create("Lamp", 1)
+        assert client.get(lamp.id) == lamp
+        lamp = client.update(lamp, {"price": 2})
+        client.update(lamp, {"price": 3})
+
+        def one_more(current: Product) -> ProductChanges:
+            return {"price": current.price + 1}
+
+        assert client.update(lamp, {"price": 3}, merge=one_more).price == 4
+        report = client.upload({"name": f"Chair {number}", "price": 5} for number in range(30))
+        assert report.created == 30
+        assert len(list(client.products(mine=True, page_size=7))) == 31
+        with client.export(mine=True, q="chair") as export:
+            assert len(list(export)) == 30
+        client.delete(lamp.id)
+        (change,) = islice(client.follow(export.change), 1)
+        assert (change.type, change.id) == ("deleted", lamp.id)
+        started: list[str] = []
+
+        def start_over() -> str:
+            with client.export(mine=True) as export:
+                started.append(export.change)
+            client.create("Table", 9)
+            return started[0]
+
+        (change,) = islice(client.follow("1.0123456789", start_over=start_over), 1)
+        assert change.product is not None
+        assert change.product.name == "Table"
+        key = client.create_api_key("reports", scope="read")
+        assert [each.id for each in client.api_keys()] == [key.id]
+        client.revoke_api_key(key.id)
+        with pytest.raises(NotFound):
+            client.revoke_api_key(key.id)
+        assert client.send("GET", "/livez").status_code == 200
+        client.log_out()
+
+
+class TestClient:
+    async def test_script_without_an_event_loop_can_do_everything(self, running: Service) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            await asyncio.get_running_loop().run_in_executor(thread, use, running.url)
