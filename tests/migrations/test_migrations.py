@@ -132,6 +132,7 @@ class TestUpgrade:
             assert await connection.scalar(text("SELECT username FROM users")) == "a"
         assert await schema_of(empty_database_url) == declared
 
+    @pytest.mark.timeout(600)  # It migrates once for each statement, of which there are dozens.
     @on_servers  # On SQLite an upgrade is one transaction and is rolled back if killed.
     async def test_upgrade_killed_after_any_statement_can_be_rerun(
         self, engine: Engine, tmp_path: Path, declared: dict[str, list[str]]
