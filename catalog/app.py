@@ -52,6 +52,7 @@ from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
 from catalog.products.listing.page_cache import Pages
 from catalog.products.listing.page_request import PageRequests
+from catalog.products.listing.product_reader import ProductReader
 from catalog.products.writes import BatchedWrites
 from catalog.settings import Settings, build_commit
 from catalog.ui import routes as ui_routes
@@ -159,7 +160,13 @@ def create_app(settings: Settings) -> Quart:
 
 def _products(database: Database, cursors: Cursors) -> Products:
     pages = Pages(database)
-    return Products(PageRequests(cursors), pages, BatchedWrites(database, pages), Feed(database))
+    return Products(
+        PageRequests(cursors),
+        pages,
+        ProductReader(database),
+        BatchedWrites(database, pages),
+        Feed(database),
+    )
 
 
 def _wrap(app: Quart, settings: Settings) -> None:

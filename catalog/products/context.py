@@ -11,6 +11,7 @@ from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.changes.feed import Feed
 from catalog.products.listing.page_cache import Pages
 from catalog.products.listing.page_request import PageRequests
+from catalog.products.listing.product_reader import ProductReader
 from catalog.products.overload import too_many
 from catalog.products.writes import BatchedWrites
 
@@ -19,10 +20,11 @@ _EXTENSION = "catalog.products"
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """State of one app: page requests and cache, batched writes, change feed, bulk limits."""
+    """State of one app: readers of pages and products, batched writes, change feed, bulk limits."""
 
     requests: PageRequests
     pages: Pages
+    reader: ProductReader
     writes: BatchedWrites
     feed: Feed
     imports: CapacityLimiter = field(

@@ -38,6 +38,12 @@ def waited_too_long() -> DatabaseBusy:
     return DatabaseBusy("The requests ahead of this one took too long.")
 
 
+def read_expired() -> Exception:
+    """Return 503 for a read of a product that has waited too long for its round trip."""
+    count_rejection("reads")
+    return waited_too_long()
+
+
 def page_expired() -> Exception:
     """Return 503 for a page that has waited too long for its round trip."""
     count_rejection("pages")

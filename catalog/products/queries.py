@@ -254,18 +254,16 @@ def _order_by(sort: Sort, row_id: ColumnElement[int]) -> list[ColumnElement[Any]
     return [each.desc() if descends else each.asc() for each in columns]
 
 
-ONE = select(*COLUMNS).where(_table.id == bindparam("product_id", type_=Id))
-"""One product by ``product_id``."""
-
 _product_ids = bindparam("product_ids", type_=Id, expanding=True)
 
 SOME_IDS = select(_table.id).where(_table.id.in_(_product_ids))
 """Those of ``product_ids`` that exist."""
 
-_some = select(*COLUMNS).where(_table.id.in_(_product_ids)).order_by(_table.id)
+SOME = select(*COLUMNS).where(_table.id.in_(_product_ids)).order_by(_table.id)
+"""Products by ``product_ids``."""
 
-SOME_LOCKED = _some.with_for_update(of=Product.__table__)
-"""Products by ``product_ids``, with row locks until the transaction ends."""
+SOME_LOCKED = SOME.with_for_update(of=Product.__table__)
+"""``SOME``, with row locks until the transaction ends."""
 
-SOME_UNLOCKED = _some.with_for_update(of=Product.__table__, skip_locked=True)
+SOME_UNLOCKED = SOME.with_for_update(of=Product.__table__, skip_locked=True)
 """``SOME_LOCKED``, without the products that other transactions have locked."""

@@ -1,12 +1,12 @@
-"""Inserts, reads and the deletion of an account's products, with the changes that they log."""
+"""Inserts and the deletion of an account's products, with the changes that they log."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.columns import now, rfc3339_text
 from catalog.db.statements import (
@@ -17,8 +17,6 @@ from catalog.db.statements import (
     stored_instant,
 )
 from catalog.db.transactions import RetryTransaction
-from catalog.errors import NotFound
-from catalog.products import queries
 from catalog.products.changes import change_log
 from catalog.products.models import ChangeId, ChangeType, NewProduct, Product, ProductWords
 from catalog.products.search.tokenizer import text_of, tokens_of
@@ -93,22 +91,6 @@ async def insert_unlogged(
     return ids
 
 
-async def read_product(
-    connection: AsyncConnection, *, product_id: int
-) -> tuple[ChangeId, dict[str, Any]]:
-    """Return the JSON members of one product, and the last change, which they include.
-
-    Raises:
-        NotFound: no product has that id; the error's headers carry the change.
-    """
-    change = await change_log.current_change(connection)
-    try:
-        return change, await _read(connection, queries.ONE, product_id)
-    except NotFound as error:
-        error.headers.update(change_log.position_headers(change))
-        raise
-
-
 async def delete_products_of(session: AsyncSession, user_id: int) -> None:
     """Delete all products of an account that is about to be deleted.
 
@@ -120,15 +102,6 @@ async def delete_products_of(session: AsyncSession, user_id: int) -> None:
     if last:
         await affected_rows(session, delete(Product).where(Product.user_id == user_id))
         await change_log.record(session, ChangeType.DELETED, last, at=now())
-
-
-async def _read(
-    connection: AsyncConnection | AsyncSession, statement: Select[Any], product_id: int
-) -> dict[str, Any]:
-    row = (await connection.execute(statement, {"product_id": product_id})).one_or_none()
-    if row is None:
-        raise NotFound(f"Product {product_id} does not exist.")
-    return dict(zip(queries.FIELDS, row, strict=True))
 
 
 def rendered(offer: NewProduct, product_id: int, created_at: datetime) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """``/api/products/<id>``: create, read, change, delete."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import orjson
 from quart_schema import (
     document_headers,
     document_querystring,
@@ -23,18 +21,17 @@ from catalog.errors import (
     PreconditionFailed,
 )
 from catalog.http.adapter import Routes
-from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
-from catalog.http.replies.conditional import cacheable_reply, etag_of, idempotency_key, if_match
+from catalog.http.replies.conditional import idempotency_key, if_match, revalidated
 from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.validation import json_body
 from catalog.observability.metrics import observe_position
-from catalog.products import service
 from catalog.products.bulk.formats import FORMATS, IMPORTED
 from catalog.products.bulk.schemas import BulkCreated, BulkQuery
 from catalog.products.changes import change_log
 from catalog.products.context import products
+from catalog.products.listing.product_reader import representation
 from catalog.products.models import NewProduct
 from catalog.products.routes.bulk import takes_many
 from catalog.products.schemas import (
@@ -91,11 +88,7 @@ async def read_product(product_id: int) -> Reply:
 
     Public; send the `ETag` as `If-Match` to change exactly this version.
     """
-    async with database().connection() as connection:
-        change, product = await service.read_product(connection, product_id=product_id)
-    body, etag = _representation(product)
-    headers = {"Cache-Control": "no-cache", **change_log.position_headers(change)}
-    return cacheable_reply(body, etag, headers=headers)
+    return revalidated(await products().reader.read(product_id))
 
 
 @blueprint.patch("/<id:product_id>")
@@ -119,7 +112,7 @@ async def change_product(product_id: int, data: ProductUpdate) -> Reply:
 def _is_expected() -> IsExpected | None:
     """Return the precondition of the ``If-Match`` header, or None without one."""
     tags = if_match()
-    return None if tags is None else lambda product: _representation(product)[1] in tags
+    return None if tags is None else lambda product: representation(product)[1] in tags
 
 
 @blueprint.delete("/<id:product_id>")
@@ -139,17 +132,11 @@ async def delete_product(product_id: int) -> Reply:
     return json_reply(deleted, headers=_headers_of(withdrawn))
 
 
-def _representation(product: dict[str, Any]) -> tuple[bytes, str]:
-    """Return a product's JSON and its entity tag."""
-    body = orjson.dumps(product)
-    return body, etag_of(body, version=product["version"])
-
-
 def _written(
     write: WriteResult, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Reply:
     """Return the product that a write returned, and the position of its change."""
-    body, etag = _representation(write.product)
+    body, etag = representation(write.product)
     own = {"ETag": etag, **_headers_of(write)}
     return json_reply(body, status=status, headers={**own, **(headers or {})})
 

@@ -23,7 +23,7 @@ from catalog.products.listing.page_reader import PageQuery, list_products
 from catalog.products.models import ChangeId, NewProduct, Product
 from catalog.products.search.tokenizer import terms_of
 from catalog.products.selection import Selection
-from catalog.products.service import delete_products_of, insert_unlogged, read_product
+from catalog.products.service import delete_products_of, insert_unlogged
 from catalog.products.writes import Create, Delete, IsExpected, Update, WriteResult
 from catalog.products.writes.batch import write_products
 from catalog.products.writes.requests import LockedElsewhere, Write, characters_of
@@ -281,14 +281,6 @@ class TestChangeProduct:
     async def test_missing_product_is_not_found(self, database: Database) -> None:
         with pytest.raises(NotFound):
             await self.change(database, 7, name="Desk")
-        with pytest.raises(NotFound):
-            await run_on(database.connection(), read_product, product_id=7)
-
-    async def test_product_can_be_read(self, database: Database) -> None:
-        product = await offer(database)
-
-        _, read = await run_on(database.connection(), read_product, product_id=product["id"])
-        assert read == product
 
 
 class TestDeleteProductsOf:

@@ -1,0 +1,90 @@
+"""Reader of single products: those that are requested together take one round trip.
+
+A request joins only a read that begins after it, so the product includes every write that was
+acknowledged before.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from catalog.concurrency.batch_loader import BatchLoader
+from catalog.db.database import Database
+from catalog.db.error_translation import did_not_answer
+from catalog.db.raw_rows import has_raw_rows
+from catalog.db.read_connection import ReadConnection
+from catalog.errors import NotFound
+from catalog.http.replies.conditional import etag_of
+from catalog.http.replies.reply import Reply
+from catalog.observability.metrics import observe_position
+from catalog.products import queries
+from catalog.products.changes import change_log
+from catalog.products.listing import row_encoding
+from catalog.products.models import ChangeId
+from catalog.products.overload import read_expired
+
+MAX_BATCH = 64
+"""Products in one round trip; the longest ones take the event loop some milliseconds."""
+
+
+class ProductAt(NamedTuple):
+    """Product as JSON members, or None if there is none; and the last change, which it includes."""
+
+    change: ChangeId
+    product: dict[str, Any] | None
+
+
+class ProductReader:
+    """Reader and renderer of single products; one per process."""
+
+    def __init__(self, database: Database) -> None:
+        self._loader: BatchLoader[int, int, ReadConnection, ProductAt, Reply] = BatchLoader(
+            database.connection,
+            read_products,
+            _rendered,
+            trips=database.max_readers,
+            max_batch=MAX_BATCH,
+            patience=database.patience,
+            expired=read_expired,
+            limit=database.read_limit,
+            timed_out=did_not_answer,
+        )
+
+    async def read(self, product_id: int) -> Reply:
+        """Return the response with a product, its entity tag, and the last change.
+
+        Raises:
+            NotFound: no product has that id; the error's headers carry the change.
+            DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
+        """
+        return await self._loader.load(product_id, product_id)
+
+
+async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[ProductAt]:
+    """Read products, on a server in one round trip."""
+    products: dict[int, dict[str, Any]]
+    if has_raw_rows(connection):
+        rows = await row_encoding.read_some(connection, ids)
+        change = rows.change
+        products = {(product := rows[index])["id"]: product for index in range(len(rows))}
+    else:
+        change = await change_log.current_change(connection)
+        found = await connection.execute(queries.SOME, {"product_ids": ids})
+        products = {row[0]: dict(zip(queries.FIELDS, row, strict=True)) for row in found}
+    return [ProductAt(change, products.get(product_id)) for product_id in ids]
+
+
+def representation(product: dict[str, Any]) -> tuple[bytes, str]:
+    """Return a product's JSON and its entity tag."""
+    body = orjson.dumps(product)
+    return body, etag_of(body, version=product["version"])
+
+
+def _rendered(product_id: int, found: ProductAt) -> Reply:
+    observe_position(found.change.position)
+    headers = change_log.position_headers(found.change)
+    if found.product is None:
+        raise NotFound(f"Product {product_id} does not exist.", headers=headers)
+    body, etag = representation(found.product)
+    return Reply(body, headers={"Cache-Control": "no-cache", **headers, "ETag": etag})
