@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from catalog import errors
 from catalog.errors import CatalogError, FieldError
 from catalog.errors.wording import broken_rule
+from catalog.http.replies.problem_page import problem_page, wants_page
 from catalog.http.replies.reply import Reply, no_content
 from catalog.http.request import current_request
 from catalog.observability.debounce import Debounce
@@ -67,8 +68,11 @@ def problem(error: CatalogError, request_id: str) -> dict[str, Any]:
 
 
 def problem_reply(error: CatalogError) -> Reply:
-    """Return the response for an error of the current request."""
-    body = orjson.dumps(problem(error, current_request().request_id))
+    """Return the response for an error of the current request: a problem, or a page of it."""
+    request = current_request()
+    if wants_page(request):
+        return problem_page(error, request)
+    body = orjson.dumps(problem(error, request.request_id))
     return Reply(body, status=error.status, headers=error.headers, media_type=MEDIA_TYPE)
 
 
