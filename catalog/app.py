@@ -55,6 +55,9 @@ from catalog.products.listing.page_request import PageRequests
 from catalog.products.listing.product_reader import ProductReader
 from catalog.products.writes import BatchedWrites
 from catalog.settings import Settings, build_commit
+from catalog.ui import assets as ui_assets
+from catalog.ui import console as ui_console
+from catalog.ui import console_session
 from catalog.ui import routes as ui_routes
 
 if TYPE_CHECKING:
@@ -149,7 +152,8 @@ def create_app(settings: Settings) -> Quart:
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
     handle_errors(app)
     blueprints = (*auth_routes.blueprints, *products_routes.blueprints)
-    for blueprint in (*blueprints, operations.blueprint, ui_routes.blueprint):
+    pages = (ui_console, console_session, ui_assets, ui_routes)
+    for blueprint in (*blueprints, operations.blueprint, *(each.blueprint for each in pages)):
         app.register_blueprint(blueprint)
     tasks = _tasks(app, settings)
     app.before_serving(partial(_open, app, tasks))

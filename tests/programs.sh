@@ -43,6 +43,11 @@ want_prometheus() {
   fi
 }
 
+# For the tests of pages in a browser.
+want_chromium() {
+  command -v chromium >/dev/null || apt_install chromium || say "Going on without Chromium"
+}
+
 # The benchmark cannot do without them.
 need_clients() {
   command -v wrk >/dev/null && command -v h2load >/dev/null && return

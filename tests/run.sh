@@ -24,12 +24,14 @@ case ${1:-} in
     docker/venv.sh tools
     want_services
     want_prometheus
+    want_chromium
     exec "${pytest[@]}" "${parallel[@]}" "${@:2}"
     ;;
   coverage)
     docker/venv.sh tools
     want_services
     want_prometheus
+    want_chromium
     exec "${pytest[@]}" "${parallel[@]}" --cov --cov-report=term-missing:skip-covered "${@:2}"
     ;;
   faults)

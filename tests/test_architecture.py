@@ -145,7 +145,9 @@ class TestRoutes:
             and audience_of(APP.view_functions[rule.endpoint]) == "public"
         }
 
-        assert public_writes == {"/api/auth/signup", "/api/auth/login"}
+        # The console's own check the origin, and have the session's token in a cookie.
+        console = {f"/console/session{path}" for path in ("", "/account", "/refresh")}
+        assert public_writes == {"/api/auth/signup", "/api/auth/login", *console}
 
     def test_limits_are_stated_by_these_routes_only(self) -> None:
         stated = {

@@ -1,4 +1,4 @@
-"""``/`` and ``/docs``: pages without external resources or inline scripts."""
+"""``/docs``: pages without external resources or inline scripts."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -17,30 +17,17 @@ _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _OURS = Path(__file__).parent / "static"
 _ASSETS = {
     "docs.js": _OURS,
-    "page.css": _OURS,
     "swagger-ui-bundle.js": _SWAGGER_UI,
     "swagger-ui.css": _SWAGGER_UI,
     "favicon-32x32.png": _SWAGGER_UI,
 }
 
-_PAGE_POLICY = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 # Swagger UI sets style attributes and has its icons in data: URLs.
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-
-
-@blueprint.get("/")
-@public
-@hide
-async def show_home() -> Response:
-    """Show the home page."""
-    return await _page("home.html", policy=_PAGE_POLICY)
 
 
 @blueprint.get("/docs")

@@ -1,0 +1,106 @@
+"""``/`` and the console's other pages: products as HTML, and the console that takes over from it.
+
+The pages can be read without JavaScript. With it, the console starts from the products that are on
+the page already.
+"""
+
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from quart import Blueprint, Response, render_template
+from quart_schema import hide
+
+from catalog import __version__
+from catalog.auth.guards import public
+from catalog.http.replies.reply import Reply
+from catalog.http.request import current_request
+from catalog.ui.api_call import call_view
+from catalog.ui.assets import PATH as ASSETS
+from catalog.ui.assets import fingerprint, modules
+
+blueprint = Blueprint("console", __name__, template_folder="templates")
+
+_LIST_DEFAULTS = {"limit": "30", "fields": "id,name,price,user_id,created_at,version"}
+"""Query of the list, as far as the page's own does not say; the console asks for the same."""
+
+_SORTS = {
+    "-id": "Newest first",
+    "id": "Oldest first",
+    "name": "Name, A to Z",
+    "-name": "Name, Z to A",
+    "price": "Price, low to high",
+    "-price": "Price, high to low",
+}
+
+# Neither inline code nor markup made from strings: Preact sets properties of elements.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+
+
+@blueprint.get("/")
+@public
+@hide
+async def show_products() -> Response:
+    """Show a page of products."""
+    query, given = current_request().query, current_request().query_string
+    missing = {name: value for name, value in _LIST_DEFAULTS.items() if name not in query}
+    query_string = b"&".join(filter(None, (given, urlencode(missing, safe=",").encode())))
+    reply = await call_view("product_lists.list_products", query_string=query_string)
+    page = {**_members(reply), "change": reply.headers["Catalog-Change"]}
+    # The API's next page and the page's own have the same query.
+    next_query = (page["next"] or "").partition("?")[2]
+    return await _page("products.html", page, next=next_query, sorts=_SORTS)
+
+
+@blueprint.get("/products/<id:product_id>")
+@public
+@hide
+async def show_product(product_id: int) -> Response:
+    """Show a product."""
+    reply = await call_view("products.read_product", arguments={"product_id": product_id})
+    page = {
+        "product": _members(reply),
+        "etag": reply.headers["ETag"],
+        "change": reply.headers["Catalog-Change"],
+    }
+    return await _page("product.html", page)
+
+
+@blueprint.get("/sign-in")
+@blueprint.get("/products/new")
+@blueprint.get("/import")
+@blueprint.get("/account")
+@blueprint.get("/users")
+@public
+@hide
+async def show_console() -> Response:
+    """Show a page that only the console can fill."""
+    return await _page("console.html", None)
+
+
+def _members(reply: Reply) -> dict[str, Any]:
+    members: dict[str, Any] = orjson.loads(reply.body)  # type: ignore[arg-type]  # it is whole
+    return members
+
+
+async def _page(template: str, page: dict[str, Any] | None, **values: Any) -> Response:
+    request = current_request()
+    root = request.scope.get("root_path", "")
+    text = await render_template(
+        template,
+        page=page,
+        query=request.query,
+        root=root,
+        assets=f"{root}{ASSETS}/{fingerprint()}",
+        modules=modules(),
+        version=__version__,
+        **values,
+    )
+    response = Response(text)
+    response.headers["Content-Security-Policy"] = _POLICY
+    response.headers["Cache-Control"] = "no-cache"
+    return response

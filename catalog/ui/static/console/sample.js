@@ -1,0 +1,23 @@
+// Products to look at in an empty catalog.
+export const SAMPLE = [
+  ["Desk lamp", 39.9, "Warm light, 8 W, with a dimmer."],
+  ["Notebook, dotted", 7.5, "160 pages, A5."],
+  ["Fountain pen", 24, "Steel nib, medium."],
+  ["Office chair", 289, "Adjustable in height, with armrests."],
+  ["Standing desk", 549, "160 × 80 cm, electric."],
+  ["Monitor arm", 79.95, null],
+  ["Mechanical keyboard", 119, "Quiet switches, ISO layout."],
+  ["Trackball", 64.5, null],
+  ["Headphones", 149, "Closed, with a cable of 3 m."],
+  ["Webcam", 89, "1080p, with a cover."],
+  ["Cable box", 19.9, "Beech."],
+  ["Wastepaper basket", 14, "Felt, 12 l."],
+  ["Whiteboard", 59, "90 × 60 cm, magnetic."],
+  ["Paper trimmer", 45.5, "Up to 10 sheets."],
+  ["Pencil, HB", 0.9, "Cedar."],
+  ["Drawing ink", 6.4, "30 ml, black."],
+  ["Bookend, pair", 12.8, "Steel."],
+  ["Wall clock", 34, "Silent, 30 cm."],
+  ["Plant pot", 11.5, "Terracotta, 14 cm."],
+  ["Tea kettle", 42, "1.2 l."],
+].map(([name, price, description]) => ({ name, price, description }));

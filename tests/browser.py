@@ -1,0 +1,89 @@
+"""A real Chromium, for tests of pages.
+
+Every page fails its test by an error in its console or an uncaught exception.
+"""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import pytest
+
+CHROMIUM = os.environ.get("CATALOG_TEST_CHROMIUM") or shutil.which("chromium")
+
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="chromium is not there: no page is tested in a browser"
+)
+
+PATIENCE_MILLISECONDS = 60_000
+"""Time-out of each step, which takes milliseconds on an idle machine."""
+
+
+class Browser:
+    """A browser; each of its windows has cookies and storage of its own.
+
+    Attributes:
+        faults: errors in the pages' consoles, uncaught exceptions, and requests to other hosts.
+    """
+
+    def __init__(self, chromium: Any, url: str) -> None:
+        self._chromium = chromium
+        self._url = url
+        self.faults: list[str] = []
+
+    async def window(self, **options: Any) -> Any:
+        """Open a window, and return its page; ``options`` are those of a browser context."""
+        context = await self._chromium.new_context(base_url=self._url, **options)
+        context.set_default_timeout(PATIENCE_MILLISECONDS)
+        page = await context.new_page()
+        self.watch(page)
+        return page
+
+    def watch(self, page: Any) -> None:
+        """Collect the faults of a page."""
+        page.on("console", self._on_message)
+        page.on("pageerror", lambda error: self.faults.append(f"uncaught: {error}"))
+        page.on("request", self._on_request)
+
+    def _on_message(self, message: Any) -> None:
+        if message.type == "error":
+            self.faults.append(message.text)
+
+    def _on_request(self, request: Any) -> None:
+        if not request.url.startswith((self._url, "blob:", "data:")):
+            self.faults.append(f"asks another host: {request.url}")
+
+    def forgive(self, text: str) -> Self:
+        """Remove the faults with a text; browsers report each refused request as an error.
+
+        Raises:
+            AssertionError: there is none.
+        """
+        kept = [fault for fault in self.faults if text not in fault]
+        assert len(kept) < len(self.faults), self.faults
+        self.faults = kept
+        return self
+
+
+@asynccontextmanager
+async def browser(url: str) -> AsyncIterator[Browser]:
+    """Run a headless browser for the pages of a service.
+
+    Raises:
+        AssertionError: a page had a fault.
+    """
+    # Imported here, because the package is not there without a browser.
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            # Root has no sandbox, and containers have a small /dev/shm.
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
+        )
+        opened = Browser(chromium, url)
+        yield opened
+        await chromium.close()
+        assert not opened.faults, opened.faults

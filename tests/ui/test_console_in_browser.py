@@ -1,0 +1,380 @@
+"""Journeys through the console in a real browser, straight and through nginx."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser import Browser, browser, needs_browser
+from tests.server.nginx import needs_nginx, nginx
+from tests.server.service import Catalog, Service
+from tests.support import PASSWORD
+
+pytestmark = [needs_browser, pytest.mark.timeout(300)]
+
+ADMIN_PASSWORD = "correct horse battery staple of the admin"
+
+PICTURES = os.environ.get("CATALOG_TEST_PICTURES")
+"""Folder for pictures of the pages, such as those of the documentation."""
+
+HOSTILE = {
+    "script": "</script><script>document.title='taken'</script>",
+    "attribute": '"><img src=x onerror="document.title=1">',
+    "bidi": "\u202egnp.exe",
+    "emoji": "\U0001f600" * 512,
+}
+
+
+both_ways = pytest.mark.parametrize(
+    "hop", ["straight", pytest.param("nginx", marks=needs_nginx)], indirect=True
+)
+
+
+@pytest.fixture
+def hop(request: pytest.FixtureRequest) -> str:
+    """Return what a browser talks to: the service, or nginx before it."""
+    return str(getattr(request, "param", "straight"))
+
+
+@pytest.fixture
+async def service(hop: str, tmp_path: Path) -> AsyncIterator[str]:
+    """Run the service on SQLite, and return the URL at which browsers see it."""
+    async with AsyncExitStack() as stack:
+        running: Service = await stack.enter_async_context(
+            Catalog(tmp_path).start(ADMIN_PASSWORD=ADMIN_PASSWORD)
+        )
+        await running.serving()
+        if hop == "straight":
+            yield running.url
+        else:
+            front = await stack.enter_async_context(nginx(running.url))
+            yield front.url
+
+
+@pytest.fixture
+async def chromium(service: str) -> AsyncIterator[Browser]:
+    async with browser(service) as opened:
+        yield opened
+
+
+async def sign_up(page: Any, username: str = "ada") -> None:
+    await page.goto("/sign-in")
+    await page.get_by_role("button", name="Sign up").click()
+    await page.get_by_label("Username").fill(username)
+    await page.get_by_label("E-mail").fill(f"{username}@example.com")
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.locator("form").get_by_role("button", name="Sign up").click()
+    await page.get_by_role("button", name="Log out").wait_for()
+
+
+async def log_in_as_admin(page: Any) -> None:
+    await page.goto("/sign-in")
+    await page.get_by_label("Username").fill("admin")
+    await page.get_by_label("Password").fill(ADMIN_PASSWORD)
+    await page.locator("form").get_by_role("button", name="Sign in").click()
+    await page.get_by_role("button", name="Log out").wait_for()
+
+
+async def create(page: Any, name: str, price: str = "9.5", description: str = "") -> None:
+    await page.get_by_role("link", name="New", exact=True).click()
+    await page.get_by_label("Name").fill(name)
+    await page.get_by_label("Price").fill(price)
+    await page.get_by_label("Description").fill(description)
+    await page.get_by_role("button", name="Create").click()
+    await page.get_by_role("button", name="Edit").wait_for()
+
+
+async def live(page: Any) -> None:
+    """Wait until the page follows the changes."""
+    await page.get_by_text("Live.", exact=True).wait_for()
+
+
+async def take_picture(page: Any, name: str) -> None:
+    if PICTURES:
+        await page.screenshot(path=Path(PICTURES) / f"{name}.png")
+
+
+@both_ways
+class TestJourney:
+    async def test_new_product_appears_live_in_another_window(self, chromium: Browser) -> None:
+        watcher = await chromium.window()
+        await watcher.goto("/")
+        await live(watcher)
+        author = await chromium.window()
+        await sign_up(author)
+
+        await create(author, "Desk lamp", "39.9")
+
+        await watcher.get_by_role("link", name="Desk lamp").wait_for()
+        assert "39.9" in await watcher.locator("tbody tr").first.inner_text()
+
+    async def test_owner_edits_and_deletes_with_everyone_watching(self, chromium: Browser) -> None:
+        author = await chromium.window()
+        await sign_up(author)
+        await create(author, "Desk lamp")
+        watcher = await chromium.window()
+        await watcher.goto("/")
+        await live(watcher)
+
+        await author.get_by_role("button", name="Edit").click()
+        await author.get_by_label("Name").fill("Floor lamp")
+        await author.get_by_role("button", name="Save").click()
+        await author.get_by_role("heading", name="Floor lamp").wait_for()
+        await watcher.get_by_role("link", name="Floor lamp").wait_for()
+        await author.get_by_role("button", name="Delete").click()
+        await author.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        await author.get_by_role("heading", name="Products").wait_for()
+
+        await watcher.get_by_role("link", name="Floor lamp").wait_for(state="detached")
+
+    async def test_lost_race_shows_both_versions_and_overwrites_nothing(
+        self, chromium: Browser
+    ) -> None:
+        first = await chromium.window()
+        await sign_up(first)
+        await create(first, "Lamp", "1")
+        second = await first.context.new_page()
+        chromium.watch(second)
+        await second.goto(first.url)
+        for page in (first, second):
+            await page.get_by_role("button", name="Edit").click()
+
+        await second.get_by_label("Price").fill("2")
+        await second.get_by_role("button", name="Save").click()
+        await second.get_by_role("button", name="Edit").wait_for()
+        await first.get_by_label("Name").fill("Old lamp")
+        await first.get_by_role("button", name="Save").click()
+
+        conflict = first.get_by_role("alert")
+        await conflict.get_by_text("Nothing is saved yet").wait_for()
+        rows = await conflict.locator("tbody tr").all_inner_texts()
+        assert [row.split("\t")[:3] for row in rows[:2]] == [
+            ["Name", "Old lamp", "Lamp"],
+            ["Price", "1.00", "2.00"],
+        ]
+        await take_picture(first, "conflict")
+        await first.get_by_role("button", name="Keep mine").click()
+        await first.get_by_role("button", name="Save").click()
+        await first.get_by_role("heading", name="Old lamp").wait_for()
+        # A browser reports the refusal, which is expected.
+        chromium.forgive("412")
+
+    async def test_session_outlives_a_reload_and_ends_with_log_out(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        cookies = await page.context.cookies()
+        assert [(each["httpOnly"], each["sameSite"]) for each in cookies] == [(True, "Strict")]
+        assert "eyJ" not in await page.evaluate("JSON.stringify({...localStorage})")
+
+        await page.reload()
+        await page.get_by_role("button", name="Log out").wait_for()
+        await page.get_by_role("button", name="Log out").click()
+        await page.get_by_role("button", name="Sign in").wait_for()
+
+        assert not await page.context.cookies()
+
+    async def test_other_session_is_ended_from_the_account_page(self, chromium: Browser) -> None:
+        here = await chromium.window()
+        await sign_up(here)
+        there = await chromium.window()
+        await there.goto("/sign-in")
+        await there.get_by_label("Username").fill("ada")
+        await there.get_by_label("Password").fill(PASSWORD)
+        await there.locator("form").get_by_role("button", name="Sign in").click()
+        await there.get_by_role("button", name="Log out").wait_for()
+
+        await here.get_by_role("link", name="ada").click()
+        rows = here.locator("tbody tr")
+        await rows.nth(1).wait_for()
+        await rows.filter(has_not_text="this one").get_by_role("button").click()
+        await rows.nth(1).wait_for(state="detached")
+
+        await there.reload()
+        await there.get_by_role("button", name="Sign in").wait_for()
+        chromium.forgive("401")
+
+    async def test_administrator_loads_sample_data_and_disables_an_account(
+        self, chromium: Browser
+    ) -> None:
+        page = await chromium.window()
+        await log_in_as_admin(page)
+        await page.get_by_role("button", name="Load sample data").click()
+        await page.get_by_role("link", name="Tea kettle").wait_for()
+        other = await chromium.window()
+        await sign_up(other, "bob")
+
+        await page.get_by_role("link", name="Users").click()
+        row = page.locator("tbody tr").filter(has_text="bob@example.com")
+        await row.get_by_role("button", name="Disable").click()
+
+        await row.get_by_role("button", name="Enable").wait_for()
+
+
+class TestImport:
+    async def test_faulty_lines_are_listed(self, chromium: Browser, tmp_path: Path) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        file = tmp_path / "products.csv"
+        file.write_text("name,price\nLamp,1\nRug,cheap\nDesk,3\n")
+
+        await page.get_by_role("link", name="Import").click()
+        await page.get_by_label("File").set_input_files(file)
+        await page.get_by_role("button", name="Import").click()
+
+        await page.get_by_text("2 created, 1 failed.").wait_for()
+        row = await page.locator("tbody tr").inner_text()
+        assert row.split("\t")[:2] == ["3", "price"]
+
+    async def test_export_downloads_what_is_shown(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await create(page, "Desk lamp", "1")
+        await create(page, "Rug", "2")
+        await page.goto("/?q=lamp")
+        await live(page)
+
+        async with page.expect_download() as pending:
+            await page.get_by_role("link", name="CSV").click()
+
+        text = Path(await (await pending.value).path()).read_text()
+        assert "Desk lamp" in text
+        assert "Rug" not in text
+
+
+class TestLists:
+    async def test_list_goes_on_at_its_end(self, chromium: Browser) -> None:
+        page = await chromium.window(viewport={"width": 800, "height": 400})
+        await log_in_as_admin(page)
+        await page.evaluate(
+            """async () => {
+                const app = document.querySelector("script[src$='/app.js']").src;
+                const { request } = await import(app.replace("app.js", "api.js"));
+                const lamp = (number) => `{"name": "Lamp ${number}", "price": 1}`;
+                await request("POST", "/api/products", {
+                    headers: { "Content-Type": "application/x-ndjson" },
+                    body: [...Array(100).keys()].map(lamp).join("\\n"),
+                });
+            }"""
+        )
+        await page.goto("/")
+        rows = page.locator("tbody tr")
+        await rows.nth(29).wait_for()
+
+        while await rows.count() < 100:
+            await page.mouse.wheel(0, 5_000)
+            await asyncio.sleep(0.05)
+
+        names = await page.locator("tbody bdi").all_inner_texts()
+        assert sorted(names) == sorted(f"Lamp {number}" for number in range(100))
+
+    @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+    async def test_hostile_name_is_text(self, chromium: Browser, name: str) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+
+        await create(page, name, description=name)
+
+        assert await page.locator("h1").inner_text() == name
+        await page.goto("/")
+        await live(page)
+        assert await page.locator("tbody bdi").inner_text() == name
+        assert "taken" not in await page.title()
+
+    async def test_page_without_javascript_can_be_read(self, chromium: Browser) -> None:
+        author = await chromium.window()
+        await sign_up(author)
+        await create(author, "Desk lamp", "39.9", "Warm")
+        await create(author, "Rug", "5")
+
+        page = await chromium.window(java_script_enabled=False)
+        await page.goto("/")
+        await page.get_by_label("Search").fill("lamp")
+        await page.get_by_role("button", name="Show").click()
+        assert await page.locator("tbody bdi").all_inner_texts() == ["Desk lamp"]
+        await page.get_by_role("link", name="Desk lamp").click()
+
+        await page.get_by_text("Warm").wait_for()
+
+
+class TestNetwork:
+    async def test_lost_connection_is_said_and_resumed(self, chromium: Browser) -> None:
+        watcher = await chromium.window()
+        await watcher.goto("/")
+        await live(watcher)
+        author = await chromium.window()
+        await sign_up(author)
+
+        await watcher.context.set_offline(True)
+        # An open stream survives the emulated loss; a new one is refused.
+        await watcher.evaluate("dispatchEvent(new Event('offline'))")
+        await create(author, "Desk lamp")
+        await watcher.context.set_offline(False)
+
+        await watcher.get_by_role("link", name="Desk lamp").wait_for()
+
+    async def test_offline_action_says_so_and_can_be_repeated(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await page.get_by_role("link", name="New", exact=True).click()
+        await page.get_by_label("Name").fill("Lamp")
+        await page.get_by_label("Price").fill("1")
+
+        await page.context.set_offline(True)
+        await page.get_by_role("button", name="Create").click()
+        await page.get_by_text("The service cannot be reached.").wait_for()
+        await page.context.set_offline(False)
+        await page.get_by_role("button", name="Create").click()
+
+        await page.get_by_role("button", name="Edit").wait_for()
+        chromium.forgive("ERR_INTERNET_DISCONNECTED")
+
+
+class TestAppearance:
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    async def test_narrow_page_does_not_scroll_sideways(
+        self, chromium: Browser, scheme: str
+    ) -> None:
+        page = await chromium.window(
+            viewport={"width": 375, "height": 740}, color_scheme=scheme, device_scale_factor=2
+        )
+        await log_in_as_admin(page)
+        await page.get_by_role("button", name="Load sample data").click()
+        await page.get_by_role("link", name="Tea kettle").wait_for()
+        await take_picture(page, f"phone-{scheme}")
+        width = "document.documentElement.scrollWidth"
+
+        for path in ("/", "/products/1", "/products/new", "/import"):
+            await page.goto(path)
+            await page.get_by_role("button", name="Log out").wait_for()
+
+            assert await page.evaluate(width) <= 375, path
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    async def test_wide_page_shows_the_products(self, chromium: Browser, scheme: str) -> None:
+        page = await chromium.window(viewport={"width": 1100, "height": 760}, color_scheme=scheme)
+        await log_in_as_admin(page)
+        await page.get_by_role("button", name="Load sample data").click()
+        await page.get_by_role("link", name="Tea kettle").wait_for()
+        await take_picture(page, f"console-{scheme}")
+
+        assert await page.locator("tbody tr").count() == 20
+
+    async def test_keyboard_reaches_everything(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await page.goto("/")
+        await live(page)
+
+        reached = set()
+        for _ in range(14):
+            await page.keyboard.press("Tab")
+            reached.add(
+                await page.evaluate(
+                    "document.activeElement.textContent.trim() || document.activeElement.name"
+                )
+            )
+
+        assert {"Skip to the content", "catalog", "Sign in", "q", "Show", "CSV"} <= reached
