@@ -94,10 +94,22 @@ HOT_OPERATIONS = (
     Operation("products.read_product"),
     Operation("products.change_product"),
     Operation("products.delete_product"),
+    Operation("product_changes.list_changes", waits_with=b"wait"),
+    Operation("sign_in.refresh_token"),
+    Operation("sign_in.get_refreshed_token"),
+    Operation("sign_in.log_out"),
+    Operation("sign_in.log_out_everywhere"),
     Operation("account.read_account"),
+    Operation("account.change_account"),
+    Operation("account.list_sessions"),
+    Operation("account.end_session"),
+    Operation("users.list_users"),
+    Operation("users.read_user"),
+    Operation("users.change_user"),
     Operation("operations.check_liveness"),
 )
-"""Operations that are answered without the framework."""
+"""Operations that are answered without the framework: all that are short, but for those that hash
+passwords, which end when the client disconnects."""
 
 _TAGS = (
     Tag("auth", "Sign up and in; tokens, sessions, and the caller's own account."),

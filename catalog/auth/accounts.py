@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, delete, select, update
+from sqlalchemy import Row, bindparam, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -12,6 +12,7 @@ from catalog.auth.models import Role, User
 from catalog.auth.normalization import fold
 from catalog.auth.passwords import login_throttle
 from catalog.auth.tokens import api_keys, sessions
+from catalog.db.columns import Id
 from catalog.db.statements import affected_rows
 from catalog.errors import (
     AccountUnavailable,
@@ -31,6 +32,10 @@ PUBLIC_COLUMNS = (
     User.created_at,
 )
 """Columns of an account that its owner and administrators may see."""
+
+_OWN_ACCOUNT = select(*PUBLIC_COLUMNS).where(
+    User.id == bindparam("user_id", type_=Id), User.disabled.is_(False)
+)
 
 
 class Account(NamedTuple):
@@ -113,8 +118,7 @@ async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) 
     Raises:
         AccountUnavailable: it is disabled or deleted.
     """
-    statement = select(*PUBLIC_COLUMNS).where(User.id == user_id, User.disabled.is_(False))
-    row = (await connection.execute(statement)).one_or_none()
+    row = (await connection.execute(_OWN_ACCOUNT, {"user_id": user_id})).one_or_none()
     if row is None:
         raise AccountUnavailable
     return dict(row._mapping)

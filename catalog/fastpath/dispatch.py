@@ -46,10 +46,13 @@ class Operation(NamedTuple):
     Attributes:
         endpoint: the framework's name of it.
         has_own_bound: whether the bounds on concurrent requests do not apply to it.
+        waits_with: the query parameter with which it may wait; such requests are left to the
+            framework, which notices that a client disconnects.
     """
 
     endpoint: str
     has_own_bound: bool = False
+    waits_with: bytes | None = None
 
 
 class _Target(NamedTuple):
@@ -58,6 +61,7 @@ class _Target(NamedTuple):
     offered: tuple[str, ...]
     has_own_bound: bool
     takes_query: bool
+    waits_with: bytes | None = None
     parameter: str | None = None
 
 
@@ -94,7 +98,12 @@ class FastPath:
         view: Any = app.view_functions[operation.endpoint]
         for rule in app.url_map.iter_rules(operation.endpoint):
             target = _Target(
-                rule.rule, view, offered_by(view), operation.has_own_bound, takes_query(view)
+                rule.rule,
+                view,
+                offered_by(view),
+                operation.has_own_bound,
+                takes_query(view),
+                operation.waits_with,
             )
             methods = (rule.methods or set()) - {"HEAD", "OPTIONS"}
             if not rule.arguments:
@@ -130,7 +139,11 @@ class FastPath:
             arguments = {target.parameter: int(last)}
         if REFUSED in scope or scope.get("root_path"):
             return None
-        if scope["query_string"] and not target.takes_query:
+        query = scope["query_string"]
+        if query and not target.takes_query:
+            return None
+        # The parameter's name may be percent-encoded.
+        if target.waits_with is not None and (target.waits_with in query or b"%" in query):
             return None
         fields = fields_of(scope)
         if len(target.offered) > 1 and not _takes_json(target.offered, fields, scope):

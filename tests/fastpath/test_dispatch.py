@@ -83,6 +83,14 @@ def telling(answer: Response) -> tuple[int, list[tuple[str, str]], Any]:
     return answer.status_code, sorted(told), body
 
 
+def refreshed(answer: Response) -> tuple[int, list[tuple[str, str]], Any]:
+    """Return the answer to a refresh without the access token, which differs each time."""
+    status, headers, body = telling(answer)
+    if status == 200:
+        body = answer.json.keys()
+    return status, headers, body
+
+
 class TestAnswers:
     QUERIES = (
         *("", "?limit=2", "?sort=price&limit=3", "?fields=id,name", "?total=true&min_price=0.5"),
@@ -215,6 +223,76 @@ class TestAnswers:
         await self.are_alike(ada, framework, "GET", "/api/auth/me", token=ada.refresh_token)
         await self.are_alike(ada, framework, "GET", "/api/auth/me", token="")
 
+    async def test_changes_are_answered_alike(
+        self, ada: Caller, framework: Quart, database: Database
+    ) -> None:
+        await fill(database, ada)
+        queries = (
+            "",
+            "?since=0&limit=2",
+            "?since=99",
+            "?since=x",
+            "?since=1.0000000000",
+            "?limit=0",
+        )
+        waits = ("?wait=0", "?%77ait=0", "?wait=x", "?since=2&wait=1&limit=1")
+
+        for query in (*queries, *waits, "?unknown=1", "?since=0&since=1", "?since="):
+            await self.are_alike(ada, framework, "GET", f"{PATH}/changes{query}", token="")
+        for accept in self.ACCEPTS:
+            headers = {"Accept": accept}
+            await self.are_alike(ada, framework, "GET", f"{PATH}/changes", headers=headers)
+
+    async def test_account_operations_are_answered_alike(
+        self, ada: Caller, bob: Caller, admin: Caller, framework: Quart
+    ) -> None:
+        requests: tuple[tuple[str, str, bytes | None], ...] = (
+            *(("GET", "/api/auth/sessions", None), ("GET", "/api/auth/me?x=1", None)),
+            *(("GET", "/api/users", None), ("GET", "/api/users?limit=1", None)),
+            *(("GET", "/api/users?limit=0", None), ("GET", "/api/users/99", None)),
+            *(("GET", f"/api/users/{bob.user_id}", None), ("GET", "/api/users/0", None)),
+            ("PATCH", f"/api/users/{bob.user_id}", b'{"disabled": false}'),
+            ("PATCH", f"/api/users/{bob.user_id}", b'{"role": "king"}'),
+            ("PATCH", "/api/users/99", b'{"role": "user"}'),
+            ("PATCH", "/api/auth/me", b'{"email": "ada@example.org"}'),
+            ("PATCH", "/api/auth/me", b'{"email": "nobody"}'),
+            ("PATCH", "/api/auth/me", b'{"email": "bob@example.com"}'),
+            ("PATCH", "/api/auth/me", b"[]"),
+            *(("DELETE", "/api/auth/sessions/99", None), ("DELETE", "/api/auth/sessions/0", None)),
+            *(("PUT", "/api/auth/sessions", None), ("DELETE", "/api/auth/me", b"{}")),
+        )
+
+        for method, path, body in requests:
+            for caller in (ada, admin):
+                await self.are_alike(caller, framework, method, path, body)
+            await self.are_alike(ada, framework, method, path, body, token="")
+            await self.are_alike(ada, framework, method, path, body, token=ada.refresh_token)
+
+    async def test_refreshing_and_logging_out_are_answered_alike(
+        self, ada: Caller, bob: Caller, framework: Quart
+    ) -> None:
+        path = "/api/auth/refresh"
+        bodies = (None, b"", b"{}", b'{"rotate": false}', b'{"rotate": 1}', b"[]", b"x")
+
+        for token in (ada.refresh_token, ada.access_token, "", "not.a.token"):
+            for body in bodies:
+                fast = await send(ada, "POST", path, body, token=token)
+                slow = await send(on(framework, ada), "POST", path, body, token=token)
+                assert refreshed(fast) == refreshed(slow)
+            fast = await send(ada, "GET", path, token=token)
+            assert refreshed(fast) == refreshed(
+                await send(on(framework, ada), "GET", path, token=token)
+            )
+        # Within the grace period a superseded token yields the same successor.
+        rotated = [
+            await send(each, "POST", path, b'{"rotate": true}', token=ada.refresh_token)
+            for each in (ada, on(framework, ada))
+        ]
+        assert rotated[0].json["refresh_token"] == rotated[1].json["refresh_token"]
+        for way in ("logout", "logout-all"):
+            for token in (bob.refresh_token, bob.access_token, ""):
+                await self.are_alike(bob, framework, "POST", f"/api/auth/{way}", token=token)
+
     async def test_ended_session_is_refused(self, ada: Caller) -> None:
         await ada.post("/api/auth/logout")
 
@@ -266,10 +344,14 @@ class TestMatch:
         *(("GET", f"{PATH}/my"), ("GET", f"{PATH}/1"), ("GET", f"{PATH}/99")),
         *(("GET", "/api/auth/me"), ("GET", "/livez"), ("DELETE", f"{PATH}/99")),
         *(("GET", f"{PATH}?q=format%3Dcsv"), ("GET", f"{PATH}?sort=name&informat=csv")),
+        *(("GET", f"{PATH}/changes"), ("GET", f"{PATH}/changes?since=0&limit=5")),
+        *(("GET", "/api/auth/refresh"), ("GET", "/api/auth/sessions"), ("GET", "/api/users")),
+        *(("DELETE", "/api/auth/sessions/99"), ("GET", "/api/users/1")),
     )
     COLD = (
         *(("GET", f"{PATH}/"), ("HEAD", PATH), ("OPTIONS", PATH), ("PUT", PATH), ("PUT", "/x")),
-        *(("GET", f"{PATH}/01"), ("GET", f"{PATH}/x"), ("GET", f"{PATH}/changes"), ("GET", "/x")),
+        *(("GET", f"{PATH}/01"), ("GET", f"{PATH}/x"), ("GET", "/x")),
+        *(("GET", f"{PATH}/changes?wait=0"), ("GET", f"{PATH}/changes?%77ait=0")),
     )
 
     async def test_hot_requests_do_not_reach_the_framework(self, ada: Caller) -> None:

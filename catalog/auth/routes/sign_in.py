@@ -78,7 +78,7 @@ async def sign_up(data: SignUp) -> Reply:
         opening=_opening(),
     )
     record(Audit.SIGNED_UP, user_id=user.id, session_id=grant.session_id)
-    access_token, refresh_token = _tokens_of(grant)
+    access_token, refresh_token = await _tokens_of(grant)
     signed_up = SignedUp(
         id=user.id,
         username=user.username,
@@ -115,7 +115,7 @@ async def log_in(data: LogIn) -> Reply:
             )
     record(Audit.SIGNED_IN, user_id=account.id, session_id=grant.session_id)
     await _keep_current(account, data.password)
-    access_token, refresh_token = _tokens_of(grant)
+    access_token, refresh_token = await _tokens_of(grant)
     user = UserRead(
         id=account.id, username=account.username, email=account.email, role=grant.role.value
     )
@@ -169,16 +169,17 @@ async def refresh_token(data: RefreshOptions) -> Reply:
         # Refreshing must still work while the database accepts reads but no writes.
         with suppress(Unavailable):
             await database().transaction(sessions.touch, session_id=bearer.session_id)
-    return _resumed(bearer, resumed)
+    return await _resumed(bearer, resumed)
 
 
-def _resumed(bearer: Bearer, resumed: Resumed) -> Reply:
-    access_token = issue_access_token(
-        bearer.user_id,
-        session_id=bearer.session_id,
-        role=resumed.role,
-        session_expires_at=resumed.expires_at,
-    )
+async def _resumed(bearer: Bearer, resumed: Resumed) -> Reply:
+    async with current_request().app.app_context():
+        access_token = issue_access_token(
+            bearer.user_id,
+            session_id=bearer.session_id,
+            role=resumed.role,
+            session_expires_at=resumed.expires_at,
+        )
     return _refreshed(Refreshed(access_token=access_token))
 
 
@@ -189,7 +190,7 @@ async def _rotated(bearer: Bearer) -> Reply:
         lives=_lives(),
     )
     record(Audit.TOKEN_ROTATED, user_id=bearer.user_id, session_id=bearer.session_id)
-    access_token, refresh_token = _tokens_of(grant)
+    access_token, refresh_token = await _tokens_of(grant)
     return _refreshed(Refreshed(access_token=access_token, refresh_token=refresh_token))
 
 
@@ -221,7 +222,7 @@ async def get_refreshed_token() -> Reply:
             Audit.TOKEN_REUSED, user_id=bearer.user_id, session_id=bearer.session_id, ended=False
         )
         raise
-    return _resumed(bearer, resumed)
+    return await _resumed(bearer, resumed)
 
 
 def _refreshed(refreshed: Refreshed) -> Reply:
@@ -273,18 +274,19 @@ def _opening() -> SessionRequest:
     )
 
 
-def _tokens_of(grant: TokenGrant) -> tuple[str, str]:
-    access_token = issue_access_token(
-        grant.user_id,
-        session_id=grant.session_id,
-        role=grant.role,
-        session_expires_at=grant.expires_at,
-    )
-    refresh_token = issue_refresh_token(
-        grant.user_id,
-        session_id=grant.session_id,
-        token_id=grant.token_id,
-        issued_at=grant.issued_at,
-        expires_at=grant.expires_at,
-    )
+async def _tokens_of(grant: TokenGrant) -> tuple[str, str]:
+    async with current_request().app.app_context():
+        access_token = issue_access_token(
+            grant.user_id,
+            session_id=grant.session_id,
+            role=grant.role,
+            session_expires_at=grant.expires_at,
+        )
+        refresh_token = issue_refresh_token(
+            grant.user_id,
+            session_id=grant.session_id,
+            token_id=grant.token_id,
+            issued_at=grant.issued_at,
+            expires_at=grant.expires_at,
+        )
     return access_token, refresh_token
