@@ -11,7 +11,7 @@ from quart import Quart
 from catalog import app as composition
 from catalog.http.middleware.cors import EXPOSED
 from tests.http.middleware.test_response_headers import KINDS, Kind
-from tests.http.wire import Header, app_without_database, exchange
+from tests.http.wire import JSON, Header, app_without_database, exchange
 from tests.support import Response
 
 PAGE = "http://localhost:3000"
@@ -19,6 +19,7 @@ OTHER_PAGE = "https://app.example.com"
 STRANGE_PAGE = "https://evil.example"
 BOTH = (PAGE, OTHER_PAGE)
 
+SIGN_UP = Kind(429, "POST", "/api/auth/signup", (JSON,), b"{}")
 NOT_FOUND = Kind(404, "GET", "/nowhere")
 CORS_HEADERS = "access-control-"
 
@@ -28,7 +29,7 @@ every_kind = pytest.mark.parametrize(
         *KINDS.values(),
         Kind(304, "GET", "/openapi.json", ((b"if-none-match", b"*"),)),
         Kind(401, "GET", "/api/auth/me"),
-        Kind(429, "GET", "/api/products/1"),
+        SIGN_UP,
     ],
     ids=[*KINDS, "304", "401-to-a-read", "429"],
 )
@@ -36,8 +37,8 @@ every_kind = pytest.mark.parametrize(
 
 @asynccontextmanager
 async def app_for(folder: Path, *origins: str) -> AsyncIterator[Quart]:
-    """Run an app that admits pages of these origins, and one read a day."""
-    app = app_without_database(folder, cors_origins=origins, read_limit="1/day")
+    """Run an app that admits pages of these origins, and one sign-up a day."""
+    app = app_without_database(folder, cors_origins=origins, signup_limit="1/day")
 
     @app.get("/unforeseen")
     async def fail() -> str:
@@ -49,9 +50,9 @@ async def app_for(folder: Path, *origins: str) -> AsyncIterator[Quart]:
 
 @pytest.fixture(scope="module")
 async def sharing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Quart]:
-    """Return an app that admits pages of two origins, and whose only read of today is used up."""
+    """Return an app that admits pages of two origins, and takes no more sign-ups today."""
     async with app_for(tmp_path_factory.mktemp("sharing"), *BOTH) as app:
-        await exchange(app, "GET", "/api/products/1")
+        await ask(app, SIGN_UP)
         yield app
 
 
@@ -144,7 +145,7 @@ async def app_that_admits_none(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Quart]:
     async with app_for(tmp_path_factory.mktemp("none")) as app:
-        await exchange(app, "GET", "/api/products/1")
+        await ask(app, SIGN_UP)
         yield app
 
 
