@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -24,13 +25,15 @@ _BRACKET = re.compile(r"[\[{\]}]")
 def parse_json(body: bytes) -> Any:
     """Parse JSON that every parser reads alike (RFC 7493, section 2).
 
+    A byte order mark at the beginning is skipped, which RFC 8259, section 8.1, allows.
+
     Raises:
-        MalformedRequest: not UTF-8, a byte order mark, not JSON, a duplicate name in an object, a
+        MalformedRequest: not UTF-8, not JSON, a duplicate name in an object, a
             number that is not a finite double, a lone surrogate, nesting deeper than
             ``MAX_DEPTH``, or more arrays and objects than ``MAX_CONTAINERS``.
     """
     try:
-        text = body.decode("utf-8")
+        text = body.removeprefix(BOM_UTF8).decode("utf-8")
         _check_containers(text)
         value = json.loads(
             text,

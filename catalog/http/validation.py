@@ -94,17 +94,18 @@ def validated_query(schema: type[Q], query: MultiDict[str, str]) -> Q:
     """
     given: dict[str, str | list[str]] = {}
     repeated = []
+    known = {field.alias or name for name, field in schema.model_fields.items()}
     for name, values in query.lists():
         listed = name.removesuffix("[]")
         sent = [value for value in values if value]
         if listed in schema.lists:
             if sent:
                 given[listed] = [*given.get(listed, ()), *sent]
-        elif len(sent) > 1 and name in schema.model_fields:
+        elif len(sent) > 1 and name in known:
             repeated.append(FieldError("parameter", name, "may be given only once"))
         elif sent:
             given[name] = sent[0]
-        elif name not in schema.model_fields:
+        elif name not in known:
             # Reported all the same: it may be a misspelled parameter.
             given[name] = ""
     if repeated:

@@ -1,5 +1,6 @@
 """The fast path calls the same views as the framework, so both give the same answers."""
 
+import gzip
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,26 @@ class TestAnswers:
             await self.are_alike(ada, framework, "POST", PATH, body)
             await self.are_alike(ada, framework, "PATCH", f"{PATH}/1", body)
             await self.are_alike(ada, framework, "DELETE", f"{PATH}/99", body)
+
+    async def test_encoded_bodies_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
+        await ada.offer("Lamp", 24.9)
+        encoded = gzip.compress(LAMP)
+
+        for coding in ("gzip", "x-gzip", "br", "gzip, gzip", "identity"):
+            for body in (
+                encoded,
+                encoded[:-1],
+                encoded + b"x",
+                LAMP,
+                gzip.compress(b" " * 300_000),
+            ):
+                for method, path in (
+                    ("POST", PATH),
+                    ("PATCH", f"{PATH}/1"),
+                    ("DELETE", f"{PATH}/9"),
+                ):
+                    headers = {"Content-Encoding": coding}
+                    await self.are_alike(ada, framework, method, path, body, headers)
 
     async def test_headers_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
         await ada.offer("Lamp", 24.9)

@@ -71,7 +71,7 @@ class TestParseJson:
             (b"-1e999", "beyond the range of a double"),
             (b"9" * 5000, "number that is too long"),
             (b"[1,\n  }", "not valid JSON at line 2, column 3"),
-            (b"\xef\xbb\xbf1", "not valid JSON at line 1, column 1"),
+            (b"\xef\xbb\xbf\xef\xbb\xbf1", "not valid JSON at line 1, column 1"),
         ],
     )
     def test_text_that_parsers_disagree_on_is_refused_with_its_reason(

@@ -1,6 +1,8 @@
 """Requests mean the same directly and through nginx, whose cache parses headers by itself."""
 
+import gzip
 import random
+import zlib
 from collections.abc import AsyncIterator
 
 import httpx
@@ -91,6 +93,12 @@ async def differences(
             if outcome(one) != outcome(other):
                 found.append(headers)
     return found
+
+
+async def halves(body: bytes) -> AsyncIterator[bytes]:
+    """Yield a body in two pieces, which a client sends as chunks."""
+    yield body[: len(body) // 2]
+    yield body[len(body) // 2 :]
 
 
 def generated_accepts() -> list[str]:
@@ -196,6 +204,39 @@ class TestContentType:
                 answer = await ada.post(f"{PATH}?dry_run=1", content=header + blank_lines)
 
             assert (answer.status_code, answer.json()["created"]) == (200, 0)
+
+
+class TestContentEncoding:
+    @pytest.mark.parametrize("is_chunked", [False, True], ids=["whole", "chunked"])
+    async def test_gzip_bodies_have_the_same_outcome(self, hops: Hops, is_chunked: bool) -> None:
+        """Whole bodies take the fast path of the service, chunked ones the general path."""
+        service, proxy = hops
+        token = await service.sign_up(f"gzip{is_chunked}")
+        lamp, lines = b'{"name":"Lamp","price":1}', b'{"name":"Lamp","price":1}\n' * 1000
+        cases = {
+            ("application/json", "gzip", gzip.compress(lamp)): (201, None),
+            ("application/json", "gzip", gzip.compress(lamp)[:-1]): (400, None),
+            ("application/json", "gzip", gzip.compress(b" " * 300_000)): (413, None),
+            ("application/json", "br", lamp): (415, None),
+            ("application/x-ndjson", "gzip", gzip.compress(lines)): (200, 1000),
+            ("application/x-ndjson", "gzip", gzip.compress(lines) * 2): (400, 0),
+            ("application/x-ndjson", "deflate", zlib.compress(lines)): (415, None),
+            ("text/csv", "X-GZIP", gzip.compress(b"name,price\nLamp,1\n")): (200, 1),
+        }
+
+        for url in (service.url, proxy.url):
+            async with httpx.AsyncClient(base_url=url) as ada:
+                for (media_type, coding, body), (status, created) in cases.items():
+                    content = halves(body) if is_chunked else body
+                    headers = {"Content-Type": media_type, "Content-Encoding": coding}
+                    headers["Authorization"] = f"Bearer {token}"
+                    answer = await ada.post(PATH, content=content, headers=headers)
+
+                    assert answer.status_code == status, (url, media_type, coding, answer.text)
+                    if created is not None:
+                        assert answer.json()["created"] == created, (url, answer.text)
+                    if status == 415:
+                        assert answer.headers["Accept-Encoding"] == "gzip"
 
 
 class TestIfNoneMatch:

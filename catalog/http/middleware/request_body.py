@@ -17,8 +17,10 @@ from catalog.errors import (
     MalformedRequest,
     Overloaded,
     RequestTimeout,
+    UnsupportedMediaType,
 )
 from catalog.http.middleware.body_stream import BodyStream, refuse_malformed
+from catalog.http.middleware.content_coding import decoded, decoded_body, is_gzip
 from catalog.http.middleware.lingering_close import lingering
 from catalog.http.replies.problems import problem_reply
 from catalog.http.replies.reply import send_reply
@@ -123,13 +125,16 @@ class BoundedBodies:
         if length is None and not chunked and scope["method"] in _WITHOUT_BODY:
             await self._app(scope, receive, send)
             return
-        if length is not None and chunked:
-            error = MalformedRequest("Content-Length and Transfer-Encoding exclude each other.")
+        try:
+            if length is not None and chunked:
+                raise MalformedRequest("Content-Length and Transfer-Encoding exclude each other.")
+            is_encoded = b"content-encoding" in request.fields and is_gzip(request.fields)
+        except (MalformedRequest, UnsupportedMediaType) as error:
             await self._refuse(error, receive, send)
             return
         place = scope["path"].rstrip("/"), media_type
         if scope["method"] == "POST" and place in self._streamed:
-            await self._hand_over(scope, receive, send)
+            await self._hand_over(scope, receive, send, is_encoded=is_encoded)
             return
         try:
             if length is not None and length > self._max_bytes:
@@ -145,6 +150,13 @@ class BoundedBodies:
             # A truncated body may look complete; it is discarded.
             return
         else:
+            if is_encoded:
+                try:
+                    request.body = await decoded_body(request.body, max_bytes=self._max_bytes)
+                except (BodyTooLarge, MalformedRequest) as error:
+                    # All of it has been read, so the connection can stay open.
+                    await send_reply(send, problem_reply(error))
+                    return
             await self._app(scope, receive, send)
 
     async def _refuse(
@@ -153,7 +165,12 @@ class BoundedBodies:
         await send_reply(lingering(receive, send), problem_reply(error))
 
     async def _hand_over(
-        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+        self,
+        scope: Scope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        *,
+        is_encoded: bool,
     ) -> None:
         stream = BodyStream(receive, timeout=self._timeout)
         parting = lingering(stream.receive, send)
@@ -167,7 +184,7 @@ class BoundedBodies:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 stream.give_up()
 
-        current_request().stream = stream
+        current_request().stream = decoded(stream) if is_encoded else stream
         await self._app(scope, stream.receive_rest, send_answer)
 
     async def _read(self, receive: ASGIReceiveCallable) -> bytes:
@@ -240,5 +257,5 @@ def _announced(fields: Fields) -> tuple[int | None, bool, bytes]:
         # Any number this long is too large, and Python converts no more than 4,300 digits.
         length = int(lengths[-1][:20]) if lengths[-1].isdigit() else None
     types = fields.get(b"content-type")
-    media_type = types[-1].partition(b";")[0].strip().lower() if types else b""
+    media_type = types[0].partition(b";")[0].strip().lower() if types else b""
     return length, b"transfer-encoding" in fields, media_type

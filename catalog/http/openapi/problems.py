@@ -89,13 +89,13 @@ def implied_errors(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]
     yield from (errors.DatabaseUnavailable, errors.DatabaseBusy)
     # Any request may carry a body, even an unexpected one, and its bounds apply before the handler.
     yield from (errors.MalformedRequest, errors.RequestTimeout, errors.BodyTooLarge)
+    # For a content coding other than gzip.
+    yield errors.UnsupportedMediaType
     # For unknown parameters, even of operations that take none.
     yield errors.InvalidRequest
     if operation.get("security"):
         yield from (errors.TokenMissing, errors.TokenInvalid)
         yield from (errors.TokenExpired, errors.WrongTokenKind, errors.SessionEnded)
-    if "requestBody" in operation:
-        yield errors.UnsupportedMediaType
     places = {parameter["in"] for parameter in operation["parameters"]}
     if any(parameter["name"] == "cursor" for parameter in operation["parameters"]):
         yield errors.InvalidCursor

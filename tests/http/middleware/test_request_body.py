@@ -1,6 +1,7 @@
 """Request bodies: hostile JSON, media types, size limits and time-outs."""
 
 import asyncio
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ MALFORMED = {
     "utf-16": '{"name": "Lamp"}'.encode("utf-16"),
     "utf-16-without-bom": '{"name": "Lamp"}'.encode("utf-16-le"),
     "utf-32": '{"name": "Lamp"}'.encode("utf-32-le"),
-    "byte-order-mark": b'\xef\xbb\xbf{"name": "Lamp"}',
+    "byte-order-mark-alone": b"\xef\xbb\xbf",
+    "two-byte-order-marks": b"\xef\xbb\xbf\xef\xbb\xbf{}",
+    "byte-order-mark-within": b'{\xef\xbb\xbf"name": "Lamp"}',
     "raw-nul": b'{"name": "\x00"}',
     "nul-behind-it": b"{}\x00",
     "raw-newline-in-text": b'{"name": "a\nb"}',
@@ -141,6 +144,15 @@ class TestMalformedJson:
             )
 
             assert problem_of(answer) == (400, "malformed")
+
+
+class TestByteOrderMark:
+    @pytest.mark.parametrize("path", PATHS)
+    async def test_byte_order_mark_before_json_is_skipped(self, holder: Caller, path: str) -> None:
+        answer = await send(holder, path, b'\xef\xbb\xbf{"\xef\xbb\xbf": 1}')
+
+        assert problem_of(answer) == (422, "invalid")
+        assert "/\ufeff" in fields_of(answer)
 
 
 class TestFields:
@@ -582,6 +594,7 @@ class Server:
 
 CSV = (b"content-type", b"text/CSV; charset=utf-8")
 CHUNKED = (b"transfer-encoding", b"chunked")
+GZIP = (b"content-encoding", b"gzip")
 
 
 class TestStream:
@@ -593,6 +606,26 @@ class TestStream:
 
         assert handler.pieces == pieces
         assert not server.closes
+
+    async def test_gzip_is_decoded_as_it_arrives(self) -> None:
+        encoded = gzip.compress(b"name,price\r\n" * 1000)
+        pieces = [encoded[start : start + 7] for start in range(0, len(encoded), 7)]
+        handler, server = Handler(reads=None), Server(pieces)
+
+        await server.serve(handler, CSV, CHUNKED, GZIP)
+
+        assert b"".join(handler.pieces) == b"name,price\r\n" * 1000
+        assert not server.closes
+
+    async def test_other_coding_is_refused_before_the_stream_is_read(self) -> None:
+        handler, server = Handler(reads=None), Server([b"x"] * 1000)
+
+        await server.serve(handler, CSV, CHUNKED, (b"content-encoding", b"br"))
+
+        assert server.sent[0]["status"] == 415
+        assert (b"accept-encoding", b"gzip") in server.sent[0]["headers"]
+        assert server.closes
+        assert handler.pieces == []
 
     @pytest.mark.parametrize("reads", [0, 3])
     async def test_response_before_the_end_of_the_body_closes_the_connection(
