@@ -176,10 +176,10 @@ def is_utf8(parameters: Mapping[str, str]) -> bool:
 
 
 def _no_object(besides: Collection[str]) -> str:
-    message = "The body must be one JSON object."
+    rule = "must be a JSON object"
     if besides:
-        message += f" Several at once are sent one per line as {next(iter(besides))}."
-    return message
+        rule += f"; several at once are sent one per line, as {next(iter(besides))}"
+    return rule
 
 
 def in_words(alternatives: Iterable[str]) -> str:

@@ -125,7 +125,7 @@ class TestMalformedJson:
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == [""]
         message = answer.json["errors"][0]["message"]
-        assert message.startswith("The body must be one JSON object.")
+        assert message.startswith("The body must be a JSON object")
         assert ("application/x-ndjson" in message) == (path == "/api/products")
 
     async def test_error_does_not_echo_the_body(self, holder: Caller) -> None:

@@ -65,9 +65,9 @@ def failing_app(tmp_path: Path) -> Quart:
     async def faulty() -> str:
         raise InvalidRequest(
             errors=[
-                FieldError("pointer", "/price", "One."),
-                FieldError("parameter", "limit", "Two."),
-                FieldError("header", "If-Match", "Three."),
+                FieldError("pointer", "/price", "must be one"),
+                FieldError("parameter", "limit", "must be two"),
+                FieldError("header", "If-Match", "must be three"),
             ]
         )
 
@@ -167,7 +167,11 @@ class TestProblem:
 
         assert problem_of(answer) == (422, "invalid")
         assert fields_of(answer) == ["/price", "limit", "If-Match"]
-        assert [error["message"] for error in answer.json["errors"]] == ["One.", "Two.", "Three."]
+        assert [error["message"] for error in answer.json["errors"]] == [
+            "price must be one.",
+            "limit must be two.",
+            "If-Match must be three.",
+        ]
 
     @pytest.mark.parametrize("kind", list(public_errors()), ids=lambda kind: kind.slug)
     def test_problem_has_all_members(self, kind: type[CatalogError]) -> None:
