@@ -43,7 +43,7 @@ def key_of(offer: NewProduct, text: str) -> Key:
 
     The hash of the same content must not change from one release to the next: stored keys have it.
     """
-    content = orjson.dumps([offer.name, offer.description, offer.price])
+    content = orjson.dumps([*offer[:3], *([] if offer.key is None else [offer.key])])
     hashes = (sha256(part).hexdigest() for part in (text.encode(), content))
     return Key(offer.owner_id, *hashes)
 

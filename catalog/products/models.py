@@ -16,6 +16,8 @@ MAX_NAME = 512
 MAX_DESCRIPTION = 16_383
 """Characters, of four bytes each at most, so that it fits the servers' TEXT of 65,535 bytes."""
 MAX_PRICE = 1e12
+MAX_KEY = 255
+"""Characters of a product's key."""
 
 TOKEN_LENGTH = 10
 """Hexadecimal digits of a token: 40 bits, so that the tokens of two histories collide at a given
@@ -42,6 +44,8 @@ class Product(Base):
         Index(None, "name", "id"),
         Index(None, "price", "id"),
         Index(None, "created_at", "id"),
+        # Keys are unique per owner. The key comes first, so that it is found without an owner.
+        Index(None, "client_key", "user_id", unique=True),
         CheckConstraint(f"price >= 0 AND price <= {MAX_PRICE:.0f}", name="price"),
         # The servers reject values that do not fit the column; SQLite stores them.
         CheckConstraint("typeof(price) = 'real'", name="price_type").ddl_if("sqlite"),
@@ -67,6 +71,9 @@ class Product(Base):
     version: Mapped[int] = mapped_column(Id, default=1)
     created_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
     updated_at: Mapped[datetime] = mapped_column(Timestamp, default=now)
+    # The client's own name of the product, such as the number of an article. The column is not
+    # called key, which is a keyword of SQL.
+    key: Mapped[str | None] = mapped_column("client_key", ExactString(MAX_KEY))
 
 
 class ProductWords(Base):
@@ -102,6 +109,7 @@ class NewProduct(NamedTuple):
     Attributes:
         created_at: None for the time of the insert.
         words: the result of ``tokenizer.text_of``, if it was computed before; otherwise None.
+        key: the client's own name of the product, if it has one.
     """
 
     name: str
@@ -110,6 +118,7 @@ class NewProduct(NamedTuple):
     owner_id: int
     created_at: datetime | None = None
     words: str | None = None
+    key: str | None = None
 
 
 class ChangeType(StrEnum):

@@ -22,6 +22,7 @@ COLUMNS = (
     _table.name,
     _table.description,
     _table.price,
+    _table.client_key.label("key"),
     _table.user_id,
     _table.version,
     rfc3339(_table.created_at).label("created_at"),

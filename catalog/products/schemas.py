@@ -26,6 +26,7 @@ from catalog.http.schemas import (
 )
 from catalog.products.models import (
     MAX_DESCRIPTION,
+    MAX_KEY,
     MAX_NAME,
     MAX_PRICE,
 )
@@ -60,6 +61,11 @@ Description = Annotated[
     Field(max_length=MAX_DESCRIPTION, json_schema_extra={"pattern": WITHOUT_NUL_PATTERN}),
     WithoutNul,
 ]
+Key = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_KEY, json_schema_extra={"pattern": WITHOUT_NUL_PATTERN}),
+    WithoutNul,
+]
 Price = Annotated[
     float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False), AfterValidator(_positive_zero)
 ]
@@ -84,12 +90,17 @@ class ProductCreate(RequestBody):
 
     name: Name = Field(description="Not blank; stored unchanged.", examples=["Desk lamp"])
     price: Price = Field(description="Returned as exactly the same double.", examples=[24.9])
-    # A factory, so that the OpenAPI document does not show the default: generators of clients take
+    # Factories, so that the OpenAPI document does not show the default: generators of clients take
     # a field with a default for one that is always sent.
     description: Description | None = Field(
         default_factory=lambda: None,
         description="Null, or left out, for none.",
         examples=["Warm light, oak foot."],
+    )
+    key: Key | None = Field(
+        default_factory=lambda: None,
+        description="Your own name of the product, unique among yours.",
+        examples=["sku-1"],
     )
 
 
@@ -103,6 +114,11 @@ class ProductUpdate(RequestBody):
     description: Description | None = Field(
         default_factory=str, description="Null removes it.", examples=["Warm light, oak foot."]
     )
+    key: Key | None = Field(
+        default_factory=str,
+        description="Unique among the owner's products; null removes it.",
+        examples=["sku-1"],
+    )
 
 
 class ProductRead(ResponseBody):
@@ -112,6 +128,7 @@ class ProductRead(ResponseBody):
     name: str = Field(examples=["Desk lamp"])
     description: str | None = Field(examples=["Warm light, oak foot."])
     price: float = Field(examples=[24.9])
+    key: str | None = Field(description="The owner's own name of the product.", examples=["sku-1"])
     user_id: Id = Field(description="Id of the owner.", examples=[2])
     version: int = Field(
         ge=1, description="Starts at 1 and grows by 1 with each change.", examples=[1]
@@ -161,7 +178,7 @@ Sort = Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-
 DEFAULT_SORT: Sort = "-id"
 
 ProductField = Literal[
-    "id", "name", "description", "price", "user_id", "version", "created_at", "updated_at"
+    "id", "name", "description", "price", "key", "user_id", "version", "created_at", "updated_at"
 ]
 
 MAX_IDS = 200
@@ -234,6 +251,9 @@ class MyListQuery(PageQuery):
         | None
     ) = Field(
         default=None, description=f"Only these ids, up to {MAX_IDS}: `ids=5,8`, or `ids=5&ids=8`."
+    )
+    key: Annotated[str, Field(min_length=1, max_length=MAX_KEY), WithoutNul] | None = Field(
+        default=None, description="Only products with this key, of which each owner has one."
     )
     fields: Annotated[tuple[ProductField, ...], BeforeValidator(_parts)] | None = Field(
         default=None,

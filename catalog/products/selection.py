@@ -33,6 +33,7 @@ class Selection:
         max_price: the highest price.
         user_id: the owner's account.
         ids: the only ids to include, in no order.
+        client_key: the key of the products.
         terms: prefixes, each of which some word of a product must have; from
             ``tokenizer.terms_of``.
     """
@@ -42,6 +43,7 @@ class Selection:
     max_price: float | None = None
     user_id: int | None = None
     ids: tuple[int, ...] | None = None
+    client_key: str | None = None
     terms: tuple[str, ...] = ()
 
     @classmethod
@@ -53,6 +55,7 @@ class Selection:
             max_price=query.max_price,
             user_id=user_id,
             ids=query.ids,
+            client_key=query.key,
             terms=terms_of(query.q) if query.q is not None else (),
         )
 
@@ -109,6 +112,7 @@ CONDITIONS: Mapping[str, ColumnElement[bool]] = {
     "min_price": _table.price >= bindparam("min_price", type_=_table.price.type),
     "max_price": _table.price <= bindparam("max_price", type_=_table.price.type),
     "user_id": _table.user_id == bindparam("user_id", type_=Id),
+    "client_key": _table.client_key == bindparam("client_key", type_=_table.client_key.type),
     "ids": _table.id.in_(bindparam("ids", type_=Id, expanding=True)),
 }
 """SQL condition of each filter of a ``Selection``."""

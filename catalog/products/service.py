@@ -22,7 +22,8 @@ from catalog.products.models import ChangeId, ChangeType, NewProduct, Product, P
 from catalog.products.search.tokenizer import text_of, tokens_of
 
 _INSERTED_COLUMNS = (
-    *("name", "description", "price", "user_id", "version", "created_at", "updated_at"),
+    *("name", "description", "price", "client_key", "user_id", "version"),
+    *("created_at", "updated_at"),
 )
 
 
@@ -70,9 +71,9 @@ async def insert_unlogged(
     """
     instant = stored_instant(session, at)
     rows = []
-    for name, description, price, owner_id, created_at, _ in offers:
+    for name, description, price, owner_id, created_at, _, key in offers:
         then = instant if created_at is None else stored_instant(session, created_at)
-        rows.append((name, description, price, owner_id, 1, then, then))
+        rows.append((name, description, price, key, owner_id, 1, then, then))
     ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
     if on_numbered is not None:
         on_numbered()
@@ -112,6 +113,7 @@ def rendered(offer: NewProduct, product_id: int, created_at: datetime) -> dict[s
         "name": offer.name,
         "description": offer.description,
         "price": offer.price,
+        "key": offer.key,
         "user_id": offer.owner_id,
         "version": 1,
         "created_at": instant,

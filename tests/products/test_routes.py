@@ -102,6 +102,7 @@ class TestCreateProduct:
             "id": 1,
             "name": "Lamp",
             "description": "Warm light.",
+            "key": None,
             "price": 24.9,
             "user_id": ada.user_id,
             "version": 1,

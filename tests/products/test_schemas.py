@@ -23,7 +23,12 @@ class TestProductCreate:
     def test_name_and_price_suffice(self) -> None:
         product = ProductCreate.model_validate(VALID)
 
-        assert product.model_dump() == {"name": "Lamp", "price": 9.5, "description": None}
+        assert product.model_dump() == {
+            "name": "Lamp",
+            "price": 9.5,
+            "description": None,
+            "key": None,
+        }
 
     @pytest.mark.parametrize(
         "name", ["x", " x ", "x" * 512, "\U0001f600" * 512, "\u200b", "\ufeff"]
@@ -100,7 +105,9 @@ class TestListQuery:
         query = ListQuery.model_validate({})
 
         assert (query.limit, query.sort, query.total) == (100, "-id", False)
-        assert set(query.model_dump(exclude={"limit", "sort", "total"}).values()) == {None}
+        assert (query.bom, query.guard) == (False, True)
+        others = query.model_dump(exclude={"limit", "sort", "total", "bom", "guard"})
+        assert set(others.values()) == {None}
 
     @pytest.mark.parametrize(("text", "limit"), [("1", 1), ("100", 100), ("1000", 1000)])
     def test_limit_is_parsed_from_digits(self, text: str, limit: int) -> None:

@@ -140,8 +140,14 @@ async def tokenize(drafts: Sequence[ParsedProduct], owner_id: int) -> list[NewPr
     turn_ends = monotonic() + _TURN_SECONDS
     offers = []
     for draft in drafts:
-        offers.append(NewProduct(*draft, owner_id, words=text_of(draft.name, draft.description)))
+        offers.append(_new_product(draft, owner_id))
         if monotonic() > turn_ends:
             await asyncio.sleep(0)
             turn_ends = monotonic() + _TURN_SECONDS
     return offers
+
+
+def _new_product(draft: ParsedProduct, owner_id: int) -> NewProduct:
+    name, description, price, key = draft
+    words = text_of(name, description)
+    return NewProduct(name, description, price, owner_id, words=words, key=key)

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Select, bindparam, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, inspect, literal_column, select
 
 from catalog.db.columns import Id
 from catalog.db.raw_rows import TextQuery, read_texts
@@ -42,11 +42,13 @@ def page(
 
 def _encoded() -> ColumnElement[str]:
     """Return the text of a product."""
-    # The description is the only nullable column: null is encoded as an empty text, and a value
-    # with a prefix of one character. Instants have the servers' own format.
-    table = Product.__table__.c
-    texts: list[ColumnElement[Any]] = [table[name] for name in FIELDS]
-    texts[_DESCRIPTION] = func.ifnull(func.concat("=", table.description), "")
+    # Null is encoded as an empty text, and a value of a nullable column with a prefix of one
+    # character. Instants have the servers' own format.
+    columns = inspect(Product).columns
+    texts: list[ColumnElement[Any]] = [
+        func.ifnull(func.concat("=", columns[name]), "") if name in _NULLABLE else columns[name]
+        for name in FIELDS
+    ]
     separated = [each for text in texts for each in (text, _NUL)][:-1]
     return func.concat(*separated)
 
@@ -116,8 +118,8 @@ class EncodedRows:
         """Return the JSON members of one product."""
         texts = self._texts[index].decode().split(_SEPARATOR)
         product: dict[str, Any] = dict(zip(FIELDS, texts, strict=True))
-        description = product["description"]
-        product["description"] = description[1:] if description else None
+        for field in _NULLABLE:
+            product[field] = product[field][1:] if product[field] else None
         product["price"] = float(product["price"])
         for field in ("id", "user_id", "version"):
             product[field] = int(product[field])
@@ -135,7 +137,9 @@ class EncodedRows:
         count = min(count, len(self))
         width = len(FIELDS)
         texts = _escaped(b"\0".join(self._texts[:count]).decode()) if count else []
-        texts[2::width] = [b'"%b"' % text[1:] if text else b"null" for text in texts[2::width]]
+        for place in _NULLABLE_PLACES:
+            nullable = texts[place::width]
+            texts[place::width] = [b'"%b"' % text[1:] if text else b"null" for text in nullable]
         for place in _INSTANT_PLACES:
             # Replacing in bulk is faster than one by one; an instant contains no other space.
             instants = _SEPARATOR.encode().join(texts[place::width]).replace(b" ", b"T")
@@ -159,12 +163,13 @@ def _escaped(text: str) -> list[bytes]:
     return orjson.dumps(text)[1:-1].split(b"\\u0000")
 
 
-# Fields without quotes in the template: numbers, and the description, which is null or has its own.
-_BARE = {"id", "price", "user_id", "version", "description"}
+_NULLABLE = ("description", "key")
+# Fields without quotes in the template: numbers, and what is null or has its own.
+_BARE = {"id", "price", "user_id", "version", *_NULLABLE}
 
 _TEXT = '"%b"'
 
-_DESCRIPTION = FIELDS.index("description")
+_NULLABLE_PLACES = tuple(map(FIELDS.index, _NULLABLE))
 _INSTANTS = ("created_at", "updated_at")
 _INSTANT_PLACES = tuple(map(FIELDS.index, _INSTANTS))
 

@@ -13,6 +13,7 @@ from catalog.auth.guards import caller_id, may_administer, public, signed_in
 from catalog.errors import (
     AccountUnavailable,
     Conflict,
+    DuplicateValue,
     Forbidden,
     KeyInUse,
     KeyReused,
@@ -55,7 +56,7 @@ tag_blueprint(blueprint, ["products"])
 @blueprint.post("")
 @limited("write")
 @signed_in
-@refuses(AccountUnavailable, KeyInUse, KeyReused, LinesInvalid, Overloaded)
+@refuses(AccountUnavailable, DuplicateValue, KeyInUse, KeyReused, LinesInvalid, Overloaded)
 @also_takes(*FORMATS)
 @takes_many
 @json_body(ProductCreate, besides=IMPORTED)
@@ -70,7 +71,7 @@ async def create_product(data: ProductCreate) -> Reply:
     response. Any number as NDJSON or CSV, which is read as a stream: invalid lines are reported and
     the others created, or with `atomic` all or none.
     """
-    offer = NewProduct(data.name, data.description, data.price, caller_id())
+    offer = NewProduct(data.name, data.description, data.price, caller_id(), key=data.key)
     created = await products().writes.create(offer, idempotency_key())
     headers = {"Location": f"{PATH}/{created.product['id']}"}
     if created.replayed:
@@ -94,7 +95,7 @@ async def read_product(product_id: int) -> Reply:
 @blueprint.patch("/<id:product_id>")
 @limited("write")
 @signed_in
-@refuses(AccountUnavailable, Forbidden, Conflict, PreconditionFailed)
+@refuses(AccountUnavailable, Forbidden, Conflict, DuplicateValue, PreconditionFailed)
 @json_body(ProductUpdate)
 @document_headers(IfMatch)
 @document_response(ProductRead, 200, ProductHeaders)

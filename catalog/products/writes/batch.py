@@ -5,10 +5,8 @@ held once for the whole batch. Creates come first, then updates and deletes in t
 two to one product, the second sees the outcome of the first.
 """
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from time import monotonic
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete
@@ -17,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.auth.accounts import usable_roles
 from catalog.auth.models import Role
 from catalog.db.columns import now, rfc3339_text
-from catalog.db.statements import affected_rows, stored_instant, update_rows
+from catalog.db.statements import affected_rows
 from catalog.errors import (
     AccountUnavailable,
     CatalogError,
-    Conflict,
+    DuplicateValue,
     FieldError,
     Forbidden,
     KeyReused,
@@ -32,8 +30,8 @@ from catalog.products import idempotency, queries
 from catalog.products.changes import change_log
 from catalog.products.changes.change_log import Logged
 from catalog.products.idempotency import Done, Key
-from catalog.products.models import ChangeId, ChangeType, NewProduct, Product, ProductWords
-from catalog.products.search.tokenizer import text_of, tokens_of
+from catalog.products.keys import KeyClaims, find_holders
+from catalog.products.models import ChangeId, ChangeType, NewProduct, Product
 from catalog.products.service import insert_unlogged, rendered
 from catalog.products.writes.requests import (
     Create,
@@ -41,12 +39,11 @@ from catalog.products.writes.requests import (
     Edit,
     LockedElsewhere,
     Outcome,
+    Update,
     Write,
     WriteResult,
 )
-
-_TURN_SECONDS = 0.005
-"""Time on the event loop before a batch yields to other tasks, plus at most one text."""
+from catalog.products.writes.updates import require_all, store_updates
 
 
 async def write_products(
@@ -63,6 +60,7 @@ async def write_products(
     Returns:
         for each write, in order, its result or its error: AccountUnavailable if the caller's
         account is disabled or deleted; KeyReused if the key was used with other content before;
+        DuplicateValue if another product of the owner has the product's key;
         NotFound if no product has the id; Forbidden if the product belongs to another account;
         PreconditionFailed if the precondition does not hold.
 
@@ -125,10 +123,17 @@ class _Batch:
         creates = [(index, each) for index, each in self._undecided() if isinstance(each, Create)]
         keys = [key for _, (_, key) in creates if key is not None]
         known = await idempotency.find_done(self._session, keys) if keys else {}
+        claimed = {(offer.owner_id, offer.key) for _, (offer, _) in creates if offer.key}
+        claims = KeyClaims(await find_holders(self._session, claimed))
         todo: list[tuple[int, NewProduct]] = []
         for index, (offer, key) in creates:
             if key is not None and key.name in known:
                 self._outcomes[index] = _replay(offer, key, known[key.name])
+                continue
+            try:
+                claims.claim(offer.owner_id, offer.key, None)
+            except DuplicateValue as refusal:
+                self._outcomes[index] = refusal
             else:
                 todo.append((index, offer))
         if not todo:
@@ -144,6 +149,7 @@ class _Batch:
         if not edits:
             return
         products = await self._lock({edit.product_id for _, edit in edits}, waits=waits)
+        claims = await self._key_claims(edits, products)
         deleted: list[int] = []
         changed: dict[int, set[str]] = defaultdict(set)
         for index, edit in edits:
@@ -153,6 +159,8 @@ class _Batch:
                 continue
             try:
                 product = self._admitted(edit, products[product_id])
+                if isinstance(edit, Update):
+                    claims.claim(product["user_id"], edit.values.get("key"), product_id)
             except CatalogError as refusal:
                 self._outcomes[index] = refusal
                 continue
@@ -169,12 +177,24 @@ class _Batch:
             self._decisions.append(_Decision(index, kind, product))
         if deleted:
             gone = delete(Product).where(Product.id.in_(deleted))
-            _require_all(await affected_rows(self._session, gone), deleted)
-        await self._update(
+            require_all(await affected_rows(self._session, gone), deleted)
+        stored = (
             (product, changed[product["id"]])
             for product in products.values()
             if product is not None and product["id"] in changed
         )
+        await store_updates(self._session, stored, at=self._at)
+
+    async def _key_claims(
+        self, edits: Sequence[tuple[int, Edit]], products: Mapping[int, dict[str, Any] | None]
+    ) -> KeyClaims:
+        claimed = set()
+        for _, edit in edits:
+            product = products.get(edit.product_id)
+            key = edit.values.get("key") if isinstance(edit, Update) else None
+            if product is not None and key is not None:
+                claimed.add((product["user_id"], key))
+        return KeyClaims(await find_holders(self._session, claimed))
 
     async def _lock(
         self, product_ids: Collection[int], *, waits: bool
@@ -212,23 +232,6 @@ class _Batch:
         if edit.is_expected is not None and not edit.is_expected(product):
             raise PreconditionFailed(current=product)
         return product
-
-    async def _update(self, changed: Iterable[tuple[dict[str, Any], set[str]]]) -> None:
-        """Store updated products, those with the same changed fields in one statement."""
-        alike: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-        reworded = []
-        for product, names in changed:
-            alike[(*sorted(names), "version")].append(product)
-            if not names.isdisjoint(("name", "description")):
-                reworded.append(product)
-        instant = stored_instant(self._session, self._at)
-        for fields, products in alike.items():
-            rows = ((each["id"], instant, *(each[field] for field in fields)) for each in products)
-            found = await update_rows(self._session, Product, ("id", "updated_at", *fields), rows)
-            _require_all(found, products)
-        await update_rows(
-            self._session, ProductWords, ("rowid", "words"), await _tokenized(reworded)
-        )
 
     async def log(self) -> list[Outcome]:
         """Log the changes, which takes the positions, and return all outcomes."""
@@ -270,29 +273,6 @@ class _Batch:
             if kind is not None
         ]
         return await change_log.record_all(self._session, changes, at=self._at)
-
-
-async def _tokenized(products: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
-    """Return the ids and the words of products; long texts do not block the event loop."""
-    turn_ends = monotonic() + _TURN_SECONDS
-    words = []
-    for each in products:
-        text = text_of(each["name"], each["description"])
-        words.append((each["id"], tokens_of(text, each["id"])))
-        if monotonic() > turn_ends:
-            await asyncio.sleep(0)
-            turn_ends = monotonic() + _TURN_SECONDS
-    return words
-
-
-def _require_all(found: int, products: Sequence[object]) -> None:
-    """Check that a statement has found all products, although they are locked.
-
-    Raises:
-        Conflict: it has not, because the engine ignored a lock.
-    """
-    if found != len(products):
-        raise Conflict("Another request changed the product at the same time.")
 
 
 def _replay(offer: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:

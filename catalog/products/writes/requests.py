@@ -83,8 +83,8 @@ Outcome = WriteResult | CatalogError | LockedElsewhere
 def characters_of(write: Write) -> int:
     """Return the number of characters that a write sends: texts, and the words of a create."""
     if isinstance(write, Create):
-        name, description, _, _, _, words = write.offer
-        return len(name) + len(description or "") + len(words or "")
+        offer = write.offer
+        return len(offer.name) + len(offer.description or "") + len(offer.words or "")
     if isinstance(write, Update):
         return sum(len(value) for value in write.values.values() if isinstance(value, str))
     return 0

@@ -37,7 +37,7 @@ from catalog.products.queries import FIELDS
 from catalog.products.schemas import ProductCreate
 from tests.watchdog import MAX_PIECE_SECONDS
 
-DRAFT_FIELDS = ("name", "description", "price")
+DRAFT_FIELDS = ("name", "description", "price", "key")
 
 # Most faults of readers and writers involve these characters.
 AWKWARD = st.text("'=+-@＝＋－＠\t\r\n\",;\\ äx\u2028\x85\ufeff{}[]:,", max_size=12)  # noqa: RUF001 (full width)
@@ -47,6 +47,7 @@ DRAFTS = st.builds(
     TEXTS.filter(lambda text: bool(text.strip())),
     st.none() | TEXTS,
     st.floats(0, MAX_PRICE).map(lambda price: price + 0.0),
+    st.none() | TEXTS.filter(bool),
 )
 
 
@@ -113,7 +114,8 @@ class TestRoundTrip:
     ) -> None:
         at = "2026-11-23T09:30:00.000000Z"
         rows = [
-            (n, d.name, d.description, d.price, 2**63 - 1, 3, at, at) for n, d in enumerate(drafts)
+            (n, d.name, d.description, d.price, d.key, 2**63 - 1, 3, at, at)
+            for n, d in enumerate(drafts)
         ]
 
         assert parsed(form, written(form, rows, FIELDS)) == drafts
@@ -165,7 +167,9 @@ class TestNdjsonReader:
     @given(
         members=st.lists(
             st.tuples(
-                st.sampled_from(["name", "name", "price", "description", "id", "version", "x"]),
+                st.sampled_from(
+                    ["name", "name", "price", "description", "key", "id", "version", "x"]
+                ),
                 st.sampled_from(VALUES) | st.text(max_size=3).map(json.dumps),
             ),
             max_size=6,
@@ -219,7 +223,7 @@ def by_schema(line: bytes) -> Parsed:
         product = ProductCreate.model_validate(members)
     except ValidationError as error:
         return [LineFault(1, "invalid", each.message, each.name) for each in field_errors(error)]
-    return ParsedProduct(product.name, product.description, product.price)
+    return ParsedProduct(product.name, product.description, product.price, product.key)
 
 
 class TestCsvReader:

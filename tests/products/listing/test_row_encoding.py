@@ -44,6 +44,7 @@ async def offers(ada: Caller, bob: Caller, database: Database) -> int:
             descriptions[number % len(descriptions)],
             price,
             (ada.user_id if number % 3 else bob.user_id) or 0,
+            key=None if number % 2 else f"{TEXTS[number % len(TEXTS)]}{number}",
         )
         for number, price in enumerate(prices)
     ]
@@ -72,7 +73,7 @@ def assert_same(cell: PageRows, rows: PageRows) -> None:
     assert [cell[n] for n in range(len(cell))] == [rows[n] for n in range(len(rows))]
     for count in (0, 1, len(rows), 1000):
         assert cell.json(count) == rows.json(count)
-    for fields in (("id",), ("price", "name"), ("description", "updated_at", "version")):
+    for fields in (("id",), ("price", "name"), ("description", "updated_at", "version", "key")):
         assert cell.json(1000, fields) == rows.json(1000, fields)
 
 
@@ -117,17 +118,23 @@ class TestJson:
                 st.text(st.characters(codec="utf-8", exclude_characters="\0")),
                 st.none() | st.text('a"\\u0\n\x01é', max_size=8),
                 st.floats(0, MAX_PRICE),
+                st.none() | st.text('a"\\u0\n\x01é', min_size=1, max_size=8),
             ),
             max_size=4,
         )
     )
     def test_json_of_encoded_rows_equals_that_of_decoded_rows(
-        self, products: list[tuple[str, str | None, float]]
+        self, products: list[tuple[str, str | None, float, str | None]]
     ) -> None:
         rows = [(7, *each, *SHOWN) for each in products]
         texts = [
-            "\0".join(("7", name, "" if text is None else f"={text}", repr(price), *REST)).encode()
-            for name, text, price in products
+            "\0".join(
+                (
+                    *("7", name, "" if text is None else f"={text}", repr(price)),
+                    *("" if key is None else f"={key}", *REST),
+                )
+            ).encode()
+            for name, text, price, key in products
         ]
 
         assert_same(EncodedRows(ChangeId(12), texts), DecodedRows(rows))

@@ -108,6 +108,7 @@ class Columns:
         self._count = len(names)
         self._name, self._price = names.index("name"), names.index("price")
         self._description = names.index("description") if "description" in names else None
+        self._key = names.index("key") if "key" in names else None
         self._has_decimal_comma = separator != ","
         self._unguarded = unguarded if is_guarded else str
 
@@ -125,12 +126,13 @@ class Columns:
         description = None
         if self._description is not None and (described := cells[self._description]):
             description = self._unguarded(described)
+        key = (self._unguarded(cells[self._key]) or None) if self._key is not None else None
         number = cell.replace(",", ".", 1) if self._has_decimal_comma else cell
         price = float(number) if _NUMBER.fullmatch(number) else cell
-        draft = validate_fast(name, description, price)
+        draft = validate_fast(name, description, price, key)
         if draft is not None:
             return draft
-        members = {"name": name, "description": description}
+        members = {"name": name, "description": description, "key": key}
         return validate({**members, "price": price} if cell else members, line)
 
     def swallows_lines(self, cells: Sequence[str]) -> bool:
@@ -177,7 +179,7 @@ def _faults(line: int, header: Sequence[str], names: Sequence[str]) -> Iterator[
 def header_refused(faults: Sequence[LineFault]) -> LinesInvalid:
     """Return the refusal of a text whose header has faults."""
     detail = (
-        "The header must name the columns name and price, and may name description, "
+        "The header must name the columns name and price, and may name description and key, "
         "separated by commas, semicolons or tabs."
     )
     return refused(detail, faults)

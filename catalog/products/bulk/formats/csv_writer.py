@@ -9,7 +9,7 @@ from typing import Any
 from catalog.products.bulk.formats.format import WriterOptions
 from catalog.products.bulk.formats.formula_guard import guarded
 
-_TEXTS = {"name", "description"}
+_TEXTS = {"name", "description", "key"}
 
 
 class CsvWriter:

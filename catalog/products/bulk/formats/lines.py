@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from catalog.errors import BodyTooLarge, CatalogError, InvalidRequest
 from catalog.http.replies.problems import MAX_FIELD_ERRORS, field_errors
-from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE
+from catalog.products.models import MAX_DESCRIPTION, MAX_KEY, MAX_NAME, MAX_PRICE
 from catalog.products.schemas import ProductCreate, ProductRead
 
 MAX_LINE_BYTES = 256 * 1024
@@ -28,14 +28,12 @@ LINE_TOO_LONG = BodyTooLarge(f"A line may have at most {MAX_LINE_BYTES} bytes.")
 
 
 class ParsedProduct(NamedTuple):
-    """Valid product parsed from a line, without an owner.
-
-    Its fields are the first ones of ``NewProduct``, in the same order.
-    """
+    """Valid product parsed from a line, without an owner."""
 
     name: str
     description: str | None
     price: float
+    key: str | None = None
 
 
 class LineFault(NamedTuple):
@@ -84,7 +82,9 @@ Found = Parsed | None | Callable[[], Parsed | None]
 for the event loop."""
 
 
-def validate_fast(name: object, description: object, price: object) -> ParsedProduct | None:
+def validate_fast(
+    name: object, description: object, price: object, key: object = None
+) -> ParsedProduct | None:
     """Validate the members of a line in an eighth of the schema's time.
 
     Whatever it accepts, the schema would accept with the same result. It may return None for valid
@@ -107,9 +107,10 @@ def validate_fast(name: object, description: object, price: object) -> ParsedPro
                 and "\0" not in description
             )
         )
+        and (key is None or (type(key) is str and 1 <= len(key) <= MAX_KEY and "\0" not in key))
     ):
         # Adding 0.0 turns -0.0 into 0.0.
-        return ParsedProduct(name, description, price + 0.0)
+        return ParsedProduct(name, description, price + 0.0, key)
     return None
 
 
@@ -134,7 +135,7 @@ def validate(members: Any, line: int) -> Parsed:
             )
             for fault in field_errors(error)
         ]
-    return ParsedProduct(product.name, product.description, product.price)
+    return ParsedProduct(product.name, product.description, product.price, product.key)
 
 
 def faults_of(line: int, error: CatalogError) -> list[LineFault]:

@@ -89,7 +89,7 @@ def _plain_product(line: bytes) -> ParsedProduct | None:
         return None
     if type(members) is not dict:
         return None
-    draft = validate_fast(members.get("name"), members.get("description"), members.get("price"))
+    draft = validate_fast(*map(members.get, ("name", "description", "price", "key")))
     if draft is None:
         return None
     # Detect duplicate names, which the parser accepts silently, by counting double quotes: every
@@ -101,6 +101,10 @@ def _plain_product(line: bytes) -> ParsedProduct | None:
         unread -= 1
         if draft.description is not None:
             quotes += 2 + draft.description.count('"')
+    if "key" in members:
+        unread -= 1
+        if draft.key is not None:
+            quotes += 2 + draft.key.count('"')
     if unread:
         for field in READ_ONLY:
             value = members.get(field)
