@@ -19,6 +19,8 @@ Usage: ./build.sh <command> [arguments]
   faults   set up, then run the fault suite: failing databases and processes, hostile
            clients and input; some 7 minutes, or up to 2 hours with --full;
            other arguments go to pytest: ./build.sh faults -k database
+  clients  set up, then let generators make clients of the OpenAPI document in Python and
+           TypeScript, and a Postman collection, and use them with the service; a minute
   mutants  set up, then put small faults into the code and see whether the tests notice
            them; ./build.sh mutants --modules catalog/auth; see ./build.sh mutants --help
   bench    set up, then measure the service against its peers, which get a virtual
@@ -45,7 +47,7 @@ EOF
 case ${1:-help} in
   setup) exec docker/venv.sh service ;;
   run) exec docker/run.sh "${@:2}" ;;
-  test | coverage | faults) exec tests/run.sh "$@" ;;
+  test | coverage | faults | clients) exec tests/run.sh "$@" ;;
   mutants) docker/venv.sh tools && exec "${VENV:-.venv}/bin/python" -m tests.mutants "${@:2}" ;;
   bench) exec tests/load/bench.sh "${@:2}" ;;
   up | down | logs) exec docker/stack.sh "$@" ;;

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes a virtual environment and keeps it up to date: venv.sh service|tools|faults|peers
+# Makes a virtual environment and keeps it up to date: venv.sh service|tools|faults|clients|peers
 #
 #   service   the locked dependencies and the service
 #   tools     also what tests and lint need
 #   faults    also the fuzzer; without it the fault suite skips fuzzing
+#   clients   also Node.js, with the generators of clients and the linters in tests/clients
 #   peers     the benchmark's peers, in an environment of their own that ends in -bench, so that
 #             their packages do not affect measurements
 #
@@ -93,6 +94,18 @@ faults() {
   install_locked fuzzer "the fuzzer" tests/faults/requirements.lock || say "Going on without the fuzzer"
 }
 
+clients() {
+  local packages=tests/clients/package-lock.json
+  tools
+  install_locked node "Node.js and a generator" tests/clients/requirements.lock || no_network "Node.js"
+  if changed packages "$packages" || [[ ! -d tests/clients/node_modules ]]; then
+    say "Installing the generators of clients"
+    # npm is a script that looks for node on the PATH. The lock file has the hashes.
+    PATH=$(realpath "$venv/bin"):$PATH quietly npm --prefix tests/clients ci || no_network "the generators"
+    remember packages "$packages"
+  fi
+}
+
 peers() {
   venv=$venv-bench
   make_venv
@@ -100,6 +113,6 @@ peers() {
 }
 
 case ${1:-} in
-  service | tools | faults | peers) "$1" ;;
-  *) die "venv.sh makes: service, tools, faults or peers." ;;
+  service | tools | faults | clients | peers) "$1" ;;
+  *) die "venv.sh makes: service, tools, faults, clients or peers." ;;
 esac

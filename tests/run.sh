@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs tests with all programs that they use: run.sh test|coverage|faults [arguments of pytest]
+# Runs tests with all programs that they use: run.sh test|coverage|faults|clients [arguments of pytest]
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # shellcheck source=docker/messages.sh
@@ -40,5 +40,9 @@ case ${1:-} in
     # Not in parallel: the checks load the machine and measure times.
     exec "${pytest[@]}" -m faults tests/faults "${@:2}"
     ;;
-  *) die "run.sh runs: test, coverage or faults." ;;
+  clients)
+    docker/venv.sh clients
+    exec "${pytest[@]}" -m clients tests/clients "${@:2}"
+    ;;
+  *) die "run.sh runs: test, coverage, faults or clients." ;;
 esac

@@ -38,7 +38,7 @@ class TestDispatcher:
         listed = re.findall(r"^  ([a-z]+) +[a-z]", result.stdout, re.MULTILINE)
         assert result.returncode == 0
         assert sorted(listed) == sorted({*commands(), "help"})
-        assert len(listed) == 15
+        assert len(listed) == 16
 
     def test_help_is_the_default(self) -> None:
         assert build().stdout == build("help").stdout

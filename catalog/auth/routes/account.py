@@ -183,7 +183,7 @@ async def list_sessions() -> Reply:
 async def end_session(session_id: int) -> Reply:
     """End one of your sessions.
 
-    Its tokens are refused from then on. One that has ended already, or is another's, is 204, too.
+    Its tokens are refused from then on. One that has ended already, or is another's, is 404.
     """
     await database().transaction(sessions.end, session_id=session_id, user_id=caller_id())
     auth().revocations.add([session_id])

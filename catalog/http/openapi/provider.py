@@ -16,12 +16,16 @@ from catalog.http.limits import limit_of, rate_of
 from catalog.http.openapi.examples import example_of, text_example
 from catalog.http.openapi.marks import Marks, marks_of
 from catalog.http.openapi.problems import implied_errors, problem_responses, problem_schemas
-from catalog.http.replies.negotiation import JSON, offered_by
+from catalog.http.replies.negotiation import JSON, NDJSON, offered_by
 from catalog.http.routing import IdConverter
 from catalog.http.validation import MERGE_PATCH
 
 # OpenAPI cannot describe the structure of media types other than JSON.
 _TEXT: Final = {"schema": {"type": "string"}}
+
+# Orval takes an operation that offers exactly "application/x-ndjson" for one that has nothing else,
+# and its clients do not parse the JSON of lists.
+_OFFERS: Final = {NDJSON: f"{NDJSON}; charset=utf-8"}
 
 _ETAG: Final = {
     "ETag": {
@@ -156,7 +160,8 @@ class Provider(OpenAPIProvider):
                     content[MERGE_PATCH] = content[JSON]
                 operation = _completed(operation, [*marks.refuses, *implied])
                 for media_type in offered_by(view)[1:]:
-                    _offer(operation["responses"]["200"]["content"], media_type)
+                    content = operation["responses"]["200"]["content"]
+                    _offer(content, media_type, name=_OFFERS.get(media_type, media_type))
                 operations[method] = operation
         return paths, components
 
@@ -172,7 +177,9 @@ class Provider(OpenAPIProvider):
         document["paths"] = dict(document["paths"])
         components = document["components"]
         components["schemas"].update(problem_schemas())
-        components["headers"] = HEADERS
+        limited = any(self._is_limited(view) for view in self._app.view_functions.values())
+        unused = () if limited else ("RateLimitPolicy", "RateLimit")
+        components["headers"] = {name: HEADERS[name] for name in HEADERS if name not in unused}
         # The library converts the outermost object only.
         for name in ("contact", "license"):
             document["info"][name] = document["info"][name].schema()
@@ -251,9 +258,10 @@ def _with_example(holder: dict[str, Any], schemas: Mapping[str, Any]) -> dict[st
     return {**holder, "content": {JSON: {**media, "example": example}}}
 
 
-def _offer(content: dict[str, Any], media_type: str) -> None:
-    """Add a media type to a body, with the example of its JSON."""
-    content[media_type] = {**_TEXT, "example": text_example(media_type, content[JSON]["example"])}
+def _offer(content: dict[str, Any], media_type: str, *, name: str = "") -> None:
+    """Add a media type to a body, by its own or another name, with the example of its JSON."""
+    example = text_example(media_type, content[JSON]["example"])
+    content[name or media_type] = {**_TEXT, "example": example}
 
 
 def _header(header: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,10 @@
+export default {
+  catalog: {
+    input: "./openapi.json",
+    output: {
+      target: "./generated/catalog.ts",
+      client: "fetch",
+      baseUrl: { getBaseUrlFromSpecification: true },
+    },
+  },
+};
