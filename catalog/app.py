@@ -167,7 +167,7 @@ def create_app(settings: Settings) -> Quart:
     pages = (ui_console, console_session, ui_assets, ui_routes)
     for blueprint in (*blueprints, operations.blueprint, *(each.blueprint for each in pages)):
         app.register_blueprint(blueprint)
-    tasks = _tasks(app, settings)
+    tasks = _tasks(app)
     app.before_serving(partial(_open, app, tasks))
     app.after_serving(partial(_close, app, tasks))
     _wrap(app, settings)
@@ -265,14 +265,14 @@ def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
     return TracedRequests, Tracing
 
 
-def _tasks(app: Quart, settings: Settings) -> list[BackgroundTask | LoopLag]:
+def _tasks(app: Quart) -> list[BackgroundTask | LoopLag]:
     """Create the background tasks that run while the app serves."""
     database, revocations = running(app).database, auth(app).revocations
     outdated: tuple[tuple[str, Callable[..., Awaitable[int]], dict[str, Any]], ...] = (
         ("sweep_sessions", sessions.sweep, {"kept_ended": revocations.kept}),
         ("sweep_api_keys", api_keys.sweep, {"kept_revoked": revocations.kept}),
         ("sweep_guesses", login_throttle.sweep, {}),
-        ("sweep_changes", change_log.sweep, {"kept": settings.change_retention}),
+        ("sweep_changes", change_log.sweep, {"kept": change_log.RETENTION}),
         ("sweep_keys", idempotency.sweep, {"kept": idempotency.RETENTION}),
     )
     sweeps = [

@@ -41,9 +41,9 @@ class TestOutage:
     async def test_requests_get_503_within_the_deadline_while_the_database_hangs(
         self, database_url: URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("catalog.app.DEADLINES", Deadlines(write=0.5))
+        monkeypatch.setattr("catalog.app.DEADLINES", Deadlines(read=0.5, write=0.5))
         async with relayed(database_url) as relay:
-            app = create_app(settings_for(relay.url, database_read_timeout=0.5))
+            app = create_app(settings_for(relay.url))
             async with app.test_app():
                 ada = await Caller.signed_up(app, "ada")
                 relay.stall()

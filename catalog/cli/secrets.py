@@ -11,8 +11,8 @@ from secrets import token_hex
 
 import click
 
-from catalog.errors import OperatorError
-from catalog.settings import parse_database_url
+from catalog.errors import OperatorError, SettingsInvalid
+from catalog.settings import parse_database_url, removed_variables, unknown_variables
 from catalog.settings.env_file import read_env_file
 
 ENV_FILE = Path(".env")
@@ -43,11 +43,17 @@ def secrets(http_bind: str) -> None:
     """Write .env, if there is none, and the secret files of the containers.
 
     Both are in the current folder. An existing .env is never changed. The files in .secrets follow
-    it, and a secret that it does not set is generated once. A second run changes nothing.
+    it, and a secret that it does not set is generated once. A second run changes nothing. Settings
+    of earlier releases in .env are refused.
     """
     if _create(ENV_FILE, _new_env(http_bind), mode=0o600):
         click.echo("Wrote .env with new secrets.")
     values = read_env_file(ENV_FILE)
+    # Compose hands only settings to the service, which could not refuse these itself.
+    if faults := removed_variables(values):
+        raise SettingsInvalid(faults)
+    for name in unknown_variables(values):
+        click.echo(f"WARNING: {name} in .env is not a setting of this release.", err=True)
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     FOLDER.chmod(0o700)
     for name, value in _contents(values).items():

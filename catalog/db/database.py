@@ -83,7 +83,7 @@ class Database:
     Args:
         settings: the database's URL, its TLS, the size of the pools and the deadline of reads.
         observer: receives waits, time-outs and retries.
-        deadlines: the other time limits.
+        deadlines: the time limits.
 
     Attributes:
         max_readers: concurrent reads.
@@ -104,7 +104,7 @@ class Database:
         self.max_readers = settings.database_pool_size
         self.max_writers = 1 if settings.embedded else settings.database_pool_size
         self.max_bulk_writers = max(1, self.max_writers // 2)
-        self.read_limit = settings.database_read_timeout
+        self.read_limit = deadlines.read
         self.write_limit = deadlines.write
         self._threads = DriverThreads()
         engine = partial(create_engine, settings, threads=self._threads, deadlines=deadlines)

@@ -19,12 +19,14 @@ class Deadlines:
             would only lengthen the queue of a database that is too slow already.
         connect: for a new connection, TLS and authentication included. Shorter than ``write``, so
             that a write whose connection cannot be opened still gets an answer of its own.
+        read: for a read, its wait and one retry included. Pages take milliseconds at any depth.
         write: for a transaction, with waits and retries. Twice the longest lock wait, and far less
             than the 40 s for which nginx waits for a response.
     """
 
     checkout: float = 1.0
     connect: float = 3.0
+    read: float = 2.0
     write: float = 5.0
 
 

@@ -24,10 +24,15 @@ View = Callable[P, Awaitable[T]]
 Policy = Literal["signup", "login", "refresh", "read", "write"]
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-"""Each has its setting, ``<policy>_limit``; handlers with the same policy share its counts."""
+"""Each has its setting, ``<policy>_limit``, or a fixed rate; handlers with the same policy share
+its counts."""
 
 HEADERS = ("RateLimit-Policy", "RateLimit")
 """Headers on the responses of a limited handler while its policy is on."""
+
+FIXED_RATES: dict[Policy, Rate | None] = {"refresh": Rate(6000, 60)}
+"""Rates that are no settings. A refresh needs a token, so nothing can be guessed by repeating it,
+and the rate is what thousands of clients behind one address need."""
 
 _LIMIT_ATTRIBUTE = "catalog_limit"
 
@@ -56,6 +61,8 @@ def limit_of(view: object) -> Policy | None:
 
 def rate_of(settings: Settings, policy: Policy) -> Rate | None:
     """Return the rate that a policy allows; None when it is off."""
+    if policy in FIXED_RATES:
+        return FIXED_RATES[policy]
     rate: Rate | None = getattr(settings, f"{policy}_limit")
     return rate
 

@@ -1,4 +1,4 @@
-"""Logging: one JSON object per line, or coloured text for terminals.
+"""Logging: one JSON object per line, or coloured text on a terminal.
 
 Events are ``snake_case`` with fields; records of libraries are rendered in the same form. Headers,
 bodies and query strings are never logged, because they may hold secrets.
@@ -20,7 +20,7 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     """Configure logging for this process; a second call replaces the first one's configuration.
 
     Args:
-        settings: log level and format.
+        settings: the log level.
         stream: standard output if not given; commands whose output is data use another.
     """
     stream = stream or sys.stdout
@@ -43,7 +43,7 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_rendering(settings, stream),
+                *_rendering(stream),
             ],
         )
     )
@@ -60,11 +60,11 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     logging.getLogger("catalog.audit").setLevel(logging.INFO)
 
 
-def _rendering(settings: Settings, stream: TextIO) -> list[Processor]:
-    if settings.log_format == "console":
+def _rendering(stream: TextIO) -> list[Processor]:
+    if stream.isatty():
         # The richer formatters print local variables, including tokens.
         plain = structlog.dev.plain_traceback
-        return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
+        return [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain)]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(serializer=_to_json),

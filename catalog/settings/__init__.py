@@ -11,7 +11,7 @@ from catalog.settings.process_environment import (
     environment_of_worker,
     shared_metrics,
 )
-from catalog.settings.removed import REMOVED
+from catalog.settings.removed import CONSTANTS, REMOVED, removed_variables
 from catalog.settings.settings import (
     Settings,
     load_settings,
@@ -29,6 +29,7 @@ from catalog.settings.values import (
 )
 
 __all__ = [
+    "CONSTANTS",
     "KNOWN_SECRETS",
     "MIN_SECRET_BYTES",
     "REMOVED",
@@ -41,6 +42,7 @@ __all__ = [
     "environment_of_worker",
     "load_settings",
     "parse_database_url",
+    "removed_variables",
     "shared_metrics",
     "unknown_variables",
     "usable_cores",

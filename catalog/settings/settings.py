@@ -1,6 +1,7 @@
 """Settings and their sources: environment variables and secret files."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -33,6 +34,7 @@ from catalog.settings.sources import (
 )
 from catalog.settings.values import (
     Bind,
+    DatabaseTls,
     DatabaseUrl,
     Life,
     Limit,
@@ -119,9 +121,6 @@ class Settings(BaseSettings):
     login_limit: Limit = Rate(600, 60)
     """Attempted log-ins per client address."""
 
-    refresh_limit: Limit = Rate(6000, 60)
-    """Requested refreshes per client address."""
-
     read_limit: Limit = None
     """Reads of ``/api/products`` per client address; unlimited by default."""
 
@@ -134,27 +133,15 @@ class Settings(BaseSettings):
     database_pool_size: Annotated[int, Field(ge=1, le=256)] = 5
     """Connections per worker for reading, and as many for writing."""
 
-    # Not more, because nginx waits 40 s for a response.
-    database_read_timeout: Annotated[float, Field(gt=0, le=30)] = 2.0
-    """Seconds that one read may take in the database, waiting and one retry included."""
-
-    database_tls: Literal["off", "require", "verify"] = "off"
-    """TLS to the database: ``verify`` checks certificate and host name, ``require`` does not."""
-
-    database_tls_ca: Path | None = None
-    """Certificate authority of the database's certificate (PEM); if unset, the system's."""
+    database_tls: DatabaseTls = "off"
+    """TLS to the database: ``verify`` checks certificate and host name, ``require`` does not; the
+    path of a PEM file verifies by the certificate authorities in it."""
 
     access_token_ttl: Life = timedelta(minutes=15)
     """Lifetime of an access token in seconds."""
 
     refresh_token_ttl: Life = timedelta(days=30)
     """Lifetime of a refresh token in seconds."""
-
-    session_ttl: Life = timedelta(days=90)
-    """Seconds after which a session ends however often its refresh token was rotated."""
-
-    change_retention: Life = timedelta(days=30)
-    """Seconds for which changes to products can be followed."""
 
     password_min_length: Annotated[int, Field(ge=8, le=128)] = 8
     """Shortest password that sign-up accepts, in characters."""
@@ -164,9 +151,6 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest severity that is logged."""
-
-    log_format: Literal["json", "console"] = "json"
-    """``json`` for machines, one object a line; ``console`` for people."""
 
     access_log: Literal["all", "errors", "off"] = "all"
     """Which requests are logged: all, those answered with 400 and above, or none."""
@@ -205,17 +189,6 @@ class Settings(BaseSettings):
             return None
         secret = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         check_secret(secret)
-        return value
-
-    @field_validator("database_tls_ca")
-    @classmethod
-    def _existing_authority(cls, value: Path | None) -> Path | None:
-        try:
-            exists = value is None or value.is_file()
-        except (OSError, ValueError):
-            exists = False  # The name is longer than any, or none.
-        if not exists:
-            raise ValueError("must name an existing file")
         return value
 
     # The last one of these, so that it runs before the others.
@@ -264,7 +237,7 @@ def variable_names() -> dict[str, str]:
     return {name: variable_of(name, field) for name, field in Settings.model_fields.items()}
 
 
-def unknown_variables() -> list[str]:
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return the ``CATALOG_*`` variables that no setting uses: most likely misspelt.
 
     Not an error: Kubernetes gives every pod ``CATALOG_PORT`` and similar variables for a service
@@ -275,7 +248,7 @@ def unknown_variables() -> list[str]:
     injected = ("CATALOG_SERVICE_", "CATALOG_PORT", "CATALOG_TEST_")
     return sorted(
         name
-        for name in os.environ
+        for name in environment
         if name.startswith("CATALOG_") and name not in known and not name.startswith(injected)
     )
 

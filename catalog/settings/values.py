@@ -4,6 +4,7 @@ No error message repeats a value that is secret or contains a password.
 """
 
 import re
+import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -158,8 +159,8 @@ def _mysql_url(url: URL) -> URL:
     # the rest of the password is parsed as option names.
     if any(name.lower().startswith(("ssl", "tls")) for name in url.query):
         raise ValueError(
-            "has an option for TLS; set CATALOG_DATABASE_TLS=verify (or require) and, for a "
-            "private authority, CATALOG_DATABASE_TLS_CA=/path/ca.pem instead"
+            "has an option for TLS; set CATALOG_DATABASE_TLS=verify (or require) or, for a "
+            "private authority, CATALOG_DATABASE_TLS=/path/ca.pem instead"
         )
     if set(url.query) - {"charset", "unix_socket"}:
         raise ValueError("has an unknown option; charset and unix_socket are supported")
@@ -171,6 +172,24 @@ def _mysql_url(url: URL) -> URL:
     if url.password is not None and not str(url.password).isascii():
         raise ValueError("has a password with non-ASCII characters, which the driver corrupts")
     return url.set(drivername="mysql+aiomysql", query={**url.query, "charset": "utf8mb4"})
+
+
+def _parse_database_tls(value: object) -> str | Path:
+    """Return ``off``, ``require`` or ``verify``, or the path of a file of authorities.
+
+    Raises:
+        ValueError: it is none of them, or the file holds no certificates.
+    """
+    if isinstance(value, str) and value in {"off", "require", "verify"}:
+        return value
+    path = value if isinstance(value, Path) else Path(str(value))
+    if not path.is_absolute():
+        raise ValueError("must be off, require, verify or the absolute path of a PEM file")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (OSError, ValueError):  # ssl.SSLError is an OSError.
+        raise ValueError("must name a readable PEM file with certificates") from None
+    return path
 
 
 def _parse_networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -262,6 +281,7 @@ Life = Annotated[timedelta, PlainValidator(_parse_life)]
 Limit = Annotated[Rate | None, PlainValidator(Rate.parse)]
 Listen = Annotated[Bind, PlainValidator(Bind.parse)]
 DatabaseUrl = Annotated[URL, PlainValidator(parse_database_url)]
+DatabaseTls = Annotated[str | Path, PlainValidator(_parse_database_tls)]
 LimitsUrl = Annotated[SecretStr | None, PlainValidator(_parse_limits_url)]
 Secrets = Annotated[tuple[SecretStr, ...], PlainValidator(_parse_secrets)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], PlainValidator(_parse_networks)]

@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 
 from catalog.cli import main
 from catalog.settings import parse_database_url
+from catalog.settings.process_environment import STACK_VARIABLES
 from catalog.settings.values import check_secret
 from tests.deployment import compose
 
@@ -246,3 +247,36 @@ class TestExisting:
         clone.run()
 
         assert clone.secrets()["jwt_private_key"] == pem
+
+
+class TestNames:
+    def test_settings_of_earlier_releases_are_refused(self, clone: Clone) -> None:
+        clone.write_env(
+            "CATALOG_SESSION_TTL=60\nCATALOG_LOG_FORMAT=console\nCATALOG_BODY_TIMEOUT=\n"
+        )
+
+        result = clone.run()
+
+        assert result.exit_code == 1
+        assert result.stderr.splitlines() == [
+            "The settings are not valid: CATALOG_SESSION_TTL is no longer a setting: "
+            "it is 3 times CATALOG_REFRESH_TOKEN_TTL always",
+            "The settings are not valid: CATALOG_LOG_FORMAT is no longer a setting: "
+            "the log is JSON, and for reading on a terminal",
+        ]
+        assert not (clone.folder / ".secrets").exists()
+
+    def test_unknown_name_is_a_warning(self, clone: Clone) -> None:
+        clone.write_env("CATALOG_WORKRES=2\nCATALOG_WORKERS=2\nCATALOG_HTTP_BIND=8080\nPORT=1\n")
+
+        result = clone.run()
+
+        assert result.exit_code == 0
+        assert (
+            result.stderr == "WARNING: CATALOG_WORKRES in .env is not a setting of this release.\n"
+        )
+
+    def test_every_variable_of_the_stack_is_known(self) -> None:
+        names = {name for name in compose.variables() if name.startswith("CATALOG_")}
+
+        assert names <= STACK_VARIABLES | {"CATALOG_ENV", "CATALOG_ACCESS_LOG"}

@@ -39,10 +39,7 @@ class Open(Protocol):
 
 def within(seconds: float, **limits: float) -> dict[str, Any]:
     """Return the options of ``Open`` for a deadline of reads and writes, and other limits."""
-    return {
-        "database_read_timeout": seconds,
-        "deadlines": Deadlines(write=seconds, **limits),
-    }
+    return {"deadlines": Deadlines(read=seconds, write=seconds, **limits)}
 
 
 async def add_owner(session: AsyncSession) -> None:

@@ -62,8 +62,8 @@ class TestSqlite:
         assert await scalar(settings, Purpose.MIGRATING, "PRAGMA query_only") == 0
 
     async def test_busy_timeout_is_shorter_than_the_deadline(self, database_url: URL) -> None:
-        settings = settings_for(database_url, database_read_timeout=2)
-        deadlines = Deadlines(write=3)
+        settings = settings_for(database_url)
+        deadlines = Deadlines(read=2, write=3)
 
         for purpose, milliseconds in (
             (Purpose.READING, 1600),
@@ -153,8 +153,8 @@ class TestServer:
     async def test_lock_waits_and_statements_are_limited_by_the_deadline(
         self, database_url: URL, engine: Engine
     ) -> None:
-        settings = settings_for(database_url, database_read_timeout=4)
-        deadlines = Deadlines(write=8)
+        settings = settings_for(database_url)
+        deadlines = Deadlines(read=4, write=8)
         limit = {
             "mysql": "SELECT @@max_execution_time / 1000",
             "mariadb": "SELECT @@max_statement_time",
@@ -264,8 +264,8 @@ class TestTls:
     async def test_verify_refuses_a_certificate_of_another_authority(
         self, opened: Open, tmp_path: Path
     ) -> None:
-        for authority in (None, foreign_authority(tmp_path)):
-            database = opened(database_tls="verify", database_tls_ca=authority)
+        for tls in ("verify", foreign_authority(tmp_path)):
+            database = opened(database_tls=tls)
 
             with pytest.raises(DatabaseUnavailable) as refused:
                 await run_on(database.connection(), answer)

@@ -10,10 +10,11 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiomysql
@@ -138,7 +139,12 @@ class Site:
 
 @asynccontextmanager
 async def site_on(
-    server: DatabaseServer, folder: Path, *, through_proxy: bool = False, **environment: str
+    server: DatabaseServer,
+    folder: Path,
+    *,
+    through_proxy: bool = False,
+    definitions: Mapping[str, str] = MappingProxyType({}),
+    **environment: str,
 ) -> AsyncIterator[Site]:
     """Run the service on a database of its own for the duration of the block."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +154,9 @@ async def site_on(
         proxy = await stack.enter_async_context(relayed(url)) if through_proxy else None
         target = proxy.url if proxy else url
         environment["DATABASE_URL"] = target.set(drivername="mysql").render_as_string(False)
-        starting = Catalog(folder).start(f"--workers={WORKERS}", **environment)
+        catalog = Catalog(folder)
+        catalog.definitions |= definitions
+        starting = catalog.start(f"--workers={WORKERS}", **environment)
         service = await (await stack.enter_async_context(starting)).serving()
         clients = await stack.enter_async_context(client_process())
         site = Site(server, database, service, clients, proxy)
@@ -667,7 +675,8 @@ class TestControls:
     ) -> None:
         if engine.name != "mariadb":
             pytest.skip("once is enough")
-        async with site_on(engine, tmp_path, CATALOG_DATABASE_READ_TIMEOUT="30") as site:
+        patient = {"catalog.db.deadlines": "DEADLINES = Deadlines(read=30)"}
+        async with site_on(engine, tmp_path, definitions=patient) as site:
             async with site.clients(8) as clients:
                 began = time.monotonic()
                 engine.freeze()

@@ -35,7 +35,7 @@ from tests.support import Caller, Response
 pytestmark = pytest.mark.faults
 
 SEED = 14
-LIMITS = ("signup", "login", "refresh", "read", "write")
+LIMITS = ("signup", "login", "read", "write")
 FIRST_IDS = {"product": 5_000_000_000, "session": 6_000_000_000, "user": 7_000_000_000}
 """First ids, chosen so that ids can be told from all other numbers in an answer."""
 SHOWN_DIFFERENCES = 20
@@ -211,9 +211,9 @@ async def instance(
     url = await engine.migrated_database(folder)
     free: dict[str, Any] = {f"{kind}_limit": None for kind in LIMITS}
     # Time-outs on a slow machine would look like differences.
-    patient = {"database_read_timeout": 30, "access_token_ttl": 86400}
+    patient = {"access_token_ttl": 86400}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("catalog.app.DEADLINES", Deadlines(write=60))
+        patch.setattr("catalog.app.DEADLINES", Deadlines(read=30, write=60))
         app = create_app(settings_for(url, access_log="off", **free, **patient, **overrides))
     async with app.test_app():
         await _begin_ids_at(app, engine, FIRST_IDS)

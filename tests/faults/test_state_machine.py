@@ -38,7 +38,7 @@ from tests.support import PASSWORD, Caller, Response
 pytestmark = pytest.mark.faults
 
 PATH = "/api/products"
-LIMITS = ("signup", "login", "refresh", "read", "write")
+LIMITS = ("signup", "login", "read", "write")
 
 T = TypeVar("T")
 
@@ -434,11 +434,11 @@ async def open_app(engine: engines.Engine, folder: Path) -> tuple[Quart, Any, Ca
     url = await engine.migrated_database(folder)
     free = {f"{kind}_limit": None for kind in LIMITS}
     # Deadlines are the subject of test_database: here they would tell how busy the machine is.
-    configured = settings_for(url, access_log="off", database_read_timeout=30.0, **free)
+    configured = settings_for(url, access_log="off", **free)
     # The least memory that argon2 takes, and far below what the settings allow: hashing would take
     # as long as all else together. Bounds are not checked by model_copy.
     app = create_app(configured.model_copy(update={"password_memory_kib": 8}))
-    running(app).database.write_limit = 30.0
+    running(app).database.read_limit = running(app).database.write_limit = 30.0
     serving = app.test_app()
     await serving.startup()
     admin = await Caller.signed_up(app, "grace")

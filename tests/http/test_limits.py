@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from catalog.http.context import running
 from catalog.http.limit_store import CircuitBreaker, MemoryStore, RedisStore
-from catalog.http.limits import POLICIES, limit_of, network_of, rate_of
+from catalog.http.limits import FIXED_RATES, POLICIES, limit_of, network_of, rate_of
 from catalog.http.openapi import document_of
 from catalog.settings import Rate
 from tests.http.redis_server import RedisServer
@@ -144,18 +144,20 @@ class TestCounting:
         assert await statuses(app, 60) == [422] * 20 + [429] * 40
 
     async def test_limit_is_checked_before_authentication(
-        self, make_app: Callable[..., Quart]
+        self, make_app: Callable[..., Quart], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        app = make_app(refresh_limit=FEW)
+        monkeypatch.setitem(FIXED_RATES, "refresh", FEW)
+        app = make_app()
 
         answers = [await Caller(app).post(REFRESH) for _ in range(4)]
 
         assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
 
     async def test_refresh_by_get_and_post_shares_a_limit(
-        self, make_app: Callable[..., Quart]
+        self, make_app: Callable[..., Quart], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        app = make_app(refresh_limit=FEW)
+        monkeypatch.setitem(FIXED_RATES, "refresh", FEW)
+        app = make_app()
 
         answers = [
             await Caller(app).send(method, REFRESH)
@@ -164,8 +166,11 @@ class TestCounting:
 
         assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
 
-    async def test_policies_are_counted_separately(self, make_app: Callable[..., Quart]) -> None:
-        app = make_app(login_limit=FEW, signup_limit=FEW, refresh_limit=FEW)
+    async def test_policies_are_counted_separately(
+        self, make_app: Callable[..., Quart], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(FIXED_RATES, "refresh", FEW)
+        app = make_app(login_limit=FEW, signup_limit=FEW)
         await statuses(app, 4)
 
         answers = [

@@ -369,10 +369,12 @@ class Catalog:
             # All requests come from one address.
             "CATALOG_SIGNUP_LIMIT": "off",
             "CATALOG_LOGIN_LIMIT": "off",
-            "CATALOG_REFRESH_LIMIT": "off",
         }
         # Tests keep requests in flight by not completing their bodies.
-        self.definitions = {"catalog.http.middleware.request_body": "BODY_SECONDS = 60"}
+        self.definitions = {
+            "catalog.http.middleware.request_body": "BODY_SECONDS = 60",
+            "catalog.http.limits": 'FIXED_RATES["refresh"] = None',
+        }
         self.command = [sys.executable, "-m", "catalog"]
         self.working_folder: Path | None = None
         self._sabotage = ""

@@ -92,7 +92,6 @@ async def workers(
             Catalog(folder).start(
                 "--workers=2",
                 DATABASE_URL=url.render_as_string(hide_password=False),
-                CATALOG_REFRESH_LIMIT="off",
             )
         )
         database = Database(settings_for(url))

@@ -28,7 +28,13 @@ from catalog.auth.schemas import (
 )
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.jwt import Bearer, issue_access_token, issue_refresh_token
-from catalog.auth.tokens.sessions import Resumed, SessionLifetimes, SessionRequest, TokenGrant
+from catalog.auth.tokens.sessions import (
+    SESSION_FACTOR,
+    Resumed,
+    SessionLifetimes,
+    SessionRequest,
+    TokenGrant,
+)
 from catalog.errors import (
     AccountUnavailable,
     DuplicateValue,
@@ -263,7 +269,8 @@ async def log_out_everywhere() -> Reply:
 
 
 def _lives() -> SessionLifetimes:
-    return SessionLifetimes(refresh=settings().refresh_token_ttl, session=settings().session_ttl)
+    refresh = settings().refresh_token_ttl
+    return SessionLifetimes(refresh=refresh, session=SESSION_FACTOR * refresh)
 
 
 def _opening() -> SessionRequest:

@@ -30,6 +30,10 @@ SESSIONS_PER_ACCOUNT = 100
 Far more than a person's devices, and few enough to be listed and ended in one request.
 """
 
+SESSION_FACTOR = 3
+"""Longest life of a session in lifetimes of a refresh token, however often it is rotated: a user
+who never signs out gives the password every 90 days, unless refresh tokens live shorter."""
+
 LAST_USED_PRECISION = timedelta(minutes=1)
 """Precision of ``last_used_at``; without it every refresh would be a write."""
 

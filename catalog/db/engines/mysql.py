@@ -4,6 +4,7 @@ import asyncio
 import math
 import ssl
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiomysql
@@ -30,11 +31,12 @@ def create_mysql_engine(
 def tls_context(settings: Settings) -> ssl.SSLContext:
     """Return the TLS context for the settings; TLS 1.2 or newer.
 
-    ``require`` encrypts but accepts any certificate: it protects against eavesdropping, not against
-    impersonation.
+    Verifies by the authorities of the system, or by those of a file. ``require`` encrypts but
+    accepts any certificate: it protects against eavesdropping, not against impersonation.
     """
-    context = ssl.create_default_context(cafile=settings.database_tls_ca)
-    if settings.database_tls == "require":
+    tls = settings.database_tls
+    context = ssl.create_default_context(cafile=tls if isinstance(tls, Path) else None)
+    if tls == "require":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
@@ -72,7 +74,7 @@ async def _set_session(
     connection: Any, settings: Settings, purpose: Purpose, deadlines: Deadlines
 ) -> None:
     is_mariadb = "mariadb" in connection.get_server_info().lower()
-    limit = time_limit(settings, purpose, deadlines)
+    limit = time_limit(purpose, deadlines)
     variables = {
         "time_zone": "'+00:00'",
         # Rejects values that do not fit instead of truncating them; also excludes the modes under

@@ -3,7 +3,6 @@
 from enum import Enum
 
 from catalog.db.deadlines import Deadlines
-from catalog.settings import Settings
 
 
 class Purpose(Enum):
@@ -20,8 +19,6 @@ class Purpose(Enum):
         return self in {Purpose.READING, Purpose.PROBING}
 
 
-def time_limit(settings: Settings, purpose: Purpose, deadlines: Deadlines) -> float:
+def time_limit(purpose: Purpose, deadlines: Deadlines) -> float:
     """Return the deadline of a statement, in seconds."""
-    if purpose is Purpose.READING:
-        return settings.database_read_timeout
-    return deadlines.write
+    return deadlines.read if purpose is Purpose.READING else deadlines.write

@@ -103,7 +103,7 @@ def create_sqlite_engine(
         # SQLite has one writer at a time. Waiting for a pool of one is fair and immediate; waiting
         # for the file's lock means polling.
         options |= {"pool_size": 1}
-    deadline = time_limit(settings, purpose, deadlines)
+    deadline = time_limit(purpose, deadlines)
     limit = float("inf") if purpose is Purpose.MIGRATING else deadline
     connect_args = {
         # The driver's implicit transactions begin as readers, which fails when two of them upgrade

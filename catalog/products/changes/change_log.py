@@ -43,6 +43,9 @@ from catalog.products.models import (
     new_token,
 )
 
+RETENTION = timedelta(days=30)
+"""Time for which changes can be followed: longer than any follower stays away unnoticed."""
+
 HEADER = "Catalog-Position"
 """Header with a position: on reads, one that the content includes; on writes, the write's own."""
 

@@ -270,8 +270,11 @@ class TestRotation:
             assert claims_of(token)["exp"] == int(expires_at.timestamp())
 
     @on_sqlite
-    async def test_token_does_not_outlive_a_shorter_session(self, database_url: URL) -> None:
-        async with serving(database_url, session_ttl=DAY) as app:
+    async def test_token_does_not_outlive_a_shorter_session(
+        self, database_url: URL, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.auth.routes.sign_in.SESSION_FACTOR", 0.5)
+        async with serving(database_url, refresh_token_ttl=2 * DAY) as app:
             ada = await Caller.signed_up(app, "ada")
             claims = claims_of(ada.refresh_token)
 

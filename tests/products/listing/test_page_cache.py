@@ -197,7 +197,7 @@ class TestBatching:
     ) -> None:
         await fill(database, ada)
         # Slow pages wait for each other, and none may give up on a busy machine.
-        database = opened(deadlines=Deadlines(checkout=60), database_read_timeout=30)
+        database = opened(deadlines=Deadlines(checkout=60, read=30))
         alone = Pages(database)
         questions = [
             asked(app, **({"limit": str(limit), "sort": sort} | more))
