@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks format, code, types, import directions, scripts, containers and workflows. All checks run,
-# and it fails if one of them did.
+# Checks format, code, types, import directions, scripts, containers, documentation and workflows. All
+# checks run, and it fails if one of them did.
 set -uo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 # shellcheck source=docker/messages.sh
@@ -27,6 +27,10 @@ check "$bin/shellcheck" "${scripts[@]}"
 say "Containers"
 check "$bin/hadolint" docker/{,cluster/}Dockerfile
 follows compose-spec docker-compose.yml docker/{secrets,tls,swarm,cluster/compose}.yml
+say "Documentation"
+site=$(mktemp -d)
+check docs/site/build.sh "$site/site"
+rm -rf "$site"
 say "Workflows"
 follows github-workflows .github/workflows/*.yml
 follows dependabot .github/dependabot.yml
