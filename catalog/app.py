@@ -33,7 +33,7 @@ from catalog.http.context import AppState, attach, running
 from catalog.http.limit_store import create_store
 from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.http.middleware.cors import Cors
-from catalog.http.middleware.proxies import TrustedProxies
+from catalog.http.middleware.proxies import TrustedProxies, published_under
 from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
 from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
 from catalog.http.openapi import configure_openapi
@@ -191,7 +191,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     max_reads = MAX_REQUESTS // READS_OF_REQUESTS
     unlimited = (*operations.HEALTH, products_routes.WAITING)
     fast_path = FastPath(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
-    state.is_quick = lambda scope: fast_path.match(scope) is not None
+    state.is_quick = _quick(fast_path, settings.root_path)
 
     def is_exempt(scope: HTTPScope) -> bool:
         return fast_path.has_own_bound(scope) or scope["path"].startswith(unlimited)
@@ -231,7 +231,15 @@ def _wrap(app: Quart, settings: Settings) -> None:
     )
     metrics.set_build_info(build_commit())
     seen = _traced(app, enveloped, settings)
-    app.asgi_app = TrustedProxies(seen, settings.trusted_proxies)  # type: ignore[method-assign]  # the framework's documented way
+    proxies = TrustedProxies(seen, settings.trusted_proxies, settings.root_path)
+    app.asgi_app = proxies  # type: ignore[method-assign]  # the framework's documented way
+
+
+def _quick(fast_path: FastPath, root_path: str) -> Callable[[HTTPScope], bool]:
+    """Return whether a request, as the server has parsed it, is for the fast path."""
+    if not root_path:
+        return lambda scope: fast_path.match(scope) is not None
+    return lambda scope: fast_path.match(published_under(root_path, scope)) is not None
 
 
 def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFramework:

@@ -198,7 +198,7 @@ async def read_problem(slug: str) -> Reply:
         if kind.slug == slug:
             meaning = " ".join(cleandoc(kind.__doc__ or "").split("Args:")[0].split())
             explanation = {
-                "type": f"/problems/{slug}",
+                "type": f"{current_request().prefix}/problems/{slug}",
                 "title": kind.title,
                 "status": kind.status,
                 "code": slug,

@@ -678,6 +678,28 @@ class TestTrustedProxies:
         assert fault_of(load, CATALOG_TRUSTED_PROXIES=text).startswith("CATALOG_TRUSTED_PROXIES ")
 
 
+class TestRootPath:
+    @pytest.mark.parametrize("text", ["/shop", "/a/b", "/a.b-c_d~e", "/apis", "/v1/api"])
+    def test_path_is_taken(self, load: Load, text: str) -> None:
+        assert load(CATALOG_ROOT_PATH=text).root_path == text
+
+    def test_default_is_the_root(self, load: Load) -> None:
+        assert load().root_path == ""
+
+    @pytest.mark.parametrize(
+        "text",
+        ["/", "shop", "/shop/", "//shop", "/a//b", "/a/../b", "/.", "/a b", "/a?b", "/%41", "/ä"],
+    )
+    def test_other_text_is_refused(self, load: Load, text: str) -> None:
+        told = fault_of(load, CATALOG_ROOT_PATH=text)
+
+        assert told == "CATALOG_ROOT_PATH must be a path such as /shop, without a slash at the end"
+
+    @pytest.mark.parametrize("text", ["/api", "/api/v1", "/api/"])
+    def test_path_that_begins_with_the_services_own_is_refused(self, load: Load, text: str) -> None:
+        assert "must not begin with /api" in fault_of(load, CATALOG_ROOT_PATH=text)
+
+
 class TestCorsOrigins:
     @pytest.mark.parametrize(
         ("text", "origins"),

@@ -23,15 +23,13 @@ from catalog.http.middleware.response_headers import annotate
 from catalog.http.replies.negotiation import JSON, best_of, offered_by
 from catalog.http.replies.problems import REFUSED, problem_reply, to_problem
 from catalog.http.replies.reply import Reply, send_reply
-from catalog.http.request import Fields, fields_of
+from catalog.http.request import MATCH, Fields, fields_of
 from catalog.http.routing import IdConverter
 from catalog.http.validation import takes_query
 from catalog.observability import metrics
 
 MAX_ACCEPT_BYTES = 512
 """Longest ``Accept`` of a request that is dispatched here, because the results are cached."""
-
-_MATCH = "catalog.match"
 
 # A query that selects the media type, or may do so by an encoded name.
 _FORMAT = re.compile(rb"(?:\A|&)(?:format=|[^=&%]*+%)")
@@ -117,9 +115,9 @@ class FastPath:
     def match(self, scope: Any) -> Match | None:
         """Return the operation that a request is for; None if the framework must answer it."""
         # Asked for by the protocol, by the bound on requests, and here.
-        if _MATCH not in scope:
-            scope[_MATCH] = self._find(scope)
-        found: Match | None = scope[_MATCH]
+        if MATCH not in scope:
+            scope[MATCH] = self._find(scope)
+        found: Match | None = scope[MATCH]
         return found
 
     def has_own_bound(self, scope: HTTPScope) -> bool:

@@ -23,6 +23,12 @@ Fields = Mapping[bytes, list[bytes]]
 Client = tuple[str, int] | None
 """An ASGI client: address and port."""
 
+PREFIX = "catalog.prefix"
+"""Key on a request's scope: the path under which the service is published; absent at the root."""
+
+MATCH = "catalog.match"
+"""Key on a request's scope: what the fast path has found out about it."""
+
 _FIELDS = "catalog.fields"
 
 _CURRENT: ContextVar["Request"] = ContextVar("catalog.request")
@@ -41,6 +47,11 @@ def fields_of(scope: Any) -> Fields:
             fields[name] = [value]
     scope[_FIELDS] = fields
     return fields
+
+
+def changed(scope: Any, **changes: Any) -> Any:
+    """Return a copy of a scope with changes, and without what was derived from it."""
+    return {key: scope[key] for key in scope.keys() - {_FIELDS, MATCH}} | changes
 
 
 class Request:
@@ -75,6 +86,12 @@ class Request:
         """The method, in upper case."""
         method: str = self.scope["method"]
         return method
+
+    @property
+    def prefix(self) -> str:
+        """The path under which the service is published, such as ``/shop``; empty at the root."""
+        prefix: str = self.scope.get(PREFIX, "")
+        return prefix
 
     @property
     def query_string(self) -> bytes:

@@ -11,6 +11,7 @@ from catalog.settings.process_environment import (
     environment_of_worker,
     shared_metrics,
 )
+from catalog.settings.public_address import is_root_path
 from catalog.settings.removed import CONSTANTS, REMOVED, removed_variables
 from catalog.settings.settings import (
     Settings,
@@ -40,6 +41,7 @@ __all__ = [
     "SharedMetrics",
     "build_commit",
     "environment_of_worker",
+    "is_root_path",
     "load_settings",
     "parse_database_url",
     "removed_variables",

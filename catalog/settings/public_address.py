@@ -1,4 +1,7 @@
-"""Parsers of settings about the service's place on the web: origins of pages that may use it."""
+"""Parsers of settings about the service's place on the web.
+
+The path under which it is published, and the origins of the pages that may use it.
+"""
 
 import re
 from collections.abc import Iterable
@@ -59,4 +62,32 @@ def _fault_of(origin: str) -> str | None:
     return None
 
 
+# Characters that no hop encodes or decodes, and no dot segments, which proxies resolve.
+_ROOT_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~-]+)*")
+
+_MAX_ROOT_PATH_CHARACTERS = 200
+
+
+def is_root_path(text: str) -> bool:
+    """Return whether the service can be published under a path, such as ``/shop``, or the root.
+
+    Not under ``/api``: whether a proxy has removed that from ``/api/products`` would be unclear.
+    """
+    return (
+        len(text) <= _MAX_ROOT_PATH_CHARACTERS
+        and _ROOT_PATH.fullmatch(text) is not None
+        and not f"{text}/".startswith("/api/")
+    )
+
+
+def _parse_root_path(value: object) -> str:
+    text = str(value)
+    if f"{text}/".startswith("/api/"):
+        raise ValueError("must not begin with /api, which begins the service's own paths")
+    if not is_root_path(text):
+        raise ValueError("must be a path such as /shop, without a slash at the end")
+    return text
+
+
+RootPath = Annotated[str, PlainValidator(_parse_root_path)]
 Origins = Annotated[tuple[str, ...], PlainValidator(_parse_origins)]

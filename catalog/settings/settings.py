@@ -22,7 +22,7 @@ from catalog.settings.process_environment import (
     STACK_VARIABLES,
     WORKER_NUMBER_VARIABLE,
 )
-from catalog.settings.public_address import Origins
+from catalog.settings.public_address import Origins, RootPath
 from catalog.settings.removed import REMOVED, removed_variables
 from catalog.settings.sources import (
     SECRET_FIELDS,
@@ -110,7 +110,10 @@ class Settings(BaseSettings):
     """Seconds between ``/readyz`` turning 503 and no longer accepting connections."""
 
     trusted_proxies: Networks = ()
-    """Networks whose ``X-Forwarded-For`` and ``-Proto`` are trusted, separated by commas."""
+    """Networks whose ``X-Forwarded-…`` and ``Forwarded`` are trusted, separated by commas."""
+
+    root_path: RootPath = ""
+    """Path under which the service is published, such as ``/shop``; empty means the root."""
 
     cors_origins: Origins = ()
     """Origins whose pages may use the API in browsers, separated by commas; ``*`` means all."""

@@ -89,7 +89,7 @@ def _members(reply: Reply) -> dict[str, Any]:
 
 async def _page(template: str, page: dict[str, Any] | None, **values: Any) -> Response:
     request = current_request()
-    root = request.scope.get("root_path", "")
+    root = request.prefix
     text = await render_template(
         template,
         page=page,

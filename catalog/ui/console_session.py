@@ -148,12 +148,12 @@ def _refresh_token() -> str:
 
 def _cookie(value: str, *, max_age: int) -> str:
     """Return the value of ``Set-Cookie`` (RFC 6265, section 4.1)."""
-    scope = current_request().scope
+    request = current_request()
     cookie: SimpleCookie = SimpleCookie({COOKIE: value})
     morsel = cookie[COOKIE]
-    morsel["path"] = f"{scope.get('root_path', '')}{PATH}"
+    morsel["path"] = request.prefix + PATH
     morsel["max-age"] = max_age
     morsel["httponly"] = True
     morsel["samesite"] = "Strict"
-    morsel["secure"] = scope["scheme"] == "https"
+    morsel["secure"] = request.scope["scheme"] == "https"
     return morsel.OutputString()

@@ -9,6 +9,7 @@ from quart_schema import hide
 from catalog import __version__
 from catalog.auth.guards import public
 from catalog.errors import NotFound
+from catalog.http.request import current_request
 
 blueprint = Blueprint("ui", __name__, template_folder="templates")
 
@@ -49,7 +50,9 @@ async def read_asset(name: str) -> Response:
 
 
 async def _page(template: str, *, policy: str) -> Response:
-    response = Response(await render_template(template, version=__version__))
+    request = current_request()
+    page = await render_template(template, version=__version__, prefix=request.prefix)
+    response = Response(page)
     response.headers["Content-Security-Policy"] = policy
     response.headers["Cache-Control"] = "no-cache"
     return response

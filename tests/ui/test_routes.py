@@ -63,7 +63,9 @@ class TestDocs:
     async def test_page_loads_this_services_document_only(self, anyone: Caller) -> None:
         script = (await anyone.get("/docs/docs.js")).body.decode()
 
-        assert "/openapi.json" in script
+        page = (await anyone.get("/docs")).body.decode()
+        assert "dataset.document" in script
+        assert 'data-document="/openapi.json"' in page
         assert not re.search(r"https?://", script)
 
     async def test_page_without_javascript_links_to_the_document(self, anyone: Caller) -> None:

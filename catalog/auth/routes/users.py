@@ -36,14 +36,16 @@ async def list_users(query_args: PageQuery) -> Reply:
 
     For administrators. Follow `next`, or send `next_cursor` as `cursor`, for the next page.
     """
-    place = Place(cursors(), query_args.cursor, path=PATH, bound_to=PATH)
+    request = current_request()
+    path = request.prefix + PATH
+    place = Place(cursors(), query_args.cursor, path=path, bound_to=PATH)
     before_id = int(place.after[0]) if place.after else None
     async with database().connection() as connection:
         page = await administration.list_users(
             connection, limit=query_args.limit, before_id=before_id
         )
     cursor = place.next_cursor(page.last)
-    next_url = place.next_url(cursor, current_request().query.items(multi=True))
+    next_url = place.next_url(cursor, request.query.items(multi=True))
     users = [AccountRead(**user) for user in page.users]
     return json_reply(UserPage(users=users, next=next_url, next_cursor=cursor))
 

@@ -11,9 +11,11 @@ from hypercorn.typing import (
     ASGIReceiveCallable,
     ASGISendCallable,
     ASGISendEvent,
+    HTTPScope,
     Scope,
 )
 
+from catalog.http.replies.problems import REFUSED
 from catalog.http.replies.reply import no_content, send_reply
 from catalog.http.request import Fields, fields_of
 
@@ -82,7 +84,7 @@ class Cors:
                 message = {**message, "headers": headers}
             await send(message)
 
-        if admitted and scope["method"] == "OPTIONS" and _is_preflight(fields):
+        if admitted and _is_preflight(scope, fields):
             await send_reply(send_admitted, no_content(self._preflight_headers(fields)))
         else:
             await self._app(scope, receive, send_admitted)
@@ -105,5 +107,10 @@ class Cors:
         return headers
 
 
-def _is_preflight(fields: Fields) -> bool:
-    return b"origin" in fields and b"access-control-request-method" in fields
+def _is_preflight(scope: HTTPScope, fields: Fields) -> bool:
+    return (
+        scope["method"] == "OPTIONS"
+        and b"origin" in fields
+        and b"access-control-request-method" in fields
+        and REFUSED not in scope
+    )

@@ -1,30 +1,62 @@
-"""Client address and scheme of requests that come through trusted proxies."""
+"""Requests as the client sent them, when they come through trusted proxies.
 
-from collections.abc import Iterable
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+Sets the client's address, the scheme and the host, and separates the path prefix under which the
+service is published from the path.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
-from catalog.http.request import fields_of
+from catalog.http.middleware.forwarded import parse_address, parse_forwarded, parse_node
+from catalog.http.request import PREFIX, Fields, changed, fields_of
+from catalog.observability.debounce import Debounce
+from catalog.observability.logs import logger
+from catalog.settings import is_root_path
+
+UNREADABLE_SECONDS = 3600.0
+"""Minimum time between two log lines about the same field from the same proxy."""
+
+_log = logger(__name__)
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+
+_SHOWN_CHARACTERS = 100
+
+_NOTHING: Mapping[str, str] = {}
 
 
 class TrustedProxies:
-    """ASGI middleware: applies ``X-Forwarded-For`` and ``-Proto`` from trusted proxies only.
+    """ASGI middleware: applies what trusted proxies say about a request, and only they.
 
-    The list is read from its right end, where the nearest proxy appends, up to the first address
-    that is not a trusted proxy's: that is the client. Entries further left may be forged. A unix
-    socket has no peer address and is trusted: only processes that may open it can connect.
+    The list of addresses is read from its right end, where the nearest proxy appends, up to the
+    first one that is not a trusted proxy's: that is the client. Entries further left may be forged.
+    A unix socket has no peer address and is trusted: only processes that may open it can connect.
+
+    If an entry cannot be read, the request counts for the last address to its right: that of the
+    proxy. All clients behind it then share their limits, but none can evade them. The same holds if
+    ``Forwarded`` and ``X-Forwarded-For`` name different clients: proxies write one of them and may
+    pass on the other as the client sent it. Both are logged.
 
     Args:
         app: the wrapped application.
         networks: networks of the trusted proxies.
+        root_path: the prefix under which the service is published, unless a proxy names another.
     """
 
-    def __init__(self, app: ASGIFramework, networks: Iterable[IPv4Network | IPv6Network]) -> None:
+    def __init__(
+        self,
+        app: ASGIFramework,
+        networks: Iterable[IPv4Network | IPv6Network],
+        root_path: str = "",
+    ) -> None:
         self._app = app
         self._networks = tuple(networks)
+        self._root_path = root_path
+        self._unreadable = Debounce(UNREADABLE_SECONDS)
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -34,43 +66,121 @@ class TrustedProxies:
             client = scope.get("client")
             peer = client[0] if client else None
             if peer is None or self._is_trusted(peer):
-                scope = self._seen_through(scope)
+                scope = self._seen_through(scope, peer or "")
+            elif self._root_path:
+                scope = published_under(self._root_path, scope)
         await self._app(scope, receive, send)
 
     def _is_trusted(self, address: str) -> bool:
         try:
-            parsed = _parsed(address)
+            parsed = parse_address(address)
         except ValueError:
             # Hypercorn's name for the peer of a unix socket is not an address.
             return address == "<local>"
         return any(parsed in network for network in self._networks)
 
-    def _seen_through(self, scope: Any) -> Any:
+    def _seen_through(self, scope: Any, peer: str) -> Any:
         fields = fields_of(scope)
-        lines = fields.get(b"x-forwarded-for", ())
-        forwarded = [hop for line in lines for hop in line.decode("latin-1").split(",")]
-        schemes = fields.get(b"x-forwarded-proto")
-        scheme = schemes[-1].decode("latin-1").strip().lower() if schemes else None
+        address, said = self._client(fields, peer)
+        scheme = _last(fields, b"x-forwarded-proto") or said.get("proto", "")
+        host = _last(fields, b"x-forwarded-host") or said.get("host", "")
         changes: dict[str, Any] = {}
-        for hop in reversed(forwarded):
+        if address is not None:
+            changes["client"] = (address, 0)
+        if scheme.lower() in {"http", "https"}:
+            changes["scheme"] = scheme.lower()
+        elif scheme:
+            self._log_unreadable("X-Forwarded-Proto", scheme, peer)
+        if changes:
+            scope = {**scope, **changes}
+        if host:
+            scope = self._with_host(scope, host, peer)
+        prefix = self._prefix(fields, peer)
+        return published_under(prefix, scope) if prefix else scope
+
+    def _client(self, fields: Fields, peer: str) -> tuple[str | None, Mapping[str, str]]:
+        """Return the client's address, None for the peer's, and what else ``Forwarded`` says."""
+        lines = fields.get(b"x-forwarded-for")
+        address = None
+        if lines is not None:
+            hops = ",".join([line.decode("latin-1") for line in lines]).split(",")
+            address, _ = self._walk("X-Forwarded-For", hops, peer)
+        if b"forwarded" not in fields:
+            return address, _NOTHING
+        try:
+            elements = parse_forwarded(fields[b"forwarded"])
+        except ValueError:
+            value = b",".join(fields[b"forwarded"]).decode("latin-1")
+            self._log_unreadable("Forwarded", value, peer)
+            return None, _NOTHING
+        if not any("for" in element for element in elements):
+            return address, elements[-1]
+        nodes = [element.get("for", "") for element in elements]
+        other, place = self._walk("Forwarded", nodes, peer)
+        if lines is not None and other != address:
+            both = f"{nodes[place]}; X-Forwarded-For: {address}"
+            self._log_unreadable("Forwarded", both, peer)
+            return None, _NOTHING
+        return other, elements[place]
+
+    def _walk(self, header: str, hops: Sequence[str], peer: str) -> tuple[str | None, int]:
+        """Return the client among the hops, None if the nearest is unreadable, and its place."""
+        address = None
+        for place in range(len(hops) - 1, -1, -1):
             try:
                 # Canonical spelling, so that rate limits count a client once.
-                address = str(_parsed(hop.strip()))
+                hop = str(parse_node(hops[place]))
             except ValueError:
-                break
-            changes["client"] = (address, 0)
+                self._log_unreadable(header, hops[place], peer)
+                return address, min(place + 1, len(hops) - 1)
+            address = hop
             if not self._is_trusted(address):
-                break
-        if scheme in {"http", "https"}:
-            changes["scheme"] = scheme
-        return {**scope, **changes} if changes else scope
+                return address, place
+        return address, 0
+
+    def _with_host(self, scope: Any, host: str, peer: str) -> Any:
+        value = host.encode("latin-1")
+        if _HOST.fullmatch(value) is None:
+            self._log_unreadable("X-Forwarded-Host", host, peer)
+            return scope
+        others = [header for header in scope["headers"] if header[0] != b"host"]
+        return changed(scope, headers=[(b"host", value), *others])
+
+    def _prefix(self, fields: Fields, peer: str) -> str:
+        prefix = _last(fields, b"x-forwarded-prefix")
+        if not prefix:
+            return self._root_path
+        if is_root_path(prefix.rstrip("/")):
+            return prefix.rstrip("/")
+        self._log_unreadable("X-Forwarded-Prefix", prefix, peer)
+        return self._root_path
+
+    def _log_unreadable(self, header: str, value: str, peer: str) -> None:
+        left_out = self._unreadable.admit((header, peer))
+        if left_out is not None:
+            shown = value.strip()[:_SHOWN_CHARACTERS]
+            _log.warning(
+                "forwarded_unreadable", header=header, value=shown, proxy=peer, left_out=left_out
+            )
 
 
-# Most requests come from the proxies; parsing their addresses took 5 % of the time of a page.
-@lru_cache(1024)
-def _parsed(address: str) -> IPv4Address | IPv6Address:
-    """Parse an address; an IPv4-mapped IPv6 address becomes its IPv4 address."""
-    parsed = ip_address(address)
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
-        return parsed.ipv4_mapped
-    return parsed
+def published_under(prefix: str, scope: Any) -> Any:
+    """Return a request's scope with its prefix apart from its path.
+
+    Proxies forward the path with the prefix or without it. As with ASGI's ``root_path``, a path
+    that begins with the prefix has it removed, and any other stays as it is.
+    """
+    return changed(scope, path=path_below(prefix, scope["path"]), **{PREFIX: prefix})
+
+
+def path_below(prefix: str, path: str) -> str:
+    """Return a path without a prefix that it begins with."""
+    if path == prefix or path.startswith(f"{prefix}/"):
+        return path[len(prefix) :] or "/"
+    return path
+
+
+def _last(fields: Fields, name: bytes) -> str:
+    """Return the last entry of a field, that of the nearest proxy; empty if there is none."""
+    values = fields.get(name)
+    return values[-1].decode("latin-1").rpartition(",")[2].strip() if values else ""

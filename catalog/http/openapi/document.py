@@ -89,7 +89,6 @@ def server_of(request: Request) -> str:
     Absolute, since many tools do not resolve a relative one, unless ``Host`` is no host's name.
     """
     host = request.header("host")
-    prefix: str = request.scope.get("root_path", "").rstrip("/")
     if not _AUTHORITY.fullmatch(host):
-        return prefix or "/"
-    return f"{request.scope['scheme']}://{host}{prefix}"
+        return request.prefix or "/"
+    return f"{request.scope['scheme']}://{host}{request.prefix}"

@@ -50,7 +50,7 @@ def wants_page(request: Request) -> bool:
 def problem_page(error: CatalogError, request: Request) -> Reply:
     """Return the page that says what the problem details say, and leads home."""
     page = _PAGE.format(
-        root=escape(request.scope.get("root_path", "")),
+        root=request.prefix,
         title=escape(error.title),
         detail=escape(error.detail),
         status=error.status,

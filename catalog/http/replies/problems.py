@@ -52,10 +52,10 @@ _BY_STATUS: Mapping[int, type[CatalogError]] = {
 }
 
 
-def problem(error: CatalogError, request_id: str) -> dict[str, Any]:
+def problem(error: CatalogError, request_id: str, prefix: str = "") -> dict[str, Any]:
     """Return the members of an error's problem details (RFC 9457, section 3.1, and extensions)."""
     members: dict[str, Any] = {
-        "type": f"/problems/{error.slug}",
+        "type": f"{prefix}/problems/{error.slug}",
         "title": error.title,
         "status": error.status,
         "detail": error.detail,
@@ -72,7 +72,7 @@ def problem_reply(error: CatalogError) -> Reply:
     request = current_request()
     if wants_page(request):
         return problem_page(error, request)
-    body = orjson.dumps(problem(error, request.request_id))
+    body = orjson.dumps(problem(error, request.request_id, request.prefix))
     return Reply(body, status=error.status, headers=error.headers, media_type=MEDIA_TYPE)
 
 

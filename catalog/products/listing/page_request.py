@@ -58,31 +58,37 @@ class PageRequests:
 
     def __init__(self, cursors: Cursors) -> None:
         self._cursors = cursors
-        self._known: OrderedDict[bytes, PageRequest] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bytes], PageRequest] = OrderedDict()
 
-    def for_all(self, query: ListQuery, query_string: bytes) -> PageRequest:
+    def for_all(self, query: ListQuery, query_string: bytes, *, prefix: str) -> PageRequest:
         """Return the request for a page of all products.
 
         Args:
             query: the validated query.
             query_string: the query as the client wrote it.
+            prefix: the path under which the service is published, for the link to the next page.
 
         Raises:
             InvalidCursor: the cursor is invalid or belongs to another list.
         """
-        known = self._known.get(query_string)
+        # Pages under different prefixes differ in that link.
+        name = prefix, query_string
+        known = self._known.get(name)
         if known is not None:
             return known
         selection = Selection.of(query, user_id=query.user_id)
-        place = Place(self._cursors, query.cursor, path=PATH, bound_to=selection.bound_to(PATH))
-        request = PageRequest(query, selection, place, query_string, key=(None, query_string))
+        bound_to = selection.bound_to(PATH)
+        place = Place(self._cursors, query.cursor, path=prefix + PATH, bound_to=bound_to)
+        request = PageRequest(query, selection, place, query_string, key=(None, *name))
         if len(query_string) <= MAX_KNOWN_BYTES:
-            self._known[query_string] = request
+            self._known[name] = request
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         return request
 
-    def for_owner(self, query: MyListQuery, query_string: bytes, owner_id: int) -> PageRequest:
+    def for_owner(
+        self, query: MyListQuery, query_string: bytes, owner_id: int, *, prefix: str
+    ) -> PageRequest:
         """Return the request for a page of an owner's products in the owner's own list.
 
         Raises:
@@ -90,6 +96,7 @@ class PageRequests:
         """
         # Bound to the list and not to the caller: the list shows only the caller's own anyway.
         bound_to = Selection.of(query, user_id=None).bound_to(MY_PATH)
-        place = Place(self._cursors, query.cursor, path=MY_PATH, bound_to=bound_to)
+        place = Place(self._cursors, query.cursor, path=prefix + MY_PATH, bound_to=bound_to)
         selection = Selection.of(query, user_id=owner_id)
-        return PageRequest(query, selection, place, query_string, key=(owner_id, query_string))
+        key = owner_id, prefix, query_string
+        return PageRequest(query, selection, place, query_string, key)

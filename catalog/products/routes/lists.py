@@ -48,8 +48,9 @@ async def list_products(query_args: ListQuery) -> Reply:
     once. As NDJSON or CSV, the response is an export of all products that match, without a default
     `limit`.
     """
-    query_string = current_request().query_string
-    return await _list(products().requests.for_all(query_args, query_string))
+    request = current_request()
+    requests = products().requests
+    return await _list(requests.for_all(query_args, request.query_string, prefix=request.prefix))
 
 
 @blueprint.get("/my")
@@ -65,8 +66,11 @@ async def list_my_products(query_args: MyListQuery) -> Reply:
 
     Pages and exports as those of everyone's products.
     """
-    query_string = current_request().query_string
-    return await _list(products().requests.for_owner(query_args, query_string, caller_id()))
+    request = current_request()
+    requests = products().requests
+    return await _list(
+        requests.for_owner(query_args, request.query_string, caller_id(), prefix=request.prefix)
+    )
 
 
 async def _list(asked: PageRequest) -> Reply:

@@ -26,6 +26,7 @@ from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
 from catalog.http.replies.conditional import idempotency_key, if_match, revalidated
 from catalog.http.replies.reply import Reply, json_reply
+from catalog.http.request import current_request
 from catalog.http.validation import json_body
 from catalog.observability.metrics import observe_position
 from catalog.products.bulk.formats import FORMATS, IMPORTED
@@ -73,7 +74,7 @@ async def create_product(data: ProductCreate) -> Reply:
     """
     offer = NewProduct(data.name, data.description, data.price, caller_id(), key=data.key)
     created = await products().writes.create(offer, idempotency_key())
-    headers = {"Location": f"{PATH}/{created.product['id']}"}
+    headers = {"Location": f"{current_request().prefix}{PATH}/{created.product['id']}"}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"
     return _written(created, status=201, headers=headers)

@@ -1,6 +1,8 @@
 """Client address and scheme behind trusted proxies."""
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from catalog.http.middleware.forwarded import parse_forwarded
 from catalog.http.middleware.proxies import TrustedProxies
+from catalog.http.request import PREFIX, fields_of
 from tests.http.wire import Header, app_without_database, exchange
 
 TRUSTED = [ip_network(text) for text in ("10.0.0.0/8", "192.168.7.9", "fd00::/8", "::1")]
@@ -26,27 +30,49 @@ async def seen(
     peer: str | None, headers: Sequence[Header], *, scheme: str = "http"
 ) -> tuple[str | None, str]:
     """Return the client and the scheme seen by an app behind the middleware."""
+    scope = await scope_behind(peer, headers, scheme=scheme)
+    return scope["client"] and scope["client"][0], scope["scheme"]
+
+
+async def client_of(peer: str, headers: Sequence[Header]) -> str | None:
+    return (await seen(peer, headers))[0]
+
+
+async def nothing(*_: object) -> Any:
+    raise AssertionError
+
+
+async def no_app(*_: object) -> None:
+    """Stand in for an app whose answers do not matter."""
+
+
+def scope_of(peer: str | None, headers: Sequence[Header], **others: Any) -> Any:
+    return {
+        "type": "http",
+        "scheme": "http",
+        "path": "/",
+        "client": (peer, 41000) if peer else None,
+        "headers": headers,
+        **others,
+    }
+
+
+async def scope_behind(
+    peer: str | None, headers: Sequence[Header], *, root_path: str = "", **others: Any
+) -> Any:
+    """Return the scope seen by an app behind the middleware."""
     scopes: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 (an ASGI app's signature)
         scopes.append(scope)
 
-    async def nothing(*_: object) -> Any:
-        raise AssertionError
-
-    scope: Any = {
-        "type": "http",
-        "scheme": scheme,
-        "client": (peer, 41000) if peer else None,
-        "headers": headers,
-    }
+    scope = scope_of(peer, headers, **others)
     before = {**scope}
-    await TrustedProxies(app, TRUSTED)(scope, nothing, nothing)
+    await TrustedProxies(app, TRUSTED, root_path)(scope, nothing, nothing)
     # Header fields are collected once and kept on the scope.
     assert {**scope, **before} == scope
     assert scope.keys() - before.keys() <= {"catalog.fields"}
-    (scope,) = scopes
-    return scope["client"] and scope["client"][0], scope["scheme"]
+    return scopes[0]
 
 
 async def client(peer: str | None, *values: str) -> str | None:
@@ -90,8 +116,14 @@ class TestClient:
             "10.0.0",
             "010.0.0.1",
             "10.0.0.256",
-            "203.0.113.5:8080",
-            "[2001:db8::1]:443",
+            "203.0.113.5:",
+            "203.0.113.5:123456",
+            "203.0.113.5:80:80",
+            "203.0.113.5:x",
+            "[2001:db8::1",
+            "[2001:db8::1]443",
+            "[unknown]:80",
+            "fe80::1%eth0",
             "10.0.0.0/8",
             "::ffff:10.0.0.999",
             "<script>",
@@ -112,6 +144,24 @@ class TestClient:
         assert await client("fd00::7", "2001:db8::1") == "2001:db8::1"
         assert await client("fd00::7", "198.51.100.1, 2001:db8::1, fd12::1") == "2001:db8::1"
         assert await client("2001:db8::1", "fd00::7") == "2001:db8::1"
+
+    @pytest.mark.parametrize(
+        ("text", "address"),
+        [
+            ("203.0.113.5:8080", "203.0.113.5"),
+            ("203.0.113.5:_port", "203.0.113.5"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("[2001:DB8:0::1]", "2001:db8::1"),
+            ("2001:db8::8080", "2001:db8::8080"),
+            ("[::ffff:203.0.113.5]:80", "203.0.113.5"),
+            ('"[2001:db8::1]:443"', "2001:db8::1"),
+            (" 203.0.113.5:8080\t", "203.0.113.5"),
+        ],
+    )
+    async def test_port_is_no_part_of_the_address(self, text: str, address: str) -> None:
+        assert await client(PROXY, text) == address
+        assert await client(PROXY, f"198.51.100.1, {text}, 10.9.9.9:4711") == address
+        assert await client(PROXY, f"198.51.100.1:1, {text}") == address
 
     async def test_ipv4_mapped_ipv6_address_is_trusted_as_the_ipv4_address(self) -> None:
         assert await client("::ffff:10.1.2.3", STRANGER) == STRANGER
@@ -141,14 +191,198 @@ class TestClient:
         assert scheme in {"http", "https"}
 
     async def test_other_forwarding_headers_are_ignored(self) -> None:
-        headers = [
-            (b"forwarded", b"for=198.51.100.1;proto=https"),
-            (b"x-real-ip", b"198.51.100.1"),
-            (b"remote-addr", b"198.51.100.1"),
-            (b"x-forwarded-host", b"evil.example"),
-        ]
+        headers = [(b"x-real-ip", b"198.51.100.1"), (b"remote-addr", b"198.51.100.1")]
 
         assert await seen(PROXY, headers) == (PROXY, "http")
+
+
+class TestForwarded:
+    @pytest.mark.parametrize(
+        ("lines", "outcome"),
+        [
+            ([f"for={STRANGER}"], (STRANGER, "http")),
+            ([f"For={STRANGER};PROTO=HTTPS;by=10.0.0.1"], (STRANGER, "https")),
+            ([f'proto=https;FOR="{STRANGER}:8080"'], (STRANGER, "https")),
+            ([f"for={STRANGER}:8080"], (STRANGER, "http")),
+            (['for="[2001:db8::1]:4711"'], ("2001:db8::1", "http")),
+            (["for=[2001:db8::1]"], ("2001:db8::1", "http")),
+            ([f'for="\\{STRANGER}"'], (STRANGER, "http")),
+            # The element that names the client says how the client connected.
+            ([f"for=198.51.100.1, for={STRANGER};proto=https, for=10.9.9.9"], (STRANGER, "https")),
+            ([f"for={STRANGER};proto=https", "for=10.9.9.9;proto=http"], (STRANGER, "https")),
+            ([f"for=198.51.100.1;proto=https,for={STRANGER};proto=http"], (STRANGER, "http")),
+            (["for=10.0.0.7;proto=https, for=10.0.0.8"], ("10.0.0.7", "https")),
+            ([f" for={STRANGER} ; proto=https ;"], (STRANGER, "https")),
+            (["proto=https"], (PROXY, "https")),
+            (['for=unknown, for="_gazonk"'], (PROXY, "http")),
+            ([f"for={STRANGER}, for=unknown"], (PROXY, "http")),
+            ([f"for={STRANGER}, for=unknown, for=10.9.9.9"], ("10.9.9.9", "http")),
+            # The nearest proxy does not say for whom.
+            ([f"for={STRANGER}, proto=https"], (PROXY, "https")),
+            ([f"for={STRANGER},"], (PROXY, "http")),
+            # A quote that the client has opened swallows the proxy's element.
+            (['for="198.51.100.1', f"for={STRANGER}"], (PROXY, "http")),
+            ([f"for={STRANGER};for=198.51.100.1"], (PROXY, "http")),
+            ([f"for {STRANGER}"], (PROXY, "http")),
+            (["for=" + "1" * 5000], (PROXY, "http")),
+            ([""], (PROXY, "http")),
+        ],
+    )
+    async def test_client_and_scheme_are_those_of_the_last_trusted_element(
+        self, lines: list[str], outcome: tuple[str, str]
+    ) -> None:
+        assert await seen(PROXY, [(b"forwarded", line.encode()) for line in lines]) == outcome
+
+    async def test_untrusted_peer_is_ignored(self) -> None:
+        headers = [(b"forwarded", b"for=198.51.100.1;proto=https")]
+
+        assert await seen(STRANGER, headers) == (STRANGER, "http")
+
+    async def test_clients_that_differ_from_the_other_header_count_as_the_proxy(self) -> None:
+        same = [(b"forwarded", f'for="{STRANGER}:81"'.encode()), *forwarded(f"{STRANGER}:80")]
+        for others in ([b"for=198.51.100.1"], [b"for=unknown"], [b"garbage"]):
+            differing = [*[(b"forwarded", each) for each in others], *forwarded(STRANGER)]
+            assert await client_of(PROXY, differing) == PROXY
+
+        assert await client_of(PROXY, same) == STRANGER
+        assert await client_of(PROXY, [(b"forwarded", b"proto=https"), *forwarded(STRANGER)]) == (
+            STRANGER
+        )
+
+    @given(st.binary(max_size=64), st.binary(max_size=64))
+    async def test_client_has_an_address_whatever_is_sent(self, one: bytes, other: bytes) -> None:
+        headers = [(b"forwarded", b"for=" + one), (b"forwarded", other)]
+
+        address, scheme = await seen(PROXY, headers)
+
+        assert ip_address(str(address))
+        assert scheme in {"http", "https"}
+
+    def test_longest_header_is_parsed_at_once(self) -> None:
+        for text in (b" " * 4096, b'"' * 4096, b"a=" * 2048, b'a="' + b"\\" * 4000, b"a;" * 2048):
+            began = time.perf_counter()
+            with suppress(ValueError):
+                parse_forwarded([text])
+            # Quadratic time would be a hundred times as long.
+            assert time.perf_counter() - began < 1
+
+
+class TestLog:
+    @pytest.mark.parametrize(
+        ("header", "value", "shown"),
+        [
+            ("X-Forwarded-For", "unknown", "unknown"),
+            ("X-Forwarded-For", f"{STRANGER}, unix:", "unix:"),
+            ("X-Forwarded-For", "x" * 5000, "x" * 100),
+            ("X-Forwarded-Proto", "wss", "wss"),
+            ("X-Forwarded-Host", "a b", "a b"),
+            ("X-Forwarded-Prefix", "/../etc", "/../etc"),
+            ("X-Forwarded-Prefix", "/api", "/api"),
+            ("Forwarded", "for=_hidden", "_hidden"),
+            ("Forwarded", "for", "for"),
+        ],
+    )
+    async def test_unreadable_field_is_logged_once_for_each_proxy(
+        self, header: str, value: str, shown: str
+    ) -> None:
+        fields = [(header.lower().encode(), value.encode())]
+        middleware = TrustedProxies(no_app, TRUSTED)
+
+        with capture_logs() as logs:
+            for peer in (PROXY, PROXY, STRANGER, "10.9.9.9"):
+                await middleware(scope_of(peer, fields), nothing, nothing)
+
+        assert [event["proxy"] for event in logs] == [PROXY, "10.9.9.9"]
+        assert {event["event"] for event in logs} == {"forwarded_unreadable"}
+        assert {(event["header"], event["value"]) for event in logs} == {(header, shown)}
+
+    async def test_readable_fields_are_not_logged(self) -> None:
+        headers = [*forwarded(f"{STRANGER}:8080"), (b"x-forwarded-proto", b"https")]
+
+        with capture_logs() as logs:
+            await seen(PROXY, headers)
+
+        assert logs == []
+
+
+class TestHost:
+    @pytest.mark.parametrize(
+        ("value", "host"),
+        [
+            (b"shop.example", b"shop.example"),
+            (b"shop.example:8443", b"shop.example:8443"),
+            (b"[2001:db8::1]:8443", b"[2001:db8::1]:8443"),
+            (b"evil.example, shop.example", b"shop.example"),
+            (b"a/b", b"inner"),
+            (b"user@shop.example", b"inner"),
+            (b"x" * 300, b"inner"),
+            (b"", b"inner"),
+        ],
+    )
+    async def test_host_is_that_named_by_a_proxy(self, value: bytes, host: bytes) -> None:
+        headers = [(b"host", b"inner"), (b"x-forwarded-host", value)]
+
+        for peer, expected in ((PROXY, host), (STRANGER, b"inner")):
+            scope = await scope_behind(peer, headers)
+            assert fields_of(scope)[b"host"] == [expected]
+            assert [value for name, value in scope["headers"] if name == b"host"] == [expected]
+
+
+class TestPrefix:
+    @pytest.mark.parametrize(
+        ("value", "prefix"),
+        [
+            (b"/shop", "/shop"),
+            (b"/shop/", "/shop"),
+            (b"/a/b-c_d.e~f", "/a/b-c_d.e~f"),
+            (b"/evil, /shop", "/shop"),
+            (b"/", ""),
+            (b"", ""),
+            (b"shop", ""),
+            (b"//evil.example", ""),
+            (b"/a//b", ""),
+            (b"/a/../b", ""),
+            (b"/a/./b", ""),
+            (b"/a?b", ""),
+            (b"/a%2fb", ""),
+            (b'/a"b', ""),
+            (b"/caf\xe9", ""),
+            (b"/api/v1", ""),
+            (b"/" + b"x" * 300, ""),
+        ],
+    )
+    async def test_prefix_is_that_named_by_a_proxy(self, value: bytes, prefix: str) -> None:
+        headers = [(b"x-forwarded-prefix", value)]
+
+        assert (await scope_behind(PROXY, headers)).get(PREFIX, "") == prefix
+        assert PREFIX not in await scope_behind(STRANGER, headers)
+
+    @pytest.mark.parametrize(
+        ("path", "below"),
+        [
+            ("/shop/api/products", "/api/products"),
+            ("/api/products", "/api/products"),
+            ("/shop", "/"),
+            ("/shop/", "/"),
+            ("/", "/"),
+            ("/shopping", "/shopping"),
+            ("/shop/shop/x", "/shop/x"),
+        ],
+    )
+    async def test_path_has_the_prefix_or_not(self, path: str, below: str) -> None:
+        headers = [(b"x-forwarded-prefix", b"/shop")]
+
+        assert (await scope_behind(PROXY, headers, path=path))["path"] == below
+        configured = await scope_behind(STRANGER, [], path=path, root_path="/shop")
+        assert (configured["path"], configured[PREFIX]) == (below, "/shop")
+
+    async def test_named_prefix_replaces_the_setting(self) -> None:
+        headers = [(b"x-forwarded-prefix", b"/other")]
+
+        behind = await scope_behind(PROXY, headers, path="/shop/x", root_path="/shop")
+        assert (behind["path"], behind[PREFIX]) == ("/shop/x", "/other")
+        direct = await scope_behind(STRANGER, headers, path="/shop/x", root_path="/shop")
+        assert (direct["path"], direct[PREFIX]) == ("/x", "/shop")
 
 
 class TestScheme:

@@ -110,7 +110,7 @@ class TestLists:
 
 def asked(app: Quart, **given: str) -> PageRequest:
     query_string = urlencode(given).encode()
-    return products(app).requests.for_all(ListQuery.model_validate(given), query_string)
+    return products(app).requests.for_all(ListQuery.model_validate(given), query_string, prefix="")
 
 
 async def fill(database: Database, owner: Caller) -> None:
