@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.browser import Browser, browser, needs_browser
@@ -196,6 +197,29 @@ class TestJourney:
         await there.reload()
         await there.get_by_role("button", name="Sign in").wait_for()
         chromium.forgive("401")
+
+    async def test_key_is_shown_once_and_works_until_it_is_revoked(
+        self, chromium: Browser, service: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await page.get_by_role("link", name="ada").click()
+        await page.get_by_label("Name of the program").fill("nightly import")
+        await page.get_by_role("button", name="Make a key").click()
+        key = await page.locator("code.key").inner_text()
+
+        async def status() -> int:
+            async with httpx.AsyncClient(base_url=service) as client:
+                bearer = {"Authorization": f"Bearer {key}"}
+                return (await client.get("/api/auth/me", headers=bearer)).status_code
+
+        assert await status() == 200
+        await page.get_by_role("button", name="Revoke the key nightly import").click()
+        await page.locator("code.key").wait_for(state="detached")
+        assert await status() == 401
+        await page.reload()
+        await page.get_by_role("button", name="Make a key").wait_for()
+        assert key not in await page.content()
 
     async def test_administrator_loads_sample_data_and_disables_an_account(
         self, chromium: Browser

@@ -9,7 +9,7 @@ export function Account() {
   const { user } = session;
   return html`<${Heading}>${user.username}<//>
     <p>${user.email}, ${user.role ?? "user"}</p>
-    <${Sessions} /> <${Password} />`;
+    <${Sessions} /> <${Keys} /> <${Password} />`;
 }
 
 function Sessions() {
@@ -51,6 +51,69 @@ function Sessions() {
         )}
       </tbody>
     </table>
+  </section>`;
+}
+
+/** API keys, with which programs sign in. */
+function Keys() {
+  const [list, problem, reload] = useLoaded(() => json("GET", "/api/auth/keys"), []);
+  const [made, setMade] = useState(null);
+  const [make, isMaking, refusal] = useAction(async (event) => {
+    const form = event.target;
+    setMade(await json("POST", "/api/auth/keys", fieldsOf(event)));
+    form.reset();
+    await reload();
+  });
+  const [revoke, isRevoking, fault] = useAction(async ({ id }) => {
+    await json("DELETE", `/api/auth/keys/${id}`);
+    if (made?.id === id) setMade(null);
+    await reload();
+  });
+  return html`<section>
+    <h2>API keys</h2>
+    <p>A program sends a key as <code>Authorization: Bearer</code>, and needs no password.</p>
+    <${Fault} problem=${problem ?? fault} />
+    ${made &&
+    html`<p role="status">
+      Copy the key of “${made.name}” now; it is not shown again:<br />
+      <code class="key">${made.key}</code>
+    </p>`}
+    ${list?.keys.length > 0 &&
+    html`<table>
+      <thead>
+        <tr>
+          <th scope="col">Name</th><th scope="col">Scope</th><th scope="col">Created</th>
+          <td></td>
+        </tr>
+      </thead>
+      <tbody>
+        ${list.keys.map(
+          (each) => html`<tr key=${each.id}>
+            <td><bdi>${each.name}</bdi></td>
+            <td>${each.scope}</td>
+            <td><${Moment} at=${each.created_at} /></td>
+            <td>
+              <button
+                class="outline secondary" aria-busy=${isRevoking} onClick=${() => revoke(each)}
+                aria-label=${`Revoke the key ${each.name}`}
+              >
+                Revoke
+              </button>
+            </td>
+          </tr>`,
+        )}
+      </tbody>
+    </table>`}
+    <form class="narrow" onSubmit=${make}>
+      <${Field} label="Name of the program" name="name" required problem=${refusal} />
+      <label for="scope">Scope</label>
+      <select id="scope" name="scope">
+        <option value="read">read</option>
+        <option value="write">read and write</option>
+      </select>
+      <${Fault} problem=${refusal} />
+      <button aria-busy=${isMaking}>Make a key</button>
+    </form>
   </section>`;
 }
 
