@@ -4,7 +4,7 @@ The outermost middleware sets it. Limits, guards, schemas and views read it here
 so they do the same whether the framework calls them or the fast path.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar, Token
 from functools import cached_property, lru_cache
 from types import MappingProxyType
@@ -65,12 +65,14 @@ class Request:
     Attributes:
         fields: its header fields.
         body: the whole body; empty if it is streamed.
+        decode: decodes the body if it has a content coding, else None; a stream is decoded already.
         stream: the pieces of a streamed body, else None.
         limit_headers: the headers of its rate limit, once it was counted.
         bearer: the bearer of its token, once a guard has admitted it; its type is the guard's.
     """
 
     body: bytes = b""
+    decode: Callable[[bytes], Awaitable[bytes]] | None = None
     stream: AsyncIterator[bytes] | None = None
     limit_headers: Mapping[str, str] = MappingProxyType({})
     bearer: Any = None

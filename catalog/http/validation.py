@@ -128,7 +128,8 @@ def json_body(
 
     Raises:
         UnsupportedMediaType: the body is not declared as JSON in UTF-8.
-        MalformedRequest: the body is not JSON that every parser reads alike.
+        MalformedRequest: the body is not JSON that every parser reads alike, or cannot be decoded.
+        BodyTooLarge: the body decodes to more than the limit.
         InvalidRequest: a field is not valid.
     """
 
@@ -136,7 +137,11 @@ def json_body(
         @wraps(view)
         async def validated(*args: Any, **kwargs: Any) -> T:
             here = current_request()
-            value = {} if optional and not here.body else parse_json(_json_of(here, besides))
+            if optional and not here.body:
+                value = {}
+            else:
+                body = _json_of(here, besides)
+                value = parse_json(body if here.decode is None else await here.decode(body))
             if not isinstance(value, dict):
                 raise InvalidRequest(errors=[FieldError("pointer", "", _no_object(besides))])
             try:

