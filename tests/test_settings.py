@@ -236,6 +236,24 @@ class TestSecrecy:
         assert "pAssw0rd" not in "".join(faults)
         assert "shortSecret" not in "".join(faults)
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "mysql://catalog:p@Geheim@db.example/catalog",
+            "mysql://catalog:p@Geheim/x@db.example/catalog",
+            "mysql://catalog:p@x/Geheim@db.example/catalog",
+            "mysql://catalog:p@x?Geheim=1@db.example/catalog",
+            "mysql://cat/alog:Geheim@db.example/catalog",
+        ],
+    )
+    def test_url_that_shows_a_part_of_the_password_as_host_is_refused(
+        self, load: Load, url: str
+    ) -> None:
+        fault = fault_of(load, DATABASE_URL=url)
+
+        assert fault.startswith("DATABASE_URL is ambiguous; percent-encode special characters")
+        assert "Geheim" not in fault
+
     @example(before="p@x?", ssl="", after="=1")
     @example(before="p@x?", ssl="ssl", after="=1")
     @given(
@@ -249,9 +267,12 @@ class TestSecrecy:
         url = f"mysql://catalog:{before}{ssl}Geheim{after}@db.example/catalog"
 
         try:
-            parse_database_url(url)
+            parsed = parse_database_url(url)
         except ValueError as error:
             assert "Geheim" not in str(error)  # noqa: PT017 (most of the URLs are valid)
+        else:
+            # Messages of the driver name the host, and the log the database.
+            assert "Geheim" not in f"{parsed.username}{parsed.host}{parsed.port}{parsed.database}"
 
     def test_repr_of_settings_shows_no_secret(self, load: Load) -> None:
         settings = load(

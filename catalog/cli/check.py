@@ -12,12 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.app import tracing_classes
 from catalog.auth.accounts import has_admin
+from catalog.auth.service import check_admin
 from catalog.auth.tokens.keys import Key, KeyRing, existing_secret
 from catalog.cli.base import EXPECTED, lines_of, run, settings_for_command
 from catalog.cli.schema import schema_fault
 from catalog.db.engines import Purpose, create_engine
-from catalog.errors import SettingsInvalid, StartFailed
+from catalog.errors import OperatorError, SettingsInvalid, StartFailed
 from catalog.migrations import current_revision
+from catalog.server.sockets import address_fault
 from catalog.settings import MIN_SECRET_BYTES, Settings, unknown_variables
 
 SPARE_CONNECTIONS = 10
@@ -39,10 +41,10 @@ class Finding(NamedTuple):
 def check() -> None:
     """Check that the service can run with its settings; change nothing.
 
-    Prints a line for each check: the settings, the ids of the keys that sign tokens, the
-    database, its schema and connections, and the administrator. Reports all faults at once and
-    exits with 1 if there are any, so that a deployment can stop there. Misspelt CATALOG_ variables
-    only cause a warning.
+    Prints a line for each check: the settings, the ids of the keys that sign tokens, the address
+    to listen on, the database, its schema and connections, and the administrator. Reports all
+    faults at once and exits with 1 if there are any, so that a deployment can stop there. Misspelt
+    CATALOG_ variables only cause a warning.
     """
     for name in unknown_variables():
         click.echo(f"WARNING settings: {name} is not a setting of this release.", err=True)
@@ -62,14 +64,37 @@ def _collect() -> list[Finding]:
         # Without settings the database is unknown.
         return [Finding("settings", f"{fault}.", True) for fault in error.faults]
     findings = [Finding("settings", f"valid, for {settings.env}."), *_look_at_keys(settings)]
-    findings += _look_at_tracing(settings)
-    if settings.embedded:
+    findings += [_look_at_address(settings), *_look_at_tracing(settings)]
+    if settings.embedded or not settings.jwt_secret_key:
         findings.append(_look_at_folder(settings.data_dir))
-        if not Path(str(settings.database_url.database)).is_file():
-            # Connecting would create it.
-            missing = f"There is no file {settings.database_url.database}; run: catalog migrate."
-            return [*findings, Finding("database", missing, True)]
+    if settings.embedded and not Path(str(settings.database_url.database)).is_file():
+        # Connecting would create it.
+        missing = f"There is no file {settings.database_url.database}; run: catalog migrate."
+        return [*findings, Finding("database", missing, True), *_look_at_admin(settings)]
     return findings + run(_look_inside(settings))
+
+
+def _look_at_address(settings: Settings) -> Finding:
+    fault = address_fault(settings.bind)
+    return Finding("address", f"{fault or settings.bind.url}.", bool(fault))
+
+
+def _look_at_admin(settings: Settings) -> list[Finding]:
+    """Return what the start would refuse in the administrator that it would create."""
+    try:
+        check_admin(
+            username=settings.admin_username,
+            email=settings.admin_email,
+            # Stands for the one that would be generated.
+            password=settings.admin_password.get_secret_value()
+            if settings.admin_password
+            else token_hex(MIN_SECRET_BYTES),
+            min_length=settings.password_min_length,
+            refuse_guessable=settings.refuse_guessable_passwords,
+        )
+    except OperatorError as error:
+        return [Finding("administrator", line, True) for line in error.detail.splitlines()]
+    return []
 
 
 async def _look_inside(settings: Settings) -> list[Finding]:
@@ -148,8 +173,14 @@ async def _look_at_database(
     revision = await current_revision(connection)
     fault = schema_fault(revision)
     yield Finding("schema", f"{fault or f'at {revision}, as this release requires'}.", bool(fault))
+    has_one = fault is None and await _has_admin(connection)
+    if has_one:
+        yield Finding("administrator", "exists.")
+        return
     if fault is None:
-        yield await _look_for_admin(connection)
+        yield Finding("administrator", "There is none; run: catalog create-admin.", True)
+    for finding in _look_at_admin(settings):
+        yield finding
 
 
 async def _describe_server(connection: AsyncConnection, settings: Settings) -> Finding:
@@ -208,8 +239,6 @@ async def _look_at_cluster(connection: AsyncConnection) -> AsyncIterator[Finding
             yield Finding("cluster", f"{name} is {value} and must be {needed} on Galera.", True)
 
 
-async def _look_for_admin(connection: AsyncConnection) -> Finding:
+async def _has_admin(connection: AsyncConnection) -> bool:
     async with AsyncSession(connection) as session:
-        if await has_admin(session):
-            return Finding("administrator", "exists.")
-    return Finding("administrator", "There is none; run: catalog create-admin.", True)
+        return await has_admin(session)

@@ -79,6 +79,41 @@ def open_listeners(
                 _remove_stale(bind.path)
 
 
+def address_fault(bind: Bind) -> str | None:
+    """Return why the service could not listen on an address, or None; leaves nothing behind.
+
+    An address in use is no fault: the running service may be the one that uses it.
+    """
+    try:
+        if bind.path is None:
+            _probe(*_resolve(bind))
+        else:
+            _check_unix(bind.path)
+    except StartFailed as error:
+        return error.detail.rstrip(".")
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            return f"Cannot listen on {bind.url}: {error.strerror or error}"
+    return None
+
+
+def _check_unix(path: Path) -> None:
+    """Refuse a path at which no unix socket can be made.
+
+    Raises:
+        OSError: it names something else than a socket, or a file in a folder that is missing or
+            not writable.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise OSError(errno.EEXIST, "the path exists and is not a socket")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, "its folder is missing or not writable")
+    # Linux has 108 bytes for the path, one of them for the end.
+    if len(os.fsencode(path)) > 107:
+        raise OSError(errno.ENAMETOOLONG, "the path has more than 107 bytes")
+
+
 def _open_tcp(bind: Bind, slots: int, timeout: float) -> Listeners:
     """Bind, but leave ``listen`` to the workers: until one is ready, connections are refused.
 

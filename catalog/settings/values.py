@@ -138,10 +138,20 @@ def parse_database_url(text: object) -> URL:
     if url.drivername in _SQLITE_SCHEMES:
         return _sqlite_url(url)
     if url.drivername in _MYSQL_SCHEMES:
+        _check_at_signs(str(text), url)
         return _mysql_url(url)
     raise ValueError(
         "must begin with mysql://, mysql+pymysql://, mysql+aiomysql://, mariadb:// or sqlite://"
     )
+
+
+def _check_at_signs(text: str, url: URL) -> None:
+    # What follows an @ in a password would be taken for the host and appear in messages.
+    if text.count("@") > 1 or any("@" in str(part) for part in (url.host, url.database)):
+        raise ValueError(
+            "is ambiguous; percent-encode special characters in the user and the password, "
+            "such as @ as %40 and / as %2F"
+        )
 
 
 def _sqlite_url(url: URL) -> URL:

@@ -1,5 +1,6 @@
 """``catalog check``."""
 
+import socket
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class TestSuccess:
         lines = (await catalog.output_of("check")).splitlines()
 
         middle = "data folder" if engine.name == "sqlite" else "connections"
-        subjects = ["settings", "keys", "database", middle, "schema", "administrator"]
+        subjects = ["settings", "keys", "address", "database", middle, "schema", "administrator"]
         assert sorted(line.partition(":")[0] for line in lines) == sorted(
             f"OK {subject}" for subject in subjects
         )
@@ -96,6 +97,55 @@ class TestFaults:
 
         newer = "The database is at 9999, which is newer than this release"
         assert await fresh.faults_of("check") == [f"FAULT schema: {newer} (at {HEAD})."]
+
+    @pytest.mark.parametrize(
+        ("bind", "fault"),
+        [
+            ("192.0.2.1:80", "Cannot listen on http://192.0.2.1:80: Cannot assign requested"),
+            ("nowhere.invalid:80", "Cannot listen on http://nowhere.invalid:80: "),
+            ("unix:/nonexistent/s", "Cannot listen on unix:/nonexistent/s: its folder is missing"),
+            ("unix:/dev/null", "Cannot listen on unix:/dev/null: the path exists and is not a"),
+            (f"unix:/tmp/{'s' * 120}", "Cannot listen on unix:/tmp/sss"),
+        ],
+        ids=["not local", "unknown", "no folder", "no socket", "too long"],
+    )
+    async def test_address_that_the_start_would_refuse_is_a_fault(
+        self, catalog: CommandLine, admin: Caller, bind: str, fault: str
+    ) -> None:
+        assert admin.user_id
+
+        (found,) = await catalog.faults_of("check", CATALOG_BIND=bind)
+
+        assert found.startswith(f"FAULT address: {fault}")
+
+    async def test_address_in_use_is_no_fault(self, catalog: CommandLine, admin: Caller) -> None:
+        assert admin.user_id
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+
+            lines = await catalog.output_of("check", CATALOG_BIND=f"127.0.0.1:{port}")
+
+        assert f"OK address: http://127.0.0.1:{port}." in lines
+
+    async def test_administrator_that_the_start_would_refuse_is_a_fault(
+        self, fresh: CommandLine
+    ) -> None:
+        refused = {"ADMIN_USERNAME": "x", "ADMIN_EMAIL": "ada@home", "ADMIN_PASSWORD": "Geheim"}
+
+        _, *faults = await fresh.faults_of("check", **refused)
+
+        assert faults == [
+            "FAULT administrator: The administrator's username must have 2 to 80 characters.",
+            "FAULT administrator: The administrator's e-mail address is not an e-mail address.",
+            "FAULT administrator: The administrator's password must have 8 to 128 characters.",
+        ]
+
+    async def test_administrator_of_the_settings_does_not_matter_once_there_is_one(
+        self, catalog: CommandLine, admin: Caller
+    ) -> None:
+        assert admin.user_id
+
+        assert await catalog.output_of("check", ADMIN_PASSWORD="short")
 
     async def test_missing_administrator_is_a_fault(
         self, catalog: CommandLine, ada: Caller

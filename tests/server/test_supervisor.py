@@ -6,6 +6,8 @@ import resource
 import signal
 import sqlite3
 
+import pytest
+
 from tests.server.processes import holders_of, is_running
 from tests.server.service import Catalog, Clients, Service, until
 
@@ -335,6 +337,31 @@ class TestStart:
                 assert name in service.text
             assert "Traceback" not in service.text
             assert processor_seconds() - before < 2
+
+    @pytest.mark.parametrize(
+        "refused",
+        [
+            {"DATABASE_URL": "mysql://catalog:Geheim@127.0.0.1:1/shop"},
+            {"DATABASE_URL": "mysql://catalog:p@Geheim@127.0.0.1:1/shop"},
+            {"DATABASE_URL": "postgres://catalog:Geheim@127.0.0.1/shop"},
+            {"JWT_SECRET_KEY": "Geheim"},
+            {"CATALOG_JWT_PRIVATE_KEY": "-----BEGIN PRIVATE KEY-----\nGeheim"},
+            {"CATALOG_JWT_PREVIOUS_SECRET_KEYS": "Geheim"},
+            {"CATALOG_LIMITS_URL": "redis://:Geheim"},
+            {"CATALOG_LIMITS_URL": "redis://:Geheim@127.0.0.1:1?x=1"},
+            {"ADMIN_PASSWORD": "Geheim "},
+            {"ADMIN_PASSWORD": "Geheim"},
+        ],
+        ids=lambda refused: "-".join(refused),
+    )
+    async def test_output_of_a_failed_start_holds_no_secret(
+        self, catalog: Catalog, refused: dict[str, str]
+    ) -> None:
+        catalog.definitions["catalog.bootstrap"] = "DATABASE_START_SECONDS = 0.6"
+        async with catalog.start(CATALOG_LOG_LEVEL="debug", **refused) as service:
+            assert await service.exit_code() == 1
+
+        assert "Geheim" not in f"{service.text}{service.events}"
 
     async def test_bootstrap_failure_is_reported_once(self, catalog: Catalog) -> None:
         async with catalog.start("--workers=2", ADMIN_PASSWORD="short") as service:
