@@ -18,6 +18,7 @@ HOMES = {
     "export": "catalog.cli.export",
     "seed": "catalog.cli.seed",
     "check": "catalog.cli.check",
+    "conformance": "catalog.cli.conformance",
     "openapi": "catalog.cli.openapi",
     "secrets": "catalog.cli.secrets",
 }

@@ -19,7 +19,7 @@ from uuid import uuid4
 import httpx
 
 from catalog.client.credentials import Credentials, KeyCredentials, SessionCredentials
-from catalog.client.errors import CatalogError, ConnectionFailed, NotFound, PreconditionFailed
+from catalog.client.errors import CatalogError, NotFound, PreconditionFailed
 from catalog.client.following import Following
 from catalog.client.models import (
     Account,
@@ -32,7 +32,7 @@ from catalog.client.models import (
     Sort,
     UploadReport,
 )
-from catalog.client.transport import Request, Transport
+from catalog.client.transport import Request, Transport, lines_of
 
 VERSION = "0.1.0"
 
@@ -80,11 +80,8 @@ class Export:
         Raises:
             ConnectionFailed: the connection ended before the list did.
         """
-        try:
-            async for line in self._response.aiter_lines():
-                yield Product.from_json(json.loads(line))
-        except httpx.TransportError as fault:
-            raise ConnectionFailed(f"The export was interrupted: {fault!r}") from fault
+        async for line in lines_of(self._response):
+            yield Product.from_json(json.loads(line))
 
 
 class AsyncClient:

@@ -16,7 +16,7 @@ from catalog.client.errors import (
     Unavailable,
 )
 from catalog.client.models import Change
-from catalog.client.transport import Request, Transport, delay_before_repeat
+from catalog.client.transport import Request, Transport, delay_before_repeat, lines_of
 
 SILENCE_SECONDS = 40.0
 """The service sends a comment every 15 seconds; a connection that is silent for longer is dead."""
@@ -80,11 +80,8 @@ class Following:
             timeout=httpx.Timeout(SILENCE_SECONDS),
         )
         async with self._transport.stream(request) as response:
-            try:
-                async for event in _events(response.aiter_lines()):
-                    yield event
-            except httpx.TransportError as fault:
-                raise ConnectionFailed(f"The changes were interrupted: {fault!r}") from fault
+            async for event in _events(lines_of(response)):
+                yield event
         raise ConnectionFailed("The stream of changes has ended.")
 
 

@@ -185,3 +185,23 @@ def _may_repeat(error: CatalogError, is_repeatable: bool) -> bool:
     if isinstance(error, Refused):
         return is_repeatable and error.status == 408
     return is_repeatable and isinstance(error, UnexpectedResponse) and error.status in _GATEWAY
+
+
+async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
+    """Yield the lines of a body, which end with line feeds alone.
+
+    httpx also ends lines at the other characters that Unicode has for it, which JSON may contain.
+
+    Raises:
+        ConnectionFailed: the connection ended before the body did.
+    """
+    rest = b""
+    try:
+        async for piece in response.aiter_bytes():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                yield line.decode()
+    except httpx.TransportError as fault:
+        raise ConnectionFailed(f"The response was interrupted: {fault!r}") from fault
+    if rest:
+        yield rest.decode()

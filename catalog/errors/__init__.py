@@ -49,6 +49,7 @@
     - Overloaded (overloaded)
     - NotReady (not-ready)
   x OperatorError: never sent over HTTP; the command line prints it
+    - CannotCheck
     - SettingsInvalid
     - StartFailed
 """
@@ -82,7 +83,7 @@ from catalog.errors.availability import (
     Unavailable,
 )
 from catalog.errors.base import CatalogError, FieldError, caused
-from catalog.errors.operation import OperatorError, SettingsInvalid, StartFailed
+from catalog.errors.operation import CannotCheck, OperatorError, SettingsInvalid, StartFailed
 from catalog.errors.requests import (
     BodyTooLarge,
     HeadersTooLarge,
@@ -113,6 +114,7 @@ from catalog.errors.resources import (
 __all__ = [
     "AccountUnavailable",
     "BodyTooLarge",
+    "CannotCheck",
     "CatalogError",
     "ChangesGone",
     "Conflict",

@@ -13,6 +13,12 @@ class OperatorError(CatalogError):
     title = "The service cannot run"
 
 
+class CannotCheck(OperatorError):
+    """A deployment cannot be checked for conformance."""
+
+    title = "The deployment cannot be checked"
+
+
 class SettingsInvalid(OperatorError):
     """Settings are missing or invalid.
 

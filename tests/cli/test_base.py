@@ -7,7 +7,7 @@ from tests.cli.commands import CommandLine
 
 COMMANDS = (
     *("serve", "migrate", "create-admin", "reset-password", "end-sessions"),
-    *("import", "export", "seed", "check", "openapi", "secrets"),
+    *("import", "export", "seed", "check", "conformance", "openapi", "secrets"),
 )
 
 

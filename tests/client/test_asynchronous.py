@@ -398,6 +398,16 @@ class TestExport:
             first = await anext(changes)
         assert (first.type, first.product) == ("created", later)
 
+    async def test_line_separators_of_unicode_are_part_of_a_text(self, ada: AsyncClient) -> None:
+        async with ada.export() as export:
+            since = export.change
+        lamp = await ada.create("a\u2028b\x85c\x0bd\x1ee", 1, "\u2029")
+
+        async with ada.export(mine=True) as export:
+            assert [product async for product in export] == [lamp]
+        async with aclosing(ada.follow(since)) as changes:
+            assert (await anext(changes)).product == lamp
+
 
 class TestFollow:
     async def test_changes_come_in_order_each_with_its_id(self, ada: AsyncClient) -> None:
