@@ -47,7 +47,7 @@ function mayRepeat(r) {
     const isRead = r.method === 'GET' || r.method === 'HEAD';
     // One number for each instance that was tried; empty if there was none to try.
     const wasSent = /[1-9]/.test(r.variables.upstream_bytes_sent);
-    return isRead || !wasSent || r.variables.catalog_location === 'keyed';
+    return isRead || !wasSent || r.variables.catalog_write === 'keyed';
 }
 
 export default {wait};
