@@ -33,18 +33,17 @@ from tests.load.contestants import (
     HOT_PATH,
     LIMIT,
     PASSWORD,
-    PEERS,
     WORKERS,
     Contestant,
     Ring,
     nginx_version,
-    versions_of,
 )
 from tests.load.database import Server, database_server
 from tests.load.h2load import Streams
 from tests.load.measured import Measured, Traffic, busy
 from tests.load.report import TITLES, LogIns, Overload, Results, Turn
 from tests.load.sign_in import Load, login_of, percentile
+from tests.load.stacks import PEERS, versions_of
 from tests.load.wrk import Script
 from tests.server.nginx import has_njs
 
@@ -188,6 +187,9 @@ async def _start(
             found.append(await stack.enter_async_context(own.behind_nginx(earlier)))
         found.append(earlier)
     for name in options.peers:
+        if missing := PEERS[name].is_missing():
+            _say(f"SKIPPED: {PEERS[name].title}: {missing}")
+            continue
         found.append(await stack.enter_async_context(ring.peer(name)))
     if nginx_version():
         found.append(await stack.enter_async_context(ring.file(catalog)))
@@ -256,6 +258,7 @@ class Bench:
     async def run(self) -> None:
         """Run the selected workloads."""
         direct = self._present(CATALOG, EARLIER, *self._options.peers)
+        editing = [name for name in direct if name not in PEERS or PEERS[name].edits]
         mixed = self._present(BEHIND_NGINX, EARLIER_BEHIND_NGINX, *self._options.peers)
         if BEHIND_NGINX not in self._contestants:
             mixed = direct
@@ -264,7 +267,9 @@ class Bench:
             "random": partial(self._rates, "random", direct, self._random_pages),
             "logins": self._log_ins,
             "overload": partial(self._overload, direct),
+            "one": partial(self._rates, "one", editing, self._one),
             "create": partial(self._rates, "create", direct, self._create),
+            "edit": partial(self._rates, "edit", editing, self._edit),
             "mix": partial(self._rates, "mix", mixed, self._mix),
             "tls": self._over_tls,
         }
@@ -285,6 +290,19 @@ class Bench:
             file = self._folder / f"{contestant.name}.paths"
             self._random[contestant.name] = wrk.random_pages(paths, file)
         return self._random[contestant.name]
+
+    def _one(self, _contestant: Contestant) -> Script:
+        last = self._options.products
+        paths = [f"/api/products/{number}" for number in range(1, last, -(-last // PLACES))]
+        return wrk.random_pages(paths, self._folder / "one.paths")
+
+    def _edit(self, contestant: Contestant) -> Script:
+        """Change products of the account whose token is sent; all servers have the same ones."""
+        service = self._contestants.get(CATALOG) or self._contestants[EARLIER]
+        listed = service.ask("/api/products?user_id=1&fields=id&limit=1000")
+        paths = [f"/api/products/{each['id']}" for each in json.loads(listed)["products"]]
+        file = self._folder / "edit.paths"
+        return wrk.edit(paths, self._token(contestant), file)
 
     def _create(self, contestant: Contestant) -> Script:
         return wrk.create(self._token(contestant))
@@ -494,7 +512,7 @@ def _facts(options: Options, server: Server, peers_python: str) -> list[str]:
         facts.append(f"nginx {nginx_version()}{cache}")
     else:
         facts.append("without nginx, which is not there")
-    peers = [PEERS[name] for name in options.peers]
+    peers = [PEERS[name] for name in options.peers if not PEERS[name].is_missing()]
     return [*facts, *(f"{peer.title}: {versions_of(peer, peers_python)}" for peer in peers)]
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from sqlalchemy import URL
 
 from catalog.auth.seed_data import username_of
 from tests.engines import tied_to_us
+from tests.load.stacks import PEERS
 from tests.load.tls import certify, listener
 from tests.server.nginx import (
     NGINX,
@@ -55,60 +56,6 @@ COUNTERPARTS = {CATALOG: EARLIER, BEHIND_NGINX: EARLIER_BEHIND_NGINX}
 """Another release of each server, for comparison."""
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Another stack.
-
-    Attributes:
-        title: name in tables.
-        driver: of its database URL.
-        command: module and arguments, with the fields ``{port}`` and ``{workers}``.
-        packages: whose versions are reported.
-        own_packages: whether it needs packages that the service does not have.
-    """
-
-    title: str
-    driver: str
-    command: str
-    packages: tuple[str, ...]
-    own_packages: bool = True
-
-
-PEERS = {
-    "obvious": Peer(
-        "Quart, the obvious way",
-        "aiomysql",
-        # A longer backlog than its default of 100, as the other servers have by default.
-        "hypercorn -w {workers} -k asyncio -b 127.0.0.1:{port} --backlog 2048"
-        " tests.load.peers.obvious:app",
-        ("quart", "hypercorn", "sqlalchemy", "aiomysql"),
-        own_packages=False,
-    ),
-    "flask": Peer(
-        "Flask on gunicorn",
-        "pymysql",
-        "gunicorn -w {workers} -k sync -b 127.0.0.1:{port} --no-control-socket"
-        " tests.load.peers.flask_app:app",
-        ("flask", "gunicorn", "sqlalchemy", "pymysql"),
-    ),
-    "fastapi": Peer(
-        "FastAPI on uvicorn",
-        "asyncmy",
-        "uvicorn --workers {workers} --loop uvloop --http httptools --no-access-log"
-        " --log-level warning --port {port} tests.load.peers.fastapi_app:app",
-        ("fastapi", "uvicorn", "uvloop", "httptools", "sqlalchemy", "asyncmy"),
-    ),
-    "litestar": Peer(
-        "Litestar on granian",
-        "asyncmy",
-        # Its default backlog of 1,024 would leave 512 requests per worker waiting outside.
-        "granian --interface asgi --workers {workers} --loop uvloop --http 1 --no-ws"
-        " --backlog 2048 --log-level warning --port {port} tests.load.peers.litestar_app:app",
-        ("litestar", "granian", "uvloop", "msgspec", "sqlalchemy", "asyncmy"),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -205,7 +152,7 @@ class Ring:
             "CATALOG_TRUSTED_PROXIES": "127.0.0.1",
             **{
                 f"CATALOG_{kind}_LIMIT": "off"
-                for kind in ("SIGNUP", "LOGIN", "REFRESH", "READ", "WRITE")
+                for kind in ("SIGNUP", "LOGIN", "READ", "WRITE")
             },
         }
 
@@ -227,12 +174,13 @@ class Ring:
     @asynccontextmanager
     async def catalog(self) -> AsyncIterator[Contestant]:
         """Run the service."""
-        command = "catalog serve --bind 127.0.0.1:{port} --workers {workers}"
+        port = _free_port()
+        command = f"{self.python} -m catalog serve --bind 127.0.0.1:{port} --workers {WORKERS}"
         name, title = CATALOG, "the service"
         if self.checkout is not None:
             name, title = EARLIER, "an earlier release"
         async with self._serving(
-            self.python, command, name, self.environment(), folder=self.checkout
+            command.split(), port, name, self.environment(), folder=self.checkout
         ) as (pid, url):
             yield Contestant(name, title, url, (pid,))
 
@@ -283,32 +231,28 @@ class Ring:
     async def peer(self, name: str) -> AsyncIterator[Contestant]:
         """Run a peer."""
         peer = PEERS[name]
-        url = self.database.set(drivername=f"mysql+{peer.driver}")
-        environment = {
-            **os.environ,
-            "DATABASE_URL": url.render_as_string(hide_password=False),
-            "JWT_SECRET_KEY": self.secret,
-        }
+        await asyncio.to_thread(peer.prepare, self.folder)
+        own = {**peer.environment(self.database), "JWT_SECRET_KEY": self.secret}
         python = self.peers_python if peer.own_packages else sys.executable
-        async with self._serving(python, peer.command, name, environment) as (pid, listens):
+        port = _free_port()
+        command = peer.arguments(python, port=port, workers=WORKERS, folder=self.folder)
+        async with self._serving(command, port, name, {**os.environ, **own}) as (pid, listens):
             yield Contestant(name, peer.title, listens, (pid,), self.secret)
 
     @asynccontextmanager
     async def _serving(
         self,
-        python: str,
-        command: str,
+        command: Sequence[str],
+        port: int,
         name: str,
         environment: Mapping[str, str],
         *,
         folder: Path | None = None,
     ) -> AsyncIterator[tuple[int, str]]:
-        port = _free_port()
-        arguments = command.format(port=port, workers=WORKERS).split()
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *(*tied_to_us(), python, "-m", *arguments),
+                *(*tied_to_us(), *command),
                 env=environment,
                 cwd=folder,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -322,16 +266,6 @@ class Ring:
             yield process.pid, url
         finally:
             await _end(process)
-
-
-_VERSIONS = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv[1:]))"
-
-
-def versions_of(peer: Peer, peers_python: str) -> str:
-    """Return a peer's packages with their versions."""
-    python = peers_python if peer.own_packages else sys.executable
-    printed = subprocess.check_output([python, "-c", _VERSIONS, *peer.packages], text=True)
-    return ", ".join(map(" ".join, zip(peer.packages, printed.split(), strict=True)))
 
 
 def nginx_version() -> str | None:

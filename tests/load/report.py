@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.load.contestants import COUNTERPARTS, EARLIER, FILE, PEERS
+from tests.load.contestants import COUNTERPARTS, EARLIER, FILE
 from tests.load.measured import Measured
+from tests.load.stacks import PEERS
 from tests.load.wrk import TIMEOUT_SECONDS
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 LEGEND = f"""\
 Requests/s counts answers with 2xx. "To earlier", "to best peer" and "to file" are ratios within a
-round: to another release of the service, to the best of the Python peers and to nginx with the page
+round: to another release of the service, to the best of the peers and to nginx with the page
 as a file. CPU is per answer: of the server's processes, and of the whole machine, which is with the
 database and without the clients. Times are of the answers that came within a turn: with 5,000
 connections and 500 answers a second, ten seconds pass before each has had one. Failed are
@@ -31,7 +32,9 @@ TITLES = {
     "random": "Random pages",
     "logins": "Log-ins beside reads",
     "overload": "Ten times as many clients",
+    "one": "One product at random",
     "create": "Creates",
+    "edit": "Changes of the price of random products",
     "mix": "95 % first page, 5 % creates",
     "tls": "The first page over TLS, ten at a time (HTTP/2)",
     "size": "Few and many products",

@@ -74,6 +74,25 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = {authorization}
 """
 
+# Each change is one: the price differs from the one before.
+_EDIT = """
+local paths, at = {{}}, 0
+local headers = {{["Content-Type"] = "application/json", ["Authorization"] = {authorization}}}
+function init(arguments)
+  headers["Host"] = wrk.headers["Host"]
+  for path in io.lines({paths}) do
+    paths[#paths + 1] = path
+  end
+  math.randomseed(os.time() + 7919 * number)
+  at = math.random(#paths)
+end
+function request()
+  at = at % #paths + 1
+  local body = string.format('{{"price": %.2f}}', math.random() * 1000)
+  return wrk.format("PATCH", paths[at], headers, body)
+end
+"""
+
 _MIX = """
 local page, create, at = nil, nil, 0
 function init(arguments)
@@ -169,6 +188,14 @@ def random_pages(paths: Sequence[str], file: Path) -> Script:
 def create(token: str) -> Script:
     """Return a script that creates a product with each request."""
     return Script("/api/products", _CREATE.format(**_creating(token)))
+
+
+def edit(paths: Sequence[str], token: str, file: Path) -> Script:
+    """Return a script that changes the prices of products in a shuffled order."""
+    requests = random_pages(paths, file)
+    authorization = _quoted(f"Bearer {token}")
+    text = _SETUP + _EDIT.format(paths=_quoted(str(file)), authorization=authorization)
+    return Script(requests.path, text)
 
 
 def mix(path: str, token: str) -> Script:

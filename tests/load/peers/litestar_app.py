@@ -8,11 +8,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import jwt
-from litestar import Litestar, Request, get, post
-from litestar.exceptions import NotAuthorizedException
+from litestar import Litestar, Request, Response, delete, get, patch, post
+from litestar.exceptions import ClientException, NotAuthorizedException, NotFoundException
+from litestar.exceptions import PermissionDeniedException as Forbidden
 from litestar.params import Parameter
-from msgspec import Meta, Struct
-from sqlalchemy import bindparam, insert, select
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests.load.peers.tables import Product, now
@@ -42,6 +44,12 @@ COLUMNS = (
 FIRST_PAGE = select(*COLUMNS).order_by(products.id.desc()).limit(bindparam("rows"))
 PAGE = FIRST_PAGE.where(products.id < bindparam("cursor"))
 CREATE = insert(Product)
+ONE = select(*COLUMNS).where(products.id == bindparam("product_id"))
+LOCKED = ONE.with_for_update()
+EDIT = update(Product).where(products.id == bindparam("product_id"))
+REMOVE = delete_from(Product).where(
+    products.id == bindparam("product_id"), products.user_id == bindparam("caller_id")
+)
 
 
 class ProductCreate(Struct):
@@ -50,6 +58,14 @@ class ProductCreate(Struct):
     name: Annotated[str, Meta(min_length=1, max_length=512)]
     price: Annotated[float, Meta(ge=0, le=1e12)]
     description: str | None = None
+
+
+class ProductUpdate(Struct):
+    """Changes of a product; absent fields stay."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=512)] | UnsetType = UNSET
+    price: Annotated[float, Meta(ge=0, le=1e12)] | UnsetType = UNSET
+    description: str | UnsetType | None = UNSET
 
 
 class ProductRead(Struct):
@@ -109,6 +125,48 @@ async def create_product(data: ProductCreate, request: Request[Any, Any, Any]) -
     return ProductRead(id=result.lastrowid, **values)
 
 
+@get("/api/products/{product_id:int}")
+async def read_product(product_id: int) -> Response[ProductRead]:
+    """Render a product."""
+    async with reading.connect() as connection:
+        row = (await connection.execute(ONE, {"product_id": product_id})).first()
+    if row is None:
+        raise NotFoundException
+    return Response(ProductRead(*row), headers={"ETag": f'"{row.version}"'})
+
+
+@patch("/api/products/{product_id:int}")
+async def change_product(
+    product_id: int, data: ProductUpdate, request: Request[Any, Any, Any]
+) -> Response[ProductRead]:
+    """Change a product of the caller."""
+    user_id = _caller(request.headers.get("Authorization", ""))
+    async with writing.begin() as connection:
+        row = (await connection.execute(LOCKED, {"product_id": product_id})).first()
+        if row is None:
+            raise NotFoundException
+        if row.user_id != user_id:
+            raise Forbidden
+        if request.headers.get("If-Match") not in {None, f'"{row.version}"'}:
+            raise ClientException(status_code=412)
+        values = {name: value for name, value in structs.asdict(data).items() if value is not UNSET}
+        values |= {"version": row.version + 1, "updated_at": now()}
+        await connection.execute(EDIT.values(**values), {"product_id": product_id})
+    changed = ProductRead(**{**row._mapping, **values})
+    return Response(changed, headers={"ETag": f'"{changed.version}"'})
+
+
+@delete("/api/products/{product_id:int}", status_code=200)
+async def delete_product(product_id: int, request: Request[Any, Any, Any]) -> dict[str, int]:
+    """Delete a product of the caller."""
+    user_id = _caller(request.headers.get("Authorization", ""))
+    async with writing.begin() as connection:
+        gone = await connection.execute(REMOVE, {"product_id": product_id, "caller_id": user_id})
+    if not gone.rowcount:
+        raise NotFoundException
+    return {"id": product_id}
+
+
 def _caller(authorization: str) -> int:
     """Return the id of the token's account."""
     scheme, _, token = authorization.partition(" ")
@@ -121,4 +179,7 @@ def _caller(authorization: str) -> int:
     return int(claims["sub"])
 
 
-app = Litestar([list_products, create_product], openapi_config=None)
+app = Litestar(
+    [list_products, create_product, read_product, change_product, delete_product],
+    openapi_config=None,
+)
