@@ -228,6 +228,7 @@ class AsyncClient:
         max_price: float | None = None,
         user_id: int | None = None,
         ids: Sequence[int] | None = None,
+        key: str | None = None,
         page_size: int = 200,
     ) -> AsyncGenerator[Product, None]:
         """Yield products, page by page; those that exist throughout come exactly once.
@@ -240,9 +241,10 @@ class AsyncClient:
             max_price: the highest price.
             user_id: only this owner's.
             ids: only these, up to 200.
+            key: only those of which it is their owners' name.
             page_size: products fetched at a time, 1 to 1000.
         """
-        params = _filters(sort, q, min_price, max_price, user_id, ids, limit=page_size)
+        params = _filters(sort, q, min_price, max_price, user_id, ids, key=key, limit=page_size)
         path: str | None = "/api/products/my" if mine else "/api/products"
         while path is not None:
             answer = await self.send("GET", path, is_public=not mine, params=params)
@@ -281,6 +283,7 @@ class AsyncClient:
         price: float,
         description: str | None = None,
         *,
+        key: str | None = None,
         idempotency_key: str | None = None,
     ) -> Product:
         """Create a product, once, however often the request has to be repeated.
@@ -289,12 +292,14 @@ class AsyncClient:
             name: its name.
             price: its price.
             description: its description.
+            key: your own name of it.
             idempotency_key: a key of your own, so that your program may repeat the call, too.
         """
+        fields = {"name": name, "price": price, "description": description}
         answer = await self.send(
             "POST",
             "/api/products",
-            json={"name": name, "price": price, "description": description},
+            json=fields if key is None else {**fields, "key": key},
             headers={"Idempotency-Key": idempotency_key or uuid4().hex},
         )
         return _product_of(answer)

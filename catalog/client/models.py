@@ -13,11 +13,20 @@ Scope = Literal["read", "write"]
 
 
 class NewProduct(TypedDict):
-    """A product to create."""
+    """A product to create or, by ``upload(mode="upsert")``, to change.
+
+    Attributes:
+        key: the owner's own name of it, unique among the owner's products.
+        id: the product to change.
+        version: the version that it must still have.
+    """
 
     name: str
     price: float
     description: NotRequired[str | None]
+    key: NotRequired[str | None]
+    id: NotRequired[int]
+    version: NotRequired[int]
 
 
 class ProductChanges(TypedDict, total=False):
@@ -26,6 +35,7 @@ class ProductChanges(TypedDict, total=False):
     name: str
     price: float
     description: str | None
+    key: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,7 @@ class Product:
     """A product.
 
     Attributes:
+        key: the owner's own name of it.
         etag: its entity tag, if it was read, created or changed by itself; lists have none.
     """
 
@@ -44,6 +55,7 @@ class Product:
     version: int
     created_at: datetime
     updated_at: datetime
+    key: str | None = None
     etag: str | None = field(default=None, compare=False)
 
     @classmethod
@@ -58,6 +70,7 @@ class Product:
             version=members["version"],
             created_at=datetime.fromisoformat(members["created_at"]),
             updated_at=datetime.fromisoformat(members["updated_at"]),
+            key=members.get("key"),
             etag=etag,
         )
 

@@ -123,6 +123,7 @@ class Client:
         max_price: float | None = None,
         user_id: int | None = None,
         ids: Sequence[int] | None = None,
+        key: str | None = None,
         page_size: int = 200,
     ) -> Iterator[Product]:
         """Yield products, page by page, as ``AsyncClient.products``."""
@@ -134,6 +135,7 @@ class Client:
             max_price=max_price,
             user_id=user_id,
             ids=ids,
+            key=key,
             page_size=page_size,
         )
         return _iterate(self._portal, found)
@@ -150,11 +152,14 @@ class Client:
         price: float,
         description: str | None = None,
         *,
+        key: str | None = None,
         idempotency_key: str | None = None,
     ) -> Product:
         """Create a product, as ``AsyncClient.create``."""
         return self._call(
-            lambda: self._client.create(name, price, description, idempotency_key=idempotency_key)
+            lambda: self._client.create(
+                name, price, description, key=key, idempotency_key=idempotency_key
+            )
         )
 
     def update(

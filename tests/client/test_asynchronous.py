@@ -177,6 +177,15 @@ class TestProducts:
 
         assert len(network.requests) == 1
 
+    async def test_product_is_found_by_its_own_key(self, ada: AsyncClient) -> None:
+        lamp = await ada.create("Lamp", 1, key="sku-1")
+        assert lamp.key == "sku-1"
+
+        assert [product async for product in ada.products(mine=True, key="sku-1")] == [lamp]
+        with pytest.raises(Conflict):
+            await ada.create("Another", 1, key="sku-1")
+        assert (await ada.update(lamp, {"key": None})).key is None
+
     async def test_missing_product_is_not_found(self, ada: AsyncClient) -> None:
         with pytest.raises(NotFound):
             await ada.get(2**62)

@@ -44,6 +44,21 @@ async def csv_import(site: Site) -> None:
     )
 
 
+@section.rule("CSV of spreadsheets is taken: semicolons, decimal commas, a BOM, a `sep=` line.")
+async def csv_dialects(site: Site) -> None:
+    word = site.word("Excel")
+    for text in (
+        f"\ufeff Name ;PRICE;description\r\n{word} a;1,5;\r\n;;\r\n",
+        f"sep=;\r\nname;price\r\n{word} b;2,5\r\n",
+        f"name\tprice\r\n{word} c\t3,5\r\n",
+    ):
+        report = expect_status(await send(site, text, media_type="text/csv"), 200)
+        expect_equal(counts(report), (1, 0, []), f"The report on {text!r}")
+    expect_equal(
+        await names(site, f"q={word}&sort=price"), [f"{word} {each}" for each in "abc"], "The names"
+    )
+
+
 @section.rule("`atomic=true` creates all or nothing: 422 with the errors.")
 async def atomic_import(site: Site) -> None:
     word = site.word("Atom")

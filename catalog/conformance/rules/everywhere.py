@@ -1,5 +1,7 @@
 """Rules for all requests: headers, errors, bodies, methods, operations."""
 
+import gzip
+
 from catalog.conformance.rule import (
     Section,
     expect,
@@ -133,6 +135,16 @@ async def media_types(site: Site) -> None:
         body = b'{"name": "Lamp", "price": 1}'
         answer = await site.ada.call("POST", "/api/products", content=body, headers=headers)
         expect_problem(answer, 415)
+
+
+@section.rule("A gzip body is decoded; another coding is 415 and names gzip.")
+async def codings(site: Site) -> None:
+    body = gzip.compress(b'{"name": "Packed", "price": 1}')
+    for coding, status in (("gzip", 201), ("br", 415)):
+        headers = {**JSON, "Content-Encoding": coding}
+        answer = await site.ada.call("POST", "/api/products", content=body, headers=headers)
+        expect_status(answer, status)
+    expect_equal(answer.headers.get("accept-encoding"), "gzip", "Accept-Encoding")
 
 
 @section.rule("What a client does not accept is 406; problems count as JSON.")

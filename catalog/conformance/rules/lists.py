@@ -142,6 +142,24 @@ async def choice_of_fields(site: Site) -> None:
     expect_equal(page["products"], [{"id": ids[1], "name": "Lamp"}], "The products")
 
 
+@section.rule(
+    "Lists of values come with commas or repeated, flags as words or digits, empty is absent."
+)
+async def query_forms(site: Site) -> None:
+    ids = [(await site.ada.offer())["id"] for _ in range(2)]
+    pages = [
+        expect_status(await site.call("GET", f"{PATH}?{query}"), 200)
+        for query in (
+            f"ids={ids[0]},{ids[1]}&total=true",
+            f"ids={ids[0]}&ids={ids[1]}&total=1",
+            f"ids={ids[0]}%2C{ids[1]}&total=1&q=&limit=",
+        )
+    ]
+    for page in pages:
+        expect_equal((page["total"], page["products"]), (2, pages[0]["products"]), "The page")
+    expect_problem(await site.call("GET", f"{PATH}?q=%FF"), 400)
+
+
 @section.rule("An unknown or invalid parameter is 422 and named.")
 async def invalid_parameters(site: Site) -> None:
     for name, value in (
@@ -173,6 +191,8 @@ async def exports(site: Site) -> None:
         "GET", f"{PATH}/my?q={word}&sort=id", headers={"Accept": "text/csv"}
     )
     expect_status(answer, 200)
+    same = await site.call("GET", f"{url}&format=ndjson", headers={"Accept": "application/json"})
+    expect_equal(same.text.count("\n"), 3, "The lines of the export by `format`")
     rows = list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"), newline="")))
     found = [(int(row["id"]), row["name"], float(row["price"])) for row in rows]
     wanted = [(each["id"], each["name"], each["price"]) for each in made]

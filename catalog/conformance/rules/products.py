@@ -138,3 +138,24 @@ async def reused_key(site: Site) -> None:
     expect_status(first, 201)
     other = await site.ada.call("POST", PATH, json={"name": "B", "price": 1}, headers=headers)
     expect_problem(other, 422, "idempotency-key-reused")
+
+
+@section.rule("A merge patch is taken by its own media type, too.")
+async def merge_patch(site: Site) -> None:
+    path = f"{PATH}/{(await site.ada.offer())['id']}"
+    headers = {"Content-Type": "application/merge-patch+json"}
+    changed = await site.ada.call("PATCH", path, content=b'{"price": 2}', headers=headers)
+    expect_equal(expect_status(changed, 200)["price"], 2, "The price")
+
+
+@section.rule("A product's own key is unique among its owner's, and finds it.")
+async def product_keys(site: Site) -> None:
+    key = site.word("sku ä/")
+    made = await site.ada.offer(key=key)
+    expect_equal(made["key"], key, "The key")
+    body = {"name": "Another", "price": 1, "key": key}
+    problem = expect_problem(await site.ada.call("POST", PATH, json=body), 409)
+    expect_equal(faulty_fields(problem), ["/key"], "The taken field")
+    expect_status(await site.bob.call("POST", PATH, json=body), 201)
+    found = await site.ada.call("GET", f"{PATH}/my", params={"key": key})
+    expect_equal(expect_status(found, 200)["products"], [made], "The products with the key")
