@@ -215,6 +215,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
         shared,
         app,
         settings,
+        access_log=state.access_log,
         quiet=operations.HEALTH,
         is_draining=lambda: state.draining,
         route_of=routes_of(app),
@@ -324,6 +325,7 @@ async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
 
 
 async def _open(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
+    running(app).access_log.open()
     await running(app).limits.open()
     for task in tasks:
         await task.start()
@@ -336,6 +338,7 @@ async def _close(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
     await running(app).limits.close()
     await running(app).database.close()
     auth(app).passwords.close()
+    await running(app).access_log.close()
 
 
 def begin_drain(app: Quart) -> None:

@@ -12,6 +12,7 @@ from catalog.http.limit_store import LimitStore
 from catalog.http.pagination import Cursors
 from catalog.http.request import current_request
 from catalog.http.response_buffers import ResponseBuffers
+from catalog.observability.access_log import AccessLog
 from catalog.settings import Settings
 
 _EXTENSION = "catalog"
@@ -25,6 +26,7 @@ class AppState:
         known_revisions: every revision of the schema that this release knows.
         head_revision: the newest of them.
         buffers: unsent bytes of responses.
+        access_log: the log of the requests.
         is_quick: whether a request is answered without the framework.
         draining: whether the process is about to stop and wants no new clients.
         gauges: functions that update gauges before the metrics are exposed.
@@ -38,6 +40,7 @@ class AppState:
     known_revisions: frozenset[str]
     head_revision: str
     buffers: ResponseBuffers
+    access_log: AccessLog = field(default_factory=AccessLog)
     is_quick: Callable[[HTTPScope], bool] = lambda _: False
     draining: bool = False
     gauges: list[Callable[[], None]] = field(default_factory=list)

@@ -15,6 +15,9 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from catalog.settings import Settings
 
+_json_stream: TextIO | None = None
+"""The stream to which this process logs as JSON."""
+
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
     """Configure logging for this process; a second call replaces the first one's configuration.
@@ -23,7 +26,9 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         settings: the log level.
         stream: standard output if not given; commands whose output is data use another.
     """
+    global _json_stream
     stream = stream or sys.stdout
+    _json_stream = None if stream.isatty() else stream
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -73,6 +78,20 @@ def _rendering(stream: TextIO) -> list[Processor]:
 
 def _to_json(event: EventDict, **_: Any) -> str:
     return orjson.dumps(event, default=str).decode()
+
+
+def json_descriptor(name: str) -> int | None:
+    """Return the file descriptor to which a logger's events go as JSON.
+
+    None if they go elsewhere or in another form, or if the level of the log is higher than INFO.
+    """
+    if _json_stream is None or not logging.getLogger(name).isEnabledFor(logging.INFO):
+        return None
+    try:
+        return _json_stream.fileno()
+    except (OSError, ValueError):
+        # It is no file, or it is closed.
+        return None
 
 
 def _no_cancelled_resets(record: logging.LogRecord) -> bool:

@@ -152,6 +152,10 @@ SHED = _counter(
     Shed.__args__,  # type: ignore[attr-defined]  # of a Literal
 )
 
+LINES_DROPPED = _counter(
+    "access_log_dropped_total", "Lines of the access log dropped because nothing took them in time."
+)
+
 PAGES = _counter("pages_total", "List pages requested.", "result", ("kept", "joined", "read"))
 WRITE_BATCH_SIZE = _histogram(
     "write_batch_size", "Writes of single products per transaction.", buckets=BATCH_SIZES
@@ -234,6 +238,11 @@ def label_of(route: str) -> str:
 def count_rejection(reason: Shed) -> None:
     """Count a request that is rejected by load shedding."""
     SHED.labels(reason).inc()
+
+
+def count_dropped_lines(count: int) -> None:
+    """Count lines of the access log that are dropped."""
+    LINES_DROPPED.inc(count)
 
 
 _pages_kept = value_of(PAGES.labels("kept"))

@@ -218,3 +218,16 @@ class TestLog:
 
             paths = [event["path"] for event in service.logged("request")]
             assert paths == ["/openapi.json", "/livez"], json.dumps(paths)
+
+    async def test_every_request_before_a_stop_is_logged(self, catalog: Catalog) -> None:
+        async with catalog.start("--workers=2", CATALOG_ACCESS_LOG="all") as service:
+            await service.serving()
+            for _ in range(4):
+                connection = await service.connect()
+                for number in range(200):
+                    await connection.get(f"/api/products?limit={number + 1}")
+                await connection.close()
+            service.send_signal(signal.SIGTERM)
+            assert await service.exit_code() == 0
+
+            assert len(service.logged("request", path="/api/products", status=200)) == 800

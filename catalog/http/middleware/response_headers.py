@@ -31,10 +31,8 @@ from catalog.http.request import (
     set_current_request,
 )
 from catalog.observability import metrics
-from catalog.observability.logs import logger
+from catalog.observability.access_log import AccessLog
 from catalog.settings import Settings
-
-_log = logger("catalog.access")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -59,6 +57,7 @@ class ResponseHeadersMiddleware:
         asgi_app: the wrapped application.
         app: the app that handles the requests.
         settings: decide which requests are logged.
+        access_log: the log of the requests.
         quiet: paths that are polled, and logged only when the request fails.
         is_draining: whether the process is draining; responses then close their connections.
         route_of: returns the route template of a path, for requests that were refused before
@@ -74,6 +73,7 @@ class ResponseHeadersMiddleware:
         app: Quart,
         settings: Settings,
         *,
+        access_log: AccessLog,
         quiet: Container[str],
         is_draining: Callable[[], bool],
         route_of: Callable[[str], str | None],
@@ -81,9 +81,11 @@ class ResponseHeadersMiddleware:
         self.in_progress = 0
         self._asgi_app = asgi_app
         self._app = app
+        self._access_log = access_log
         self._quiet = quiet
         self._is_draining = is_draining
         self._route_of = route_of
+        self._is_tracing = settings.tracing != "off"
         self._log_from_status = {"all": 0, "errors": 400, "off": 1000}[settings.access_log]
 
     async def __call__(
@@ -144,7 +146,7 @@ class ResponseHeadersMiddleware:
             if not is_counted:
                 self._count(scope, status, seconds)
             if status >= self._log_from_status and self._is_news(scope, status):
-                _log_request(scope, status, seconds)
+                self._log(request, status, seconds)
             # The next request on the connection may run in the same context.
             reset_current_request(current)
             if trace_id is not None:
@@ -160,6 +162,22 @@ class ResponseHeadersMiddleware:
         metrics.count_request(
             scope["method"], route or metrics.OTHER, status or metrics.GONE, seconds
         )
+
+    def _log(self, request: Request, status: int, seconds: float) -> None:
+        scope = request.scope
+        client = request.client
+        fields = {
+            "method": request.method,
+            "route": metrics.label_of(scope.get("catalog.route", metrics.OTHER)),
+            "path": scope["path"][:200],
+            "status": status,
+            "duration_ms": round(seconds * 1000, 2),
+            "client": client[0] if client else None,
+            "user_id": int(scope["catalog.user_id"]) if "catalog.user_id" in scope else None,
+        }
+        # To collect what is bound costs more than to make the line.
+        is_traced = self._is_tracing or b"traceparent" in request.fields
+        self._access_log.request(fields, None if is_traced else {"request_id": request.request_id})
 
     def _enveloped(self, headers: list[Header], request: Request) -> list[Header]:
         present = {name for name, _ in headers}
@@ -203,17 +221,3 @@ def annotate(scope: Any, **values: str) -> None:
     """Store values on the request's scope for inner and outer layers."""
     for name, value in values.items():
         scope[f"catalog.{name}"] = value
-
-
-def _log_request(scope: Any, status: int, seconds: float) -> None:
-    client = scope.get("client")
-    _log.info(
-        "request",
-        method=scope["method"],
-        route=metrics.label_of(scope.get("catalog.route", metrics.OTHER)),
-        path=scope["path"][:200],
-        status=status,
-        duration_ms=round(seconds * 1000, 2),
-        client=client[0] if client else None,
-        user_id=int(scope["catalog.user_id"]) if "catalog.user_id" in scope else None,
-    )
