@@ -60,19 +60,19 @@ def signed_in(view: View[P, T]) -> View[P, T]:
     A key of the scope ``read`` is refused unless the method only reads.
     """
     view = refuses(ScopeInsufficient, KeysThrottled)(view)
-    return _guarded(view, "access", _let_in, _let_key_in)
+    return _guarded(view, "access", _authenticate, _authenticate_key)
 
 
 def session_required(view: View[P, T]) -> View[P, T]:
     """Require an access token of a live session; ``caller()`` is its bearer."""
     view = refuses(SessionRequired, KeysThrottled)(view)
-    return _guarded(view, "session", _let_in, _keep_key_out)
+    return _guarded(view, "session", _authenticate, _refuse_key)
 
 
 def for_admins(view: View[P, T]) -> View[P, T]:
     """Require an administrator's access token; ``caller_id()`` is the account."""
     view = refuses(SessionRequired, KeysThrottled)(view)
-    return _guarded(view, "admin", _let_admins_in, _keep_key_out)
+    return _guarded(view, "admin", _authenticate_admin, _refuse_key)
 
 
 def refresh_token_required(view: View[P, T]) -> View[P, T]:
@@ -85,13 +85,13 @@ def any_token_required(view: View[P, T]) -> View[P, T]:
     return _guarded(view, "any", _let_out, _take_no_key)
 
 
-def _let_in(token: str) -> Bearer:
+def _authenticate(token: str) -> Bearer:
     bearer = _decoded(token, Kind.ACCESS)
     return bearer._replace(role=auth().revocations.check(bearer))
 
 
-def _let_admins_in(token: str) -> Bearer:
-    bearer = _let_in(token)
+def _authenticate_admin(token: str) -> Bearer:
+    bearer = _authenticate(token)
     if bearer.role is not Role.ADMIN:
         record(Audit.ACCESS_REFUSED, user_id=bearer.user_id, session_id=bearer.session_id)
         raise Forbidden("Only an administrator may do this.")
@@ -113,14 +113,14 @@ def _decoded(token: str, *kinds: Kind) -> Bearer:
     return bearer
 
 
-async def _let_key_in(key: str) -> KeyBearer:
+async def _authenticate_key(key: str) -> KeyBearer:
     bearer = await _authenticated(key)
     if bearer.scope is Scope.READ and current_request().method not in _READING:
         raise ScopeInsufficient
     return bearer
 
 
-async def _keep_key_out(key: str) -> KeyBearer:
+async def _refuse_key(key: str) -> KeyBearer:
     bearer = await _authenticated(key)
     record(Audit.ACCESS_REFUSED, user_id=bearer.user_id, key_id=bearer.key_id)
     raise SessionRequired

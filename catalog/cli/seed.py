@@ -94,9 +94,9 @@ async def _seed(
             owner_ids += ids
             new_users += new
             advance(len(ids))
-        for offers in make_samples(products, owner_ids=owner_ids, seed=random_seed):
-            await database.transaction(insert_products, offers)
-            advance(len(offers))
+        for new_products in make_samples(products, owner_ids=owner_ids, seed=random_seed):
+            await database.transaction(insert_products, new_products)
+            advance(len(new_products))
         return new_users
     finally:
         await database.close()

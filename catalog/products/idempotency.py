@@ -38,14 +38,14 @@ class Key(NamedTuple):
         return self.owner_id, self.key_hash
 
 
-def key_of(offer: NewProduct, text: str) -> Key:
-    """Return the key of an offer, from the text of its ``Idempotency-Key`` header.
+def key_of(product: NewProduct, text: str) -> Key:
+    """Return the key of a new product, from the text of its ``Idempotency-Key`` header.
 
     The hash of the same content must not change from one release to the next: stored keys have it.
     """
-    content = orjson.dumps([*offer[:3], *([] if offer.key is None else [offer.key])])
+    content = orjson.dumps([*product[:3], *([] if product.key is None else [product.key])])
     hashes = (sha256(part).hexdigest() for part in (text.encode(), content))
-    return Key(offer.owner_id, *hashes)
+    return Key(product.owner_id, *hashes)
 
 
 class Done(NamedTuple):

@@ -41,9 +41,9 @@ async def import_atomically(
     """
     with await asyncio.to_thread(TemporaryFile) as file:
         spool = _Spool(file)
-        async for drafts, _ in chunks:
+        async for parsed_products, _ in chunks:
             if not imported.failed:
-                await spool.add(drafts)
+                await spool.add(parsed_products)
         if imported.failed:
             raise LinesInvalid("Nothing was created.", members=imported.rendered())
         if dry_run:
@@ -56,9 +56,9 @@ async def _create_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) 
     await require_account(session, user_id=owner_id)
     at = now()
     chunks = []
-    async for drafts in spool.chunks():
-        offers = await tokenize(drafts, owner_id)
-        chunks.append(await service.insert_unlogged(session, offers, at=at))
+    async for parsed_products in spool.chunks():
+        new_products = await tokenize(parsed_products, owner_id)
+        chunks.append(await service.insert_unlogged(session, new_products, at=at))
         renew_deadline(session)
     last = ChangeId(0)
     for ids in chunks:
@@ -80,20 +80,20 @@ class _Spool:
         self._size = 0
         self.rows = 0
 
-    async def add(self, drafts: list[ParsedProduct]) -> None:
+    async def add(self, parsed_products: list[ParsedProduct]) -> None:
         """Append a chunk.
 
         Raises:
             BodyTooLarge: the spool exceeds the limits of one transaction.
             Overloaded: the disk is full.
         """
-        if not drafts:
+        if not parsed_products:
             # The final chunk is empty if the one before it was full.
             return
-        data = orjson.dumps([tuple(draft) for draft in drafts])
+        data = orjson.dumps([tuple(product) for product in parsed_products])
         self._sizes.append(len(data))
         self._size += len(data)
-        self.rows += len(drafts)
+        self.rows += len(parsed_products)
         if self.rows > MAX_ATOMIC_ROWS or self._size > MAX_ATOMIC_BYTES:
             raise BodyTooLarge(
                 f"An atomic import may have at most {MAX_ATOMIC_ROWS} products and "

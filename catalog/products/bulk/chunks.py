@@ -94,17 +94,17 @@ async def read_chunks(
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the valid products of a text in chunks, and record the faults of the other lines."""
     turn_ends = monotonic() + _TURN_SECONDS
-    drafts: list[ParsedProduct] = []
+    parsed_products: list[ParsedProduct] = []
     characters = 0
     async for piece, is_last in _gather(pieces):
         for found in reader.read(piece, is_last=is_last):
             parsed = await asyncio.to_thread(found) if callable(found) else found
             if isinstance(parsed, ParsedProduct):
-                drafts.append(parsed)
+                parsed_products.append(parsed)
                 characters += len(parsed.name) + len(parsed.description or "")
-                if len(drafts) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
-                    yield drafts, reader.line
-                    drafts, characters = [], 0
+                if len(parsed_products) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+                    yield parsed_products, reader.line
+                    parsed_products, characters = [], 0
             elif isinstance(parsed, UnreadLines):
                 imported.add_unread(parsed)
             elif parsed is not None:
@@ -116,7 +116,7 @@ async def read_chunks(
         if monotonic() > turn_ends:
             await asyncio.sleep(0)
             turn_ends = monotonic() + _TURN_SECONDS
-    yield drafts, reader.line
+    yield parsed_products, reader.line
 
 
 async def _gather(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:
@@ -135,19 +135,19 @@ async def _gather(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bo
     yield b"".join(parts), True
 
 
-async def tokenize(drafts: Sequence[ParsedProduct], owner_id: int) -> list[NewProduct]:
+async def tokenize(parsed_products: Sequence[ParsedProduct], owner_id: int) -> list[NewProduct]:
     """Tokenize products, and yield to the event loop every few milliseconds."""
     turn_ends = monotonic() + _TURN_SECONDS
-    offers = []
-    for draft in drafts:
-        offers.append(_new_product(draft, owner_id))
+    new_products = []
+    for product in parsed_products:
+        new_products.append(_new_product(product, owner_id))
         if monotonic() > turn_ends:
             await asyncio.sleep(0)
             turn_ends = monotonic() + _TURN_SECONDS
-    return offers
+    return new_products
 
 
-def _new_product(draft: ParsedProduct, owner_id: int) -> NewProduct:
-    name, description, price, key = draft
+def _new_product(product: ParsedProduct, owner_id: int) -> NewProduct:
+    name, description, price, key = product
     words = text_of(name, description)
     return NewProduct(name, description, price, owner_id, words=words, key=key)

@@ -65,8 +65,8 @@ async def import_products(
         if atomic:
             await import_atomically(database, chunks, imported, owner_id=owner_id, dry_run=dry_run)
         elif dry_run:
-            async for drafts, _ in chunks:
-                imported.created += len(drafts)
+            async for parsed_products, _ in chunks:
+                imported.created += len(parsed_products)
         else:
             await _import_in_chunks(database, chunks, imported, owner_id=owner_id)
     return imported
@@ -88,14 +88,14 @@ async def _import_in_chunks(
     database: Database, chunks: AsyncIterator[Chunk], imported: ImportResult, *, owner_id: int
 ) -> None:
     async def write(
-        offers: list[NewProduct], line: int, numbered: asyncio.Event, before: _Writing | None
+        new_products: list[NewProduct], line: int, numbered: asyncio.Event, before: _Writing | None
     ) -> None:
         try:
-            if offers:
+            if new_products:
                 imported.count(
                     await database.bulk_transaction(
                         _create,
-                        offers,
+                        new_products,
                         owner_id=owner_id,
                         before=before,
                         on_numbered=numbered.set,
@@ -108,14 +108,14 @@ async def _import_in_chunks(
     writing: deque[_Writing] = deque()
     try:
         try:
-            async for drafts, line in chunks:
+            async for parsed_products, line in chunks:
                 # Tokenized while the database is still busy with the previous chunks.
-                offers = await tokenize(drafts, owner_id)
+                new_products = await tokenize(parsed_products, owner_id)
                 while len(writing) >= min(CHUNKS_AT_ONCE, database.max_bulk_writers):
                     await writing.popleft().done
                 before = writing[-1] if writing else None
                 numbered = asyncio.Event()
-                task = asyncio.create_task(write(offers, line, numbered, before))
+                task = asyncio.create_task(write(new_products, line, numbered, before))
                 writing.append(_Writing(numbered, task))
         finally:
             # The chunks that were started are completed, even if reading has failed.
@@ -135,7 +135,7 @@ async def _import_in_chunks(
 
 async def _create(
     session: AsyncSession,
-    offers: list[NewProduct],
+    new_products: list[NewProduct],
     *,
     owner_id: int,
     before: _Writing | None,
@@ -150,7 +150,7 @@ async def _create(
     if before is not None:
         with suspended_deadline(session):
             await before.numbered.wait()
-    ids = await service.insert_unlogged(session, offers, at=at, on_numbered=on_numbered)
+    ids = await service.insert_unlogged(session, new_products, at=at, on_numbered=on_numbered)
     if before is not None:
         with suspended_deadline(session):
             await asyncio.wait([before.done])

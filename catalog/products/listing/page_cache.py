@@ -129,7 +129,7 @@ class Pages:
         """
         return max(self._reads_before, self._reads_since) > 1
 
-    async def read(self, asked: PageRequest) -> RenderedPage:
+    async def read(self, request: PageRequest) -> RenderedPage:
         """Return the current page, from the cache if it is still valid.
 
         Raises:
@@ -138,19 +138,19 @@ class Pages:
         """
         self._reads_since += 1
         began = asyncio.get_running_loop().time()
-        kept = self._kept.get(asked.key)
+        kept = self._kept.get(request.key)
         if kept is not None and await self._read_last_change() == kept.change:
-            if asked.key in self._kept:
-                self._kept.move_to_end(asked.key)
+            if request.key in self._kept:
+                self._kept.move_to_end(request.key)
             count_kept_page()
             return kept
-        loader = self._light if asked.wanted.is_light else self._heavy
-        if asked.key not in loader and len(self._light) + len(self._heavy) >= self._max_reads:
+        loader = self._light if request.wanted.is_light else self._heavy
+        if request.key not in loader and len(self._light) + len(self._heavy) >= self._max_reads:
             count_rejection("pages")
             raise Overloaded("Too many pages are being read.")
-        result = "joined" if loader.is_awaited(asked.key) else "read"
+        result = "joined" if loader.is_awaited(request.key) else "read"
         # Both reads together have the time limit of one.
-        page = await loader.load(asked.key, asked, since=began)
+        page = await loader.load(request.key, request, since=began)
         PAGES.labels(result).inc()
         return page
 
@@ -173,11 +173,11 @@ class Pages:
             self.forget()
             raise
 
-    def _render(self, asked: PageRequest, page: page_reader.Page) -> RenderedPage:
+    def _render(self, request: PageRequest, page: page_reader.Page) -> RenderedPage:
         """Render a page, once for all requests that share its read, and cache it."""
         observe_position(page.change.position)
-        rendered = _rendered(asked, page)
-        self._keep(asked.key, rendered)
+        rendered = _rendered(request, page)
+        self._keep(request.key, rendered)
         return rendered
 
     def _keep(self, key: Hashable, page: RenderedPage) -> None:
@@ -202,20 +202,20 @@ async def _read_change(connection: AsyncConnection) -> ChangeId:
 
 
 async def _read_pages(
-    connection: ReadConnection, asked: Sequence[PageRequest]
+    connection: ReadConnection, requests: Sequence[PageRequest]
 ) -> list[page_reader.Page]:
-    return await page_reader.list_products(connection, *[each.wanted for each in asked])
+    return await page_reader.list_products(connection, *[each.wanted for each in requests])
 
 
 def _size(page: RenderedPage) -> int:
     return len(page.body) + _KEPT_BESIDES
 
 
-def _rendered(asked: PageRequest, page: page_reader.Page) -> RenderedPage:
-    cursor = asked.place.next_cursor(page.last)
-    next_url = asked.place.next_url(cursor, asked.given)
+def _rendered(request: PageRequest, page: page_reader.Page) -> RenderedPage:
+    cursor = request.place.next_cursor(page.last)
+    next_url = request.place.next_url(cursor, request.given)
     body = b'{"products":%b,"next":%b,"next_cursor":%b%b}' % (
-        page.products.json(page.size, asked.query.fields),
+        page.products.json(page.size, request.query.fields),
         orjson.dumps(next_url),
         orjson.dumps(cursor),
         b"" if page.total is None else b',"total":%d' % page.total,

@@ -73,18 +73,18 @@ async def list_my_products(query_args: MyListQuery) -> Reply:
     )
 
 
-async def _list(asked: PageRequest) -> Reply:
-    query = asked.query
+async def _list(page_request: PageRequest) -> Reply:
+    query = page_request.query
     form = _form(query)
     if form is not CSV and (query.bom or not query.guard):
         name = "bom" if query.bom else "guard"
         raise InvalidRequest(errors=[FieldError("parameter", name, "is only for CSV")])
     if form is None:
-        page = await products().pages.read(asked)
+        page = await products().pages.read(page_request)
         return revalidated(page.reply)
     if query.total:
         raise InvalidRequest(errors=[FieldError("parameter", "total", "is only for pages")])
-    return await _export(form, asked)
+    return await _export(form, page_request)
 
 
 def _form(query: MyListQuery) -> Format | None:
@@ -98,18 +98,18 @@ def _form(query: MyListQuery) -> Format | None:
     return _BY_NAME.get(query.format)
 
 
-async def _export(form: Format, asked: PageRequest) -> Reply:
+async def _export(form: Format, page_request: PageRequest) -> Reply:
     # Read before the products, so that following from this change misses nothing.
     async with database().connection() as connection:
         change = await change_log.current_change(connection)
-    query = asked.query
+    query = page_request.query
     pieces = exporting.export_products(
         database(),
         form,
-        asked.selection,
+        page_request.selection,
         options=WriterOptions(query.bom, query.guard),
         fields=query.fields,
-        after=asked.wanted.after,
+        after=page_request.wanted.after,
         limit=query.limit if "limit" in query.model_fields_set else None,
     )
     return await stream_reply(

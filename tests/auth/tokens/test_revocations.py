@@ -339,10 +339,10 @@ class TestOutage:
                 missing.parent.mkdir()
                 await asyncio.to_thread(Path(str(there.database)).rename, missing)
 
-                async def is_let_in() -> bool:
+                async def is_accepted() -> bool:
                     return (await mine(holder)).status_code == 200
 
-                await until(is_let_in, within=2)
+                await until(is_accepted, within=2)
         tasks = [log["event"] for log in logs if log.get("task") == "revocations"]
         assert tasks == ["task_degraded", "task_recovered"]
 

@@ -129,9 +129,9 @@ class Columns:
         key = (self._unguarded(cells[self._key]) or None) if self._key is not None else None
         number = cell.replace(",", ".", 1) if self._has_decimal_comma else cell
         price = float(number) if _NUMBER.fullmatch(number) else cell
-        draft = validate_fast(name, description, price, key)
-        if draft is not None:
-            return draft
+        product = validate_fast(name, description, price, key)
+        if product is not None:
+            return product
         members = {"name": name, "description": description, "key": key}
         return validate({**members, "price": price} if cell else members, line)
 

@@ -69,9 +69,9 @@ class NdjsonReader:
 
 
 def _parse_line(line: bytes, number: int) -> Parsed:
-    draft = _plain_product(line)
-    if draft is not None:
-        return draft
+    product = _plain_product(line)
+    if product is not None:
+        return product
     try:
         members = parse_json(line)
     except MalformedRequest as error:
@@ -89,22 +89,22 @@ def _plain_product(line: bytes) -> ParsedProduct | None:
         return None
     if type(members) is not dict:
         return None
-    draft = validate_fast(*map(members.get, ("name", "description", "price", "key")))
-    if draft is None:
+    product = validate_fast(*map(members.get, ("name", "description", "price", "key")))
+    if product is None:
         return None
     # Detect duplicate names, which the parser accepts silently, by counting double quotes: every
     # name and every string has two, plus one for each double quote that it contains. A duplicate
     # adds more; a double quote spelled \u0022 would compensate for that, so it is not plain.
-    quotes = 2 * len(members) + 2 + draft.name.count('"')
+    quotes = 2 * len(members) + 2 + product.name.count('"')
     unread = len(members) - 2
     if "description" in members:
         unread -= 1
-        if draft.description is not None:
-            quotes += 2 + draft.description.count('"')
+        if product.description is not None:
+            quotes += 2 + product.description.count('"')
     if "key" in members:
         unread -= 1
-        if draft.key is not None:
-            quotes += 2 + draft.key.count('"')
+        if product.key is not None:
+            quotes += 2 + product.key.count('"')
     if unread:
         for field in READ_ONLY:
             value = members.get(field)
@@ -115,7 +115,7 @@ def _plain_product(line: bytes) -> ParsedProduct | None:
                 unread -= 1
     if unread or line.count(b'"') != quotes or b"\\u0022" in line:
         return None
-    return draft
+    return product
 
 
 class NdjsonWriter:
