@@ -150,10 +150,7 @@ class Ring:
             # No peer writes an access log.
             "CATALOG_ACCESS_LOG": "off",
             "CATALOG_TRUSTED_PROXIES": "127.0.0.1",
-            **{
-                f"CATALOG_{kind}_LIMIT": "off"
-                for kind in ("SIGNUP", "LOGIN", "READ", "WRITE")
-            },
+            **{f"CATALOG_{kind}_LIMIT": "off" for kind in ("SIGNUP", "LOGIN", "READ", "WRITE")},
         }
 
     async def run_catalog(self, *command: str) -> None:

@@ -209,7 +209,7 @@ class TestExport:
 class TestEmpty:
     async def test_empty_export_is_a_csv_header_or_no_ndjson_line(self, anyone: Caller) -> None:
         assert (await anyone.get(LIST, headers=NDJSON)).body == b""
-        header = b"id,name,description,price,user_id,version,created_at,updated_at\r\n"
+        header = b"id,name,description,price,key,user_id,version,created_at,updated_at\r\n"
         assert (await anyone.get(LIST, headers=CSV)).body == header
 
 
