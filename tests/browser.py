@@ -34,8 +34,14 @@ class Browser:
         self.faults: list[str] = []
 
     async def window(self, **options: Any) -> Any:
-        """Open a window, and return its page; ``options`` are those of a browser context."""
-        context = await self._chromium.new_context(base_url=self._url, **options)
+        """Open a window, and return its page.
+
+        Relative URLs lead below the service's own, which may have a path.
+
+        Args:
+            **options: those of a browser context.
+        """
+        context = await self._chromium.new_context(base_url=f"{self._url}/", **options)
         context.set_default_timeout(PATIENCE_MILLISECONDS)
         page = await context.new_page()
         self.watch(page)

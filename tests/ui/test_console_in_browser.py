@@ -31,13 +31,13 @@ HOSTILE = {
 
 
 both_ways = pytest.mark.parametrize(
-    "hop", ["straight", pytest.param("nginx", marks=needs_nginx)], indirect=True
+    "hop", ["straight", pytest.param("nginx", marks=needs_nginx), "prefix"], indirect=True
 )
 
 
 @pytest.fixture
 def hop(request: pytest.FixtureRequest) -> str:
-    """Return what a browser talks to: the service, or nginx before it."""
+    """Return what a browser talks to: the service, nginx before it, or the service under a path."""
     return str(getattr(request, "param", "straight"))
 
 
@@ -46,11 +46,15 @@ async def service(hop: str, tmp_path: Path) -> AsyncIterator[str]:
     """Run the service on SQLite, and return the URL at which browsers see it."""
     async with AsyncExitStack() as stack:
         running: Service = await stack.enter_async_context(
-            Catalog(tmp_path).start(ADMIN_PASSWORD=ADMIN_PASSWORD)
+            Catalog(tmp_path).start(
+                ADMIN_PASSWORD=ADMIN_PASSWORD, CATALOG_ROOT_PATH="/shop" if hop == "prefix" else ""
+            )
         )
         await running.serving()
         if hop == "straight":
             yield running.url
+        elif hop == "prefix":
+            yield f"{running.url}/shop"
         else:
             front = await stack.enter_async_context(nginx(running.url))
             yield front.url
@@ -63,7 +67,7 @@ async def chromium(service: str) -> AsyncIterator[Browser]:
 
 
 async def sign_up(page: Any, username: str = "ada") -> None:
-    await page.goto("/sign-in")
+    await page.goto("./sign-in")
     await page.get_by_role("button", name="Sign up").click()
     await page.get_by_label("Username").fill(username)
     await page.get_by_label("E-mail").fill(f"{username}@example.com")
@@ -73,7 +77,7 @@ async def sign_up(page: Any, username: str = "ada") -> None:
 
 
 async def log_in_as_admin(page: Any) -> None:
-    await page.goto("/sign-in")
+    await page.goto("./sign-in")
     await page.get_by_label("Username").fill("admin")
     await page.get_by_label("Password").fill(ADMIN_PASSWORD)
     await page.locator("form").get_by_role("button", name="Sign in").click()
@@ -96,6 +100,8 @@ async def live(page: Any) -> None:
 
 async def take_picture(page: Any, name: str) -> None:
     if PICTURES:
+        # Rows that have just arrived are highlighted for a moment.
+        await page.emulate_media(reduced_motion="reduce")
         await page.screenshot(path=Path(PICTURES) / f"{name}.png")
 
 
@@ -103,7 +109,7 @@ async def take_picture(page: Any, name: str) -> None:
 class TestJourney:
     async def test_new_product_appears_live_in_another_window(self, chromium: Browser) -> None:
         watcher = await chromium.window()
-        await watcher.goto("/")
+        await watcher.goto("./")
         await live(watcher)
         author = await chromium.window()
         await sign_up(author)
@@ -118,7 +124,7 @@ class TestJourney:
         await sign_up(author)
         await create(author, "Desk lamp")
         watcher = await chromium.window()
-        await watcher.goto("/")
+        await watcher.goto("./")
         await live(watcher)
 
         await author.get_by_role("button", name="Edit").click()
@@ -182,7 +188,7 @@ class TestJourney:
         here = await chromium.window()
         await sign_up(here)
         there = await chromium.window()
-        await there.goto("/sign-in")
+        await there.goto("./sign-in")
         await there.get_by_label("Username").fill("ada")
         await there.get_by_label("Password").fill(PASSWORD)
         await there.locator("form").get_by_role("button", name="Sign in").click()
@@ -258,7 +264,7 @@ class TestImport:
         await sign_up(page)
         await create(page, "Desk lamp", "1")
         await create(page, "Rug", "2")
-        await page.goto("/?q=lamp")
+        await page.goto("./?q=lamp")
         await live(page)
 
         async with page.expect_download() as pending:
@@ -284,7 +290,7 @@ class TestLists:
                 });
             }"""
         )
-        await page.goto("/")
+        await page.goto("./")
         rows = page.locator("tbody tr")
         await rows.nth(29).wait_for()
 
@@ -303,7 +309,7 @@ class TestLists:
         await create(page, name, description=name)
 
         assert await page.locator("h1").inner_text() == name
-        await page.goto("/")
+        await page.goto("./")
         await live(page)
         assert await page.locator("tbody bdi").inner_text() == name
         assert "taken" not in await page.title()
@@ -315,7 +321,7 @@ class TestLists:
         await create(author, "Rug", "5")
 
         page = await chromium.window(java_script_enabled=False)
-        await page.goto("/")
+        await page.goto("./")
         await page.get_by_label("Search").fill("lamp")
         await page.get_by_role("button", name="Show").click()
         assert await page.locator("tbody bdi").all_inner_texts() == ["Desk lamp"]
@@ -327,7 +333,7 @@ class TestLists:
 class TestNetwork:
     async def test_lost_connection_is_said_and_resumed(self, chromium: Browser) -> None:
         watcher = await chromium.window()
-        await watcher.goto("/")
+        await watcher.goto("./")
         await live(watcher)
         author = await chromium.window()
         await sign_up(author)
@@ -371,7 +377,7 @@ class TestAppearance:
         await take_picture(page, f"phone-{scheme}")
         width = "document.documentElement.scrollWidth"
 
-        for path in ("/", "/products/1", "/products/new", "/import"):
+        for path in ("./", "./products/1", "./products/new", "./import"):
             await page.goto(path)
             await page.get_by_role("button", name="Log out").wait_for()
 
@@ -389,7 +395,7 @@ class TestAppearance:
 
     async def test_keyboard_reaches_everything(self, chromium: Browser) -> None:
         page = await chromium.window()
-        await page.goto("/")
+        await page.goto("./")
         await live(page)
 
         reached = set()
