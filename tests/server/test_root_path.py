@@ -19,6 +19,12 @@ PREFIX = "/shop"
 TRUSTED = {"CATALOG_TRUSTED_PROXIES": "127.0.0.1"}
 UNDER_PREFIX = {"CATALOG_ROOT_PATH": PREFIX}
 
+METRICS = (
+    *("/metrics", "/metrics/", "/%6detrics", "/livez/../metrics"),
+    *(f"{PREFIX}/metrics", f"{PREFIX}//metrics/", f"{PREFIX}{PREFIX}/metrics"),
+    *(f"{PREFIX}{PREFIX}{PREFIX}/metrics", "/%73hop/metrics", f"{PREFIX}/x/..%2fmetrics"),
+)
+
 # What a proxy in front of nginx may say; the tests are that proxy.
 FORWARDED = {
     "X-Forwarded-For": "198.51.100.1, 203.0.113.66:5555",
@@ -108,13 +114,27 @@ class TestRootPath:
                     return
         pytest.fail("It was never answered from the cache.")
 
-    @pytest.mark.parametrize("path", ["/metrics", f"{PREFIX}/metrics", f"{PREFIX}//metrics"])
-    async def test_metrics_are_not_reachable(self, under_prefix: Hops, path: str) -> None:
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    @pytest.mark.parametrize("body", [b"", b"x"])
+    async def test_metrics_are_not_reachable(
+        self, under_prefix: Hops, method: str, body: bytes
+    ) -> None:
         async with under_prefix.client() as anyone:
-            answer = await anyone.get(path)
+            for path in METRICS:
+                answer = await anyone.request(method, path, content=body)
 
-        assert answer.status_code == 404
-        assert answer.json()["type"] == f"{PREFIX}/problems/not-found"
+                assert answer.status_code == 404, path
+                assert answer.json()["type"] == f"{PREFIX}/problems/not-found"
+
+    async def test_metrics_are_not_reachable_under_a_path_that_nginx_was_not_told(
+        self, under_prefix: Hops
+    ) -> None:
+        async with (
+            nginx(under_prefix.service.url) as untold,
+            httpx.AsyncClient(base_url=untold.url) as anyone,
+        ):
+            for path in METRICS:
+                assert (await anyone.get(path)).status_code == 404, path
 
     @pytest.mark.parametrize("hop", ["service", "proxy"])
     async def test_refusals_lead_to_their_explanation(self, under_prefix: Hops, hop: str) -> None:
