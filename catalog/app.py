@@ -13,6 +13,7 @@ from quart_schema import Tag
 from catalog import migrations, operations
 from catalog.auth import context as auth_context
 from catalog.auth import routes as auth_routes
+from catalog.auth.account_reader import AccountReader
 from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
 from catalog.auth.passwords import login_throttle
@@ -89,24 +90,20 @@ READS_OF_REQUESTS = 4
 HOT_OPERATIONS = (
     # Pages are shared by their readers, and the number of different ones has a bound.
     Operation("product_lists.list_products", has_own_bound=True),
-    Operation("product_lists.list_my_products"),
-    Operation("products.create_product"),
-    Operation("products.read_product"),
-    Operation("products.change_product"),
-    Operation("products.delete_product"),
     Operation("product_changes.list_changes", waits_with=b"wait"),
-    Operation("sign_in.refresh_token"),
-    Operation("sign_in.get_refreshed_token"),
-    Operation("sign_in.log_out"),
-    Operation("sign_in.log_out_everywhere"),
-    Operation("account.read_account"),
-    Operation("account.change_account"),
-    Operation("account.list_sessions"),
-    Operation("account.end_session"),
-    Operation("users.list_users"),
-    Operation("users.read_user"),
-    Operation("users.change_user"),
-    Operation("operations.check_liveness"),
+    *map(
+        Operation,
+        (
+            *("product_lists.list_my_products", "products.create_product"),
+            *("products.read_product", "products.change_product", "products.delete_product"),
+            *("sign_in.refresh_token", "sign_in.get_refreshed_token"),
+            *("sign_in.log_out", "sign_in.log_out_everywhere"),
+            *("account.read_account", "account.change_account"),
+            *("account.list_sessions", "account.end_session"),
+            *("users.list_users", "users.read_user", "users.change_user"),
+            "operations.check_liveness",
+        ),
+    ),
 )
 """Operations that are answered without the framework: all that are short, but for those that hash
 passwords, which end when the client disconnects."""
@@ -156,7 +153,15 @@ def create_app(settings: Settings) -> Quart:
     )
     known_keys = KnownKeys(database, revocations)
     auth_context.attach(
-        app, Auth(keys, Passwords(settings), revocations, known_keys, service.delete_products_of)
+        app,
+        Auth(
+            keys,
+            Passwords(settings),
+            revocations,
+            known_keys,
+            AccountReader(database),
+            service.delete_products_of,
+        ),
     )
     products_context.attach(app, _products(database, running(app).cursors))
     configure_routing(app)
@@ -176,13 +181,8 @@ def create_app(settings: Settings) -> Quart:
 
 def _products(database: Database, cursors: Cursors) -> Products:
     pages = Pages(database)
-    return Products(
-        PageRequests(cursors),
-        pages,
-        ProductReader(database),
-        BatchedWrites(database, pages),
-        Feed(database),
-    )
+    writes = BatchedWrites(database, pages)
+    return Products(PageRequests(cursors), pages, ProductReader(database), writes, Feed(database))
 
 
 def _wrap(app: Quart, settings: Settings) -> None:

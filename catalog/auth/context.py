@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from quart import Quart
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalog.auth.account_reader import AccountReader
 from catalog.auth.passwords.hashing import Passwords
 from catalog.auth.tokens.keys import KeyRing
 from catalog.auth.tokens.known_keys import KnownKeys
@@ -17,7 +18,7 @@ _EXTENSION = "catalog.auth"
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """One app's signing keys, password hashing threads, revocations and verified API keys.
+    """One app's signing keys, hashing threads, revocations, verified API keys and account reader.
 
     Attributes:
         on_account_delete: deletes an account's other data, in the transaction that deletes it.
@@ -27,6 +28,7 @@ class Auth:
     passwords: Passwords
     revocations: Revocations
     known_keys: KnownKeys
+    accounts: AccountReader
     on_account_delete: Callable[[AsyncSession, int], Awaitable[None]]
 
 

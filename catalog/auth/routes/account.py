@@ -52,9 +52,7 @@ async def read_account() -> Reply:
 
     Of the caller's access token: name, address, role, and when it was made.
     """
-    async with database().connection() as connection:
-        account = await accounts.read_own(connection, user_id=caller_id())
-    return json_reply(AccountRead(**account))
+    return json_reply(AccountRead(**await auth().accounts.read(caller_id())))
 
 
 @blueprint.patch("/me")
