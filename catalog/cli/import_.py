@@ -51,7 +51,14 @@ _PIECE_BYTES = 64 * 1024
     help="Encoding of a CSV file without a byte order mark, such as windows-1252.",
 )
 @click.option("--no-guard", is_flag=True, help="CSV: keep apostrophes before formulas.")
-@click.option("--atomic", is_flag=True, help="Create all products or none.")
+@click.option(
+    "--mode",
+    type=click.Choice(["create", "upsert"]),
+    default="create",
+    show_default=True,
+    help="upsert: change the products that lines name by id or key, and create the others.",
+)
+@click.option("--atomic", is_flag=True, help="Write all products or none.")
 @click.option("--dry-run", is_flag=True, help="Validate the file and write nothing.")
 def import_(
     file: Path,
@@ -59,6 +66,7 @@ def import_(
     format_name: str | None,
     charset: str,
     no_guard: bool,
+    mode: str,
     atomic: bool,
     dry_run: bool,
 ) -> None:
@@ -70,7 +78,8 @@ def import_(
     form = form_of(file, format_name)
     if charset not in form.charsets:
         raise click.UsageError(f"{form.name} is always UTF-8.")
-    reader = form.reader(ReaderOptions(form.charsets[charset], guard=not no_guard))
+    upsert = mode == "upsert"
+    reader = form.reader(ReaderOptions(form.charsets[charset], guard=not no_guard, upsert=upsert))
     settings = settings_for_command()
     with (
         opened_text(file) as (text, raw),
@@ -82,14 +91,22 @@ def import_(
         ) as bar,
     ):
         pieces = _pieces(text, lambda: bar.update(raw.tell() - bar.pos) if not bar.hidden else None)
-        imported = run(_import(settings, pieces, reader, owner, atomic=atomic, dry_run=dry_run))
+        imported = run(
+            _import(settings, pieces, reader, owner, upsert=upsert, atomic=atomic, dry_run=dry_run)
+        )
     for fault in imported.faults:
         click.echo(f"Line {fault.line}: {fault.message}", err=True)
-    would = "Would create" if dry_run else "Created"
-    created, invalid = counted(imported.created, "product"), counted(imported.failed, "line")
-    click.echo(f"{would} {created}; {invalid} failed.")
+    click.echo(_summary(imported, dry_run=dry_run))
     if imported.failed:
         sys.exit(1)
+
+
+def _summary(imported: ImportResult, *, dry_run: bool) -> str:
+    create, update = ("Would create", "update") if dry_run else ("Created", "updated")
+    done = f"{create} {counted(imported.created, 'product')}"
+    if imported.has_upserts:
+        done += f", {update} {imported.updated:,}; {imported.unchanged:,} unchanged"
+    return f"{done}; {counted(imported.failed, 'line')} failed."
 
 
 async def _pieces(text: IO[bytes], advance: Callable[[], None]) -> AsyncIterator[bytes]:
@@ -108,6 +125,7 @@ async def _import(
     reader: Reader,
     owner: str,
     *,
+    upsert: bool,
     atomic: bool,
     dry_run: bool,
 ) -> ImportResult:
@@ -123,6 +141,7 @@ async def _import(
             pieces,
             reader,
             owner_id=await database.transaction(account),
+            upsert=upsert,
             atomic=atomic,
             dry_run=dry_run,
         )

@@ -79,11 +79,12 @@ class PreconditionFailed(CatalogError):
 
     Args:
         current: the resource, ready to render, if it is known.
+        detail: as ``CatalogError``.
     """
 
     slug = "precondition-failed"
     status = 412
     title = "The resource has changed in the meantime"
 
-    def __init__(self, *, current: Mapping[str, object] | None = None) -> None:
-        super().__init__(members={} if current is None else {"current": current})
+    def __init__(self, detail: str = "", *, current: Mapping[str, object] | None = None) -> None:
+        super().__init__(detail, members={} if current is None else {"current": current})

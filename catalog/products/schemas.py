@@ -121,6 +121,13 @@ class ProductUpdate(RequestBody):
     )
 
 
+class ProductUpsert(ProductUpdate):
+    """A line of an import that changes the product it names, or creates one."""
+
+    id: Id | None = None
+    version: Id | None = None
+
+
 class ProductRead(ResponseBody):
     """A product."""
 

@@ -57,6 +57,28 @@ class TestRoundTrip:
         assert page["total"] == 2 * SAMPLES
         assert page["products"][0]["user_id"] == ada.user_id
 
+    async def test_edited_export_changes_products_once(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        for name in ("Lamp", "Rug", "Desk"):
+            await ada.offer(name)
+        file = tmp_path / "all.csv"
+        await catalog.run("export", str(file))
+        file.write_text(file.read_text().replace("Rug", "Carpet") + ",Chair,,1,sku-1,,,,\r\n")
+        arguments = ("import", str(file), "--owner", "ada", "--mode", "upsert")
+
+        outcomes = [
+            await catalog.output_of(*arguments, "--dry-run"),
+            await catalog.output_of(*arguments),
+            await catalog.output_of(*arguments),
+        ]
+
+        assert outcomes == [
+            "Would create 1 product, update 1; 2 unchanged; 0 lines failed.\n",
+            "Created 1 product, updated 1; 2 unchanged; 0 lines failed.\n",
+            "Created 0 products, updated 0; 4 unchanged; 0 lines failed.\n",
+        ]
+
 
 class TestImport:
     async def test_faults_are_reported_by_line(

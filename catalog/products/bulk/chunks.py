@@ -7,12 +7,21 @@ yields every few milliseconds.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from catalog.observability.metrics import observe_position
 from catalog.products import service
-from catalog.products.bulk.formats import LineFault, ParsedProduct, Reader, UnreadLines, rendered
+from catalog.products.bulk.formats import (
+    LineFault,
+    ParsedProduct,
+    Reader,
+    UnreadLines,
+    UpsertLine,
+    rendered,
+)
+from catalog.products.bulk.upserting import Upserted
 from catalog.products.models import ChangeId, NewProduct
 from catalog.products.search.tokenizer import text_of
 
@@ -38,6 +47,9 @@ class ImportResult:
 
     Attributes:
         created: products that were created, or would be in a dry run.
+        updated: lines that changed a product.
+        unchanged: lines whose product was like that already.
+        has_upserts: whether lines may change products, so that these are reported.
         failed: number of invalid lines, and of records in lines that were not read.
         line: the last processed line: all valid products up to it have been created.
         change: the last change.
@@ -46,6 +58,9 @@ class ImportResult:
     """
 
     created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    has_upserts: bool = False
     failed: int = 0
     line: int = 0
     first_id: int | None = None
@@ -74,19 +89,58 @@ class ImportResult:
         self.change = inserted.last
         observe_position(self.change.position)
 
+    def count_upserted(self, done: Upserted, *, has_ids: bool = True) -> None:
+        """Add the outcome of lines to the result; in a dry run, created products have no ids."""
+        self.created += len(done.ids)
+        self.updated += done.updated
+        self.unchanged += done.unchanged
+        for faults in done.faults:
+            self.add_faults(faults)
+        if done.ids and has_ids:
+            self.first_id = self.first_id or done.ids[0]
+            self.last_id = done.ids[-1]
+        if done.last is not None:
+            self.change = done.last
+            observe_position(self.change.position)
+
     def rendered(self) -> dict[str, Any]:
         """Return the JSON members of the result."""
+        upserts = {"updated": self.updated, "unchanged": self.unchanged}
         return {
             "created": self.created,
+            **(upserts if self.has_upserts else {}),
             "failed": self.failed,
             "first_id": self.first_id,
             "last_id": self.last_id,
-            "errors": rendered(self.faults),
+            # Lines of a chunk are decided while the next ones are parsed.
+            "errors": rendered(sorted(self.faults, key=itemgetter(0))),
         }
 
 
-Chunk = tuple[list[ParsedProduct], int]
-"""Parsed products, and the number of the line at which the chunk ends."""
+class Chunk(NamedTuple):
+    """Valid lines, parsed.
+
+    Attributes:
+        parsed_products: the products; or the lines, if they may change products.
+        numbers: the number of each one's line.
+        line: the number of the line at which the chunk ends.
+    """
+
+    parsed_products: Sequence[ParsedProduct | UpsertLine]
+    numbers: list[int]
+    line: int
+
+    def upserts(self) -> list[UpsertLine] | None:
+        """Return the lines, if they may change products or a key has to be looked up."""
+        if not any(
+            isinstance(product, UpsertLine) or product.key is not None
+            for product in self.parsed_products
+        ):
+            return None
+        return [
+            product if isinstance(product, UpsertLine) else UpsertLine.creating(number, product)
+            for number, product in zip(self.numbers, self.parsed_products, strict=True)
+        ]
 
 
 async def read_chunks(
@@ -94,17 +148,19 @@ async def read_chunks(
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the valid products of a text in chunks, and record the faults of the other lines."""
     turn_ends = monotonic() + _TURN_SECONDS
-    parsed_products: list[ParsedProduct] = []
+    parsed_products: list[Any] = []
+    numbers: list[int] = []
     characters = 0
     async for piece, is_last in _gather(pieces):
         for found in reader.read(piece, is_last=is_last):
             parsed = await asyncio.to_thread(found) if callable(found) else found
-            if isinstance(parsed, ParsedProduct):
+            if isinstance(parsed, ParsedProduct | UpsertLine):
                 parsed_products.append(parsed)
-                characters += len(parsed.name) + len(parsed.description or "")
+                numbers.append(reader.first_line)
+                characters += _characters(parsed)
                 if len(parsed_products) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
-                    yield parsed_products, reader.line
-                    parsed_products, characters = [], 0
+                    yield Chunk(parsed_products, numbers, reader.line)
+                    parsed_products, numbers, characters = [], [], 0
             elif isinstance(parsed, UnreadLines):
                 imported.add_unread(parsed)
             elif parsed is not None:
@@ -116,7 +172,12 @@ async def read_chunks(
         if monotonic() > turn_ends:
             await asyncio.sleep(0)
             turn_ends = monotonic() + _TURN_SECONDS
-    yield parsed_products, reader.line
+    yield Chunk(parsed_products, numbers, reader.line)
+
+
+def _characters(parsed: ParsedProduct | UpsertLine) -> int:
+    texts = parsed if isinstance(parsed, ParsedProduct) else parsed.values.values()
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 async def _gather(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:

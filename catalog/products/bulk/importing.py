@@ -5,9 +5,9 @@ Each chunk is written in a transaction of its own, while the next ones are parse
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,7 +19,8 @@ from catalog.errors import CatalogError, LinesInvalid
 from catalog.products import service
 from catalog.products.bulk.atomic import import_atomically
 from catalog.products.bulk.chunks import Chunk, ImportResult, read_chunks, tokenize
-from catalog.products.bulk.formats import Reader
+from catalog.products.bulk.formats import ParsedProduct, Reader, UpsertLine
+from catalog.products.bulk.upserting import Upserted, Upserts
 from catalog.products.changes import change_log
 from catalog.products.models import NewProduct
 
@@ -37,16 +38,18 @@ async def import_products(
     reader: Reader,
     *,
     owner_id: int,
+    upsert: bool = False,
     atomic: bool = False,
     dry_run: bool = False,
 ) -> ImportResult:
-    """Create the products that a text describes, for an owner.
+    """Create the products that a text describes, for an owner, or change those that it names.
 
     Args:
         database: the database to write to.
         pieces: the text, in pieces of any size.
         reader: a reader for the text's format.
-        owner_id: the account that will own the products.
+        owner_id: the account that owns the products.
+        upsert: whether the reader yields lines that may change products.
         atomic: whether to create all products or none; up to ``MAX_ATOMIC_ROWS``.
         dry_run: whether to validate only, and create nothing.
 
@@ -57,7 +60,7 @@ async def import_products(
         CatalogError: the import was aborted by an error of the body or of the database. The error's
             members tell what had been created by then.
     """
-    imported = ImportResult()
+    imported = ImportResult(has_upserts=upsert)
     if dry_run:
         async with database.connection() as connection:
             await require_account(connection, user_id=owner_id)
@@ -65,11 +68,32 @@ async def import_products(
         if atomic:
             await import_atomically(database, chunks, imported, owner_id=owner_id, dry_run=dry_run)
         elif dry_run:
-            async for parsed_products, _ in chunks:
-                imported.created += len(parsed_products)
+            async for chunk in chunks:
+                await _try_chunk(database, chunk, imported, owner_id=owner_id)
         else:
             await _import_in_chunks(database, chunks, imported, owner_id=owner_id)
     return imported
+
+
+async def _try_chunk(
+    database: Database, chunk: Chunk, imported: ImportResult, *, owner_id: int
+) -> None:
+    """Count what a chunk would do, on its own: the chunks before it are not written either."""
+    lines = chunk.upserts()
+    if lines is None:
+        imported.created += len(chunk.parsed_products)
+        return
+    async with database.connection() as connection:
+        upserts = Upserts(connection, owner_id=owner_id)
+        await upserts.apply(lines)
+    imported.count_upserted(upserts.done, has_ids=False)
+
+
+async def _upsert(session: AsyncSession, lines: Sequence[UpsertLine], *, owner_id: int) -> Upserted:
+    await require_account(session, user_id=owner_id)
+    upserts = Upserts(session, owner_id=owner_id)
+    await upserts.apply(lines)
+    return await upserts.log()
 
 
 class _Writing(NamedTuple):
@@ -105,17 +129,34 @@ async def _import_in_chunks(
         finally:
             numbered.set()
 
+    async def upsert(lines: list[UpsertLine], line: int, numbered: asyncio.Event) -> None:
+        try:
+            done = await database.bulk_transaction(_upsert, lines, owner_id=owner_id)
+            imported.count_upserted(done)
+            imported.line = line
+        finally:
+            numbered.set()
+
     writing: deque[_Writing] = deque()
     try:
         try:
-            async for parsed_products, line in chunks:
-                # Tokenized while the database is still busy with the previous chunks.
-                new_products = await tokenize(parsed_products, owner_id)
-                while len(writing) >= min(CHUNKS_AT_ONCE, database.max_bulk_writers):
-                    await writing.popleft().done
-                before = writing[-1] if writing else None
+            async for chunk in chunks:
+                lines = chunk.upserts()
                 numbered = asyncio.Event()
-                task = asyncio.create_task(write(new_products, line, numbered, before))
+                if lines is not None:
+                    # Its outcome depends on those of all chunks before it.
+                    while writing:
+                        await writing.popleft().done
+                    task = asyncio.create_task(upsert(lines, chunk.line, numbered))
+                else:
+                    # Tokenized while the database is still busy with the previous chunks.
+                    new_products = await tokenize(
+                        cast("list[ParsedProduct]", chunk.parsed_products), owner_id
+                    )
+                    while len(writing) >= min(CHUNKS_AT_ONCE, database.max_bulk_writers):
+                        await writing.popleft().done
+                    before = writing[-1] if writing else None
+                    task = asyncio.create_task(write(new_products, chunk.line, numbered, before))
                 writing.append(_Writing(numbered, task))
         finally:
             # The chunks that were started are completed, even if reading has failed.

@@ -1,6 +1,6 @@
 """Request and response schemas of bulk creates."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -19,6 +19,11 @@ class BulkQuery(QueryParameters):
         default=False, description="Bulk only: validate and write nothing."
     )
 
+    mode: Literal["create", "upsert"] = Field(
+        default="create",
+        description="Bulk only: `upsert` changes the products that lines name by `id` or `key`, "
+        "and creates the others.",
+    )
     guard: Annotated[bool, BeforeValidator(truth)] = Field(
         default=True,
         description="CSV only: whether to remove the apostrophes by which exports guard texts that "
@@ -55,6 +60,14 @@ class BulkCreated(ResponseBody):
     """Result of a bulk create."""
 
     created: int = Field(ge=0, description="Number of new products.", examples=[2])
+    updated: int | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None, ge=0, description="Lines that changed a product; upsert only."
+    )
+    unchanged: int | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        ge=0,
+        description="Lines whose product was like that already; upsert only.",
+    )
     failed: int = Field(
         ge=0,
         description="Number of invalid records; in lines that were not read, each line counts.",

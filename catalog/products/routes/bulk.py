@@ -40,8 +40,9 @@ def takes_many(view: View[P]) -> View[P]:
         form = IMPORTED.get(request.content_type[0])
         if form is not None:
             return await _import_products(form, query)
-        if query.dry_run:
-            raise InvalidRequest(errors=[FieldError("parameter", "dry_run", _FOR_MANY)])
+        for name in ("dry_run", "mode"):
+            if getattr(query, name) != getattr(_DEFAULTS, name):
+                raise InvalidRequest(errors=[FieldError("parameter", name, _FOR_MANY)])
         return await view(*args, **kwargs)
 
     return create
@@ -55,12 +56,14 @@ async def _import_products(form: Format, query: BulkQuery) -> Reply:
         raise UnsupportedMediaType(f"The charset of {form.media_type} must be one of {known}.")
     if b"idempotency-key" in request.fields:
         raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", _FOR_ONE)])
+    upsert = query.mode == "upsert"
     with products().imports.taken():
         imported = await importing.import_products(
             database(),
             pieces_of(request),
-            form.reader(ReaderOptions(codec, guard=query.guard)),
+            form.reader(ReaderOptions(codec, guard=query.guard, upsert=upsert)),
             owner_id=caller_id(),
+            upsert=upsert,
             atomic=query.atomic,
             dry_run=query.dry_run,
         )

@@ -32,7 +32,7 @@ from catalog.products.changes.change_log import Logged
 from catalog.products.idempotency import Done, Key
 from catalog.products.keys import KeyClaims, find_holders
 from catalog.products.models import ChangeId, ChangeType, NewProduct, Product
-from catalog.products.service import insert_unlogged, rendered
+from catalog.products.service import insert_unlogged, rendered, require_all, store_updates
 from catalog.products.writes.requests import (
     Create,
     Delete,
@@ -43,7 +43,6 @@ from catalog.products.writes.requests import (
     Write,
     WriteResult,
 )
-from catalog.products.writes.updates import require_all, store_updates
 
 
 async def write_products(

@@ -27,6 +27,7 @@ from catalog.products.bulk.formats import (
     ParsedProduct,
     Reader,
     UnreadLines,
+    UpsertLine,
 )
 from catalog.products.bulk.formats.csv import MAX_RECORD
 from catalog.products.bulk.formats.csv_header import MAX_COLUMNS
@@ -75,7 +76,7 @@ def faults(form: Format, text: bytes, **options: Any) -> list[tuple[int, str, st
     return [
         (fault.line, fault.code, fault.pointer)
         for each in parsed(form, text, **options)
-        if not isinstance(each, ParsedProduct)
+        if not isinstance(each, ParsedProduct | UpsertLine)
         for fault in ([each.fault] if isinstance(each, UnreadLines) else each)
     ]
 

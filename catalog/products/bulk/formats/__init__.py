@@ -18,6 +18,7 @@ from catalog.products.bulk.formats.lines import (
     Parsed,
     ParsedProduct,
     UnreadLines,
+    UpsertLine,
     rendered,
 )
 from catalog.products.bulk.formats.ndjson import NDJSON
@@ -35,6 +36,7 @@ __all__ = [
     "ReaderOptions",
     "RowWriter",
     "UnreadLines",
+    "UpsertLine",
     "WriterOptions",
     "rendered",
 ]

@@ -79,10 +79,10 @@ class CsvReader:
 
     def __init__(self, options: ReaderOptions) -> None:
         self._decoder = TextDecoder(options.codec)
-        self._is_guarded = options.guard
+        self._options = options
         self._separator: str | None = None
         self._columns: Columns | None = None
-        self.line = 0
+        self.line = self.first_line = 0
         # Number of complete lines before ``_rest``, which is an incomplete record.
         self._line = 0
         self._rest: list[str] = []
@@ -170,6 +170,7 @@ class CsvReader:
         for record in records:
             line = self._line + 1
             self._line += record.count("\n")
+            self.first_line = line
             self.line = self._line if record.endswith("\n") else self._line + 1
             try:
                 cells = next(reader)
@@ -185,9 +186,7 @@ class CsvReader:
             elif self._columns is not None:
                 yield self._parse(self._columns, cells, record, line)
             elif any(cells):
-                self._columns = Columns(
-                    cells, line, separator=separator, is_guarded=self._is_guarded
-                )
+                self._columns = Columns(cells, line, separator=separator, options=self._options)
         self._keep(rest)
 
     def _parse(self, columns: Columns, cells: list[str], record: str, line: int) -> Parsed | None:

@@ -6,19 +6,23 @@ from collections.abc import Iterator, Sequence
 
 from catalog.errors import CatalogError, InvalidRequest, LinesInvalid, MalformedRequest
 from catalog.http.replies.problems import MAX_FIELD_ERRORS, json_pointer
+from catalog.products.bulk.formats.format import ReaderOptions
 from catalog.products.bulk.formats.formula_guard import unguarded
 from catalog.products.bulk.formats.lines import (
     LONG_LINE,
     READ_ONLY,
+    UPSERT_ONLY,
     WRITABLE,
     LineFault,
     Parsed,
+    ParsedProduct,
     faults_of,
     rendered,
     validate,
     validate_fast,
+    validate_upsert,
 )
-from catalog.products.models import MAX_DESCRIPTION, MAX_NAME
+from catalog.products.models import MAX_DESCRIPTION, MAX_KEY, MAX_NAME
 
 MAX_COLUMNS = 100
 """Columns of a CSV header, whose length is limited to ``LONG_LINE``; far more than the fields."""
@@ -35,6 +39,11 @@ HEADER_TOO_LONG = InvalidRequest(
 OPEN_QUOTE = MalformedRequest("A double quote is probably not closed.")
 
 _REQUIRED = ("name", "price")
+_FIELDS = ParsedProduct._fields
+_LONGEST = {"name": MAX_NAME, "description": MAX_DESCRIPTION, "key": MAX_KEY}
+_TEXTS = _LONGEST.keys()
+# Python converts no more than 4,300 digits; ids have up to 19.
+_DIGITS = 20
 _KNOWN = WRITABLE | READ_ONLY
 # JSON number (RFC 8259, section 6): Python's float() would accept "1_000" and "nan".
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -87,7 +96,7 @@ class Columns:
         header: the column names.
         line: the number of the header's line.
         separator: the separator of the cells.
-        is_guarded: whether texts may have an apostrophe that guards them.
+        options: whether texts may have an apostrophe that guards them, and lines change products.
 
     Raises:
         LinesInvalid: there are too many columns, one is unknown, unnamed or duplicated, or a
@@ -95,22 +104,24 @@ class Columns:
     """
 
     def __init__(
-        self, header: Sequence[str], line: int, *, separator: str, is_guarded: bool
+        self, header: Sequence[str], line: int, *, separator: str, options: ReaderOptions
     ) -> None:
         if len(header) > MAX_COLUMNS:
             raise header_refused(faults_of(line, HEADER_TOO_LONG))
         names = [_normalized(name) for name in header]
         while names and not names[-1]:
             names.pop()
-        faults = list(_faults(line, header, names))
+        names_product = options.upsert and not {"id", "key"}.isdisjoint(names)
+        required = () if names_product else _REQUIRED
+        faults = list(_faults(line, header, names, required))
         if faults:
             raise header_refused(faults[:MAX_FIELD_ERRORS])
         self._count = len(names)
-        self._name, self._price = names.index("name"), names.index("price")
-        self._description = names.index("description") if "description" in names else None
-        self._key = names.index("key") if "key" in names else None
+        read = (*_FIELDS, *UPSERT_ONLY) if options.upsert else _FIELDS
+        self._places = {name: names.index(name) for name in read if name in names}
+        self._is_upsert = options.upsert
         self._has_decimal_comma = separator != ","
-        self._unguarded = unguarded if is_guarded else str
+        self._unguarded = unguarded if options.guard else str
 
     def parse(self, cells: list[str], line: int) -> Parsed | None:
         """Parse a record under this header; None if it is a row of separators."""
@@ -122,40 +133,50 @@ class Columns:
             if len(cells) != self._count:
                 detail = f"The line has {len(cells)} cells, and the header {self._count}."
                 return faults_of(line, MalformedRequest(detail))
-        name, cell = self._unguarded(cells[self._name]), cells[self._price].strip(_BLANKS)
-        description = None
-        if self._description is not None and (described := cells[self._description]):
-            description = self._unguarded(described)
-        key = (self._unguarded(cells[self._key]) or None) if self._key is not None else None
-        number = cell.replace(",", ".", 1) if self._has_decimal_comma else cell
-        price = float(number) if _NUMBER.fullmatch(number) else cell
-        product = validate_fast(name, description, price, key)
+        members = {name: self._value(name, cells[place]) for name, place in self._places.items()}
+        if self._is_upsert:
+            return validate_upsert(members, line)
+        product = validate_fast(*map(members.get, _FIELDS))
         if product is not None:
             return product
-        members = {"name": name, "description": description, "key": key}
-        return validate({**members, "price": price} if cell else members, line)
+        if members["price"] == "":
+            del members["price"]
+        return validate(members, line)
+
+    def _value(self, name: str, cell: str) -> object:
+        """Return the value of a cell."""
+        if name in _TEXTS:
+            return self._unguarded(cell) if cell or name == "name" else None
+        cell = cell.strip(_BLANKS)
+        if name != "price":
+            is_number = cell.isascii() and cell.isdigit() and len(cell) < _DIGITS
+            return int(cell) if is_number else cell or None
+        number = cell.replace(",", ".", 1) if self._has_decimal_comma else cell
+        return float(number) if _NUMBER.fullmatch(number) else cell
 
     def swallows_lines(self, cells: Sequence[str]) -> bool:
         """Tell whether an invalid record of several lines looks like several records.
 
         That is what becomes of them after a quote that is not closed.
         """
-        if len(cells) != self._count or "\n" in cells[self._price]:
+        if len(cells) != self._count:
             return True
-        described = "" if self._description is None else cells[self._description]
-        name = cells[self._name]
-        return ("\n" in name and len(name) > MAX_NAME) or (
-            "\n" in described and len(described) > MAX_DESCRIPTION
+        return any(
+            "\n" in cells[place] and len(cells[place]) > _LONGEST.get(name, 0)
+            for name, place in self._places.items()
         )
 
 
-def _faults(line: int, header: Sequence[str], names: Sequence[str]) -> Iterator[LineFault]:
+def _faults(
+    line: int, header: Sequence[str], names: Sequence[str], required: Sequence[str]
+) -> Iterator[LineFault]:
     """Yield the fault of each column.
 
     Args:
         line: the number of the header's line.
         header: the columns' names as they were sent.
         names: the same names, normalized and without the empty ones at the end.
+        required: the columns that may not be missing.
     """
 
     def fault(name: str, message: str) -> LineFault:
@@ -171,7 +192,7 @@ def _faults(line: int, header: Sequence[str], names: Sequence[str]) -> Iterator[
         )
     for name in sorted({name for name in names if name and names.count(name) > 1}):
         yield fault(name, f"{name[:200]} is there more than once.")
-    for name in _REQUIRED:
+    for name in required:
         if name not in names:
             yield fault(name, f"{name} is missing.")
 

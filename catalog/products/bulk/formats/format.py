@@ -12,9 +12,11 @@ class Reader(Protocol):
 
     Attributes:
         line: the number of the last line of the record that was yielded last.
+        first_line: the number of its first line.
     """
 
     line: int
+    first_line: int
 
     def read(self, piece: bytes, *, is_last: bool = False) -> Iterator[Found]:
         """Yield the lines that the piece completes.
@@ -34,10 +36,12 @@ class ReaderOptions(NamedTuple):
     Attributes:
         codec: Python's codec of its encoding.
         guard: whether texts of CSV may have an apostrophe that guards them, as in exports.
+        upsert: whether lines may change products, and so are read as ``UpsertLine``.
     """
 
     codec: str = "utf-8"
     guard: bool = True
+    upsert: bool = False
 
 
 class WriterOptions(NamedTuple):

@@ -1,14 +1,14 @@
 """Lines of a bulk text: their limits, their validation, and their faults."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
 from catalog.errors import BodyTooLarge, CatalogError, InvalidRequest
 from catalog.http.replies.problems import MAX_FIELD_ERRORS, field_errors
 from catalog.products.models import MAX_DESCRIPTION, MAX_KEY, MAX_NAME, MAX_PRICE
-from catalog.products.schemas import ProductCreate, ProductRead
+from catalog.products.schemas import ProductCreate, ProductRead, ProductUpsert
 
 MAX_LINE_BYTES = 256 * 1024
 """Maximum size of a line; the longest product fits even with every character escaped."""
@@ -24,6 +24,9 @@ WRITABLE = frozenset(ProductCreate.model_fields)
 READ_ONLY = frozenset(ProductRead.model_fields) - WRITABLE
 """Further fields of an export, which an import ignores."""
 
+UPSERT_ONLY = frozenset({"id", "version"})
+"""Those of them that name the product of a line, where products may be changed."""
+
 LINE_TOO_LONG = BodyTooLarge(f"A line may have at most {MAX_LINE_BYTES} bytes.")
 
 
@@ -34,6 +37,29 @@ class ParsedProduct(NamedTuple):
     description: str | None
     price: float
     key: str | None = None
+
+
+class UpsertLine(NamedTuple):
+    """Valid line of an import that also changes products.
+
+    Attributes:
+        number: its number, as in ``LineFault``.
+        product_id: the id of the product that it names; None if it names one by its key, or none.
+        version: the version that the product must have; None for any.
+        values: the fields to set, valid.
+        may_update: whether the product may exist; otherwise its key has to be new.
+    """
+
+    number: int
+    product_id: int | None
+    version: int | None
+    values: dict[str, Any]
+    may_update: bool = True
+
+    @classmethod
+    def creating(cls, number: int, product: ParsedProduct) -> Self:
+        """Return the line of a product to create."""
+        return cls(number, None, None, product._asdict(), may_update=False)
 
 
 class LineFault(NamedTuple):
@@ -74,7 +100,7 @@ class UnreadLines(NamedTuple):
     records: int
 
 
-Parsed = ParsedProduct | list[LineFault] | UnreadLines
+Parsed = ParsedProduct | UpsertLine | list[LineFault] | UnreadLines
 """Result of parsing a line: a product or its faults."""
 
 Found = Parsed | None | Callable[[], Parsed | None]
@@ -116,26 +142,48 @@ def validate_fast(
 
 def validate(members: Any, line: int) -> Parsed:
     """Validate the members of a line by the schema; return the product or the faults."""
-    if isinstance(members, dict):
-        members = {name: value for name, value in members.items() if name not in READ_ONLY}
-        if len(members) > MAX_FIELD_ERRORS:
-            # The schema would report all unknown members before the first few are selected.
-            unknown = [name for name in members if name not in WRITABLE]
-            for name in unknown[MAX_FIELD_ERRORS:]:
-                del members[name]
+    members = _without(READ_ONLY, members)
     try:
         product = ProductCreate.model_validate(members)
     except ValidationError as error:
-        return [
-            LineFault(
-                line,
-                InvalidRequest.slug,
-                fault.message if fault.name else f"The line {fault.rule}.",
-                fault.name,
-            )
-            for fault in field_errors(error)
-        ]
+        return _invalid(line, error)
     return ParsedProduct(product.name, product.description, product.price, product.key)
+
+
+def validate_upsert(members: Any, line: int) -> Parsed:
+    """Validate the members of a line that may change a product."""
+    members = _without(READ_ONLY - UPSERT_ONLY, members)
+    try:
+        product = ProductUpsert.model_validate(members)
+    except ValidationError as error:
+        return _invalid(line, error)
+    values = product.model_dump(exclude_unset=True, exclude=set(UPSERT_ONLY))
+    return UpsertLine(line, product.id, product.version, values)
+
+
+def _without(ignored: frozenset[str], members: Any) -> Any:
+    """Return the members that are validated: without ignored ones, and with few unknown ones."""
+    if not isinstance(members, dict):
+        return members
+    members = {name: value for name, value in members.items() if name not in ignored}
+    if len(members) > MAX_FIELD_ERRORS:
+        # The schema would report all unknown members before the first few are selected.
+        unknown = [name for name in members if name not in WRITABLE | UPSERT_ONLY]
+        for name in unknown[MAX_FIELD_ERRORS:]:
+            del members[name]
+    return members
+
+
+def _invalid(line: int, error: ValidationError) -> list[LineFault]:
+    return [
+        LineFault(
+            line,
+            InvalidRequest.slug,
+            fault.message if fault.name else f"The line {fault.rule}.",
+            fault.name,
+        )
+        for fault in field_errors(error)
+    ]
 
 
 def faults_of(line: int, error: CatalogError) -> list[LineFault]:

@@ -1,7 +1,7 @@
 """Newline-delimited JSON: one product a line."""
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from catalog.products.bulk.formats.lines import (
     faults_of,
     validate,
     validate_fast,
+    validate_upsert,
 )
 
 
@@ -31,8 +32,9 @@ class NdjsonReader:
     A byte order mark is skipped, too.
     """
 
-    def __init__(self, _: ReaderOptions) -> None:
-        self.line = 0
+    def __init__(self, options: ReaderOptions) -> None:
+        self._parse = _parse_upsert if options.upsert else _parse_line
+        self.line = self.first_line = 0
         # The received pieces of an incomplete line.
         self._rest: list[bytes] = []
         self._rest_size = 0
@@ -51,6 +53,7 @@ class NdjsonReader:
                 lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
         for line in lines:
             self.line += 1
+            self.first_line = self.line
             if self._skips or len(line) > MAX_LINE_BYTES:
                 self._skips = False
                 yield faults_of(self.line, LINE_TOO_LONG)
@@ -58,9 +61,9 @@ class NdjsonReader:
                 if self.line % BLANK_LINES == 0:
                     yield None
             elif len(line) > LONG_LINE:
-                yield partial(_parse_line, line, self.line)
+                yield partial(self._parse, line, self.line)
             else:
-                yield _parse_line(line, self.line)
+                yield self._parse(line, self.line)
         if not self._skips:
             self._rest += rest
             self._rest_size += sum(map(len, rest))
@@ -72,13 +75,21 @@ def _parse_line(line: bytes, number: int) -> Parsed:
     product = _plain_product(line)
     if product is not None:
         return product
+    return _parse_strictly(line, number, validate)
+
+
+def _parse_upsert(line: bytes, number: int) -> Parsed:
+    return _parse_strictly(line, number, validate_upsert)
+
+
+def _parse_strictly(line: bytes, number: int, validated: Callable[[Any, int], Parsed]) -> Parsed:
     try:
         members = parse_json(line)
     except MalformedRequest as error:
         # The message is about a body, of which this would be the first and only line.
         detail = error.detail.replace("The body", "The line").replace(" line 1,", "")
         return faults_of(number, MalformedRequest(detail))
-    return validate(members, number)
+    return validated(members, number)
 
 
 def _plain_product(line: bytes) -> ParsedProduct | None:
