@@ -42,8 +42,9 @@ async def test_every_response_is_one_that_the_document_describes(
             "CATALOG_TEST_PASSWORD": password,
             "CATALOG_TEST_ADMIN": "admin",
         }
+        bulk_bodies = {"SCHEMATHESIS_HOOKS": "tests.server.bulk_bodies", "PYTHONPATH": str(ROOT)}
         for number, options in enumerate(runs):
-            environment = fresh_tokens if number == 1 else {}
+            environment = fresh_tokens if number == 1 else bulk_bodies
             code, output = await put_to_the_test(
                 tmp_path, url, *options, examples=EXAMPLES, **environment
             )

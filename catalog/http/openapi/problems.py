@@ -89,6 +89,7 @@ def implied_errors(operation: Mapping[str, Any]) -> Iterable[type[CatalogError]]
     yield from (errors.DatabaseUnavailable, errors.DatabaseBusy)
     # Any request may carry a body, even an unexpected one, and its bounds apply before the handler.
     yield from (errors.MalformedRequest, errors.RequestTimeout, errors.BodyTooLarge)
+    yield from (errors.UriTooLong, errors.HeadersTooLarge)
     # For a content coding other than gzip.
     yield errors.UnsupportedMediaType
     # For unknown parameters, even of operations that take none.

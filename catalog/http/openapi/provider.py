@@ -109,6 +109,8 @@ class Provider(OpenAPIProvider):
             if len(choices) == 1:
                 kept = {name: schema[name] for name in ("examples",) if name in schema}
                 parameter["schema"] = {**choices[0], **kept}
+            # An empty value is an absent parameter.
+            parameter["allowEmptyValue"] = True
             if parameter["schema"].get("type") == "array":
                 # Repeated parameters are accepted too, but a URL with commas is shorter.
                 parameter |= {"style": "form", "explode": False}
