@@ -79,7 +79,7 @@ within_budget() {
 
 conversation() {
   local script=$folder/conversation.sh
-  sed -n '/^## A first conversation/,/^## /p' README.md | sed -n '/^```bash$/,/^```$/{/^```/d;p}' |
+  sed -n '/^```bash$/,/^```$/{/^```/d;p}' docs/first_requests.md |
     sed "s|^api=.*|api=$api|; s|curl -s|curl --silent --show-error --max-time 10|" >"$script"
   bash -eu "$script" | tee "$folder/said"
   local said
