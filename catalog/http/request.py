@@ -67,6 +67,7 @@ class Request:
         body: the whole body; empty if it is streamed.
         decode: decodes the body if it has a content coding, else None; a stream is decoded already.
         stream: the pieces of a streamed body, else None.
+        ask: reads the body of a client that waits for 100 before it sends it, else None.
         limit_headers: the headers of its rate limit, once it was counted.
         bearer: the bearer of its token, once a guard has admitted it; its type is the guard's.
     """
@@ -74,6 +75,7 @@ class Request:
     body: bytes = b""
     decode: Callable[[bytes], Awaitable[bytes]] | None = None
     stream: AsyncIterator[bytes] | None = None
+    ask: Callable[[], Awaitable[bytes]] | None = None
     limit_headers: Mapping[str, str] = MappingProxyType({})
     bearer: Any = None
 

@@ -137,6 +137,11 @@ def json_body(
         @wraps(view)
         async def validated(*args: Any, **kwargs: Any) -> T:
             here = current_request()
+            if here.ask is not None:
+                if not optional:
+                    # Refuses other media types before the client sends the body.
+                    _json_of(here, besides)
+                here.body = await here.ask()
             if optional and not here.body:
                 value = {}
             else:

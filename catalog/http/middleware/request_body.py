@@ -47,6 +47,12 @@ WHOLE_BODY = "catalog.whole_body"
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Bytes of incomplete bodies in one process: 128 of the largest."""
 
+MAX_EXPECTED = 64
+"""Requests in progress in one process whose clients wait for 100 before they send the body.
+
+They count as requests in progress while the body arrives. Further ones get 100 at once.
+"""
+
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -108,6 +114,7 @@ class BoundedBodies:
         self._max_waiting_bytes = max(MAX_WAITING_BYTES, 2 * max_bytes)
         # Oldest first.
         self._waiting: dict[_Waiting, None] = {}
+        self._expected = 0
         self.waiting_bytes = 0
         self._streamed = {
             (path, media_type.encode()) for path, types in streamed.items() for media_type in types
@@ -137,8 +144,15 @@ class BoundedBodies:
         if scope["method"] == "POST" and place in self._streamed:
             await self._hand_over(scope, receive, send, is_encoded=is_encoded)
             return
+        if is_encoded:
+            # Decoded when the view reads it, behind its guard: the slowest 256 KiB take 60 ms.
+            request.decode = partial(decoded_body, max_bytes=self._max_bytes)
+        is_too_large = length is not None and length > self._max_bytes
+        if b"expect" in request.fields and not is_too_large and self._expected < MAX_EXPECTED:
+            await self._let_ask(scope, receive, send)
+            return
         try:
-            if length is not None and length > self._max_bytes:
+            if is_too_large:
                 raise self._too_large()
             if WHOLE_BODY in (scope.get("extensions") or ()):
                 # The body has arrived, so no timer is needed.
@@ -151,9 +165,6 @@ class BoundedBodies:
             # A truncated body may look complete; it is discarded.
             return
         else:
-            if is_encoded:
-                # Decoded when the view reads it, behind its guard: the slowest 256 KiB take 60 ms.
-                request.decode = partial(decoded_body, max_bytes=self._max_bytes)
             await self._app(scope, receive, send)
 
     async def _refuse(
@@ -170,19 +181,28 @@ class BoundedBodies:
         is_encoded: bool,
     ) -> None:
         stream = BodyStream(receive, timeout=self._timeout)
-        parting = lingering(stream.receive, send)
-        is_read = False
-
-        async def send_answer(message: ASGISendEvent) -> None:
-            nonlocal is_read
-            if message["type"] == "http.response.start":
-                is_read = stream.is_over
-            await (send if is_read else parting)(message)
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                stream.give_up()
-
         current_request().stream = decoded(stream) if is_encoded else stream
-        await self._app(scope, stream.receive_rest, send_answer)
+        await self._app(scope, stream.receive_rest, _parting(stream, send))
+
+    async def _let_ask(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Let the view ask for the body, so that a request refused for its head needs no body."""
+        stream = BodyStream(receive, timeout=self._timeout)
+
+        async def ask() -> bytes:
+            try:
+                return await self._read(stream.receive)
+            except _ClientGone:
+                # Nothing reads the response.
+                raise MalformedRequest("The body is incomplete.") from None
+
+        current_request().ask = ask
+        self._expected += 1
+        try:
+            await self._app(scope, stream.receive_rest, _parting(stream, send))
+        finally:
+            self._expected -= 1
 
     async def _read(self, receive: ASGIReceiveCallable) -> bytes:
         """Return the body.
@@ -241,6 +261,22 @@ class BoundedBodies:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"A body may have at most {self._max_bytes} bytes.")
+
+
+def _parting(stream: BodyStream, send: ASGISendCallable) -> ASGISendCallable:
+    """Return a ``send`` that ends the stream, with lingering close unless all of it is read."""
+    parting = lingering(stream.receive, send)
+    is_read = False
+
+    async def send_answer(message: ASGISendEvent) -> None:
+        nonlocal is_read
+        if message["type"] == "http.response.start":
+            is_read = stream.is_over
+        await (send if is_read else parting)(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            stream.give_up()
+
+    return send_answer
 
 
 class _ClientGone(Exception):
