@@ -18,6 +18,7 @@ docker/venv.sh tools
 echo "setuptools>=80" | compile requirements.lock pyproject.toml - "$@"
 compile requirements-otel.lock pyproject.toml --extra otel -c requirements.lock "$@"
 compile tests/requirements.lock tests/requirements.in -c requirements-otel.lock "$@"
+compile tests/tools/requirements.lock tests/tools/requirements.in "$@"
 compile tests/clients/requirements.lock tests/clients/requirements.in -c tests/requirements.lock "$@"
 compile tests/load/requirements.lock tests/load/requirements.in -c requirements.lock "$@"
 compile tests/faults/requirements.lock tests/faults/requirements.in "$@"

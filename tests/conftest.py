@@ -33,7 +33,7 @@ from tests.support import Caller
 REQUIRED = os.environ.get("CI") == "true"
 
 # The marker expression in pyproject.toml: all tests but those that run on request.
-UNMARKED = "not cluster and not faults and not clients"
+UNMARKED = "not cluster and not faults and not clients and not generators"
 
 FOUND = pytest.StashKey[dict[str, str]]()
 MISSING = pytest.StashKey[dict[str, str]]()

@@ -1,0 +1,1 @@
+"""Tools of other people that talk to the service."""
