@@ -77,7 +77,7 @@ async def _upsert_all(
     try:
         done = await database.bulk_transaction(_apply_all, spool, owner_id=owner_id)
     except _LinesFailed as failed:
-        imported.count_upserted(Upserted(faults=failed.faults))
+        imported.count_upserted(Upserted(failed=failed.count, faults=failed.faults))
     else:
         imported.count_upserted(done)
 
@@ -85,8 +85,9 @@ async def _upsert_all(
 class _LinesFailed(Exception):
     """Lines have faults, so that the transaction is rolled back."""
 
-    def __init__(self, faults: list[list[LineFault]]) -> None:
+    def __init__(self, count: int, faults: list[list[LineFault]]) -> None:
         super().__init__()
+        self.count = count
         self.faults = faults
 
 
@@ -96,7 +97,7 @@ async def _apply_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) -
     async for lines in spool.upserts():
         await upserts.apply(lines)
     if upserts.done.faults:
-        raise _LinesFailed(upserts.done.faults)
+        raise _LinesFailed(upserts.done.failed, upserts.done.faults)
     return await upserts.log()
 
 

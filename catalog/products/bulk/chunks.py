@@ -21,7 +21,7 @@ from catalog.products.bulk.formats import (
     UpsertLine,
     rendered,
 )
-from catalog.products.bulk.upserting import Upserted
+from catalog.products.bulk.upserting import MAX_FAULTS, Upserted
 from catalog.products.models import ChangeId, NewProduct
 from catalog.products.search.tokenizer import text_of
 
@@ -33,9 +33,6 @@ blocks the event loop for about ten milliseconds."""
 PIECE_BYTES = 64 * 1024
 """Minimum size of the pieces passed to the reader, which scans an incomplete record anew each
 time."""
-
-MAX_FAULTS = 1000
-"""Faults that are reported in detail; further invalid lines are only counted."""
 
 _TURN_SECONDS = 0.005
 """Longest work on the event loop before yielding to other tasks, plus at most one step."""
@@ -96,6 +93,7 @@ class ImportResult:
         self.unchanged += done.unchanged
         for faults in done.faults:
             self.add_faults(faults)
+        self.failed += done.failed - len(done.faults)
         if done.ids and has_ids:
             self.first_id = self.first_id or done.ids[0]
             self.last_id = done.ids[-1]

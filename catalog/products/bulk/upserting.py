@@ -35,6 +35,9 @@ from catalog.products.keys import TAKEN
 from catalog.products.models import ChangeId, ChangeType, NewProduct, Product
 from catalog.products.search.tokenizer import text_of
 
+MAX_FAULTS = 1000
+"""Faults that are reported in detail; further invalid lines are only counted."""
+
 ROUND_LINES = 500
 """Lines that are decided and stored together; reading their products takes some milliseconds."""
 
@@ -52,13 +55,15 @@ class Upserted:
         ids: ids of the created products, in the order of their lines.
         updated: number of lines that changed a product.
         unchanged: number of lines whose product was like that already.
-        faults: the faults of the other lines.
+        failed: number of the other lines.
+        faults: the faults of the first of them, up to ``MAX_FAULTS`` lines.
         last: the last change; None if nothing has changed.
     """
 
     ids: list[int] = field(default_factory=list)
     updated: int = 0
     unchanged: int = 0
+    failed: int = 0
     faults: list[list[LineFault]] = field(default_factory=list)
     last: ChangeId | None = None
 
@@ -182,7 +187,9 @@ class _Round:
             try:
                 self._decide(line)
             except CatalogError as refusal:
-                self._done.faults.append(_faults_of(line, refusal))
+                self._done.failed += 1
+                if len(self._done.faults) < MAX_FAULTS:
+                    self._done.faults.append(_faults_of(line, refusal))
             except _KeyGivenUp:
                 if is_stored:
                     return count

@@ -217,6 +217,15 @@ class TestUpsert:
         assert counts(await upsert(ada, *lines, query="&atomic=true")) == (1, 1, 0, 0)
         assert await position(ada) == 3
 
+    @pytest.mark.parametrize("query", ["", "&atomic=true"])
+    async def test_first_thousand_faults_are_reported_and_the_others_counted(
+        self, ada: Caller, query: str
+    ) -> None:
+        answer = await upsert(ada, *([{"id": 99}] * 2500), query=query)
+
+        assert counts(answer) == (0, 0, 0, 2500)
+        assert [line for line, _, _ in faults(answer)] == list(range(1, 1001))
+
     async def test_mode_is_for_bulk_requests(self, ada: Caller) -> None:
         answer = await ada.post(f"{PATH}?mode=upsert", json={"name": "Lamp", "price": 1})
 
@@ -292,7 +301,7 @@ class TestRoundTrip:
         async def send(text: bytes) -> Response:
             return await ada.post(f"{PATH}?mode=upsert", data=text, headers=headers)
 
-        assert counts(await send(b"id;price\n1;2,5\n;3\n1x;3\n1;\n")) == (0, 1, 0, 3)
+        assert counts(await send(b"id;price\n1.0;2,5\n;3\n1x;3\n1;\n")) == (0, 1, 0, 3)
         assert problem_of(await send(b"price\n1\n")) == (422, "lines-invalid")
         assert (await product(ada, 1))["price"] == 2.5
 

@@ -149,6 +149,8 @@ class Columns:
             return self._unguarded(cell) if cell or name == "name" else None
         cell = cell.strip(_BLANKS)
         if name != "price":
+            # pandas writes whole numbers as floats where others of the column are missing.
+            cell = cell.removesuffix(".0")
             is_number = cell.isascii() and cell.isdigit() and len(cell) < _DIGITS
             return int(cell) if is_number else cell or None
         number = cell.replace(",", ".", 1) if self._has_decimal_comma else cell
