@@ -61,6 +61,15 @@ class TestLockFiles:
 
         assert wanted <= set(requirements_of("tests/requirements.lock"))
 
+    def test_packages_of_the_client_are_locked_for_its_tests(self) -> None:
+        wanted: set[str] = set()
+        for place in (ROOT, ROOT / "catalog" / "client"):
+            project = tomllib.loads((place / "pyproject.toml").read_text())["project"]
+            extra = project.get("optional-dependencies", {}).get("client")
+            wanted |= {name_of(each) for each in extra or project["dependencies"]}
+
+        assert wanted == {"httpx"} <= requirements_of("tests/requirements.lock").keys()
+
     def test_tools_share_the_versions_of_the_service(self) -> None:
         service, traced, tools = map(requirements_of, LOCK_FILES)
 

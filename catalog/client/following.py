@@ -11,7 +11,6 @@ from catalog.client.errors import (
     CatalogError,
     ChangesGone,
     ConnectionFailed,
-    RateLimited,
     Refused,
     Unavailable,
 )
@@ -53,8 +52,8 @@ class Following:
                 if self._start_over is None:
                     raise
                 since = None
-            except (ConnectionFailed, Unavailable, RateLimited) as error:
-                # However long it lasts: a follower has nothing else to do.
+            except CatalogError as error:
+                # Whatever may pass, however long it lasts: a follower has nothing else to do.
                 delay = delay_before_repeat(error, attempt, is_repeatable=True)
                 if delay is None:
                     raise

@@ -54,7 +54,11 @@ class Client:
     def __init__(self, url: str, **options: Any) -> None:
         self._stack = ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
-        self._client = self._portal.call(lambda: AsyncClient(url, **options))
+        try:
+            self._client = self._portal.call(lambda: AsyncClient(url, **options))
+        except BaseException:
+            self._stack.close()
+            raise
         self._stack.callback(self._portal.call, self._client.aclose)
 
     def __enter__(self) -> Self:

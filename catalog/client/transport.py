@@ -133,7 +133,9 @@ class Transport:
             failure = ConnectionFailed(f"{request.method} {request.path}: {fault!r}")
             failure.__cause__ = fault
             return failure
-        return response if response.is_success else error_of(response)
+        if not response.is_success:
+            return error_of(response)
+        return response if _is_expected(request, response) else await _unexpected(response)
 
     async def _send_once(self, request: Request, token: str) -> httpx.Response:
         headers = {**request.headers}
@@ -185,6 +187,20 @@ def _may_repeat(error: CatalogError, is_repeatable: bool) -> bool:
     if isinstance(error, Refused):
         return is_repeatable and error.status == 408
     return is_repeatable and isinstance(error, UnexpectedResponse) and error.status in _GATEWAY
+
+
+def _is_expected(request: Request, response: httpx.Response) -> bool:
+    """Return whether a success has the media type that was asked for, or no body."""
+    asked = request.headers.get("Accept", "application/json")
+    media_type = response.headers.get("content-type", asked)
+    return bool(media_type.partition(";")[0].strip() == asked)
+
+
+async def _unexpected(response: httpx.Response) -> UnexpectedResponse:
+    """Return the error of a success that is not the service's, such as the page of a Wi-Fi."""
+    await response.aclose()
+    media_type = response.headers["content-type"]
+    return UnexpectedResponse(f"{response.status_code} with {media_type}", status=200)
 
 
 async def lines_of(response: httpx.Response) -> AsyncIterator[str]:

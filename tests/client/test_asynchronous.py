@@ -418,6 +418,11 @@ class TestExport:
             assert (await anext(changes)).product == lamp
 
 
+def stream(text: str) -> httpx.Response:
+    """Return a stream of events that ends."""
+    return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+
+
 class TestFollow:
     async def test_changes_come_in_order_each_with_its_id(self, ada: AsyncClient) -> None:
         async with asyncio.timeout(30), aclosing(ada.follow()) as changes:
@@ -471,8 +476,8 @@ class TestFollow:
             since = export.change
         network.answers = [
             problem(503, "not-ready", {"Retry-After": "0"}),
-            httpx.Response(200, text="retry: 1000\n\n:\n\n"),
-            httpx.Response(200, text='event: end\ndata: {"code": "overloaded"}\n\n'),
+            stream("retry: 1000\n\n:\n\n"),
+            stream('event: end\ndata: {"code": "overloaded"}\n\n'),
         ]
         network.unsent = 1
 
@@ -501,6 +506,41 @@ class TestUnavailable:
 
         with pytest.raises(UnexpectedResponse):
             await ada.get(1)
+
+    @pytest.mark.parametrize("media_type", ["text/html; charset=utf-8", "application/xml"])
+    async def test_success_of_another_media_type_is_unexpected(
+        self, ada: AsyncClient, network: FaultyTransport, media_type: str
+    ) -> None:
+        def page() -> httpx.Response:
+            headers = {"Content-Type": media_type}
+            return httpx.Response(200, headers=headers, text="<h1>Welcome to the Wi-Fi</h1>")
+
+        network.answers = [page(), page(), page()]
+        with pytest.raises(UnexpectedResponse):
+            await ada.me()
+        with pytest.raises(UnexpectedResponse):
+            async with ada.export():
+                pytest.fail("It was accepted.")
+        with pytest.raises(UnexpectedResponse):
+            await anext(ada.follow("0"))
+
+    async def test_follower_outlasts_a_proxy_without_a_service(
+        self, running: Service, ada: AsyncClient, network: FaultyTransport
+    ) -> None:
+        lamp = await ada.create("Lamp", 1)
+        async with ada.export() as export:
+            since = export.change
+        async with httpx.AsyncClient(transport=network) as http:
+            # Without patience each attempt is an error that the follower itself has to bear.
+            client = AsyncClient(running.url, http=http, patience=0)
+            network.answers = [httpx.Response(502, text="<h1>Bad Gateway</h1>") for _ in range(3)]
+
+            async with asyncio.timeout(30), aclosing(client.follow(since)) as changes:
+                waiting = asyncio.ensure_future(anext(changes))
+                while network.answers:
+                    await asyncio.sleep(0.01)
+                await ada.delete(lamp)
+                assert (await waiting).type == "deleted"
 
     async def test_service_that_stays_unavailable_is_said_to_be(
         self, ada: AsyncClient, network: FaultyTransport

@@ -1,6 +1,7 @@
 """The synchronous client against the running service."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -58,3 +59,11 @@ class TestClient:
     async def test_script_without_an_event_loop_can_do_everything(self, running: Service) -> None:
         with ThreadPoolExecutor(1) as thread:
             await asyncio.get_running_loop().run_in_executor(thread, use, running.url)
+
+    def test_client_with_an_unknown_option_leaves_no_thread(self) -> None:
+        before = threading.active_count()
+
+        with pytest.raises(TypeError):
+            Client("http://127.0.0.1:9", colour="red")
+
+        assert threading.active_count() == before
