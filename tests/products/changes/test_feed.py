@@ -344,6 +344,11 @@ class TestStream:
         assert b"id: 3" not in stream
         assert b"id: 4" in stream
 
+    async def test_empty_last_event_id_is_absent(self, anyone: Caller) -> None:
+        answer = await anyone.send("HEAD", f"{PATH}?since=0&lastEventId=", headers=STREAM)
+
+        assert answer.status_code == 200
+
     @pytest.mark.parametrize("last", ["x", "-1", "1.", "1.x.y", "1.x y", "9" * 19, "9" * 20, "٣"])
     async def test_malformed_last_event_id_is_refused(self, anyone: Caller, last: str) -> None:
         answer = await anyone.get(PATH, headers={**STREAM, "Last-Event-ID": last})
