@@ -29,6 +29,7 @@ from catalog.client.models import (
     Product,
     ProductChanges,
     UploadReport,
+    UpsertedProduct,
 )
 from catalog.client.synchronous import Client
 
@@ -59,4 +60,5 @@ __all__ = [
     "UnexpectedResponse",
     "UploadInterrupted",
     "UploadReport",
+    "UpsertedProduct",
 ]

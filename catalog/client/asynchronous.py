@@ -25,11 +25,11 @@ from catalog.client.models import (
     Account,
     Change,
     Key,
-    NewProduct,
     Product,
     ProductChanges,
     Scope,
     Sort,
+    UploadLine,
     UploadReport,
 )
 from catalog.client.transport import Request, Transport, lines_of
@@ -366,28 +366,30 @@ class AsyncClient:
 
     async def upload(
         self,
-        products: Iterable[NewProduct] | AsyncIterable[NewProduct],
+        products: Iterable[UploadLine] | AsyncIterable[UploadLine],
         *,
         mode: UploadMode = "create",
         progress: Callable[[UploadReport], object] | None = None,
     ) -> UploadReport:
-        """Create products, any number, from any iterable.
+        """Create or change products, any number, from any iterable.
 
         Args:
             products: the products; a thousand are held at a time.
-            mode: ``upsert`` changes those that exist, by ``id`` or ``key``, and can be repeated.
+            mode: ``upsert`` changes products that have the ``id`` or ``key``, and creates the
+                others. Requests in which every product has one of them are repeated.
             progress: called with the report so far after each request.
 
         Raises:
             UploadInterrupted: the outcome of a request is unknown, or the service refused it.
         """
         report, lines = UploadReport(), 0
-        async for chunk, count in _chunks(products):
+        async for chunk, count, has_names in _chunks(products):
             try:
                 answer = await self.send(
                     "POST",
                     "/api/products",
-                    is_repeatable=mode == "upsert",
+                    # A product without a name of its own would be created once more.
+                    is_repeatable=mode == "upsert" and has_names,
                     content=chunk,
                     params={"mode": mode} if mode == "upsert" else {},
                     headers={"Content-Type": "application/x-ndjson"},
@@ -461,25 +463,26 @@ def _is_outcome(current: Product, version: int, changes: ProductChanges) -> bool
 
 
 async def _chunks(
-    products: Iterable[NewProduct] | AsyncIterable[NewProduct],
-) -> AsyncIterator[tuple[bytes, int]]:
-    """Yield bodies of an upload, and the products in each."""
+    products: Iterable[UploadLine] | AsyncIterable[UploadLine],
+) -> AsyncIterator[tuple[bytes, int, bool]]:
+    """Yield bodies of an upload, the products in each, and whether all have an id or a key."""
     lines: list[bytes] = []
-    size = 0
+    size, has_names = 0, True
     async for product in _each(products):
         line = json.dumps(product, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         lines.append(line)
         size += len(line)
+        has_names = has_names and (product.get("id") or product.get("key")) is not None
         if len(lines) == UPLOAD_LINES or size >= UPLOAD_BYTES:
-            yield b"".join(lines), len(lines)
-            lines, size = [], 0
+            yield b"".join(lines), len(lines), has_names
+            lines, size, has_names = [], 0, True
     if lines:
-        yield b"".join(lines), len(lines)
+        yield b"".join(lines), len(lines), has_names
 
 
 async def _each(
-    products: Iterable[NewProduct] | AsyncIterable[NewProduct],
-) -> AsyncIterator[NewProduct]:
+    products: Iterable[UploadLine] | AsyncIterable[UploadLine],
+) -> AsyncIterator[UploadLine]:
     if isinstance(products, AsyncIterable):
         async for product in products:
             yield product

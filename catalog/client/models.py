@@ -13,20 +13,36 @@ Scope = Literal["read", "write"]
 
 
 class NewProduct(TypedDict):
-    """A product to create or, by ``upload(mode="upsert")``, to change.
+    """A product to create.
 
     Attributes:
         key: the owner's own name of it, unique among the owner's products.
-        id: the product to change.
-        version: the version that it must still have.
     """
 
     name: str
     price: float
     description: NotRequired[str | None]
     key: NotRequired[str | None]
-    id: NotRequired[int]
-    version: NotRequired[int]
+
+
+class UpsertedProduct(TypedDict, total=False):
+    """A product to change or, if there is none with this key, to create.
+
+    Attributes:
+        id: the product to change.
+        key: the owner's own name of it.
+        version: the version that it must still have.
+    """
+
+    id: int
+    key: str | None
+    version: int
+    name: str
+    price: float
+    description: str | None
+
+
+UploadLine = NewProduct | UpsertedProduct
 
 
 class ProductChanges(TypedDict, total=False):

@@ -15,11 +15,11 @@ from catalog.client.models import (
     Account,
     Change,
     Key,
-    NewProduct,
     Product,
     ProductChanges,
     Scope,
     Sort,
+    UploadLine,
     UploadReport,
 )
 
@@ -178,7 +178,7 @@ class Client:
 
     def upload(
         self,
-        products: Iterable[NewProduct],
+        products: Iterable[UploadLine],
         *,
         mode: UploadMode = "create",
         progress: Callable[[UploadReport], object] | None = None,

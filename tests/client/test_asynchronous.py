@@ -29,6 +29,7 @@ from catalog.client import (
     UnexpectedResponse,
     UploadInterrupted,
     UploadReport,
+    UpsertedProduct,
 )
 from catalog.client import asynchronous as client_module
 from catalog.client.credentials import SessionCredentials
@@ -375,6 +376,35 @@ class TestUpload:
             (4, "/name"),
             (22, "/price"),
         ]
+
+    async def test_upsert_is_repeated_until_it_is_done_and_changes_nothing_twice(
+        self, ada: AsyncClient, network: FaultyTransport, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client_module, "UPLOAD_LINES", 10)
+
+        def keyed(price: float) -> Iterator[UpsertedProduct]:
+            return ({"key": f"sku-{n}", "name": f"Lamp {n}", "price": price} for n in range(25))
+
+        network.lost = 1
+        first = await ada.upload(keyed(1), mode="upsert")
+        again = await ada.upload(keyed(1), mode="upsert")
+        raised = await ada.upload(keyed(2), mode="upsert")
+
+        # The answer about the first ten was lost; the repeated request found them in place.
+        assert (first.created, first.unchanged, first.failed) == (15, 10, 0)
+        assert (again.created, again.updated, again.unchanged) == (0, 0, 25)
+        assert (raised.updated, raised.failed) == (25, 0)
+        assert len(await names_of(ada)) == 25
+
+    async def test_upsert_of_products_without_names_is_not_repeated(
+        self, ada: AsyncClient, network: FaultyTransport
+    ) -> None:
+        network.lost = 1
+
+        with pytest.raises(UploadInterrupted):
+            await ada.upload(lamps(3), mode="upsert")
+
+        assert len(await names_of(ada)) == 3
 
     async def test_interrupted_upload_tells_what_is_known(
         self, ada: AsyncClient, network: FaultyTransport, monkeypatch: pytest.MonkeyPatch

@@ -312,6 +312,7 @@ BREAKS: Mapping[str, Break] = {
     "atomic_import": without_parameter("atomic"),
     "dry_run": without_parameter("dry_run"),
     "nothing_is_hidden": with_answer("POST", lambda answer: _lower(answer, "failed")),
+    "upsert": with_answer("POST", lambda answer: answer.update(unchanged=0)),
     "change_log": with_answer("/changes", lambda answer: answer["changes"].pop(1)),
     "nothing_takes_no_position": with_body("PATCH", lambda body: body.update(price=1.5)),
     "never_stale": stale_cache("GET /api/products$"),

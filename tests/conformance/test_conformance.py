@@ -142,8 +142,8 @@ class TestCommand:
         code, output = await self.run(running.url, "--only", "Bulk", "--junit", file)
 
         assert code == 0, output
-        assert "6 of 6 rules kept" in output
-        assert len(ET.parse(file).findall(".//testcase")) == 6  # noqa: S314 (our own)
+        assert "7 of 7 rules kept" in output
+        assert len(ET.parse(file).findall(".//testcase")) == 7  # noqa: S314 (our own)
 
     async def test_unreachable_deployment_is_an_error(self) -> None:
         code, output = await self.run("http://127.0.0.1:9")

@@ -83,3 +83,24 @@ async def nothing_is_hidden(site: Site) -> None:
     report = expect_status(await send(site, text), 200)
     expect(report["created"] == 2, f"{report['created']} were created")
     expect_equal(report["failed"], 3, "`failed`")
+
+
+@section.rule(
+    "`mode=upsert` changes what its lines name, creates the rest, and twice changes nothing."
+)
+async def upsert(site: Site) -> None:
+    key = site.word("sku-")
+    lamp = await site.ada.offer()
+    foreign = await site.bob.offer()
+    text = (
+        f'{{"id": {lamp["id"]}, "price": 5}}\n{{"key": "{key}", "name": "Keyed", "price": 1}}\n'
+        f'{{"id": {foreign["id"]}, "price": 5}}\n{{"id": {lamp["id"]}, "version": 9, "price": 6}}\n'
+    )
+    kinds = ("created", "updated", "unchanged", "failed")
+    for wanted in ((1, 1, 0, 2), (0, 0, 2, 2)):
+        report = expect_status(await send(site, text, "?mode=upsert"), 200)
+        expect_equal(tuple(report[kind] for kind in kinds), wanted, f"{kinds}")
+    found = await site.ada.call("GET", f"/api/products/my?key={key}")
+    expect_equal(
+        len(expect_status(found, 200)["products"]), 1, "The number of products with the key"
+    )
