@@ -34,11 +34,15 @@ from catalog.products.bulk.formats.unread_lines import LineCounter, OverlongReco
 MAX_RECORD = MAX_LINE_BYTES
 """Maximum number of characters of a record."""
 
+_COUNTED = 64 * 1024
+"""Characters of an overlong record whose lines are counted in one step."""
+
 _RECORD_TOO_LONG = BodyTooLarge(
     f"A record may have at most {MAX_RECORD:,} characters; is a double quote not closed?"
 )
 _NOT_CSV = MalformedRequest("The line is not valid CSV (RFC 4180).")
 _NUL = MalformedRequest("The header contains NUL. Is it UTF-16? Name it: charset=utf-16le.")
+_BLANK_LINES = re.compile(rf"(?:[{SEPARATORS} \r]*+\n)*+")
 _NO_HEADER = InvalidRequest("There is no header.")
 
 # The csv module's own limit would end a cell in the middle and continue after it; here, the length
@@ -123,8 +127,12 @@ class CsvReader:
         if self._rest_size > MAX_RECORD:
             if self._columns is None:
                 raise refused_before_header(self._line + 1, HEADER_TOO_LONG)
-            self._too_long = OverlongRecord("".join(self._rest))
+            text = "".join(self._rest)
+            self._too_long = OverlongRecord()
             self._keep("")
+            for start in range(0, len(text), _COUNTED):
+                self._too_long.begin(text[start : start + _COUNTED])
+                yield None
 
     def _keep(self, rest: str) -> None:
         self._rest, self._rest_size = [rest], len(rest)
@@ -132,23 +140,20 @@ class CsvReader:
 
     def _find_separator(self, text: str, *, is_last: bool) -> str:
         """Find the separator in the first line with a cell; return the text from there on."""
-        start = 0
-        while True:
-            end = text.find("\n", start) + 1
-            line = text[start : end or len(text)]
-            if len(line) > LONG_LINE:
-                raise refused_before_header(self._line + 1, HEADER_TOO_LONG)
-            if "\0" in line:
-                raise refused_before_header(self._line + 1, _NUL)
-            if not end and not is_last:
-                self._keep(text[start:])
-                return ""
-            if line.strip(SEPARATORS + " \r\n"):
-                break
-            if not end:
-                return ""
-            start = end
-            self._line += 1
+        blank = _BLANK_LINES.match(text)
+        start = blank.end() if blank else 0
+        self._line += text.count("\n", 0, start)
+        end = text.find("\n", start) + 1
+        line = text[start : end or len(text)]
+        if len(line) > LONG_LINE:
+            raise refused_before_header(self._line + 1, HEADER_TOO_LONG)
+        if "\0" in line:
+            raise refused_before_header(self._line + 1, _NUL)
+        if not end and not is_last:
+            self._keep(text[start:])
+            return ""
+        if not line.strip(SEPARATORS + " \r"):
+            return ""
         self._separator = declared_separator(line)
         if self._separator is not None:
             self._line += 1

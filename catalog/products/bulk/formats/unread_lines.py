@@ -57,17 +57,18 @@ class OverlongRecord:
 
     It ends after the first line at which the number of its double quotes is even.
 
-    Args:
-        start: the part of the record read so far.
-
     Attributes:
         counter: counts its lines.
     """
 
-    def __init__(self, start: str) -> None:
+    def __init__(self) -> None:
         self.counter = LineCounter()
-        self.counter.count(start)
-        self._is_quoted = start.count('"') % 2 == 1
+        self._is_quoted = False
+
+    def begin(self, text: str) -> None:
+        """Count a part of the record that was read before its length was known."""
+        self.counter.count(text)
+        self._is_quoted ^= text.count('"') % 2 == 1
 
     def read(self, text: str) -> str | None:
         """Return the text after the record; None while the record continues."""
