@@ -101,7 +101,7 @@ class SignUp(RequestBody):
     )
     password: NewPassword = Field(
         description="At least 8 characters, or more if the service is configured so.",
-        examples=["correct horse"],
+        examples=["correct horse battery staple"],
     )
 
 
@@ -115,7 +115,7 @@ class LogIn(RequestBody):
         examples=["ada"],
         json_schema_extra={"pattern": WITHOUT_NUL_PATTERN},
     )
-    password: Password = Field(examples=["correct horse"])
+    password: Password = Field(examples=["correct horse battery staple"])
 
 
 class RefreshOptions(RequestBody):
@@ -134,9 +134,9 @@ class RefreshOptions(RequestBody):
 class PasswordChange(RequestBody):
     """Another password for the account that is signed in."""
 
-    current_password: Password = Field(examples=["correct horse"])
+    current_password: Password = Field(examples=["correct horse battery staple"])
     new_password: NewPassword = Field(
-        description="The same rules as at sign-up.", examples=["battery staple"]
+        description="The same rules as at sign-up.", examples=["staple battery horse correct"]
     )
 
 
@@ -149,7 +149,7 @@ class AccountChange(RequestBody):
 class AccountDeletion(RequestBody):
     """The password, so that a token alone deletes nothing."""
 
-    password: Password = Field(examples=["correct horse"])
+    password: Password = Field(examples=["correct horse battery staple"])
 
 
 _RFC3339 = re.compile(

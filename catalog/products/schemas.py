@@ -100,7 +100,6 @@ class ProductCreate(RequestBody):
     key: Key | None = Field(
         default_factory=lambda: None,
         description="Your own name of the product, unique among yours.",
-        examples=["sku-1"],
     )
 
 
@@ -117,7 +116,6 @@ class ProductUpdate(RequestBody):
     key: Key | None = Field(
         default_factory=str,
         description="Unique among the owner's products; null removes it.",
-        examples=["sku-1"],
     )
 
 

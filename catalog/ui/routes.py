@@ -6,10 +6,11 @@ from pathlib import Path
 from quart import Blueprint, Response, render_template, send_from_directory
 from quart_schema import hide
 
-from catalog import __version__
 from catalog.auth.guards import public
 from catalog.errors import NotFound
 from catalog.http.request import current_request
+from catalog.ui.assets import PATH as ASSETS
+from catalog.ui.assets import fingerprint
 
 blueprint = Blueprint("ui", __name__, template_folder="templates")
 
@@ -17,7 +18,9 @@ blueprint = Blueprint("ui", __name__, template_folder="templates")
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _OURS = Path(__file__).parent / "static"
 _ASSETS = {
+    "docs.css": _OURS,
     "docs.js": _OURS,
+    "docs_accessibility.js": _OURS,
     "swagger-ui-bundle.js": _SWAGGER_UI,
     "swagger-ui.css": _SWAGGER_UI,
     "favicon-32x32.png": _SWAGGER_UI,
@@ -36,7 +39,13 @@ _DOCS_POLICY = (
 @hide
 async def show_docs() -> Response:
     """Show the API's interactive documentation (Swagger UI)."""
-    return await _page("docs.html", policy=_DOCS_POLICY)
+    root = current_request().prefix
+    # It is signed in by the console's script, as the console is.
+    page = await render_template("docs.html", root=root, assets=f"{root}{ASSETS}/{fingerprint()}")
+    response = Response(page)
+    response.headers["Content-Security-Policy"] = _DOCS_POLICY
+    response.headers["Cache-Control"] = "no-cache"
+    return response
 
 
 @blueprint.get("/docs/<name>")
@@ -47,12 +56,3 @@ async def read_asset(name: str) -> Response:
     if name not in _ASSETS:
         raise NotFound
     return await send_from_directory(_ASSETS[name], name, cache_timeout=3600)
-
-
-async def _page(template: str, *, policy: str) -> Response:
-    request = current_request()
-    page = await render_template(template, version=__version__, prefix=request.prefix)
-    response = Response(page)
-    response.headers["Content-Security-Policy"] = policy
-    response.headers["Cache-Control"] = "no-cache"
-    return response

@@ -11,7 +11,7 @@ const send = (method, path, token, body) =>
 
 (async () => {
   const username = `postman${pm.info.requestId.slice(0, 8)}`;
-  const account = { username, email: `${username}@example.com`, password: "correct horse" };
+  const account = { username, email: `${username}@example.com`, password: "correct horse battery staple" };
   const signedUp = await send("POST", "/api/auth/signup", null, account);
   const product = await send("POST", "/api/products", signedUp.access_token, { name: "Lamp", price: 1 });
   pm.variables.set("product_id", product.id);

@@ -59,7 +59,11 @@ class TestPostman:
     ) -> None:
         async with httpx.AsyncClient(base_url=service.url) as client:
             # The account of the examples.
-            account = {"username": "ada", "email": "ada@example.com", "password": "correct horse"}
+            account = {
+                "username": "ada",
+                "email": "ada@example.com",
+                "password": "correct horse battery staple",
+            }
             assert (await client.post("/api/auth/signup", json=account)).status_code == 201
         options = "folderStrategy=Tags,parametersResolution=Example,enableOptionalParameters=false"
         collection = await collection_of(folder, options)

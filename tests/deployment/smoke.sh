@@ -84,7 +84,7 @@ conversation() {
   bash -eu "$script" | tee "$folder/said"
   local said
   for said in '"status":"ready"' '"username":"ada"' 'Desk lamp' ',Desk lamp,24.9' '"type":"created"' \
-    '"message":"Product 1 deleted."' '"code":"not-found"' '"code":"session-ended"'; do
+    '"message":"Product 2 deleted."' '"code":"not-found"' '"code":"session-ended"'; do
     grep -qF -- "$said" "$folder/said" || { echo "missing: $said"; return 1; }
   done
 }

@@ -36,7 +36,7 @@ def example_of(schema: Schema, schemas: Mapping[str, Schema]) -> Any:
     if schema.get("type") == "array":
         return [example_of(schema["items"], schemas)]
     if schema.get("type") == "object" and "properties" in schema:
-        required = schema.get("required", schema["properties"])
+        required = schema.get("required", ())
         return {
             name: example_of(part, schemas)
             for name, part in schema["properties"].items()

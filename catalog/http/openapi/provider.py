@@ -90,12 +90,9 @@ class Provider(OpenAPIProvider):
             # The first account is the administrator's, so 2 is that of the other examples.
             example = 2 if name == "user_id" else 1
             parameter["description"] = f"Id of the {name.removesuffix('_id')}."
-            parameter["schema"] = {
-                "type": "integer",
-                "minimum": 1,
-                "maximum": MAX_ID,
-                "examples": [example],
-            }
+            parameter["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
+            # Not one of the schema's: Swagger UI fills in this one only.
+            parameter["example"] = example
         return parameter
 
     def build_querystring_parameters(

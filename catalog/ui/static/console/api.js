@@ -76,7 +76,7 @@ export async function logOut() {
 let renewal = null;
 
 /** Get a new access token; however many requests wait for it, one is asked for. */
-function renew() {
+export function renew() {
   renewal ??= useSession("POST", "/refresh")
     .then((response) => response.json())
     .then(become)
