@@ -60,12 +60,11 @@ class BulkCreated(ResponseBody):
     """Result of a bulk create."""
 
     created: int = Field(ge=0, description="Number of new products.", examples=[2])
-    updated: int | SkipJsonSchema[None] = Field(
-        default_factory=lambda: None, ge=0, description="Lines that changed a product; upsert only."
+    updated: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None, description="Lines that changed a product; upsert only."
     )
-    unchanged: int | SkipJsonSchema[None] = Field(
+    unchanged: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        ge=0,
         description="Lines whose product was like that already; upsert only.",
     )
     failed: int = Field(
