@@ -3,7 +3,7 @@
 ``AsyncClient`` for programs with an event loop, ``Client`` for all others.
 """
 
-from catalog.client.asynchronous import AsyncClient, Export, UploadInterrupted
+from catalog.client.asynchronous import AsyncClient
 from catalog.client.errors import (
     CatalogError,
     ChangesGone,
@@ -20,6 +20,7 @@ from catalog.client.errors import (
     Unavailable,
     UnexpectedResponse,
 )
+from catalog.client.exporting import Export
 from catalog.client.models import (
     Account,
     Change,
@@ -32,6 +33,7 @@ from catalog.client.models import (
     UpsertedProduct,
 )
 from catalog.client.synchronous import Client
+from catalog.client.uploading import UploadInterrupted
 
 __all__ = [
     "Account",

@@ -1,6 +1,5 @@
 """The asynchronous client."""
 
-import json
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -8,18 +7,19 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
-    Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Self
 from uuid import uuid4
 
 import httpx
 
 from catalog.client.credentials import Credentials, KeyCredentials, SessionCredentials
-from catalog.client.errors import CatalogError, NotFound, PreconditionFailed
+from catalog.client.editing import Merge, change_as_read
+from catalog.client.errors import NotFound
+from catalog.client.exporting import Export, filters_of
 from catalog.client.following import Following
 from catalog.client.models import (
     Account,
@@ -32,56 +32,13 @@ from catalog.client.models import (
     UploadLine,
     UploadReport,
 )
-from catalog.client.transport import Request, Transport, lines_of
+from catalog.client.transport import Request, Transport
+from catalog.client.uploading import UploadMode, upload
 
 VERSION = "0.1.0"
 
 TIMEOUT_SECONDS = 30.0
 """Time-out of a response: longer than the longest deadline of the service."""
-
-UPLOAD_LINES = 1000
-UPLOAD_BYTES = 1024 * 1024
-"""Products in one request of an upload, and the size at which it is sent in any case."""
-
-Merge = Callable[[Product], ProductChanges | None]
-"""Call-back that decides what to change in a product that was changed meanwhile; None gives up."""
-
-UploadMode = Literal["create", "upsert"]
-
-
-class UploadInterrupted(CatalogError):
-    """An upload ended before its end.
-
-    Attributes:
-        report: what is known to have happened.
-        lines: products that it counts; the next ones may or may not have been written.
-    """
-
-    def __init__(self, report: UploadReport, lines: int) -> None:
-        super().__init__(f"The upload was interrupted after {lines} products.")
-        self.report = report
-        self.lines = lines
-
-
-class Export:
-    """All products of a list, as they are read.
-
-    Attributes:
-        change: the change from which to follow, so that nothing is missed.
-    """
-
-    def __init__(self, response: httpx.Response) -> None:
-        self.change = response.headers["Catalog-Change"]
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[Product]:
-        """Yield the products.
-
-        Raises:
-            ConnectionFailed: the connection ended before the list did.
-        """
-        async for line in lines_of(self._response):
-            yield Product.from_json(json.loads(line))
 
 
 class AsyncClient:
@@ -162,8 +119,6 @@ class AsyncClient:
         request = Request(method, path, is_repeatable, is_public, **options)
         return await self._transport.send(request)
 
-    # --- the account ---
-
     async def sign_up(self, username: str, email: str, password: str) -> Account:
         """Create an account, whose session this client uses from now on."""
         fields = {"username": username, "email": email, "password": password}
@@ -207,8 +162,6 @@ class AsyncClient:
             if not error.was_repeated:
                 raise
 
-    # --- products ---
-
     async def get(self, product_id: int) -> Product:
         """Return a product.
 
@@ -244,7 +197,7 @@ class AsyncClient:
             key: only those of which it is their owners' name.
             page_size: products fetched at a time, 1 to 1000.
         """
-        params = _filters(sort, q, min_price, max_price, user_id, ids, key=key, limit=page_size)
+        params = filters_of(sort, q, min_price, max_price, user_id, ids, key=key, limit=page_size)
         path: str | None = "/api/products/my" if mine else "/api/products"
         while path is not None:
             answer = await self.send("GET", path, is_public=not mine, params=params)
@@ -271,7 +224,7 @@ class AsyncClient:
             "GET",
             "/api/products/my" if mine else "/api/products",
             is_public=not mine,
-            params=_filters(sort, q, min_price, max_price, user_id, None),
+            params=filters_of(sort, q, min_price, max_price, user_id, None),
             headers={"Accept": "application/x-ndjson"},
         )
         async with self._transport.stream(request) as response:
@@ -327,23 +280,7 @@ class AsyncClient:
         """
         if isinstance(product, int):
             return await self._change(product, changes, None)
-        read = product
-        if read.etag is None:
-            # Lists have no entity tags.
-            read = await self.get(product.id)
-        try:
-            if read.version != product.version:
-                raise _changed_meanwhile(read)
-            return await self._change(read.id, changes, read.etag)
-        except PreconditionFailed as error:
-            current = await self.get(read.id)
-            if error.was_repeated and _is_outcome(current, product.version, changes):
-                # The response to the first attempt was lost.
-                return current
-            wanted = merge(current) if merge is not None else None
-            if wanted is None:
-                raise
-        return await self.update(current, wanted, merge=merge)
+        return await change_as_read(self.get, self._change, product, changes, merge)
 
     async def _change(self, product_id: int, changes: ProductChanges, etag: str | None) -> Product:
         headers = {"If-Match": etag} if etag else {}
@@ -382,27 +319,7 @@ class AsyncClient:
         Raises:
             UploadInterrupted: the outcome of a request is unknown, or the service refused it.
         """
-        report, lines = UploadReport(), 0
-        async for chunk, count, has_names in _chunks(products):
-            try:
-                answer = await self.send(
-                    "POST",
-                    "/api/products",
-                    # A product without a name of its own would be created once more.
-                    is_repeatable=mode == "upsert" and has_names,
-                    content=chunk,
-                    params={"mode": mode} if mode == "upsert" else {},
-                    headers={"Content-Type": "application/x-ndjson"},
-                )
-            except CatalogError as error:
-                raise UploadInterrupted(report, lines) from error
-            report = report.plus(UploadReport.from_json(answer.json()), first_line=lines)
-            lines += count
-            if progress is not None:
-                progress(report)
-        return report
-
-    # --- changes ---
+        return await upload(self.send, products, mode=mode, progress=progress)
 
     def follow(
         self,
@@ -428,64 +345,3 @@ class AsyncClient:
 
 def _product_of(answer: httpx.Response) -> Product:
     return Product.from_json(answer.json(), answer.headers.get("ETag"))
-
-
-def _filters(
-    sort: Sort,
-    q: str | None,
-    min_price: float | None,
-    max_price: float | None,
-    user_id: int | None,
-    ids: Sequence[int] | None,
-    **others: object,
-) -> Mapping[str, Any]:
-    filters = {
-        "sort": None if sort == "-id" else sort,
-        "q": q,
-        "min_price": min_price,
-        "max_price": max_price,
-        "user_id": user_id,
-        "ids": None if ids is None else ",".join(map(str, ids)),
-        **others,
-    }
-    return {name: value for name, value in filters.items() if value is not None}
-
-
-def _changed_meanwhile(current: Product) -> PreconditionFailed:
-    detail = f"Product {current.id} was changed after it was read."
-    return PreconditionFailed(412, {"code": "precondition-failed", "detail": detail}, None)
-
-
-def _is_outcome(current: Product, version: int, changes: ProductChanges) -> bool:
-    """Return whether a product is as these changes, applied to that version, have left it."""
-    is_next = current.version == version + 1
-    return is_next and all(getattr(current, name) == value for name, value in changes.items())
-
-
-async def _chunks(
-    products: Iterable[UploadLine] | AsyncIterable[UploadLine],
-) -> AsyncIterator[tuple[bytes, int, bool]]:
-    """Yield bodies of an upload, the products in each, and whether all have an id or a key."""
-    lines: list[bytes] = []
-    size, has_names = 0, True
-    async for product in _each(products):
-        line = json.dumps(product, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        lines.append(line)
-        size += len(line)
-        has_names = has_names and (product.get("id") or product.get("key")) is not None
-        if len(lines) == UPLOAD_LINES or size >= UPLOAD_BYTES:
-            yield b"".join(lines), len(lines), has_names
-            lines, size, has_names = [], 0, True
-    if lines:
-        yield b"".join(lines), len(lines), has_names
-
-
-async def _each(
-    products: Iterable[UploadLine] | AsyncIterable[UploadLine],
-) -> AsyncIterator[UploadLine]:
-    if isinstance(products, AsyncIterable):
-        async for product in products:
-            yield product
-    else:
-        for product in products:
-            yield product

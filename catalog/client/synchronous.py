@@ -10,7 +10,8 @@ import httpx
 from anyio import to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from catalog.client.asynchronous import AsyncClient, Merge, UploadMode
+from catalog.client.asynchronous import AsyncClient
+from catalog.client.editing import Merge
 from catalog.client.models import (
     Account,
     Change,
@@ -22,6 +23,7 @@ from catalog.client.models import (
     UploadLine,
     UploadReport,
 )
+from catalog.client.uploading import UploadMode
 
 T = TypeVar("T")
 

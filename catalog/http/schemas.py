@@ -1,5 +1,6 @@
 """Base classes and types of all schemas: strict types, no unknown fields, no NUL."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, ClassVar
@@ -82,6 +83,16 @@ WITHOUT_NUL_PATTERN = r"^[^\u0000]*$"
 
 WithoutNul = AfterValidator(_without_nul)
 """Marks text that may hold anything but NUL, which some engines and clients cannot store."""
+
+_TRUTHS: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": False}
+
+
+def truth(value: object) -> object:
+    """Parse a Boolean query parameter: ``true`` or ``1``, ``false`` or ``0``."""
+    if value not in _TRUTHS:
+        raise ValueError("must be true or false")
+    return _TRUTHS[value]
+
 
 Digits = BeforeValidator(_digits)
 """Marks a whole number in a query string."""

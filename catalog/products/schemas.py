@@ -1,7 +1,7 @@
 """Request and response schemas of ``/api/products``."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from catalog.http.schemas import (
     RequestBody,
     ResponseBody,
     WithoutNul,
+    truth,
 )
 from catalog.products.models import (
     MAX_DESCRIPTION,
@@ -69,17 +70,6 @@ Key = Annotated[
 Price = Annotated[
     float, Field(ge=0, le=MAX_PRICE, allow_inf_nan=False), AfterValidator(_positive_zero)
 ]
-
-
-_TRUTHS: Mapping[object, bool] = {"true": True, "1": True, "false": False, "0": False}
-
-
-def truth(value: object) -> object:
-    """Parse a Boolean query parameter: ``true`` or ``1``, ``false`` or ``0``."""
-    if value not in _TRUTHS:
-        raise ValueError("must be true or false")
-    return _TRUTHS[value]
-
 
 CHANGE_PATTERN = r"^[0-9]{1,19}(\.[0-9A-Za-z]{1,32})?$"
 """Syntax of a change id: a position, and a token unless it is a bare position."""

@@ -30,8 +30,8 @@ from catalog.client import (
     UploadInterrupted,
     UploadReport,
     UpsertedProduct,
+    uploading,
 )
-from catalog.client import asynchronous as client_module
 from catalog.client.credentials import SessionCredentials
 from tests.client.conftest import FaultyTransport, name, problem
 from tests.client.test_package import examples
@@ -346,7 +346,7 @@ class TestUpload:
     async def test_upload_takes_any_iterable_and_tells_its_progress(
         self, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client_module, "UPLOAD_LINES", 10)
+        monkeypatch.setattr(uploading, "UPLOAD_LINES", 10)
         reports: list[UploadReport] = []
 
         async def slowly() -> AsyncIterator[NewProduct]:
@@ -364,7 +364,7 @@ class TestUpload:
     async def test_faulty_lines_are_reported_by_their_number(
         self, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client_module, "UPLOAD_LINES", 10)
+        monkeypatch.setattr(uploading, "UPLOAD_LINES", 10)
         products = list(lamps(25))
         products[3]["name"] = ""
         products[21]["price"] = -1
@@ -380,7 +380,7 @@ class TestUpload:
     async def test_upsert_is_repeated_until_it_is_done_and_changes_nothing_twice(
         self, ada: AsyncClient, network: FaultyTransport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client_module, "UPLOAD_LINES", 10)
+        monkeypatch.setattr(uploading, "UPLOAD_LINES", 10)
 
         def keyed(price: float) -> Iterator[UpsertedProduct]:
             return ({"key": f"sku-{n}", "name": f"Lamp {n}", "price": price} for n in range(25))
@@ -409,7 +409,7 @@ class TestUpload:
     async def test_interrupted_upload_tells_what_is_known(
         self, ada: AsyncClient, network: FaultyTransport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client_module, "UPLOAD_LINES", 10)
+        monkeypatch.setattr(uploading, "UPLOAD_LINES", 10)
         network.answers = [problem(503, "overloaded", {"Retry-After": "0"})]
 
         def lose(report: UploadReport) -> None:

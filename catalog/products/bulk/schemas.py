@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from catalog.http.schemas import Id, QueryParameters, ResponseBody
-from catalog.products.schemas import truth
+from catalog.http.schemas import Id, QueryParameters, ResponseBody, truth
 
 
 class BulkQuery(QueryParameters):
