@@ -74,10 +74,10 @@ def routes() -> set[str]:
 class TestSettings:
     @pytest.mark.parametrize("variable", variable_names().values())
     def test_setting_has_one_row_and_one_line(self, variable: str) -> None:
-        rows = first_cells(read("docs/deployment.md"))
+        rows = first_cells(read("docs/deployment/settings.md"))
         lines = re.findall(r"^#?([A-Z_]+)=", read(".env.example"), flags=re.MULTILINE)
 
-        assert rows.count(variable) == 1, f"{variable}: a row of the table in docs/deployment.md"
+        assert rows.count(variable) == 1, f"{variable}: a row in docs/deployment/settings.md"
         assert lines.count(variable) == 1, f"{variable}: a line {variable}= in .env.example"
 
     def test_only_existing_variables_are_documented(self) -> None:
@@ -106,7 +106,7 @@ class TestSettings:
         defaults = load_settings()
         row = r"^\| `([A-Z_]+)` \| `([^`|]+)` \|"
 
-        for name, value in re.findall(row, read("docs/deployment.md"), re.MULTILINE):
+        for name, value in re.findall(row, read("docs/deployment/settings.md"), re.MULTILINE):
             monkeypatch.setenv(name, value)
 
         assert load_settings() == defaults

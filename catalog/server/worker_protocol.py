@@ -17,8 +17,8 @@ GOODBYE_SECONDS: Final = 1.0
 GRACEFUL_SECONDS: Final = 25.0
 """Time for requests in flight to finish when the service stops.
 
-Docker, Kubernetes and systemd can be told to wait longer than this; docs/deployment.md says how
-long.
+Docker, Kubernetes and systemd can be told to wait longer than this:
+docs/deployment/starting_and_stopping.md says how long.
 """
 
 START_LIMIT_SECONDS: Final = 180.0

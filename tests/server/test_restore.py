@@ -93,7 +93,7 @@ class Shop:
                 await cursor.execute(f"INSERT INTO {table} {rows}")
 
     async def restore(self) -> None:
-        """Replace the service's database by the backup, as in docs/deployment.md."""
+        """Replace the service's database by the backup, as in docs/deployment/backup.md."""
         if self.engine.name == "sqlite":
             copy_file(self.backup, self.url)
             return
