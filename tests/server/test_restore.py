@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -28,6 +29,8 @@ FRESH = "Cache-Control: no-cache"
 KEPT = ["Kept 1", "Kept 2"]
 LOST = ["Lost 1", "Lost 2", "Lost 3"]
 OTHER = ["Other 1", "Other 2", "Other 3"]
+
+HOW_TO = (Path(__file__).parents[2] / "docs/deployment/backup.md").read_text(encoding="utf-8")
 
 CONNECTIONS = 12
 """Enough for each of two workers to answer some."""
@@ -98,12 +101,24 @@ class Shop:
             copy_file(self.backup, self.url)
             return
         aside = await self.engine.create_database(Path())
-        tables = await tables_of(self.url)
-        steps = [f"{self.url.database}.{table} TO {aside.database}.{table}" for table in tables]
-        steps += [f"{self.backup.database}.{each} TO {self.url.database}.{each}" for each in tables]
+        names = {"": self.url, "_restored": self.backup, "_lost": aside}
         async with connected(self.url) as cursor:
-            await cursor.execute(f"RENAME TABLE {', '.join(steps)}")
+            for statement in swap(lambda suffix: str(names[suffix].database)):
+                await cursor.execute(statement)
+            (renaming,) = await cursor.fetchone()
+            await cursor.execute(renaming)
         await self.engine.drop_database(aside)
+
+
+def swap(name: Callable[[str], str]) -> list[str]:
+    """Return the page's statements that write the one that swaps all tables.
+
+    Args:
+        name: of the database that the page calls "catalog" with the suffix.
+    """
+    (page,) = re.findall(r'^mysql -N -e "([^"]*)" \| mysql$', HOW_TO, re.MULTILINE)
+    named = re.sub(r"\bcatalog(_restored|_lost|)\b", lambda found: name(found[1]), page)
+    return named.split(";")
 
 
 def copy_file(source: URL, target: URL) -> None:
