@@ -109,7 +109,7 @@ KEY_PREFIX_LENGTH = 9
 
 
 class Scope(StrEnum):
-    """What an API key may do with its owner's products."""
+    """Operations on its owner's products that an API key is for."""
 
     READ = "read"
     WRITE = "write"

@@ -142,4 +142,4 @@ KEYS_BY_HASH = (
         _users.c.disabled.is_(False),
     )
 )
-"""Those API keys of usable accounts that were not revoked; takes ``hashes``."""
+"""API keys that were not revoked, of usable accounts; takes ``hashes``."""

@@ -1,4 +1,4 @@
-"""What the service sends, as frozen objects. Fields that a later release adds are ignored."""
+"""Responses of the service as frozen objects. Fields that a later release adds are ignored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Sort = Literal["id", "-id", "name", "-name", "price", "-price", "created_at", "-
 """Sort orders of a list; ``-`` means descending."""
 
 Scope = Literal["read", "write"]
-"""What an API key may do."""
+"""Operations that an API key is for."""
 
 
 class NewProduct(TypedDict):

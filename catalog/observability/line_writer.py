@@ -60,7 +60,7 @@ class LineWriter:
         """Write the remaining lines and end the thread; idempotent.
 
         Args:
-            within: seconds after which lines that nobody reads are dropped.
+            within: seconds after which unread lines are dropped.
         """
         self._ends_at = monotonic() + within
         self._is_closing.set()

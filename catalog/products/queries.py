@@ -258,7 +258,7 @@ def _order_by(sort: Sort, row_id: ColumnElement[int]) -> list[ColumnElement[Any]
 _product_ids = bindparam("product_ids", type_=Id, expanding=True)
 
 SOME_IDS = select(_table.id).where(_table.id.in_(_product_ids))
-"""Those of ``product_ids`` that exist."""
+"""Products among ``product_ids`` that exist."""
 
 SOME = select(*COLUMNS).where(_table.id.in_(_product_ids)).order_by(_table.id)
 """Products by ``product_ids``."""

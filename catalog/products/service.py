@@ -45,7 +45,7 @@ class Inserted(NamedTuple):
     Attributes:
         ids: in the order of the offers, ascending.
         last: the change of the last product; the positions of all are consecutive.
-        at: creation time of those whose offer had none.
+        at: creation time of products that have none.
     """
 
     ids: list[int]
@@ -75,7 +75,7 @@ async def insert_unlogged(
     Args:
         session: the transaction.
         offers: the products to insert.
-        at: creation time of those whose offer has none.
+        at: creation time of products that have none.
         on_numbered: called once the ids are assigned, before the words are indexed.
 
     Returns:

@@ -33,7 +33,7 @@ REPLACED = {
     "CATALOG_DATABASE_TLS_CA": "set CATALOG_DATABASE_TLS to the path of the file",
     "CATALOG_LOG_FORMAT": "the log is JSON, and for reading on a terminal",
 }
-"""What holds now, by variable."""
+"""The present rule, by variable."""
 
 REMOVED = {
     **{name: f"it is {value} always" for name, value in CONSTANTS.items()},

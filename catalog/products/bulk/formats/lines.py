@@ -25,7 +25,7 @@ READ_ONLY = frozenset(ProductRead.model_fields) - WRITABLE
 """Further fields of an export, which an import ignores."""
 
 UPSERT_ONLY = frozenset({"id", "version"})
-"""Those of them that name the product of a line, where products may be changed."""
+"""Columns that name the product of a line, where products may be changed."""
 
 LINE_TOO_LONG = BodyTooLarge(f"A line may have at most {MAX_LINE_BYTES} bytes.")
 

@@ -36,7 +36,7 @@ async function send(method, path, { headers = {}, body, signal } = {}) {
   throw new Problem(response.status, await response.json().catch(() => ({})));
 }
 
-/** Who is signed in, and functions that are called when that changes. */
+/** The account that is signed in, and its access token. */
 export const session = { user: null, token: null, isKnown: !localStorage.getItem(HINT) };
 
 const observers = new Set();

@@ -121,7 +121,7 @@ function Edit({ product, etag, onDone }) {
       await json("PATCH", `/api/products/${product.id}`, mine, { "If-Match": basis });
     } catch (refusal) {
       if (refusal.status !== 412) throw refusal;
-      // Somebody else was faster: show both versions, and save against theirs if told to.
+      // Changed meanwhile: show both versions; saving again is conditional on the other one.
       const response = await request("GET", `/api/products/${product.id}`);
       setConflict({ mine, theirs: await response.json() });
       setBasis(response.headers.get("ETag"));

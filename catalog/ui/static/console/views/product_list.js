@@ -123,7 +123,7 @@ function Row({ product }) {
   </tr>`;
 }
 
-/** Loads more when it comes into view; a button for those who cannot scroll, and after errors. */
+/** Loads more when it comes into view; a button for keyboards, and after errors. */
 function More({ load, isLoading, hasFailed }) {
   const end = useRef();
   useEffect(() => {
