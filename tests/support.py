@@ -69,7 +69,7 @@ class Caller:
         """Request tokens."""
         return await self.post("/api/auth/login", json={"username": username, "password": password})
 
-    async def offer(self, name: str, price: float = 9.5, **fields: Any) -> Response:
+    async def create_product(self, name: str, price: float = 9.5, **fields: Any) -> Response:
         """Create a product."""
         return await self.post("/api/products", json={"name": name, "price": price, **fields})
 

@@ -27,7 +27,7 @@ class TestOutage:
                 for answered in (
                     await ada.get("/api/products"),
                     await ada.get("/api/products/my"),
-                    await ada.offer("Lamp"),
+                    await ada.create_product("Lamp"),
                     await ada.delete(1),
                     await ada.log_in("ada"),
                 ):
@@ -35,7 +35,7 @@ class TestOutage:
                     assert str(relay.url.database) not in answered.body.decode()
                 await relay.listen()
 
-                assert (await ada.offer("Lamp")).status_code == 201
+                assert (await ada.create_product("Lamp")).status_code == 201
                 assert len((await ada.get("/api/products")).json["products"]) == 1
 
     async def test_requests_get_503_within_the_deadline_while_the_database_hangs(
@@ -49,10 +49,10 @@ class TestOutage:
                 relay.stall()
                 stopwatch = Stopwatch()
 
-                answers = await asyncio.gather(ada.get("/api/products"), ada.offer("Lamp"))
+                answers = await asyncio.gather(ada.get("/api/products"), ada.create_product("Lamp"))
 
                 assert stopwatch.seconds < 1.5
                 for answered in answers:
                     assert problem_of(answered) == (503, "database-unavailable")
                 relay.heal()
-                assert (await ada.offer("Lamp")).status_code == 201
+                assert (await ada.create_product("Lamp")).status_code == 201

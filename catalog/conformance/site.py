@@ -37,7 +37,9 @@ class Account:
         """Send a request with the access token."""
         return await self.site.call(method, path, token=self.access_token, **options)
 
-    async def offer(self, name: str = "Lamp", price: float = 1, **fields: Any) -> dict[str, Any]:
+    async def create_product(
+        self, name: str = "Lamp", price: float = 1, **fields: Any
+    ) -> dict[str, Any]:
         """Create a product, and return it."""
         body = {"name": name, "price": price, **fields}
         answer = await self.call("POST", "/api/products", json=body)

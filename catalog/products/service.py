@@ -43,7 +43,7 @@ class Inserted(NamedTuple):
     """Newly inserted products.
 
     Attributes:
-        ids: in the order of the offers, ascending.
+        ids: in the order of the new products, ascending.
         last: the change of the last product; the positions of all are consecutive.
         at: creation time of products that have none.
     """
@@ -53,19 +53,19 @@ class Inserted(NamedTuple):
     at: datetime
 
 
-async def insert_products(session: AsyncSession, offers: Sequence[NewProduct]) -> Inserted:
+async def insert_products(session: AsyncSession, new_products: Sequence[NewProduct]) -> Inserted:
     """Insert products and log the changes; the caller has checked the owners' accounts.
 
     This locks the change counter until the commit, so nothing slow may follow in the transaction.
     """
     at = now()
-    ids = await insert_unlogged(session, offers, at=at)
+    ids = await insert_unlogged(session, new_products, at=at)
     return Inserted(ids, await change_log.record_created(session, ids, at=at), at)
 
 
 async def insert_unlogged(
     session: AsyncSession,
-    offers: Sequence[NewProduct],
+    new_products: Sequence[NewProduct],
     *,
     at: datetime,
     on_numbered: Callable[[], None] | None = None,
@@ -74,24 +74,28 @@ async def insert_unlogged(
 
     Args:
         session: the transaction.
-        offers: the products to insert.
+        new_products: the products to insert.
         at: creation time of products that have none.
         on_numbered: called once the ids are assigned, before the words are indexed.
 
     Returns:
-        their ids, in the order of the offers, ascending.
+        their ids, in the order of the new products, ascending.
     """
     instant = stored_instant(session, at)
     rows = []
-    for name, description, price, owner_id, created_at, _, key in offers:
+    for name, description, price, owner_id, created_at, _, key in new_products:
         then = instant if created_at is None else stored_instant(session, created_at)
         rows.append((name, description, price, key, owner_id, 1, then, then))
     ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
     if on_numbered is not None:
         on_numbered()
     tokens = []
-    for product_id, offer in zip(ids, offers, strict=True):
-        words = text_of(offer.name, offer.description) if offer.words is None else offer.words
+    for product_id, new_product in zip(ids, new_products, strict=True):
+        words = (
+            text_of(new_product.name, new_product.description)
+            if new_product.words is None
+            else new_product.words
+        )
         tokens.append((product_id, tokens_of(words, product_id)))
     try:
         await insert_rows(session, ProductWords, ("rowid", "words"), tokens)
@@ -168,16 +172,16 @@ async def _tokenized(products: Sequence[dict[str, Any]]) -> list[tuple[int, str]
     return words
 
 
-def rendered(offer: NewProduct, product_id: int, created_at: datetime) -> dict[str, Any]:
+def rendered(new_product: NewProduct, product_id: int, created_at: datetime) -> dict[str, Any]:
     """Return the JSON members of a product that was just created."""
     instant = rfc3339_text(created_at)
     return {
         "id": product_id,
-        "name": offer.name,
-        "description": offer.description,
-        "price": offer.price,
-        "key": offer.key,
-        "user_id": offer.owner_id,
+        "name": new_product.name,
+        "description": new_product.description,
+        "price": new_product.price,
+        "key": new_product.key,
+        "user_id": new_product.owner_id,
         "version": 1,
         "created_at": instant,
         "updated_at": instant,

@@ -309,8 +309,8 @@ class TestDeleteAccount:
         self, ada: Caller, bob: Caller, database: Database
     ) -> None:
         for name in ("Lamp", "Desk"):
-            await ada.offer(name)
-        await bob.offer("Chair")
+            await ada.create_product(name)
+        await bob.create_product("Chair")
 
         answer = await delete_account(ada)
 
@@ -330,7 +330,7 @@ class TestDeleteAccount:
             assert problem_of(await caller.get(ME)) == (401, "session-ended")
             refreshed = await caller.post("/api/auth/refresh", token=caller.refresh_token)
             assert problem_of(refreshed) == (401, "session-ended")
-            assert problem_of(await caller.offer("Lamp")) == (401, "session-ended")
+            assert problem_of(await caller.create_product("Lamp")) == (401, "session-ended")
         assert problem_of(await delete_account(ada)) == (401, "session-ended")
 
     async def test_address_and_agent_of_sessions_are_deleted(
@@ -366,7 +366,7 @@ class TestDeleteAccount:
 
     @on_sqlite
     async def test_wrong_password_deletes_nothing(self, ada: Caller) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         answer = await delete_account(ada, "wrong password")
 
@@ -406,7 +406,7 @@ class TestDeleteAccount:
         self, ada: Caller, database: Database
     ) -> None:
         answers = await asyncio.gather(
-            delete_account(ada), *(ada.offer(f"Lamp {number}") for number in range(8))
+            delete_account(ada), *(ada.create_product(f"Lamp {number}") for number in range(8))
         )
 
         assert answers[0].status_code == 204

@@ -358,7 +358,7 @@ class TestAccessLog:
     async def test_refused_request_is_logged_with_its_account(
         self, log: Log, ada: Caller, bob: Caller
     ) -> None:
-        lamp = (await bob.offer("Lamp")).json["id"]
+        lamp = (await bob.create_product("Lamp")).json["id"]
         log.forget()
 
         await ada.get("/api/users")

@@ -162,7 +162,7 @@ class TestUseKey:
     async def test_program_writes_and_reads_as_its_owner(self, ada: Caller) -> None:
         program = await program_of(ada)
 
-        made = await program.offer("Lamp")
+        made = await program.create_product("Lamp")
 
         assert made.status_code == 201
         assert made.json["user_id"] == ada.user_id
@@ -179,11 +179,11 @@ class TestUseKey:
 
     async def test_key_of_scope_read_may_not_write(self, ada: Caller) -> None:
         program = await program_of(ada, scope="read")
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
         headers = {"Content-Type": "application/x-ndjson"}
 
         refused = [
-            await program.offer("Table"),
+            await program.create_product("Table"),
             await program.post("/api/products", data=b"{}", headers=headers),
             await program.send("PATCH", f"/api/products/{lamp}", json={"price": 2}),
             await program.delete(lamp),
@@ -232,7 +232,7 @@ class TestUseKey:
     ) -> None:
         admin = await Caller.logged_in(admin.app, "grace")
         program = await program_of(admin)
-        lamp = (await bob.offer("Lamp")).json["id"]
+        lamp = (await bob.create_product("Lamp")).json["id"]
         path = f"/api/products/{lamp}"
 
         refused = [
@@ -275,7 +275,7 @@ class TestNoQueries:
     async def test_request_with_a_known_key_asks_nothing_about_it(
         self, ada: Caller, database: Database
     ) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         program = await program_of(ada)
         await mine(program)
         with statements(database) as by_token:

@@ -291,7 +291,7 @@ class TestLogIn:
     async def test_tokens_are_accepted(self, ada: Caller) -> None:
         again = await Caller.logged_in(ada.app, "ada")
 
-        assert (await again.offer("Lamp")).json["user_id"] == ada.user_id
+        assert (await again.create_product("Lamp")).json["user_id"] == ada.user_id
         refreshed = await again.post("/api/auth/refresh", token=again.refresh_token)
         assert refreshed.status_code == 200
 
@@ -407,7 +407,7 @@ class TestRefresh:
     async def test_new_access_token_is_accepted(self, ada: Caller, method: str) -> None:
         ada.access_token = (await refresh(ada, method)).json["access_token"]
 
-        assert (await ada.offer("Lamp")).json["user_id"] == ada.user_id
+        assert (await ada.create_product("Lamp")).json["user_id"] == ada.user_id
 
     @each_method
     async def test_refresh_can_be_repeated(self, ada: Caller, method: str) -> None:
@@ -504,10 +504,10 @@ class TestUnavailableAccount:
     """An access token outlives its account by minutes, but cannot write in that time."""
 
     async def test_disabled_account_cannot_write(self, ada: Caller, database: Database) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
         await set_disabled(database, ada.user_id, True)
 
-        created = await ada.offer("Desk")
+        created = await ada.create_product("Desk")
         deleted = await ada.delete(lamp)
         await set_disabled(database, ada.user_id, False)
 
@@ -519,7 +519,7 @@ class TestUnavailableAccount:
     async def test_deleted_account_cannot_write(self, ada: Caller, database: Database) -> None:
         await delete_account(database, ada.user_id)
 
-        created = await ada.offer("Desk")
+        created = await ada.create_product("Desk")
         deleted = await ada.delete(1)
 
         assert problem_of(created) == (401, "account-unavailable")
@@ -528,7 +528,7 @@ class TestUnavailableAccount:
     async def test_disabled_administrator_has_no_privileges(
         self, ada: Caller, admin: Caller, database: Database
     ) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
         await set_disabled(database, admin.user_id, True)
 
         assert problem_of(await admin.delete(lamp)) == (401, "account-unavailable")
@@ -541,4 +541,4 @@ class TestUnavailableAccount:
         newcomer = (await anyone.sign_up("newcomer")).json
 
         assert newcomer["id"] != ada.user_id
-        assert problem_of(await ada.offer("Lamp")) == (401, "account-unavailable")
+        assert problem_of(await ada.create_product("Lamp")) == (401, "account-unavailable")

@@ -177,7 +177,7 @@ class TestListUsers:
     @on_sqlite
     async def test_cursor_of_another_list_is_refused(self, ada: Caller, admin: Caller) -> None:
         for name in ("Lamp", "Desk"):
-            await ada.offer(name)
+            await ada.create_product(name)
         products = (await admin.get("/api/products?limit=1")).json["next"].partition("?")[2]
         mine = (await ada.get("/api/products/my?limit=1")).json["next"].partition("?")[2]
         own = (await admin.get(f"{USERS}?limit=1")).json["next"].partition("?")[2]
@@ -218,7 +218,7 @@ class TestRole:
     async def test_changed_role_applies_at_once_without_a_new_log_in(
         self, ada: Caller, bob: Caller, admin: Caller
     ) -> None:
-        lamp = (await bob.offer("Lamp")).json["id"]
+        lamp = (await bob.create_product("Lamp")).json["id"]
 
         answer = await change(admin, ada, role="admin")
         assert (answer.status_code, answer.json["role"]) == (200, "admin")
@@ -302,7 +302,7 @@ class TestDisabled:
 
     @on_sqlite
     async def test_products_of_a_disabled_account_stay(self, ada: Caller, admin: Caller) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         await change(admin, ada, disabled=True)
 

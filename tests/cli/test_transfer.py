@@ -21,10 +21,10 @@ def samples(tmp_path: Path) -> Path:
     """Write a file of products."""
     file = tmp_path / "samples.ndjson"
     with file.open("w") as text:
-        for offers in make_samples(SAMPLES, owner_ids=[1], seed=5):
-            for offer in offers:
-                product = {"name": offer.name, "price": offer.price}
-                text.write(json.dumps({**product, "description": offer.description}) + "\n")
+        for new_products in make_samples(SAMPLES, owner_ids=[1], seed=5):
+            for new_product in new_products:
+                product = {"name": new_product.name, "price": new_product.price}
+                text.write(json.dumps({**product, "description": new_product.description}) + "\n")
     return file
 
 
@@ -61,7 +61,7 @@ class TestRoundTrip:
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
         for name in ("Lamp", "Rug", "Desk"):
-            await ada.offer(name)
+            await ada.create_product(name)
         file = tmp_path / "all.csv"
         await catalog.run("export", str(file))
         file.write_text(file.read_text().replace("Rug", "Carpet") + ",Chair,,1,sku-1,,,,\r\n")
@@ -194,7 +194,7 @@ class TestExport:
     async def test_csv_has_a_header_and_escapes_formulas(
         self, catalog: CommandLine, ada: Caller
     ) -> None:
-        await ada.offer("=1+1", description="'til dawn")
+        await ada.create_product("=1+1", description="'til dawn")
 
         printed = (await catalog.run("export", "--format", "csv")).stdout
 
@@ -204,7 +204,7 @@ class TestExport:
     async def test_file_may_be_compressed_or_standard_output(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         file = tmp_path / "all.CSV.gz"
 
         await catalog.run("export", str(file))
@@ -218,7 +218,7 @@ class TestExport:
     async def test_csv_may_have_a_byte_order_mark_and_bare_formulas(
         self, catalog: CommandLine, ada: Caller
     ) -> None:
-        await ada.offer("=1+1")
+        await ada.create_product("=1+1")
 
         printed = await catalog.run("export", "--format", "csv", "--bom", "--no-guard")
 
@@ -235,7 +235,7 @@ class TestExport:
         assert failed.exit_code == 1
         assert file.read_text() == "what was there before"
 
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         await catalog.run("export", str(file))
 
         assert json.loads(file.read_text())["name"] == "Lamp"

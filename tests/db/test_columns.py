@@ -205,11 +205,11 @@ class TestIds:
         assert await run_on(database.connection(), read, table.name, [MAX_ID]) == ["Lamp"]
 
     async def test_foreign_keys_have_64_bits(self, database: Database) -> None:
-        async def offer(session: AsyncSession) -> None:
+        async def create_product(session: AsyncSession) -> None:
             await session.execute(update(User).where(User.id == OWNER).values(id=MAX_ID))
             await add_product(session, "Lamp", user_id=MAX_ID)
 
-        await database.transaction(offer)
+        await database.transaction(create_product)
 
         assert await run_on(database.connection(), read, table.user_id, [1]) == [MAX_ID]
 

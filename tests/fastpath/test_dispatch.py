@@ -195,7 +195,7 @@ class TestAnswers:
         }
 
     async def test_bodies_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
-        await ada.offer("Lamp", 24.9)
+        await ada.create_product("Lamp", 24.9)
 
         for body in self.BODIES:
             await self.are_alike(ada, framework, "POST", PATH, body)
@@ -203,7 +203,7 @@ class TestAnswers:
             await self.are_alike(ada, framework, "DELETE", f"{PATH}/99", body)
 
     async def test_encoded_bodies_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
-        await ada.offer("Lamp", 24.9)
+        await ada.create_product("Lamp", 24.9)
         encoded = gzip.compress(LAMP)
 
         for coding in ("gzip", "x-gzip", "br", "gzip, gzip", "identity"):
@@ -223,7 +223,7 @@ class TestAnswers:
                     await self.are_alike(ada, framework, method, path, body, headers)
 
     async def test_headers_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
-        await ada.offer("Lamp", 24.9)
+        await ada.create_product("Lamp", 24.9)
         body = b'{"name": "Lamp", "price": 24.9}'
 
         for headers in self.HEADERS:
@@ -235,7 +235,7 @@ class TestAnswers:
     async def test_products_and_accounts_are_answered_alike(
         self, ada: Caller, bob: Caller, framework: Quart
     ) -> None:
-        await ada.offer("Lamp", 24.9)
+        await ada.create_product("Lamp", 24.9)
 
         for last in ("1", "01", "0", "2", "9223372036854775808", "x", "1/", "my"):
             for method in ("GET", "DELETE", "PUT", "OPTIONS", "HEAD"):

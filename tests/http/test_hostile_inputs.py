@@ -146,7 +146,7 @@ class TestProductText:
     async def test_description_of_marks_is_stored_unchanged(self, ada: Caller, method: str) -> None:
         path = "/api/products"
         if method == "PATCH":
-            path += f"/{(await ada.offer('Lamp')).json['id']}"
+            path += f"/{(await ada.create_product('Lamp')).json['id']}"
         description = "lamp" + "\u0301" * 8000 + "\u0327" * 8000
         body = {"name": "Lamp", "price": 1.5, "description": description}
 

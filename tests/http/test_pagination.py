@@ -234,7 +234,7 @@ class TestListing:
 
     async def test_cursors_lead_to_the_end_of_the_list(self, ada: Caller, anyone: Caller) -> None:
         for number in range(5):
-            await ada.offer(f"Lamp {number}")
+            await ada.create_product(f"Lamp {number}")
 
         for caller, path in ((anyone, "/api/products"), (ada, "/api/products/my")):
             names, url = [], f"{path}?limit=2"
@@ -249,7 +249,7 @@ class TestListing:
 
     async def test_cursor_of_another_list_is_invalid(self, ada: Caller, anyone: Caller) -> None:
         for name in ("Lamp", "Desk"):
-            await ada.offer(name)
+            await ada.create_product(name)
         everyones = cursor_of(await anyone.get("/api/products?limit=1"))
         mine = cursor_of(await ada.get("/api/products/my?limit=1"))
 
@@ -262,7 +262,7 @@ class TestListing:
 
     async def test_cursor_in_another_encoding_is_refused(self, ada: Caller, anyone: Caller) -> None:
         for name in ("Lamp", "Desk"):
-            await ada.offer(name)
+            await ada.create_product(name)
         cursor = cursor_of(await anyone.get("/api/products?limit=1"))
 
         for spelling, text in spellings(cursor).items():
@@ -272,7 +272,7 @@ class TestListing:
 
     async def test_percent_encoded_cursor_is_accepted(self, ada: Caller, anyone: Caller) -> None:
         for name in ("Lamp", "Desk"):
-            await ada.offer(name)
+            await ada.create_product(name)
         cursor = cursor_of(await anyone.get("/api/products?limit=1"))
 
         encoded = "".join(f"%{ord(each):02X}" for each in cursor)

@@ -62,7 +62,7 @@ async def published(
     request: pytest.FixtureRequest, app: Quart, ada: Caller, prefix: str
 ) -> Published:
     for number in range(3):
-        await ada.offer(f"Lamp {number}")
+        await ada.create_product(f"Lamp {number}")
     return Published(app, prefix, request.param, ada.access_token)
 
 
@@ -142,7 +142,7 @@ class TestLinks:
 class TestCachedPages:
     async def test_page_is_not_served_under_another_prefix(self, app: Quart, ada: Caller) -> None:
         for number in range(3):
-            await ada.offer(f"Lamp {number}")
+            await ada.create_product(f"Lamp {number}")
 
         async def read(prefix: str, path: str, token: str | None) -> str:
             page = await Published(app, prefix, "removed", token).get(f"{prefix}{path}?limit=1")
@@ -156,7 +156,7 @@ class TestCachedPages:
 
     async def test_cursor_is_good_under_every_prefix(self, app: Quart, ada: Caller) -> None:
         for number in range(3):
-            await ada.offer(f"Lamp {number}")
+            await ada.create_product(f"Lamp {number}")
         first = await Published(app, "/shop", "removed").get("/shop/api/products?limit=1")
 
         rest = await Published(app, "", "kept").get(first.json["next"].removeprefix("/shop"))
@@ -171,8 +171,8 @@ class TestSetting:
 
     @pytest.mark.parametrize("way", WAYS)
     async def test_setting_needs_no_proxy(self, app: Quart, ada: Caller, way: str) -> None:
-        await ada.offer("Lamp")
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
+        await ada.create_product("Lamp")
         published = Published(app, "/shop", way)
 
         page = await published.get("/shop/api/products?limit=1", named=False)

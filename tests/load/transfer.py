@@ -89,11 +89,19 @@ def _write_files(text: Path, dump: Path, form: Format, rows: int) -> None:
     writer = form.writer(TEXT)
     with text.open("wb") as products, dump.open("wb") as dumped:
         products.write(writer.head())
-        for offers in make_samples(rows, owner_ids=[1], seed=1):
-            products.write(writer.write([(o.name, o.description, o.price) for o in offers]))
+        for new_products in make_samples(rows, owner_ids=[1], seed=1):
+            products.write(writer.write([(o.name, o.description, o.price) for o in new_products]))
             at = "2026-11-23 09:30:00.123456"
-            for offer in offers:
-                values = (offer.name, offer.description, offer.price, 1, 1, at, at)
+            for new_product in new_products:
+                values = (
+                    new_product.name,
+                    new_product.description,
+                    new_product.price,
+                    1,
+                    1,
+                    at,
+                    at,
+                )
                 cells = [r"\N" if value is None else str(value) for value in values]
                 dumped.write("\t".join(cells).encode() + b"\n")
 

@@ -121,7 +121,7 @@ class TestUpgradeWithData:
 
         changed = await ada.send("PATCH", "/api/products/5", json={"price": 3})
         deleted = await ada.delete(6)
-        created = await ada.offer("New")
+        created = await ada.create_product("New")
 
         assert [changed.status_code, deleted.status_code, created.status_code] == [200, 200, 201]
         assert created.json["id"] > PRODUCTS

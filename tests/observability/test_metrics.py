@@ -115,7 +115,7 @@ class TestRequests:
     async def test_requests_are_counted_by_route_template(
         self, ada: Caller, change: Change
     ) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
         await ada.get(f"/api/products/{lamp}")
         await ada.get("/api/products/99999")
         await ada.delete(lamp)
@@ -132,7 +132,7 @@ class TestRequests:
         for _ in range(3):
             assert (await anyone.get("/api/products")).status_code == 200
         assert (await ada.get("/api/products")).status_code == 200
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         where = {"route": "/api/products"}
         assert await change.of("http_requests_total", method="GET", status="200", **where) == 4
@@ -351,7 +351,7 @@ class TestDomain:
     async def test_pages_are_counted_by_result(
         self, app: Quart, ada: Caller, anyone: Caller, change: Change
     ) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         await anyone.get("/api/products")
         await anyone.get("/api/products")
         await at_once(8, lambda _: Caller(app).get("/api/products?limit=7"))
@@ -367,7 +367,7 @@ class TestDomain:
     async def test_write_batches_and_position_are_exposed(
         self, ada: Caller, change: Change
     ) -> None:
-        answers = await at_once(12, lambda number: ada.offer(f"Lamp {number}"))
+        answers = await at_once(12, lambda number: ada.create_product(f"Lamp {number}"))
         numbers = await Numbers.of(ada)
 
         assert await change.of("write_batch_size_sum") == 12
@@ -376,7 +376,7 @@ class TestDomain:
         assert numbers.total("position") >= highest
 
     async def test_pools_are_exposed(self, ada: Caller, change: Change, app: Quart) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         await ada.get("/api/products")
         numbers = await Numbers.of(ada)
 

@@ -20,7 +20,7 @@ async def change(caller: Caller, product_id: int, **fields: Any) -> Any:
 
 class TestCreate:
     async def test_key_is_returned_everywhere(self, ada: Caller) -> None:
-        created = await ada.offer("Lamp", key="sku 1/ä ")
+        created = await ada.create_product("Lamp", key="sku 1/ä ")
 
         assert created.json["key"] == "sku 1/ä "
         assert (await ada.get(f"{PATH}/1")).body == created.body
@@ -32,27 +32,27 @@ class TestCreate:
         assert changes[0]["product"]["key"] == "sku 1/ä "
 
     async def test_key_is_unique_per_owner(self, ada: Caller, bob: Caller) -> None:
-        assert (await ada.offer("Lamp", key="a")).status_code == 201
-        assert (await bob.offer("Lamp", key="a")).status_code == 201
-        assert (await ada.offer("Lamp", key="A")).status_code == 201
-        assert (await ada.offer("Lamp")).status_code == 201
+        assert (await ada.create_product("Lamp", key="a")).status_code == 201
+        assert (await bob.create_product("Lamp", key="a")).status_code == 201
+        assert (await ada.create_product("Lamp", key="A")).status_code == 201
+        assert (await ada.create_product("Lamp")).status_code == 201
 
-        taken = await ada.offer("Rug", key="a")
+        taken = await ada.create_product("Rug", key="a")
 
         assert problem_of(taken) == (409, "taken")
         assert fields_of(taken) == ["/key"]
 
     @pytest.mark.parametrize("key", ["", "x" * 256, "nul\0", 5, True, ["x"]])
     async def test_invalid_key_is_refused(self, ada: Caller, key: object) -> None:
-        assert fields_of(await ada.offer("Lamp", key=key)) == ["/key"]
+        assert fields_of(await ada.create_product("Lamp", key=key)) == ["/key"]
 
     async def test_longest_key_is_stored(self, ada: Caller) -> None:
         longest = "\U0001f600" * 255
 
-        assert (await ada.offer("Lamp", key=longest)).json["key"] == longest
+        assert (await ada.create_product("Lamp", key=longest)).json["key"] == longest
 
     async def test_one_of_concurrent_creates_with_a_key_wins(self, ada: Caller) -> None:
-        answers = await at_once(20, lambda number: ada.offer(f"Lamp {number}", key="same"))
+        answers = await at_once(20, lambda number: ada.create_product(f"Lamp {number}", key="same"))
 
         assert sorted(answer.status_code for answer in answers) == [201, *[409] * 19]
         assert len((await ada.get(PATH)).json["products"]) == 1
@@ -70,24 +70,24 @@ class TestCreate:
 
     async def test_index_refuses_a_second_one(self, ada: Caller, database: Database) -> None:
         """Negative control: without the look-up, the database decides."""
-        offer = NewProduct("Lamp", None, 1.0, ada.user_id or 0, key="a")
+        new_product = NewProduct("Lamp", None, 1.0, ada.user_id or 0, key="a")
 
         with pytest.raises(Exception, match="conflicts"):
-            await database.transaction(service.insert_products, [offer, offer])
+            await database.transaction(service.insert_products, [new_product, new_product])
 
 
 class TestChange:
     async def test_key_can_be_set_replaced_and_removed(self, ada: Caller) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         for version, key in enumerate(["a", "b", None], 2):
             answer = await change(ada, 1, key=key)
             assert (answer.json["key"], answer.json["version"]) == (key, version)
-        assert (await ada.offer("Rug", key="a")).status_code == 201
+        assert (await ada.create_product("Rug", key="a")).status_code == 201
 
     async def test_key_of_another_product_is_refused(self, ada: Caller) -> None:
-        await ada.offer("Lamp", key="a")
-        await ada.offer("Rug", key="b")
+        await ada.create_product("Lamp", key="a")
+        await ada.create_product("Rug", key="b")
 
         answer = await change(ada, 2, key="a", name="Changed")
 
@@ -98,7 +98,7 @@ class TestChange:
 
     async def test_one_of_concurrent_changes_to_a_key_wins(self, ada: Caller) -> None:
         for _ in range(10):
-            await ada.offer("Lamp")
+            await ada.create_product("Lamp")
 
         answers = await at_once(10, lambda number: change(ada, number + 1, key="same"))
 
@@ -107,19 +107,19 @@ class TestChange:
     async def test_administrator_keeps_keys_of_the_owner_unique(
         self, ada: Caller, admin: Caller
     ) -> None:
-        await admin.offer("Mine", key="a")
-        await ada.offer("Lamp")
+        await admin.create_product("Mine", key="a")
+        await ada.create_product("Lamp")
 
         assert (await change(admin, 2, key="a")).status_code == 200
-        await ada.offer("Rug")
+        await ada.create_product("Rug")
         assert problem_of(await change(admin, 3, key="a")) == (409, "taken")
 
 
 class TestFilter:
     async def test_products_are_found_by_key(self, ada: Caller, bob: Caller) -> None:
-        await ada.offer("Lamp", key="a&b")
-        await bob.offer("Rug", key="a&b")
-        await ada.offer("Desk", key="A&b")
+        await ada.create_product("Lamp", key="a&b")
+        await bob.create_product("Rug", key="a&b")
+        await ada.create_product("Desk", key="A&b")
 
         async def found(path: str, caller: Caller = ada) -> list[str]:
             page = (await caller.get(f"{path}key=a%26b&total=true")).json
@@ -131,8 +131,8 @@ class TestFilter:
         assert await found(f"{PATH}?user_id={bob.user_id}&q=rug&") == ["Rug"]
 
     async def test_cursor_is_bound_to_the_key(self, ada: Caller, bob: Caller) -> None:
-        await ada.offer("Lamp", key="a")
-        await bob.offer("Rug", key="a")
+        await ada.create_product("Lamp", key="a")
+        await bob.create_product("Rug", key="a")
 
         first = (await ada.get(f"{PATH}?key=a&limit=1")).json
 

@@ -24,7 +24,7 @@ async def rename(database: Database, old: str, new: str) -> None:
 @pytest.fixture
 async def owner_of_lost_products(app: Quart, ada: Caller) -> AsyncIterator[Caller]:
     """Yield an account while the products table is missing."""
-    await ada.offer("Lamp")
+    await ada.create_product("Lamp")
     await rename(running(app).database, "products", "products_lost")
     yield ada
     await rename(running(app).database, "products_lost", "products")

@@ -57,7 +57,7 @@ async def post_json(caller: Caller, body: str) -> Response:
 
 async def offer_some(caller: Caller, count: int) -> list[int]:
     """Create products and return their ids, newest first."""
-    return [(await caller.offer(f"Lamp {n}")).json["id"] for n in range(count)][::-1]
+    return [(await caller.create_product(f"Lamp {n}")).json["id"] for n in range(count)][::-1]
 
 
 async def pages_of(caller: Caller, path: str) -> list[list[int]]:
@@ -91,7 +91,7 @@ async def remove(session: AsyncSession, user_id: int) -> None:
 class TestCreateProduct:
     async def test_created_product_is_returned_with_all_fields(self, ada: Caller) -> None:
         before = datetime.now(UTC)
-        answer = await ada.offer("Lamp", 24.9, description="Warm light.")
+        answer = await ada.create_product("Lamp", 24.9, description="Warm light.")
         after = datetime.now(UTC)
 
         product = answer.json
@@ -111,7 +111,7 @@ class TestCreateProduct:
         assert before <= datetime.fromisoformat(created_at) <= after + timedelta(seconds=1)
 
     async def test_answer_has_location_and_entity_tag(self, ada: Caller) -> None:
-        answer = await ada.offer("Lamp")
+        answer = await ada.create_product("Lamp")
 
         assert answer.headers["Location"] == f"/api/products/{answer.json['id']}"
         assert re.fullmatch(r'"1-[0-9a-f]{16}"', answer.headers["ETag"])
@@ -120,7 +120,7 @@ class TestCreateProduct:
     async def test_lists_show_the_product_as_it_was_answered(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        created = (await ada.offer("Lamp", 0.1, description=" \t")).json
+        created = (await ada.create_product("Lamp", 0.1, description=" \t")).json
 
         assert (await anyone.get("/api/products")).json["products"] == [created]
         assert (await ada.get("/api/products/my")).json["products"] == [created]
@@ -133,7 +133,7 @@ class TestCreateProduct:
         assert answer.json["description"] is None
 
     async def test_empty_description_is_kept(self, ada: Caller) -> None:
-        assert (await ada.offer("Lamp", description="")).json["description"] == ""
+        assert (await ada.create_product("Lamp", description="")).json["description"] == ""
 
     async def test_price_is_returned_as_the_double_that_was_written(
         self, ada: Caller, anyone: Caller
@@ -153,7 +153,7 @@ class TestCreateProduct:
     async def test_every_price_is_returned_as_the_same_double(
         self, ada: Caller, price: float
     ) -> None:
-        created = await ada.offer("Lamp", price)
+        created = await ada.create_product("Lamp", price)
         listed = await ada.get("/api/products?limit=1")
 
         for found in (created.json["price"], listed.json["products"][0]["price"]):
@@ -180,9 +180,9 @@ class TestCreateProduct:
     ) -> None:
         longest = {"name": letter * 512, "description": letter * 16_383}
 
-        created = await ada.offer(longest["name"], description=longest["description"])
-        too_long = await ada.offer(longest["name"] + letter)
-        far_too_long = await ada.offer("Lamp", description=longest["description"] + letter)
+        created = await ada.create_product(longest["name"], description=longest["description"])
+        too_long = await ada.create_product(longest["name"] + letter)
+        far_too_long = await ada.create_product("Lamp", description=longest["description"] + letter)
 
         assert {field: created.json[field] for field in longest} == longest
         assert (problem_of(too_long), fields_of(too_long)) == ((422, "invalid"), ["/name"])
@@ -191,7 +191,7 @@ class TestCreateProduct:
 
     async def test_blank_name_is_invalid(self, ada: Caller) -> None:
         for name in BLANK:
-            answer = await ada.offer(name)
+            answer = await ada.create_product(name)
 
             assert problem_of(answer) == (422, "invalid"), ascii(name)
             assert fields_of(answer) == ["/name"], ascii(name)
@@ -232,7 +232,7 @@ class TestCreateProduct:
             assert found["description"] == description
 
     async def test_anonymous_caller_is_refused(self, anyone: Caller) -> None:
-        assert problem_of(await anyone.offer("Lamp")) == (401, "token-missing")
+        assert problem_of(await anyone.create_product("Lamp")) == (401, "token-missing")
         assert (await anyone.get("/api/products")).json["products"] == []
 
     async def test_refresh_token_is_refused(self, ada: Caller) -> None:
@@ -248,12 +248,12 @@ class TestCreateProduct:
     ) -> None:
         await database.transaction(change, ada.user_id)
 
-        assert problem_of(await ada.offer("Lamp")) == (401, "account-unavailable")
+        assert problem_of(await ada.create_product("Lamp")) == (401, "account-unavailable")
         assert (await anyone.get("/api/products")).json["products"] == []
 
     async def test_concurrent_creates_get_distinct_ids(self, ada: Caller, bob: Caller) -> None:
         answers = await asyncio.gather(
-            *(caller.offer(f"Lamp {n}") for n in range(10) for caller in (ada, bob))
+            *(caller.create_product(f"Lamp {n}") for n in range(10) for caller in (ada, bob))
         )
 
         assert [answer.status_code for answer in answers] == [201] * 20
@@ -271,7 +271,7 @@ class TestListProducts:
     async def test_products_of_all_owners_are_listed_newest_first(
         self, ada: Caller, bob: Caller, anyone: Caller
     ) -> None:
-        offered = [(await caller.offer("Lamp")).json["id"] for caller in (ada, bob, ada)]
+        offered = [(await caller.create_product("Lamp")).json["id"] for caller in (ada, bob, ada)]
 
         assert ids_of(await anyone.get("/api/products")) == offered[::-1]
 
@@ -338,7 +338,7 @@ class TestListProducts:
 
         for product_id in ids:
             await ada.delete(product_id)
-        await ada.offer("Chair")
+        await ada.create_product("Chair")
 
         assert (await ada.get(first.json["next"])).json == EMPTY_PAGE
 
@@ -374,8 +374,8 @@ class TestListProducts:
     ) -> None:
         staying, leaving = [], []
         for n in range(10):
-            staying.append((await ada.offer(f"Lamp {n}")).json["id"])
-            leaving.append((await bob.offer(f"Chair {n}")).json["id"])
+            staying.append((await ada.create_product(f"Lamp {n}")).json["id"])
+            leaving.append((await bob.create_product(f"Chair {n}")).json["id"])
         seen: list[int] = []
         following: str | None = "/api/products?limit=2"
 
@@ -383,7 +383,7 @@ class TestListProducts:
             # From both ends of the list: some before the walk reaches them, some after.
             gone = leaving.pop(0 if len(leaving) % 2 else -1) if leaving else MAX_ID
             answer, *_ = await asyncio.gather(
-                anyone.get(following), bob.offer("Stool"), bob.delete(gone)
+                anyone.get(following), bob.create_product("Stool"), bob.delete(gone)
             )
             seen += ids_of(answer)
             following = answer.json["next"]
@@ -400,7 +400,7 @@ class TestListProducts:
 
         again = await anyone.get("/api/products?limit=2", headers=has_it)
         other = await anyone.get("/api/products?limit=3", headers=has_it)
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         changed = await anyone.get("/api/products?limit=2", headers=has_it)
 
         assert (again.status_code, again.body) == (304, b"")
@@ -414,8 +414,8 @@ class TestListMyProducts:
     ) -> None:
         mine = []
         for n in range(3):
-            mine.append((await ada.offer(f"Lamp {n}")).json["id"])
-            await bob.offer(f"Chair {n}")
+            mine.append((await ada.create_product(f"Lamp {n}")).json["id"])
+            await bob.create_product(f"Chair {n}")
 
         answer = await ada.get("/api/products/my")
 
@@ -426,8 +426,8 @@ class TestListMyProducts:
     async def test_next_page_belongs_to_the_same_list(self, ada: Caller, bob: Caller) -> None:
         mine = []
         for n in range(5):
-            mine.append((await ada.offer(f"Lamp {n}")).json["id"])
-            await bob.offer(f"Chair {n}")
+            mine.append((await ada.create_product(f"Lamp {n}")).json["id"])
+            await bob.create_product(f"Chair {n}")
 
         first = await ada.get("/api/products/my?limit=2")
 
@@ -437,7 +437,7 @@ class TestListMyProducts:
     async def test_cursor_of_another_caller_shows_only_own_products(
         self, ada: Caller, bob: Caller
     ) -> None:
-        chair = (await bob.offer("Chair")).json["id"]
+        chair = (await bob.create_product("Chair")).json["id"]
         await offer_some(ada, 3)
         following = (await ada.get("/api/products/my?limit=1")).json["next"]
 
@@ -456,7 +456,7 @@ class TestReadProduct:
     async def test_anonymous_caller_reads_the_product_as_it_was_answered(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        created = await ada.offer("Lamp", 0.1, description="Oak.")
+        created = await ada.create_product("Lamp", 0.1, description="Oak.")
 
         answer = await anyone.get(f"/api/products/{created.json['id']}")
 
@@ -466,7 +466,7 @@ class TestReadProduct:
         assert answer.headers["Cache-Control"] == "no-cache"
 
     async def test_matching_entity_tag_gets_304(self, ada: Caller, anyone: Caller) -> None:
-        created = await ada.offer("Lamp")
+        created = await ada.create_product("Lamp")
         path, tag = created.headers["Location"], created.headers["ETag"]
 
         for known in (tag, f"W/{tag}", f'"x", {tag}', "*"):
@@ -486,7 +486,7 @@ class TestChangeProduct:
     async def test_given_fields_change_and_the_rest_stays(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        created = await ada.offer("Lamp", 9.5, description="Oak.")
+        created = await ada.create_product("Lamp", 9.5, description="Oak.")
         path = created.headers["Location"]
 
         answer = await ada.send("PATCH", path, json={"price": 8})
@@ -500,7 +500,7 @@ class TestChangeProduct:
         assert (read.body, read.headers["ETag"]) == (answer.body, answer.headers["ETag"])
 
     async def test_null_removes_the_description_and_is_invalid_elsewhere(self, ada: Caller) -> None:
-        path = (await ada.offer("Lamp", description="Oak.")).headers["Location"]
+        path = (await ada.create_product("Lamp", description="Oak.")).headers["Location"]
 
         changed = await ada.send("PATCH", path, json={"description": None})
 
@@ -513,7 +513,7 @@ class TestChangeProduct:
     async def test_change_to_the_present_values_has_no_effect(
         self, ada: Caller, body: dict[str, Any]
     ) -> None:
-        created = await ada.offer("Lamp", 9.5)
+        created = await ada.create_product("Lamp", 9.5)
 
         answer = await ada.send("PATCH", created.headers["Location"], json=body)
 
@@ -522,7 +522,7 @@ class TestChangeProduct:
     async def test_only_the_owner_and_administrators_may_change(
         self, ada: Caller, bob: Caller, admin: Caller, anyone: Caller
     ) -> None:
-        path = (await ada.offer("Lamp")).headers["Location"]
+        path = (await ada.create_product("Lamp")).headers["Location"]
 
         assert problem_of(await bob.send("PATCH", path, json={"price": 1})) == (403, "forbidden")
         assert problem_of(await anyone.send("PATCH", path, json={"price": 1}))[0] == 401
@@ -530,7 +530,7 @@ class TestChangeProduct:
 
     @pytest.mark.parametrize("field", ["id", "user_id", "version", "created_at", "nonsense"])
     async def test_other_fields_are_refused_by_name(self, ada: Caller, field: str) -> None:
-        path = (await ada.offer("Lamp")).headers["Location"]
+        path = (await ada.create_product("Lamp")).headers["Location"]
 
         answer = await ada.send("PATCH", path, json={field: 7})
 
@@ -542,7 +542,7 @@ class TestChangeProduct:
         assert problem_of(answer) == (404, "not-found")
 
     async def test_if_match_allows_changes_to_the_expected_state_only(self, ada: Caller) -> None:
-        created = await ada.offer("Lamp")
+        created = await ada.create_product("Lamp")
         path, tag = created.headers["Location"], created.headers["ETag"]
         changed = await ada.send("PATCH", path, json={"price": 8}, headers={"If-Match": tag})
 
@@ -559,14 +559,14 @@ class TestChangeProduct:
             assert answer.status_code == 200
 
     async def test_malformed_if_match_is_invalid(self, ada: Caller) -> None:
-        path = (await ada.offer("Lamp")).headers["Location"]
+        path = (await ada.create_product("Lamp")).headers["Location"]
 
         answer = await ada.send("PATCH", path, json={"price": 8}, headers={"If-Match": "1"})
 
         assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), ["If-Match"])
 
     async def test_if_match_prevents_lost_updates(self, ada: Caller) -> None:
-        path = (await ada.offer("Counter", 0)).headers["Location"]
+        path = (await ada.create_product("Counter", 0)).headers["Location"]
 
         async def increment() -> None:
             while True:
@@ -591,7 +591,7 @@ class TestChangeProduct:
         assert (last["price"], last["version"]) == (40, 41)
 
     async def test_updates_are_lost_without_if_match(self, ada: Caller) -> None:
-        path = (await ada.offer("Counter", 0)).headers["Location"]
+        path = (await ada.create_product("Counter", 0)).headers["Location"]
         everyone = asyncio.Barrier(10)
 
         async def increment() -> None:
@@ -604,7 +604,7 @@ class TestChangeProduct:
         assert (await ada.get(path)).json["price"] == 1
 
     async def test_disabled_account_is_refused(self, ada: Caller, database: Database) -> None:
-        path = (await ada.offer("Lamp")).headers["Location"]
+        path = (await ada.create_product("Lamp")).headers["Location"]
 
         async def disable(session: AsyncSession) -> None:
             await session.execute(update(User).where(User.id == ada.user_id).values(disabled=True))
@@ -617,7 +617,7 @@ class TestChangeProduct:
 
 class TestDeleteProduct:
     async def test_if_match_allows_deletion_of_the_expected_state_only(self, ada: Caller) -> None:
-        created = await ada.offer("Lamp")
+        created = await ada.create_product("Lamp")
         path, tag = created.headers["Location"], created.headers["ETag"]
         changed = await ada.send("PATCH", path, json={"price": 8})
 
@@ -629,7 +629,7 @@ class TestDeleteProduct:
         assert done.status_code == 200
 
     async def test_owner_deletes_the_product_once(self, ada: Caller) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
 
         first = await ada.delete(lamp)
         second = await ada.delete(lamp)
@@ -641,26 +641,26 @@ class TestDeleteProduct:
     async def test_stranger_is_refused_and_the_product_stays(
         self, ada: Caller, bob: Caller
     ) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
 
         assert problem_of(await bob.delete(lamp)) == (403, "forbidden")
         assert (await ada.delete(lamp)).status_code == 200
 
     async def test_administrator_deletes_any_product(self, ada: Caller, admin: Caller) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
 
         assert (await admin.delete(lamp)).status_code == 200
         assert problem_of(await ada.delete(lamp)) == (404, "not-found")
 
     async def test_anonymous_caller_is_refused(self, ada: Caller, anyone: Caller) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
 
         assert problem_of(await anyone.delete(lamp)) == (401, "token-missing")
 
     async def test_concurrent_deletes_succeed_exactly_once(
         self, ada: Caller, admin: Caller
     ) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
 
         answers = await asyncio.gather(
             *(who.delete(lamp) for who in (ada, admin) for _ in range(4))
@@ -678,13 +678,13 @@ class TestDeleteProduct:
         assert ids_of(await ada.get("/api/products/my")) == [ids[0], ids[2]]
 
     async def test_id_of_a_deleted_product_is_not_reused(self, ada: Caller) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
         await ada.delete(lamp)
 
-        assert (await ada.offer("Chair")).json["id"] > lamp
+        assert (await ada.create_product("Chair")).json["id"] > lamp
 
     async def test_malformed_id_is_not_found(self, ada: Caller) -> None:
-        assert (await ada.offer("Lamp")).json["id"] == 1
+        assert (await ada.create_product("Lamp")).json["id"] == 1
 
         for text in NO_IDS:
             answer = await ada.send("DELETE", f"/api/products/{text}")
@@ -697,7 +697,7 @@ class TestDeleteProduct:
     async def test_disabled_account_is_refused(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
         await database.transaction(disable, ada.user_id or 0)
 
         assert problem_of(await ada.delete(lamp)) == (401, "account-unavailable")

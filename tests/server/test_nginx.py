@@ -36,7 +36,7 @@ class Shop:
         headers = {"Authorization": f"Bearer {self.token}"} if token else {}
         return httpx.AsyncClient(base_url=url or self.proxy.url, headers=headers, timeout=30)
 
-    async def offer(self, url: str | None = None, **fields: object) -> str:
+    async def create_product(self, url: str | None = None, **fields: object) -> str:
         """Create a product, by default through nginx, and return its path."""
         async with self.client(url, token=True) as ada:
             created = await ada.post(PATH, json={"name": "Lamp", "price": 0, **fields})
@@ -137,7 +137,7 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
 class TestProxy:
     async def test_increments_are_not_lost(self, shop: Shop) -> None:
         refused = 0
-        path = await shop.offer(description=TEXT)
+        path = await shop.create_product(description=TEXT)
 
         async with shop.client(token=True) as ada, shop.client() as anyone:
 
@@ -205,7 +205,7 @@ class TestProxy:
                 lines = stream.aiter_lines()
                 assert await anext(lines) == ":"
 
-                path = await shop.offer()
+                path = await shop.create_product()
 
                 event = [await anext(lines) for _ in range(4)]
                 assert event[1] == "retry: 1000"
@@ -254,7 +254,7 @@ class TestProxy:
 @needs_cache
 class TestCache:
     async def test_cached_pages_are_answered_without_the_service(self, shop: Shop) -> None:
-        path = await shop.offer(description=TEXT)
+        path = await shop.create_product(description=TEXT)
         await shop.proxy.caching()
         async with shop.client() as anyone:
             for page in (path, f"{PATH}?limit=2", f"{PATH}?limit=2&sort=name"):
@@ -322,7 +322,7 @@ class TestCache:
             assert (await anyone.get(f"{PATH}?limit=3")).content == cached.content
 
     async def test_restart_of_nginx_invalidates_older_pages(self, shop: Shop) -> None:
-        path = await shop.offer()
+        path = await shop.create_product()
         with own_folder() as folder:
             async with nginx(shop.service.url, folder=folder) as proxy:
                 await proxy.caching()
@@ -339,7 +339,7 @@ class TestCache:
                     assert (await anyone.get(path)).json()["price"] == 1
 
     async def test_rollback_of_the_database_is_noticed(self, shop: Shop) -> None:
-        path = await shop.offer()
+        path = await shop.create_product()
         await shop.proxy.caching()
         async with shop.client() as anyone:
             position = int((await anyone.get(path)).headers["catalog-position"])
@@ -377,7 +377,7 @@ class TestCache:
         async with nginx(shop.proxy.url) as outer:
             await outer.caching()
             await shop.proxy.caching()
-            path = await shop.offer(outer.url)
+            path = await shop.create_product(outer.url)
             async with (
                 shop.client(outer.url, token=True) as ada,
                 shop.client() as anyone,

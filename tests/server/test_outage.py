@@ -63,7 +63,7 @@ async def statuses(client: httpx.AsyncClient) -> list[int]:
     return found
 
 
-async def offer(
+async def create_product(
     client: httpx.AsyncClient, token: str, name: str, key: str | None = None
 ) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}"}
@@ -92,8 +92,11 @@ class TestNoInstance:
 
                 asked = [
                     *(asyncio.create_task(anyone.get(PATH)) for _ in range(CLIENTS)),
-                    *(asyncio.create_task(offer(anyone, token, f"Lamp {n}")) for n in range(3)),
-                    asyncio.create_task(offer(anyone, token, "Rug", key="1")),
+                    *(
+                        asyncio.create_task(create_product(anyone, token, f"Lamp {n}"))
+                        for n in range(3)
+                    ),
+                    asyncio.create_task(create_product(anyone, token, "Rug", key="1")),
                 ]
                 done, _ = await asyncio.wait(asked, timeout=1)
                 assert not done
@@ -161,8 +164,10 @@ class TestFailingInstance:
             async with nginx(url, service.url) as proxy, client_of(proxy) as ada:
                 keyed, bare = [], []
                 for number in range(CLIENTS):
-                    keyed.append(await offer(ada, token, f"Keyed {number}", key=str(number)))
-                    bare.append(await offer(ada, token, f"Bare {number}"))
+                    keyed.append(
+                        await create_product(ada, token, f"Keyed {number}", key=str(number))
+                    )
+                    bare.append(await create_product(ada, token, f"Bare {number}"))
 
                 assert [answer.status_code for answer in keyed] == [201] * CLIENTS
                 made = [answer.json()["name"] for answer in bare if answer.status_code == 201]

@@ -72,8 +72,8 @@ class Shop:
         async def owner_of(connection: AsyncConnection) -> int:
             return (await connection.scalars(select(User.id).where(User.username == "ada"))).one()
 
-        async def create(session: AsyncSession, offer: NewProduct) -> None:
-            await rules.insert_products(session, [offer])
+        async def create(session: AsyncSession, new_product: NewProduct) -> None:
+            await rules.insert_products(session, [new_product])
 
         try:
             owner_id = await run_on(database.connection(), owner_of)

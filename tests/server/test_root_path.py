@@ -54,7 +54,7 @@ class Hops:
         headers = {"Authorization": f"Bearer {self.token}"} if token else {}
         return httpx.AsyncClient(base_url=url, headers=headers, timeout=30)
 
-    async def offer(self, count: int) -> None:
+    async def create_product(self, count: int) -> None:
         async with self.client(token=True) as ada:
             for number in range(count):
                 answer = await ada.post(PATH, json={"name": f"Lamp {number}", "price": 1})
@@ -70,7 +70,7 @@ async def under_prefix(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
         token = await service.sign_up()
         async with nginx(service.url, variables=UNDER_PREFIX) as proxy:
             hops = Hops(service, proxy, token)
-            await hops.offer(3)
+            await hops.create_product(3)
             await proxy.caching()
             yield hops
 
@@ -84,7 +84,7 @@ async def behind(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hops
         token = await service.sign_up()
         async with nginx(service.url, edit=behind_a_proxy) as proxy:
             hops = Hops(service, proxy, token)
-            await hops.offer(3)
+            await hops.create_product(3)
             yield hops
 
 
@@ -173,7 +173,7 @@ class TestRootPath:
                 anyone.stream("GET", url, headers=headers) as stream,
                 asyncio.timeout(PATIENCE_SECONDS),
             ):
-                await under_prefix.offer(1)
+                await under_prefix.create_product(1)
                 async for line in stream.aiter_lines():
                     if line.startswith("data:"):
                         break

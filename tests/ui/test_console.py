@@ -36,8 +36,8 @@ def data_of(page: Response) -> Any:
 
 class TestProducts:
     async def test_page_shows_what_the_api_lists(self, ada: Caller) -> None:
-        await ada.offer("Lamp", 39.9)
-        await ada.offer("Desk", 120)
+        await ada.create_product("Lamp", 39.9)
+        await ada.create_product("Desk", 120)
 
         page = await ada.get("/", token="")
         listed = await ada.get("/api/products", token="")
@@ -50,7 +50,7 @@ class TestProducts:
         assert names == ["Desk", "Lamp"]
 
     async def test_links_lead_through_all_products(self, ada: Caller) -> None:
-        await at_once(7, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(7, lambda number: ada.create_product(f"Lamp {number}"))
 
         path, names = "/?limit=3", []
         while path:
@@ -63,7 +63,7 @@ class TestProducts:
 
     async def test_search_and_order_work_without_javascript(self, ada: Caller) -> None:
         for name, price in (("Desk lamp", 3), ("Lamp", 1), ("Rug", 2)):
-            await ada.offer(name, price)
+            await ada.create_product(name, price)
 
         page = await ada.get("/?q=lamp&min_price=&max_price=&sort=price", token="")
 
@@ -73,7 +73,7 @@ class TestProducts:
 
     @pytest.mark.parametrize("name", HOSTILE)
     async def test_names_are_escaped(self, ada: Caller, name: str) -> None:
-        product = (await ada.offer(name, 1, description=name)).json
+        product = (await ada.create_product(name, 1, description=name)).json
 
         for path in ("/", f"/products/{product['id']}"):
             page = await ada.get(path, token="")
@@ -103,7 +103,7 @@ class TestProducts:
 
 class TestProduct:
     async def test_page_shows_a_product(self, ada: Caller) -> None:
-        product = (await ada.offer("Lamp", 39.9, description="Warm\nlight")).json
+        product = (await ada.create_product("Lamp", 39.9, description="Warm\nlight")).json
 
         page = await ada.get(f"/products/{product['id']}", token="")
 

@@ -178,7 +178,7 @@ async def administration(site: Site) -> None:
 @section.rule("A deleted account takes its products along, and its tokens end.")
 async def account_deletion(site: Site) -> None:
     carol = await site.sign_up("carol")
-    product = await carol.offer()
+    product = await carol.create_product()
     expect_problem(await carol.call("DELETE", "/api/auth/me", json={"password": "not this"}), 403)
     body = {"password": carol.password}
     expect_status(await carol.call("DELETE", "/api/auth/me", json=body), 204)

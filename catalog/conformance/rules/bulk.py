@@ -90,8 +90,8 @@ async def nothing_is_hidden(site: Site) -> None:
 )
 async def upsert(site: Site) -> None:
     key = site.word("sku-")
-    lamp = await site.ada.offer()
-    foreign = await site.bob.offer()
+    lamp = await site.ada.create_product()
+    foreign = await site.bob.create_product()
     text = (
         f'{{"id": {lamp["id"]}, "price": 5}}\n{{"key": "{key}", "name": "Keyed", "price": 1}}\n'
         f'{{"id": {foreign["id"]}, "price": 5}}\n{{"id": {lamp["id"]}, "version": 9, "price": 6}}\n'

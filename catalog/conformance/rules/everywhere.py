@@ -69,7 +69,7 @@ async def methods(site: Site) -> None:
 
 @section.rule("HEAD answers as GET, without a body.")
 async def head(site: Site) -> None:
-    product = await site.ada.offer()
+    product = await site.ada.create_product()
     for path in ("/api/products?limit=1", f"/api/products/{product['id']}"):
         got, headed = await site.call("GET", path), await site.call("HEAD", path)
         expect_equal(headed.status_code, got.status_code, f"The status of HEAD {path}")
@@ -79,7 +79,7 @@ async def head(site: Site) -> None:
 
 @section.rule("A trailing slash answers as without it, without a redirect.")
 async def trailing_slash(site: Site) -> None:
-    product = await site.ada.offer()
+    product = await site.ada.create_product()
     answer = await site.call("GET", f"/api/products/{product['id']}/")
     expect_equal(expect_status(answer, 200), product, "The product")
 

@@ -42,7 +42,7 @@ async def following(site: Site, page: dict[str, Any]) -> dict[str, Any]:
 
 @section.rule("A page has `products`, newest first, and `next`, which Link repeats.")
 async def page_shape(site: Site) -> None:
-    made = [(await site.ada.offer())["id"] for _ in range(3)]
+    made = [(await site.ada.create_product())["id"] for _ in range(3)]
     answer = await site.call("GET", f"{of_owner(site.ada)}&limit=2")
     page = expect_status(answer, 200)
     expect_equal([each["id"] for each in page["products"]], made[:0:-1], "The ids on the page")
@@ -71,14 +71,14 @@ async def page_shape(site: Site) -> None:
 )
 async def walks(site: Site) -> None:
     dora = await site.sign_up("dora")
-    stay = [(await dora.offer(f"Stay {number}", number % 3))["id"] for number in range(12)]
-    go = (await dora.offer("Go", 1))["id"]
+    stay = [(await dora.create_product(f"Stay {number}", number % 3))["id"] for number in range(12)]
+    go = (await dora.create_product("Go", 1))["id"]
     for sort in ("-id", "price"):
         page = expect_status(await site.call("GET", f"{of_owner(dora)}&limit=4&sort={sort}"), 200)
         found = [each["id"] for each in page["products"]]
         await dora.call("DELETE", f"{PATH}/{go}")
         while page["next"]:
-            go = (await dora.offer("Go", 1))["id"]
+            go = (await dora.create_product("Go", 1))["id"]
             page = await following(site, page)
             found += [each["id"] for each in page["products"]]
             await dora.call("DELETE", f"{PATH}/{go}")
@@ -89,7 +89,7 @@ async def walks(site: Site) -> None:
 @section.rule("A cursor is bound to its list, and cannot be forged: 400.")
 async def cursors(site: Site) -> None:
     for _ in range(2):
-        await site.ada.offer()
+        await site.ada.create_product()
     page = expect_status(await site.call("GET", f"{of_owner(site.ada)}&limit=1"), 200)
     cursor = httpx.URL(page["next"]).params["cursor"]
     forged = ("A" if cursor[0] != "A" else "B") + cursor[1:]
@@ -106,7 +106,7 @@ async def cursors(site: Site) -> None:
 async def sorting(site: Site) -> None:
     word = site.word("Sort")
     for name, price in (("b", 1), ("a", 3), ("C", 2)):
-        await site.ada.offer(f"{word} {name}", price)
+        await site.ada.create_product(f"{word} {name}", price)
     for sort, wanted in (
         ("price", ["b", "C", "a"]),
         ("-price", ["a", "C", "b"]),
@@ -122,8 +122,8 @@ async def sorting(site: Site) -> None:
 @section.rule("`q` finds products of which every word begins some word of name or description.")
 async def search(site: Site) -> None:
     word = site.word("Such")
-    await site.ada.offer(f"{word} desk lamp", description="Warm Lïght")
-    await site.ada.offer(f"{word} chair")
+    await site.ada.create_product(f"{word} desk lamp", description="Warm Lïght")
+    await site.ada.create_product(f"{word} chair")
     for q, count in (
         (word, 2),
         (f"{word} des lam", 1),
@@ -135,7 +135,7 @@ async def search(site: Site) -> None:
 
 @section.rule("`fields` cuts products down, `total` counts them, `ids` chooses them.")
 async def choice_of_fields(site: Site) -> None:
-    ids = [(await site.ada.offer())["id"] for _ in range(2)]
+    ids = [(await site.ada.create_product())["id"] for _ in range(2)]
     query = f"ids={ids[0]},{ids[1]}&fields=id,name&total=true&limit=1"
     page = expect_status(await site.call("GET", f"{PATH}?{query}"), 200)
     expect_equal(page["total"], 2, "`total`")
@@ -146,7 +146,7 @@ async def choice_of_fields(site: Site) -> None:
     "Lists of values come with commas or repeated, flags as words or digits, empty is absent."
 )
 async def query_forms(site: Site) -> None:
-    ids = [(await site.ada.offer())["id"] for _ in range(2)]
+    ids = [(await site.ada.create_product())["id"] for _ in range(2)]
     pages = [
         expect_status(await site.call("GET", f"{PATH}?{query}"), 200)
         for query in (
@@ -180,7 +180,7 @@ async def invalid_parameters(site: Site) -> None:
 async def exports(site: Site) -> None:
     word = site.word("Export")
     # With characters at which careless clients end a line.
-    made = [await site.ada.offer(f"{word} „{n}“, \u2028x", n) for n in range(3)]
+    made = [await site.ada.create_product(f"{word} „{n}“, \u2028x", n) for n in range(3)]
     url = f"{of_owner(site.ada)}&q={word}&sort=id"
     answer = await site.call("GET", url, headers={"Accept": "application/x-ndjson"})
     expect_status(answer, 200)

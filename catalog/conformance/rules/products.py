@@ -36,7 +36,7 @@ async def create(site: Site) -> None:
 @section.rule("Text comes back as it was sent, and prices as the same double.")
 async def exact_values(site: Site) -> None:
     for price in (0, 0.1, 1e12, 131072.03, 5e-324, 0.30000000000000004):
-        made = await site.ada.offer(TEXT, price, description=TEXT)
+        made = await site.ada.create_product(TEXT, price, description=TEXT)
         read = expect_status(await site.call("GET", f"{PATH}/{made['id']}"), 200)
         for product in (made, read):
             expect_equal(product["name"], TEXT, "The name")
@@ -59,7 +59,7 @@ async def invalid_products(site: Site) -> None:
 @section.rule("Only signed-in callers create, and only owners change and delete.")
 async def ownership(site: Site) -> None:
     expect_problem(await site.call("POST", PATH, json={"name": "Lamp", "price": 1}), 401)
-    path = f"{PATH}/{(await site.ada.offer())['id']}"
+    path = f"{PATH}/{(await site.ada.create_product())['id']}"
     expect_problem(await site.bob.call("PATCH", path, json={"price": 2}), 403)
     expect_problem(await site.bob.call("DELETE", path), 403)
     expect_equal(expect_status(await site.call("GET", path), 200)["price"], 1, "The price")
@@ -69,7 +69,7 @@ async def ownership(site: Site) -> None:
     "A delete answers 200 with a message and the id, once; then there is no such product."
 )
 async def delete(site: Site) -> None:
-    product_id = (await site.ada.offer())["id"]
+    product_id = (await site.ada.create_product())["id"]
     path = f"{PATH}/{product_id}"
     gone = expect_status(await site.ada.call("DELETE", path), 200)
     expect_equal(gone, {"message": f"Product {product_id} deleted.", "id": product_id}, "The body")
@@ -81,7 +81,7 @@ async def delete(site: Site) -> None:
     "PATCH changes what it names, null removes the description, the version grows by one."
 )
 async def patch(site: Site) -> None:
-    made = await site.ada.offer("Lamp", 1, description="Warm.")
+    made = await site.ada.create_product("Lamp", 1, description="Warm.")
     path = f"{PATH}/{made['id']}"
     changed = expect_status(await site.ada.call("PATCH", path, json={"price": 2}), 200)
     wanted = {**made, "price": 2, "version": 2, "updated_at": changed["updated_at"]}
@@ -107,7 +107,7 @@ async def if_match(site: Site) -> None:
 
 @section.rule("If-None-Match answers 304 without a body, for products and for pages.")
 async def if_none_match(site: Site) -> None:
-    path = f"{PATH}/{(await site.ada.offer())['id']}"
+    path = f"{PATH}/{(await site.ada.create_product())['id']}"
     for url in (path, f"{PATH}?user_id={site.ada.id}&limit=1"):
         tag = (await site.call("GET", url)).headers["etag"]
         same = await site.call("GET", url, headers={"If-None-Match": f'"x", {tag}'})
@@ -142,7 +142,7 @@ async def reused_key(site: Site) -> None:
 
 @section.rule("A merge patch is taken by its own media type, too.")
 async def merge_patch(site: Site) -> None:
-    path = f"{PATH}/{(await site.ada.offer())['id']}"
+    path = f"{PATH}/{(await site.ada.create_product())['id']}"
     headers = {"Content-Type": "application/merge-patch+json"}
     changed = await site.ada.call("PATCH", path, content=b'{"price": 2}', headers=headers)
     expect_equal(expect_status(changed, 200)["price"], 2, "The price")
@@ -151,7 +151,7 @@ async def merge_patch(site: Site) -> None:
 @section.rule("A product's own key is unique among its owner's, and finds it.")
 async def product_keys(site: Site) -> None:
     key = site.word("sku ä/")
-    made = await site.ada.offer(key=key)
+    made = await site.ada.create_product(key=key)
     expect_equal(made["key"], key, "The key")
     body = {"name": "Another", "price": 1, "key": key}
     problem = expect_problem(await site.ada.call("POST", PATH, json=body), 409)

@@ -72,8 +72,8 @@ async def create_product(data: ProductCreate) -> Reply:
     response. Any number as NDJSON or CSV, which is read as a stream: invalid lines are reported and
     the others created, or with `atomic` all or none.
     """
-    offer = NewProduct(data.name, data.description, data.price, caller_id(), key=data.key)
-    created = await products().writes.create(offer, idempotency_key())
+    new_product = NewProduct(data.name, data.description, data.price, caller_id(), key=data.key)
+    created = await products().writes.create(new_product, idempotency_key())
     headers = {"Location": f"{current_request().prefix}{PATH}/{created.product['id']}"}
     if created.replayed:
         headers["Idempotency-Replayed"] = "true"

@@ -122,24 +122,30 @@ class _Batch:
         creates = [(index, each) for index, each in self._undecided() if isinstance(each, Create)]
         keys = [key for _, (_, key) in creates if key is not None]
         known = await idempotency.find_done(self._session, keys) if keys else {}
-        claimed = {(offer.owner_id, offer.key) for _, (offer, _) in creates if offer.key}
+        claimed = {
+            (new_product.owner_id, new_product.key)
+            for _, (new_product, _) in creates
+            if new_product.key
+        }
         claims = KeyClaims(await find_holders(self._session, claimed))
         todo: list[tuple[int, NewProduct]] = []
-        for index, (offer, key) in creates:
+        for index, (new_product, key) in creates:
             if key is not None and key.name in known:
-                self._outcomes[index] = _replay(offer, key, known[key.name])
+                self._outcomes[index] = _replay(new_product, key, known[key.name])
                 continue
             try:
-                claims.claim(offer.owner_id, offer.key, None)
+                claims.claim(new_product.owner_id, new_product.key, None)
             except DuplicateValue as refusal:
                 self._outcomes[index] = refusal
             else:
-                todo.append((index, offer))
+                todo.append((index, new_product))
         if not todo:
             return
-        ids = await insert_unlogged(self._session, [offer for _, offer in todo], at=self._at)
-        for (index, offer), product_id in zip(todo, ids, strict=True):
-            product = rendered(offer, product_id, self._at)
+        ids = await insert_unlogged(
+            self._session, [new_product for _, new_product in todo], at=self._at
+        )
+        for (index, new_product), product_id in zip(todo, ids, strict=True):
+            product = rendered(new_product, product_id, self._at)
             self._decisions.append(_Decision(index, ChangeType.CREATED, product))
 
     async def edit(self, *, waits: bool) -> None:
@@ -274,10 +280,10 @@ class _Batch:
         return await change_log.record_all(self._session, changes, at=self._at)
 
 
-def _replay(offer: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
+def _replay(new_product: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
     """Rebuild the first response, from the content that the repeated request carries again."""
     if done.content_hash != key.content_hash:
         rule = "was used with different content before"
         return KeyReused(errors=[FieldError("header", "Idempotency-Key", rule)])
-    product = rendered(offer, done.product_id, done.created_at)
+    product = rendered(new_product, done.product_id, done.created_at)
     return WriteResult(product, done.change, replayed=True)

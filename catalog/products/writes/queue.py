@@ -51,11 +51,11 @@ class BatchedWrites:
             on_batch=WRITE_BATCH_SIZE.observe,
         )
 
-    async def create(self, offer: NewProduct, key: str | None) -> WriteResult:
+    async def create(self, new_product: NewProduct, key: str | None) -> WriteResult:
         """Create a product.
 
         Args:
-            offer: the product to create.
+            new_product: the product to create.
             key: the client's ``Idempotency-Key``, if it sent one.
 
         Raises:
@@ -64,10 +64,10 @@ class BatchedWrites:
         """
         # Tokenized here and not in the batch, where long texts of many requests would block the
         # event loop all at once.
-        offer = offer._replace(words=text_of(offer.name, offer.description))
+        new_product = new_product._replace(words=text_of(new_product.name, new_product.description))
         if key is None:
-            return await self._queue.write(Create(offer))
-        create = Create(offer, key_of(offer, key))
+            return await self._queue.write(Create(new_product))
+        create = Create(new_product, key_of(new_product, key))
         try:
             created = await self._queue.write(create, key=create.key and create.key.name)
         except KeyInUse:

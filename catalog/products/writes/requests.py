@@ -14,13 +14,13 @@ IsExpected = Callable[[dict[str, Any]], bool]
 class Create(NamedTuple):
     """Create of a product, with the idempotency key if the client sent one."""
 
-    offer: NewProduct
+    new_product: NewProduct
     key: Key | None = None
 
     @property
     def caller_id(self) -> int:
         """The caller's account, which will own the product."""
-        return self.offer.owner_id
+        return self.new_product.owner_id
 
 
 class Update(NamedTuple):
@@ -83,8 +83,12 @@ Outcome = WriteResult | CatalogError | LockedElsewhere
 def characters_of(write: Write) -> int:
     """Return the number of characters that a write sends: texts, and the words of a create."""
     if isinstance(write, Create):
-        offer = write.offer
-        return len(offer.name) + len(offer.description or "") + len(offer.words or "")
+        new_product = write.new_product
+        return (
+            len(new_product.name)
+            + len(new_product.description or "")
+            + len(new_product.words or "")
+        )
     if isinstance(write, Update):
         return sum(len(value) for value in write.values.values() if isinstance(value, str))
     return 0

@@ -194,7 +194,7 @@ class TestCacheControl:
     async def test_public_list_is_revalidated_and_own_list_not_stored(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        created = await ada.offer("Lamp")
+        created = await ada.create_product("Lamp")
         mine = await ada.get("/api/products/my")
         everyones = await anyone.get("/api/products")
         deleted = await ada.delete(created.json["id"])

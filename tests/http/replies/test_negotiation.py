@@ -141,7 +141,7 @@ class TestAccept:
     @pytest.mark.parametrize("accept", ["application/problem+json", "text/html", "*/*;q=0"])
     async def test_sessions_end_whatever_is_accepted(self, app: Quart, accept: str) -> None:
         ada = await Caller.signed_up(app, "ada")
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         headers = {"Accept": accept}
 
         missing = await ada.get("/api/products/99999999", headers=headers)

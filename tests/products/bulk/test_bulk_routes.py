@@ -43,7 +43,7 @@ async def names_of(caller: Caller) -> list[str]:
 
 class TestCreate:
     async def test_ndjson_lines_become_products_of_the_caller(self, ada: Caller) -> None:
-        await ada.offer("Before")
+        await ada.create_product("Before")
 
         answer = await send(ada, b'{"name":"Lamp","price":9.5}\n\n{"price":1,"name":"Rug"}')
 

@@ -41,8 +41,8 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 async def stocked(ada: Caller, bob: Caller, database: Database) -> None:
     """Insert products of two owners, more than are read at a time."""
     owners = [ada.user_id or 0, bob.user_id or 0]
-    for offers in make_samples(SAMPLES, owner_ids=owners, seed=3):
-        await database.transaction(service.insert_products, offers)
+    for new_products in make_samples(SAMPLES, owner_ids=owners, seed=3):
+        await database.transaction(service.insert_products, new_products)
 
 
 async def all_products(caller: Caller, path: str = f"{LIST}?limit=1000") -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ class TestExport:
     async def test_csv_may_have_a_byte_order_mark_and_bare_formulas(
         self, ada: Caller, guard: str
     ) -> None:
-        await ada.offer("=1+1")
+        await ada.create_product("=1+1")
         query = f"limit=1&fields=name,price&bom=true&guard={guard}"
 
         answer = await ada.get(f"{LIST}?{query}", headers=CSV)
@@ -217,16 +217,16 @@ class TestMirror:
     async def test_export_and_followed_changes_equal_a_fresh_export(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
-        offers = [
+        new_products = [
             NewProduct(f"Product {number}", None, number, ada.user_id or 0) for number in range(300)
         ]
-        await database.transaction(service.insert_products, offers)
+        await database.transaction(service.insert_products, new_products)
         writing = True
 
         async def write(number: int) -> None:
             own = number * 40 + 1
             while writing:
-                await ada.offer(f"New {number}")
+                await ada.create_product(f"New {number}")
                 await ada.send("PATCH", f"{LIST}/{own}", json={"name": f"Changed {own}"})
                 await ada.delete(own + 1)
                 own += 2

@@ -25,12 +25,12 @@ LINES = 3000
 async def writing(caller: Caller) -> AsyncIterator[Counter[tuple[str, int]]]:
     """Create products and edit one repeatedly; count the outcomes by kind and status."""
     outcomes: Counter[tuple[str, int]] = Counter()
-    edited = (await caller.offer("Edited")).json["id"]
+    edited = (await caller.create_product("Edited")).json["id"]
     is_over = False
 
     async def create() -> None:
         while not is_over:
-            answer = await caller.offer("Single")
+            answer = await caller.create_product("Single")
             outcomes["create", answer.status_code] += 1
 
     async def edit() -> None:

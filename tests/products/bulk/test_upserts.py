@@ -76,7 +76,7 @@ class TestUpsert:
         ]
 
     async def test_fields_that_a_line_leaves_out_stay(self, ada: Caller) -> None:
-        await ada.offer("Lamp", description="Warm", key="a")
+        await ada.create_product("Lamp", description="Warm", key="a")
 
         await upsert(ada, {"id": 1, "price": 3}, {"key": "a", "description": None})
 
@@ -106,7 +106,7 @@ class TestUpsert:
         assert len((await ada.get(f"{PATH}?q=rug")).json["products"]) == 1
 
     async def test_version_has_to_be_current_unless_nothing_changes(self, ada: Caller) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         answer = await upsert(
             ada,
@@ -122,7 +122,7 @@ class TestUpsert:
         assert (await product(ada, 1))["price"] == 5.0
 
     async def test_line_may_name_only_own_products(self, ada: Caller, bob: Caller) -> None:
-        await bob.offer("Lamp", key="a")
+        await bob.create_product("Lamp", key="a")
 
         answer = await upsert(
             ada, {"id": 1, "price": 3}, {"id": 99, "price": 3}, {"key": "a", "price": 3}, LAMP
@@ -137,13 +137,13 @@ class TestUpsert:
     async def test_administrator_changes_only_own_products(
         self, ada: Caller, admin: Caller
     ) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         assert counts(await upsert(admin, {"id": 1, "price": 3})) == (0, 0, 0, 1)
 
     async def test_key_is_moved_in_the_order_of_the_lines(self, ada: Caller) -> None:
-        await ada.offer("Lamp", key="a")
-        await ada.offer("Rug", key="b")
+        await ada.create_product("Lamp", key="a")
+        await ada.create_product("Rug", key="b")
 
         answer = await upsert(
             ada,
@@ -197,7 +197,7 @@ class TestUpsert:
 
     @pytest.mark.parametrize("query", ["&dry_run=true", "&dry_run=true&atomic=true"])
     async def test_dry_run_reports_and_writes_nothing(self, ada: Caller, query: str) -> None:
-        await ada.offer("Lamp", key="a")
+        await ada.create_product("Lamp", key="a")
         lines = ({"key": "a", "price": 3}, {"key": "b", "name": "Rug", "price": 1}, {"id": 1})
 
         answer = await upsert(ada, *lines, query=query)
@@ -206,7 +206,7 @@ class TestUpsert:
         assert (answer.json["first_id"], await position(ada)) == (None, 1)
 
     async def test_atomic_upsert_changes_all_or_nothing(self, ada: Caller) -> None:
-        await ada.offer("Lamp", key="a")
+        await ada.create_product("Lamp", key="a")
         lines = ({"key": "a", "price": 3}, {"key": "b", "name": "Rug", "price": 1})
 
         failed = await upsert(ada, *lines, {"id": 99}, query="&atomic=true")
@@ -235,7 +235,7 @@ class TestUpsert:
 class TestCreateWithKeys:
     @pytest.mark.parametrize("atomic", ["", "&atomic=true"])
     async def test_taken_key_is_a_fault_of_its_line(self, ada: Caller, atomic: str) -> None:
-        await ada.offer("Lamp", key="a")
+        await ada.create_product("Lamp", key="a")
         text = b"name,price,key\nx,1,\na,1,a\nb,1,b\nb,1,b\n"
 
         answer = await ada.post(
@@ -258,7 +258,9 @@ class TestRoundTrip:
         for number in range(30):
             description = None if number % 3 else f'\'=text {number}\n"quoted", ä'
             key = f"sku-{number}" if number % 2 else None
-            await ada.offer(f"=n{number}", price=number / 3, description=description, key=key)
+            await ada.create_product(
+                f"=n{number}", price=number / 3, description=description, key=key
+            )
         exported = await ada.get(f"{PATH}/my?sort=id", headers={"Accept": media_type})
         edited = self.edited(exported.body.decode(), media_type)
 
@@ -295,7 +297,7 @@ class TestRoundTrip:
         return out.getvalue()
 
     async def test_csv_may_have_only_ids_and_prices(self, ada: Caller) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         headers = {"Content-Type": "text/csv"}
 
         async def send(text: bytes) -> Response:

@@ -39,8 +39,8 @@ class TestLog:
     async def test_log_has_type_product_and_version_of_each_change(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        lamp = (await ada.offer("Lamp")).json
-        stool = (await ada.offer("Stool")).json
+        lamp = (await ada.create_product("Lamp")).json
+        stool = (await ada.create_product("Stool")).json
         path = f"/api/products/{lamp['id']}"
         lamp = (await ada.send("PATCH", path, json={"price": 5})).json
         await ada.delete(stool["id"])
@@ -61,7 +61,7 @@ class TestLog:
 
     async def test_every_answer_has_its_position(self, ada: Caller, anyone: Caller) -> None:
         empty = await anyone.get("/api/products")
-        lamp = await ada.offer("Lamp")
+        lamp = await ada.create_product("Lamp")
         path = lamp.headers["Location"]
         read = await anyone.get(path)
         patched = await ada.send("PATCH", path, json={"price": 5})
@@ -79,7 +79,7 @@ class TestLog:
     async def test_write_without_effect_takes_no_position(
         self, ada: Caller, bob: Caller, database: Database
     ) -> None:
-        lamp = (await ada.offer("Lamp")).json["id"]
+        lamp = (await ada.create_product("Lamp")).json["id"]
         await bob.delete(lamp)
         await bob.send("PATCH", f"/api/products/{lamp}", json={"price": 5})
         await ada.send("PATCH", f"/api/products/{lamp}", json={"price": 9.5})
@@ -97,7 +97,7 @@ class TestLog:
     async def test_account_deletion_logs_each_deleted_product(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        ids = [(await ada.offer(f"Lamp {number}")).json["id"] for number in range(3)]
+        ids = [(await ada.create_product(f"Lamp {number}")).json["id"] for number in range(3)]
 
         await ada.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
 
@@ -110,7 +110,7 @@ class TestPages:
     async def test_next_page_starts_where_the_last_one_ended(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        await at_once(7, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(7, lambda number: ada.create_product(f"Lamp {number}"))
 
         first = (await anyone.get(f"{PATH}?limit=3")).json
         rest = (await anyone.get(f"{PATH}?limit=4&since={first['position']}")).json
@@ -129,7 +129,7 @@ class TestPages:
         assert problem_of(await anyone.get(f"{PATH}?{query}")) == (422, "invalid")
 
     async def test_position_in_the_future_is_gone(self, ada: Caller, anyone: Caller) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         answer = await anyone.get(f"{PATH}?since=2")
 
@@ -142,7 +142,7 @@ class TestHistories:
 
     async def test_every_answer_has_its_change_id(self, ada: Caller, anyone: Caller) -> None:
         empty = await anyone.get("/api/products")
-        lamp = await ada.offer("Lamp")
+        lamp = await ada.create_product("Lamp")
         path = lamp.headers["Location"]
         read = await anyone.get(path)
         patched = await ada.send("PATCH", path, json={"price": 5})
@@ -177,7 +177,7 @@ class TestHistories:
             assert len(await followed(anyone, since=f"{position}.{token}")) == 300 - position
 
     async def test_change_of_another_history_is_gone(self, ada: Caller, anyone: Caller) -> None:
-        told = [(await ada.offer("Lamp")).headers["Catalog-Change"] for _ in range(3)]
+        told = [(await ada.create_product("Lamp")).headers["Catalog-Change"] for _ in range(3)]
 
         for position, change in enumerate(told, start=1):
             assert len(await followed(anyone, since=change)) == 3 - position
@@ -190,7 +190,7 @@ class TestHistories:
     async def test_change_whose_token_was_swept_is_gone(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
-        told = [(await ada.offer("Lamp")).headers["Catalog-Change"] for _ in range(2)]
+        told = [(await ada.create_product("Lamp")).headers["Catalog-Change"] for _ in range(2)]
         await database.transaction(change_log.sweep, kept=timedelta(0), limit=1)
 
         assert problem_of(await anyone.get(f"{PATH}?since={told[0]}")) == (410, "changes-gone")
@@ -203,7 +203,7 @@ class TestHistories:
     async def test_changes_written_by_the_previous_release_can_be_followed(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
-        first = (await ada.offer("Lamp")).headers["Catalog-Change"]
+        first = (await ada.create_product("Lamp")).headers["Catalog-Change"]
 
         async def change(session: AsyncSession) -> None:
             await session.execute(text("UPDATE change_counter SET position = position + 1"))
@@ -216,7 +216,7 @@ class TestHistories:
 
         await database.transaction(change)
         second = (await anyone.get("/api/products")).headers["Catalog-Change"]
-        third = (await ada.offer("Lamp")).headers["Catalog-Change"]
+        third = (await ada.create_product("Lamp")).headers["Catalog-Change"]
 
         assert second.partition(".")[0] == "2"
         left = [len(await followed(anyone, since=since)) for since in (first, second, third)]
@@ -225,7 +225,7 @@ class TestHistories:
     async def test_cached_page_is_not_served_for_the_same_position_of_another_history(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         await anyone.get("/api/products")
 
         async def restore(session: AsyncSession) -> None:
@@ -251,7 +251,7 @@ class TestRetention:
     async def test_sweep_removes_only_the_expired_beginning_of_the_log(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
-        await at_once(6, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(6, lambda number: ada.create_product(f"Lamp {number}"))
         # The fifth is too old for its place, as after a clock change: the log must not get a gap.
         aged = update(ProductChange).where(ProductChange.position.in_([1, 2, 3, 5]))
         old = aged.values(at=now() - timedelta(days=31))
@@ -267,12 +267,12 @@ class TestRetention:
     async def test_last_position_is_known_after_all_changes_are_swept(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         await database.transaction(change_log.sweep, kept=timedelta(0), limit=10)
 
         assert problem_of(await anyone.get(PATH)) == (410, "changes-gone")
         assert (await anyone.get(f"{PATH}?since=1")).json["changes"] == []
-        assert (await ada.offer("Lamp")).headers["Catalog-Position"] == "2"
+        assert (await ada.create_product("Lamp")).headers["Catalog-Position"] == "2"
 
 
 class TestBatches:
@@ -289,7 +289,7 @@ class TestBatches:
 
         monkeypatch.setattr(database, "transaction", noting)
 
-        answers = await at_once(50, lambda number: ada.offer(f"Lamp {number}"))
+        answers = await at_once(50, lambda number: ada.create_product(f"Lamp {number}"))
 
         assert {answer.status_code for answer in answers} == {201}
         assert sum(sizes) == 50
@@ -402,7 +402,9 @@ class TestProcesses:
             elsewhere = Caller(other_app)
             elsewhere.access_token = ada.access_token
             callers = [ada, elsewhere]
-            answers = await at_once(60, lambda number: callers[number % 2].offer(f"Lamp {number}"))
+            answers = await at_once(
+                60, lambda number: callers[number % 2].create_product(f"Lamp {number}")
+            )
             assert {answer.status_code for answer in answers} == {201}
 
         told = {int(each.headers["Catalog-Position"]): each.json["id"] for each in answers}
@@ -415,7 +417,7 @@ class TestIncompleteDatabase:
     async def test_missing_counter_row_is_answered_503(
         self, database: Database, ada: Caller
     ) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         async def empty(session: AsyncSession) -> None:
             await session.execute(text("DELETE FROM change_counter"))
@@ -427,7 +429,7 @@ class TestIncompleteDatabase:
             await ada.get("/api/products/my"),
             await ada.get("/api/products/1"),
             await ada.get(f"{PATH}?since=0"),
-            await ada.offer("Rug"),
+            await ada.create_product("Rug"),
             await ada.delete(1),
         ]
         assert [problem_of(answer) for answer in asked] == [(503, "database-unavailable")] * 6

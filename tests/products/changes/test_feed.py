@@ -85,7 +85,7 @@ class TestLongPoll:
         await asyncio.sleep(0.3)
         assert not waiting.done()
 
-        lamp = (await ada.offer("Lamp")).json
+        lamp = (await ada.create_product("Lamp")).json
         async with asyncio.timeout(5):
             answer = await waiting
 
@@ -102,7 +102,7 @@ class TestLongPoll:
     async def test_long_poll_answers_at_once_if_there_are_changes(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(3, lambda number: ada.create_product(f"Lamp {number}"))
 
         async with asyncio.timeout(5):
             answer = await anyone.get(f"{PATH}?wait=25&limit=2")
@@ -123,11 +123,11 @@ class TestLongPoll:
 
 class TestFollow:
     async def test_follower_gets_past_and_new_changes(self, ada: Caller, feed: Feed) -> None:
-        await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(5, lambda number: ada.create_product(f"Lamp {number}"))
         async with following(feed) as (follower,):
             await until(lambda: follower.positions == [1, 2, 3, 4, 5])
 
-            await at_once(5, lambda number: ada.offer(f"Stool {number}"))
+            await at_once(5, lambda number: ada.create_product(f"Stool {number}"))
             await until(lambda: len(follower.positions) == 10)
 
         assert follower.positions == [*range(1, 11)]
@@ -136,9 +136,9 @@ class TestFollow:
         self, ada: Caller, feed: Feed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(feed_module, "STRETCH", 4)
-        await at_once(30, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(30, lambda number: ada.create_product(f"Lamp {number}"))
         async with following(feed, 3) as followers:
-            await at_once(30, lambda number: ada.offer(f"Stool {number}"))
+            await at_once(30, lambda number: ada.create_product(f"Stool {number}"))
             await until(lambda: all(len(each.positions) == 60 for each in followers))
 
         assert all(each.positions == [*range(1, 61)] for each in followers)
@@ -158,7 +158,7 @@ class TestFollow:
             await asyncio.sleep(0.5)
             for engine in (database._read_engine, database._watch_engine):
                 event.listen(engine.sync_engine, "before_cursor_execute", count)
-            await at_once(20, lambda number: ada.offer(f"Lamp {number}"))
+            await at_once(20, lambda number: ada.create_product(f"Lamp {number}"))
             await until(lambda: all(len(each.positions) == 20 for each in followers))
 
         # About ten polls a second of two statements each, and the background tasks.
@@ -174,7 +174,7 @@ class TestFollow:
             lambda *details: statements.append(details[2]),
         )
         async with following(feed) as (follower,):
-            await ada.offer("Lamp")
+            await ada.create_product("Lamp")
             await until(lambda: follower.positions and feed._begin is not None)
         assert any("change_counter" in statement for statement in statements)
         await until(lambda: feed._begin is None)
@@ -198,13 +198,13 @@ class TestFollow:
         monkeypatch.setattr(feed_module, "STRETCH", 3)
         seen: list[int] = []
         async with following(feed) as (quick,), aclosing(feed.follow(START)) as slow:
-            await ada.offer("Lamp")
+            await ada.create_product("Lamp")
             seen += [entry.change.position for entry in await anext(slow)]
             await until(lambda: feed._begin is not None and feed._head.position >= 1)
-            await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
+            await at_once(5, lambda number: ada.create_product(f"Lamp {number}"))
             await until(lambda: feed._head.position >= 6)
             seen += [entry.change.position for entry in await anext(slow)]
-            await at_once(30, lambda number: ada.offer(f"Stool {number}"))
+            await at_once(30, lambda number: ada.create_product(f"Stool {number}"))
             await until(lambda: feed._head.position >= 36)
             with pytest.raises(Overloaded):
                 await anext(slow)
@@ -222,7 +222,7 @@ class TestFollow:
         async with following(feed) as (follower,):
             await until(lambda: feed._begin is not None)
             for count in range(1, 11):
-                await ada.offer("Lamp", description="x" * 9_000)
+                await ada.create_product("Lamp", description="x" * 9_000)
                 await until(partial(follower.has, count))
 
             assert feed._bytes <= 20_000 + 10_000
@@ -241,7 +241,7 @@ class TestFollow:
     async def test_restored_database_ends_the_follower(
         self, ada: Caller, feed: Feed, database: Database
     ) -> None:
-        await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(3, lambda number: ada.create_product(f"Lamp {number}"))
         async with following(feed, since=ChangeId(3)) as (follower,):
             await until(lambda: feed._begin is not None)
             # The effect of restoring the database from a backup.
@@ -254,13 +254,13 @@ class TestFollow:
     async def test_same_position_in_another_history_ends_the_follower(
         self, ada: Caller, feed: Feed, database: Database, token: str
     ) -> None:
-        await at_once(3, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(3, lambda number: ada.create_product(f"Lamp {number}"))
         last = await run_on(database.connection(), current_change)
         since = last if token else ChangeId(last.position)
         async with following(feed, since=since) as (follower,), following(feed) as (other,):
             await until(lambda: feed._begin is not None and other.positions == [1, 2, 3])
             # By then a follower that began at a bare position knows its token.
-            await ada.offer("Stool")
+            await ada.create_product("Stool")
             await until(lambda: (follower.positions, other.positions) == ([4], [1, 2, 3, 4]))
             await database.transaction(replace_last)
             await until(lambda: follower.ended and other.ended)
@@ -297,7 +297,7 @@ class LastEventId(NamedTuple):
 
 class TestStream:
     async def test_stream_sends_changes_as_events(self, app: Quart, ada: Caller) -> None:
-        lamp = (await ada.offer("Lamp", description="two\nlines\r\n\r\nof text")).json
+        lamp = (await ada.create_product("Lamp", description="two\nlines\r\n\r\nof text")).json
         async with app.test_client().request(PATH, headers=STREAM) as connection:
             await connection.send_complete()
             stream = b""
@@ -331,7 +331,7 @@ class TestStream:
     async def test_stream_resumes_after_the_last_event_id(
         self, app: Quart, ada: Caller, last: LastEventId
     ) -> None:
-        await at_once(5, lambda number: ada.offer(f"Lamp {number}"))
+        await at_once(5, lambda number: ada.create_product(f"Lamp {number}"))
         headers = {**STREAM, **last.headers}
         path = f"{PATH}?since=1{last.parameter}"
         async with app.test_client().request(path, headers=headers) as connection:
@@ -395,7 +395,7 @@ class TestOutage:
         self, ada: Caller, feed: Feed, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with following(feed) as (follower,):
-            await ada.offer("Lamp")
+            await ada.create_product("Lamp")
             await until(lambda: follower.positions == [1] and feed._begin is not None)
 
             def fail(**_: Any) -> Any:
@@ -403,7 +403,7 @@ class TestOutage:
 
             with monkeypatch.context() as patch:
                 patch.setattr(database, "watch", fail)
-                await ada.offer("Stool")
+                await ada.create_product("Stool")
                 await asyncio.sleep(0.3)
                 assert follower.positions == [1]
             await until(lambda: follower.positions == [1, 2])

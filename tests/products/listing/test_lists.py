@@ -143,7 +143,7 @@ class TestSort:
     async def test_longest_names_fit_into_a_cursor(self, ada: Caller) -> None:
         names = [letter * 511 + str(n) for letter in ("\x01", "\U0001f600", '"') for n in range(2)]
         for name in names:
-            assert (await ada.offer(name)).status_code == 201
+            assert (await ada.create_product(name)).status_code == 201
 
         for sort in ("name", "-name"):
             pages = await walk(ada, LIST, sort=sort, limit=1)
@@ -219,7 +219,7 @@ class TestRepeatedLists:
 
 class TestFields:
     async def test_only_named_fields_are_shown(self, ada: Caller) -> None:
-        created = (await ada.offer("Lamp", description="Oak.")).json
+        created = (await ada.create_product("Lamp", description="Oak.")).json
 
         for fields in ("id", "price,name", ",".join(FIELDS), "name,name"):
             wanted = set(fields.split(","))
@@ -240,7 +240,7 @@ class TestFields:
 class TestTotal:
     async def test_total_is_shown_only_on_request(self, ada: Caller) -> None:
         for name in ("Lamp", "Desk", "Chair"):
-            await ada.offer(name)
+            await ada.create_product(name)
 
         answers = {text: await ada.get(f"{LIST}?limit=1{text}") for text in ("", "&total=true")}
         refused = await ada.get(f"{LIST}?limit=1&total=false")
@@ -253,7 +253,7 @@ class TestTotal:
 class TestNext:
     async def test_next_repeats_the_clients_parameters(self, ada: Caller) -> None:
         for name in ("Lamp", "Desk", "Chair"):
-            await ada.offer(name, 5)
+            await ada.create_product(name, 5)
         asked = {
             "limit": "1",
             "sort": "name",
@@ -298,7 +298,7 @@ class TestNext:
 
     async def test_cursor_stays_valid_with_other_fields_and_total(self, ada: Caller) -> None:
         for name in ("Lamp", "Desk", "Chair"):
-            await ada.offer(name)
+            await ada.create_product(name)
         cursor = (await ada.get(f"{LIST}?limit=1")).json["next"].partition("cursor=")[2]
 
         cursor = cursor.partition("&")[0]

@@ -25,7 +25,7 @@ LETTERS = ("x", "\N{ELECTRIC LIGHT BULB}", "\x01")
 @pytest.fixture
 async def ids(ada: Caller, database: Database) -> list[int]:
     """Insert products of all lengths up to the longest; return their ids."""
-    offers = [
+    new_products = [
         NewProduct(
             f"Lamp {number % 40}",
             LETTERS[number % 3] * (16_383 if number % 5 else number),
@@ -34,7 +34,7 @@ async def ids(ada: Caller, database: Database) -> list[int]:
         )
         for number in range(PRODUCTS)
     ]
-    return (await database.transaction(insert_products, offers)).ids
+    return (await database.transaction(insert_products, new_products)).ids
 
 
 async def walk(caller: Caller, url: str) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ class TestLists:
     async def test_concurrent_requests_share_a_few_queries(
         self, ada: Caller, anyone: Caller, reads: Reads
     ) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
         reads.clear()
 
         answers = await at_once(100, lambda _: anyone.get(PATH))
@@ -73,7 +73,7 @@ class TestLists:
     async def test_cached_page_is_served_until_a_change(
         self, ada: Caller, anyone: Caller, reads: Reads
     ) -> None:
-        lamp = await ada.offer("Lamp")
+        lamp = await ada.create_product("Lamp")
         first = await anyone.get(PATH)
         reads.clear()
 
@@ -93,8 +93,8 @@ class TestLists:
     async def test_pages_of_different_callers_and_queries_are_kept_apart(
         self, ada: Caller, bob: Caller, anyone: Caller
     ) -> None:
-        await ada.offer("Lamp", price=1)
-        await bob.offer("Chair", price=2)
+        await ada.create_product("Lamp", price=1)
+        await bob.create_product("Chair", price=2)
 
         async def names(caller: Caller, path: str) -> list[str]:
             return [each["name"] for each in (await caller.get(path)).json["products"]]
@@ -114,8 +114,10 @@ def asked(app: Quart, **given: str) -> PageRequest:
 
 
 async def fill(database: Database, owner: Caller) -> None:
-    offers = [NewProduct(f"Lamp {number}", None, 1.0, owner.user_id or 0) for number in range(20)]
-    await database.transaction(service.insert_products, offers)
+    new_products = [
+        NewProduct(f"Lamp {number}", None, 1.0, owner.user_id or 0) for number in range(20)
+    ]
+    await database.transaction(service.insert_products, new_products)
 
 
 class TestCache:

@@ -34,11 +34,11 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 async def offered(database: Database, owner: Caller, count: int, **values: Any) -> list[int]:
     """Insert products, and return their ids."""
-    offers = [
+    new_products = [
         NewProduct(f"Lamp {n}", values.get("description"), n / 3, owner.user_id or 0)
         for n in range(count)
     ]
-    return (await database.transaction(service.insert_products, offers)).ids
+    return (await database.transaction(service.insert_products, new_products)).ids
 
 
 def shown(reply: Any) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class TestRead:
         assert shown(await after) == changed
 
     async def test_known_product_is_answered_304(self, ada: Caller, anyone: Caller) -> None:
-        lamp = await ada.offer("Lamp")
+        lamp = await ada.create_product("Lamp")
         path, etag = lamp.headers["Location"], lamp.headers["ETag"]
 
         known = await anyone.get(path, headers={"If-None-Match": etag})
@@ -143,7 +143,7 @@ class TestRead:
         assert (changed.status_code, changed.json["version"]) == (200, 2)
 
     async def test_deleted_product_is_not_found_at_once(self, ada: Caller, anyone: Caller) -> None:
-        path = (await ada.offer("Lamp")).headers["Location"]
+        path = (await ada.create_product("Lamp")).headers["Location"]
         assert (await anyone.get(path)).status_code == 200
 
         await ada.send("DELETE", path)

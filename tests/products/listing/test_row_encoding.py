@@ -34,11 +34,11 @@ def doubles() -> list[float]:
 
 
 @pytest.fixture
-async def offers(ada: Caller, bob: Caller, database: Database) -> int:
+async def new_products(ada: Caller, bob: Caller, database: Database) -> int:
     """Insert products with all kinds of texts and prices; return their number."""
     prices = [*PRICES, *(price for price in doubles() if price <= MAX_PRICE), MAX_PRICE]
     descriptions = [None, "", *TEXTS]
-    offers = [
+    new_products = [
         NewProduct(
             TEXTS[number % len(TEXTS)] + str(number % 7),
             descriptions[number % len(descriptions)],
@@ -48,8 +48,8 @@ async def offers(ada: Caller, bob: Caller, database: Database) -> int:
         )
         for number, price in enumerate(prices)
     ]
-    await database.transaction(service.insert_products, offers)
-    return len(offers)
+    await database.transaction(service.insert_products, new_products)
+    return len(new_products)
 
 
 async def both(
@@ -80,7 +80,7 @@ def assert_same(cell: PageRows, rows: PageRows) -> None:
 @on_servers
 class TestPage:
     async def test_encoded_page_equals_the_decoded_one_in_every_sort(
-        self, offers: int, database: Database, bob: Caller
+        self, new_products: int, database: Database, bob: Caller
     ) -> None:
         some: Any = ({}, {"user_id": bob.user_id}, {"min_price": 0.1}, {"ids": (3, 5, 99999)})
         for sort in SORTS:
@@ -88,15 +88,15 @@ class TestPage:
                 selection = Selection(**{"sort": sort, **filters})
                 cell, rows = await both(database, selection)
                 assert_same(cell, rows)
-                assert cell.change.position == offers
+                assert cell.change.position == new_products
                 after = selection.position_of(rows[len(rows) - 1])
                 assert_same(*await both(database, selection, after))
 
-    async def test_empty_page_has_a_position(self, offers: int, database: Database) -> None:
+    async def test_empty_page_has_a_position(self, new_products: int, database: Database) -> None:
         wanted = page_reader.PageQuery(Selection(ids=(99999,)), after=None, limit=9)
         (page,) = await run_on(database.connection(), page_reader.list_products, wanted)
 
-        assert page.change.position == offers
+        assert page.change.position == new_products
         assert page.products.json(9) == b"[]"
 
     async def test_longest_page_is_complete(self, ada: Caller, database: Database) -> None:

@@ -33,11 +33,11 @@ class TestWalk:
         self, ada: Caller, anyone: Caller, database: Database, sort: str
     ) -> None:
         # Names and prices repeat, so that the id breaks ties.
-        offers = [
+        new_products = [
             NewProduct(f"Product {number % 50}", None, number % 7, ada.user_id or 0)
             for number in range(PRODUCTS)
         ]
-        ids = (await database.transaction(insert_products, offers)).ids
+        ids = (await database.transaction(insert_products, new_products)).ids
         doomed = set(ids[:: len(ids) // 60])
         staying = set(ids) - doomed
         is_over = False
@@ -49,7 +49,7 @@ class TestWalk:
             for turn in count():
                 if is_over:
                     return
-                new = (await ada.offer(f"Product {turn % 50}", price=turn % 7)).json["id"]
+                new = (await ada.create_product(f"Product {turn % 50}", price=turn % 7)).json["id"]
                 path = f"{LIST}/{others[turn * 7 % len(others)]}"
                 await ada.send("PATCH", path, json={"description": f"Change {turn}"})
                 await ada.delete(mine.pop() if mine else new)
@@ -81,11 +81,11 @@ class TestPlans:
     async def test_page_is_read_from_an_index(
         self, ada: Caller, database: Database, sort: Sort
     ) -> None:
-        offers = [
+        new_products = [
             NewProduct(f"{chr(65 + number % 26)} {number}", None, number % 100, ada.user_id or 0)
             for number in range(2000)
         ]
-        await database.transaction(insert_products, offers)
+        await database.transaction(insert_products, new_products)
         selection = Selection(sort=sort)
         after = (500,) if selection.key == "id" else (DEEP[selection.key], 500)
         statement = queries.page(sort=sort, filters=frozenset(), resumed=True)

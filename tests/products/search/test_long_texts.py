@@ -28,7 +28,7 @@ class TestLongTexts:
         assert answer.json["created"] == len(LONG)
 
     async def test_creates_of_long_texts_do_not_block_the_event_loop(self, ada: Caller) -> None:
-        await ada.offer("Lamp")
+        await ada.create_product("Lamp")
 
         with Watchdog():
             answers = await asyncio.gather(

@@ -139,11 +139,11 @@ FOUND |= {"operation": "z", "1\ufe0f\u20e3": "dfs"}
 @pytest.fixture
 async def stocked(ada: Caller, database: Database) -> None:
     """Insert the products above, oldest first, at prices from 1 on."""
-    offers = [
+    new_products = [
         NewProduct(name, description, price, ada.user_id or 0)
         for price, (name, description) in enumerate(PRODUCTS.values(), 1)
     ]
-    await database.transaction(insert_products, offers)
+    await database.transaction(insert_products, new_products)
 
 
 def letters_of(products: list[dict[str, Any]]) -> str:
@@ -200,7 +200,9 @@ class TestFinding:
         async def found(q: str) -> list[str]:
             return [p["name"] for p in (await ada.get(f"{LIST}?q={quote(q)}")).json["products"]]
 
-        path = (await ada.offer("Zebrawood stool", description="Solid.")).headers["Location"]
+        path = (await ada.create_product("Zebrawood stool", description="Solid.")).headers[
+            "Location"
+        ]
         assert await found("zebra") == await found("solid stool") == ["Zebrawood stool"]
 
         for change in ({"name": "Teak stool"}, {"price": 3}, {"description": "Zebra print."}):
@@ -216,8 +218,8 @@ class TestFinding:
     async def test_products_of_a_deleted_account_are_not_found(
         self, ada: Caller, bob: Caller
     ) -> None:
-        await bob.offer("Zebrawood stool")
-        await ada.offer("Zebrawood bench")
+        await bob.create_product("Zebrawood stool")
+        await ada.create_product("Zebrawood bench")
 
         deleted = await bob.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
 
@@ -269,13 +271,13 @@ class TestWalking:
         assert ada.user_id
         assert bob.user_id
         ids = [*range(1, COUNT // 2), *range(COUNT // 2, 2 * BUCKETS * BUCKET_IDS, 12_345)]
-        (offers,) = make_samples(COUNT, owner_ids=[ada.user_id, bob.user_id], seed=1)
+        (new_products,) = make_samples(COUNT, owner_ids=[ada.user_id, bob.user_id], seed=1)
         rows: list[dict[str, Any]] = []
         words: list[dict[str, Any]] = []
-        for product_id, offer in zip(ids, offers, strict=False):
-            owned = {"user_id": offer.owner_id, "created_at": offer.created_at}
-            rows.append({**offer._asdict(), **owned, "id": product_id})
-            text = text_of(offer.name, offer.description)
+        for product_id, new_product in zip(ids, new_products, strict=False):
+            owned = {"user_id": new_product.owner_id, "created_at": new_product.created_at}
+            rows.append({**new_product._asdict(), **owned, "id": product_id})
+            text = text_of(new_product.name, new_product.description)
             words.append({"product_id": product_id, "words": tokens_of(text, product_id)})
         for row in rows:
             del row["owner_id"], row["words"]
@@ -325,8 +327,10 @@ class TestWalking:
     ) -> None:
         # The sample holds two of the six products, with four bytes each.
         monkeypatch.setattr(planner, "NEAR", 2)
-        offers = [NewProduct("Lamp", None, float(price), ada.user_id or 0) for price in range(6)]
-        await database.transaction(insert_products, offers)
+        new_products = [
+            NewProduct("Lamp", None, float(price), ada.user_id or 0) for price in range(6)
+        ]
+        await database.transaction(insert_products, new_products)
 
         rows = await run_on(
             database.connection(),

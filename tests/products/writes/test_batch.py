@@ -46,7 +46,9 @@ async def database(database: Database) -> Database:
     return database
 
 
-async def offer(database: Database, name: str = "Lamp", caller_id: int = ADA) -> dict[str, Any]:
+async def create_product(
+    database: Database, name: str = "Lamp", caller_id: int = ADA
+) -> dict[str, Any]:
     return (await write(database, lamp(caller_id, name))).product
 
 
@@ -62,7 +64,7 @@ def lamp(caller_id: int, name: str = "Lamp") -> Create:
 
 
 def with_key(key: str, name: str = "Lamp", caller_id: int = ADA) -> Create:
-    product = lamp(caller_id, name).offer
+    product = lamp(caller_id, name).new_product
     return Create(product, key_of(product, key))
 
 
@@ -83,7 +85,7 @@ async def disable(session: AsyncSession, user_id: int) -> None:
 
 class TestCreateProduct:
     async def test_returned_product_equals_the_listed_one(self, database: Database) -> None:
-        product = await offer(database)
+        product = await create_product(database)
 
         assert await listed(database) == [product]
 
@@ -126,12 +128,12 @@ class TestCreateProduct:
     async def test_changed_id_step_is_read_again_on_every_connection(
         self, database: Database
     ) -> None:
-        offers = [lamp(ADA, f"Lamp {n}").offer for n in range(3)]
+        new_products = [lamp(ADA, f"Lamp {n}").new_product for n in range(3)]
         # More connections than a transaction has attempts.
         connections = asyncio.Barrier(5)
 
         async def learn(session: AsyncSession) -> None:
-            await insert_unlogged(session, offers, at=now())
+            await insert_unlogged(session, new_products, at=now())
             await session.execute(text("SET SESSION auto_increment_increment = 3"))
             await connections.wait()
             raise NotFound
@@ -150,7 +152,7 @@ class TestCreateProduct:
 
         for caller_id in (ADA, UNKNOWN_OWNER):
             with pytest.raises(AccountUnavailable):
-                await offer(database, caller_id=caller_id)
+                await create_product(database, caller_id=caller_id)
 
         assert await listed(database) == []
 
@@ -208,13 +210,13 @@ class TestCreateWithKey:
         assert results[2].batch_position is None
 
     def test_size_of_a_create_is_that_of_its_texts(self) -> None:
-        offers = [
+        new_products = [
             NewProduct("Lamp", None, 1.0, ADA),
             NewProduct("Lamp", "Warm", 1.0, ADA),
             NewProduct("Lamp", "Warm", 1.0, ADA, None, "lamp warm"),
         ]
 
-        assert [characters_of(Create(each)) for each in offers] == [4, 8, 17]
+        assert [characters_of(Create(each)) for each in new_products] == [4, 8, 17]
 
 
 class TestChangeProduct:
@@ -233,7 +235,7 @@ class TestChangeProduct:
     async def test_owner_and_administrator_may_change(
         self, database: Database, caller_id: int
     ) -> None:
-        before = await offer(database)
+        before = await create_product(database)
 
         result = await self.change(database, before["id"], caller_id, name="Desk", price=2.0)
 
@@ -248,7 +250,7 @@ class TestChangeProduct:
         assert (result.change.position, result.replayed) == (2, False)
 
     async def test_stranger_is_refused(self, database: Database) -> None:
-        before = await offer(database)
+        before = await create_product(database)
 
         with pytest.raises(Forbidden):
             await self.change(database, before["id"], BOB, name="Desk")
@@ -256,7 +258,7 @@ class TestChangeProduct:
         assert await listed(database) == [before]
 
     async def test_equal_values_write_nothing(self, database: Database) -> None:
-        before = await offer(database)
+        before = await create_product(database)
 
         result = await self.change(database, before["id"], name="Lamp", price=1.0)
 
@@ -264,7 +266,7 @@ class TestChangeProduct:
         assert result.change.position == 1
 
     async def test_precondition_is_checked_on_the_current_product(self, database: Database) -> None:
-        before = await offer(database)
+        before = await create_product(database)
         seen: list[dict[str, Any]] = []
 
         def refuse(product: dict[str, Any]) -> bool:
@@ -285,8 +287,8 @@ class TestChangeProduct:
 
 class TestDeleteProductsOf:
     async def test_products_of_one_account_go_and_are_logged(self, database: Database) -> None:
-        mine = [await offer(database, name) for name in ("Lamp", "Desk")]
-        other = await offer(database, caller_id=BOB)
+        mine = [await create_product(database, name) for name in ("Lamp", "Desk")]
+        other = await create_product(database, caller_id=BOB)
 
         await database.transaction(delete_products_of, ADA)
         await database.transaction(delete_products_of, ADA)
@@ -303,14 +305,14 @@ class TestDeleteProduct:
     async def test_owner_and_administrator_may_delete(
         self, database: Database, caller_id: int
     ) -> None:
-        product = await offer(database)
+        product = await create_product(database)
 
         await withdraw(database, product["id"], caller_id)
 
         assert await listed(database) == []
 
     async def test_stranger_is_refused_and_the_product_stays(self, database: Database) -> None:
-        product = await offer(database)
+        product = await create_product(database)
 
         with pytest.raises(Forbidden):
             await withdraw(database, product["id"], BOB)
@@ -323,14 +325,14 @@ class TestDeleteProduct:
     async def test_deleted_product_is_not_found_by_any_caller(
         self, database: Database, caller_id: int
     ) -> None:
-        product = await offer(database)
+        product = await create_product(database)
         await withdraw(database, product["id"], ADA)
 
         with pytest.raises(NotFound):
             await withdraw(database, product["id"], caller_id)
 
     async def test_disabled_owner_and_administrator_are_refused(self, database: Database) -> None:
-        product = await offer(database)
+        product = await create_product(database)
         await database.transaction(disable, ADA)
         await database.transaction(disable, GRACE)
 
@@ -342,7 +344,7 @@ class TestDeleteProduct:
 
     async def test_concurrent_deletes_succeed_exactly_once(self, database: Database) -> None:
         for _ in range(5):
-            product = await offer(database)
+            product = await create_product(database)
 
             outcomes = await asyncio.gather(
                 withdraw(database, product["id"], ADA),
@@ -356,7 +358,9 @@ class TestDeleteProduct:
 
 class TestBatchOfEdits:
     async def test_each_edit_is_decided_by_its_own_rule(self, database: Database) -> None:
-        lamp_, desk, stool = [await offer(database, name) for name in ("Lamp", "Desk", "Stool")]
+        lamp_, desk, stool = [
+            await create_product(database, name) for name in ("Lamp", "Desk", "Stool")
+        ]
         batch: list[Write] = [
             Update(lamp_["id"], ADA, {"price": 2.0}),
             Update(lamp_["id"], BOB, {"price": 3.0}),
@@ -380,7 +384,7 @@ class TestBatchOfEdits:
     async def test_edits_of_one_product_see_each_other_in_their_order(
         self, database: Database
     ) -> None:
-        before = await offer(database)
+        before = await create_product(database)
         product_id = before["id"]
         batch: list[Write] = [
             Update(product_id, ADA, {"price": 2.0}, lambda product: product["version"] == 1),
@@ -409,7 +413,7 @@ class TestBatchOfEdits:
     async def test_edit_without_effect_has_the_last_change_before_the_batch(
         self, database: Database
     ) -> None:
-        first, second = await offer(database), await offer(database)
+        first, second = await create_product(database), await create_product(database)
         batch = [
             Update(first["id"], ADA, {"price": 5.0}),
             Update(second["id"], ADA, {"price": second["price"]}),
@@ -430,7 +434,7 @@ class TestBatchOfEdits:
             {"price": 5e-324},
             {"name": "Caf\u00e9 ", "price": 0.0},
         ]
-        made = [await offer(database) for _ in values]
+        made = [await create_product(database) for _ in values]
         batch = [Update(each["id"], ADA, new) for each, new in zip(made, values, strict=True)]
         await database.transaction(
             write_products, [Update(made[3]["id"], ADA, {"description": "-"})]
@@ -448,7 +452,7 @@ class TestBatchOfEdits:
             }
 
     async def test_new_words_are_found_and_old_ones_are_not(self, database: Database) -> None:
-        made = [await offer(database) for _ in range(3)]
+        made = [await create_product(database) for _ in range(3)]
         batch = [Update(each["id"], ADA, {"name": f"Desk {each['id']}"}) for each in made]
 
         await database.transaction(write_products, batch)
@@ -466,7 +470,7 @@ class TestBatchOfEdits:
     async def test_product_locked_elsewhere_holds_up_no_other_write(
         self, database: Database
     ) -> None:
-        locked, free = await offer(database), await offer(database)
+        locked, free = await create_product(database), await create_product(database)
         is_locked, may_end = asyncio.Event(), asyncio.Event()
 
         async def lock(session: AsyncSession) -> None:
@@ -492,7 +496,7 @@ class TestBatchOfEdits:
 
 class TestListProducts:
     async def test_next_page_exists_only_if_it_has_products(self, database: Database) -> None:
-        ids = [(await offer(database))["id"] for _ in range(3)]
+        ids = [(await create_product(database))["id"] for _ in range(3)]
 
         async def last(limit: int, *after: int) -> object:
             wanted = PageQuery(Selection(), after or None, limit)
@@ -506,9 +510,9 @@ class TestListProducts:
         assert await last(1, ids[0]) is None
 
     async def test_owner_filter_selects_the_owners_products(self, database: Database) -> None:
-        await offer(database, "Lamp", ADA)
-        await offer(database, "Chair", BOB)
-        await offer(database, "Stool", ADA)
+        await create_product(database, "Lamp", ADA)
+        await create_product(database, "Chair", BOB)
+        await create_product(database, "Stool", ADA)
 
         async def names(**options: Any) -> list[str]:
             return [product["name"] for product in await listed(database, **options)]

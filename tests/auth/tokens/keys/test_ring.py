@@ -302,7 +302,7 @@ class TestRotation:
         self, ada: Caller, settings: Settings
     ) -> None:
         for number in range(3):
-            await ada.offer(f"Lamp {number}")
+            await ada.create_product(f"Lamp {number}")
         page = (await ada.get("/api/products?limit=1", token="")).json
         keys = {"jwt_secret_key": SecretStr(NEW), "jwt_previous_secret_keys": (SECRET,)}
         during = create_app(settings.model_copy(update=keys))
