@@ -232,7 +232,7 @@ class TestRefusal:
 def hasty(text: str) -> str:
     """Wait for a body for a second instead of ten."""
     return text.replace("client_body_timeout 10s", "client_body_timeout 1s").replace(
-        r'"~^\d\d" 1;', '"~^[1-9]" 1;'
+        r'"~^(9\.9|\d\d)" 1;', r'"~^(0\.9|[1-9])" 1;'
     )
 
 
