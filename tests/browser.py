@@ -7,9 +7,11 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
 import pytest
+
+from tests.server.service import until
 
 CHROMIUM = os.environ.get("CATALOG_TEST_CHROMIUM") or shutil.which("chromium")
 
@@ -61,16 +63,17 @@ class Browser:
         if not request.url.startswith((self._url, "blob:", "data:")):
             self.faults.append(f"asks another host: {request.url}")
 
-    def forgive(self, text: str) -> Self:
-        """Remove the faults with a text; browsers report each refused request as an error.
+    async def forgive(self, text: str) -> None:
+        """Wait for a fault with a text, and remove all of these.
+
+        Browsers report each refused request as an error, at some time after the page has the
+        response.
 
         Raises:
-            AssertionError: there is none.
+            TimeoutError: there is none.
         """
-        kept = [fault for fault in self.faults if text not in fault]
-        assert len(kept) < len(self.faults), self.faults
-        self.faults = kept
-        return self
+        await until(lambda: any(text in fault for fault in self.faults))
+        self.faults = [fault for fault in self.faults if text not in fault]
 
 
 @asynccontextmanager

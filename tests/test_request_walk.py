@@ -9,7 +9,6 @@ CREATE = (
         "http/middleware/request_body.py",
         "fastpath/dispatch.py",
         "auth/guards.py",
-        "http/validation.py",
     ),
     *("products/routes/products.py", "products/writes/queue.py", "products/writes/batch.py"),
     *("products/changes/change_log.py", "http/replies/reply.py"),

@@ -138,10 +138,10 @@ class TestPageOfAnotherOrigin:
 
             steps = await journey(opened, origin, api)
 
-            opened.forgive(f"asks another host: {api}")
-            opened.forgive("401" if is_admitted else "blocked by CORS policy")
+            await opened.forgive(f"asks another host: {api}")
+            await opened.forgive("401" if is_admitted else "blocked by CORS policy")
             if not is_admitted:
-                opened.forgive("ERR_FAILED")
+                await opened.forgive("ERR_FAILED")
         if is_admitted:
             assert steps == {
                 "login": 200,

@@ -168,7 +168,7 @@ class TestJourney:
         await first.get_by_role("button", name="Save").click()
         await first.get_by_role("heading", name="Old lamp").wait_for()
         # A browser reports the refusal, which is expected.
-        chromium.forgive("412")
+        await chromium.forgive("412")
 
     async def test_session_outlives_a_reload_and_ends_with_log_out(self, chromium: Browser) -> None:
         page = await chromium.window()
@@ -202,7 +202,7 @@ class TestJourney:
 
         await there.reload()
         await there.get_by_role("button", name="Sign in").wait_for()
-        chromium.forgive("401")
+        await chromium.forgive("401")
 
     async def test_key_is_shown_once_and_works_until_it_is_revoked(
         self, chromium: Browser, service: str
@@ -360,7 +360,7 @@ class TestNetwork:
         await page.get_by_role("button", name="Create").click()
 
         await page.get_by_role("button", name="Edit").wait_for()
-        chromium.forgive("ERR_INTERNET_DISCONNECTED")
+        await chromium.forgive("ERR_INTERNET_DISCONNECTED")
 
 
 class TestAppearance:

@@ -96,7 +96,7 @@ class TestSigningIn:
         await page.wait_for_selector("text=Sign in")
 
         assert await execute(page, "auth-read_account") == "401"
-        chromium.forgive("401")
+        await chromium.forgive("401")
 
         await page.goto("/docs")
         await page.wait_for_selector(READY)
@@ -121,7 +121,7 @@ class TestSigningIn:
         notice = page.locator("#notice")
         await notice.filter(has_text="wrong").wait_for()
         assert await page.is_visible("#sign-in")
-        chromium.forgive("401")
+        await chromium.forgive("401")
 
 
 class TestAppearance:

@@ -356,13 +356,24 @@ class TestConcurrency:
         async def find_none(upserts: Upserts, keys: object) -> set[int]:  # noqa: ARG001
             return set()
 
+        index = "ix_products_client_key_user_id"
+        on = "" if database_url.get_backend_name() == "sqlite" else " ON products"
+
         async def drop(session: AsyncSession) -> None:
-            on = "" if database_url.get_backend_name() == "sqlite" else " ON products"
-            await session.execute(text(f"DROP INDEX ix_products_client_key_user_id{on}"))
+            await session.execute(text(f"DROP INDEX {index}{on}"))
+
+        async def restore(session: AsyncSession) -> None:
+            await session.execute(text("DELETE FROM products"))
+            columns = "products (client_key, user_id)"
+            await session.execute(text(f"CREATE UNIQUE INDEX {index} ON {columns}"))
 
         monkeypatch.setattr(Upserts, "_holders", find_none)
         await database.transaction(drop)
+        try:
+            await asyncio.gather(*(one_client(database, ada.user_id or 0, 1) for _ in range(2)))
+            counts = await key_counts(database)
+        finally:
+            # On a server all tests share one database.
+            await database.transaction(restore)
 
-        await asyncio.gather(*(one_client(database, ada.user_id or 0, 1) for _ in range(2)))
-
-        assert await key_counts(database) == (2 * KEYS, KEYS)
+        assert counts == (2 * KEYS, KEYS)

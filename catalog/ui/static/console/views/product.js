@@ -37,7 +37,9 @@ export function ProductPage({ id, initial }) {
     return follow(
       change,
       (event) => {
-        if (String(event.id) === id) load();
+        if (String(event.id) !== id) return;
+        if (event.type === "deleted") setState({ problem: { status: 404 } });
+        else load();
       },
       () => {},
     );
