@@ -402,7 +402,7 @@ class TestNewPassword:
 
         (error,) = refusal.value.errors
         assert (error.place, error.name) == ("pointer", pointer)
-        assert error.message == "password must have 8 to 128 characters."
+        assert error.message == f"{pointer.removeprefix('/')} must have 8 to 128 characters."
 
 
 class TestRequireAccount:

@@ -17,6 +17,7 @@ from catalog.conformance.rules import RULES
 from catalog.conformance.run import check
 from catalog.conformance.site import Site
 from tests.conformance.breaking import BREAKS, BreakingProxy
+from tests.db.support import on_mysql
 from tests.engines import Engine
 from tests.server.nginx import needs_nginx, nginx
 from tests.server.service import Catalog, Service
@@ -84,6 +85,8 @@ class TestDeployments:
                 assert [product async for product in client.products()] == []
         await engine.drop_database(url)
 
+    # nginx does the same before every engine.
+    @on_mysql
     @needs_nginx
     @pytest.mark.timeout(300)
     async def test_service_behind_nginx_is_green(self, engine: Engine, tmp_path: Path) -> None:

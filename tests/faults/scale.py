@@ -71,7 +71,7 @@ SHORT = Scale(
     mutated_files=300,
     fuzz_inputs=5_000,
     warm_up_requests=200,
-    soak_seconds=20,
+    soak_seconds=10,
     timeout_seconds=600,
 )
 

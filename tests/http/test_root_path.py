@@ -9,8 +9,12 @@ from quart import Quart
 
 from catalog.http.context import running
 from catalog.settings import Settings
+from tests.db.support import on_sqlite
 from tests.http.wire import JSON, Header, exchange
 from tests.support import Caller, Response, problem_of
+
+# Links are the same on every engine.
+pytestmark = on_sqlite
 
 PROXY = "192.0.2.1"
 PREFIXES = ["", "/shop", "/a/b.c"]

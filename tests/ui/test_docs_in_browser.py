@@ -1,5 +1,6 @@
 """Journeys through the API documentation in a real browser."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser import Browser, browser, needs_browser
-from tests.server.service import Catalog, Service
+from tests.server.service import PATIENCE_SECONDS, Catalog, Service
 
 pytestmark = [needs_browser, pytest.mark.timeout(300)]
 
@@ -124,6 +125,13 @@ class TestSigningIn:
         await chromium.forgive("401")
 
 
+async def become(page: Any, expression: str, value: str) -> None:
+    """Wait until an expression has a value; the page's policy forbids Playwright's own waiting."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await page.evaluate(expression) != value:
+            await asyncio.sleep(0.05)
+
+
 class TestAppearance:
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     async def test_page_follows_the_scheme_of_the_system(
@@ -133,8 +141,8 @@ class TestAppearance:
 
         background = "getComputedStyle(document.body).backgroundColor"
         colours = {"light": "rgb(255, 255, 255)", "dark": "rgb(28, 32, 34)"}
-        await page.wait_for_function(f"{background} == '{colours[scheme]}'")
+        await become(page, background, colours[scheme])
 
         other = {"light": "dark", "dark": "light"}[scheme]
         await page.emulate_media(color_scheme=other)
-        await page.wait_for_function(f"{background} == '{colours[other]}'")
+        await become(page, background, colours[other])
