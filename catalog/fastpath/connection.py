@@ -1,6 +1,7 @@
 """Connections on hypercorn: time-outs that cost a plain request nothing, and counted output."""
 
 import asyncio
+import errno
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -32,7 +33,13 @@ class PlainTCPServer(TCPServer):
     async def run(self) -> None:
         """Run the connection; a send waits until the kernel has taken all bytes."""
         self.writer.transport.set_write_buffer_limits(high=0)
-        await super().run()
+        try:
+            await super().run()
+        except OSError as error:
+            # The client has reset the connection before its half was closed for writing. The parent
+            # expects the other errors of closing.
+            if error.errno != errno.ENOTCONN:
+                raise
 
     async def protocol_send(self, event: Event) -> None:
         """Send an event; after the client's disconnect the idle timer is not started again."""

@@ -10,7 +10,7 @@ from typing import Any
 
 FIELDS = (
     *("id", "name", "description", "price"),
-    *("user_id", "version", "created_at", "updated_at"),
+    *("key", "user_id", "version", "created_at", "updated_at"),
 )
 
 

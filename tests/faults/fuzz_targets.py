@@ -212,7 +212,23 @@ def read_conditions(data: bytes) -> None:
     except InvalidRequest as error:
         problem(error, "")
     else:
-        agree(key, text)
+        agree(key, unquoted(text))
+
+
+def unquoted(text: str) -> str:
+    """Return the content of a quoted string (RFC 8941, section 4.2.5); other text as it is."""
+    if len(text) < 2 or text[0] != '"' or text[-1] != '"':
+        return text
+    content, characters = [], iter(text[1:-1])
+    for character in characters:
+        if character == "\\":
+            character = next(characters, "")
+            if character not in {'"', "\\"}:
+                return text
+        elif character == '"':
+            return text
+        content.append(character)
+    return "".join(content)
 
 
 def read_account(data: bytes) -> None:

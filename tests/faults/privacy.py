@@ -14,6 +14,8 @@ from typing import Any
 
 import schemathesis
 
+import tests.server.bulk_bodies  # noqa: F401 (it registers how bodies of text are sent)
+
 PRIVATE = json.loads(Path(os.environ["CATALOG_TEST_PRIVATE"]).read_text())
 TEXTS: list[str] = PRIVATE["texts"]
 IDS: dict[str, list[int]] = PRIVATE["ids"]

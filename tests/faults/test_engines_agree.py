@@ -46,7 +46,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _TAG = re.compile(r'"((?:\d+-)?)[0-9a-f]{16}"')
 _CHANGE = re.compile(r"\b(\d+)\.[0-9a-z]{6,32}\b")
-_CURSOR = re.compile(r"cursor=([\w-]+)")
+_CURSOR = re.compile(r'(cursor=|"next_cursor":")([\w-]+)')
 _SECONDS = re.compile(r'(?m)(^retry-after: |"revocations_age_seconds":)[\d.]+')
 _MAC_BYTES = 16
 
@@ -154,7 +154,7 @@ class Instance:
         whole = "\n".join([str(answer.status_code), *lines, "", body])
         if answer.headers["X-Request-ID"] != request_id:
             whole = whole.replace(answer.headers["X-Request-ID"], "<request id>")
-        whole = _CURSOR.sub(lambda cursor: f"cursor={_position_of(cursor[1])}", whole)
+        whole = _CURSOR.sub(lambda found: f"{found[1]}{_position_of(found[2])}", whole)
         whole = _TOKEN.sub("<token>", whole)
         whole = _TAG.sub(r'"\1<tag>"', whole)
         whole = _CHANGE.sub(r"\1.<history>", whole)
