@@ -91,10 +91,13 @@ async def _set_session(
             variables["max_execution_time"] = str(int(limit * 1000))
     if purpose is Purpose.WRITING:
         # If a firewall drops a connection, its transaction stays open on the server and with it the
-        # lock on the change counter, for which every writer waits: 8 hours by default. MySQL has no
-        # time-out for idle transactions alone; the pool replaces connections that it has closed.
-        name = "idle_transaction_timeout" if is_mariadb else "wait_timeout"
-        variables[name] = str(max(1, math.ceil(2 * limit)))
+        # lock on the change counter, for which every writer waits: 8 hours by default. No live
+        # transaction is idle for longer than its deadline. MySQL has no time-out for idle
+        # transactions alone; the pool replaces connections that it has closed, but not too often.
+        if is_mariadb:
+            variables["idle_transaction_timeout"] = str(max(1, math.ceil(limit)))
+        else:
+            variables["wait_timeout"] = str(max(1, math.ceil(2 * limit)))
     access = "READ ONLY" if purpose.is_read_only else "READ WRITE"
     async with connection.cursor() as cursor:
         if settings.database_tls != "off":
