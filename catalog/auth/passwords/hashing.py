@@ -136,4 +136,7 @@ class Passwords:
 def _give_way() -> None:
     """Lower the calling thread's priority, where the platform has priorities per thread."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        thread = threading.get_native_id()
+        # A process may lower its priority, not raise it, and may have been started with a low one.
+        if os.getpriority(os.PRIO_PROCESS, thread) < NICENESS:
+            os.setpriority(os.PRIO_PROCESS, thread, NICENESS)
