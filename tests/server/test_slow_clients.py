@@ -172,8 +172,10 @@ async def test_readers_that_read_nothing_are_bounded_and_dropped(
         # Refusals are short, and fit into the buffers.
         while (held := held_ports(service)) or not most_held:
             answer = await service.get("/api/products?limit=1")
-            assert answer.status == 200
-            answered += 1
+            # While all of them are being read for, the database may have no connection free for a
+            # moment on a busy machine.
+            assert answer.status in {200, 503}
+            answered += answer.status == 200
             highest = max(highest, resident_bytes(service))
             most_held = max(most_held, len(held))
             assert monotonic() - began < DROPPED_SECONDS, len(held)
