@@ -9,6 +9,7 @@ from catalog.http.replies.negotiation import JSON
 from catalog.http.replies.reply import Reply
 from catalog.http.request import (
     Request,
+    changed,
     current_request,
     reset_current_request,
     set_current_request,
@@ -47,9 +48,7 @@ async def call_view(
         fields.append((b"authorization", b"Bearer " + token.encode()))
     if agent := outer.fields.get(b"user-agent"):
         fields.append((b"user-agent", agent[0]))
-    # Without what our layers have stored there about the outer request.
-    kept = {name: value for name, value in outer.scope.items() if not name.startswith("catalog.")}
-    scope = {**kept, "method": method, "query_string": query_string, "headers": fields}
+    scope = changed(outer.scope, method=method, query_string=query_string, headers=fields)
     inner = Request(outer.app, scope, outer.request_id)
     inner.body = body
     previous = set_current_request(inner)
