@@ -8,8 +8,24 @@ from openapi_schema_validator import OAS31Validator
 from quart import Quart
 from werkzeug.exceptions import HTTPException
 
+from catalog.http.context import running
 from catalog.http.openapi import document_of
 from catalog.http.replies.problems import MEDIA_TYPE
+
+
+_documents: dict[object, dict[str, Any]] = {}
+
+
+def document(app: Quart) -> dict[str, Any]:
+    """Return an app's document, built once for all apps with the same views and limits.
+
+    Building it takes longer than most tests.
+    """
+    limits = {name: rate for name, rate in running(app).settings if name.endswith("_limit")}
+    key = frozenset((*app.view_functions.items(), *limits.items()))
+    if key not in _documents:
+        _documents[key] = document_of(app)
+    return _documents[key]
 
 
 def hold_to_document(app: Quart) -> None:
@@ -61,7 +77,7 @@ def _check(app: Quart, method: str, path: str, start: dict[str, Any], body: byte
     assert media_type in content, f"{asked}: {status} may not be {media_type}"
     value = json.loads(body)
     schema = content[media_type]["schema"]
-    check_value(value, schema, document_of(app))
+    check_value(value, schema, document(app))
     if media_type == MEDIA_TYPE:
         codes = re.findall(r"^- `([a-z-]+)`:", response["description"], re.MULTILINE)
         assert value["code"] in codes, f"{asked} does not document {status} {value['code']}"
@@ -74,7 +90,7 @@ def _operation(app: Quart, method: str, path: str) -> dict[str, Any] | None:
         rule, _ = app.url_map.bind("").match(path, matched, return_rule=True)
     except HTTPException:
         return None
-    documented = document_of(app)["paths"].get(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), {})
+    documented = document(app)["paths"].get(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), {})
     operation: dict[str, Any] | None = documented.get(matched.lower())
     return operation
 
