@@ -12,7 +12,6 @@ from catalog.http.context import running
 from catalog.http.openapi import document_of
 from catalog.http.replies.problems import MEDIA_TYPE
 
-
 _documents: dict[object, dict[str, Any]] = {}
 
 
