@@ -8,7 +8,7 @@ read is one small query, shared by concurrent callers.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +109,7 @@ class Pages:
     def _loader(self, connect: Connect, *, trips: int, **options: Any) -> PageLoader:
         return BatchLoader(
             connect,
-            _read_pages,
+            page_reader.read_pages,
             self._render,
             trips=trips,
             limit=self._database.read_limit,
@@ -144,7 +144,7 @@ class Pages:
                 self._kept.move_to_end(request.key)
             count_kept_page()
             return kept
-        loader = self._light if request.wanted.is_light else self._heavy
+        loader = self._light if request.is_light else self._heavy
         if request.key not in loader and len(self._light) + len(self._heavy) >= self._max_reads:
             count_rejection("pages")
             raise Overloaded("Too many pages are being read.")
@@ -199,12 +199,6 @@ async def _read_change(connection: AsyncConnection) -> ChangeId:
     change = await change_log.current_change(connection)
     observe_position(change.position)
     return change
-
-
-async def _read_pages(
-    connection: ReadConnection, requests: Sequence[PageRequest]
-) -> list[page_reader.Page]:
-    return await page_reader.list_products(connection, *[each.wanted for each in requests])
 
 
 def _size(page: RenderedPage) -> int:

@@ -11,6 +11,7 @@ from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
 from catalog.products.changes import change_log
 from catalog.products.listing import row_encoding
+from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import ChangeId
 from catalog.products.search import planner
 from catalog.products.selection import Position, Selection
@@ -86,39 +87,18 @@ class Page(NamedTuple):
     total: int | None = None
 
 
-class PageQuery(NamedTuple):
-    """Query for one page.
-
-    Attributes:
-        selection: filters and sort order.
-        after: the keyset position after which the page begins; None for the first page.
-        limit: maximum number of products on the page.
-        total: whether to count the products on all pages, too.
-    """
-
-    selection: Selection
-    after: Position | None
-    limit: int
-    total: bool = False
-
-    @property
-    def is_light(self) -> bool:
-        """Whether the page is fast to read, so that it can be batched with others."""
-        return not self.selection.terms and not self.total and self.limit <= queries.FEW_ROWS
-
-
-async def list_products(connection: ReadConnection, *wanted: PageQuery) -> list[Page]:
+async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]) -> list[Page]:
     """Read pages; on a server, those without search terms in one round trip."""
     has_texts = has_raw_rows(connection)
 
-    def comes_as_texts(wanted: PageQuery) -> bool:
-        return has_texts and not wanted.selection.terms
+    def comes_as_texts(request: PageRequest) -> bool:
+        return has_texts and not request.selection.terms
 
-    texts = [_text_question(each) for each in wanted if comes_as_texts(each)]
+    texts = [_text_query(each) for each in requests if comes_as_texts(each)]
     together = iter(await row_encoding.read_pages(connection, texts) if texts else ())
     pages = []
-    for each in wanted:
-        selection, after, limit, _ = each
+    for each in requests:
+        selection, after, limit = each.selection, each.after, each.query.limit
         products: PageRows
         if comes_as_texts(each):
             products = next(together)
@@ -148,8 +128,8 @@ def _fitting(products: PageRows, limit: int) -> int:
     return count if size <= queries.PAGE_BYTES else max(1, count - 1)
 
 
-def _text_question(wanted: PageQuery) -> TextQuery:
-    selection, after, limit, _ = wanted
+def _text_query(request: PageRequest) -> TextQuery:
+    selection, after, limit = request.selection, request.after, request.query.limit
     statement = row_encoding.page(
         sort=selection.sort,
         filters=selection.filters,
@@ -167,10 +147,10 @@ def _values(
     return {**selection.values, **selection.values_after(after), **bounds}
 
 
-async def _total(connection: AsyncConnection, wanted: PageQuery) -> int | None:
-    if not wanted.total:
+async def _total(connection: AsyncConnection, request: PageRequest) -> int | None:
+    if not request.query.total:
         return None
-    selection = wanted.selection
+    selection = request.selection
     if selection.terms:
         return await planner.count(connection, selection)
     counted = queries.count(filters=selection.filters)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from catalog.http.pagination import Cursors, Place
 from catalog.http.request import parse_query
-from catalog.products.listing.page_reader import PageQuery
+from catalog.products.queries import FEW_ROWS
 from catalog.products.schemas import PATH, ListQuery, MyListQuery
-from catalog.products.selection import Selection
+from catalog.products.selection import Position, Selection
 
 MY_PATH = f"{PATH}/my"
 
@@ -41,10 +41,15 @@ class PageRequest:
         return parse_query(self.query_string).items(multi=True)
 
     @property
-    def wanted(self) -> PageQuery:
-        """Database query for this page."""
-        after = tuple(self.place.after) if self.place.after else None
-        return PageQuery(self.selection, after, self.query.limit, self.query.total)
+    def after(self) -> Position | None:
+        """The keyset position after which the page begins; None for the first page."""
+        return tuple(self.place.after) if self.place.after else None
+
+    @property
+    def is_light(self) -> bool:
+        """Whether the page is fast to read, so that it can be batched with others."""
+        is_short = self.query.limit <= FEW_ROWS and not self.query.total
+        return is_short and not self.selection.terms
 
 
 class PageRequests:

@@ -109,7 +109,7 @@ async def _export(form: Format, page_request: PageRequest) -> Reply:
         page_request.selection,
         options=WriterOptions(query.bom, query.guard),
         fields=query.fields,
-        after=page_request.wanted.after,
+        after=page_request.after,
         limit=query.limit if "limit" in query.model_fields_set else None,
     )
     return await stream_reply(

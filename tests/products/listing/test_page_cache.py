@@ -30,13 +30,13 @@ class Reads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pages = self.positions = 0
         self._is_page = False
-        list_products, current_change = page_reader.list_products, change_log.current_change
+        read_pages, current_change = page_reader.read_pages, change_log.current_change
 
         async def counted_page(*args: Any) -> Any:
             self.pages += 1
             self._is_page = True
             try:
-                return await list_products(*args)
+                return await read_pages(*args)
             finally:
                 self._is_page = False
 
@@ -45,14 +45,15 @@ class Reads:
             self.positions += not self._is_page
             return await current_change(connection)
 
-        monkeypatch.setattr(page_reader, "list_products", counted_page)
+        monkeypatch.setattr(page_reader, "read_pages", counted_page)
         monkeypatch.setattr(change_log, "current_change", counted_position)
 
     def clear(self) -> None:
         self.pages = self.positions = 0
 
 
-@pytest.fixture
+# Before the app, whose page cache keeps the function.
+@pytest.fixture(autouse=True)
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     return Reads(monkeypatch)
 
@@ -108,7 +109,7 @@ class TestLists:
             assert await names(ada, f"{PATH}?limit=1&sort=id") == ["Lamp"]
 
 
-def asked(app: Quart, **given: str) -> PageRequest:
+def page_request(app: Quart, **given: str) -> PageRequest:
     query_string = urlencode(given).encode()
     return products(app).requests.for_all(ListQuery.model_validate(given), query_string, prefix="")
 
@@ -125,12 +126,12 @@ class TestCache:
         self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
-        size = len((await Pages(database).read(asked(app, limit="5"))).body) + 1024
+        size = len((await Pages(database).read(page_request(app, limit="5"))).body) + 1024
         pages = Pages(database, kept_bytes=4 * size + size // 2)
         reads.clear()
 
         async def read(min_price: str) -> RenderedPage:
-            return await pages.read(asked(app, limit="5", min_price=min_price))
+            return await pages.read(page_request(app, limit="5", min_price=min_price))
 
         for min_price in ("0", "0.1", "0.2", "0.3", "0", "0.4"):
             await read(min_price)
@@ -146,7 +147,7 @@ class TestCache:
     ) -> None:
         await fill(database, ada)
         pages = Pages(database, kept_bytes=4 * 1500)
-        small, large = asked(app, limit="1"), asked(app)
+        small, large = page_request(app, limit="1"), page_request(app)
         reads.clear()
 
         for _ in range(3):
@@ -156,11 +157,16 @@ class TestCache:
         assert reads.pages == 1 + 3
 
     async def test_cached_page_is_read_again_after_an_outage(
-        self, app: Quart, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+        self,
+        app: Quart,
+        ada: Caller,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        reads: Reads,
     ) -> None:
         await fill(database, ada)
         pages = Pages(database)
-        await pages.read(asked(app))
+        await pages.read(page_request(app))
 
         async def away(*_: Any) -> Any:
             raise DatabaseUnavailable
@@ -168,9 +174,9 @@ class TestCache:
         with monkeypatch.context() as patch:
             patch.setattr(change_log, "current_change", away)
             with pytest.raises(DatabaseUnavailable):
-                await pages.read(asked(app))
-        reads = Reads(monkeypatch)
-        await pages.read(asked(app))
+                await pages.read(page_request(app))
+        reads.clear()
+        await pages.read(page_request(app))
 
         assert reads.pages > 0
 
@@ -184,7 +190,7 @@ class TestDemand:
         assert not pages.is_in_demand()
 
         for _ in range(reads):
-            await pages.read(asked(app))
+            await pages.read(page_request(app))
 
         assert pages.is_in_demand() is expected
         pages.forget()
@@ -201,8 +207,8 @@ class TestBatching:
         # Slow pages wait for each other, and none may give up on a busy machine.
         database = opened(deadlines=Deadlines(checkout=60, read=30))
         alone = Pages(database)
-        questions = [
-            asked(app, **({"limit": str(limit), "sort": sort} | more))
+        requests = [
+            page_request(app, **({"limit": str(limit), "sort": sort} | more))
             for limit in (1, 3, 20, 21)
             for sort in ("id", "-price", "name", "created_at")
             for more in (
@@ -215,24 +221,24 @@ class TestBatching:
         ]
         for limit in ("2", "5"):
             for sort in ("id", "-created_at"):
-                page = await alone.read(asked(app, limit=limit, sort=sort))
+                page = await alone.read(page_request(app, limit=limit, sort=sort))
                 given = dict(parse_qsl(urlsplit(orjson.loads(page.body)["next"]).query))
-                questions.append(asked(app, **given))
-        expected = [(await alone.read(each)).body for each in questions]
-        light = sum(each.wanted.is_light for each in questions)
+                requests.append(page_request(app, **given))
+        expected = [(await alone.read(each)).body for each in requests]
+        light = sum(each.is_light for each in requests)
         reads.clear()
 
-        together = Pages(database, max_reads=len(questions))
-        found = await asyncio.gather(*map(together.read, questions))
+        together = Pages(database, max_reads=len(requests))
+        found = await asyncio.gather(*map(together.read, requests))
 
         assert [page.body for page in found] == expected
         assert {page.change.position for page in found} == {20}
-        assert reads.pages < len(questions) - light + 2 * light / MAX_BATCH + 5
+        assert reads.pages < len(requests) - light + 2 * light / MAX_BATCH + 5
 
     async def test_expensive_pages_are_not_light(self, app: Quart) -> None:
-        assert not asked(app, q="lamp").wanted.is_light
-        assert not asked(app, total="true").wanted.is_light
-        assert asked(app, sort="price", max_price="2").wanted.is_light
+        assert not page_request(app, q="lamp").is_light
+        assert not page_request(app, total="true").is_light
+        assert page_request(app, sort="price", max_price="2").is_light
 
 
 class TestOverload:
@@ -243,10 +249,13 @@ class TestOverload:
         pages = Pages(database, max_reads=4)
 
         answers = await asyncio.gather(
-            *(pages.read(asked(app, limit=str(limit))) for limit in (1, 2, 3, 4, 5, 6, 1, 2)),
+            *(
+                pages.read(page_request(app, limit=str(limit)))
+                for limit in (1, 2, 3, 4, 5, 6, 1, 2)
+            ),
             return_exceptions=True,
         )
 
         refused = [isinstance(answer, Overloaded) for answer in answers]
         assert refused == [False] * 4 + [True] * 2 + [False] * 2
-        await pages.read(asked(app, limit="5"))
+        await pages.read(page_request(app, limit="5"))

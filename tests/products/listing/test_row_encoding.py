@@ -10,11 +10,14 @@ from hypothesis import strategies as st
 from catalog.db.database import Database
 from catalog.db.raw_rows import TextQuery
 from catalog.db.read_connection import ReadConnection
+from catalog.http.pagination import Cursors
 from catalog.products import queries, service
 from catalog.products.listing import page_reader, row_encoding
 from catalog.products.listing.page_reader import DecodedRows, PageRows
+from catalog.products.listing.page_request import PageRequests
 from catalog.products.listing.row_encoding import EncodedRows
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, ChangeId, NewProduct
+from catalog.products.schemas import ListQuery
 from catalog.products.selection import Selection
 from tests.db.support import on_servers, run_on
 from tests.products.listing.test_lists import SORTS
@@ -93,11 +96,12 @@ class TestPage:
                 assert_same(*await both(database, selection, after))
 
     async def test_empty_page_has_a_position(self, new_products: int, database: Database) -> None:
-        wanted = page_reader.PageQuery(Selection(ids=(99999,)), after=None, limit=9)
-        (page,) = await run_on(database.connection(), page_reader.list_products, wanted)
+        query = ListQuery.model_validate({"ids": ["99999"]})
+        request = PageRequests(Cursors(b"secret")).for_all(query, b"", prefix="")
+        (page,) = await run_on(database.connection(), page_reader.read_pages, [request])
 
         assert page.change.position == new_products
-        assert page.products.json(9) == b"[]"
+        assert page.products.json(100) == b"[]"
 
     async def test_longest_page_is_complete(self, ada: Caller, database: Database) -> None:
         longest = NewProduct("\U0001f4a1" * MAX_NAME, LONGEST, MAX_PRICE, ada.user_id or 0)

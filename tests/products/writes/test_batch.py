@@ -1,6 +1,7 @@
 """Batches of writes without HTTP: their decisions and their effects in the database."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.auth.models import Role, User
 from catalog.db.columns import now
 from catalog.db.database import Database
+from catalog.db.read_connection import ReadConnection
 from catalog.errors import (
     AccountUnavailable,
     Forbidden,
@@ -17,10 +19,14 @@ from catalog.errors import (
     NotFound,
     PreconditionFailed,
 )
+from catalog.http.pagination import Cursors
+from catalog.products import queries
 from catalog.products.changes.change_log import read_changes
 from catalog.products.idempotency import key_of
-from catalog.products.listing.page_reader import PageQuery, list_products
+from catalog.products.listing.page_reader import read_pages, read_rows
+from catalog.products.listing.page_request import PageRequests
 from catalog.products.models import ChangeId, NewProduct, Product
+from catalog.products.schemas import ListQuery
 from catalog.products.search.tokenizer import terms_of
 from catalog.products.selection import Selection
 from catalog.products.service import delete_products_of, insert_unlogged
@@ -74,9 +80,12 @@ async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
 
 async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
     options = {"selection": Selection(), "after": None, "limit": 100, **options}
-    (page,) = await run_on(database.connection(), list_products, PageQuery(**options))
-    products = page.products
-    return [products[index] for index in range(len(products))]
+
+    async def read(connection: ReadConnection) -> Sequence[Sequence[Any]]:
+        return await read_rows(connection, **options)
+
+    rows = await run_on(database.connection(), read)
+    return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
 
 
 async def disable(session: AsyncSession, user_id: int) -> None:
@@ -494,13 +503,16 @@ class TestBatchOfEdits:
         assert [each["price"] for each in await listed(database)] == [7.0, 7.0]
 
 
-class TestListProducts:
+class TestReadPages:
     async def test_next_page_exists_only_if_it_has_products(self, database: Database) -> None:
         ids = [(await create_product(database))["id"] for _ in range(3)]
 
         async def last(limit: int, *after: int) -> object:
-            wanted = PageQuery(Selection(), after or None, limit)
-            (page,) = await run_on(database.connection(), list_products, wanted)
+            cursors = Cursors(b"secret")
+            begin = PageRequests(cursors).for_all(ListQuery(limit=limit), b"", prefix="")
+            query = ListQuery(limit=limit, cursor=begin.place.next_cursor(after or None))
+            request = PageRequests(cursors).for_all(query, b"", prefix="")
+            (page,) = await run_on(database.connection(), read_pages, [request])
             return page.last
 
         assert await last(2) == (ids[1],)
