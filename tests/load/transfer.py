@@ -75,7 +75,7 @@ def main(url: str, rows: int, form: str, workers: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         text, dump = Path(folder) / "products", Path(folder) / "dump"
         _write_files(text, dump, format_, rows)
-        with _serving(url, workers) as service:
+        with serving(url, workers) as service:
             outcomes.append(service.import_file(text, format_))
             outcomes.append(service.export(format_))
         _check(outcomes)
@@ -139,11 +139,11 @@ class Service:
         connection.request(method, path, body, headers, encode_chunked=chunked)
         return connection.getresponse()
 
-    def import_file(self, text: Path, form: Format) -> Outcome:
+    def import_file(self, text: Path, form: Format, query: str = "") -> Outcome:
         """Import a file."""
         outcome = Outcome("import", 0, 0, text.stat().st_size)
         with text.open("rb") as file, self._measured(outcome):
-            answer = self._ask("POST", "/api/products", file, form.media_type)
+            answer = self._ask("POST", f"/api/products{query}", file, form.media_type)
             told = json.load(answer)
         if answer.status != 200 or told["failed"]:
             raise click.ClickException(f"The import failed: {told}")
@@ -195,7 +195,8 @@ class Service:
 
 
 @contextmanager
-def _serving(url: str, workers: int) -> Iterator[Service]:
+def serving(url: str, workers: int) -> Iterator[Service]:
+    """Run the service on a database for the duration of the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
