@@ -294,7 +294,7 @@ def _tasks(app: Quart) -> list[BackgroundTask | LoopLag]:
         for name, sweep, options in outdated
     ]
     refresh = BackgroundTask(
-        revocations.refresh,
+        revocations.poll,
         TaskLog("revocations"),
         interval=REVOCATION_SECONDS,
         at_once=True,

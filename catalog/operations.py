@@ -73,20 +73,25 @@ async def check_readiness() -> Reply:
     state = running()
     if state.draining:
         raise NotReady("The process is shutting down.")
-    age = auth().revocations.age
+    revocations = auth().revocations
+    age = revocations.age
     try:
         async with state.database.probe(within=READINESS_SECONDS) as connection:
             revision = await _schema_revision(connection)
+            # An unknown revision is newer than this release: during a rolling upgrade the old
+            # instances keep serving on it.
+            is_outdated = revision is None or (
+                revision in state.known_revisions and revision != state.head_revision
+            )
+            if revocations.has_lapsed and not is_outdated:
+                await revocations.look(connection)
     except Unavailable as error:
         known = "has not been loaded yet" if age is None else f"is {age:.1f} seconds old"
         raise type(error)(f"{error.detail} The list of ended sessions {known}.") from error
-    # An unknown revision is newer than this release: during a rolling upgrade the old instances
-    # keep serving on it.
-    if revision is None or (revision in state.known_revisions and revision != state.head_revision):
+    if is_outdated:
         raise NotReady("The database's schema is older than this release: run catalog migrate.")
-    if age is None:
-        raise NotReady("The list of ended sessions has not been loaded yet.")
-    return json_reply(Readiness(status="ready", revocations_age_seconds=round(age, 3)))
+    age = round(revocations.age or 0.0, 3)
+    return json_reply(Readiness(status="ready", revocations_age_seconds=age))
 
 
 async def _schema_revision(connection: AsyncConnection) -> str | None:

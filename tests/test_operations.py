@@ -11,6 +11,7 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.app import begin_drain, create_app
+from catalog.auth.context import auth
 from catalog.db.database import Database
 from catalog.errors import public_errors
 from catalog.http.context import running
@@ -72,6 +73,18 @@ class TestReadiness:
         assert answered.json["status"] == "ready"
         assert 0 <= answered.json["revocations_age_seconds"] < 2
         assert answered.headers["Cache-Control"] == "no-store"
+
+    async def test_readiness_check_renews_a_list_of_revocations_that_lapsed(
+        self, app: Quart, anyone: Caller
+    ) -> None:
+        revocations = auth(app).revocations
+        while not revocations.has_lapsed:
+            await revocations.poll()
+
+        answered = await anyone.get("/readyz")
+
+        assert answered.status_code == 200
+        assert 0 <= answered.json["revocations_age_seconds"] < 2
 
     async def test_service_is_not_ready_on_an_empty_database(self, empty_database_url: URL) -> None:
         async with serving(settings_for(empty_database_url)) as caller:

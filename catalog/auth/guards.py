@@ -45,6 +45,7 @@ _AUDIENCE_ATTRIBUTE = "catalog_audience"
 _READING = {"GET", "HEAD", "OPTIONS"}
 """Methods that an API key of the scope ``read`` may use."""
 
+Admit = Callable[[str], Awaitable[Bearer]]
 AdmitKey = Callable[[str], Awaitable[KeyBearer]]
 
 
@@ -85,24 +86,27 @@ def any_token_required(view: View[P, T]) -> View[P, T]:
     return _guarded(view, "any", _let_out, _take_no_key)
 
 
-def _authenticate(token: str) -> Bearer:
+async def _authenticate(token: str) -> Bearer:
     bearer = _decoded(token, Kind.ACCESS)
-    return bearer._replace(role=auth().revocations.check(bearer))
+    revocations = auth().revocations
+    if revocations.has_lapsed:
+        await revocations.refresh()
+    return bearer._replace(role=revocations.check(bearer))
 
 
-def _authenticate_admin(token: str) -> Bearer:
-    bearer = _authenticate(token)
+async def _authenticate_admin(token: str) -> Bearer:
+    bearer = await _authenticate(token)
     if bearer.role is not Role.ADMIN:
         record(Audit.ACCESS_REFUSED, user_id=bearer.user_id, session_id=bearer.session_id)
         raise Forbidden("Only an administrator may do this.")
     return bearer
 
 
-def _let_refresh(token: str) -> Bearer:
+async def _let_refresh(token: str) -> Bearer:
     return _decoded(token, Kind.REFRESH)
 
 
-def _let_out(token: str) -> Bearer:
+async def _let_out(token: str) -> Bearer:
     return _decoded(token, Kind.ACCESS, Kind.REFRESH)
 
 
@@ -136,13 +140,11 @@ async def _authenticated(key: str) -> KeyBearer:
     return bearer
 
 
-def _guarded(
-    view: View[P, T], audience: str, admit: Callable[[str], Bearer], admit_key: AdmitKey
-) -> View[P, T]:
+def _guarded(view: View[P, T], audience: str, admit: Admit, admit_key: AdmitKey) -> View[P, T]:
     @wraps(view)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         token = bearer_token()
-        bearer = await admit_key(token) if token.startswith(PREFIX) else admit(token)
+        bearer = await (admit_key if token.startswith(PREFIX) else admit)(token)
         current_request().bearer = bearer
         if has_request_context():
             # Where the library's get_jwt_identity and similar functions look.

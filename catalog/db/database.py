@@ -113,7 +113,7 @@ class Database:
         # Health checks have a connection of their own, so that a busy pool does not fail them.
         self._probe_engine = engine(Purpose.PROBING)
         # Background tasks have another one, so that health checks cannot starve them.
-        self._watch_engine = engine(Purpose.PROBING)
+        self._watch_engine = engine(Purpose.WATCHING)
         self._observer = observer or _Nobody()
         self._writes = Transactions(
             async_sessionmaker(self._write_engine, expire_on_commit=False),

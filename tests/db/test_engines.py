@@ -198,7 +198,7 @@ class TestServer:
 
 @on_servers
 class TestCheckout:
-    @pytest.mark.parametrize("purpose", [Purpose.READING, Purpose.WRITING])
+    @pytest.mark.parametrize("purpose", [Purpose.READING, Purpose.WRITING, Purpose.WATCHING])
     @pytest.mark.parametrize("lose", [DatabaseProxy.cut, DatabaseProxy.reset])
     async def test_lost_idle_connection_is_replaced_without_a_statement(
         self, database_url: URL, purpose: Purpose, lose: Callable[[DatabaseProxy], object]
@@ -313,8 +313,11 @@ class TestErrors:
 
 
 class TestProbes:
-    async def test_concurrent_probes_share_one_connection(self, settings: Settings) -> None:
-        engine = create_engine(settings, Purpose.PROBING)
+    @pytest.mark.parametrize("purpose", [Purpose.PROBING, Purpose.WATCHING])
+    async def test_concurrent_probes_share_one_connection(
+        self, settings: Settings, purpose: Purpose
+    ) -> None:
+        engine = create_engine(settings, purpose)
 
         async def ask() -> None:
             async with engine.connect() as connection:

@@ -111,6 +111,8 @@ class KnownKeys:
                 raise TokenInvalid
             known = await self._look_up(key_hash, network)
             now = time.monotonic()
+        if self._revocations.has_lapsed:
+            await self._revocations.refresh()
         if self._revocations.is_revoked(known.bearer.key_id):
             raise TokenInvalid
         if known.expires <= now:

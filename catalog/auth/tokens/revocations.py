@@ -1,13 +1,15 @@
 """Revocations: sessions that ended, keys that were revoked and roles that changed recently.
 
-Every process polls the database for recent changes, twice a second, and keeps them in memory for
-as long as an older token may live, so that requests need no query. While the database is
-unavailable, the last known state applies.
+Every process keeps them in memory for as long as an older token may live, so that requests need no
+query. While requests use them, it polls the database for recent changes, twice a second; without
+requests the list lapses, and the next request waits until the database has been asked
+(docs/adr/0028). While the database is unavailable, the last known state applies.
 """
 
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import CompoundSelect, bindparam, literal, select, union_all
@@ -15,15 +17,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.auth.models import ApiKey, LoginSession, Role, User
 from catalog.auth.tokens.jwt import LEEWAY, Bearer
+from catalog.concurrency.single_flight import SingleFlight
 from catalog.db.columns import Timestamp, database_now
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, SessionEnded
 
 POLL_SECONDS = 0.5
-"""Interval between two polls; with ``PATIENCE_SECONDS`` it keeps the promise of 2 s."""
+"""Interval between two polls. Without a request that uses the list for that long, it lapses."""
 
-PATIENCE_SECONDS = 0.9
-"""Deadline of one poll of the database."""
+PATIENCE_SECONDS = 0.7
+"""Deadline of one poll of the database. A change that one poll misses is read by the next one: at
+the latest after two deadlines and an interval."""
 
 MARGIN = timedelta(minutes=1)
 """Additional retention of changes, for clock skew."""
@@ -62,6 +66,8 @@ class Revocations:
 
     Attributes:
         kept: how long changes are kept here, and must stay in the database.
+        has_lapsed: whether the list may be outdated, because no request used it or none was ever
+            loaded. Before a request uses it then, it has to ``refresh`` it.
     """
 
     def __init__(
@@ -70,6 +76,11 @@ class Revocations:
         self._database = database
         self.kept = access_token_ttl + LEEWAY + MARGIN
         self._lateness = lateness
+        self.has_lapsed = True
+        # Whether the next poll has to ask the database: the list was used since the last one, or
+        # that one failed. A list that is in use stays so during an outage.
+        self._is_due = True
+        self._looks = SingleFlight(partial(database.watch, within=PATIENCE_SECONDS), self.look)
         self._since: datetime | None = None
         self._loaded_at: float | None = None
         # Each with the time at which it may be evicted; both are in the order of that time.
@@ -78,7 +89,7 @@ class Revocations:
         self._roles: dict[int, tuple[Role, float]] = {}
 
     def check(self, bearer: Bearer) -> Role | None:
-        """Check that a token's session has not ended.
+        """Check that a token's session has not ended, by a list that has not lapsed.
 
         Returns:
             the account's current role, which may be newer than the token's.
@@ -87,22 +98,23 @@ class Revocations:
             SessionEnded: the session has ended.
             DatabaseUnavailable: unknown, because the database was never reached.
         """
-        self._require_list()
+        self._use()
         if bearer.session_id in self._ended:
             raise SessionEnded
         changed = self._roles.get(bearer.user_id)
         return changed[0] if changed else bearer.role
 
     def is_revoked(self, key_id: int) -> bool:
-        """Return whether an API key was revoked recently.
+        """Return whether an API key was revoked recently, by a list that has not lapsed.
 
         Raises:
             DatabaseUnavailable: unknown, because the database was never reached.
         """
-        self._require_list()
+        self._use()
         return key_id in self._revoked
 
-    def _require_list(self) -> None:
+    def _use(self) -> None:
+        self._is_due = True
         if self._loaded_at is None:
             raise DatabaseUnavailable("The list of ended sessions has not been loaded yet.")
 
@@ -133,16 +145,37 @@ class Revocations:
         self._roles.pop(user_id, None)
         self._roles[user_id] = (role, time.monotonic() + self.kept.total_seconds())
 
-    async def refresh(self) -> None:
-        """Poll the database for changes.
+    async def poll(self) -> None:
+        """Refresh a list that is in use, or let it lapse; to be called every ``POLL_SECONDS``.
 
         Raises:
-            DatabaseUnavailable, DatabaseBusy: the poll failed; known changes stay.
+            DatabaseUnavailable, DatabaseBusy: as ``refresh``.
         """
+        if self._is_due:
+            await self.refresh()
+        else:
+            self.has_lapsed = True
+
+    async def refresh(self) -> None:
+        """Ask the database for changes; concurrent callers share a query that begins after them.
+
+        Raises:
+            DatabaseUnavailable, DatabaseBusy: it failed; known changes stay.
+        """
+        self._is_due = False
+        try:
+            await self._looks.load()
+        except Exception:
+            self._is_due = True
+            raise
+
+    async def look(self, connection: AsyncConnection) -> None:
+        """Ask for changes on a connection."""
         asked_at = time.monotonic()
-        async with self._database.watch(within=PATIENCE_SECONDS) as connection:
-            await self._read_changes(connection)
+        await self._read_changes(connection)
         self._loaded_at = asked_at
+        # A slower answer serves the requests that waited for it, but is too old for later ones.
+        self.has_lapsed = time.monotonic() - asked_at > PATIENCE_SECONDS
         self._forget(asked_at)
 
     async def _read_changes(self, connection: AsyncConnection) -> None:

@@ -42,7 +42,7 @@ def create_engine(
             # others see ``replace_lost``.
             "pool_pre_ping": purpose is Purpose.PROBING and not settings.embedded,
             "pool_recycle": 1800,
-            "pool_size": 1 if purpose is Purpose.PROBING else settings.database_pool_size,
+            "pool_size": settings.database_pool_size if purpose.is_pooled else 1,
             "max_overflow": 0,
             "pool_timeout": deadlines.checkout,
             # Sessions have committed or rolled back by then; a ROLLBACK would cost a round trip.
@@ -58,6 +58,6 @@ def create_engine(
         engine = create_mysql_engine(settings, purpose, options, deadlines)
     if not settings.embedded:
         invalidate_after_failover(engine)
-        if purpose in {Purpose.READING, Purpose.WRITING}:
+        if purpose in {Purpose.READING, Purpose.WRITING, Purpose.WATCHING}:
             replace_lost(engine)
     return engine

@@ -11,12 +11,18 @@ class Purpose(Enum):
     READING = "reading"
     WRITING = "writing"
     PROBING = "probing"
+    WATCHING = "watching"
     MIGRATING = "migrating"
 
     @property
     def is_read_only(self) -> bool:
         """Whether the connections reject writes."""
-        return self in {Purpose.READING, Purpose.PROBING}
+        return self in {Purpose.READING, Purpose.PROBING, Purpose.WATCHING}
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether there are as many connections as the setting says, instead of one."""
+        return self in {Purpose.READING, Purpose.WRITING}
 
 
 def time_limit(purpose: Purpose, deadlines: Deadlines) -> float:

@@ -296,6 +296,9 @@ class TestOutage:
                     async def has_recovered() -> bool:
                         return any(log["event"] == "task_recovered" for log in logs)
 
+                    await auth(app).revocations.refresh()
+                    # In use when the outage begins, so it does not lapse.
+                    auth(app).revocations.is_revoked(0)
                     relay.refuse()
                     await until(has_failed)
                     await elsewhere.transaction(sessions.end, session_id=theirs)
@@ -342,7 +345,11 @@ class TestOutage:
                 async def is_accepted() -> bool:
                     return (await mine(holder)).status_code == 200
 
+                async def has_recovered() -> bool:
+                    return any(log["event"] == "task_recovered" for log in logs)
+
                 await until(is_accepted, within=2)
+                await until(has_recovered)
         tasks = [log["event"] for log in logs if log.get("task") == "revocations"]
         assert tasks == ["task_degraded", "task_recovered"]
 
