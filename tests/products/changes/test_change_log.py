@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 import pytest
-from sqlalchemy import BigInteger, Column, MetaData, Table, insert, select, text, update
+from sqlalchemy import BigInteger, Column, MetaData, Table, event, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.app import create_app
@@ -121,6 +121,23 @@ class TestPages:
         assert [each["position"] for each in rest["changes"]] == [4, 5, 6, 7]
         assert (rest["position"], rest["more"]) == (7, False)
         assert end == {"changes": [], "position": 7, "change": rest["change"], "more": False}
+
+    async def test_end_of_the_log_is_read_by_one_statement(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
+        await ada.create_product("Lamp")
+        sent: list[str] = []
+        event.listen(
+            database.engines[0].sync_engine,
+            "before_cursor_execute",
+            lambda *details: sent.append(details[2]),
+        )
+
+        await anyone.get(f"{PATH}?since=1")
+        at_the_end = len(sent)
+        await anyone.get(f"{PATH}?since=0")
+
+        assert (at_the_end, len(sent) - at_the_end) == (1, 2)
 
     @pytest.mark.parametrize(
         "query", ["since=-1", "since=x", "limit=0", "limit=1001", "wait=26", "wait=-1", "after=1"]
