@@ -11,7 +11,6 @@ from quart import Quart
 from quart_schema import Tag
 
 from catalog import migrations, operations
-from catalog.auth import context as auth_context
 from catalog.auth import routes as auth_routes
 from catalog.auth.account_reader import AccountReader
 from catalog.auth.context import Auth, auth
@@ -30,7 +29,7 @@ from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
 from catalog.fastpath.dispatch import FastPath, Operation
 from catalog.http.adapter import CatalogApp
-from catalog.http.context import AppState, attach, running
+from catalog.http.context import AppState, app_state
 from catalog.http.limit_store import create_store
 from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.http.middleware.cors import Cors
@@ -45,7 +44,6 @@ from catalog.http.routing import configure_routing, routes_of
 from catalog.http.validation import configure_validation
 from catalog.observability import metrics
 from catalog.observability.task_log import TaskLog
-from catalog.products import context as products_context
 from catalog.products import idempotency, service
 from catalog.products import routes as products_routes
 from catalog.products.changes import change_log
@@ -131,7 +129,7 @@ def create_app(settings: Settings) -> Quart:
     # whole response.
     app.config["RESPONSE_TIMEOUT"] = None
     database = Database(settings, metrics.DatabaseMetrics(), deadlines=DEADLINES)
-    attach(
+    app_state.attach(
         app,
         AppState(
             settings=settings,
@@ -152,7 +150,7 @@ def create_app(settings: Settings) -> Quart:
         lateness=3 * timedelta(seconds=database.write_limit),
     )
     known_keys = KnownKeys(database, revocations)
-    auth_context.attach(
+    auth.attach(
         app,
         Auth(
             keys,
@@ -163,7 +161,7 @@ def create_app(settings: Settings) -> Quart:
             service.delete_products_of,
         ),
     )
-    products_context.attach(app, _products(database, running(app).cursors))
+    products.attach(app, _products(database, app_state(app).cursors))
     configure_routing(app)
     configure_validation(app)
     configure_openapi(app, tags=_TAGS, bearer=BEARER)
@@ -187,20 +185,16 @@ def _products(database: Database, cursors: Cursors) -> Products:
 
 def _wrap(app: Quart, settings: Settings) -> None:
     """Wrap the framework in middleware; the one added last sees a request first."""
-    state = running(app)
+    state = app_state(app)
     max_reads = MAX_REQUESTS // READS_OF_REQUESTS
-    unlimited = (*operations.HEALTH, products_routes.WAITING)
     fast_path = FastPath(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
     state.is_quick = _quick(fast_path, settings.root_path)
-
-    def is_exempt(scope: HTTPScope) -> bool:
-        return fast_path.has_own_bound(scope) or scope["path"].startswith(unlimited)
-
     admitted = ConcurrencyLimit(
         fast_path,
         max_reads=max_reads,
         max_writes=MAX_REQUESTS - max_reads,
-        is_exempt=is_exempt,
+        unlimited=(*operations.HEALTH, products_routes.WAITING),
+        has_own_bound=fast_path.has_own_bound,
     )
     bounded = BoundedBodies(
         admitted,
@@ -214,10 +208,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     enveloped = ResponseHeadersMiddleware(
         shared,
         app,
-        settings,
-        access_log=state.access_log,
         quiet=operations.HEALTH,
-        is_draining=lambda: state.draining,
         route_of=routes_of(app),
     )
     state.gauges.append(
@@ -253,7 +244,7 @@ def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFram
         return asgi_app
     traced_requests, tracing_of = tracing_classes()
     tracing = tracing_of(build_commit())
-    tracing.watch(running(app).database.engines)
+    tracing.watch(app_state(app).database.engines)
     app.after_serving(tracing.close)
     return traced_requests(asgi_app, tracing.tracer)
 
@@ -276,7 +267,7 @@ def tracing_classes() -> "tuple[type[TracedRequests], type[Tracing]]":
 
 def _tasks(app: Quart) -> list[BackgroundTask | LoopLag]:
     """Create the background tasks that run while the app serves."""
-    database, revocations = running(app).database, auth(app).revocations
+    database, revocations = app_state(app).database, auth(app).revocations
     outdated: tuple[tuple[str, Callable[..., Awaitable[int]], dict[str, Any]], ...] = (
         ("sweep_sessions", sessions.sweep, {"kept_ended": revocations.kept}),
         ("sweep_api_keys", api_keys.sweep, {"kept_revoked": revocations.kept}),
@@ -314,7 +305,7 @@ def _tasks(app: Quart) -> list[BackgroundTask | LoopLag]:
 
 
 async def _measure(app: Quart) -> None:
-    for measure in running(app).gauges:
+    for measure in app_state(app).gauges:
         measure()
 
 
@@ -325,8 +316,8 @@ async def _sweep(portion: Callable[[], Awaitable[int]]) -> None:
 
 
 async def _open(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
-    running(app).access_log.open()
-    await running(app).limits.open()
+    app_state(app).access_log.open()
+    await app_state(app).limits.open()
     for task in tasks:
         await task.start()
 
@@ -335,13 +326,13 @@ async def _close(app: Quart, tasks: list[BackgroundTask | LoopLag]) -> None:
     for task in tasks:
         await task.stop()
     await products(app).writes.close()
-    await running(app).limits.close()
-    await running(app).database.close()
+    await app_state(app).limits.close()
+    await app_state(app).database.close()
     auth(app).passwords.close()
-    await running(app).access_log.close()
+    await app_state(app).access_log.close()
 
 
 def begin_drain(app: Quart) -> None:
     """Fail the readiness check, close each connection with its next response, and end streams."""
-    running(app).draining = True
+    app_state(app).draining = True
     products(app).feed.end()

@@ -15,7 +15,7 @@ from catalog.auth.context import auth
 from catalog.auth.guards import public
 from catalog.errors import NotFound, NotReady, Unavailable, public_errors
 from catalog.http.adapter import Routes
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.openapi import document_of, refuses, revalidates, server_of, with_server
 from catalog.http.replies.conditional import cacheable_reply, etag_of
 from catalog.http.replies.reply import Reply, json_reply
@@ -70,7 +70,7 @@ async def check_readiness() -> Reply:
 
     For readiness probes and load balancers; answered within a second.
     """
-    state = running()
+    state = app_state()
     if state.draining:
         raise NotReady("The process is shutting down.")
     revocations = auth().revocations
@@ -112,7 +112,7 @@ async def _schema_revision(connection: AsyncConnection) -> str | None:
 @hide
 async def read_metrics() -> Reply:
     """Return the instance's metrics for Prometheus; reads only files in memory."""
-    state = running()
+    state = app_state()
     for measure in state.gauges:
         measure()
     accept = ",".join(current_request().header_values("accept"))

@@ -20,7 +20,7 @@ from catalog.auth.context import auth
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES, Deadlines
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.replies import problems
 from catalog.observability.debounce import Debounce
 from catalog.settings import Settings, usable_cores
@@ -232,7 +232,7 @@ async def app(settings: Settings) -> AsyncIterator[Quart]:
 @pytest.fixture
 def database(app: Quart) -> Database:
     """Return the app's database, for direct access."""
-    return running(app).database
+    return app_state(app).database
 
 
 @pytest.fixture

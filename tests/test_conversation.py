@@ -18,7 +18,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import Role, User
-from catalog.http.context import running
+from catalog.http.context import app_state
 from tests.support import Caller, Response
 
 GOLDEN = Path(__file__).with_name("conversation.txt")
@@ -226,7 +226,7 @@ async def promote(app: Quart, user_id: int) -> None:
     async def change(session: AsyncSession) -> None:
         await session.execute(update(User).where(User.id == user_id).values(role=Role.ADMIN))
 
-    await running(app).database.transaction(change)
+    await app_state(app).database.transaction(change)
 
 
 async def test_conversation_is_the_same_on_every_engine(app: Quart) -> None:

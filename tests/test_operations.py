@@ -14,7 +14,7 @@ from catalog.app import begin_drain, create_app
 from catalog.auth.context import auth
 from catalog.db.database import Database
 from catalog.errors import public_errors
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.migrations import downgrade, exclusive
 from catalog.settings import Settings
 from tests.db.support import Stopwatch, answer, on_servers, on_sqlite, run_on
@@ -113,7 +113,7 @@ class TestReadiness:
         self, app: Quart, anyone: Caller
     ) -> None:
         # Simulates a release with one more migration.
-        state = running(app)
+        state = app_state(app)
         state.known_revisions |= {"9999"}
         state.head_revision = "9999"
 
@@ -142,7 +142,7 @@ class TestReadiness:
     async def test_service_is_ready_while_all_connections_are_in_use(
         self, app: Quart, anyone: Caller, database: Database
     ) -> None:
-        size = running(app).settings.database_pool_size
+        size = app_state(app).settings.database_pool_size
         # One writer, because SQLite allows no more.
         everyone, give_back = asyncio.Barrier(size + 2), asyncio.Event()
 

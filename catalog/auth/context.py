@@ -1,9 +1,8 @@
-"""Typed access to the running app's keys, password hashing and revocations."""
+"""The app's state for accounts: keys, password hashing and revocations."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from quart import Quart
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.account_reader import AccountReader
@@ -11,9 +10,7 @@ from catalog.auth.passwords.hashing import Passwords
 from catalog.auth.tokens.keys import KeyRing
 from catalog.auth.tokens.known_keys import KnownKeys
 from catalog.auth.tokens.revocations import Revocations
-from catalog.http.request import current_request
-
-_EXTENSION = "catalog.auth"
+from catalog.http.context import AppExtension
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +29,4 @@ class Auth:
     on_account_delete: Callable[[AsyncSession, int], Awaitable[None]]
 
 
-def attach(app: Quart, auth: Auth) -> None:
-    """Attach it to an app; called once, when the app is created."""
-    app.extensions[_EXTENSION] = auth
-
-
-def auth(app: Quart | None = None) -> Auth:
-    """Return the ``Auth`` of the given app, or of the one handling this request."""
-    held: Auth = (app or current_request().app).extensions[_EXTENSION]
-    return held
+auth = AppExtension[Auth]("catalog.auth")

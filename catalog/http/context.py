@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from hypercorn.typing import HTTPScope
 from quart import Quart
@@ -15,7 +16,27 @@ from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability.access_log import AccessLog
 from catalog.settings import Settings
 
-_EXTENSION = "catalog"
+T = TypeVar("T")
+
+
+class AppExtension(Generic[T]):
+    """State that is attached to each app once, when the app is created.
+
+    Args:
+        name: its key in the app's ``extensions``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def attach(self, app: Quart, state: T) -> None:
+        """Attach the state to an app."""
+        app.extensions[self._name] = state
+
+    def __call__(self, app: Quart | None = None) -> T:
+        """Return the state of an app, by default of the one that handles the current request."""
+        state: T = (app or current_request().app).extensions[self._name]
+        return state
 
 
 @dataclass(slots=True)
@@ -47,30 +68,22 @@ class AppState:
     exposing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-def attach(app: Quart, running: AppState) -> None:
-    """Attach the state to an app; once, when the app is created."""
-    app.extensions[_EXTENSION] = running
-
-
-def running(app: Quart | None = None) -> AppState:
-    """Return the state of an app, by default of the one that handles this request."""
-    held: AppState = (app or current_request().app).extensions[_EXTENSION]
-    return held
+app_state = AppExtension[AppState]("catalog")
 
 
 def database() -> Database:
     """Return the database of the app that handles this request."""
-    return running().database
+    return app_state().database
 
 
 def settings() -> Settings:
     """Return the settings of the app that handles this request."""
-    return running().settings
+    return app_state().settings
 
 
 def cursors() -> Cursors:
     """Return the issuer and verifier of this service's cursors."""
-    return running().cursors
+    return app_state().cursors
 
 
 def client_address() -> str:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, ParamSpec, TypeVar, get_args
 
 from catalog.errors import TooManyRequests
-from catalog.http.context import AppState, running
+from catalog.http.context import AppState, app_state
 from catalog.http.limit_store import Count
 from catalog.http.request import Client, current_request
 from catalog.observability.metrics import RATE_LIMITED
@@ -43,7 +43,7 @@ def limited(policy: Policy) -> Callable[[View[P, T]], View[P, T]]:
     def decorator(view: View[P, T]) -> View[P, T]:
         @wraps(view)
         async def limited_view(*args: P.args, **kwargs: P.kwargs) -> T:
-            state = running()
+            state = app_state()
             if rate_of(state.settings, policy) is not None:
                 await _admit(state, policy)
             return await view(*args, **kwargs)

@@ -1,11 +1,9 @@
-"""Typed access to the app's state for products."""
+"""The app's state for products."""
 
 from dataclasses import dataclass, field
 
-from quart import Quart
-
 from catalog.concurrency.capacity_limiter import CapacityLimiter
-from catalog.http.request import current_request
+from catalog.http.context import AppExtension
 from catalog.products.bulk.exporting import MAX_EXPORTS
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.changes.feed import Feed
@@ -14,8 +12,6 @@ from catalog.products.listing.page_request import PageRequests
 from catalog.products.listing.product_reader import ProductReader
 from catalog.products.overload import too_many
 from catalog.products.writes import BatchedWrites
-
-_EXTENSION = "catalog.products"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +35,4 @@ class Products:
     )
 
 
-def attach(app: Quart, products: Products) -> None:
-    """Attach the state to an app; once, when the app is created."""
-    app.extensions[_EXTENSION] = products
-
-
-def products(app: Quart | None = None) -> Products:
-    """Return the state of the given app, or of the app handling this request."""
-    held: Products = (app or current_request().app).extensions[_EXTENSION]
-    return held
+products = AppExtension[Products]("catalog.products")

@@ -26,7 +26,7 @@ from catalog.app import begin_drain, create_app
 from catalog.bootstrap import prepare
 from catalog.errors import OperatorError
 from catalog.fastpath import http1
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
 from catalog.server import lifeline
@@ -126,7 +126,7 @@ class Worker:
         self._app = create_app(settings)
         # Before the event loop runs, because it takes some 50 ms.
         gc.collect()
-        http1.install(running(self._app).is_quick, running(self._app).buffers)
+        http1.install(app_state(self._app).is_quick, app_state(self._app).buffers)
         self._serving = False
         self._told = asyncio.Event()
         self._released = asyncio.Event()

@@ -17,7 +17,7 @@ from catalog.auth.tokens.api_keys import KEYS_PER_ACCOUNT, generate, is_well_for
 from catalog.auth.tokens.known_keys import UNKNOWN_KEYS
 from catalog.db.columns import now
 from catalog.db.database import Database
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.settings import Settings
 from tests.auth.rows import rows_of, run, shift
 from tests.db.support import on_sqlite, until
@@ -537,4 +537,4 @@ class TestOutage:
         answer = await Caller(bare_app).get("/api/products/my", token=generate())
 
         assert problem_of(answer) == (503, "database-unavailable")
-        assert running(bare_app).database.pools[0].in_use == 0
+        assert app_state(bare_app).database.pools[0].in_use == 0

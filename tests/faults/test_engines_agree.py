@@ -24,7 +24,7 @@ from catalog.app import create_app
 from catalog.auth.models import Role, User
 from catalog.db.deadlines import Deadlines
 from catalog.fastpath import dispatch
-from catalog.http.context import running
+from catalog.http.context import app_state
 from tests import engines
 from tests.engines import Engine, EngineMissing, settings_for
 from tests.faults.figures import Figures
@@ -227,7 +227,7 @@ async def instance(
                 update(User).where(User.username == "grace").values(role=Role.ADMIN)
             )
 
-        await running(app).database.transaction(promote)
+        await app_state(app).database.transaction(promote)
         one.learn_account("grace", (await Caller(app).log_in("grace")).json)
         yield one
 
@@ -247,7 +247,7 @@ async def _begin_ids_at(app: Quart, engine: Engine, first: dict[str, int]) -> No
             else:
                 await session.execute(text(f"ALTER TABLE {table} AUTO_INCREMENT = {number + 1}"))
 
-    await running(app).database.transaction(begin)
+    await app_state(app).database.transaction(begin)
 
 
 async def differences_of(instances: list[Instance], requests: list[Request]) -> list[Difference]:

@@ -26,7 +26,7 @@ from sqlalchemy import update
 
 from catalog.app import create_app
 from catalog.auth.models import Role, User
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.products.bulk.formats.formula_guard import guarded
 from tests import engines
 from tests.engines import EngineMissing, settings_for
@@ -438,7 +438,7 @@ async def open_app(engine: engines.Engine, folder: Path) -> tuple[Quart, Any, Ca
     # The least memory that argon2 takes, and far below what the settings allow: hashing would take
     # as long as all else together. Bounds are not checked by model_copy.
     app = create_app(configured.model_copy(update={"password_memory_kib": 8}))
-    running(app).database.read_limit = running(app).database.write_limit = 30.0
+    app_state(app).database.read_limit = app_state(app).database.write_limit = 30.0
     serving = app.test_app()
     await serving.startup()
     admin = await Caller.signed_up(app, "grace")
@@ -446,7 +446,7 @@ async def open_app(engine: engines.Engine, folder: Path) -> tuple[Quart, Any, Ca
     async def promote(session: Any) -> None:
         await session.execute(update(User).where(User.id == admin.user_id).values(role=Role.ADMIN))
 
-    await running(app).database.transaction(promote)
+    await app_state(app).database.transaction(promote)
     return app, serving, await Caller.logged_in(app, "grace")
 
 

@@ -8,7 +8,7 @@ import hypothesis
 import pytest
 from quart import Quart
 
-from catalog.http.context import running
+from catalog.http.context import app_state
 from tests.conftest import FOUND, MISSING, REQUIRED
 from tests.engines import migrate
 from tests.http import redis_server
@@ -32,7 +32,7 @@ async def bare_app(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Qu
     """
     app = app_without_database(tmp_path_factory.mktemp("bare"))
     hold_to_document(app)
-    url = running(app).settings.database_url
+    url = app_state(app).settings.database_url
     folder = Path(str(url.database)).parent
     folder.mkdir()
     await migrate(url)

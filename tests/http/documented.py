@@ -8,7 +8,7 @@ from openapi_schema_validator import OAS31Validator
 from quart import Quart
 from werkzeug.exceptions import HTTPException
 
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.openapi import document_of
 from catalog.http.replies.problems import MEDIA_TYPE
 
@@ -20,7 +20,7 @@ def document(app: Quart) -> dict[str, Any]:
 
     Building it takes longer than most tests.
     """
-    limits = {name: rate for name, rate in running(app).settings if name.endswith("_limit")}
+    limits = {name: rate for name, rate in app_state(app).settings if name.endswith("_limit")}
     key = frozenset((*app.view_functions.items(), *limits.items()))
     if key not in _documents:
         _documents[key] = document_of(app)

@@ -10,7 +10,7 @@ import pytest
 from quart import Quart
 from structlog.testing import capture_logs
 
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.limit_store import CircuitBreaker, MemoryStore, RedisStore
 from catalog.http.limits import FIXED_RATES, POLICIES, limit_of, network_of, rate_of
 from catalog.http.openapi import document_of
@@ -41,7 +41,7 @@ async def started(app: Quart, redis: RedisServer | None = None) -> AsyncIterator
     """Start an app; with a Redis, let it count there, with a time-out of 10 s."""
     if redis is not None:
         shared = RedisStore(redis.url, patience=10)
-        running(app).limits = CircuitBreaker(shared, MemoryStore(), probe_interval=0.05)
+        app_state(app).limits = CircuitBreaker(shared, MemoryStore(), probe_interval=0.05)
     async with app.test_app():
         yield app
 
@@ -298,7 +298,7 @@ class TestDocument:
 
 class TestPolicies:
     def test_policies_have_a_setting_each(self, make_app: Callable[..., Quart]) -> None:
-        settings = running(make_app()).settings
+        settings = app_state(make_app()).settings
 
         rates = {policy: rate_of(settings, policy) for policy in POLICIES}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from quart import Quart
 
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.settings import Settings
 from tests.db.support import on_sqlite
 from tests.http.wire import JSON, Header, exchange
@@ -187,12 +187,12 @@ class TestSetting:
         assert problem_type(missing) == "/shop/problems/not-found"
 
     async def test_prefixed_request_takes_the_fast_path(self, app: Quart) -> None:
-        is_on = running(app).settings.fast_path == "on"
+        is_on = app_state(app).settings.fast_path == "on"
 
         def is_quick(path: str) -> bool:
             scope: Any = {"type": "http", "method": "GET", "path": path}
             scope |= {"query_string": b"", "headers": []}
-            return running(app).is_quick(scope)
+            return app_state(app).is_quick(scope)
 
         assert is_quick("/shop/api/products") is is_on
         assert is_quick("/api/products") is is_on

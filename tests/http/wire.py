@@ -17,7 +17,7 @@ from catalog.app import create_app
 from catalog.auth.models import Role
 from catalog.auth.tokens.jwt import issue_access_token, issue_refresh_token
 from catalog.db.columns import now
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.settings import Settings
 from tests.engines import settings_for
 from tests.support import Caller, Response
@@ -54,7 +54,7 @@ def app_to_read() -> Quart:
 
 async def tokens_of(app: Quart, user_id: int = 1, session_id: int = 1) -> dict[str, Any]:
     """Return valid tokens of an account and a session that need not exist."""
-    ttl = running(app).settings.refresh_token_ttl
+    ttl = app_state(app).settings.refresh_token_ttl
     async with app.app_context():
         return {
             "id": user_id,

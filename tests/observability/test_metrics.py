@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.app import create_app
 from catalog.auth.context import auth
 from catalog.errors import DatabaseBusy, Overloaded
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.observability import metrics
 from catalog.products.context import products
@@ -51,8 +51,8 @@ class TestExposition:
         assert answer.body.endswith(b"# EOF\n")
 
     async def test_metrics_do_not_use_the_database(self, anyone: Caller, app: Quart) -> None:
-        await running(app).database.close()
-        running(app).database.transaction = running(app).database.connection = None  # type: ignore[assignment, method-assign]  # any use fails
+        await app_state(app).database.close()
+        app_state(app).database.transaction = app_state(app).database.connection = None  # type: ignore[assignment, method-assign]  # any use fails
 
         assert (await anyone.get("/metrics")).status_code == 200
 
@@ -381,7 +381,7 @@ class TestDomain:
         numbers = await Numbers.of(ada)
 
         assert numbers.total("db_pool_size", pool="read") == 5
-        assert numbers.total("db_pool_size", pool="write") == running(app).database.max_writers
+        assert numbers.total("db_pool_size", pool="write") == app_state(app).database.max_writers
         assert numbers.total("db_pool_in_use") == 0
         for pool in ("read", "write"):
             assert await change.of("db_pool_wait_seconds_count", pool=pool) >= 1
@@ -402,7 +402,7 @@ class TestDomain:
         async with app.test_app():
             caller = Caller(app)
             change = await Change.since_now(caller)
-            database, done = running(app).database, asyncio.Event()
+            database, done = app_state(app).database, asyncio.Event()
 
             async def read(_: AsyncConnection) -> None:
                 await done.wait()
@@ -433,7 +433,7 @@ class TestDomain:
             if failures:
                 raise failures.pop()
 
-        await running(app).database.transaction(work)
+        await app_state(app).database.transaction(work)
 
         assert await change.of("retries_total", code="1213") == 2
         assert await change.of("retries_total", code="lost") == 1

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
 from catalog.db.database import Database
-from catalog.http.context import running
+from catalog.http.context import app_state
 from tests.support import Caller, problem_of
 
 
@@ -25,9 +25,9 @@ async def rename(database: Database, old: str, new: str) -> None:
 async def owner_of_lost_products(app: Quart, ada: Caller) -> AsyncIterator[Caller]:
     """Yield an account while the products table is missing."""
     await ada.create_product("Lamp")
-    await rename(running(app).database, "products", "products_lost")
+    await rename(app_state(app).database, "products", "products_lost")
     yield ada
-    await rename(running(app).database, "products_lost", "products")
+    await rename(app_state(app).database, "products_lost", "products")
 
 
 class TestMissingTable:

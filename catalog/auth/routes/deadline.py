@@ -5,7 +5,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from catalog.db.deadlines import shared_deadline
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.request import current_request
 
 P = ParamSpec("P")
@@ -17,7 +17,7 @@ def one_deadline(view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 
     @wraps(view)
     async def bounded(*args: P.args, **kwargs: P.kwargs) -> T:
-        state = running()
+        state = app_state()
         if state.settings.embedded:
             # A file does not stall, and waiting for its lock has a shorter time-out of its own.
             return await view(*args, **kwargs)

@@ -42,8 +42,8 @@ class ConcurrencyLimit:
         app: the wrapped application.
         max_reads: bound on reads in progress in this process.
         max_writes: bound on writes in progress in this process.
-        is_exempt: whether a request is never refused here: health checks, and requests that have
-            bounds of their own.
+        unlimited: beginnings of the paths that are never refused here, such as health checks.
+        has_own_bound: whether a request has a bound of its own, so that this one does not apply.
     """
 
     def __init__(
@@ -52,18 +52,24 @@ class ConcurrencyLimit:
         *,
         max_reads: int,
         max_writes: int,
-        is_exempt: Callable[[HTTPScope], bool],
+        unlimited: tuple[str, ...],
+        has_own_bound: Callable[[HTTPScope], bool] = lambda _: False,
     ) -> None:
         self._app = app
         self._reads = _Capacity("reads", max_reads)
         self._writes = _Capacity("writes", max_writes)
-        self._is_exempt = is_exempt
+        self._unlimited = unlimited
+        self._has_own_bound = has_own_bound
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request."""
-        if scope["type"] != "http" or self._is_exempt(scope):
+        if (
+            scope["type"] != "http"
+            or self._has_own_bound(scope)
+            or scope["path"].startswith(self._unlimited)
+        ):
             await self._app(scope, receive, send)
             return
         places = self._reads if scope["method"] in _READS else self._writes

@@ -22,6 +22,7 @@ from hypercorn.typing import (
 )
 from quart import Quart
 
+from catalog.http.context import app_state
 from catalog.http.middleware.trace_context import trace_id_of
 from catalog.http.request import (
     Fields,
@@ -31,8 +32,6 @@ from catalog.http.request import (
     set_current_request,
 )
 from catalog.observability import metrics
-from catalog.observability.access_log import AccessLog
-from catalog.settings import Settings
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -56,10 +55,7 @@ class ResponseHeadersMiddleware:
     Args:
         asgi_app: the wrapped application.
         app: the app that handles the requests.
-        settings: decide which requests are logged.
-        access_log: the log of the requests.
         quiet: paths that are polled, and logged only when the request fails.
-        is_draining: whether the process is draining; responses then close their connections.
         route_of: returns the route template of a path, for requests that were refused before
             routing.
 
@@ -71,20 +67,17 @@ class ResponseHeadersMiddleware:
         self,
         asgi_app: ASGIFramework,
         app: Quart,
-        settings: Settings,
         *,
-        access_log: AccessLog,
         quiet: Container[str],
-        is_draining: Callable[[], bool],
         route_of: Callable[[str], str | None],
     ) -> None:
         self.in_progress = 0
         self._asgi_app = asgi_app
         self._app = app
-        self._access_log = access_log
+        self._state = app_state(app)
         self._quiet = quiet
-        self._is_draining = is_draining
         self._route_of = route_of
+        settings = self._state.settings
         self._is_tracing = settings.tracing != "off"
         self._log_from_status = {"all": 0, "errors": 400, "off": 1000}[settings.access_log]
 
@@ -177,7 +170,8 @@ class ResponseHeadersMiddleware:
         }
         # To collect what is bound costs more than to make the line.
         is_traced = self._is_tracing or b"traceparent" in request.fields
-        self._access_log.request(fields, None if is_traced else {"request_id": request.request_id})
+        bound = None if is_traced else {"request_id": request.request_id}
+        self._state.access_log.request(fields, bound)
 
     def _enveloped(self, headers: list[Header], request: Request) -> list[Header]:
         present = {name for name, _ in headers}
@@ -193,7 +187,7 @@ class ResponseHeadersMiddleware:
             headers.append((b"cache-control", b"no-store"))
         elif b"cache-control" not in present:
             headers.append((b"cache-control", b"no-store"))
-        if self._is_draining():
+        if self._state.draining:
             headers.append((b"connection", b"close"))
         return headers
 

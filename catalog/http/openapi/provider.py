@@ -10,7 +10,7 @@ from werkzeug.routing import BaseConverter, Rule
 
 from catalog import errors
 from catalog.db.columns import MAX_ID
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.limits import HEADERS as LIMIT_HEADERS
 from catalog.http.limits import limit_of, rate_of
 from catalog.http.openapi.examples import example_of, text_example
@@ -166,7 +166,7 @@ class Provider(OpenAPIProvider):
 
     def _is_limited(self, view: object) -> bool:
         """Return whether the settings turn on the limit that a view declares."""
-        settings = running(self._app).settings  # type: ignore[arg-type]  # a proxy of the app
+        settings = app_state(self._app).settings  # type: ignore[arg-type]  # a proxy of the app
         policy = limit_of(view)
         return policy is not None and rate_of(settings, policy) is not None
 

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from hypercorn.typing import ASGISendCallable
 from pydantic import BaseModel
 
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.replies.negotiation import JSON
 from catalog.http.request import current_request
 from catalog.http.response_buffers import LARGE_BYTES
@@ -76,7 +76,7 @@ def admitted(reply: Reply) -> Reply:
         Overloaded: the response is large, and the bound on unsent bytes is reached.
     """
     if isinstance(reply.body, bytes) and len(reply.body) >= LARGE_BYTES:
-        running().buffers.admit(len(reply.body))
+        app_state().buffers.admit(len(reply.body))
     return reply
 
 

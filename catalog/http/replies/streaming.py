@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 
 from catalog.errors import CatalogError
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.http.replies.reply import Reply
 from catalog.http.request import current_request
 from catalog.observability.logs import logger
@@ -25,7 +25,7 @@ async def stream_reply(
         Overloaded: the bound on unsent bytes is reached.
         CatalogError: producing the first piece failed, while the status can still report it.
     """
-    running().buffers.admit()
+    app_state().buffers.admit()
     request = current_request()
     body: AsyncIterator[bytes] | bytes = b""
     if request.method == "GET":

@@ -18,7 +18,7 @@ from catalog.auth.tokens import revocations
 from catalog.auth.tokens.api_keys import generate
 from catalog.auth.tokens.revocations import PATIENCE_SECONDS, POLL_SECONDS, Revocations
 from catalog.db.database import Database
-from catalog.http.context import running
+from catalog.http.context import app_state
 from catalog.settings import Settings
 from tests.auth.rows import add_admin
 from tests.db.support import Open, on_servers
@@ -186,7 +186,7 @@ class TestPause:
         head, claims, _ = ada.access_token.split(".")
         made_up = ["", "x", f"{head}.{claims}.c2ln", ada.refresh_token or "", generate()]
 
-        with polls(running(ada.app).database) as sent:
+        with polls(app_state(ada.app).database) as sent:
             for token in made_up:
                 answer = await ada.get("/api/products/my", headers=bearing(token), token="")
                 assert answer.status_code == 401

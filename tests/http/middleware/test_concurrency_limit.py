@@ -20,7 +20,7 @@ class Work:
             self.app,
             max_reads=2,
             max_writes=2,
-            is_exempt=lambda scope: scope["path"] in {"/livez", "/waiting"},
+            unlimited=("/livez", "/waiting"),
         )
 
     async def app(self, scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
