@@ -4,6 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from http import HTTPStatus
+from typing import Any
+
+import orjson
 
 from catalog.errors import FieldError, InvalidRequest
 from catalog.http.replies.reply import Reply, admitted
@@ -30,6 +33,12 @@ def etag_of(body: bytes, *, version: int | None = None) -> str:
     """
     digest = blake2b(body, digest_size=8).hexdigest()
     return f'"{digest}"' if version is None else f'"{version}-{digest}"'
+
+
+def representation(resource: Mapping[str, Any]) -> tuple[bytes, str]:
+    """Return the JSON of a resource that has a ``version``, and its entity tag."""
+    body = orjson.dumps(resource)
+    return body, etag_of(body, version=resource["version"])
 
 
 class Tags:

@@ -7,15 +7,13 @@ acknowledged before.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import orjson
-
 from catalog.concurrency.batch_loader import BatchLoader
 from catalog.db.database import Database
 from catalog.db.error_translation import did_not_answer
 from catalog.db.raw_rows import has_raw_rows
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import NotFound
-from catalog.http.replies.conditional import etag_of
+from catalog.http.replies.conditional import representation
 from catalog.http.replies.reply import Reply
 from catalog.observability.metrics import observe_position
 from catalog.products import queries
@@ -73,12 +71,6 @@ async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[
         found = await connection.execute(queries.SOME, {"product_ids": ids})
         products = {row[0]: dict(zip(queries.FIELDS, row, strict=True)) for row in found}
     return [ProductAt(change, products.get(product_id)) for product_id in ids]
-
-
-def representation(product: dict[str, Any]) -> tuple[bytes, str]:
-    """Return a product's JSON and its entity tag."""
-    body = orjson.dumps(product)
-    return body, etag_of(body, version=product["version"])
 
 
 def _rendered(product_id: int, found: ProductAt) -> Reply:
