@@ -2,20 +2,19 @@
 
 Run it with ``python -m tests.request_walk``. It serves requests in its own process on a new SQLite
 database, through the fast path and through the framework: a product is created, read and changed,
-and a page is read, also from the cache. Code of the libraries is left out, and so are the
-background tasks.
+and a page is read, also from the cache. Code of the libraries is left out.
 """
 
 import asyncio
 import sys
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import catalog
 from catalog.app import create_app
+from catalog.auth.context import auth
 from catalog.bootstrap import prepare
 from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response_buffer import ResponseBuffer
@@ -30,24 +29,22 @@ LAMP = b'{"name": "Lamp", "price": 24.9}'
 
 
 class Walk:
-    """Files that were entered, each with the names of its functions, in order.
+    """Files that were entered, each with the names of its functions, in order."""
 
-    Args:
-        background: tasks whose calls are left out.
-    """
-
-    def __init__(self, background: Collection[asyncio.Task[Any]]) -> None:
+    def __init__(self) -> None:
         self.files: dict[str, dict[str, None]] = {}
-        self._background = background
 
     def note(self, frame: FrameType, event: str, _: object) -> None:
         """Record a call; a profile function (``sys.setprofile``)."""
         path = frame.f_code.co_filename
-        if event != "call" or not path.startswith(str(ROOT)):
-            return
-        if asyncio.current_task() not in self._background:
+        if event == "call" and path.startswith(str(ROOT)):
             name = str(Path(path).relative_to(ROOT))
             self.files.setdefault(name, {})[frame.f_code.co_qualname] = None
+
+    @property
+    def features(self) -> list[str]:
+        """Files of products and accounts that were entered, in order."""
+        return [path for path in self.files if path.startswith(("products/", "auth/"))]
 
     @property
     def functions(self) -> int:
@@ -79,8 +76,7 @@ async def walk_of(app: Any, request: bytes, status: int, *, is_fast: bool) -> Wa
     Raises:
         AssertionError: the request was answered otherwise.
     """
-    own: Any = asyncio.current_task()
-    walk = Walk(asyncio.all_tasks() - {own})
+    walk = Walk()
     message = parse(request)
     assert message is not None
     scope = {
@@ -97,6 +93,7 @@ async def walk_of(app: Any, request: bytes, status: int, *, is_fast: bool) -> Wa
         "extensions": {WHOLE_BODY: {}} if is_fast else {},
     }
     exchange: Any
+    others = asyncio.all_tasks()
     sys.setprofile(walk.note)
     try:
         if is_fast:
@@ -105,6 +102,9 @@ async def walk_of(app: Any, request: bytes, status: int, *, is_fast: bool) -> Wa
         else:
             exchange = Exchange(message.body)
         await app(scope, exchange.receive, exchange.take)
+        # The work that goes on after the response is part of it, and not of the next walk.
+        while begun := asyncio.all_tasks() - others:
+            await asyncio.wait(begun)
     finally:
         sys.setprofile(None)
     assert exchange.status == status
@@ -128,6 +128,9 @@ async def walks() -> dict[str, Walk]:
             settings = settings_for(url, fast_path=mode, access_log="off")  # type: ignore[arg-type]
             await prepare(settings)
             app = create_app(settings)
+            # No background task starts, so that none runs beside the requests.
+            app.before_serving_funcs.clear()
+            await auth(app).revocations.refresh()
             async with app.test_app():
                 ada = await Caller.signed_up(app, "ada")
                 bearer = f"Authorization: Bearer {ada.access_token}"
@@ -157,8 +160,7 @@ def main() -> None:
         lines += [f"  {path}: {', '.join(functions)}" for path, functions in walk.files.items()]
         lines += [""]
     for name, walk in found.items():
-        files = len(walk.files)
-        features = sum(path.startswith(("products/", "auth/")) for path in walk.files)
+        files, features = len(walk.files), len(walk.features)
         sizes = f"{files:3} files, {features:2} of features, {walk.functions:3} functions"
         lines.append(f"{sizes}: {name}")
     sys.stdout.write("\n".join([*lines, ""]))
