@@ -6,6 +6,7 @@ One instance migrates at a time; the others wait for it and then have nothing le
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -42,18 +43,23 @@ def _config(**attributes: Any) -> Config:
     return config
 
 
+@cache
+def history() -> tuple[str, ...]:
+    """List every revision that this release knows, oldest first; their files are read once.
+
+    Raises:
+        StartFailed: the package contains no migrations.
+    """
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    revisions = tuple(script.revision for script in scripts)[::-1]
+    if not revisions:
+        raise StartFailed("The package contains no migrations.")
+    return revisions
+
+
 def head_revision() -> str:
     """Return the revision that this release's models describe."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    if head is None:
-        raise StartFailed("The package contains no migrations.")
-    return head
-
-
-def history() -> list[str]:
-    """List every revision that this release knows, oldest first."""
-    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
-    return [script.revision for script in scripts][::-1]
+    return history()[-1]
 
 
 def known_revisions() -> frozenset[str]:
