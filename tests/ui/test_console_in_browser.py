@@ -14,10 +14,9 @@ from tests.browser import Browser, browser, needs_browser
 from tests.server.nginx import needs_nginx, nginx
 from tests.server.service import Catalog, Service
 from tests.support import PASSWORD
+from tests.ui.console import ADMIN_PASSWORD, create, live, log_in_as_admin, sign_up
 
 pytestmark = [needs_browser, pytest.mark.timeout(300)]
-
-ADMIN_PASSWORD = "correct horse battery staple of the admin"
 
 PICTURES = os.environ.get("CATALOG_TEST_PICTURES")
 """Folder for pictures of the pages, such as those of the documentation."""
@@ -64,38 +63,6 @@ async def service(hop: str, tmp_path: Path) -> AsyncIterator[str]:
 async def chromium(service: str) -> AsyncIterator[Browser]:
     async with browser(service) as opened:
         yield opened
-
-
-async def sign_up(page: Any, username: str = "ada") -> None:
-    await page.goto("./sign-in")
-    await page.get_by_role("button", name="Sign up").click()
-    await page.get_by_label("Username").fill(username)
-    await page.get_by_label("E-mail").fill(f"{username}@example.com")
-    await page.get_by_label("Password").fill(PASSWORD)
-    await page.locator("form").get_by_role("button", name="Sign up").click()
-    await page.get_by_role("button", name="Log out").wait_for()
-
-
-async def log_in_as_admin(page: Any) -> None:
-    await page.goto("./sign-in")
-    await page.get_by_label("Username").fill("admin")
-    await page.get_by_label("Password").fill(ADMIN_PASSWORD)
-    await page.locator("form").get_by_role("button", name="Sign in").click()
-    await page.get_by_role("button", name="Log out").wait_for()
-
-
-async def create(page: Any, name: str, price: str = "9.5", description: str = "") -> None:
-    await page.get_by_role("link", name="New", exact=True).click()
-    await page.get_by_label("Name").fill(name)
-    await page.get_by_label("Price").fill(price)
-    await page.get_by_label("Description").fill(description)
-    await page.get_by_role("button", name="Create").click()
-    await page.get_by_role("button", name="Edit").wait_for()
-
-
-async def live(page: Any) -> None:
-    """Wait until the page follows the changes."""
-    await page.get_by_text("Live.", exact=True).wait_for()
 
 
 async def take_picture(page: Any, name: str) -> None:
@@ -328,39 +295,6 @@ class TestLists:
         await page.get_by_role("link", name="Desk lamp").click()
 
         await page.get_by_text("Warm").wait_for()
-
-
-class TestNetwork:
-    async def test_lost_connection_is_said_and_resumed(self, chromium: Browser) -> None:
-        watcher = await chromium.window()
-        await watcher.goto("./")
-        await live(watcher)
-        author = await chromium.window()
-        await sign_up(author)
-
-        await watcher.context.set_offline(True)
-        # An open stream survives the emulated loss; a new one is refused.
-        await watcher.evaluate("dispatchEvent(new Event('offline'))")
-        await create(author, "Desk lamp")
-        await watcher.context.set_offline(False)
-
-        await watcher.get_by_role("link", name="Desk lamp").wait_for()
-
-    async def test_offline_action_says_so_and_can_be_repeated(self, chromium: Browser) -> None:
-        page = await chromium.window()
-        await sign_up(page)
-        await page.get_by_role("link", name="New", exact=True).click()
-        await page.get_by_label("Name").fill("Lamp")
-        await page.get_by_label("Price").fill("1")
-
-        await page.context.set_offline(True)
-        await page.get_by_role("button", name="Create").click()
-        await page.get_by_text("The service cannot be reached.").wait_for()
-        await page.context.set_offline(False)
-        await page.get_by_role("button", name="Create").click()
-
-        await page.get_by_role("button", name="Edit").wait_for()
-        await chromium.forgive("ERR_INTERNET_DISCONNECTED")
 
 
 class TestAppearance:

@@ -8,10 +8,13 @@ const HINT = "catalog-signed-in"; // tells a new page that there is a cookie, wh
 
 /** An error response: problem details (RFC 9457), or a network failure with status 0. */
 export class Problem extends Error {
-  constructor(status, members) {
+  /** @param seconds after which the service asks to try again, if it does. */
+  constructor(status, members, seconds = 0) {
     super(members.detail ?? members.title ?? `The service answered ${status}.`);
     this.status = status;
     this.members = members;
+    this.seconds = seconds;
+    if (seconds) this.message += ` Try again in ${seconds} second${seconds === 1 ? "" : "s"}.`;
   }
 
   get code() {
@@ -33,11 +36,30 @@ async function send(method, path, { headers = {}, body, signal } = {}) {
     throw new Problem(0, { code: "offline", detail: "The service cannot be reached." });
   }
   if (response.ok) return response;
-  throw new Problem(response.status, await response.json().catch(() => ({})));
+  const seconds = Number(response.headers.get("Retry-After")) || 0;
+  throw new Problem(response.status, await response.json().catch(() => ({})), seconds);
 }
 
-/** The account that is signed in, and its access token. */
-export const session = { user: null, token: null, isKnown: !localStorage.getItem(HINT) };
+/** Wait for as long as a problem asks for, with jitter, or until the network is back. */
+export function untilRetry({ seconds }) {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      resolve();
+    };
+    const timer = setTimeout(end, (seconds || 1) * 1000 + Math.random() * 1000);
+    addEventListener("online", end);
+  });
+}
+
+/** The account that is signed in, its access token, and what keeps the page from knowing them. */
+export const session = {
+  user: null,
+  token: null,
+  isKnown: !localStorage.getItem(HINT),
+  problem: null,
+};
 
 const observers = new Set();
 
@@ -46,11 +68,15 @@ export function observe(observer) {
   return () => observers.delete(observer);
 }
 
+function update(values) {
+  Object.assign(session, values);
+  for (const observer of observers) observer();
+}
+
 function become({ user, access_token: token }) {
-  Object.assign(session, { user, token, isKnown: true });
   if (user) localStorage.setItem(HINT, user.id);
   else localStorage.removeItem(HINT);
-  for (const observer of observers) observer();
+  update({ user, token, isKnown: true, problem: null });
 }
 
 async function useSession(method, path, body = {}) {
@@ -90,10 +116,16 @@ export function renew() {
   return renewal;
 }
 
-/** Resume the session of an earlier page, if there was one. */
+/** Resume the session of an earlier page, if there was one, however long the service is away. */
 export async function resume() {
-  if (!localStorage.getItem(HINT)) return;
-  await renew().catch(() => become({ user: null, access_token: null }));
+  while (localStorage.getItem(HINT) && !session.user) {
+    try {
+      await renew();
+    } catch (problem) {
+      update({ problem });
+      await untilRetry(problem);
+    }
+  }
 }
 
 // Another tab signed in or out.
@@ -143,10 +175,14 @@ export async function upload(path, file, mediaType, onProgress) {
     transfer.upload.onprogress = (event) => onProgress(event.loaded, event.total);
     transfer.onload = () => {
       if (transfer.status < 300) resolve(transfer.response);
-      else reject(new Problem(transfer.status, transfer.response ?? {}));
+      else {
+        const seconds = Number(transfer.getResponseHeader("Retry-After")) || 0;
+        reject(new Problem(transfer.status, transfer.response ?? {}, seconds));
+      }
     };
     transfer.onerror = () => {
-      reject(new Problem(0, { detail: "The connection was lost during the upload." }));
+      const detail = "The connection was lost during the upload; some products may be there already.";
+      reject(new Problem(0, { detail }));
     };
     transfer.send(file);
   });

@@ -64,15 +64,16 @@ function Navigation() {
         ${user && item("/import", "Import")} ${user?.role === "admin" && item("/users", "Users")}
         ${user && item("/account", user.username)}
         <li>
-          ${user
-            ? html`<button class="outline secondary" aria-busy=${isLeaving} onClick=${leave}>
-                Log out
-              </button>`
-            : html`<${Link} to="/sign-in" role="button">Sign in<//>`}
+          ${user &&
+          html`<button class="outline secondary" aria-busy=${isLeaving} onClick=${leave}>
+            Log out
+          </button>`}
+          ${!user && session.isKnown && html`<${Link} to="/sign-in" role="button">Sign in<//>`}
+          ${!session.isKnown && html`<span aria-busy="true">Signing in …</span>`}
         </li>
       </ul>
     </nav>
-    <${Fault} problem=${problem} />
+    <${Fault} problem=${problem ?? session.problem} />
   </header>`;
 }
 

@@ -30,10 +30,14 @@ export function Heading({ children }) {
   return html`<h1 tabindex="-1" ref=${heading}>${children}</h1>`;
 }
 
-/** What went wrong, if anything. */
-export function Fault({ problem }) {
+/** What went wrong, if anything, with a button to try again if `retry` is given. */
+export function Fault({ problem, retry }) {
+  const [again, isBusy] = useAction(() => retry());
   if (!problem) return null;
-  return html`<p role="alert" class="fault">${problem.message}</p>`;
+  return html`<div role="alert" class="fault">
+    <p>${problem.message}</p>
+    ${retry && html`<button class="outline" aria-busy=${isBusy} onClick=${again}>Try again</button>`}
+  </div>`;
 }
 
 /** A labelled input with the error of its field. */
@@ -61,15 +65,22 @@ export function Field({ label, name, problem, hint, multiline, ...rest }) {
  */
 export function useAction(action) {
   const [state, setState] = useState({ isBusy: false, problem: null });
+  // Not the state, which a second click in the same moment would still see as it was.
+  const isRunning = useRef(false);
   const run = async (...values) => {
-    if (state.isBusy) return;
+    // A form that is sent again must not leave the page.
+    values[0]?.preventDefault?.();
+    if (isRunning.current) return;
+    isRunning.current = true;
     setState({ isBusy: true, problem: null });
+    let problem = null;
     try {
       await action(...values);
-      setState({ isBusy: false, problem: null });
-    } catch (problem) {
-      setState({ isBusy: false, problem });
+    } catch (failure) {
+      problem = failure;
     }
+    isRunning.current = false;
+    setState({ isBusy: false, problem });
   };
   return [run, state.isBusy, state.problem];
 }

@@ -25,7 +25,8 @@ function Sessions() {
   });
   return html`<section>
     <h2>Sessions</h2>
-    <${Fault} problem=${problem ?? refusal} />
+    <${Fault} problem=${problem} retry=${reload} />
+    <${Fault} problem=${refusal} />
     <table>
       <thead>
         <tr>
@@ -72,7 +73,8 @@ function Keys() {
   return html`<section>
     <h2>API keys</h2>
     <p>A program sends a key as <code>Authorization: Bearer</code>, and needs no password.</p>
-    <${Fault} problem=${problem ?? fault} />
+    <${Fault} problem=${problem} retry=${reload} />
+    <${Fault} problem=${fault} />
     ${made &&
     html`<p role="status">
       Copy the key of “${made.name}” now; it is not shown again:<br />

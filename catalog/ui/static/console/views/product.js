@@ -1,4 +1,4 @@
-import { json, request, root, session } from "../api.js";
+import { json, request, root, session, untilRetry } from "../api.js";
 import { html } from "../html.js";
 import { follow } from "../live.js";
 import { Confirmation, Fault, Field, Heading, Moment, amount, fieldsOf, useAction } from "../parts.js";
@@ -12,18 +12,26 @@ export function ProductPage({ id, initial }) {
   const [isDeleting, setDeleting] = useState(false);
   const { product, etag, change, problem } = state;
 
-  const load = async (signal) => {
-    try {
-      const response = await request("GET", `/api/products/${id}`, { signal });
-      setState({
-        product: await response.json(),
-        etag: response.headers.get("ETag"),
-        change: response.headers.get("Catalog-Change"),
-      });
-    } catch (problem) {
-      if (problem.name !== "AbortError") setState({ problem });
-    }
+  const read = async (signal) => {
+    const response = await request("GET", `/api/products/${id}`, { signal });
+    setState({
+      product: await response.json(),
+      etag: response.headers.get("ETag"),
+      change: response.headers.get("Catalog-Change"),
+    });
   };
+  const load = (signal) =>
+    read(signal).catch((problem) => {
+      if (problem.name !== "AbortError") setState({ problem });
+    });
+  // What is shown stays until the new version is there.
+  const refresh = (signal) =>
+    read(signal).catch(async (problem) => {
+      if (problem.name === "AbortError" || signal.aborted) return;
+      if (problem.status === 404) return setState({ problem });
+      await untilRetry(problem);
+      if (!signal.aborted) refresh(signal);
+    });
   useEffect(() => {
     if (product) return undefined;
     const controller = new AbortController();
@@ -34,15 +42,20 @@ export function ProductPage({ id, initial }) {
   // A form that is open keeps the version it began with; saving it then finds the difference.
   useEffect(() => {
     if (!change || isEditing) return undefined;
-    return follow(
+    const controller = new AbortController();
+    const stop = follow(
       change,
       (event) => {
         if (String(event.id) !== id) return;
         if (event.type === "deleted") setState({ problem: { status: 404 } });
-        else load();
+        else refresh(controller.signal);
       },
       () => {},
     );
+    return () => {
+      stop();
+      controller.abort();
+    };
   }, [change, isEditing]);
 
   const [remove, isRemoving, refusal] = useAction(async () => {
@@ -52,7 +65,8 @@ export function ProductPage({ id, initial }) {
 
   if (problem?.status === 404)
     return html`<${Heading}>This product does not exist<//><p><a href=${`${root}/`}>All products</a></p>`;
-  if (problem) return html`<${Heading}>Product ${id}<//><${Fault} problem=${problem} />`;
+  if (problem)
+    return html`<${Heading}>Product ${id}<//><${Fault} problem=${problem} retry=${load} />`;
   if (!product) return html`<p aria-busy="true">Loading …</p>`;
 
   const { user } = session;

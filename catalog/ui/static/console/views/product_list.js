@@ -70,7 +70,8 @@ export function ProductList({ query, initial }) {
   return html`<${Heading}>${owner ? `Products of user ${owner}` : "Products"}<//>
     <${Filters} query=${query} />
     <p class="status">
-      <span class=${`dot ${state}`}></span> ${STATES[state]}${" "}
+      <span class=${`dot ${state}`}></span>${" "}
+      <span role="status">${STATES[state]}</span>${" "}
       <span role="status">${news}</span>
     </p>
     <table class="products">
@@ -136,7 +137,9 @@ function More({ load, isLoading, hasFailed }) {
     return () => observer.disconnect();
   });
   return html`<p ref=${end}>
-    <button class="outline" aria-busy=${isLoading} onClick=${load}>Load more</button>
+    <button class="outline" aria-busy=${isLoading} onClick=${load}>
+      ${hasFailed ? "Try again" : "Load more"}
+    </button>
   </p>`;
 }
 
@@ -154,11 +157,11 @@ function Filters({ query }) {
     <input type="search" name="q" aria-label="Search" placeholder="Search" value=${value("q")} />
     <input
       type="number" name="min_price" min="0" step="any"
-      aria-label="Lowest price" placeholder="from" value=${value("min_price")}
+      aria-label="Lowest price" placeholder="Price from" value=${value("min_price")}
     />
     <input
       type="number" name="max_price" min="0" step="any"
-      aria-label="Highest price" placeholder="to" value=${value("max_price")}
+      aria-label="Highest price" placeholder="Price to" value=${value("max_price")}
     />
     <select name="sort" aria-label="Order">
       ${SORTS.map(
