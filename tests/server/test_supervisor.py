@@ -83,7 +83,7 @@ class TestDeadWorkers:
         service.send_signal(signal.SIGKILL)
 
         assert len(workers) == 2
-        await until(lambda: not any(map(is_running, workers)), within=10)
+        await until(lambda: not any(map(is_running, workers)))
         assert await service.refuses()
 
     async def test_supervisor_killed_during_the_start_leaves_no_orphans(
@@ -94,24 +94,43 @@ class TestDeadWorkers:
 
             service.send_signal(signal.SIGKILL)
 
-            await until(lambda: not service.workers, within=10)
+            await until(lambda: not service.workers)
 
+    # From the start of the new interpreter to just before it serves.
+    @pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
     async def test_supervisor_killed_while_replacing_a_worker_leaves_no_orphans(
-        self, catalog: Catalog
+        self, catalog: Catalog, delay: float
     ) -> None:
-        # From the start of the new interpreter to just before it serves.
-        for delay in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7):
-            async with catalog.start() as service:
-                await service.serving()
-                os.kill(service.all_workers[0], signal.SIGKILL)
-                await service.event("worker_started", count=2)
-                await asyncio.sleep(delay)
+        async with catalog.start() as service:
+            await service.serving()
+            os.kill(service.all_workers[0], signal.SIGKILL)
+            await service.event("worker_started", count=2)
+            await asyncio.sleep(delay)
 
-                service.send_signal(signal.SIGKILL)
+            service.send_signal(signal.SIGKILL)
 
-                # A worker that serves by then drains instead.
-                if not service.logged("worker_ready", worker=service.all_workers[1]):
-                    await until(lambda: not service.workers, within=0.3)
+            await until(lambda: not service.workers)
+
+    @pytest.mark.parametrize("module", ["catalog.server.worker", "catalog.app"])
+    async def test_worker_that_is_importing_ends_with_the_supervisor(
+        self, catalog: Catalog, module: str
+    ) -> None:
+        imports = catalog.folder / "imports"
+        # The second worker does not get to its event loop in the time of this test.
+        catalog.definitions[module] = (
+            "import os, sys, time\n"
+            "if 'catalog.server.start' in sys.orig_argv:\n"
+            f"    open({str(imports)!r}, 'a').write('x')\n"
+            f"    if os.path.getsize({str(imports)!r}) == 2: time.sleep(600)"
+        )
+        async with catalog.start() as service:
+            await service.serving()
+            os.kill(service.all_workers[0], signal.SIGKILL)
+            await until(lambda: imports.stat().st_size == 2)
+
+            service.send_signal(signal.SIGKILL)
+
+            await until(lambda: not service.workers)
 
 
 class TestStop:
