@@ -36,7 +36,7 @@ class Work:
 
     async def done(self) -> None:
         """Wait for the first run after the scripted outcomes."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._done.wait()
 
 
@@ -155,7 +155,7 @@ class TestStop:
         await begun.wait()
 
         with capture_logs():
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(30):
                 await periodic.stop()
 
     async def test_work_is_not_run_after_a_stop(self) -> None:
@@ -193,16 +193,17 @@ class TestLoopLag:
 
         def observe(seconds: float) -> None:
             lags.append(seconds)
-            if len(lags) >= 5:
+            # Other work on the machine adds lag now and then.
+            if seconds < 0.02:
                 measured.set()
 
         lag = LoopLag(observe, interval=0.02)
         await lag.start()
-        await measured.wait()
+        async with asyncio.timeout(30):
+            await measured.wait()
         await lag.stop()
 
-        # The minimum, because other work on the machine adds lag.
-        assert 0 <= min(lags) < 0.02
+        assert min(lags) >= 0
 
     async def test_lag_is_not_measured_after_a_stop(self) -> None:
         lags: list[float] = []

@@ -152,7 +152,7 @@ class TestReaders:
     async def test_batch_after_several_writes_is_delayed_only_while_pages_are_read(
         self, table: Table, has_readers: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(writers, "REST_SECONDS", 0.3)
+        monkeypatch.setattr(writers, "REST_SECONDS", 2)
         writer = GroupCommit(
             table.commit, WriteRefusals(), patience=30, has_readers=lambda: has_readers
         )
@@ -162,7 +162,7 @@ class TestReaders:
 
         tasks = await started(writer, [4])
         # Long enough for the write to finish unless its batch is delayed.
-        await asyncio.sleep(0.01)
+        await asyncio.wait(tasks, timeout=0.2 if has_readers else 30)
         tasks += await started(writer, [5])
         await asyncio.gather(*tasks)
 

@@ -19,6 +19,7 @@ from catalog.db.columns import Base
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import StartFailed
 from catalog.migrations import (
+    LOCK_PATIENCE_SECONDS,
     ConcurrentMigration,
     Dialect,
     downgrade,
@@ -28,6 +29,9 @@ from catalog.migrations import (
 )
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import relayed
+
+# Seconds; a busy machine takes long, and waiting for the lock in vain longer.
+SOON = LOCK_PATIENCE_SECONDS - 5
 
 on_servers = pytest.mark.parametrize("engine", ["mariadb", "mysql"], indirect=True, scope="session")
 
@@ -231,14 +235,17 @@ class TestExclusive:
             done, _ = await asyncio.wait([waiting], timeout=0.3)
             assert not done
 
-        await asyncio.wait_for(waiting, timeout=10)
+        await asyncio.wait_for(waiting, timeout=SOON)
 
     async def test_lock_does_not_exclude_other_databases(
         self, empty_database_url: URL, engine: Engine, tmp_path: Path
     ) -> None:
         url = await engine.create_database(tmp_path)
 
-        async with asyncio.timeout(10), exclusive(settings_for(empty_database_url)):
+        async with (
+            asyncio.timeout(SOON),
+            exclusive(settings_for(empty_database_url)),
+        ):
             await migrate(url)
 
         await engine.drop_database(url)
@@ -251,7 +258,7 @@ class TestExclusive:
         with pytest.raises(DBAPIError):
             await fail()
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SOON):
             await migrate(empty_database_url)
 
     @on_servers
@@ -269,5 +276,5 @@ class TestExclusive:
                 await be_cut_off()
 
         assert lost.value.connection_invalidated
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(SOON):
             await migrate(empty_database_url)

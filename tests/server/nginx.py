@@ -86,7 +86,7 @@ class Nginx:
         """Wait for the first cache hit."""
         connection = await Connection.open(self.url)
         before = self.answers()["HIT"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.answers()["HIT"] == before:
                 await connection.get("/api/products?limit=1")
                 await asyncio.sleep(0.01)
@@ -169,8 +169,8 @@ def without_njs(text: str) -> str:
 
 
 def impatient(text: str) -> str:
-    """Shorten the wait for an instance to half a second, so that a test need not wait longer."""
-    return text.replace("PATIENCE_MS = 30000", "PATIENCE_MS = 500")
+    """Shorten the wait for an instance to two seconds, so that a test need not wait longer."""
+    return text.replace("PATIENCE_MS = 30000", "PATIENCE_MS = 2000")
 
 
 def without_position(text: str) -> str:

@@ -149,7 +149,7 @@ class TestFeed:
 
         async def follow(until: asyncio.Event) -> None:
             """Follow the stream with interruptions, resuming after the last change each time."""
-            async with httpx.AsyncClient(base_url=cluster.service.url, timeout=5) as http:
+            async with httpx.AsyncClient(base_url=cluster.service.url, timeout=20) as http:
                 while not until.is_set() or seen[-1]["position"] < last_position:
                     with suppress(httpx.HTTPError, TimeoutError):
                         async with asyncio.timeout(chance.uniform(0.05, 0.5)):
@@ -175,7 +175,7 @@ class TestFeed:
         history = await cluster.rows(log.position, log.type, log.product_id, log.version)
         last_position = history[-1][0]
         done.set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await following
 
         assert len(cluster.service.logged("worker_died")) > 0
@@ -221,7 +221,7 @@ class TestFollowers:
                 body = {"name": f"Lamp {number}", "price": 1}
                 answer = await client.ask("POST", PATH, token=token, body=body)
                 assert answer.status == 201
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 told = await asyncio.gather(*(follow(each, 5) for each in connections))
                 service.send_signal(signal.SIGTERM)
                 ends = await asyncio.gather(*(each.reader.read() for each in connections))

@@ -227,11 +227,11 @@ class TestRestore:
             )
             stack.callback(waiting.cancel)
             # Let all followers catch up first.
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(2)
 
             await restored_to_the_same(shop)
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 streams = await asyncio.gather(*(end() for end in ends))
                 polled = await waiting
         assert not any(b"Other" in stream for stream in streams)
@@ -268,7 +268,7 @@ async def cached(proxy: Nginx) -> None:
     """Wait until nginx has cached the page."""
     connection = await Connection.open(proxy.url)
     hits = proxy.answers()["HIT"]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while proxy.answers()["HIT"] == hits:
             await connection.get(PAGE)
     await connection.close()

@@ -22,7 +22,7 @@ MOST_BYTES = 100 * 1024 * 1024
 """The memory that all of them together may make the workers hold."""
 
 TIMEOUT_SECONDS = 3
-DROPPED_SECONDS = 10.0
+DROPPED_SECONDS = 60.0
 TRICKLERS = 700
 
 LONG = "\N{ELECTRIC LIGHT BULB}" * 4000

@@ -291,6 +291,7 @@ class TestLists:
         await page.goto("./")
         await page.get_by_label("Search").fill("lamp")
         await page.get_by_role("button", name="Show").click()
+        await page.wait_for_url("**q=lamp*")
         assert await page.locator("tbody bdi").all_inner_texts() == ["Desk lamp"]
         await page.get_by_role("link", name="Desk lamp").click()
 
@@ -323,6 +324,7 @@ class TestAppearance:
         await log_in_as_admin(page)
         await page.get_by_role("button", name="Load sample data").click()
         await page.get_by_role("link", name="Tea kettle").wait_for()
+        await page.locator("tbody tr").nth(19).wait_for()
         await take_picture(page, f"console-{scheme}")
 
         assert await page.locator("tbody tr").count() == 20

@@ -260,11 +260,11 @@ class TestForwarded:
 
     def test_longest_header_is_parsed_at_once(self) -> None:
         for text in (b" " * 4096, b'"' * 4096, b"a=" * 2048, b'a="' + b"\\" * 4000, b"a;" * 2048):
-            began = time.perf_counter()
+            began = time.thread_time()
             with suppress(ValueError):
                 parse_forwarded([text])
             # Quadratic time would be a hundred times as long.
-            assert time.perf_counter() - began < 1
+            assert time.thread_time() - began < 1
 
 
 class TestLog:
