@@ -19,13 +19,14 @@ from catalog.app import create_app
 from catalog.auth.context import auth
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
-from catalog.db.deadlines import DEADLINES, Deadlines
+from catalog.db.deadlines import Deadlines
+from catalog.db.engines import create_engine
 from catalog.http.context import app_state
 from catalog.http.replies import problems
 from catalog.observability.debounce import Debounce
 from catalog.settings import Settings, usable_cores
 from tests import engines
-from tests.db.support import Open
+from tests.db.support import PATIENT, Open
 from tests.engines import Engine, EngineMissing, settings_for
 from tests.support import Caller
 
@@ -147,6 +148,25 @@ def no_refusals_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(problems, "_refusals", Debounce())
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_deadlines() -> Iterator[None]:
+    """Give databases long deadlines, because a busy machine may exceed those of the service.
+
+    Tests of deadlines set their own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("catalog.app.DEADLINES", PATIENT)
+        for function in (Database.__init__, create_engine):
+            patch.setattr(
+                function, "__kwdefaults__", {**defaults_of(function), "deadlines": PATIENT}
+            )
+        yield
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    return function.__kwdefaults__ or {}
+
+
 @pytest.fixture(scope="session")
 async def running_engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -206,7 +226,7 @@ async def opened(database_url: URL) -> AsyncIterator[Open]:
     databases: list[Database] = []
 
     def open_database(
-        url: URL | None = None, *, deadlines: Deadlines = DEADLINES, **overrides: Any
+        url: URL | None = None, *, deadlines: Deadlines = PATIENT, **overrides: Any
     ) -> Database:
         settings = settings_for(url or database_url, **overrides)
         databases.append(Database(settings, deadlines=deadlines))

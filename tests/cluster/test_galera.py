@@ -61,7 +61,9 @@ async def database(cluster: Cluster) -> str:
 async def service(cluster: Cluster, database: str, tmp_path: Path) -> AsyncIterator[Service]:
     """Run the service with two workers, connected through the proxy."""
     url = cluster.url(database)
-    async with Catalog(tmp_path).start("--workers=2", DATABASE_URL=url) as service:
+    catalog = Catalog(tmp_path)
+    catalog.keep_deadlines()
+    async with catalog.start("--workers=2", DATABASE_URL=url) as service:
         yield await service.serving()
 
 
@@ -105,7 +107,9 @@ async def started_at_each_node(
         started = []
         for node in cluster.nodes:
             url = cluster.url(database, node)
-            starting = Catalog(folder).start(DATABASE_URL=url)
+            catalog = Catalog(folder)
+            catalog.keep_deadlines()
+            starting = catalog.start(DATABASE_URL=url)
             started.append(await stack.enter_async_context(starting))
         yield [await service.serving() for service in started]
 

@@ -5,6 +5,7 @@ import random
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
 from catalog.db.database import Database
-from catalog.db.deadlines import Deadlines, suspended_deadline
+from catalog.db.deadlines import suspended_deadline
 from catalog.db.engines import Purpose, create_engine
 from catalog.db.error_translation import worth_a_retry
 from catalog.db.transactions import MAX_ATTEMPTS, RetryTransaction
@@ -25,6 +26,7 @@ from catalog.products.models import Product
 from catalog.settings import Settings
 from tests.db.support import (
     OWNER,
+    PATIENT,
     Open,
     Stopwatch,
     add_owner,
@@ -42,8 +44,9 @@ from tests.db.support import (
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import Fault, relayed
 
-# Tolerance on timing assertions, in seconds, for a busy machine.
-LENIENCE = 1.0
+# Tolerance on timing assertions, in seconds, for a busy machine: what is waited for without the
+# deadline under test takes longer, or for ever.
+LENIENCE = 10.0
 
 LONG = {
     # Not SELECT SLEEP, which MySQL ends without an error at its own limit. Short, because MySQL
@@ -222,7 +225,7 @@ class TestPool:
     async def test_checkout_times_out_when_the_pool_is_exhausted(
         self, opened: Open, way: Way
     ) -> None:
-        database = opened(database_pool_size=1, deadlines=Deadlines(checkout=0.2))
+        database = opened(database_pool_size=1, deadlines=replace(PATIENT, checkout=0.2))
         taken, give_back = asyncio.Event(), asyncio.Event()
 
         async def hold(executor: AsyncSession | AsyncConnection) -> int | None:
@@ -254,7 +257,7 @@ class TestPool:
     async def test_bulk_transaction_waits_beyond_pool_time_out_and_deadline(
         self, opened: Open
     ) -> None:
-        database = opened(database_pool_size=1, **within(0.3, checkout=0.2))
+        database = opened(database_pool_size=1, **within(2.0, checkout=1.1))
         taken, give_back = asyncio.Event(), asyncio.Event()
 
         async def hold(session: AsyncSession) -> None:
@@ -442,7 +445,7 @@ class TestDeadlock:
 
     async def test_lock_wait_time_out_is_busy(self, opened: Open, database: Database) -> None:
         lamp = await database.transaction(add_product, "Lamp")
-        patient, impatient = opened(), opened(**within(1.5))
+        patient, impatient = opened(), opened(**within(3.0))
         locked, give_back = asyncio.Event(), asyncio.Event()
         change = update(Product).where(Product.id == lamp).values(price=7)
 
@@ -458,7 +461,7 @@ class TestDeadlock:
         with pytest.raises(DatabaseBusy):
             await impatient.transaction(lambda session: session.execute(change))
 
-        assert stopwatch.seconds < 1.5 + LENIENCE
+        assert stopwatch.seconds < 3.0 + LENIENCE
         give_back.set()
         await holding
 
@@ -544,7 +547,7 @@ class TestOtherProcesses:
     async def test_lock_held_by_another_process_blocks_writers_only(
         self, opened: Open, database: Database, database_url: URL
     ) -> None:
-        impatient = opened(**within(0.5))
+        impatient = opened(**within(4.0))
 
         async with locked_by_another_process(database_url):
             stopwatch = Stopwatch()
@@ -554,7 +557,7 @@ class TestOtherProcesses:
             read = await run_on(impatient.connection(), count_products)
         await impatient.transaction(add_product, "Lamp")
 
-        assert waited < 0.5 + LENIENCE
+        assert waited < 4.0 + LENIENCE
         assert read == 0
         assert await run_on(database.connection(), count_products) == 1
 
@@ -571,17 +574,26 @@ class TestOtherProcesses:
 
 WRITES = 200
 AT_ONCE = 5
+WARM_UP = 2 * AT_ONCE
 
 
 async def cancelled_writes(write: Callable[[str], Awaitable[Any]]) -> int:
-    """Start ``WRITES`` writes, cancel each at a random point; return how many were cancelled."""
+    """Start ``WRITES`` writes, cancel each at a random point; return how many were cancelled.
+
+    ``WARM_UP`` more writes come first and tell how long they take on this machine.
+    """
     dice = random.Random(11)  # noqa: S311 (not a secret)
+    # The first of them open connections.
+    for _ in range(2):
+        stopwatch = Stopwatch()
+        await asyncio.gather(*(write("Lamp") for _ in range(AT_ONCE)))
+    duration = stopwatch.seconds
 
     async def hang_up(name: str) -> bool:
         writer = asyncio.ensure_future(write(name))
         await asyncio.sleep(0)  # Let it begin.
         # Cancel at a random point, up to after the commit.
-        await asyncio.sleep(dice.uniform(0, 0.01))
+        await asyncio.sleep(dice.uniform(0, 1.5 * duration))
         writer.cancel()
         await asyncio.wait([writer])
         return writer.cancelled()
@@ -596,14 +608,14 @@ async def cancelled_writes(write: Callable[[str], Awaitable[Any]]) -> int:
 class TestCancellation:
     async def test_cancelled_transaction_is_completed(self, opened: Open) -> None:
         # All writes wait in one queue, and none may give up on a busy machine.
-        database = opened(deadlines=Deadlines(checkout=60, write=60))
+        database = opened(deadlines=replace(PATIENT, checkout=60, write=60))
         await database.transaction(add_owner)
 
         async def write(name: str) -> None:
             await database.transaction(add_product, name)
 
         async def all_are_there() -> bool:
-            return await run_on(database.connection(), count_products) == WRITES
+            return await run_on(database.connection(), count_products) == WRITES + WARM_UP
 
         told = await cancelled_writes(write)
 
@@ -626,7 +638,7 @@ class TestCancellation:
         await engine.dispose()
 
         assert told > WRITES / 20
-        assert await run_on(database.connection(), count_products) < WRITES
+        assert await run_on(database.connection(), count_products) < WRITES + WARM_UP
 
     @on_sqlite
     async def test_driver_threads_end_on_close(self, opened: Open) -> None:
@@ -634,7 +646,7 @@ class TestCancellation:
 
         for steps in range(30):
             database = opened()
-            reading = asyncio.create_task(run_on(database.probe(within=5), answer))
+            reading = asyncio.create_task(run_on(database.probe(within=30), answer))
             for _ in range(steps):
                 await asyncio.sleep(0)
             reading.cancel()
@@ -653,8 +665,8 @@ class TestClosing:
         database = opened()
         ways: dict[str, Callable[[], AbstractAsyncContextManager[AsyncConnection]]] = {
             "connection": database.connection,
-            "probe": partial(database.probe, within=5),
-            "watch": partial(database.watch, within=5),
+            "probe": partial(database.probe, within=30),
+            "watch": partial(database.watch, within=30),
         }
         has_begun, may_end = asyncio.Event(), asyncio.Event()
 
@@ -698,13 +710,13 @@ class TestNetwork:
     ) -> None:
         async with relayed(database_url) as relay:
             relay.stall()
-            database = opened(relay.url, deadlines=Deadlines(connect=0.3))
+            database = opened(relay.url, deadlines=replace(PATIENT, connect=1.5))
             stopwatch = Stopwatch()
 
             with pytest.raises(DatabaseUnavailable):
                 await run_on(database.connection(), answer)
 
-            assert 0.3 <= stopwatch.seconds < 0.3 + LENIENCE
+            assert 1.5 <= stopwatch.seconds < 2 * 1.5 + LENIENCE
             relay.heal()
             assert await run_on(database.connection(), answer) == 42
 
@@ -772,7 +784,7 @@ class TestNetwork:
         self, opened: Open, database_url: URL
     ) -> None:
         async with relayed(database_url) as relay:
-            database = opened(relay.url, **within(1.0))
+            database = opened(relay.url, **within(2.0))
             await database.transaction(add_owner)
 
             async def work(session: AsyncSession) -> None:
@@ -783,21 +795,21 @@ class TestNetwork:
 
             with pytest.raises(DatabaseUnavailable):
                 await database.transaction(work)
-            other = opened(deadlines=Deadlines(write=20.0))
+            other = opened()
             stopwatch = Stopwatch()
 
             async def change(session: AsyncSession) -> None:
                 await session.execute(text("UPDATE users SET username = 'eve' WHERE id = 1"))
 
             await other.transaction(change)
-            assert stopwatch.seconds < 2 + LENIENCE
+            assert stopwatch.seconds < 4 + LENIENCE
 
     @both_ways
     async def test_hanging_server_times_out_and_is_used_again_afterwards(
         self, opened: Open, database_url: URL, way: Way
     ) -> None:
         async with relayed(database_url) as relay:
-            database = opened(relay.url, **within(0.3), database_pool_size=2)
+            database = opened(relay.url, **within(1.5), database_pool_size=2)
             assert await way(database, answer) == 42
             relay.stall()
             stopwatch = Stopwatch()
@@ -805,7 +817,7 @@ class TestNetwork:
             with pytest.raises(DatabaseUnavailable):
                 await way(database, answer)
 
-            assert stopwatch.seconds < 0.3 + LENIENCE
+            assert stopwatch.seconds < 1.5 + LENIENCE
             relay.heal()
             await assert_whole(database, readers=2, writers=2)
 
@@ -826,7 +838,7 @@ class TestProbe:
         ]
         await everyone.wait()
 
-        assert await run_on(database.probe(within=0.9), answer) == 42
+        assert await run_on(database.probe(within=30), answer) == 42
         give_back.set()
         await asyncio.gather(*holding)
 

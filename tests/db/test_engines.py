@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from catalog.errors import DatabaseUnavailable
 from catalog.settings import Settings
 from tests.certificates import self_signed
 from tests.db.support import (
+    PATIENT,
     Open,
     answer,
     on_mariadb,
@@ -290,7 +292,7 @@ class TestTls:
         async with await asyncio.start_server(greet_and_fall_silent, "127.0.0.1") as server:
             port = server.sockets[0].getsockname()[1]
             url = database_url.set(host="127.0.0.1", port=port)
-            database = opened(url, database_tls="require", deadlines=Deadlines(connect=0.3))
+            database = opened(url, database_tls="require", deadlines=replace(PATIENT, connect=1.5))
 
             with pytest.raises(DatabaseUnavailable):
                 await run_on(database.connection(), answer)

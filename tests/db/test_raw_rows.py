@@ -136,7 +136,7 @@ class TestFailures:
                 await other.execute(text(f"KILL {own}"))
 
             bodies.append(own)
-            await run_on(database.probe(within=5), kill)
+            await run_on(database.probe(within=30), kill)
             return await read_texts(connection, TextQuery(ECHO, {"value": "there"}))
 
         bodies: list[Any] = []

@@ -4,9 +4,10 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
-from sqlalchemy import URL, func, literal, select, text
+from sqlalchemy import URL, ColumnElement, case, func, literal, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,7 +16,7 @@ from catalog.db.engines import Purpose, create_engine
 from catalog.db.raw_rows import TextQuery, read_texts
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import DatabaseUnavailable
-from tests.db.support import Open, answer, assert_whole, on_servers
+from tests.db.support import Open, answer, assert_whole, on_servers, run_on
 from tests.engines import settings_for
 from tests.faults.proxy import DatabaseProxy, relayed
 
@@ -28,13 +29,18 @@ each_loss = pytest.mark.parametrize(
 )
 
 
-async def answer_slowly(connection: AsyncConnection, *, seconds: float = 0.2) -> int:
-    """Return 42 after a while; no error, unlike SLEEP alone, tells that it was interrupted."""
-    found = await connection.scalar(select(literal(42) + func.sleep(seconds)))
-    return int(found or 0)
+async def slow_zero(connection: AsyncConnection) -> ColumnElement[Any]:
+    """Return an expression that is 0, after 20 s on the current connection and at once on others.
+
+    So a statement with it is in progress when its connection is lost, however slow the machine is.
+    """
+    own = await connection.scalar(select(func.connection_id()))
+    is_own = func.connection_id() == literal_column(str(own))
+    slow: ColumnElement[Any] = func.sleep(literal_column("20"))
+    return case((is_own, slow), else_=literal_column("0"))
 
 
-async def cut_soon(relay: DatabaseProxy, lose: Losing, *, seconds: float = 0.05) -> None:
+async def cut_soon(relay: DatabaseProxy, lose: Losing, *, seconds: float = 0.1) -> None:
     await asyncio.sleep(seconds)
     lose(relay)
 
@@ -80,9 +86,9 @@ class TestLoss:
         async with relayed(database_url) as relay:
             database = opened(relay.url)
             async with database.connection() as connection:
-                await answer(connection)
+                zero = await slow_zero(connection)
                 losing = asyncio.create_task(cut_soon(relay, lose))
-                assert await answer_slowly(connection) == 42
+                assert await connection.scalar(select(literal(42) + zero)) == 42
                 await losing
 
             assert relay.accepted == 2
@@ -91,11 +97,10 @@ class TestLoss:
     async def test_texts_whose_connection_is_lost_are_read_again(
         self, opened: Open, database_url: URL, lose: Losing
     ) -> None:
-        slow = TextQuery(select(func.concat("a", func.sleep(0.2))), {})
         async with relayed(database_url) as relay:
             database = opened(relay.url)
             async with database.connection() as connection:
-                await answer(connection)
+                slow = TextQuery(select(func.concat("a", await slow_zero(connection))), {})
                 losing = asyncio.create_task(cut_soon(relay, lose))
                 assert await read_texts(connection, slow) == [[b"a0"]]
                 await losing
@@ -108,11 +113,13 @@ class TestLoss:
         async with relayed(database_url) as relay:
             database = opened(relay.url)
             relay.stall()
-            losing = asyncio.create_task(cut_soon(relay, DatabaseProxy.cut))
-            losing.add_done_callback(lambda _: relay.heal())
-            async with database.connection() as connection:
-                assert await answer(connection) == 42
+            reading = asyncio.create_task(run_on(database.connection(), answer))
+            while not relay.open_connections:
+                await asyncio.sleep(0.01)
+            relay.cut()
+            relay.heal()
 
+            assert await reading == 42
             assert relay.accepted == 2
 
     async def test_statement_is_repeated_only_once(self, opened: Open, database_url: URL) -> None:

@@ -155,6 +155,7 @@ async def site_on(
         target = proxy.url if proxy else url
         environment["DATABASE_URL"] = target.set(drivername="mysql").render_as_string(False)
         catalog = Catalog(folder)
+        catalog.keep_deadlines()
         catalog.definitions |= definitions
         starting = catalog.start(f"--workers={WORKERS}", **environment)
         service = await (await stack.enter_async_context(starting)).serving()

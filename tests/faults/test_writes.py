@@ -257,6 +257,7 @@ async def site_on(server: DatabaseServer, folder: Path) -> AsyncIterator[tuple[S
     """Run the service on a database of its own; yield it with the database's name."""
     database = await server.create_database()
     catalog = Catalog(folder)
+    catalog.keep_deadlines()
     url = server.url_of(database).set(drivername="mysql")
     catalog.environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
     # A run takes longer than the default lifetime of tokens.

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.observability import metrics
 from catalog.products.context import products
 from catalog.settings import Rate, Settings
-from tests.db.support import run_on
+from tests.db.support import PATIENT, run_on
 from tests.http.wire import Unanswered, exchange
 from tests.numbers import Change, Numbers
 from tests.support import Caller, at_once
@@ -247,9 +248,9 @@ class TestRequests:
             assert before.series(name) == after.series(name)
 
     async def test_requests_in_progress_are_counted(self, app: Quart, anyone: Caller) -> None:
-        waiting = asyncio.create_task(Caller(app).get("/api/products/changes?since=0&wait=5"))
+        waiting = asyncio.create_task(Caller(app).get("/api/products/changes?since=0&wait=25"))
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while (numbers := await Numbers.of(anyone)).total("change_subscribers") < 1:
                     await asyncio.sleep(0.01)
         finally:
@@ -397,7 +398,10 @@ class TestDomain:
         assert refused > 0
         assert await change.of("shed_total", reason="passwords") == refused
 
-    async def test_pool_waits_and_time_outs_are_counted(self, settings: Settings) -> None:
+    async def test_pool_waits_and_time_outs_are_counted(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.app.DEADLINES", replace(PATIENT, checkout=2.0))
         app = create_app(settings)
         async with app.test_app():
             caller = Caller(app)
@@ -481,7 +485,7 @@ class TestDomain:
     async def test_event_loop_lag_is_measured(self, anyone: Caller) -> None:
         before = await Numbers.of(anyone)
         time.sleep(0.3)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 numbers = await Numbers.of(anyone)
                 if numbers.total("event_loop_lag_seconds_count") > before.total(

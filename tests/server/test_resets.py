@@ -158,6 +158,7 @@ async def behind_relay(
 ) -> AsyncIterator[tuple[DatabaseProxy, Service, Client]]:
     """Start the service with one worker, and its database connections through a relay."""
     async with relayed(url) as relay:
+        catalog.keep_deadlines()
         catalog.environment["DATABASE_URL"] = relay.url.render_as_string(hide_password=False)
         async with catalog.start() as service:
             await service.serving()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -17,9 +18,8 @@ from catalog.auth.passwords import login_throttle
 from catalog.auth.passwords.hashing import Passwords
 from catalog.db.columns import database_now
 from catalog.db.database import Database
-from catalog.db.deadlines import Deadlines
 from catalog.settings import Settings
-from tests.db.support import locked_by_another_process, on_servers, on_sqlite, run_on
+from tests.db.support import PATIENT, locked_by_another_process, on_servers, on_sqlite, run_on
 from tests.engines import settings_for
 from tests.faults.proxy import relayed
 from tests.http.wire import JSON, exchange
@@ -540,7 +540,7 @@ class TestOutage:
     async def test_database_locked_for_writes_gives_no_free_guess(
         self, settings: Settings, password: str, monkeypatch: pytest.MonkeyPatch, database_url: URL
     ) -> None:
-        monkeypatch.setattr("catalog.app.DEADLINES", Deadlines(write=0.3))
+        monkeypatch.setattr("catalog.app.DEADLINES", replace(PATIENT, write=4.0))
         app = create_app(settings)
         async with app.test_app():
             await Caller.signed_up(app, "ada")

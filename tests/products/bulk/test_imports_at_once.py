@@ -4,16 +4,16 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 
 import pytest
 
 from catalog.app import create_app
 from catalog.db.database import Database
-from catalog.db.deadlines import Deadlines
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.settings import Settings
-from tests.db.support import count_products, run_on
+from tests.db.support import PATIENT, count_products, run_on
 from tests.products.bulk.test_bulk_routes import lines_of, send
 from tests.support import Caller, Response, problem_of
 
@@ -80,7 +80,7 @@ class TestConcurrentImports:
     ) -> None:
         """Negative control of the previous test: the load suffices to exhaust the pool."""
         monkeypatch.setattr(Database, "bulk_transaction", Database.transaction)
-        monkeypatch.setattr("catalog.app.DEADLINES", Deadlines(checkout=0.2))
+        monkeypatch.setattr("catalog.app.DEADLINES", replace(PATIENT, checkout=0.01))
         app = create_app(settings)
         async with app.test_app():
             ada = await Caller.signed_up(app, "ada")

@@ -10,7 +10,6 @@ from quart import Quart
 
 from catalog.concurrency.batch_loader import MAX_BATCH
 from catalog.db.database import Database
-from catalog.db.deadlines import Deadlines
 from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.products import service
 from catalog.products.changes import change_log
@@ -204,8 +203,7 @@ class TestBatching:
         self, app: Quart, ada: Caller, database: Database, opened: Open, reads: Reads
     ) -> None:
         await fill(database, ada)
-        # Slow pages wait for each other, and none may give up on a busy machine.
-        database = opened(deadlines=Deadlines(checkout=60, read=30))
+        database = opened()
         alone = Pages(database)
         requests = [
             page_request(app, **({"limit": str(limit), "sort": sort} | more))
