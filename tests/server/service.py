@@ -345,7 +345,11 @@ sys.meta_path.insert(0, Redefine)
 """Import hook that ends a module with the definitions given for it, before others import it."""
 
 
-_DEADLINES = "catalog.db.deadlines"
+_PATIENCE = {
+    "catalog.db.deadlines": f"DEADLINES = {PATIENT!r}",
+    "catalog.auth.tokens.revocations": f"PATIENCE_SECONDS = {PATIENT.read}",
+    "catalog.operations": f"READINESS_SECONDS = {PATIENT.read}",
+}
 
 
 class Catalog:
@@ -380,7 +384,7 @@ class Catalog:
         self.definitions = {
             "catalog.http.middleware.request_body": "BODY_SECONDS = 60",
             "catalog.http.limits": 'FIXED_RATES["refresh"] = None',
-            _DEADLINES: f"DEADLINES = {PATIENT!r}",
+            **_PATIENCE,
         }
         self.command = [sys.executable, "-m", "catalog"]
         self.working_folder: Path | None = None
@@ -413,7 +417,8 @@ class Catalog:
 
     def keep_deadlines(self) -> None:
         """Let the service keep its own database deadlines, which a busy machine may exceed."""
-        del self.definitions[_DEADLINES]
+        for module in _PATIENCE:
+            del self.definitions[module]
 
     def break_interpreters(self, code: str) -> None:
         """Run code in each worker's interpreter before all else, as a broken installation may."""

@@ -112,6 +112,7 @@ class TestPolls:
         clock = SimpleNamespace(seconds=1000.0)
         clock.monotonic = lambda: clock.seconds
         monkeypatch.setattr(revocations, "time", clock)
+        monkeypatch.setattr(revocations, "PATIENCE_SECONDS", PATIENCE_SECONDS)
         database = opened()
         list_ = watching(database)
 
