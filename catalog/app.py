@@ -66,8 +66,8 @@ if TYPE_CHECKING:
 GAUGE_SECONDS = 0.5
 """Interval at which each process publishes its gauges; the other processes read them there."""
 
-SWEEP_SECONDS = 60
-"""Interval at which each process deletes expired rows."""
+SWEEP_SECONDS = 600
+"""Interval at which each process deletes expired rows, which are in no reader's way by then."""
 
 LAST_USED_SECONDS = 60
 """Interval at which each process writes when API keys were last used."""

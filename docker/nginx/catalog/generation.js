@@ -7,11 +7,21 @@
 // the clock, which nginx reads once for many requests.
 const MAX_AGE_MS = 200;
 
+// Share of the hits that record the demand for pages, which position.js polls for. Recording each one
+// would make hits slower; without a record in time the generation expires, and the next request
+// begins one.
+const RECORDED = 1 / 8;
+
 /** Return the current generation. */
 function generation() {
+    const current = ngx.shared.catalog_generation.get('generation');
+    if (current && Math.random() >= RECORDED) {
+        return current;
+    }
+    ngx.shared.catalog.set('asked', Date.now());
     // If it has expired, cached pages may be stale: a busy nginx may poll late, and a poll may get
     // no response. Passing all requests on to the service would only add load, so begin a new one.
-    return ngx.shared.catalog_generation.get('generation') || count(1, MAX_AGE_MS);
+    return current || count(1, MAX_AGE_MS);
 }
 
 /**

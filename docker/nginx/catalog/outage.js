@@ -4,7 +4,8 @@
 // Requests then wait for the next one and are retried. After a time-out they get 503, and later
 // requests get it at once.
 
-// Counted from the last response of the service. Replacing takes some 5 s, 20 s on a busy machine,
+// Counted from the last response of the service, or from the request that found it gone after a time
+// without requests. Replacing takes some 5 s, 20 s on a busy machine,
 // and clients wait for about as long.
 const PATIENCE_MS = 30000;
 
@@ -24,6 +25,8 @@ async function wait(r) {
         r.return(503);
         return;
     }
+    // Before the time of the failure: a poll that is skipped for want of demand counts as answered.
+    ngx.shared.catalog.set('asked', Date.now());
     const failed = Date.now();
     for (;;) {
         const answered = ngx.shared.catalog.get('answered');
@@ -39,6 +42,7 @@ async function wait(r) {
             return;
         }
         await new Promise((resolve) => setTimeout(resolve, PAUSE_MS + Math.random() * SPREAD_MS));
+        ngx.shared.catalog.set('asked', Date.now());
     }
 }
 

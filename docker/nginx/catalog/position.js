@@ -13,13 +13,21 @@
 // again with other changes. Instances of an earlier release send a position only, which may belong
 // to any history.
 //
-// `answered` is the start of the last successful poll of the service; outage.js uses it.
+// Polls follow demand: `asked` is the time of the last page request that generation.js recorded, or
+// at which a request waited for an instance. Without one for IDLE_MS nginx polls nothing, and keeps
+// no generation: the next page comes from the service.
+//
+// `looked` is the start of the last poll of the service, and `answered` that of the last successful
+// one; while nginx does not poll, the service counts as answering. outage.js uses it.
 
 import pages from './generation.js';
 
 const POSITION_URL = 'http://127.0.0.1:8090/position';
 
 const INTERVAL_MS = 50;
+
+// Longer than a few polls, so that a steady stream of requests always has a current generation.
+const IDLE_MS = 500;
 
 // Duration of one run of `watch`. nginx calls it every 2000 ms and kills a run that has not ended
 // by then; the last poll may take 200 ms.
@@ -92,20 +100,42 @@ function begin(change) {
     }
 }
 
-/** Poll the service for its last change, for WATCH_MS. */
+/** Poll the service for its last change, for WATCH_MS, while there is demand. */
 async function watch() {
     const end = Date.now() + WATCH_MS;
     const looks = [];
     while (Date.now() < end) {
-        // With thousands of clients a poll takes longer than the interval, so the next one does not
-        // wait for it.
-        looks.push(look(Date.now()));
+        const now = Date.now();
+        if (isDue(now)) {
+            // With thousands of clients a poll takes longer than the interval, so the next one does
+            // not wait for it.
+            looks.push(look(now));
+        } else {
+            rest(now);
+        }
         await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
     }
     await Promise.all(looks);
 }
 
+/** Whether pages were asked for lately, or the last poll has no answer (yet). */
+function isDue(now) {
+    const answered = ngx.shared.catalog.get('answered');
+    const isAsked = now - (ngx.shared.catalog.get('asked') || 0) < IDLE_MS;
+    // An outage is followed to its end: later requests depend on how long it has lasted.
+    return isAsked || !answered || ngx.shared.catalog.get('looked') > answered;
+}
+
+/** Stop polling: without polls no generation may be kept, and no outage is known to have begun. */
+function rest(now) {
+    // It would expire by itself, but not if the clock is set back.
+    ngx.shared.catalog_generation.delete('generation');
+    ngx.shared.catalog.set('answered', now);
+    ngx.shared.catalog.set('looked', now);
+}
+
 async function look(started) {
+    ngx.shared.catalog.set('looked', started);
     const changes = ngx.shared.catalog_change;
     const before = changes.get('change');
     const generation = ngx.shared.catalog_generation.get('generation');
