@@ -217,8 +217,11 @@ async def database_url(engine: Engine, tmp_path: Path) -> URL:
 
 @pytest.fixture
 def settings(database_url: URL) -> Settings:
-    """Return the default settings for that database."""
-    return settings_for(database_url)
+    """Return the default settings for that database, but for password hashes of the least cost.
+
+    Accounts of thousands of tests would take 20 ms each, at a low priority besides.
+    """
+    return settings_for(database_url).model_copy(update={"password_memory_kib": 8})
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ class TestSignUp:
 
         ((username, email, role, disabled, password_hash),) = await accounts(database)
         assert (username, email, role, disabled) == ("ada", "ada@example.com", "user", False)
-        assert password_hash.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+        assert password_hash.startswith("$argon2id$v=19$m=8,t=2,p=1$")
 
     @pytest.mark.parametrize("field", ["role", "is_admin", "id", "disabled", "password_hash"])
     async def test_privileged_field_is_refused(self, stranger: Caller, field: str) -> None:
