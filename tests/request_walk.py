@@ -37,7 +37,10 @@ class Walk:
     def note(self, frame: FrameType, event: str, _: object) -> None:
         """Record a call; a profile function (``sys.setprofile``)."""
         path = frame.f_code.co_filename
-        if event == "call" and path.startswith(str(ROOT)):
+        if event != "call" or not path.startswith(str(ROOT)):
+            return
+        # Outside tasks run timers, which an earlier request may have set.
+        if asyncio.current_task() is not None:
             name = str(Path(path).relative_to(ROOT))
             self.files.setdefault(name, {})[frame.f_code.co_qualname] = None
 

@@ -30,7 +30,7 @@ class TestWalks:
     ) -> None:
         files = found[f"{request_name}, fast path {mode}"].files
 
-        assert 10 < len(files) <= MOST_FILES[request_name], list(files)
+        assert 10 < len(files) <= MOST_FILES[request_name], "\n".join(files)
 
     async def test_create_enters_the_documented_files_in_order(
         self, found: dict[str, Walk], mode: str
