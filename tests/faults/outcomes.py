@@ -7,9 +7,6 @@ from typing import NamedTuple
 READ_SECONDS = 2.0
 WRITE_SECONDS = 5.0
 HEALTH_SECONDS = 1.0
-GRACE_SECONDS = 0.2
-"""Allowance on each deadline, for network round trip and rendering."""
-
 LOST = 0
 """Status of a request without an answer."""
 
@@ -69,11 +66,14 @@ class Outcome(NamedTuple):
         return self.begun + self.seconds + self.lag
 
 
-def violations(outcomes: Iterable[Outcome], *, may_be_gone: bool = False) -> list[str]:
+def violations(
+    outcomes: Iterable[Outcome], *, grace: float, may_be_gone: bool = False
+) -> list[str]:
     """Return broken promises: answers that are late, missing or of an unexpected status.
 
     Args:
         outcomes: of all requests.
+        grace: seconds that each deadline may be exceeded.
         may_be_gone: whether acknowledged products and, for a moment, accounts may be missing, as
             during a restore, which empties and refills one table after the other.
     """
@@ -88,7 +88,7 @@ def violations(outcomes: Iterable[Outcome], *, may_be_gone: bool = False) -> lis
                 found.append(f"no Retry-After: {what}")
         elif each.status not in kind.statuses and not (may_be_gone and each.status in _WHILE_GONE):
             found.append(f"status: {what}")
-        if each.seconds > kind.seconds + GRACE_SECONDS:
+        if each.seconds > kind.seconds + grace:
             found.append(f"late: {what}")
     return found
 

@@ -28,6 +28,11 @@ class Scale:
         warm_up_requests: before the mixed load; see ``test_soak.WARM_UP``.
         soak_seconds: of mixed load.
         timeout_seconds: time-out of one check, unless it has one of its own.
+        grace_seconds: allowance on each deadline, for network round trip and rendering; more in the
+            short form, which runs on machines of any speed, beside other work.
+        recovery_seconds: from the database's return to the first success.
+        latency_factor: maximum ratio of p99 under attack to p99 without.
+        added_ms: maximum latency that a failed store adds, in milliseconds.
     """
 
     name: str
@@ -50,6 +55,10 @@ class Scale:
     warm_up_requests: int
     soak_seconds: int
     timeout_seconds: int
+    grace_seconds: float
+    recovery_seconds: float
+    latency_factor: float
+    added_ms: float
 
 
 SHORT = Scale(
@@ -73,6 +82,10 @@ SHORT = Scale(
     warm_up_requests=200,
     soak_seconds=10,
     timeout_seconds=600,
+    grace_seconds=1.5,
+    recovery_seconds=6.0,
+    latency_factor=5.0,
+    added_ms=8.0,
 )
 
 FULL = Scale(
@@ -96,4 +109,8 @@ FULL = Scale(
     warm_up_requests=30_000,
     soak_seconds=1_800,
     timeout_seconds=3_600,
+    grace_seconds=0.2,
+    recovery_seconds=2.0,
+    latency_factor=2.0,
+    added_ms=5.0,
 )

@@ -24,16 +24,13 @@ VICTIM_PAUSE_SECONDS = 0.01
 FLOOR_SECONDS = 0.02
 """Below this, differences between two p99 are noise of the machine."""
 
-MAX_FACTOR = 2.0
-"""Maximum ratio of p99 under attack to p99 without."""
-
 DROP_SECONDS = 10.0
 READER_SECONDS = 16.0
 """For clients that read nothing: 10 s after the last byte that the client's kernel accepts by
 itself, which it does for up to 5 s."""
 
-DROP_MARGIN_SECONDS = 1.5
-"""Margin for closing hundreds of connections and for polling the descriptors."""
+DROP_MARGIN_SECONDS = 10.0
+"""Margin for closing hundreds of connections and for polling, on a busy machine."""
 
 QUIET_SECONDS = 2.0
 ATTACK_SECONDS = 3.0
@@ -64,14 +61,16 @@ class Leaking(AssertionError):
     """Resources of attackers that were not released."""
 
 
-def judge_latency(quiet: list[float], attacked: list[float]) -> tuple[float, float]:
+def judge_latency(
+    quiet: list[float], attacked: list[float], *, factor: float
+) -> tuple[float, float]:
     """Return p99 without and with attackers, in seconds.
 
     Raises:
-        Harmed: the second exceeds the first by more than ``MAX_FACTOR``.
+        Harmed: the second exceeds the first by more than ``factor``.
     """
     before, during = p99(quiet), p99(attacked)
-    if during > MAX_FACTOR * max(before, FLOOR_SECONDS):
+    if during > factor * max(before, FLOOR_SECONDS):
         raise Harmed(f"p99 {before * 1000:.1f} ms without, {during * 1000:.1f} ms with attackers")
     return before, during
 
@@ -120,7 +119,7 @@ class Victims:
         plan = Plan(url, VICTIMS, READS_AND_KEYED_CREATES, pause=VICTIM_PAUSE_SECONDS)
         async with Load.start(plan) as load:
             # Warm-up of caches and pools.
-            await load.reaches(200, within=30)
+            await load.reaches(200, within=60)
             yield cls(load)
             await load.stop()
 
@@ -133,7 +132,7 @@ class Victims:
         self.failures, self.samples = report.failures, report.samples
 
 
-GAUGE_PATIENCE_SECONDS = 5
+GAUGE_PATIENCE_SECONDS = 30
 
 SLOW = [
     ("heads", "nginx"),
@@ -194,7 +193,7 @@ class TestSlowClients:
         check = f"{scale.slow_clients} slow {kind.replace('_', ' ')}, {way}"
         figures.add(check, "dropped within", max(dropped), unit="s", limit=f"{patience} s")
         figures.add(check, "attackers' use of a core", 100 * busy, unit="%")
-        note_latency(figures, check, victims)
+        note_latency(figures, check, victims, factor=scale.latency_factor)
         if kind == "readers":
             limit_text = f"{MAX_HELD // MIB} MiB"
             figures.add(check, "held by workers", held / MIB, unit="MiB", limit=limit_text)
@@ -216,7 +215,7 @@ def held_by(running: Site, target: str) -> int:
     return running.footprints()[target].descriptors
 
 
-def note_latency(figures: Figures, check: str, victims: Victims) -> None:
+def note_latency(figures: Figures, check: str, victims: Victims, *, factor: float) -> None:
     """Record p99, then judge it.
 
     Raises:
@@ -224,9 +223,9 @@ def note_latency(figures: Figures, check: str, victims: Victims) -> None:
     """
     before, during = p99(victims.quiet), p99(victims.attacked)
     figures.add(check, "p99 of others without", before * 1000, unit="ms")
-    limit = MAX_FACTOR * max(before, FLOOR_SECONDS) * 1000
+    limit = factor * max(before, FLOOR_SECONDS) * 1000
     figures.add(check, "p99 of others with", during * 1000, unit="ms", limit=f"{limit:.0f} ms")
-    judge_latency(victims.quiet, victims.attacked)
+    judge_latency(victims.quiet, victims.attacked, factor=factor)
 
 
 async def no_leak(running: Site, before: dict[str, Footprint], tasks: float) -> None:
@@ -237,11 +236,11 @@ async def no_leak(running: Site, before: dict[str, Footprint], tasks: float) -> 
     """
     for name, more in MAX_DESCRIPTORS.items():
         limit = before[name].descriptors + more
-        await settles(lambda: held_by(running, name), limit, within=5)  # noqa: B023 (called at once)
+        await settles(lambda: held_by(running, name), limit, within=30)  # noqa: B023 (called at once)
     grown = running.footprints()["workers"].resident - before["workers"].resident
     if grown > MAX_GROWTH:
         raise Leaking(f"{grown / MIB:.0f} MiB more than before")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (now := (await running.numbers()).total("event_loop_tasks")) > tasks + 100:
         if time.monotonic() > deadline:
             raise Leaking(f"{now} tasks and not {tasks}")
@@ -334,7 +333,7 @@ class TestManyClients:
             during = running.footprints()["workers"]
             answer = await probe(running.service.url)
             await attackers.end()
-        await settles(lambda: held_by(running, "workers"), before.descriptors + 10, within=10)
+        await settles(lambda: held_by(running, "workers"), before.descriptors + 10, within=30)
 
         each = (during.resident - before.resident) / count
         check = f"{count} idle connections, straight"
@@ -359,8 +358,8 @@ class TestControls:
         quiet = [0.03] * 1000
 
         with pytest.raises(Harmed):
-            judge_latency(quiet, [0.03] * 980 + [0.1] * 20)
-        assert judge_latency(quiet, [0.05] * 1000) == (0.03, 0.05)
+            judge_latency(quiet, [0.03] * 980 + [0.1] * 20, factor=2)
+        assert judge_latency(quiet, [0.05] * 1000, factor=2) == (0.03, 0.05)
 
     async def test_server_that_blocks_on_slow_heads_is_detected(self) -> None:
         """The server handles one connection at a time."""
@@ -392,7 +391,7 @@ class TestControls:
                 attacked = await latencies()
 
         with pytest.raises(Harmed):
-            judge_latency(quiet, attacked)
+            judge_latency(quiet, attacked, factor=2)
 
     async def test_leaked_descriptors_are_detected(self) -> None:
         code = "import sys; kept = [open('/dev/null') for _ in range(200)]; print(flush=True)"

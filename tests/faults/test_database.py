@@ -25,7 +25,6 @@ from tests.engines import EngineMissing, connected
 from tests.faults.clients import ClientProcess, Clients, client_process
 from tests.faults.figures import Figures
 from tests.faults.outcomes import (
-    GRACE_SECONDS,
     READ_SECONDS,
     READS,
     WRITE_SECONDS,
@@ -46,9 +45,6 @@ pytestmark = pytest.mark.faults
 
 CLIENTS = 32
 WORKERS = 2
-RECOVERY_SECONDS = 2.0
-"""From the database's return to the first success."""
-
 USERNAME = "ada"
 PATH = "/api/products"
 COUNTER = "SELECT position FROM change_counter WHERE id = 1 FOR UPDATE"
@@ -63,6 +59,7 @@ class Site:
         service: with two workers.
         token: an access token of ``USERNAME``.
         shared: ids of products that are never deleted.
+        scale: of the checks.
         proxy: between service and database; None if they are connected directly.
     """
 
@@ -72,9 +69,11 @@ class Site:
         database: str,
         service: Service,
         clients: ClientProcess,
+        scale: Scale,
         proxy: DatabaseProxy | None = None,
     ) -> None:
         self.server = server
+        self.scale = scale
         self.database = database
         self.service = service
         self.token = ""
@@ -127,7 +126,7 @@ class Site:
     async def recovered(self) -> float:
         """Wait until reads and writes succeed; return the elapsed seconds."""
         began = time.monotonic()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             for method, path, body in (
                 ("GET", PATH, None),
                 ("POST", PATH, {"name": "x", "price": 1}),
@@ -141,6 +140,7 @@ class Site:
 async def site_on(
     server: DatabaseServer,
     folder: Path,
+    scale: Scale,
     *,
     through_proxy: bool = False,
     definitions: Mapping[str, str] = MappingProxyType({}),
@@ -160,7 +160,7 @@ async def site_on(
         starting = catalog.start(f"--workers={WORKERS}", **environment)
         service = await (await stack.enter_async_context(starting)).serving()
         clients = await stack.enter_async_context(client_process())
-        site = Site(server, database, service, clients, proxy)
+        site = Site(server, database, service, clients, scale, proxy)
         await site.prepare()
         yield site
 
@@ -184,17 +184,18 @@ async def engine(
 
 @pytest.fixture(scope="module")
 async def straight_site(
-    engine: DatabaseServer, tmp_path_factory: pytest.TempPathFactory
+    engine: DatabaseServer, scale: Scale, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Site]:
-    async with site_on(engine, tmp_path_factory.mktemp("straight")) as site:
+    async with site_on(engine, tmp_path_factory.mktemp("straight"), scale) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 async def distant_site(
-    engine: DatabaseServer, tmp_path_factory: pytest.TempPathFactory
+    engine: DatabaseServer, scale: Scale, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Site]:
-    async with site_on(engine, tmp_path_factory.mktemp("distant"), through_proxy=True) as site:
+    folder = tmp_path_factory.mktemp("distant")
+    async with site_on(engine, folder, scale, through_proxy=True) as site:
         yield site
 
 
@@ -238,6 +239,7 @@ class Judgement:
         may_be_gone: bool = False,
     ) -> None:
         self.outcomes = clients.outcomes
+        self._scale = site.scale
         self._may_be_gone = may_be_gone
         self.began = began
         self.ended = ended
@@ -251,7 +253,9 @@ class Judgement:
 
     @property
     def violations(self) -> list[str]:
-        return violations(self.outcomes, may_be_gone=self._may_be_gone)
+        return violations(
+            self.outcomes, grace=self._scale.grace_seconds, may_be_gone=self._may_be_gone
+        )
 
     @property
     def recovery(self) -> float:
@@ -271,19 +275,16 @@ class Judgement:
     @property
     def most_lines(self) -> float:
         """Maximum number of log lines, if lines are not written per request."""
-        return 20 + 2 * WORKERS * (self.ended - self.began + RECOVERY_SECONDS)
+        return 20 + 2 * WORKERS * (self.ended - self.began + self._scale.recovery_seconds)
 
     def note(self, figures: Figures, check: str) -> None:
         answers = Counter(each.status for each in self.outcomes)
         read, write = slowest(self.outcomes, READS), slowest(self.outcomes, WRITES)
+        grace, recovery = self._scale.grace_seconds, self._scale.recovery_seconds
         figures.add(check, "answers", dict(sorted(answers.items())), limit="200, 201, 503")
-        figures.add(
-            check, "slowest read", read, unit="s", limit=f"{READ_SECONDS + GRACE_SECONDS} s"
-        )
-        figures.add(
-            check, "slowest write", write, unit="s", limit=f"{WRITE_SECONDS + GRACE_SECONDS} s"
-        )
-        figures.add(check, "recovery", self.recovery, unit="s", limit=f"{RECOVERY_SECONDS} s")
+        figures.add(check, "slowest read", read, unit="s", limit=f"{READ_SECONDS + grace} s")
+        figures.add(check, "slowest write", write, unit="s", limit=f"{WRITE_SECONDS + grace} s")
+        figures.add(check, "recovery", self.recovery, unit="s", limit=f"{recovery} s")
         figures.add(check, "log lines", len(self.lines), limit=f"{self.most_lines:.0f}")
 
     def check(self, *, cause: str = "", bites: bool = True) -> None:
@@ -296,7 +297,7 @@ class Judgement:
         wrong = []
         if found := self.violations:
             wrong.append(f"answers: {summary(found)}")
-        if self.recovery > RECOVERY_SECONDS:
+        if self.recovery > self._scale.recovery_seconds:
             wrong.append(f"recovery: {self.recovery:.2f} s")
         if len(self.lines) > self.most_lines:
             wrong.append(f"log: {len(self.lines)} lines for {len(self.refused)} refusals")
@@ -337,11 +338,11 @@ async def under_load(
     bites: bool = True,
     may_be_gone: bool = False,
 ) -> AsyncIterator[Period]:
-    """Judge clients during the fault inside the block and the two seconds after it."""
+    """Judge clients during the fault inside the block and the time of recovery after it."""
     async with site.clients() as clients:
         fault = Period()
         yield fault
-        await asyncio.sleep(RECOVERY_SECONDS + GRACE_SECONDS)
+        await asyncio.sleep(site.scale.recovery_seconds + site.scale.grace_seconds)
     judgement = Judgement(site, clients, fault.began, fault.ended, may_be_gone=may_be_gone)
     judgement.note(figures, f"{check} ({site.server.name})")
     judgement.check(cause=cause, bites=bites)
@@ -672,17 +673,17 @@ class TestControls:
     """Negative control: a service with a long time-out of reads is detected."""
 
     async def test_service_with_a_long_read_time_out_is_late(
-        self, engine: DatabaseServer, tmp_path: Path
+        self, engine: DatabaseServer, scale: Scale, tmp_path: Path
     ) -> None:
         if engine.name != "mariadb":
             pytest.skip("once is enough")
         patient = {"catalog.db.deadlines": "DEADLINES = Deadlines(read=30)"}
-        async with site_on(engine, tmp_path, definitions=patient) as site:
+        async with site_on(engine, tmp_path, scale, definitions=patient) as site:
             async with site.clients(8) as clients:
                 began = time.monotonic()
                 engine.freeze()
                 try:
-                    await asyncio.sleep(READ_SECONDS + 1.5)
+                    await asyncio.sleep(READ_SECONDS + scale.grace_seconds + 1.5)
                 finally:
                     engine.thaw()
                 ended = time.monotonic()

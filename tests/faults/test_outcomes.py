@@ -4,13 +4,15 @@ import pytest
 
 from tests.faults.outcomes import LOST, READS, Outcome, first_success, slowest, violations
 
+GRACE = 0.2
+
 GOOD = Outcome("list", 1.0, 0.1, 200, "", "", 0.0)
 
 
 def test_successes_and_proper_503s_are_no_violations() -> None:
     refused = GOOD._replace(seconds=2.1, status=503, code="database-unavailable", retry_after="1")
 
-    assert violations([GOOD, refused]) == []
+    assert violations([GOOD, refused], grace=GRACE) == []
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,7 @@ def test_successes_and_proper_503s_are_no_violations() -> None:
     ],
 )
 def test_broken_promise_is_detected(outcome: Outcome, finding: str) -> None:
-    (found,) = violations([GOOD, outcome])
+    (found,) = violations([GOOD, outcome], grace=GRACE)
 
     assert found.startswith(f"{finding}:")
 
@@ -49,6 +51,6 @@ def test_first_success_ignores_failures_and_earlier_requests() -> None:
 def test_missing_product_is_allowed_only_if_it_may_be_gone() -> None:
     gone = GOOD._replace(kind="change", status=404)
 
-    assert violations([gone])
-    assert violations([gone], may_be_gone=True) == []
-    assert violations([gone._replace(seconds=9.0)], may_be_gone=True)
+    assert violations([gone], grace=GRACE)
+    assert violations([gone], grace=GRACE, may_be_gone=True) == []
+    assert violations([gone._replace(seconds=9.0)], grace=GRACE, may_be_gone=True)

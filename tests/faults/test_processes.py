@@ -36,10 +36,11 @@ LOG_INS = 8
 
 EXPORT = b"GET /api/products HTTP/1.1\r\nHost: catalog\r\nAccept: application/x-ndjson\r\n\r\n"
 
-STARTING_SECONDS = 0.3
-"""Time after the supervisor's death until workers that do not serve yet have exited."""
+STARTING_SECONDS = 5.0
+"""Time after the supervisor's death until workers that do not serve yet have exited: at once, but
+for a busy machine. ``tests/server/test_supervisor.py`` holds the import to tell both apart."""
 
-SERVING_SECONDS = 5.0
+SERVING_SECONDS = 15.0
 """Time after the last request until serving workers have exited: a second to notify clients, and
 some to close pools on a busy machine."""
 
@@ -94,7 +95,7 @@ class TestLoad:
             dropping_server(100) as url,
             Load.start(Plan(url, 8, {"first_page": 1})) as load,
         ):
-            await load.reaches(1000, within=30)
+            await load.reaches(1000, within=60)
             report = await load.stop()
 
         assert report.failures == report.outcomes["first_page failed"]
@@ -103,7 +104,7 @@ class TestLoad:
     async def test_killed_worker_fails_requests_without_nginx(self, service: Service) -> None:
         await service.sign_up("tester")
         async with Load.start(Plan(service.url, CLIENTS, {"log_in": 1})) as load:
-            await load.reaches(50, within=30)
+            await load.reaches(50, within=60)
             # Each request is in the middle of a log-in.
             kill(service.all_workers[0])
             await service.event("worker_ready", count=3)

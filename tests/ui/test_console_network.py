@@ -3,12 +3,14 @@
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests.browser import Browser, browser, needs_browser
+from tests.db.support import PATIENT
 from tests.faults.proxy import Fault, FaultProxy, proxied
 from tests.server.nginx import impatient, needs_nginx, nginx
 from tests.server.service import Catalog, Service
@@ -58,7 +60,11 @@ def hop(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def site(hop: str, tmp_path: Path) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
-        service: Service = await stack.enter_async_context(Catalog(tmp_path).start())
+        catalog = Catalog(tmp_path)
+        # The service's own, for writes, which are refused while the database is busy.
+        deadlines = replace(PATIENT, write=5.0)
+        catalog.definitions["catalog.db.deadlines"] = f"DEADLINES = {deadlines!r}"
+        service: Service = await stack.enter_async_context(catalog.start())
         await service.serving()
         host, _, port = service.url.removeprefix("http://").rpartition(":")
         network = await stack.enter_async_context(proxied(host, int(port)))
