@@ -1,18 +1,17 @@
 """SELECT statements on products: pages, counts and searches of a ``Selection``."""
 
 from collections.abc import Iterator
-from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, String, bindparam, func, select
+from sqlalchemy import ColumnElement, Integer, Select, String, bindparam, func, select, type_coerce
 
 from catalog.db.columns import Id, byte_length, rfc3339
-from catalog.db.fulltext import matches
+from catalog.db.fulltext import OrderedJoin, matches
 from catalog.db.keyset import above, below
 from catalog.products.models import Product, ProductWords
 from catalog.products.schemas import Sort
-from catalog.products.selection import CONDITIONS, INDEXED_TERMS
+from catalog.products.selection import CONDITIONS
 
 _table = Product.__table__.c
 _words = ProductWords.__table__.c
@@ -41,6 +40,9 @@ of it; rendering this much blocks the event loop for about five milliseconds."""
 FEW_ROWS = 100
 """Rows up to which no size bound is used: computing the lengths in the database takes longer than
 reading short rows. It equals the default page size, so most pages need no bound."""
+
+CACHED_SEARCHES = 512
+"""Statements of searches that are cached: clients could ask for tens of thousands of shapes."""
 
 
 @cache
@@ -112,21 +114,14 @@ def has_index(sort: Sort, filters: frozenset[str]) -> bool:
     return filters <= _SERVED.get(sort.removeprefix("-"), frozenset())
 
 
-class Plan(Enum):
-    """Execution plan of a search; the results of all plans are equal."""
-
-    INDEX = "what the full-text index has, put in order"
-    SCAN = "one product after the other"
-
-
-@cache
+@lru_cache(maxsize=CACHED_SEARCHES)
 def found(
     *,
     sort: Sort,
     filters: frozenset[str],
     resumed: bool,
     terms: int,
-    plan: Plan,
+    indexed: int,
     bounded: bool,
 ) -> Select[Any]:
     """Build the statement for a page of a selection with terms; parameters as ``bounded_page``.
@@ -138,35 +133,63 @@ def found(
         filters: the names of the selection's filters.
         resumed: whether the page resumes after a position instead of beginning at the start.
         terms: the number of terms.
-        plan: the execution plan; ``Plan.INDEX`` has the parameter ``sought``.
+        indexed: the number of terms that are looked up in the full-text index, in the parameter
+            ``sought``; the others are checked on the rows that it finds. 0 for a scan: one product
+            after the other, in sort order. The results are equal.
         bounded: whether the search ends before the position ``edge``.
     """
     # Sorted by id and without filters, the words table alone is enough.
     alone = sort.removeprefix("-") == "id" and not filters
     row_id = _words.rowid if alone else _table.id
-    rows = select(row_id.label("id")).where(*_searched(terms, plan))
+    rows = select(row_id.label("id")).where(*_searched(terms, indexed))
     if not alone:
-        rows = _joined(rows, words_first=plan is Plan.INDEX).where(*_kept(filters))
+        rows = _joined(rows, words_first=indexed > 0).where(*_kept(filters))
     if resumed:
         rows = rows.where(_behind(sort, row_id, "after"))
     if bounded:
         rows = rows.where(_behind(sort, row_id, "edge", before=True))
-        if plan is Plan.SCAN and not alone:
+        if not indexed and not alone:
             rows = _by_index(rows, sort, filters)
     some = _in_order(rows, sort, row_id).limit(bindparam("limit", type_=Integer))
     return _in_order(_bounded(some, sort), sort, _table.id)
 
 
-@cache
-def count_found(*, filters: frozenset[str], terms: int, plan: Plan) -> Select[Any]:
-    """Build the statement that counts a selection with terms.
-
-    Its parameters are the selection's; for ``Plan.INDEX`` also ``sought``.
-    """
-    rows = select(func.count()).where(*_searched(terms, plan))
+@lru_cache(maxsize=CACHED_SEARCHES)
+def count_found(*, filters: frozenset[str], terms: int, indexed: int) -> Select[Any]:
+    """Build the statement that counts a selection with terms; parameters as ``found``."""
+    rows = select(func.count()).where(*_searched(terms, indexed))
     if not filters:
         return rows.select_from(ProductWords.__table__)
-    return _joined(rows, words_first=plan is Plan.INDEX).where(*_kept(filters))
+    return _joined(rows, words_first=indexed > 0).where(*_kept(filters))
+
+
+@cache
+def counts(searches: int) -> Select[Any]:
+    """Build the statement that counts the products of searches, ``sought_0`` and so on."""
+    return select(
+        *(
+            select(func.count()).where(matches(_words.words, f"sought_{number}")).scalar_subquery()
+            for number in range(searches)
+        )
+    )
+
+
+@cache
+def sample(*, terms: int) -> Select[Any]:
+    """Build the statement that counts, term by term, the ``limit`` products up to ``last_id``."""
+    some = (
+        select(_words.words)
+        .where(_words.rowid <= bindparam("last_id", type_=Id))
+        .order_by(_words.rowid.desc())
+        .limit(bindparam("limit", type_=Integer))
+        .subquery("some")
+    )
+    columns: list[ColumnElement[Any]] = [func.count()]
+    for number in range(terms):
+        # As a sum of booleans, SQLAlchemy would return it as a boolean.
+        hit = type_coerce(_has(some.c.words, number), Integer)
+        columns.append(func.coalesce(func.sum(hit), 0))
+    return select(*columns)
 
 
 @cache
@@ -178,6 +201,17 @@ def edge(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
         statement = statement.where(_behind(sort, _table.id, "after"))
     statement = _in_order(_by_index(statement, sort, filters), sort, _table.id)
     return statement.limit(1).offset(bindparam("distance", type_=Integer))
+
+
+@cache
+def id_range(*, sort: Sort, resumed: bool) -> Select[Any]:
+    """Build the statement for the range of ids before the position ``edge``, without filters."""
+    statement: Select[Any] = select(
+        func.min(_table.id).label("first"), func.max(_table.id).label("last")
+    ).where(_behind(sort, _table.id, "edge", before=True))
+    if resumed:
+        statement = statement.where(_behind(sort, _table.id, "after"))
+    return _by_index(statement, sort, frozenset())
 
 
 IDS = select(func.min(_table.id).label("first"), func.max(_table.id).label("last"))
@@ -199,23 +233,27 @@ def _kept(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
     return (CONDITIONS[name] for name in sorted(filters))
 
 
-def _searched(terms: int, plan: Plan) -> Iterator[ColumnElement[bool]]:
-    first = 0
-    if plan is Plan.INDEX:
+def _searched(terms: int, indexed: int) -> Iterator[ColumnElement[bool]]:
+    if indexed:
         yield matches(_words.words, "sought")
-        first = INDEXED_TERMS
-    for number in range(first, terms):
-        # A prefix match, as in the index: a term begins with the mark, which occurs only at the
-        # beginning of a word.
-        yield func.instr(_words.words, bindparam(f"term_{number}", type_=String)) > 0
+    for number in range(indexed, terms):
+        yield _has(_words.words, number)
+
+
+def _has(words: ColumnElement[str], number: int) -> ColumnElement[bool]:
+    """Return the condition that words have a term.
+
+    It is a prefix match, as in the index: a term begins with the mark, which occurs only at the
+    beginning of a word.
+    """
+    return func.instr(words, bindparam(f"term_{number}", type_=String)) > 0
 
 
 def _joined(rows: Select[Any], *, words_first: bool) -> Select[Any]:
-    """Join products and their words; on the servers, in a fixed join order."""
+    """Join products and their words in a fixed join order."""
     tables = (Product.__table__, ProductWords.__table__)
     first, second = reversed(tables) if words_first else tables
-    joined: Select[Any] = rows.select_from(first.join(second, _words.rowid == _table.id))
-    # Only for the servers: on SQLite, a fixed join order needs another kind of join.
+    joined: Select[Any] = rows.select_from(OrderedJoin(first, second, _words.rowid == _table.id))
     return joined.prefix_with("STRAIGHT_JOIN", dialect="mysql")
 
 

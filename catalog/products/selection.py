@@ -1,6 +1,6 @@
 """Selection of a list: its filters and sort order, and its keyset positions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -14,9 +14,6 @@ from catalog.products.schemas import DEFAULT_SORT, MyListQuery, Sort
 from catalog.products.search.tokenizer import terms_of
 
 _table = Product.__table__.c
-
-INDEXED_TERMS = 4
-"""Terms that are looked up in the full-text index; the others are checked on the rows it finds."""
 
 Position = tuple[int | float | str, ...]
 """Keyset position: a product's value of the sort column, and its id; only the id when sorting by
@@ -71,20 +68,8 @@ class Selection:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Bind parameters of this selection's statements."""
-        values = {name: getattr(self, name) for name in self.filters}
-        values |= {f"term_{number}": term for number, term in enumerate(self.ranked_terms)}
-        return values
-
-    @property
-    def ranked_terms(self) -> tuple[str, ...]:
-        """Terms, the longest first: they are likely to be the most selective."""
-        return tuple(sorted(self.terms, key=len, reverse=True))
-
-    def sought_in(self, buckets: Sequence[str]) -> list[list[str]]:
-        """Return the argument of ``matches`` that searches some buckets for the terms."""
-        indexed = self.ranked_terms[:INDEXED_TERMS]
-        return [[f"{bucket}{term}" for bucket in buckets] for term in indexed]
+        """Bind parameters of this selection's filters."""
+        return {name: getattr(self, name) for name in self.filters}
 
     def bound_to(self, path: str) -> str:
         """Return the text that cursors of this selection are bound to, for a list's path."""

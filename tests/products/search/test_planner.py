@@ -11,9 +11,9 @@ from catalog.db.columns import MAX_ID
 from catalog.db.database import Database
 from catalog.products import queries
 from catalog.products.models import NewProduct, Product, ProductWords
-from catalog.products.queries import Plan
 from catalog.products.schemas import Sort
 from catalog.products.search import planner
+from catalog.products.search.frequencies import MAX_INDEXED, unknown
 from catalog.products.search.tokenizer import (
     BUCKET_IDS,
     BUCKETS,
@@ -172,9 +172,10 @@ class TestFinding:
 
     async def test_every_plan_finds_the_same_products(self, database: Database) -> None:
         for q, letters in FOUND.items():
-            for plan in (Plan.INDEX, Plan.SCAN) if letters is not None else ():
-                found = await by(database, plan, Selection(terms=terms_of(q)))
-                assert letters_of(found) == letters, (plan, q)
+            terms = terms_of(q)
+            for indexed in range(min(len(terms), MAX_INDEXED) + 1) if letters is not None else ():
+                found = await by(database, indexed, Selection(terms=terms))
+                assert letters_of(found) == letters, (indexed, q)
 
     async def test_filters_narrow_the_search(self, ada: Caller, bob: Caller) -> None:
         ids = {product["name"]: product["id"] for product in await everything(ada)}
@@ -344,8 +345,8 @@ class TestWalking:
         assert len(rows) == found
 
 
-async def by(database: Database, plan: Plan, selection: Selection) -> list[dict[str, Any]]:
-    """Return a first page of a hundred products, found by one plan."""
+async def by(database: Database, indexed: int, selection: Selection) -> list[dict[str, Any]]:
+    """Return a first page of a hundred products, with some terms looked up in the index."""
 
     async def find(connection: AsyncConnection) -> list[dict[str, Any]]:
         statement = queries.found(
@@ -353,11 +354,12 @@ async def by(database: Database, plan: Plan, selection: Selection) -> list[dict[
             filters=selection.filters,
             resumed=False,
             terms=len(selection.terms),
-            plan=plan,
+            indexed=indexed,
             bounded=False,
         )
-        sought = selection.sought_in(buckets_between(1, MAX_ID))
-        values = {**selection.values, "sought": sought, "limit": 100}
+        terms = unknown(selection.terms)
+        sought = terms.sought_in(buckets_between(1, MAX_ID), indexed)
+        values = {**selection.values, **terms.values, "sought": sought, "limit": 100}
         rows = await connection.execute(statement, values)
         return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
 
