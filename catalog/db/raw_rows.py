@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Dialect, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from catalog.db.literals import literal
 from catalog.db.read_connection import ReadConnection
-from catalog.db.statements import literal
 
 _READ_BYTES = 256 * 1024
 # An empty text, which no statement returns, separates the statements' rows.

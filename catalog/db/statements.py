@@ -5,19 +5,19 @@ from datetime import datetime
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from pymysql.converters import escape_string
 from sqlalchemy import CursorResult, Delete, Update, text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.db.columns import Base, Timestamp
+from catalog.db.literals import literal, row_literals
 
-_STATEMENT_BYTES = 4_000_000
-"""Parameters in one statement before escaping, which at worst doubles their size: half of the
-smallest default ``max_allowed_packet`` of the supported servers."""
-_NUMBER_BYTES = 24
+_INSERT_BYTES = 2_000_000
+"""Size of one INSERT before its last rows: an eighth of the smallest default ``max_allowed_packet``
+of the supported servers. The event loop prepares it in one piece."""
 
 _UPDATE_BYTES = 500_000
-"""Parameters in one UPDATE. It is bounded because the event loop prepares it in one piece."""
+"""Parameters in one UPDATE, before escaping. The event loop prepares it in one piece, too."""
+_NUMBER_BYTES = 24
 
 _STEP = text("SELECT @@auto_increment_increment")
 _STEP_KEY = "auto_increment_increment"
@@ -47,8 +47,15 @@ async def insert_rows(
     Bypasses SQLAlchemy's parameter processing, which takes as long as the server does; so instants
     must be given as ``stored_instant`` returns them.
     """
-    for piece in _pieces(rows):
-        await _insert(session, model, columns, piece)
+    if not rows:
+        return
+    connection = await session.connection()
+    statement = _insert_into(model, columns)
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql(f"{statement} {_places(columns)}", rows)
+        return
+    for piece in row_literals(rows, max_bytes=_INSERT_BYTES):
+        await _insert(connection, f"{statement} {piece.sql}")
 
 
 async def insert_numbered_rows(
@@ -64,17 +71,22 @@ async def insert_numbered_rows(
         joined or left the cluster meanwhile: a caller that uses them must detect that, call
         ``reset_id_step``, and raise ``RetryTransaction``.
     """
-    on_sqlite = session.get_bind().dialect.name == "sqlite"
+    if not rows:
+        return []
+    connection = await session.connection()
+    statement = _insert_into(model, columns)
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql(f"{statement} {_places(columns)}", rows)
+        # SQLite has one writer at a time, so the ids are consecutive.
+        last_id = int(await session.scalar(_LAST_ID))
+        return list(range(last_id - len(rows) + 1, last_id + 1))
     # One statement's ids are evenly spaced, by more than one in some clusters. Its number of rows
     # is known, so InnoDB reserves all ids at once, in every innodb_autoinc_lock_mode.
-    step = 1 if on_sqlite or len(rows) == 1 else await _step(session)
+    step = 1 if len(rows) == 1 else await _step(session)
     ids: list[int] = []
-    for piece in _pieces(rows):
-        first_id = await _insert(session, model, columns, piece)
-        if on_sqlite:
-            # SQLite has one writer at a time, so the ids are consecutive.
-            first_id = int(await session.scalar(_LAST_ID)) - len(piece) + 1
-        ids += range(first_id, first_id + len(piece) * step, step)
+    for piece in row_literals(rows, max_bytes=_INSERT_BYTES):
+        first_id = await _insert(connection, f"{statement} {piece.sql}")
+        ids += range(first_id, first_id + piece.rows * step, step)
     return ids
 
 
@@ -95,22 +107,17 @@ def reset_id_step(session: AsyncSession) -> None:
     _step_changes[bind] = _step_changes.get(bind, 0) + 1
 
 
-async def _insert(
-    session: AsyncSession, model: type[Base], columns: tuple[str, ...], rows: list[tuple[Any, ...]]
-) -> int:
-    connection = await session.connection()
-    statement = f"INSERT INTO {model.__tablename__} ({', '.join(columns)}) VALUES "  # noqa: S608 (names from the schema)
-    if connection.dialect.name == "sqlite":
-        places = ", ".join("?" * len(columns))
-        result = await connection.exec_driver_sql(f"{statement}({places})", rows)
-    else:
-        # Equal to what the driver would format in three times the time: it looks up the type of
-        # each value.
-        values = ", ".join([f"({', '.join(map(literal, row))})" for row in rows])
-        result = await connection.exec_driver_sql(
-            statement + values, execution_options={"no_parameters": True}
-        )
-    return result.lastrowid or 0
+def _insert_into(model: type[Base], columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO {model.__tablename__} ({', '.join(columns)}) VALUES"
+
+
+def _places(columns: tuple[str, ...]) -> str:
+    return f"({', '.join('?' * len(columns))})"
+
+
+async def _insert(connection: AsyncConnection, statement: str) -> int:
+    options = {"no_parameters": True}
+    return (await connection.exec_driver_sql(statement, execution_options=options)).lastrowid
 
 
 async def update_rows(
@@ -164,39 +171,6 @@ async def _update(
     )
     result = await connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
     return result.rowcount
-
-
-def literal(value: object) -> str:
-    """Format a value as an SQL literal for the servers.
-
-    Text is escaped by the driver, correctly for every sql_mode but NO_BACKSLASH_ESCAPES, which the
-    connections turn off (``engines/mysql.py``).
-    """
-    if type(value) is str:
-        return f"'{escape_string(value)}'"
-    if type(value) is int:
-        return str(value)
-    if type(value) is float:
-        # With an exponent it is a double; without one the servers parse it as a decimal.
-        text = repr(value)
-        return text if "e" in text else f"{text}e0"
-    if value is None:
-        return "NULL"
-    raise TypeError(type(value))
-
-
-def _pieces(rows: Sequence[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
-    """Split rows into pieces that fit into one statement each, below the servers' size limit."""
-    pieces: list[list[tuple[Any, ...]]] = []
-    room = 0
-    for row in rows:
-        size = sum(map(_most_bytes, row))
-        if size > room:
-            pieces.append([])
-            room = _STATEMENT_BYTES
-        pieces[-1].append(row)
-        room -= size
-    return pieces
 
 
 def _most_bytes(value: object) -> int:
