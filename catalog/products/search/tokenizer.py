@@ -9,8 +9,8 @@ word, without fetching all of them.
 """
 
 import re
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from operator import add
 
 import regex
@@ -55,8 +55,15 @@ _LATIN = {
     "ħ": "h",
 }
 
+_FOUR_WORDS = "\ufdfa"
 _FIRST_AND_LAST_WORD = "\u0635\u0644\u0649 \u0648\u0633\u0644\u0645"
 """First and last word of the expansion of U+FDFA."""
+
+_LEARNT = 2
+"""Pieces cached from one text, so that texts that have nothing in common cost little more."""
+
+_BETWEEN = "\0"
+"""Separator of pieces that are folded together; no normal form joins others to it."""
 
 _PLAIN = bytes(ord(chr(n).lower()) if chr(n).isalnum() else ord(" ") for n in range(128)).ljust(256)
 
@@ -96,11 +103,20 @@ def terms_of(q: str) -> tuple[str, ...]:
 
 def _words(text: str) -> Iterable[str]:
     """Return the distinct words of a text, encoded."""
-    if not text.isascii():
-        text = _folded(_without_repeats(text))
-        if not text.isascii():
-            return _each_once(_cut_out(_encoded(text), with_last=True))
     # Most text is ASCII, for which this takes half of the time.
+    return _plain_words(text) if text.isascii() else _pieces.words_of(text)
+
+
+def _folded_words(text: str) -> Iterable[str]:
+    text = _folded(_without_repeats(text))
+    return _plain_words(text) if text.isascii() else _encoded_words(text)
+
+
+def _encoded_words(text: str) -> Iterable[str]:
+    return _each_once(_cut_out(_encoded(text), with_last=True))
+
+
+def _plain_words(text: str) -> Iterable[str]:
     plain = text.encode("ascii").translate(_PLAIN).decode("ascii")
     return _each_once(plain.replace("q", "qq").split())
 
@@ -111,7 +127,7 @@ def _without_repeats(text: str) -> str:
     Folding expands it to 18 characters, and any other character to 8 at most. Its two middle words
     are always the same, so one occurrence is enough for them.
     """
-    before, sign, behind = text.partition("\ufdfa")
+    before, sign, behind = text.partition(_FOUR_WORDS)
     return f"{before}{sign}{behind.replace(sign, _FIRST_AND_LAST_WORD)}" if sign else text
 
 
@@ -261,3 +277,44 @@ def _made_codes(characters: Iterable[str]) -> dict[str, str]:
 
 
 _codes = _Codes(limit=32_768)
+
+
+class _Pieces:
+    """Cache of the words in pieces between spaces, most of which occur again in other texts.
+
+    No normal form joins characters across a space, so the words of a text are those of its pieces.
+
+    Args:
+        limit: the maximum number of cached pieces.
+        longest: the maximum number of characters learnt from one text; a script without spaces has
+            longer pieces, which hardly ever occur again.
+    """
+
+    def __init__(self, limit: int, longest: int) -> None:
+        self._limit = limit
+        self._longest = longest
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def words_of(self, text: str) -> Iterable[str]:
+        """Return the distinct words of a text, encoded."""
+        pieces = text.split()
+        known = self._known
+        try:
+            return dict.fromkeys(chain.from_iterable(map(known.__getitem__, pieces)))
+        except KeyError:
+            pass
+        self._learn([piece for piece in pieces if piece not in known][:_LEARNT])
+        return _folded_words(text)
+
+    def _learn(self, pieces: Sequence[str]) -> None:
+        text = _BETWEEN.join(pieces)
+        if len(text) > self._longest or text.count(_BETWEEN) >= len(pieces) or _FOUR_WORDS in text:
+            return
+        words = map(tuple, map(_encoded_words, _folded(text).split(_BETWEEN)))
+        # Replaced as in _Codes.
+        known = self._known if len(self._known) + len(pieces) <= self._limit else {}
+        known.update(zip(pieces, words, strict=True))
+        self._known = known
+
+
+_pieces = _Pieces(limit=8192, longest=60)

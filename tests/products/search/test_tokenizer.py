@@ -25,6 +25,13 @@ from tests.products.search.reference_words import reference_terms_of, reference_
 from tests.watchdog import Watchdog
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=40)
+MIXED = st.text(
+    st.sampled_from(
+        "aZq1 _é\u0301\u094d\u093cकか花ไ\u0e31\u17d2\u1780ー"
+        "ß\u3099\uff9eﾊ\ufdfa㌀Ⅷ½\u200d\x01\x02한"
+    ),
+    max_size=200,
+)
 
 
 def matches(q: str, name: str, description: str | None = None) -> bool:
@@ -138,18 +145,20 @@ class TestStoredTokens:
         assert text_of(text, None) == reference_text_of(text)
         assert terms_of(text) == reference_terms_of(text)
 
-    @given(
-        st.text(
-            st.sampled_from(
-                "aZq1 _é\u0301\u094d\u093cकか花ไ\u0e31\u17d2\u1780ー"
-                "ß\u3099\uff9eﾊ\ufdfa㌀Ⅷ½\u200d\x01\x02한"
-            ),
-            max_size=200,
-        )
-    )
+    @given(MIXED)
     def test_words_of_mixed_scripts_equal_those_of_the_reference(self, text: str) -> None:
         assert text_of(text, None) == reference_text_of(text)
         assert terms_of(text) == reference_terms_of(text)
+
+    @given(st.lists(TEXTS | MIXED, max_size=6), st.text(" \t\u00a0\u3000\u2028\x1f", min_size=1))
+    def test_words_of_cached_pieces_equal_those_of_the_reference(
+        self, pieces: list[str], between: str
+    ) -> None:
+        text = between.join(pieces)
+        for _ in pieces:
+            text_of(text, None)
+
+        assert text_of(text, None) == reference_text_of(text)
 
     def test_every_character_is_encoded_as_in_the_reference(self) -> None:
         # There are no letters beyond these blocks.
@@ -178,6 +187,16 @@ class TestStoredTokens:
     def test_longest_text_of_any_kind_takes_little_time(self, text: str) -> None:
         with Watchdog(limit=0.1):
             text_of(text, None)
+
+    def test_pieces_of_many_texts_take_bounded_memory(self) -> None:
+        text_of("é", None)
+        tracemalloc.start()
+        try:
+            for number in range(20_000):
+                text_of(f"é{number} à{number}", None)
+            assert tracemalloc.get_traced_memory()[0] < 4_000_000
+        finally:
+            tracemalloc.stop()
 
     def test_characters_of_many_texts_take_bounded_memory(self) -> None:
         tracemalloc.start()
