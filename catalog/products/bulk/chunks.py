@@ -174,8 +174,10 @@ async def read_chunks(
 
 
 def _characters(parsed: ParsedProduct | UpsertLine) -> int:
-    texts = parsed if isinstance(parsed, ParsedProduct) else parsed.values.values()
-    return sum(len(text) for text in texts if isinstance(text, str))
+    if isinstance(parsed, ParsedProduct):
+        name, description, _, key = parsed
+        return len(name) + len(description or "") + len(key or "")
+    return sum(len(text) for text in parsed.values.values() if isinstance(text, str))
 
 
 async def _gather(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bool]]:

@@ -22,10 +22,12 @@ from catalog.products.bulk.formats.encodings import CHARSETS, CHECKED_BYTES, Tex
 from catalog.products.bulk.formats.format import Format, ReaderOptions
 from catalog.products.bulk.formats.lines import (
     BLANK_LINES,
+    LINES_AT_ONCE,
     LONG_LINE,
     MAX_LINE_BYTES,
     Found,
     Parsed,
+    ParsedProduct,
     UnreadLines,
     faults_of,
 )
@@ -169,14 +171,23 @@ class CsvReader:
         rest = text[end:]
         if records and not is_last and not patterns.record.fullmatch(records[-1]):
             rest = records.pop() + rest
+        self._keep(rest)
+        for start in range(0, len(records), LINES_AT_ONCE):
+            some = records[start : start + LINES_AT_ONCE]
+            plain = self._plain_products(some, separator)
+            if plain is None:
+                yield from self._read_each(some, separator)
+                continue
+            for record, product in zip(some, plain, strict=True):
+                self._begin(record)
+                yield product
+
+    def _read_each(self, records: list[str], separator: str) -> Iterator[Found]:
         # Long records are parsed separately.
         short = [record if len(record) <= LONG_LINE else "\n" for record in records]
         reader = csv.reader(short, delimiter=separator, strict=True)
         for record in records:
-            line = self._line + 1
-            self._line += record.count("\n")
-            self.first_line = line
-            self.line = self._line if record.endswith("\n") else self._line + 1
+            line = self._begin(record)
             try:
                 cells = next(reader)
             except csv.Error:
@@ -192,7 +203,24 @@ class CsvReader:
                 yield self._parse(self._columns, cells, record, line)
             elif any(cells):
                 self._columns = Columns(cells, line, separator=separator, options=self._options)
-        self._keep(rest)
+
+    def _begin(self, record: str) -> int:
+        """Count the lines of the next record; return the number of its first."""
+        line = self._line + 1
+        self._line += record.count("\n")
+        self.first_line = line
+        self.line = self._line if record.endswith("\n") else self._line + 1
+        return line
+
+    def _plain_products(self, records: list[str], separator: str) -> list[ParsedProduct] | None:
+        """Parse records at once; None if one of them is long, or has no valid product."""
+        if self._columns is None or not records or max(map(len, records)) > LONG_LINE:
+            return None
+        try:
+            rows = list(csv.reader(records, delimiter=separator, strict=True))
+        except csv.Error:
+            return None
+        return self._columns.parse_all(rows) if len(rows) == len(records) else None
 
     def _parse(self, columns: Columns, cells: list[str], record: str, line: int) -> Parsed | None:
         parsed = columns.parse(cells, line)

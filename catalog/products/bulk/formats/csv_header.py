@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from catalog.errors import CatalogError, InvalidRequest, LinesInvalid, MalformedRequest
 from catalog.http.replies.problems import MAX_FIELD_ERRORS, json_pointer
@@ -19,6 +20,7 @@ from catalog.products.bulk.formats.lines import (
     faults_of,
     rendered,
     validate,
+    validate_columns,
     validate_fast,
     validate_upsert,
 )
@@ -47,6 +49,7 @@ _DIGITS = 20
 _KNOWN = WRITABLE | READ_ONLY
 # JSON number (RFC 8259, section 6): Python's float() would accept "1_000" and "nan".
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_NUMBERS = re.compile(rf"(?:{_NUMBER.pattern}\n)++")
 _BLANKS = " \t\xa0"
 _UNNAMED = re.compile(r"(?:unnamed: [0-9]+)?")
 
@@ -122,6 +125,33 @@ class Columns:
         self._is_upsert = options.upsert
         self._has_decimal_comma = separator != ","
         self._unguarded = unguarded if options.guard else str
+
+    def parse_all(self, rows: Sequence[Sequence[str]]) -> list[ParsedProduct] | None:
+        """Parse records at once; None if one has no valid product, or is not plain."""
+        if self._is_upsert or set(map(len, rows)) != {self._count}:
+            return None
+        if any("\0" in cell for row in rows for cell in row):
+            return None
+        return validate_columns(*(self._column(name, rows) for name in _FIELDS))
+
+    def _column(self, name: str, rows: Sequence[Sequence[str]]) -> Sequence[object]:
+        """Return the values of a column, equal to ``_value`` of each cell."""
+        place = self._places.get(name)
+        if place is None:
+            return [None] * len(rows)
+        cells = [row[place] for row in rows]
+        if name == "price":
+            if not self._has_decimal_comma and _NUMBERS.fullmatch("\n".join([*cells, ""])):
+                with suppress(ValueError):
+                    return list(map(float, cells))
+            return [self._value(name, cell) for cell in cells]
+        # Few texts are guarded, and so begin with an apostrophe.
+        texts = [self._unguarded(cell) if cell[:1] == "'" else cell for cell in cells]
+        return (
+            texts
+            if name == "name"
+            else [text if cell else None for text, cell in zip(texts, cells, strict=True)]
+        )
 
     def parse(self, cells: list[str], line: int) -> Parsed | None:
         """Parse a record under this header; None if it is a row of separators."""

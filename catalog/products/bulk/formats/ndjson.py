@@ -13,17 +13,28 @@ from catalog.products.bulk.formats.format import Format, ReaderOptions, WriterOp
 from catalog.products.bulk.formats.lines import (
     BLANK_LINES,
     LINE_TOO_LONG,
+    LINES_AT_ONCE,
     LONG_LINE,
     MAX_LINE_BYTES,
     READ_ONLY,
+    WRITABLE,
     Found,
     Parsed,
     ParsedProduct,
     faults_of,
     validate,
+    validate_columns,
     validate_fast,
     validate_upsert,
 )
+
+_FIELDS = ("name", "description", "price", "key")
+
+_PLAIN_BYTES = 128 * 1024
+"""Maximum size of lines that are parsed at once."""
+
+# NUL, which texts may not have; and the double quote, where it is not counted as one.
+_NOT_PLAIN = (b"\\u0000", b"\\u0022")
 
 
 class NdjsonReader:
@@ -34,6 +45,7 @@ class NdjsonReader:
 
     def __init__(self, options: ReaderOptions) -> None:
         self._parse = _parse_upsert if options.upsert else _parse_line
+        self._may_be_plain = not options.upsert
         self.line = self.first_line = 0
         # The received pieces of an incomplete line.
         self._rest: list[bytes] = []
@@ -51,6 +63,23 @@ class NdjsonReader:
             self._rest, self._rest_size = [], 0
             if self.line == 0:
                 lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+        for start in range(0, len(lines), LINES_AT_ONCE):
+            some = lines[start : start + LINES_AT_ONCE]
+            plain = _plain_products(some) if self._may_be_plain and not self._skips else None
+            if plain is None:
+                yield from self._read_each(some)
+                continue
+            for product in plain:
+                self.line += 1
+                self.first_line = self.line
+                yield product
+        if not self._skips:
+            self._rest += rest
+            self._rest_size += sum(map(len, rest))
+        if self._rest_size > MAX_LINE_BYTES:
+            self._skips, self._rest, self._rest_size = True, [], 0
+
+    def _read_each(self, lines: list[bytes]) -> Iterator[Found]:
         for line in lines:
             self.line += 1
             self.first_line = self.line
@@ -64,11 +93,6 @@ class NdjsonReader:
                 yield partial(self._parse, line, self.line)
             else:
                 yield self._parse(line, self.line)
-        if not self._skips:
-            self._rest += rest
-            self._rest_size += sum(map(len, rest))
-        if self._rest_size > MAX_LINE_BYTES:
-            self._skips, self._rest, self._rest_size = True, [], 0
 
 
 def _parse_line(line: bytes, number: int) -> Parsed:
@@ -92,6 +116,47 @@ def _parse_strictly(line: bytes, number: int, validated: Callable[[Any, int], Pa
     return validated(members, number)
 
 
+def _plain_products(lines: Sequence[bytes]) -> list[ParsedProduct] | None:
+    """Parse plain lines at once; None if one of them is not plain, or has no valid product.
+
+    Equal to ``_plain_product`` of each. An object that begins with its line and has no other brace
+    ends with it too: all lines have one brace of each kind, so if there are as many objects as
+    lines, none is nested or extends over two of them.
+    """
+    text = b"\n".join(lines)
+    count = len(lines)
+    if (
+        len(text) > _PLAIN_BYTES
+        or not (text.startswith(b"{") and text.endswith(b"}"))
+        or text.count(b"}\n{") != count - 1
+        or not text.count(b"{") == text.count(b"}") == count
+        or any(escape in text for escape in _NOT_PLAIN)
+    ):
+        return None
+    try:
+        members: list[Any] = orjson.loads(b"[%b]" % text.replace(b"\n", b","))
+    except orjson.JSONDecodeError:
+        return None
+    columns = [[each.get(field) for each in members] for field in _FIELDS]
+    products = validate_columns(*columns) if len(members) == count else None
+    if products is None:
+        return None
+    fields = set().union(*set(map(tuple, members)))
+    for field in fields - WRITABLE:
+        columns.append([each.get(field, 0) for each in members])
+        if field not in READ_ONLY or not set(map(type, columns[-1])) <= {str, int}:
+            return None
+    # As for a single line; a line without a duplicate has no more quotes than it must, so that the
+    # sum is right only if all lines are.
+    has_quotes = b'\\"' in text
+    quotes = 2 * sum(map(len, members))
+    for column in columns:
+        for value in column:
+            if type(value) is str:
+                quotes += 2 + value.count('"') if has_quotes else 2
+    return products if text.count(b'"') == quotes else None
+
+
 def _plain_product(line: bytes) -> ParsedProduct | None:
     """Parse a plain line fast; None if it needs the strict parser or the schema, valid or not."""
     try:
@@ -100,7 +165,7 @@ def _plain_product(line: bytes) -> ParsedProduct | None:
         return None
     if type(members) is not dict:
         return None
-    product = validate_fast(*map(members.get, ("name", "description", "price", "key")))
+    product = validate_fast(*map(members.get, _FIELDS))
     if product is None:
         return None
     # Detect duplicate names, which the parser accepts silently, by counting double quotes: every
