@@ -2,7 +2,8 @@
 
 import asyncio
 from array import array
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -20,7 +21,7 @@ from catalog.products.bulk.chunks import Chunk, ImportResult, tokenize
 from catalog.products.bulk.formats import LineFault, ParsedProduct, UpsertLine
 from catalog.products.bulk.upserting import Upserted, Upserts
 from catalog.products.changes import change_log
-from catalog.products.models import ChangeId
+from catalog.products.models import ChangeId, NewProduct
 
 MAX_ATOMIC_ROWS = 100_000
 MAX_ATOMIC_BYTES = 64 * 1024 * 1024
@@ -105,15 +106,37 @@ async def _create_all(session: AsyncSession, spool: "_Spool", *, owner_id: int) 
     await require_account(session, user_id=owner_id)
     at = now()
     chunks = []
-    async for parsed_products in spool.chunks():
-        new_products = await tokenize(parsed_products, owner_id)
-        chunks.append(await service.insert_unlogged(session, new_products, at=at))
-        renew_deadline(session)
+    async with aclosing(_tokenized(spool, owner_id)) as tokenized:
+        async for new_products in tokenized:
+            chunks.append(await service.insert_unlogged(session, new_products, at=at))
+            renew_deadline(session)
     last = ChangeId(0)
     for ids in chunks:
         last = await change_log.record_created(session, ids, at=at)
         renew_deadline(session)
     return service.Inserted([product_id for ids in chunks for product_id in ids], last, at)
+
+
+async def _tokenized(spool: "_Spool", owner_id: int) -> AsyncGenerator[list[NewProduct], None]:
+    """Yield the chunks of a spool, and tokenize the next one while the last one is written."""
+    chunks = spool.chunks()
+
+    async def read() -> list[NewProduct]:
+        return await tokenize(await anext(chunks, []), owner_id)
+
+    ahead = asyncio.create_task(read())
+    try:
+        while True:
+            # Neither here nor below is it cancelled: a thread would go on reading the file, which a
+            # retry reads again.
+            await asyncio.wait([ahead])
+            if not (new_products := ahead.result()):
+                return
+            ahead = asyncio.create_task(read())
+            yield new_products
+    finally:
+        await asyncio.wait([ahead])
+        ahead.exception()  # Retrieved, so that asyncio does not log it.
 
 
 class _Spool:
