@@ -35,7 +35,7 @@ from catalog.client.models import (
 from catalog.client.transport import Request, Transport
 from catalog.client.uploading import UploadMode, upload
 
-VERSION = "0.1.0"
+VERSION = "1.0.0"
 
 TIMEOUT_SECONDS = 30.0
 """Time-out of a response: longer than the longest deadline of the service."""
