@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -85,6 +86,27 @@ class TestSystemd:
         assert re.fullmatch(
             "[0-9a-f]{64}", dotenv_values(server.etc / "catalog.env")["JWT_SECRET_KEY"] or ""
         )
+
+    def test_check_finds_only_that_there_is_no_database(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        (script,) = [block for block in blocks("systemd.md") if "catalog check" in block]
+        own = {
+            "/etc/": f"{server.etc}/",
+            # The page's port may be taken here, and its user does not exist.
+            "cd /var/lib/catalog": f"export CATALOG_BIND=127.0.0.1:0; cd {tmp_path}",
+            "setpriv --reuid catalog --regid catalog --clear-groups": "",
+            "/opt/catalog/.venv/bin/catalog": f"{sys.executable} -m catalog",
+        }
+        checked = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", replaced(script, own)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+        faults = re.findall(r"^FAULT (\w+)", checked.stdout + checked.stderr, re.MULTILINE)
+        assert (checked.returncode, faults) == (1, ["database"])
 
     def test_unit_waits_longer_than_the_longest_stop(self) -> None:
         (unit,) = blocks("systemd.md", "ini")
