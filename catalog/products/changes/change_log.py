@@ -31,6 +31,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import aliased
 
 from catalog.db.columns import Id, Timestamp, now, rfc3339
+from catalog.db.raw_rows import TextQuery, has_raw_rows, read_texts
+from catalog.db.read_connection import ReadConnection
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
 from catalog.errors import ChangesGone, DatabaseUnavailable
 from catalog.products import queries
@@ -70,6 +72,9 @@ _log = ProductChange.__table__.c
 _LOG_COLUMNS = ("position", "type", "product_id", "version", "at", "token")
 
 _HEAD = select(ChangeCounter.position, ChangeCounter.token)
+HEAD = TextQuery(select(func.concat(ChangeCounter.position, ".", ChangeCounter.token)), {})
+"""The last committed change, for ``parse_head``."""
+
 _OLDEST = select(_log.position, _log.at).order_by(_log.position)
 
 _counter = cast("Table", ChangeCounter.__table__)
@@ -240,10 +245,24 @@ async def current_change(connection: AsyncConnection | AsyncSession) -> ChangeId
     Raises:
         DatabaseUnavailable: the counter has no row; see ``no_counter``.
     """
+    if isinstance(connection, ReadConnection) and has_raw_rows(connection):
+        (texts,) = await read_texts(connection, HEAD)
+        return parse_head(texts)
     row = (await connection.execute(_HEAD)).one_or_none()
     if row is None:
         raise no_counter()
     return ChangeId(*row)
+
+
+def parse_head(texts: Sequence[bytes]) -> ChangeId:
+    """Return the change that ``HEAD`` has selected.
+
+    Raises:
+        DatabaseUnavailable: the counter has no row; see ``no_counter``.
+    """
+    if not texts:
+        raise no_counter()
+    return ChangeId.parse(texts[0].decode())
 
 
 def no_counter() -> DatabaseUnavailable:

@@ -19,8 +19,8 @@ from catalog.db.columns import Id
 from catalog.db.raw_rows import TextQuery, read_texts
 from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
-from catalog.products.changes.change_log import no_counter
-from catalog.products.models import ChangeCounter, ChangeId, Product
+from catalog.products.changes.change_log import HEAD, parse_head
+from catalog.products.models import ChangeId, Product
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import Sort
 
@@ -57,8 +57,6 @@ _LONGEST_ESCAPE = 6
 _BESIDES_TEXT = 400
 """Bytes of a product's JSON besides its texts: names of fields, numbers and instants."""
 
-_CHANGE = TextQuery(select(func.concat(ChangeCounter.position, ".", ChangeCounter.token)), {})
-
 
 async def read_pages(connection: ReadConnection, pages: Sequence[TextQuery]) -> "list[EncodedRows]":
     """Run statements built by ``page``, in one round trip if possible.
@@ -66,10 +64,9 @@ async def read_pages(connection: ReadConnection, pages: Sequence[TextQuery]) -> 
     Each result ends with the product that exceeds ``queries.PAGE_BYTES``, if one does.
     """
     max_bytes = queries.PAGE_BYTES
-    counted, *found = await read_texts(connection, _CHANGE, *pages, max_bytes=max_bytes)
-    if not counted:
-        raise no_counter()
-    return [EncodedRows(ChangeId.parse(counted[0].decode()), texts) for texts in found]
+    head, *found = await read_texts(connection, HEAD, *pages, max_bytes=max_bytes)
+    change = parse_head(head)
+    return [EncodedRows(change, texts) for texts in found]
 
 
 @cache
@@ -84,10 +81,8 @@ async def read_some(connection: ReadConnection, ids: Sequence[int]) -> "EncodedR
     # Few statements, whose SQL is cached: the number of ids is rounded up by repeating the last.
     count = 1 << (len(ids) - 1).bit_length()
     values = {f"id_{number}": ids[min(number, len(ids) - 1)] for number in range(count)}
-    counted, found = await read_texts(connection, _CHANGE, TextQuery(_some(count), values))
-    if not counted:
-        raise no_counter()
-    return EncodedRows(ChangeId.parse(counted[0].decode()), found)
+    head, found = await read_texts(connection, HEAD, TextQuery(_some(count), values))
+    return EncodedRows(parse_head(head), found)
 
 
 class EncodedRows:

@@ -137,7 +137,9 @@ class TestPages:
         at_the_end = len(sent)
         await anyone.get(f"{PATH}?since=0")
 
-        assert (at_the_end, len(sent) - at_the_end) == (1, 2)
+        # On the servers the head is read past the driver, which tells no listener.
+        heads = database.engines[0].dialect.name == "sqlite"
+        assert (at_the_end, len(sent) - at_the_end) == (heads, heads + 1)
 
     @pytest.mark.parametrize(
         "query", ["since=-1", "since=x", "limit=0", "limit=1001", "wait=26", "wait=-1", "after=1"]
