@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -41,13 +41,16 @@ class PlainTCPServer(TCPServer):
             if error.errno != errno.ENOTCONN:
                 raise
 
-    async def protocol_send(self, event: Event) -> None:
+    def protocol_send(self, event: Event) -> Coroutine[Any, Any, None]:
         """Send an event; after the client's disconnect the idle timer is not started again."""
         if isinstance(event, RawData):
-            await self._send((event.data,))
-        elif isinstance(event, Parts):
-            await self._send(event.parts)
-        elif isinstance(event, Closed) and self._has_failed():
+            return self._send((event.data,))
+        if isinstance(event, Parts):
+            return self._send(event.parts)
+        return self._follow(event)
+
+    async def _follow(self, event: Event) -> None:
+        if isinstance(event, Closed) and self._has_failed():
             self._close_later()
         elif not (self._has_ended and isinstance(event, Updated)):
             await super().protocol_send(event)
@@ -65,19 +68,29 @@ class PlainTCPServer(TCPServer):
 
     async def _send(self, parts: Sequence[bytes]) -> None:
         transport = self.writer.transport
-        async with self.send_lock:
-            try:
-                if len(parts) == 1:
-                    transport.write(parts[0])
-                else:
-                    transport.writelines(parts)
-                if transport.get_write_buffer_size():
-                    with self.buffers.holding(transport, parts):
-                        await self.writer.drain()
-                else:
-                    await self.writer.drain()
-            except (ConnectionError, RuntimeError):
-                await self.protocol.handle(Closed())
+        try:
+            if self.send_lock.locked():
+                async with self.send_lock:
+                    self._write(parts)
+                    await self._drain(parts)
+                return
+            self._write(parts)
+            if transport.get_write_buffer_size() or transport.is_closing():
+                async with self.send_lock:
+                    await self._drain(parts)
+        except (ConnectionError, RuntimeError):
+            await self.protocol.handle(Closed())
+
+    async def _drain(self, parts: Sequence[bytes]) -> None:
+        """Wait until the kernel has taken all bytes; track the parts meanwhile."""
+        with self.buffers.holding(self.writer.transport, parts):
+            await self.writer.drain()
+
+    def _write(self, parts: Sequence[bytes]) -> None:
+        if len(parts) == 1:
+            self.writer.transport.write(parts[0])
+        else:
+            self.writer.transport.writelines(parts)
 
     async def _read_data(self) -> None:
         # Unlike the parent's, with a time-out for incomplete heads only, because it costs a timer.
@@ -92,7 +105,8 @@ class PlainTCPServer(TCPServer):
             except OSError:
                 # Includes TimeoutError.
                 break
-            await self.protocol.handle(RawData(data))
+            # Not through the wrapper, which would switch to HTTP/2.
+            await protocol.handle(RawData(data))
         self._has_ended = True
         await self.idle_task.stop()
         await self.protocol.handle(Closed())
