@@ -14,7 +14,7 @@ MY_PATH = f"{PATH}/my"
 
 MAX_KNOWN = 1024
 MAX_KNOWN_BYTES = 512
-"""Cached requests, and the length of their queries."""
+"""Cached requests of a kind, and the length of their queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class PageRequest:
 class PageRequests:
     """Builder of page requests.
 
-    Those for all products are cached by their query, because many clients ask for the same page.
+    They are cached by their query, because many clients ask for the same page, and one for its own
+    page again and again.
 
     Args:
         cursors: verifies the clients' cursors.
@@ -63,7 +64,9 @@ class PageRequests:
 
     def __init__(self, cursors: Cursors) -> None:
         self._cursors = cursors
-        self._known: OrderedDict[tuple[str, bytes], PageRequest] = OrderedDict()
+        # Apart from each other, so that owners do not evict what all clients ask for.
+        self._known: OrderedDict[Hashable, PageRequest] = OrderedDict()
+        self._known_own: OrderedDict[Hashable, PageRequest] = OrderedDict()
 
     def for_all(self, query: ListQuery, query_string: bytes, *, prefix: str) -> PageRequest:
         """Return the request for a page of all products.
@@ -77,19 +80,14 @@ class PageRequests:
             InvalidCursor: the cursor is invalid or belongs to another list.
         """
         # Pages under different prefixes differ in that link.
-        name = prefix, query_string
-        known = self._known.get(name)
+        key = None, prefix, query_string
+        known = self._known.get(key)
         if known is not None:
             return known
         selection = Selection.of(query, user_id=query.user_id)
         bound_to = selection.bound_to(PATH)
         place = Place(self._cursors, query.cursor, path=prefix + PATH, bound_to=bound_to)
-        request = PageRequest(query, selection, place, query_string, key=(None, *name))
-        if len(query_string) <= MAX_KNOWN_BYTES:
-            self._known[name] = request
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-        return request
+        return _kept(self._known, PageRequest(query, selection, place, query_string, key))
 
     def for_owner(
         self, query: MyListQuery, query_string: bytes, owner_id: int, *, prefix: str
@@ -99,9 +97,21 @@ class PageRequests:
         Raises:
             InvalidCursor: the cursor is invalid or belongs to another list.
         """
+        key = owner_id, prefix, query_string
+        known = self._known_own.get(key)
+        if known is not None:
+            return known
         # Bound to the list and not to the caller: the list shows only the caller's own anyway.
         bound_to = Selection.of(query, user_id=None).bound_to(MY_PATH)
         place = Place(self._cursors, query.cursor, path=prefix + MY_PATH, bound_to=bound_to)
         selection = Selection.of(query, user_id=owner_id)
-        key = owner_id, prefix, query_string
-        return PageRequest(query, selection, place, query_string, key)
+        return _kept(self._known_own, PageRequest(query, selection, place, query_string, key))
+
+
+def _kept(cache: OrderedDict[Hashable, PageRequest], request: PageRequest) -> PageRequest:
+    """Cache a request, unless its query is long."""
+    if len(request.query_string) <= MAX_KNOWN_BYTES:
+        cache[request.key] = request
+        if len(cache) > MAX_KNOWN:
+            cache.popitem(last=False)
+    return request
