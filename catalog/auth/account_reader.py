@@ -7,16 +7,11 @@ from sqlalchemy import bindparam, select
 
 from catalog.auth.accounts import PUBLIC_COLUMNS
 from catalog.auth.models import User
-from catalog.concurrency.batch_loader import BatchLoader
+from catalog.db.batch_reader import batch_reader
 from catalog.db.columns import Id
 from catalog.db.database import Database
-from catalog.db.error_translation import did_not_answer
 from catalog.db.read_connection import ReadConnection
-from catalog.errors import AccountUnavailable, DatabaseBusy
-from catalog.observability.metrics import count_rejection
-
-MAX_BATCH = 64
-"""Accounts in one round trip."""
+from catalog.errors import AccountUnavailable
 
 _ACCOUNTS = select(*PUBLIC_COLUMNS).where(
     User.id.in_(bindparam("user_ids", type_=Id, expanding=True)), User.disabled.is_(False)
@@ -33,17 +28,7 @@ class AccountReader:
     """
 
     def __init__(self, database: Database) -> None:
-        self._loader: BatchLoader[int, int, ReadConnection, Account | None, Account] = BatchLoader(
-            database.connection,
-            _read,
-            _required,
-            trips=database.max_readers,
-            max_batch=MAX_BATCH,
-            patience=database.patience,
-            expired=_expired,
-            limit=database.read_limit,
-            timed_out=did_not_answer,
-        )
+        self._loader = batch_reader(database, _read, _required)
 
     async def read(self, user_id: int) -> Account:
         """Return the columns of an account that its owner may see.
@@ -65,8 +50,3 @@ def _required(_: int, account: Account | None) -> Account:
     if account is None:
         raise AccountUnavailable
     return account
-
-
-def _expired() -> Exception:
-    count_rejection("reads")
-    return DatabaseBusy("The requests ahead of this one took too long.")

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
 from catalog.concurrency.fair_semaphore import FairSemaphore
 from catalog.db.deadlines import DEADLINES, Deadlines, deadline
 from catalog.db.engines import DriverThreads, Purpose, create_engine, dispose_of
-from catalog.db.error_translation import refusals
+from catalog.db.error_translation import refusals, waited_too_long
 from catalog.db.read_connection import ReadConnection
 from catalog.db.transactions import Transactions
 from catalog.errors import DatabaseBusy
@@ -42,6 +42,9 @@ class Observer(Protocol):
     def timed_out(self, pool: PoolName) -> None:
         """Record that a unit of work timed out waiting for a connection."""
 
+    def expired(self) -> None:
+        """Record that a read has waited too long for its batch."""
+
     def retried(self, code: str) -> None:
         """Record a retry of a transaction.
 
@@ -57,6 +60,9 @@ class _Nobody:
         """Ignore the event."""
 
     def timed_out(self, pool: PoolName) -> None:
+        """Ignore the event."""
+
+    def expired(self) -> None:
         """Ignore the event."""
 
     def retried(self, code: str) -> None:
@@ -151,6 +157,11 @@ class Database:
     def engines(self) -> tuple[AsyncEngine, AsyncEngine]:
         """Read and write engine, whose statements can be traced."""
         return self._read_engine, self._write_engine
+
+    def read_expired(self) -> Exception:
+        """Return the error of a read that has waited too long for its batch, and record it."""
+        self._observer.expired()
+        return waited_too_long()
 
     async def transaction(
         self,

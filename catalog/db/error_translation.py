@@ -120,6 +120,11 @@ def did_not_answer() -> DatabaseUnavailable:
     return caused(DatabaseUnavailable("The database did not answer in time."), TimeoutError())
 
 
+def waited_too_long() -> DatabaseBusy:
+    """Return the error of a unit of work whose turn did not come in time."""
+    return DatabaseBusy("The requests ahead of this one took too long.")
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Translate driver errors raised inside the context; bugs propagate unchanged."""

@@ -283,6 +283,10 @@ class DatabaseMetrics:
         """Count a unit of work that timed out waiting for a connection."""
         POOL_TIMEOUTS.labels(pool).inc()
 
+    def expired(self) -> None:
+        """Count a read that is rejected because it has waited too long for its batch."""
+        count_rejection("reads")
+
     def retried(self, code: str) -> None:
         """Count a retry of a transaction by the engine's error number, ``lost`` or ``outdated``."""
         RETRIES.labels(code).inc()

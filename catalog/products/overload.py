@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from catalog.db.error_translation import did_not_answer
+from catalog.db.error_translation import did_not_answer, waited_too_long
 from catalog.errors import DatabaseBusy, KeyInUse, Overloaded, Unavailable
 from catalog.observability.metrics import Shed, count_rejection
 
@@ -31,17 +31,6 @@ class WriteRefusals:
     def is_undetermined(self, error: Exception) -> bool:
         """Tell whether a batch that failed may have been committed."""
         return isinstance(error, Unavailable)
-
-
-def waited_too_long() -> DatabaseBusy:
-    """Return 503 for a request whose turn did not come in time."""
-    return DatabaseBusy("The requests ahead of this one took too long.")
-
-
-def read_expired() -> Exception:
-    """Return 503 for a read of a product that has waited too long for its round trip."""
-    count_rejection("reads")
-    return waited_too_long()
 
 
 def page_expired() -> Exception:

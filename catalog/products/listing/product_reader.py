@@ -4,12 +4,11 @@ A request joins only a read that begins after it, so the product includes every 
 acknowledged before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple
 
-from catalog.concurrency.batch_loader import BatchLoader
+from catalog.db.batch_reader import batch_reader
 from catalog.db.database import Database
-from catalog.db.error_translation import did_not_answer
 from catalog.db.raw_rows import has_raw_rows
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import NotFound
@@ -20,10 +19,6 @@ from catalog.products import queries
 from catalog.products.changes import change_log
 from catalog.products.listing import row_encoding
 from catalog.products.models import ChangeId
-from catalog.products.overload import read_expired
-
-MAX_BATCH = 64
-"""Products in one round trip; the longest ones take the event loop some milliseconds."""
 
 
 class ProductAt(NamedTuple):
@@ -37,26 +32,16 @@ class ProductReader:
     """Reader and renderer of single products; one per process."""
 
     def __init__(self, database: Database) -> None:
-        self._loader: BatchLoader[int, int, ReadConnection, ProductAt, Reply] = BatchLoader(
-            database.connection,
-            read_products,
-            _rendered,
-            trips=database.max_readers,
-            max_batch=MAX_BATCH,
-            patience=database.patience,
-            expired=read_expired,
-            limit=database.read_limit,
-            timed_out=did_not_answer,
-        )
+        self._loader = batch_reader(database, read_products, _rendered)
 
-    async def read(self, product_id: int) -> Reply:
+    def read(self, product_id: int) -> Coroutine[Any, Any, Reply]:
         """Return the response with a product, its entity tag, and the last change.
 
         Raises:
             NotFound: no product has that id; the error's headers carry the change.
             DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
         """
-        return await self._loader.load(product_id, product_id)
+        return self._loader.load(product_id, product_id)
 
 
 async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[ProductAt]:

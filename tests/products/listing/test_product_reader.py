@@ -6,11 +6,12 @@ from typing import Any
 import orjson
 import pytest
 
+from catalog.db.batch_reader import MAX_BATCH
 from catalog.db.database import Database
 from catalog.errors import DatabaseBusy, NotFound
 from catalog.products import service
 from catalog.products.listing import product_reader
-from catalog.products.listing.product_reader import MAX_BATCH, ProductReader
+from catalog.products.listing.product_reader import ProductReader
 from catalog.products.models import MAX_DESCRIPTION, NewProduct
 from catalog.products.schemas import PATH
 from tests.support import Caller, at_once, problem_of

@@ -1,0 +1,52 @@
+"""Batch loader of reads: those that wait together share a connection, and mostly a round trip.
+
+A request joins only a read that begins after it, so it sees every write acknowledged before.
+"""
+
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeVar
+
+from catalog.concurrency.batch_loader import BatchLoader
+from catalog.db.database import Database
+from catalog.db.error_translation import did_not_answer
+from catalog.db.read_connection import ReadConnection
+
+K = TypeVar("K", bound=Hashable)
+A = TypeVar("A")
+R = TypeVar("R")
+
+MAX_BATCH = 64
+"""Reads in one round trip; those of the longest products take the event loop some milliseconds."""
+
+BatchReader = BatchLoader[K, K, ReadConnection, A, R]
+"""Loader that reads the answers to keys, and converts each for all requests that share it."""
+
+
+def batch_reader(
+    database: Database,
+    read: Callable[[ReadConnection, Sequence[K]], Awaitable[Sequence[A]]],
+    convert: Callable[[K, A], R],
+    *,
+    trips: int | None = None,
+) -> BatchReader[K, A, R]:
+    """Return a loader on the connections of a database, with its deadlines.
+
+    Its callers get DatabaseUnavailable or DatabaseBusy as those of ``Database.connection``.
+
+    Args:
+        database: the database.
+        read: reads the answers to keys, in their order.
+        convert: makes the value of a key's answer, or raises the error of its callers.
+        trips: largest number of concurrent reads; by default as many as connections.
+    """
+    return BatchLoader(
+        database.connection,
+        read,
+        convert,
+        trips=trips or database.max_readers,
+        max_batch=MAX_BATCH,
+        patience=database.patience,
+        expired=database.read_expired,
+        limit=database.read_limit,
+        timed_out=did_not_answer,
+    )
