@@ -17,6 +17,7 @@ from catalog.auth.context import Auth, auth
 from catalog.auth.guards import BEARER
 from catalog.auth.passwords import login_throttle
 from catalog.auth.passwords.hashing import Passwords
+from catalog.auth.session_reader import SessionReader
 from catalog.auth.tokens import api_keys, sessions
 from catalog.auth.tokens.jwt import Tokens
 from catalog.auth.tokens.keys import KeyRing, signing_secret
@@ -158,6 +159,7 @@ def create_app(settings: Settings) -> Quart:
             revocations,
             known_keys,
             AccountReader(database),
+            SessionReader(database),
             service.delete_products_of,
         ),
     )

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.account_reader import AccountReader
 from catalog.auth.passwords.hashing import Passwords
+from catalog.auth.session_reader import SessionReader
 from catalog.auth.tokens.keys import KeyRing
 from catalog.auth.tokens.known_keys import KnownKeys
 from catalog.auth.tokens.revocations import Revocations
@@ -15,7 +16,7 @@ from catalog.http.context import AppExtension
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """One app's signing keys, hashing threads, revocations, verified API keys and account reader.
+    """One app's signing keys, hashing threads, revocations, verified API keys and readers.
 
     Attributes:
         on_account_delete: deletes an account's other data, in the transaction that deletes it.
@@ -26,6 +27,7 @@ class Auth:
     revocations: Revocations
     known_keys: KnownKeys
     accounts: AccountReader
+    sessions: SessionReader
     on_account_delete: Callable[[AsyncSession, int], Awaitable[None]]
 
 

@@ -86,26 +86,38 @@ LIVE_SESSION_LIST = LIVE_SESSIONS.with_only_columns(
 ).order_by(_sessions.c.last_used_at.desc(), _sessions.c.id.desc())
 """An account's live sessions as displayed, most recently used first; takes ``user_id``."""
 
+_session_state = (
+    *(_sessions.c.user_id, _sessions.c.refresh_hash, _sessions.c.created_at),
+    *(_sessions.c.last_used_at, _sessions.c.expires_at, _sessions.c.revoked_at),
+    *(_users.c.role, _users.c.disabled, _now),
+)
+
+_session_of_account = _sessions.outerjoin(_users, _users.c.id == _sessions.c.user_id)
+
 SESSION_STATE = (
     select(
-        _sessions.c.user_id,
-        _sessions.c.refresh_hash,
-        _sessions.c.created_at,
-        _sessions.c.last_used_at,
-        _sessions.c.expires_at,
-        _sessions.c.revoked_at,
-        _users.c.role,
-        _users.c.disabled,
+        *_session_state,
         select(_superseded.c.superseded_at)
         .where(_superseded.c.token_hash == bindparam("token_hash", type_=String))
         .scalar_subquery()
         .label("superseded_at"),
-        _now,
     )
-    .select_from(_sessions.outerjoin(_users, _users.c.id == _sessions.c.user_id))
+    .select_from(_session_of_account)
     .where(_sessions.c.id == bindparam("session_id", type_=Id))
 )
 """A session, its account and one of its tokens; takes ``session_id`` and ``token_hash``."""
+
+SESSION_STATES = (
+    select(_sessions.c.id, *_session_state)
+    .select_from(_session_of_account)
+    .where(_sessions.c.id.in_(bindparam("session_ids", type_=Id, expanding=True)))
+)
+"""Sessions by their ids, and their accounts; takes ``session_ids``."""
+
+SUPERSEDED = select(_superseded.c.token_hash, _superseded.c.superseded_at).where(
+    _superseded.c.token_hash.in_(bindparam("hashes", type_=String, expanding=True))
+)
+"""Times at which tokens were superseded, of those that were; takes ``hashes``."""
 
 LIVE_KEYS = select(
     *(

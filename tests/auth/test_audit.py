@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.audit import Audit
 from catalog.auth.models import LoginSession, SupersededToken, User, WrongGuesses
-from catalog.auth.tokens.sessions import GRACE
+from catalog.auth.tokens.session_state import GRACE
 from catalog.db.columns import database_now
 from catalog.db.database import Database
 from catalog.observability.logs import configure_logging

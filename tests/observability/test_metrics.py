@@ -315,7 +315,7 @@ class TestDomain:
     async def test_reused_refresh_tokens_are_counted(
         self, ada: Caller, change: Change, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("catalog.auth.tokens.sessions.GRACE", timedelta(days=-1))
+        monkeypatch.setattr("catalog.auth.tokens.session_state.GRACE", timedelta(days=-1))
         token = ada.refresh_token
         await ada.post("/api/auth/refresh", token=token, json={"rotate": True})
         answer = await ada.post("/api/auth/refresh", token=token, json={"rotate": True})

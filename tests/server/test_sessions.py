@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from catalog.auth.models import LoginSession, SupersededToken
-from catalog.auth.tokens.sessions import GRACE, hash_of
+from catalog.auth.tokens.session_state import GRACE, hash_of
 from catalog.db.columns import now
 from catalog.db.database import Database
 from tests.auth.rows import rows_of, run

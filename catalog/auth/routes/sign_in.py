@@ -14,6 +14,7 @@ from catalog.auth.guards import (
     public,
     refresh_token_required,
     session_required,
+    tokens,
 )
 from catalog.auth.routes.attempts import recording, verified
 from catalog.auth.routes.deadline import one_deadline
@@ -28,9 +29,9 @@ from catalog.auth.schemas import (
 )
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.jwt import Bearer, issue_access_token, issue_refresh_token
+from catalog.auth.tokens.session_state import Resumed
 from catalog.auth.tokens.sessions import (
     SESSION_FACTOR,
-    Resumed,
     SessionLifetimes,
     SessionRequest,
     TokenGrant,
@@ -166,8 +167,7 @@ async def refresh_token(data: RefreshOptions) -> Reply:
     try:
         if data.rotate:
             return await _rotated(bearer)
-        async with database().connection() as connection:
-            resumed = await sessions.resume(connection, bearer=bearer)
+        resumed = await auth().sessions.resume(bearer)
     except TokenReused:
         await _end_stolen(bearer)
         raise
@@ -175,17 +175,17 @@ async def refresh_token(data: RefreshOptions) -> Reply:
         # Refreshing must still work while the database accepts reads but no writes.
         with suppress(Unavailable):
             await database().transaction(sessions.touch, session_id=bearer.session_id)
-    return await _resumed(bearer, resumed)
+    return _resumed(bearer, resumed)
 
 
-async def _resumed(bearer: Bearer, resumed: Resumed) -> Reply:
-    async with current_request().app.app_context():
-        access_token = issue_access_token(
-            bearer.user_id,
-            session_id=bearer.session_id,
-            role=resumed.role,
-            session_expires_at=resumed.expires_at,
-        )
+def _resumed(bearer: Bearer, resumed: Resumed) -> Reply:
+    # Not by the library's function: it needs the app's context, which costs as much as signing.
+    access_token = tokens().access_token(
+        bearer.user_id,
+        session_id=bearer.session_id,
+        role=resumed.role,
+        session_expires_at=resumed.expires_at,
+    )
     return _refreshed(Refreshed(access_token=access_token))
 
 
@@ -220,15 +220,14 @@ async def get_refreshed_token() -> Reply:
     """
     bearer = caller()
     try:
-        async with database().connection() as connection:
-            resumed = await sessions.resume(connection, bearer=bearer)
+        resumed = await auth().sessions.resume(bearer)
     except TokenReused:
         # A GET must not change anything, so the session stays live.
         record(
             Audit.TOKEN_REUSED, user_id=bearer.user_id, session_id=bearer.session_id, ended=False
         )
         raise
-    return await _resumed(bearer, resumed)
+    return _resumed(bearer, resumed)
 
 
 def _refreshed(refreshed: Refreshed) -> Reply:

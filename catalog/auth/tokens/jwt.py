@@ -104,6 +104,13 @@ class Tokens(JWTManager):  # type: ignore[misc]  # the library is untyped
         """Issue a refresh token for ``create_refresh_token``."""
         return self._issue(identity, Kind.REFRESH, user_claims)
 
+    def access_token(
+        self, user_id: int, *, session_id: int, role: Role, session_expires_at: datetime
+    ) -> str:
+        """Issue an access token, as ``issue_access_token`` does in the app's context."""
+        own = _access_claims(session_id, role, session_expires_at)
+        return self._issue(user_id, Kind.ACCESS, own)
+
     def _issue(self, user_id: int, kind: Kind, own_claims: dict[str, Any]) -> str:
         issued_at = datetime.now(UTC)
         claims = {
@@ -254,9 +261,13 @@ def issue_access_token(
     user_id: int, *, session_id: int, role: Role, session_expires_at: datetime
 ) -> str:
     """Issue an access token, which does not outlive its session; needs the app's context."""
-    claims = {"sid": str(session_id), "role": role.value, "exp": session_expires_at}
+    claims = _access_claims(session_id, role, session_expires_at)
     token: str = create_access_token(identity=user_id, user_claims=claims)
     return token
+
+
+def _access_claims(session_id: int, role: Role, session_expires_at: datetime) -> dict[str, Any]:
+    return {"sid": str(session_id), "role": role.value, "exp": session_expires_at}
 
 
 def issue_refresh_token(

@@ -7,7 +7,6 @@ was stolen, either by its sender or by the client that rotated it (RFC 9700, sec
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import sha256
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -17,12 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.auth import queries
 from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken
 from catalog.auth.tokens.jwt import Bearer, successor_id
+from catalog.auth.tokens.session_state import GRACE, hash_of, look
 from catalog.db.columns import database_now
 from catalog.db.statements import affected_rows
-from catalog.errors import AccountUnavailable, NotFound, SessionEnded, TokenReused
-
-GRACE = timedelta(seconds=30)
-"""How long a superseded token still yields its successor, for lost responses and races."""
+from catalog.errors import NotFound
 
 SESSIONS_PER_ACCOUNT = 100
 """Live sessions of an account; one more ends the least recently used one.
@@ -33,9 +30,6 @@ Far more than a person's devices, and few enough to be listed and ended in one r
 SESSION_FACTOR = 3
 """Longest life of a session in lifetimes of a refresh token, however often it is rotated: a user
 who never signs out gives the password every 90 days, unless refresh tokens live shorter."""
-
-LAST_USED_PRECISION = timedelta(minutes=1)
-"""Precision of ``last_used_at``; without it every refresh would be a write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,35 +78,6 @@ class TokenGrant(NamedTuple):
     expires_at: datetime
 
 
-class Resumed(NamedTuple):
-    """State of a session that was resumed.
-
-    Attributes:
-        role: the account's current role.
-        expires_at: when the session expires.
-        is_due: whether ``last_used_at`` is due to be written (``touch``).
-    """
-
-    role: Role
-    expires_at: datetime
-    is_due: bool
-
-
-class _State(NamedTuple):
-    """Live session, its account and one of its tokens, as of one instant."""
-
-    user_id: int
-    refresh_hash: str
-    created_at: datetime
-    last_used_at: datetime
-    expires_at: datetime
-    revoked_at: None
-    role: str
-    disabled: bool
-    superseded_at: datetime | None
-    now: datetime
-
-
 async def begin(
     session: AsyncSession, *, user_id: int, role: Role, opening: SessionRequest
 ) -> TokenGrant:
@@ -142,17 +107,6 @@ async def begin(
     return TokenGrant(user_id, session_id, role, token_id, issued_at, expires_at)
 
 
-async def resume(connection: AsyncConnection | AsyncSession, *, bearer: Bearer) -> Resumed:
-    """Resume the session of a refresh token.
-
-    Raises:
-        SessionEnded, AccountUnavailable, TokenReused: the token is no longer usable.
-    """
-    state = await _look(connection, bearer)
-    is_due = state.now - state.last_used_at > LAST_USED_PRECISION
-    return Resumed(Role(state.role), state.expires_at, is_due)
-
-
 async def touch(session: AsyncSession, *, session_id: int) -> None:
     """Set a session's ``last_used_at`` to now."""
     mine = LoginSession.id == session_id
@@ -177,7 +131,7 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
             session, in a transaction that this refusal does not roll back.
     """
     presented, successor = hash_of(bearer.token_id), successor_id(bearer.token_id)
-    state = await _look(session, bearer)
+    state = await look(session, bearer)
     while state.superseded_at is None:
         expires_at = lives.expiry(issued_at=state.now, created_at=state.created_at)
         # Compare-and-swap: concurrent rotations find another hash once this one has committed.
@@ -192,7 +146,7 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
             row = {"token_hash": presented, "superseded_at": state.now}
             await session.execute(insert(SupersededToken).values(row))
         else:
-            state = await _look(session, bearer)
+            state = await look(session, bearer)
     # Whichever request rotated the token, the times are those of this single rotation.
     issued_at = state.superseded_at
     return TokenGrant(
@@ -203,26 +157,6 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
         issued_at=issued_at,
         expires_at=lives.expiry(issued_at=issued_at, created_at=state.created_at),
     )
-
-
-async def _look(connection: AsyncConnection | AsyncSession, bearer: Bearer) -> _State:
-    """Return the state of a usable refresh token; ``superseded_at`` is None for a current one.
-
-    Raises:
-        SessionEnded, AccountUnavailable, TokenReused: the token is no longer usable.
-    """
-    token_hash = hash_of(bearer.token_id)
-    values = {"session_id": bearer.session_id, "token_hash": token_hash}
-    row = (await connection.execute(queries.SESSION_STATE, values)).one_or_none()
-    if row is None or row.revoked_at is not None or row.expires_at <= row.now:
-        raise SessionEnded
-    if row.user_id != bearer.user_id or row.disabled or row.role is None:
-        raise AccountUnavailable
-    if row.refresh_hash != token_hash:
-        superseded_at = row.superseded_at
-        if superseded_at is None or row.now - superseded_at > GRACE:
-            raise TokenReused
-    return _State._make(row)
 
 
 async def end(session: AsyncSession, *, session_id: int, user_id: int | None = None) -> None:
@@ -310,8 +244,3 @@ async def sweep(session: AsyncSession, *, kept_ended: timedelta, limit: int) -> 
         if keys:
             gone += await affected_rows(session, delete(key.class_).where(key.in_(keys)))
     return gone
-
-
-def hash_of(token_id: str) -> str:
-    """Return the hash stored for a token's id; the id is random, so that a plain hash hides it."""
-    return sha256(token_id.encode()).hexdigest()

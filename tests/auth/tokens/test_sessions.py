@@ -18,14 +18,14 @@ from catalog.auth import accounts, administration, service
 from catalog.auth.accounts import Account
 from catalog.auth.models import LoginSession, Role, SupersededToken, User
 from catalog.auth.passwords.login_throttle import subject_of
+from catalog.auth.session_reader import SessionReader
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.jwt import Bearer, Kind, issue_refresh_token, successor_id
+from catalog.auth.tokens.session_state import GRACE, hash_of
 from catalog.auth.tokens.sessions import (
-    GRACE,
     SessionLifetimes,
     SessionRequest,
     TokenGrant,
-    hash_of,
 )
 from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
@@ -476,7 +476,7 @@ class TestRace:
             )
 
             with pytest.raises(SessionEnded):
-                await run_on(store.connection(), sessions.resume, bearer=bearer)
+                await SessionReader(store).resume(bearer)
         assert await live_ids(store) == set()
 
 
