@@ -6,7 +6,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hypercorn.typing import ASGIFramework, HTTPScope
+from hypercorn.typing import ASGIFramework
 from quart import Quart
 from quart_schema import Tag
 
@@ -28,13 +28,14 @@ from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
+from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.dispatch import FastPath, Operation
 from catalog.http.adapter import CatalogApp
-from catalog.http.context import AppState, app_state
+from catalog.http.context import AppExtension, AppState, app_state
 from catalog.http.limit_store import create_store
 from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.http.middleware.cors import Cors
-from catalog.http.middleware.proxies import TrustedProxies, published_under
+from catalog.http.middleware.proxies import TrustedProxies
 from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
 from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
 from catalog.http.openapi import configure_openapi
@@ -106,6 +107,9 @@ HOT_OPERATIONS = (
 )
 """Operations that are answered without the framework: all that are short, but for those that hash
 passwords, which end when the client disconnects."""
+
+direct_path = AppExtension[DirectPath]("catalog.direct_path")
+"""What answers the hot requests of an app."""
 
 _TAGS = (
     Tag("auth", "Sign up and in; tokens, sessions, and the caller's own account."),
@@ -190,7 +194,6 @@ def _wrap(app: Quart, settings: Settings) -> None:
     state = app_state(app)
     max_reads = MAX_REQUESTS // READS_OF_REQUESTS
     fast_path = FastPath(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
-    state.is_quick = _quick(fast_path, settings.root_path)
     admitted = ConcurrencyLimit(
         fast_path,
         max_reads=max_reads,
@@ -206,9 +209,9 @@ def _wrap(app: Quart, settings: Settings) -> None:
         streamed=products_routes.STREAMED,
     )
     # Below the headers of all responses, and above all that refuses requests.
-    shared = Cors(bounded, settings.cors_origins) if settings.cors_origins else bounded
+    cors = Cors(bounded, settings.cors_origins) if settings.cors_origins else None
     enveloped = ResponseHeadersMiddleware(
-        shared,
+        cors or bounded,
         app,
         quiet=operations.HEALTH,
         route_of=routes_of(app),
@@ -224,26 +227,31 @@ def _wrap(app: Quart, settings: Settings) -> None:
         )
     )
     metrics.set_build_info(build_commit())
-    seen = _traced(app, enveloped, settings)
-    proxies = TrustedProxies(seen, settings.trusted_proxies, settings.root_path)
-    app.asgi_app = proxies  # type: ignore[method-assign]  # the framework's documented way
+    traced = _traced(app, enveloped, settings)
+    proxies = TrustedProxies(traced or enveloped, settings.trusted_proxies, settings.root_path)
+    direct = DirectPath(
+        proxies,
+        fast_path=fast_path,
+        proxies=proxies,
+        responses=enveloped,
+        limit=admitted,
+        cors=cors,
+        root_path=settings.root_path,
+        traced=None if traced is None else traced.traced,
+    )
+    direct_path.attach(app, direct)
+    # The framework's documented way.
+    app.asgi_app = direct if settings.fast_path == "on" else proxies  # type: ignore[method-assign]
 
 
-def _quick(fast_path: FastPath, root_path: str) -> Callable[[HTTPScope], bool]:
-    """Return whether a request, as the server has parsed it, is for the fast path."""
-    if not root_path:
-        return lambda scope: fast_path.match(scope) is not None
-    return lambda scope: fast_path.match(published_under(root_path, scope)) is not None
-
-
-def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> ASGIFramework:
+def _traced(app: Quart, asgi_app: ASGIFramework, settings: Settings) -> "TracedRequests | None":
     """Wrap the application in request tracing, if it is enabled.
 
     Raises:
         SettingsInvalid: the packages for tracing are missing.
     """
     if settings.tracing == "off":
-        return asgi_app
+        return None
     traced_requests, tracing_of = tracing_classes()
     tracing = tracing_of(build_commit())
     tracing.watch(app_state(app).database.engines)

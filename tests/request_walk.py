@@ -13,12 +13,11 @@ from types import FrameType
 from typing import Any
 
 import catalog
-from catalog.app import create_app
+from catalog.app import create_app, direct_path
 from catalog.auth.context import auth
 from catalog.bootstrap import prepare
 from catalog.fastpath.request_parser import parse
-from catalog.fastpath.response_buffer import ResponseBuffer
-from catalog.http.middleware.request_body import WHOLE_BODY
+from catalog.fastpath.response import Response
 from tests.engines import settings_for
 from tests.support import Caller
 
@@ -56,7 +55,7 @@ class Walk:
 
 
 class Exchange:
-    """A request that the framework's own server has parsed, and the status of its response."""
+    """A request that the server has parsed, and the status of its response."""
 
     def __init__(self, body: bytes) -> None:
         self._body = [body]
@@ -72,6 +71,11 @@ class Exchange:
         """Note the status."""
         self.status = message.get("status", self.status)
 
+    async def send(self, response: Response) -> None:
+        """Make the head of a response of the fast path, and note its status."""
+        response.head(is_last=False, keeps_old_alive=False)
+        self.status = response.reply.status
+
 
 async def walk_of(app: Any, request: bytes, status: int, *, is_fast: bool) -> Walk:
     """Answer a request, and return the walk.
@@ -82,7 +86,7 @@ async def walk_of(app: Any, request: bytes, status: int, *, is_fast: bool) -> Wa
     walk = Walk()
     message = parse(request)
     assert message is not None
-    scope = {
+    scope: Any = {
         "type": "http",
         "http_version": "1.1",
         "scheme": "http",
@@ -93,18 +97,19 @@ async def walk_of(app: Any, request: bytes, status: int, *, is_fast: bool) -> Wa
         "path": message.path.decode(),
         "query_string": message.query,
         "headers": message.fields,
-        "extensions": {WHOLE_BODY: {}} if is_fast else {},
     }
-    exchange: Any
+    exchange = Exchange(message.body)
     others = asyncio.all_tasks()
     sys.setprofile(walk.note)
     try:
         if is_fast:
             parse(request)
-            exchange = ResponseBuffer(message.body, is_last=False)
+            direct = direct_path(app)
+            found = direct.find(scope, message.body)
+            assert found is not None
+            await direct.answer(found, message.body, exchange.send)
         else:
-            exchange = Exchange(message.body)
-        await app(scope, exchange.receive, exchange.take)
+            await app(scope, exchange.receive, exchange.take)
         # The work that goes on after the response is part of it, and not of the next walk.
         while begun := asyncio.all_tasks() - others:
             await asyncio.wait(begun)

@@ -21,12 +21,11 @@ from quart import Quart
 
 from catalog.http.middleware.response_headers import annotate
 from catalog.http.replies.negotiation import JSON, best_of, offered_by
-from catalog.http.replies.problems import REFUSED, problem_reply, to_problem
+from catalog.http.replies.problems import problem_reply, to_problem
 from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.request import MATCH, Fields, fields_of
 from catalog.http.routing import IdConverter
 from catalog.http.validation import takes_query
-from catalog.observability import metrics
 
 MAX_ACCEPT_BYTES = 512
 """Longest ``Accept`` of a request that is dispatched here, because the results are cached."""
@@ -135,7 +134,7 @@ class FastPath:
             if target is None or target.parameter is None or _ID.fullmatch(last) is None:
                 return None
             arguments = {target.parameter: int(last)}
-        if REFUSED in scope or scope.get("root_path"):
+        if scope.get("root_path"):
             return None
         query = scope["query_string"]
         if query and not target.takes_query:
@@ -155,12 +154,7 @@ class FastPath:
     ) -> None:
         """Serve one request."""
         if scope["type"] != "http" or (matched := self.match(scope)) is None:
-            refusal: Any = scope.get(REFUSED)
-            if refusal is not None:
-                annotate(scope, route=metrics.OTHER)
-                await send_reply(send, problem_reply(refusal))
-            else:
-                await self._framework(scope, receive, send)
+            await self._framework(scope, receive, send)
             return
         annotate(scope, route=matched.target.rule)
         try:

@@ -6,7 +6,7 @@ three quarters of the cost of a short one. The fast path answers plain requests 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -18,22 +18,19 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body, EndBody, Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.typing import H11SendableEvent, HTTPScope
+from hypercorn.typing import H11SendableEvent
 
 from catalog.errors import CatalogError
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
+from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
 from catalog.fastpath.request_head import OF_BODY, Header, head_of, keeps_alive, refusal_of
 from catalog.fastpath.request_parser import parse
-from catalog.fastpath.response_buffer import ResponseBuffer, reason_of
+from catalog.fastpath.response import Response, reason_of
 from catalog.http.middleware.body_stream import MALFORMED
-from catalog.http.middleware.request_body import WHOLE_BODY
-from catalog.http.replies.problems import REFUSED
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability import metrics
-
-IsQuick = Callable[[HTTPScope], bool]
 
 REFUSALS_A_SECOND = 1000
 """Rate of 503s per process beyond which reads are throttled; each costs some 0.2 ms."""
@@ -51,7 +48,7 @@ class PlainH11Protocol(H11Protocol):
     HTTP/2 without TLS has no other user here.
 
     Attributes:
-        is_quick: returns whether a request's response is short and is completed even if the client
+        direct: answers hot requests. Their response is short and is completed even if the client
             disconnects, so that reading for a disconnect is unnecessary meanwhile.
         is_answering: whether a response of the fast path is in progress.
         answered_at: time of the last such response, by the loop's clock.
@@ -59,7 +56,7 @@ class PlainH11Protocol(H11Protocol):
         head_began_at: start of an incomplete head, by the same clock; 0 if there is none.
     """
 
-    is_quick: IsQuick = staticmethod(lambda _: False)
+    direct: DirectPath
     _refused_until = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -67,7 +64,8 @@ class PlainH11Protocol(H11Protocol):
         self.is_answering = False
         self.answered_at = 0.0
         self.has_failed = False
-        self._keeps_old_alive = False
+        self._keeps_old_alive = self._is_last = self._is_unused = False
+        self._status = 0
         self._head = b""
         self.head_began_at = 0.0
 
@@ -81,13 +79,16 @@ class PlainH11Protocol(H11Protocol):
         if self._is_between_requests():
             message = parse(event.data)
             if message is not None:
-                version = "1.0" if message.is_old else "1.1"
-                scope = self._scope(
-                    version, message.method, message.path, message.query, message.fields
-                )
-                if self.is_quick(scope):
-                    await self._answer(scope, message.body)
+                scope = self._scope(message.method, message.path, message.fields)
+                scope["query_string"] = message.query
+                if message.is_old:
+                    scope["http_version"] = "1.0"
+                found = self.direct.find(scope, message.body)
+                if found is not None:
+                    self._keeps_old_alive = message.is_old
+                    await self._answer(self.direct.answer(found, message.body, self._send_whole))
                     return
+        self._is_unused = False
         await super().handle(event)
         self._note_head()
 
@@ -99,56 +100,59 @@ class PlainH11Protocol(H11Protocol):
             self.head_began_at = asyncio.get_running_loop().time()
 
     def _is_between_requests(self) -> bool:
+        if self._is_unused:
+            return True
         connection = self.connection
-        return (
+        self._is_unused = (
             self.stream is None
             and connection.our_state is h11.IDLE
             and connection.their_state is h11.IDLE
             and connection.trailing_data == (b"", False)
         )
+        return self._is_unused
 
-    def _scope(
-        self, version: str, method: bytes, path: bytes, query: bytes, fields: Sequence[Header]
-    ) -> HTTPScope:
+    def _scope(self, method: bytes, path: bytes, fields: Sequence[Header]) -> Any:
+        # What the direct path needs of an ASGI scope.
         return {
             "type": "http",
-            "asgi": {"spec_version": "2.1", "version": "3.0"},
-            "http_version": version,
+            "http_version": "1.1",
             "method": method.decode("ascii"),
             "scheme": "https" if self.ssl else "http",
             "path": path.decode("ascii"),
-            "raw_path": path,
-            "query_string": query,
+            "query_string": b"",
             "root_path": self.config.root_path,
             "headers": fields,
             "client": self.client,
-            "server": self.server,
-            "state": self.connection_state.copy(),  # type: ignore[typeddict-item]  # as in the parent
-            "extensions": {WHOLE_BODY: {}},
         }
 
-    async def _answer(self, scope: HTTPScope, body: bytes) -> None:
+    async def _answer(self, answering: Awaitable[None]) -> None:
+        """Await the answer to a request, which is sent by ``_send_whole``."""
         self.keep_alive_requests += 1
         is_used_up = self.keep_alive_requests >= self.config.keep_alive_max_requests
-        is_last = is_used_up or self.has_failed
-        keeps_old_alive = scope["http_version"] == "1.0"
-        answer = ResponseBuffer(body, is_last=is_last, keeps_old_alive=keeps_old_alive)
+        self._is_last = is_used_up or self.has_failed
+        self._status = 0
         self.is_answering = True
         try:
-            await self.app(scope, answer.receive, answer.take, _unused, _unused)
-            parts = answer.parts if scope["method"] != "HEAD" else answer.parts[:1]
-            await self.send(sendable(parts))
+            await answering
         except Exception:  # noqa: BLE001 (the parent does the same)
             await self.config.log.exception("Error in ASGI Framework")
             await self._send_error_response(500)
-            answer.is_last = True
+            self._is_last = True
         finally:
             self.is_answering = False
             self.answered_at = asyncio.get_running_loop().time()
-        if answer.is_last or self.context.terminated.is_set():
+        if self._is_last or self.context.terminated.is_set():
             await self.send(Closed())
-        elif answer.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        elif self._status == HTTPStatus.SERVICE_UNAVAILABLE:
             await self._pause()
+
+    async def _send_whole(self, response: Response) -> None:
+        """Send a response with one write."""
+        self._status = response.reply.status
+        if (b"connection", b"close") in response.own:
+            self._is_last = True
+        head = response.head(is_last=self._is_last, keeps_old_alive=self._keeps_old_alive)
+        await self.send(sendable([head, response.body]))
 
     async def _pause(self) -> None:
         """Throttle reads from clients after repeated 503s.
@@ -282,9 +286,9 @@ class PlainH11Protocol(H11Protocol):
         if request is not None:
             method, path = request.method, request.target.partition(b"?")[0]
             fields = [field for field in request.headers if field[0] not in OF_BODY]
-        scope: Any = self._scope("1.1", method, path, b"", fields)
-        scope[REFUSED] = error
-        await self._answer(scope, b"")
+        self._keeps_old_alive = False
+        scope = self._scope(method, path, fields)
+        await self._answer(self.direct.refuse(scope, error, self._send_whole))
 
     async def _send_error_response(self, status_code: int) -> None:
         # Requests with a stream or on the fast path are counted by the application.
@@ -293,20 +297,15 @@ class PlainH11Protocol(H11Protocol):
         await super()._send_error_response(status_code)
 
 
-def _unused(*_: Any) -> Any:
-    """Stand in for the parameters that hypercorn uses only for WSGI applications."""
-    raise NotImplementedError
-
-
-def install(is_quick: IsQuick, buffers: ResponseBuffers) -> None:
+def install(direct: DirectPath, buffers: ResponseBuffers) -> None:
     """Make hypercorn use these classes for new connections of this process.
 
     Args:
-        is_quick: returns whether a request takes the fast path.
+        direct: answers hot requests.
         buffers: accounts for responses that clients have not received yet.
     """
     # hypercorn has no setting and no factory for them; it looks them up under these names.
-    PlainH11Protocol.is_quick = staticmethod(is_quick)
+    PlainH11Protocol.direct = direct
     PlainTCPServer.buffers = buffers
     hypercorn.protocol.H11Protocol = PlainH11Protocol  # type: ignore[attr-defined]  # on purpose
     hypercorn.asyncio.run.TCPServer = PlainTCPServer  # type: ignore[attr-defined]  # on purpose

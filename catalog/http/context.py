@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from hypercorn.typing import HTTPScope
 from quart import Quart
 
 from catalog.db.database import Database
@@ -48,7 +47,6 @@ class AppState:
         head_revision: the newest of them.
         buffers: unsent bytes of responses.
         access_log: the log of the requests.
-        is_quick: whether a request is answered without the framework.
         draining: whether the process is about to stop and wants no new clients.
         gauges: functions that update gauges before the metrics are exposed.
         exposing: lock held while the metrics are exposed.
@@ -62,7 +60,6 @@ class AppState:
     head_revision: str
     buffers: ResponseBuffers
     access_log: AccessLog = field(default_factory=AccessLog)
-    is_quick: Callable[[HTTPScope], bool] = lambda _: False
     draining: bool = False
     gauges: list[Callable[[], None]] = field(default_factory=list)
     exposing: asyncio.Lock = field(default_factory=asyncio.Lock)

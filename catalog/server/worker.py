@@ -22,7 +22,7 @@ import uvloop
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
-from catalog.app import begin_drain, create_app
+from catalog.app import begin_drain, create_app, direct_path
 from catalog.bootstrap import prepare
 from catalog.errors import OperatorError
 from catalog.fastpath import http1
@@ -129,7 +129,7 @@ class Worker:
         self._app = create_app(settings)
         # Before the event loop runs, because it takes some 50 ms.
         gc.collect()
-        http1.install(app_state(self._app).is_quick, app_state(self._app).buffers)
+        http1.install(direct_path(self._app), app_state(self._app).buffers)
         self._serving = False
         self._told = asyncio.Event()
         self._released = asyncio.Event()

@@ -85,8 +85,9 @@ def telling(answer: Response) -> tuple[int, list[tuple[str, str]], Any]:
 
 
 def refreshed(answer: Response) -> tuple[int, list[tuple[str, str]], Any]:
-    """Return the answer to a refresh without the access token, which differs each time."""
+    """Return the answer to a refresh without the access token and the time, which differ."""
     status, headers, body = telling(answer)
+    headers = [(name, value.partition(";t=")[0]) for name, value in headers]
     if status == 200:
         body = answer.json.keys()
     return status, headers, body

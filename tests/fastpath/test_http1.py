@@ -17,6 +17,8 @@ from hypercorn.config import Config
 
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.http1 import PlainH11Protocol
+from catalog.fastpath.response import Response
+from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.response_buffers import ResponseBuffers
 from tests.server.service import Answer, Connection, Service, until
 
@@ -414,13 +416,17 @@ class TestFastParser:
 
 
 class Quick:
-    """An ASGI application with delayable responses, on a server with a short idle time-out."""
+    """An application with delayable responses, on a server with a short idle time-out.
+
+    It is both of the server's applications: the direct path, if ``is_direct``, and the general one.
+    """
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.go.set()
         self.asked = asyncio.Event()
         self.shutdown = asyncio.Event()
+        self.is_direct = True
         self._connections: list[Connection] = []
 
     async def connect(self, url: str) -> Connection:
@@ -434,16 +440,21 @@ class Quick:
                 await send({"type": f"{message['type']}.complete"})
             await send({"type": "lifespan.shutdown.complete"})
             return
+        await send_reply(send, await self._reply(scope))
+
+    def find(self, scope: Any, _body: bytes) -> Any:
+        return scope if self.is_direct else None
+
+    async def answer(self, scope: Any, _body: bytes, send: Any) -> None:
+        await send(Response(await self._reply(scope), own=[], is_private=False))
+
+    async def _reply(self, scope: Any) -> Reply:
         self.asked.set()
         await self.go.wait()
         if scope["path"] == "/fails":
             raise RuntimeError("on purpose")
-        status = 503 if scope["path"] == "/refuses" else 200
-        headers = [(b"content-length", b"2")]
-        if scope["path"] == "/splits":
-            headers.append((b"x", b"a\r\nb: c"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok", "more_body": False})
+        headers = {"X": "a\r\nb: c"} if scope["path"] == "/splits" else {}
+        return Reply(b"ok", status=503 if scope["path"] == "/refuses" else 200, headers=headers)
 
     @asynccontextmanager
     async def serving(self, **options: Any) -> AsyncIterator[str]:
@@ -467,12 +478,13 @@ class Quick:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Quick:
     """Return the server with this project's protocol, in this process; every request is quick."""
-    monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: True))
+    server = Quick()
+    monkeypatch.setattr(PlainH11Protocol, "direct", server, raising=False)
     monkeypatch.setattr("hypercorn.protocol.H11Protocol", PlainH11Protocol)
     buffers = ResponseBuffers(max_bytes=1024 * 1024, timeout=10)
     monkeypatch.setattr(PlainTCPServer, "buffers", buffers, raising=False)
     monkeypatch.setattr("hypercorn.asyncio.run.TCPServer", PlainTCPServer)
-    return Quick()
+    return server
 
 
 def open_files() -> int:
@@ -503,9 +515,9 @@ class TestConnection:
     @pytest.mark.parametrize("is_quick", [True, False], ids=["quick", "slow"])
     @pytest.mark.parametrize("in_time", [True, False], ids=["answered", "asking"])
     async def test_disconnected_client_leaves_no_open_file(
-        self, quick: "Quick", monkeypatch: pytest.MonkeyPatch, is_quick: bool, in_time: bool
+        self, quick: "Quick", is_quick: bool, in_time: bool
     ) -> None:
-        monkeypatch.setattr(PlainH11Protocol, "is_quick", staticmethod(lambda _: is_quick))
+        quick.is_direct = is_quick
         async with quick.serving(keep_alive_timeout=600) as url:
             before = open_files()
             for _ in range(20):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from quart import Quart
 
+from catalog.app import direct_path
 from catalog.http.context import app_state
 from catalog.settings import Settings
 from tests.db.support import on_sqlite
@@ -192,7 +193,7 @@ class TestSetting:
         def is_quick(path: str) -> bool:
             scope: Any = {"type": "http", "method": "GET", "path": path}
             scope |= {"query_string": b"", "headers": []}
-            return app_state(app).is_quick(scope)
+            return direct_path(app).find(scope) is not None
 
         assert is_quick("/shop/api/products") is is_on
         assert is_quick("/api/products") is is_on

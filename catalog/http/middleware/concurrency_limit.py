@@ -1,5 +1,6 @@
 """Load shedding: beyond a bound on concurrent requests, further ones are refused at once."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,12 +24,21 @@ _READS = {"GET", "HEAD", "OPTIONS"}
 
 
 @dataclass(slots=True)
-class _Capacity:
-    """Capacity for requests of one kind."""
+class Capacity:
+    """Capacity for requests of one kind; a context manager that holds a place in it."""
 
     kind: Literal["reads", "writes"]
     most: int
     taken: int = 0
+
+    def __enter__(self) -> None:
+        self.taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.taken -= 1
+
+
+_UNBOUNDED = Capacity("reads", sys.maxsize)
 
 
 class ConcurrencyLimit:
@@ -56,8 +66,8 @@ class ConcurrencyLimit:
         has_own_bound: Callable[[HTTPScope], bool] = lambda _: False,
     ) -> None:
         self._app = app
-        self._reads = _Capacity("reads", max_reads)
-        self._writes = _Capacity("writes", max_writes)
+        self._reads = Capacity("reads", max_reads)
+        self._writes = Capacity("writes", max_writes)
         self._unlimited = unlimited
         self._has_own_bound = has_own_bound
 
@@ -65,17 +75,12 @@ class ConcurrencyLimit:
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request."""
-        if (
-            scope["type"] != "http"
-            or self._has_own_bound(scope)
-            or scope["path"].startswith(self._unlimited)
-        ):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        places = self._reads if scope["method"] in _READS else self._writes
-        if places.taken >= places.most:
-            count_rejection(places.kind)
-            error = Overloaded("Too many requests are in progress.")
+        try:
+            places = self.admit(scope)
+        except Overloaded as error:
             await send_reply(send, problem_reply(error))
             return
         places.taken += 1
@@ -95,3 +100,17 @@ class ConcurrencyLimit:
             await self._app(scope, receive, send_and_leave)
         finally:
             leave()
+
+    def admit(self, scope: HTTPScope) -> Capacity:
+        """Return the capacity in which a request is to hold a place.
+
+        Raises:
+            Overloaded: it is full.
+        """
+        if self._has_own_bound(scope) or scope["path"].startswith(self._unlimited):
+            return _UNBOUNDED
+        places = self._reads if scope["method"] in _READS else self._writes
+        if places.taken >= places.most:
+            count_rejection(places.kind)
+            raise Overloaded("Too many requests are in progress.")
+        return places

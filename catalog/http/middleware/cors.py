@@ -15,7 +15,6 @@ from hypercorn.typing import (
     Scope,
 )
 
-from catalog.http.replies.problems import REFUSED
 from catalog.http.replies.reply import no_content, send_reply
 from catalog.http.request import Fields, fields_of
 
@@ -76,20 +75,22 @@ class Cors:
             await self._app(scope, receive, send)
             return
         fields = fields_of(scope)
-        admitted = self._headers_for(fields)
 
         async def send_admitted(message: ASGISendEvent) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message["headers"], *admitted, *self._vary]
-                message = {**message, "headers": headers}
+                message = {**message, "headers": [*message["headers"], *self.headers(fields)]}
             await send(message)
 
-        if admitted and _is_preflight(scope, fields):
+        if _is_preflight(scope, fields) and self._admitting(fields):
             await send_reply(send_admitted, no_content(self._preflight_headers(fields)))
         else:
             await self._app(scope, receive, send_admitted)
 
-    def _headers_for(self, fields: Fields) -> list[Header]:
+    def headers(self, fields: Fields) -> list[Header]:
+        """Return the headers of the response to a request with these fields."""
+        return [*self._admitting(fields), *self._vary]
+
+    def _admitting(self, fields: Fields) -> list[Header]:
         """Return the headers that admit a request's origin; none if it is not admitted."""
         if self._of_any is not None:
             return self._of_any
@@ -112,5 +113,4 @@ def _is_preflight(scope: HTTPScope, fields: Fields) -> bool:
         scope["method"] == "OPTIONS"
         and b"origin" in fields
         and b"access-control-request-method" in fields
-        and REFUSED not in scope
     )

@@ -73,14 +73,15 @@ class TrustedProxies:
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request."""
-        if scope["type"] == "http":
-            client = scope.get("client")
-            peer = client[0] if client else None
-            if peer is None or self._is_trusted(peer):
-                scope = self._seen_through(scope, peer or "")
-            elif self._root_path:
-                scope = published_under(self._root_path, scope)
-        await self._app(scope, receive, send)
+        await self._app(self.seen(scope) if scope["type"] == "http" else scope, receive, send)
+
+    def seen(self, scope: Any) -> Any:
+        """Return the scope of a request as its client sent it."""
+        client = scope.get("client")
+        peer = client[0] if client else None
+        if peer is None or self._is_trusted(peer):
+            return self._seen_through(scope, peer or "")
+        return published_under(self._root_path, scope) if self._root_path else scope
 
     def _is_in_networks(self, address: str) -> bool:
         try:

@@ -41,9 +41,6 @@ BODY_SECONDS = 10.0
 Within it, 256 KiB arrive at 210 kbit/s.
 """
 
-WHOLE_BODY = "catalog.whole_body"
-"""ASGI extension of a request whose body has arrived before the application is called."""
-
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Bytes of incomplete bodies in one process: 128 of the largest."""
 
@@ -154,11 +151,7 @@ class BoundedBodies:
         try:
             if is_too_large:
                 raise self._too_large()
-            if WHOLE_BODY in (scope.get("extensions") or ()):
-                # The body has arrived, so no timer is needed.
-                request.body = (await receive())["body"]  # type: ignore[typeddict-item]  # the first message
-            else:
-                request.body = await self._read(receive)
+            request.body = await self._read(receive)
         except (BodyTooLarge, RequestTimeout, Overloaded, MalformedRequest) as error:
             await self._refuse(error, receive, send)
         except _ClientGone:

@@ -6,10 +6,11 @@ counts requests.
 
 import re
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from http import HTTPStatus
-from typing import Any
-from uuid import uuid4
+from secrets import token_hex
+from types import TracebackType
+from typing import Any, Self
 
 import structlog
 from hypercorn.typing import (
@@ -93,68 +94,55 @@ class ResponseHeadersMiddleware:
         if scope["type"] != "http":
             await self._asgi_app(scope, receive, send)
             return
-        started = time.perf_counter()
-        fields = fields_of(scope)
-        request = Request(self._app, scope, _request_id(fields))
-        current = set_current_request(request)
-        structlog.contextvars.bind_contextvars(request_id=request.request_id)
-        trace_id = _trace_id(fields)
-        if trace_id is not None:
-            structlog.contextvars.bind_contextvars(trace_id=trace_id)
-        status = 0
         length = -1
-        is_counted = False
-        self.in_progress += 1
+        with self.exchange(scope) as exchange:
 
-        async def send_enveloped(message: ASGISendEvent) -> None:
-            nonlocal status, length, is_counted
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = list(message["headers"])
-                if status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
-                    # The framework adds a Content-Length of 0; RFC 9110, section 8.6 forbids it.
-                    headers = [header for header in headers if header[0] not in _OF_CONTENT]
-                length = _length_in(headers)
-                headers = self._enveloped(headers, request)
-                await send({**message, "headers": headers})
-                return
-            if message["type"] == "http.response.body" and not is_counted:
-                length -= len(message.get("body", b""))
-                # Counted before the last bytes are sent, so that a response that a client has
-                # received is counted even if the process stops right afterwards.
-                if length == 0 or not message.get("more_body", False):
-                    is_counted = True
-                    self._count(scope, status, time.perf_counter() - started)
-            await send(message)
+            async def send_enveloped(message: ASGISendEvent) -> None:
+                nonlocal length
+                if message["type"] == "http.response.start":
+                    exchange.status = message["status"]
+                    headers = list(message["headers"])
+                    if exchange.status in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
+                        # The framework adds a Content-Length of 0; RFC 9110, section 8.6 forbids
+                        # it.
+                        headers = [header for header in headers if header[0] not in _OF_CONTENT]
+                    length = _length_in(headers)
+                    headers = [*enveloped(headers, is_private=exchange.is_private), *exchange.own]
+                    await send({**message, "headers": headers})
+                    return
+                if message["type"] == "http.response.body":
+                    length -= len(message.get("body", b""))
+                    if length == 0 or not message.get("more_body", False):
+                        exchange.count()
+                await send(message)
 
-        try:
             await self._asgi_app(scope, receive, send_enveloped)
-        except Exception:
-            # The server answers such a request itself.
-            status = status or HTTPStatus.INTERNAL_SERVER_ERROR
-            raise
-        finally:
-            self.in_progress -= 1
-            seconds = time.perf_counter() - started
-            if not is_counted:
-                self._count(scope, status, seconds)
-            if status >= self._log_from_status and self._is_news(scope, status):
-                self._log(request, status, seconds)
-            # The next request on the connection may run in the same context.
-            reset_current_request(current)
-            if trace_id is not None:
-                structlog.contextvars.unbind_contextvars("trace_id")
 
-    def _is_news(self, scope: HTTPScope, status: int) -> bool:
-        return status >= HTTPStatus.BAD_REQUEST or scope["path"] not in self._quiet
+    def exchange(self, scope: HTTPScope) -> "Exchange":
+        """Return the context of one request and its response."""
+        return Exchange(self, Request(self._app, scope, _request_id(fields_of(scope))))
 
-    def _count(self, scope: Any, status: int, seconds: float) -> None:
+    @property
+    def is_draining(self) -> bool:
+        """Whether responses close their connections."""
+        return self._state.draining
+
+    def log(self, request: Request, status: int, seconds: float) -> None:
+        """Write a line of the access log, if the settings ask for it."""
+        if status >= self._log_from_status and self._is_news(request.scope, status):
+            self._log(request, status, seconds)
+
+    def count(self, scope: Any, status: int, seconds: float) -> None:
+        """Count a request."""
         route = scope.get("catalog.route")
         if route is None and status != HTTPStatus.NOT_FOUND:
             route = self._route_of(scope["path"])
         metrics.count_request(
             scope["method"], route or metrics.OTHER, status or metrics.GONE, seconds
         )
+
+    def _is_news(self, scope: HTTPScope, status: int) -> bool:
+        return status >= HTTPStatus.BAD_REQUEST or scope["path"] not in self._quiet
 
     def _log(self, request: Request, status: int, seconds: float) -> None:
         scope = request.scope
@@ -173,23 +161,99 @@ class ResponseHeadersMiddleware:
         bound = None if is_traced else {"request_id": request.request_id}
         self._state.access_log.request(fields, bound)
 
-    def _enveloped(self, headers: list[Header], request: Request) -> list[Header]:
-        present = {name for name, _ in headers}
-        headers.append((b"x-request-id", request.request_id.encode()))
-        headers.extend(_ALWAYS)
+
+class Exchange:
+    """Context of a request and its response: sets the current request, counts and logs.
+
+    Attributes:
+        request: the request.
+        status: status code of the response; 0 before it begins.
+    """
+
+    __slots__ = (
+        "_current",
+        "_is_counted",
+        "_observer",
+        "_started",
+        "_trace_id",
+        "request",
+        "status",
+    )
+
+    def __init__(self, observer: ResponseHeadersMiddleware, request: Request) -> None:
+        self.request = request
+        self.status = 0
+        self._observer = observer
+        self._is_counted = False
+
+    def __enter__(self) -> Self:
+        """Begin the request."""
+        self._started = time.perf_counter()
+        self._current = set_current_request(self.request)
+        structlog.contextvars.bind_contextvars(request_id=self.request.request_id)
+        self._trace_id = _trace_id(self.request.fields)
+        if self._trace_id is not None:
+            structlog.contextvars.bind_contextvars(trace_id=self._trace_id)
+        self._observer.in_progress += 1
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Count and log the request."""
+        self._observer.in_progress -= 1
+        if isinstance(error, Exception):
+            # The server answers such a request itself.
+            self.status = self.status or HTTPStatus.INTERNAL_SERVER_ERROR
+        self.count()
+        self._observer.log(self.request, self.status, time.perf_counter() - self._started)
+        # The next request on the connection may run in the same context.
+        reset_current_request(self._current)
+        if self._trace_id is not None:
+            structlog.contextvars.unbind_contextvars("trace_id")
+
+    def count(self) -> None:
+        """Count the request, once.
+
+        To be called before the last bytes are sent, so that a response that a client has received
+        is counted even if the process stops right afterwards.
+        """
+        if not self._is_counted:
+            self._is_counted = True
+            seconds = time.perf_counter() - self._started
+            self._observer.count(self.request.scope, self.status, seconds)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the request has a token: its response is private, even that of a public page."""
+        return b"authorization" in self.request.fields
+
+    @property
+    def own(self) -> list[Header]:
+        """Header fields of this response alone."""
+        request = self.request
+        fields = [(b"x-request-id", request.request_id.encode())]
         for name, value in request.limit_headers.items():
-            headers.append((name.lower().encode(), value.encode()))
-        if b"content-security-policy" not in present:
-            headers.append((b"content-security-policy", API_POLICY))
-        if b"authorization" in request.fields:
-            # A response to a request with a token is private, even that of a public page.
-            headers = [header for header in headers if header[0] != b"cache-control"]
-            headers.append((b"cache-control", b"no-store"))
-        elif b"cache-control" not in present:
-            headers.append((b"cache-control", b"no-store"))
-        if self._state.draining:
-            headers.append((b"connection", b"close"))
-        return headers
+            fields.append((name.lower().encode(), value.encode()))
+        if self._observer.is_draining:
+            fields.append((b"connection", b"close"))
+        return fields
+
+
+def enveloped(headers: Sequence[Header], *, is_private: bool) -> list[Header]:
+    """Return the header fields of a response with those that all responses share."""
+    present = {name for name, _ in headers}
+    fields = [*headers, *_ALWAYS]
+    if b"content-security-policy" not in present:
+        fields.append((b"content-security-policy", API_POLICY))
+    if is_private:
+        fields = [field for field in fields if field[0] != b"cache-control"]
+    if is_private or b"cache-control" not in present:
+        fields.append((b"cache-control", b"no-store"))
+    return fields
 
 
 def _length_in(headers: list[Header]) -> int:
@@ -202,7 +266,7 @@ def _request_id(fields: Fields) -> str:
     for value in reversed(fields.get(b"x-request-id", ())):
         if _REQUEST_ID.fullmatch(value):
             return value.decode("ascii")
-    return uuid4().hex
+    return token_hex(16)
 
 
 def _trace_id(fields: Fields) -> str | None:

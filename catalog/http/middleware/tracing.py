@@ -3,6 +3,8 @@
 Imported only when tracing is on: its packages are an extra.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -42,6 +44,22 @@ class TracedRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        with self.traced(scope) as note_status:
+
+            async def send_noting(message: ASGISendEvent) -> None:
+                if message["type"] == "http.response.start":
+                    note_status(message["status"])
+                await send(message)
+
+            await self._app(scope, receive, send_noting)
+
+    @contextmanager
+    def traced(self, scope: Any) -> Iterator[Callable[[int], None]]:
+        """Make the span of a request, which is in progress inside the context.
+
+        Yields:
+            a function that is to be called with the status code of the response.
+        """
         is_known = scope["method"] in METHODS
         method, name = (scope["method"],) * 2 if is_known else ("_OTHER", "HTTP")
         span = self._tracer.start_span(
@@ -64,15 +82,13 @@ class TracedRequests:
             )
         status = 0
 
-        async def send_noting(message: ASGISendEvent) -> None:
+        def note_status(code: int) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+            status = code
 
         token = context.attach(trace.set_span_in_context(span, context.Context()))
         try:
-            await self._app(scope, receive, send_noting)
+            yield note_status
         except Exception:
             status = status or HTTPStatus.INTERNAL_SERVER_ERROR
             raise

@@ -23,9 +23,6 @@ MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 100
 """Errors reported at once; a body of unknown fields would get a response many times its size."""
 
-REFUSED = "catalog.refused"
-"""Key in the scope of a request that the server refuses for its head; the value is the error."""
-
 _log = logger(__name__)
 _refusals = Debounce()
 

@@ -22,10 +22,13 @@ class Reply:
         status: the status code.
         headers: the headers, except the content's type and length.
         media_type: the content's type; None if there is no content.
+
+    Attributes:
+        heads: parts of the response's head as bytes, which the fast path caches.
     """
 
     # Neither a tuple nor a dataclass: quart-schema would take these for something to convert.
-    __slots__ = ("_fields", "body", "headers", "media_type", "status")
+    __slots__ = ("_fields", "body", "headers", "heads", "media_type", "status")
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Reply:
         self.status = status
         self.headers = headers or {}
         self.media_type = media_type
+        self.heads: dict[bool, bytes] = {}
         self._fields: list[tuple[bytes, bytes]] | None = None
 
     @property
