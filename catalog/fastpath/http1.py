@@ -29,6 +29,7 @@ from catalog.fastpath.request_head import OF_BODY, Header, head_of, keeps_alive,
 from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response import Response, reason_of
 from catalog.http.middleware.body_stream import MALFORMED
+from catalog.http.request import BY_NAME
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability import metrics
 
@@ -81,6 +82,7 @@ class PlainH11Protocol(H11Protocol):
             if message is not None:
                 scope = self._scope(message.method, message.path, message.fields)
                 scope["query_string"] = message.query
+                scope[BY_NAME] = message.by_name
                 if message.is_old:
                     scope["http_version"] = "1.0"
                 found = self.direct.find(scope, message.body)

@@ -29,14 +29,15 @@ PREFIX = "catalog.prefix"
 MATCH = "catalog.match"
 """Key on a request's scope: what the fast path has found out about it."""
 
-_FIELDS = "catalog.fields"
+BY_NAME = "catalog.fields"
+"""Key on a request's scope: its header fields as ``fields_of`` returns them."""
 
 _CURRENT: ContextVar["Request"] = ContextVar("catalog.request")
 
 
 def fields_of(scope: Any) -> Fields:
     """Return a request's header fields; they are collected once and kept on its scope."""
-    known: Fields | None = scope.get(_FIELDS)
+    known: Fields | None = scope.get(BY_NAME)
     if known is not None:
         return known
     fields: dict[bytes, list[bytes]] = {}
@@ -45,13 +46,13 @@ def fields_of(scope: Any) -> Fields:
             fields[name].append(value)
         else:
             fields[name] = [value]
-    scope[_FIELDS] = fields
+    scope[BY_NAME] = fields
     return fields
 
 
 def changed(scope: Any, **changes: Any) -> Any:
     """Return a copy of a scope with changes, and without what was derived from it."""
-    return {key: scope[key] for key in scope.keys() - {_FIELDS, MATCH}} | changes
+    return {key: scope[key] for key in scope.keys() - {BY_NAME, MATCH}} | changes
 
 
 class Request:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalog.fastpath import request_parser
 from catalog.fastpath.request_parser import MAX_HEAD_BYTES, parse
 
 Fields = list[tuple[bytes, bytes]]
@@ -47,7 +48,7 @@ def by_us(data: bytes) -> tuple[bytes, bytes, Fields, bytes] | None:
         return None
     has_query = b"?" in data.split(b" ")[1]
     target = found.path + b"?" + found.query if has_query else found.path
-    return found.method, target, found.fields, found.body
+    return found.method, target, list(found.fields), found.body
 
 
 def head(*lines: bytes) -> bytes:
@@ -166,3 +167,46 @@ class TestParse:
     )
     def test_ambiguous_or_long_request_is_declined(self, data: bytes) -> None:
         assert parse(data) is None
+
+
+class TestCache:
+    HEAD = b"GET /a HTTP/1.1\r\nHost: catalog\r\nX: 1\r\n\r\n"
+
+    @pytest.fixture(autouse=True)
+    def _empty(self) -> None:
+        request_parser._known_fields.cache_clear()
+
+    def cached(self) -> int:
+        return request_parser._known_fields.cache_info().currsize
+
+    async def test_equal_fields_of_different_requests_are_parsed_once(self) -> None:
+        first, other = parse(self.HEAD), parse(self.HEAD.replace(b"/a", b"/b?c=d"))
+
+        assert first is not None
+        assert other is not None
+        assert (other.path, other.query) == (b"/b", b"c=d")
+        assert first.fields is other.fields
+        assert self.cached() == 1
+
+    async def test_cached_length_is_compared_with_each_body(self) -> None:
+        head = b"POST / HTTP/1.1\r\nHost: catalog\r\nContent-Length: 2\r\n\r\n"
+
+        bodies = [parse(head + body) for body in (b"ab", b"a", b"abc", b"cd")]
+
+        assert [found and found.body for found in bodies] == [b"ab", None, None, b"cd"]
+
+    @pytest.mark.parametrize(
+        "field",
+        [b"Authorization: Bearer x", b"AUTHORIZATION: x", b"Cookie: a=b", b"X: " + b"a" * 2000],
+    )
+    async def test_secrets_and_long_fields_are_not_kept(self, field: bytes) -> None:
+        found = parse(b"GET / HTTP/1.1\r\nHost: catalog\r\n%b\r\n\r\n" % field)
+
+        assert found is not None
+        assert self.cached() == 0
+
+    async def test_cache_has_a_bound(self) -> None:
+        for number in range(2 * request_parser._KNOWN):
+            assert parse(b"GET / HTTP/1.1\r\nHost: catalog\r\nX: %d\r\n\r\n" % number) is not None
+
+        assert self.cached() == request_parser._KNOWN
