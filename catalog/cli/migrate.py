@@ -1,5 +1,6 @@
 """``catalog migrate``."""
 
+from collections.abc import Sequence
 from typing import cast, get_args
 
 import click
@@ -57,7 +58,7 @@ def _dialect(given: str | None) -> migrations.Dialect:
     return cast("migrations.Dialect", given)
 
 
-async def _migrate(settings: Settings, target: str, history: list[str], *, down: bool) -> str:
+async def _migrate(settings: Settings, target: str, history: Sequence[str], *, down: bool) -> str:
     """Migrate and return the previous revision."""
     order = [EMPTY, *history]
 
