@@ -49,6 +49,7 @@ from catalog.observability.task_log import TaskLog
 from catalog.products import idempotency, service
 from catalog.products import routes as products_routes
 from catalog.products.changes import change_log
+from catalog.products.changes.change_reader import ChangeReader
 from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
 from catalog.products.listing.page_cache import Pages
@@ -186,7 +187,14 @@ def create_app(settings: Settings) -> Quart:
 def _products(database: Database, cursors: Cursors) -> Products:
     pages = Pages(database)
     writes = BatchedWrites(database, pages)
-    return Products(PageRequests(cursors), pages, ProductReader(database), writes, Feed(database))
+    return Products(
+        PageRequests(cursors),
+        pages,
+        ProductReader(database),
+        ChangeReader(database),
+        writes,
+        Feed(database),
+    )
 
 
 def _wrap(app: Quart, settings: Settings) -> None:

@@ -27,7 +27,7 @@ def batch_reader(
     read: Callable[[ReadConnection, Sequence[K]], Awaitable[Sequence[A]]],
     convert: Callable[[K, A], R],
     *,
-    trips: int | None = None,
+    max_batch: int = MAX_BATCH,
 ) -> BatchReader[K, A, R]:
     """Return a loader on the connections of a database, with its deadlines.
 
@@ -37,14 +37,14 @@ def batch_reader(
         database: the database.
         read: reads the answers to keys, in their order.
         convert: makes the value of a key's answer, or raises the error of its callers.
-        trips: largest number of concurrent reads; by default as many as connections.
+        max_batch: largest number of reads that share a connection at a time.
     """
     return BatchLoader(
         database.connection,
         read,
         convert,
-        trips=trips or database.max_readers,
-        max_batch=MAX_BATCH,
+        trips=database.max_readers,
+        max_batch=max_batch,
         patience=database.patience,
         expired=database.read_expired,
         limit=database.read_limit,

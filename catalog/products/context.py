@@ -6,6 +6,7 @@ from catalog.concurrency.capacity_limiter import CapacityLimiter
 from catalog.http.context import AppExtension
 from catalog.products.bulk.exporting import MAX_EXPORTS
 from catalog.products.bulk.importing import MAX_IMPORTS
+from catalog.products.changes.change_reader import ChangeReader
 from catalog.products.changes.feed import Feed
 from catalog.products.listing.page_cache import Pages
 from catalog.products.listing.page_request import PageRequests
@@ -21,6 +22,7 @@ class Products:
     requests: PageRequests
     pages: Pages
     reader: ProductReader
+    changes: ChangeReader
     writes: BatchedWrites
     feed: Feed
     imports: CapacityLimiter = field(

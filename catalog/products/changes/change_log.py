@@ -255,11 +255,7 @@ async def current_change(connection: AsyncConnection | AsyncSession) -> ChangeId
 
 
 def parse_head(texts: Sequence[bytes]) -> ChangeId:
-    """Return the change that ``HEAD`` has selected.
-
-    Raises:
-        DatabaseUnavailable: the counter has no row; see ``no_counter``.
-    """
+    """Return the change that ``HEAD`` has selected; raises as ``current_change``."""
     if not texts:
         raise no_counter()
     return ChangeId.parse(texts[0].decode())
@@ -276,6 +272,7 @@ async def read_changes(
     since: ChangeId,
     limit: int,
     max_bytes: int = queries.PAGE_BYTES,
+    head: ChangeId | None = None,
 ) -> Changes:
     """Return the changes after a given one.
 
@@ -287,13 +284,14 @@ async def read_changes(
         limit: maximum number of changes.
         max_bytes: bound on the bytes of the products' texts; the change that exceeds it is the
             last.
+        head: the last committed change, if the caller has just read it.
 
     Raises:
         ChangesGone: changes after ``since`` have been deleted; or ``since`` is not of this
             history, for example after a restore from a backup; or it has been deleted itself, so
             that its token cannot be compared.
     """
-    head = await current_change(connection)
+    head = head or await current_change(connection)
     if since.position > head.position:
         raise ChangesGone(f"The last change is {head}. {ChangesGone.START_OVER}")
     is_head = since.position == head.position

@@ -9,20 +9,19 @@ from quart_schema import document_headers, document_response, tag_blueprint
 from catalog.auth.guards import public
 from catalog.errors import CatalogError, ChangesGone, FieldError, InvalidRequest, Overloaded
 from catalog.http.adapter import Routes
-from catalog.http.context import database
 from catalog.http.limits import limited
 from catalog.http.openapi import refuses
 from catalog.http.replies.negotiation import EVENT_STREAM, JSON, negotiate, offers
-from catalog.http.replies.reply import Reply, json_reply
+from catalog.http.replies.reply import Reply, admitted
 from catalog.http.replies.streaming import stream_reply
 from catalog.http.request import current_request
 from catalog.http.validation import query_parameters
 from catalog.products.changes import change_log
-from catalog.products.changes.feed import Entry, entries_of, fitting
+from catalog.products.changes.change_reader import page_reply
+from catalog.products.changes.feed import Entry
 from catalog.products.changes.schemas import ChangePage, ChangesQuery, LastEventId, change_id
 from catalog.products.context import products
 from catalog.products.models import ChangeId
-from catalog.products.queries import PAGE_BYTES
 from catalog.products.schemas import PositionHeaders
 
 RECONNECT_MILLISECONDS = 1000
@@ -53,24 +52,13 @@ async def list_changes(query_args: ChangesQuery) -> Reply:
     if negotiate((JSON, EVENT_STREAM)) == EVENT_STREAM:
         return await _stream(_last_event_id(query_args))
     since, limit = query_args.since, query_args.limit
-    async with database().connection() as connection:
-        found = await change_log.read_changes(connection, since=since, limit=limit)
-    entries, last, more = entries_of(found), found.last, found.more
-    if not entries and query_args.wait:
+    found = await products().changes.read(since, limit)
+    if query_args.wait and found.is_empty:
         feed = products().feed
         # With the token, even if the client sent none: a change of history can then be detected.
-        entries = await feed.wait(since=last, limit=limit, seconds=query_args.wait)
-        more = len(entries) == limit
-    count = fitting(entries, PAGE_BYTES)
-    entries, more = entries[:count], more or count < len(entries)
-    last = entries[-1].change if entries else last
-    body = b'{"changes":[%b],"position":%d,"change":"%b","more":%b}' % (
-        b",".join(entry.json for entry in entries),
-        last.position,
-        str(last).encode(),
-        b"true" if more else b"false",
-    )
-    return json_reply(body, headers=change_log.headers(last))
+        entries = await feed.wait(since=found.last, limit=limit, seconds=query_args.wait)
+        return admitted(page_reply(entries, found.last, more=len(entries) == limit))
+    return admitted(found.reply)
 
 
 def _last_event_id(query: ChangesQuery) -> ChangeId:

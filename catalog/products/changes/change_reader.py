@@ -1,0 +1,104 @@
+"""Reader of pages of the change log: requests at the same time share its head, and equal ones all.
+
+A request joins only a read that begins after it, so it sees every change that was acknowledged
+before.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from catalog.db.batch_reader import BatchReader, batch_reader
+from catalog.db.database import Database
+from catalog.db.read_connection import ReadConnection
+from catalog.errors import ChangesGone
+from catalog.http.replies.reply import Reply
+from catalog.products.changes import change_log
+from catalog.products.changes.feed import Entry, entries_of, fitting
+from catalog.products.models import ChangeId
+from catalog.products.queries import PAGE_BYTES
+
+MAX_BATCH = 8
+"""Pages in one batch, which are read one after the other; more would delay the first ones."""
+
+
+class ChangesAfter(NamedTuple):
+    """Up to ``limit`` changes after ``since``."""
+
+    since: ChangeId
+    limit: int
+
+
+class FoundChanges(NamedTuple):
+    """Changes as they are sent.
+
+    Attributes:
+        is_empty: whether there are none.
+        last: the last of them; the last committed change if there is none.
+        reply: the response.
+    """
+
+    is_empty: bool
+    last: ChangeId
+    reply: Reply
+
+
+class ChangeReader:
+    """Reader and renderer of changes; one per process."""
+
+    def __init__(self, database: Database) -> None:
+        self._loader: BatchReader[ChangesAfter, FoundChanges | ChangesGone, FoundChanges] = (
+            batch_reader(database, _read, _found, max_batch=MAX_BATCH)
+        )
+
+    async def read(self, since: ChangeId, limit: int) -> FoundChanges:
+        """Return the changes after a given one.
+
+        Raises:
+            ChangesGone: as ``change_log.read_changes``.
+            DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
+        """
+        wanted = ChangesAfter(since, limit)
+        return await self._loader.load(wanted, wanted)
+
+
+async def _read(
+    connection: ReadConnection, wanted: Sequence[ChangesAfter]
+) -> list[FoundChanges | ChangesGone]:
+    head = await change_log.current_change(connection)
+    found: list[FoundChanges | ChangesGone] = []
+    for since, limit in wanted:
+        try:
+            changes = await change_log.read_changes(connection, since=since, limit=limit, head=head)
+        except ChangesGone as error:
+            found.append(error)
+        else:
+            # Rendered here and not for all at once, so that other requests have their turn.
+            reply = page_reply(entries_of(changes), changes.last, more=changes.more)
+            found.append(FoundChanges(not changes.ids, changes.last, reply))
+    return found
+
+
+def _found(_: ChangesAfter, found: FoundChanges | ChangesGone) -> FoundChanges:
+    if isinstance(found, ChangesGone):
+        raise found
+    return found
+
+
+def page_reply(entries: Sequence[Entry], last: ChangeId, *, more: bool) -> Reply:
+    """Return the response with as many changes as fit into one.
+
+    Args:
+        entries: the changes.
+        last: the last committed change, if there are none.
+        more: whether the log has more changes after them.
+    """
+    count = fitting(entries, PAGE_BYTES)
+    entries, more = entries[:count], more or count < len(entries)
+    last = entries[-1].change if entries else last
+    body = b'{"changes":[%b],"position":%d,"change":"%b","more":%b}' % (
+        b",".join(entry.json for entry in entries),
+        last.position,
+        str(last).encode(),
+        b"true" if more else b"false",
+    )
+    return Reply(body, headers=change_log.headers(last))
