@@ -93,12 +93,16 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
 async def _site(folder: Path) -> AsyncIterator[Site]:
     for name in ("with", "without"):
         (folder / name).mkdir()
+    with_store = Catalog(folder / "with")
+    # Ten times the default, which a busy machine exceeds without any fault.
+    patience = 'RedisStore.__init__.__kwdefaults__["patience"] = 0.5'
+    with_store.definitions["catalog.http.limit_store.redis"] = patience
     try:
         async with running(folder) as store:
             address = make_url(store.url)
             async with (
                 proxied("127.0.0.1", address.port or 6379) as proxy,
-                Catalog(folder / "with").start(
+                with_store.start(
                     CATALOG_LIMITS_URL=f"redis://127.0.0.1:{proxy.port}/0", **LIMITS
                 ) as service,
                 Catalog(folder / "without").start(**LIMITS) as control,
