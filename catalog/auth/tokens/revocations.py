@@ -7,7 +7,8 @@ requests the list lapses, and the next request waits until the database has been
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -80,7 +81,8 @@ class Revocations:
         # Whether the next poll has to ask the database: the list was used since the last one, or
         # that one failed. A list that is in use stays so during an outage.
         self._is_due = True
-        self._looks = SingleFlight(partial(database.watch, within=PATIENCE_SECONDS), self.look)
+        # Requests wait for it as long as for any read.
+        self._looks = SingleFlight(partial(database.watch, within=database.read_limit), self.look)
         self._since: datetime | None = None
         self._loaded_at: float | None = None
         # Each with the time at which it may be evicted; both are in the order of that time.
@@ -149,12 +151,14 @@ class Revocations:
         """Refresh a list that is in use, or let it lapse; to be called every ``POLL_SECONDS``.
 
         Raises:
-            DatabaseUnavailable, DatabaseBusy: as ``refresh``.
+            DatabaseUnavailable, DatabaseBusy: it failed; known changes stay.
         """
-        if self._is_due:
-            await self.refresh()
-        else:
+        if not self._is_due:
             self.has_lapsed = True
+            return
+        with self._asking():
+            async with self._database.watch(within=PATIENCE_SECONDS) as connection:
+                await self.look(connection)
 
     async def refresh(self) -> None:
         """Ask the database for changes; concurrent callers share a query that begins after them.
@@ -162,9 +166,15 @@ class Revocations:
         Raises:
             DatabaseUnavailable, DatabaseBusy: it failed; known changes stay.
         """
+        with self._asking():
+            await self._looks.load()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Leave the next poll due if this query fails, or if the list is used meanwhile."""
         self._is_due = False
         try:
-            await self._looks.load()
+            yield
         except Exception:
             self._is_due = True
             raise

@@ -35,7 +35,7 @@ from tests.support import Caller, Response, problem_of
 
 ENDED = (401, "session-ended")
 TTL = timedelta(minutes=15)
-LATENESS = timedelta(seconds=5)
+LATENESS = timedelta(seconds=20)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The list of revocations while no request uses it: no queries, and no weaker promise."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from catalog.auth.tokens import revocations
 from catalog.auth.tokens.api_keys import generate
 from catalog.auth.tokens.revocations import PATIENCE_SECONDS, POLL_SECONDS, Revocations
 from catalog.db.database import Database
+from catalog.errors import DatabaseUnavailable
 from catalog.http.context import app_state
 from catalog.settings import Settings
 from tests.auth.rows import add_admin
@@ -197,6 +199,28 @@ class TestPause:
 
 def bearing(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
+
+
+@on_servers
+class TestSlowDatabase:
+    async def test_requests_are_more_patient_than_polls(
+        self, database_url: URL, opened: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(revocations, "PATIENCE_SECONDS", 0.1)
+        async with relayed(database_url) as relay:
+            list_ = watching(opened(relay.url))
+            await list_.refresh()
+            list_.is_revoked(1)
+            relay.stall()
+            with pytest.raises(DatabaseUnavailable):
+                await list_.poll()
+
+            asking = asyncio.create_task(list_.refresh())
+            done, _ = await asyncio.wait([asking], timeout=0.3)
+            relay.heal()
+            await asking
+
+        assert not done
 
 
 @on_servers
