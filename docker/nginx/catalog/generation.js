@@ -7,18 +7,19 @@
 // the clock, which nginx reads once for many requests.
 const MAX_AGE_MS = 200;
 
-// Share of the hits that record the demand for pages, which position.js polls for. Recording each one
-// would make hits slower; without a record in time the generation expires, and the next request
-// begins one.
-const RECORDED = 1 / 8;
+// Hits in one of so many milliseconds record the demand for pages, which position.js polls for.
+// Recording each one would make hits slower, and so would a random number, which njs draws from the
+// system. Without a record in time the generation expires, and the next request begins one.
+const RECORD_EVERY_MS = 8;
 
 /** Return the current generation. */
 function generation() {
     const current = ngx.shared.catalog_generation.get('generation');
-    if (current && Math.random() >= RECORDED) {
+    const now = Date.now();
+    if (current && now % RECORD_EVERY_MS) {
         return current;
     }
-    ngx.shared.catalog.set('asked', Date.now());
+    ngx.shared.catalog.set('asked', now);
     // If it has expired, cached pages may be stale: a busy nginx may poll late, and a poll may get
     // no response. Passing all requests on to the service would only add load, so begin a new one.
     return current || count(1, MAX_AGE_MS);
