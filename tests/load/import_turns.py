@@ -27,7 +27,7 @@ from catalog.products.models import NewProduct, new_token
 from catalog.products.search.tokenizer import text_of, tokens_of
 from catalog.products.seed_data import make_samples
 from catalog.settings import parse_database_url
-from tests.load.contestants import cpu_seconds
+from tests.load.processes import cpu_seconds
 from tests.load.transfer import FORMATS, TEXT, Outcome, Service, serving
 
 LOAD_DATA = "LOAD DATA"

@@ -3,12 +3,12 @@
 import json
 import statistics
 import subprocess
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.load.contestants import COUNTERPARTS, EARLIER, FILE
+from tests.load.contestants import CATALOG, COUNTERPARTS, EARLIER, FILE
 from tests.load.measured import Measured
 from tests.load.stacks import PEERS
 from tests.load.wrk import TIMEOUT_SECONDS
@@ -19,26 +19,39 @@ DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 LEGEND = f"""\
-Requests/s counts answers with 2xx. "To earlier", "to best peer" and "to file" are ratios within a
-round: to another release of the service, to the best of the peers and to nginx with the page
-as a file. CPU is per answer: of the server's processes, and of the whole machine, which is with the
-database and without the clients. Times are of the answers that came within a turn: with 5,000
-connections and 500 answers a second, ten seconds pass before each has had one. Failed are
+Requests/s counts answers with 2xx. "To the other commit", "to best peer" and "to file" are ratios
+within a round: to another commit of the service, to the best of the peers and to nginx with the
+page as a file. CPU is per answer: of the server's processes, and of the whole machine, which is
+with the database and without the clients. Times are of the answers that came within a turn: with
+5,000 connections and 500 answers a second, ten seconds pass before each has had one. Failed are
 connections that were refused or broke, and answers that took more than
 {TIMEOUT_SECONDS} s."""
 
 TITLES = {
     "hot": "The first page",
+    "log": "The first page, with and without the access log",
     "random": "Random pages",
     "logins": "Log-ins beside reads",
+    "my": "One's own products",
+    "me": "One's own account",
+    "refresh": "Refreshed access tokens",
     "overload": "Ten times as many clients",
     "one": "One product at random",
+    "search": "Searches for one and two words",
     "create": "Creates",
     "edit": "Changes of the price of random products",
+    "delete": "Deletes",
     "mix": "95 % first page, 5 % creates",
+    "deep-mix": "95 % random pages, 5 % creates",
     "tls": "The first page over TLS, ten at a time (HTTP/2)",
+    "import": "Import as NDJSON",
+    "export": "Export as NDJSON",
+    "sse": "From a create to its event, 1,000 followers",
+    "memory": "Memory",
+    "idle": "Queries of idle processes",
     "size": "Few and many products",
 }
+"""Titles of the tables, by workload or by part of one."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,15 @@ class Overload:
     recovery: float | None
 
 
+@dataclass(frozen=True)
+class Figures:
+    """Figures of a contestant that no load generator measured: medians of a round, by title."""
+
+    workload: str
+    name: str
+    values: Mapping[str, float]
+
+
 @dataclass
 class Results:
     """All results of a benchmark.
@@ -99,6 +121,7 @@ class Results:
     log_ins: list[LogIns] = field(default_factory=list)
     overloads: list[Overload] = field(default_factory=list)
     sizes: list[tuple[int, Turn]] = field(default_factory=list)
+    figures: list[Figures] = field(default_factory=list)
 
     def markdown(self) -> str:
         """Return the facts and the tables."""
@@ -108,17 +131,31 @@ class Results:
                 "logins": self._log_in_table,
                 "overload": self._overload_table,
                 "size": self._size_table,
-            }.get(workload, lambda workload=workload: self._rate_table(workload))()
+            }.get(workload, lambda workload=workload: self._table_of(workload))()
             if table:
                 parts.append(f"### {title}\n\n{table}")
         return "\n\n".join(parts) + "\n"
 
+    def _table_of(self, workload: str) -> str:
+        return self._figure_table(workload) or self._rate_table(workload)
+
+    def _figure_table(self, workload: str) -> str:
+        figures = [each for each in self.figures if each.workload == workload]
+        columns = list(dict.fromkeys(column for each in figures for column in each.values))
+        rows = []
+        for name in dict.fromkeys(each.name for each in figures):
+            own = [each.values for each in figures if each.name == name]
+            cells = [_figure([each[title] for each in own if title in each]) for title in columns]
+            rows.append([self.titles.get(name, name), *cells])
+        return _table(["server", *columns], rows)
+
     def _rate_table(self, workload: str) -> str:
         turns = [turn for turn in self.turns if turn.workload == workload]
         rivals: dict[str, Collection[str]] = {
-            "to earlier": COUNTERPARTS.values(),
+            "to the other commit": COUNTERPARTS.values(),
             "to best peer": PEERS.keys(),
             "to file": {FILE},
+            "to without log": {CATALOG} if workload == "log" else set(),
         }
         names = {turn.name for turn in turns}
         rivals = {title: others for title, others in rivals.items() if names & {*others}}
@@ -290,6 +327,13 @@ def _overloaded(own: list[Overload]) -> list[str]:
         f"{sum(each.measured.failed for each in own):,}",
         "never" if None in recoveries else f"{slowest:.1f}",
     ]
+
+
+def _figure(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    value = statistics.median(values)
+    return f"{value:,.2f}" if value < 10 else f"{value:,.0f}"
 
 
 def _median(values: Sequence[T], of: Callable[[T], float]) -> float:

@@ -31,7 +31,8 @@ from sqlalchemy import URL, make_url
 
 from catalog.products.bulk.formats import CSV, NDJSON, Format
 from catalog.products.seed_data import make_samples
-from tests.load.contestants import START_PATIENCE_SECONDS, cpu_seconds
+from tests.load.contestants import START_PATIENCE_SECONDS
+from tests.load.processes import cpu_seconds
 
 FORMATS = {each.name: each for each in (NDJSON, CSV)}
 PIECE_BYTES = 64 * 1024

@@ -93,6 +93,28 @@ function request()
 end
 """
 
+# Each product once: threads begin at different places.
+_DELETE = """
+local paths, at = {{}}, 0
+local headers = {{["Authorization"] = {authorization}}}
+function init(arguments)
+  headers["Host"] = wrk.headers["Host"]
+  for path in io.lines({paths}) do
+    paths[#paths + 1] = path
+  end
+  at = math.floor(number * #paths / 2)
+end
+function request()
+  at = at % #paths + 1
+  return wrk.format("DELETE", paths[at], headers)
+end
+"""
+
+_AUTHORIZED = """
+wrk.method = {method}
+wrk.headers["Authorization"] = {authorization}
+"""
+
 _MIX = """
 local page, create, at = nil, nil, 0
 function init(arguments)
@@ -104,6 +126,20 @@ end
 function request()
   at = at + 1
   return at % {every} == 0 and create or page
+end
+"""
+
+# Follows the script of random pages, whose function it replaces.
+_DEEP_MIX = """
+local read, sent, create = request, 0, nil
+function request()
+  if not create then
+    create = wrk.format("POST", "/api/products",
+      {{["Content-Type"] = "application/json", ["Authorization"] = {authorization},
+        ["Host"] = wrk.headers["Host"]}}, {body})
+  end
+  sent = sent + 1
+  return sent % {every} == 0 and create or read()
 end
 """
 
@@ -196,6 +232,26 @@ def edit(paths: Sequence[str], token: str, file: Path) -> Script:
     authorization = _quoted(f"Bearer {token}")
     text = _SETUP + _EDIT.format(paths=_quoted(str(file)), authorization=authorization)
     return Script(requests.path, text)
+
+
+def delete(paths: Sequence[str], token: str, file: Path) -> Script:
+    """Return a script that deletes each product once."""
+    file.write_text("".join(f"{path}\n" for path in paths))
+    authorization = _quoted(f"Bearer {token}")
+    text = _SETUP + _DELETE.format(paths=_quoted(str(file)), authorization=authorization)
+    return Script(paths[0], text)
+
+
+def authorized(method: str, path: str, token: str) -> Script:
+    """Return a script that repeats a request with a token."""
+    authorization = _quoted(f"Bearer {token}")
+    return Script(path, _AUTHORIZED.format(method=_quoted(method), authorization=authorization))
+
+
+def deep_mix(pages: Script, token: str) -> Script:
+    """Return a script that requests random pages, with occasional creates."""
+    text = _DEEP_MIX.format(every=CREATES_EVERY, **_creating(token))
+    return Script(pages.path, pages.text + text)
 
 
 def mix(path: str, token: str) -> Script:

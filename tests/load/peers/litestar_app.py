@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.load.peers.tables import Product, now
+from tests.load.peers.tables import Product, User, now
 
 SECRET = os.environ["JWT_SECRET_KEY"]
 
@@ -43,6 +43,10 @@ COLUMNS = (
 )
 FIRST_PAGE = select(*COLUMNS).order_by(products.id.desc()).limit(bindparam("rows"))
 PAGE = FIRST_PAGE.where(products.id < bindparam("cursor"))
+OWN_PAGE = FIRST_PAGE.where(products.user_id == bindparam("user_id"))
+ACCOUNT = select(*(User.id, User.username, User.email, User.role, User.created_at)).where(
+    User.id == bindparam("user_id")
+)
 CREATE = insert(Product)
 ONE = select(*COLUMNS).where(products.id == bindparam("product_id"))
 LOCKED = ONE.with_for_update()
@@ -81,6 +85,16 @@ class ProductRead(Struct):
     updated_at: datetime
 
 
+class Account(Struct):
+    """An account; its fields are in the order of the columns."""
+
+    id: int
+    username: str
+    email: str
+    role: str
+    created_at: datetime
+
+
 class ProductPage(Struct):
     """Products, newest first, and the link to the next page."""
 
@@ -104,6 +118,28 @@ async def list_products(
     if len(rows) > limit:
         following = f"/api/products?limit={limit}&cursor={page[-1].id}"
     return ProductPage(page, following)
+
+
+@get("/api/products/my")
+async def list_my_products(
+    request: Request[Any, Any, Any], limit: Annotated[int, Parameter(ge=1, le=200)] = 100
+) -> ProductPage:
+    """Render the first page of the caller's products."""
+    values = {"user_id": _caller(request.headers.get("Authorization", "")), "rows": limit}
+    async with reading.connect() as connection:
+        rows = (await connection.execute(OWN_PAGE, values)).all()
+    return ProductPage([ProductRead(*row) for row in rows], None)
+
+
+@get("/api/auth/me")
+async def read_account(request: Request[Any, Any, Any]) -> Account:
+    """Render the caller's account."""
+    user_id = _caller(request.headers.get("Authorization", ""))
+    async with reading.connect() as connection:
+        row = (await connection.execute(ACCOUNT, {"user_id": user_id})).first()
+    if row is None:
+        raise NotFoundException
+    return Account(*row)
 
 
 @post("/api/products")
@@ -180,6 +216,14 @@ def _caller(authorization: str) -> int:
 
 
 app = Litestar(
-    [list_products, create_product, read_product, change_product, delete_product],
+    [
+        list_products,
+        list_my_products,
+        read_account,
+        create_product,
+        read_product,
+        change_product,
+        delete_product,
+    ],
     openapi_config=None,
 )

@@ -1,4 +1,4 @@
-"""The service's table of products, as a peer would declare it.
+"""The service's tables of products and accounts, as a peer would declare them.
 
 The service's own models need packages that peers do not have.
 """
@@ -17,6 +17,18 @@ class Base(DeclarativeBase):
 def now() -> datetime:
     """Return the time as the table stores it: UTC, without a time zone."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+class User(Base):
+    """An account."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    username: Mapped[str] = mapped_column(String(80))
+    email: Mapped[str] = mapped_column(String(120))
+    role: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(DATETIME(fsp=6))
 
 
 class Product(Base):

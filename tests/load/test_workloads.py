@@ -1,0 +1,166 @@
+"""The benchmark's workloads, each for a moment, against the service."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.db.support import on_servers
+from tests.engines import Engine, connected
+from tests.load.contestants import CATALOG, LOGGING, Contestant
+from tests.load.measured import Measured
+from tests.load.report import TITLES, Figures, Results, Turn
+from tests.load.ring import copy_commit
+from tests.load.workloads import APART, WORKLOADS, bulk, followers, resources, writes
+from tests.load.workloads.turns import Options, Turns
+from tests.server.service import Catalog
+
+PRODUCTS = 300
+USERS = 3
+
+needs_wrk = pytest.mark.skipif(
+    shutil.which("wrk") is None, reason="wrk is not there: the load that it makes is not tested"
+)
+
+
+@pytest.fixture(scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Contestant]:
+    """Run the service with sample products."""
+    catalog = Catalog(tmp_path_factory.mktemp("bench"))
+    catalog.environment["CATALOG_READ_LIMIT"] = catalog.environment["CATALOG_WRITE_LIMIT"] = "off"
+    await _run(catalog, "migrate")
+    counts = ["--users", str(USERS), "--products", str(PRODUCTS)]
+    await _run(catalog, "seed", *counts, "--password", "correct horse battery staple")
+    async with catalog.start("--workers=2") as service:
+        await service.serving()
+        await service.event("worker_ready", count=2)
+        yield Contestant(CATALOG, "the service", service.url, (service.process.pid,))
+
+
+async def _run(catalog: Catalog, *command: str) -> None:
+    """Run a command of the service to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *(*catalog.command, *command),
+        env={**os.environ, **catalog.environment},
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await process.wait() == 0
+
+
+@pytest.fixture
+def turns(site: Contestant, tmp_path: Path) -> Turns:
+    options = Options(
+        products=PRODUCTS, rounds=1, seconds=1, connections=(2,), workloads=(), peers=()
+    )
+    return Turns(options, {CATALOG: site}, Results([], {CATALOG: site.title}), tmp_path)
+
+
+@needs_wrk
+@pytest.mark.parametrize("workload", ["account", "search", "edit", "deep-mix", "mix", "one"])
+async def test_every_request_of_a_workload_is_accepted(
+    turns: Turns, workload: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "DELETES_PER_SECOND", 20_000)
+
+    await WORKLOADS[workload](turns)
+
+    assert turns.results.turns
+    for turn in turns.results.turns:
+        assert turn.measured is not None, turn.workload
+        assert turn.measured.requests > 0, turn.workload
+        assert (turn.measured.refused, turn.measured.failed) == (0, 0), turn.workload
+
+
+async def test_each_follower_gets_each_event(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(followers, "FOLLOWERS", 5)
+    monkeypatch.setattr(followers, "CREATES", 3)
+
+    await WORKLOADS["sse"](turns)
+
+    (figures,) = turns.results.figures
+    assert figures.values["events"] == 15
+    assert 0 < figures.values["p50 ms"] <= figures.values["max ms"]
+
+
+async def test_transfers_move_all_products(turns: Turns, site: Contestant) -> None:
+    before = bulk._export(site)
+
+    await WORKLOADS["import"](turns)
+    await WORKLOADS["export"](turns)
+
+    assert bulk._export(site) - before == 1000
+    assert [each.workload for each in turns.results.figures] == ["import", "export"]
+    assert all(each.values["rows/s"] > 0 for each in turns.results.figures)
+
+
+async def test_memory_is_that_of_workers_and_connections(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "HELD", 50)
+
+    await WORKLOADS["memory"](turns)
+
+    (figures,) = turns.results.figures
+    # A worker has the interpreter and all packages; both share them, so together they have less.
+    assert 20 < figures.values["MB a worker"] < 500
+    assert figures.values["MB of all processes"] < 4 * figures.values["MB a worker"]
+    assert figures.values["kB a connection"] < 1000
+
+
+@on_servers
+async def test_statements_of_the_server_are_counted(engine: Engine, tmp_path: Path) -> None:
+    url = await engine.create_database(tmp_path)
+    before = await resources._statements(url)
+    async with connected(url) as cursor:
+        for _ in range(5):
+            await cursor.execute("SELECT 1")
+
+    assert await resources._statements(url) - before >= 5
+    await engine.drop_database(url)
+
+
+class TestReport:
+    def test_figures_are_medians_over_rounds(self) -> None:
+        rounds = [Figures("sse", CATALOG, {"p50 ms": value}) for value in (1.0, 30.0, 2.0)]
+
+        report = Results([], {CATALOG: "the service"}, figures=rounds).markdown()
+
+        assert "| server | p50 ms |" in report
+        assert "| the service | 2.00 |" in report
+
+    def test_access_log_is_compared_with_none(self) -> None:
+        def turn(name: str, requests: int) -> Turn:
+            measured = Measured(requests, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0, 0)
+            return Turn("log", 64, 1, name, measured)
+
+        titles = {CATALOG: "the service", LOGGING: "with its log"}
+        report = Results([], titles, [turn(CATALOG, 100), turn(LOGGING, 90)]).markdown()
+
+        assert "| 64 | with its log | 90 | 0.90 |" in report
+
+    @pytest.mark.parametrize("workload", [*WORKLOADS, *APART])
+    def test_workload_is_documented(self, workload: str) -> None:
+        guide = Path(__file__).parents[2] / "docs" / "performance.md"
+
+        assert f"| `{workload}` |" in guide.read_text()
+
+    def test_every_rate_has_a_title(self) -> None:
+        parts = {"account": {"my", "me", "refresh"}, "edit": {"edit", "delete"}}
+        tables = {table for name in WORKLOADS for table in parts.get(name, {name})}
+
+        assert tables | {*APART} == {*TITLES}
+
+
+class TestAgainst:
+    def test_commit_is_copied_with_its_package(self, tmp_path: Path) -> None:
+        copy_commit("HEAD", tmp_path / "copy")
+
+        assert (tmp_path / "copy" / "catalog" / "app.py").exists()
+
+    def test_unknown_commit_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(click.ClickException, match="no-such-commit"):
+            copy_commit("no-such-commit", tmp_path / "copy")

@@ -1,0 +1,102 @@
+"""Memory of the servers, and what an idle worker and an idle nginx cost the database."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from statistics import median
+
+from sqlalchemy import URL
+
+from tests.engines import connected
+from tests.load.contestants import (
+    WORKERS,
+    Contestant,
+)
+from tests.load.database import Server
+from tests.load.processes import proportional_bytes, resident_bytes, with_descendants
+from tests.load.report import Results
+from tests.load.ring import Ring, nginx_version
+from tests.load.workloads.turns import Options, Turns, say
+from tests.server.service import Connection
+
+HELD = 1000
+"""Connections of which the memory is measured; each has had one answer and stays open."""
+
+IDLE_TURNS = 15
+"""Duration of an idle measurement, in turns."""
+
+ONE = "/api/products?limit=1"
+MEGABYTE, KILOBYTE = 1e6, 1e3
+
+
+async def memory(turns: Turns) -> None:
+    """Compare the memory of a worker and of an open connection."""
+    for name in turns.direct:
+        contestant = turns.contestants[name]
+        before = proportional_bytes(contestant.pids)
+        held = [await Connection.open(contestant.url) for _ in range(HELD)]
+        try:
+            for connection in held:
+                answer = await connection.get(ONE)
+                assert answer.status == 200, answer
+            after = proportional_bytes(contestant.pids)
+            # The largest processes: a supervisor serves no requests. Threads share one process.
+            sizes = sorted(map(resident_bytes, with_descendants(contestant.pids[0])))
+        finally:
+            for connection in held:
+                await connection.close()
+        turns.record(
+            "memory",
+            contestant,
+            {
+                "MB a worker": median(sizes[-WORKERS:]) / MEGABYTE,
+                "MB of all processes": after / MEGABYTE,
+                "kB a connection": (after - before) / HELD / KILOBYTE,
+            },
+        )
+
+
+async def idle(options: Options, server: Server, ring: Ring, results: Results) -> None:
+    """Count the queries of idle workers, and of an idle nginx in front of them.
+
+    They run alone: the server counts the statements of all its clients.
+    """
+    seconds = IDLE_TURNS * options.seconds
+    rings = [ring]
+    if options.against is not None:
+        rings.append(ring.against(options.against))
+    for each in rings:
+        async with AsyncExitStack() as stack:
+            url = await stack.enter_async_context(server.another_database())
+            own = replace(each, database=url)
+            await own.fill(1000)
+            catalog = await stack.enter_async_context(own.catalog())
+            workers = await _queries_per_second(url, catalog, seconds)
+            values = {"queries/s a worker": workers / WORKERS}
+            if nginx_version():
+                front = await stack.enter_async_context(own.behind_nginx(catalog))
+                beside = await _queries_per_second(url, front, options.seconds)
+                values["queries/s an nginx"] = max(0.0, beside - workers)
+            results.titles[catalog.name] = catalog.title
+            turns = Turns(options, {catalog.name: catalog}, results, ring.folder)
+            turns.record("idle", catalog, values)
+
+
+async def _queries_per_second(url: URL, contestant: Contestant, seconds: float) -> float:
+    """Return the server's statements per second while a contestant is idle."""
+    await contestant.quiet()
+    say(f"{contestant.title} is idle for {seconds} s")
+    began, before = time.monotonic(), await _statements(url)
+    await asyncio.sleep(seconds)
+    # Without those of counting: SHOW STATUS and what opens its connection.
+    counted, counting = await _statements(url), await _statements(url)
+    own = counting - counted
+    return max(0, counted - before - own) / (time.monotonic() - began)
+
+
+async def _statements(url: URL) -> int:
+    async with connected(url) as cursor:
+        await cursor.execute("SHOW GLOBAL STATUS LIKE 'Questions'")
+        _, count = await cursor.fetchone()
+    return int(count)
