@@ -18,6 +18,11 @@ R = TypeVar("R")
 MAX_BATCH = 64
 """Reads in one round trip; those of the longest products take the event loop some milliseconds."""
 
+TRIPS = 2
+"""Concurrent round trips. Fewer and larger ones cost less, here and in the database: of 64 clients
+with one trip for each connection, a batch had two or three reads. The second goes on when the
+connection of the first stalls."""
+
 BatchReader = BatchLoader[K, K, ReadConnection, A, R]
 """Loader that reads the answers to keys, and converts each for all requests that share it."""
 
@@ -27,6 +32,7 @@ def batch_reader(
     read: Callable[[ReadConnection, Sequence[K]], Awaitable[Sequence[A]]],
     convert: Callable[[K, A], R],
     *,
+    trips: int = TRIPS,
     max_batch: int = MAX_BATCH,
 ) -> BatchReader[K, A, R]:
     """Return a loader on the connections of a database, with its deadlines.
@@ -37,13 +43,14 @@ def batch_reader(
         database: the database.
         read: reads the answers to keys, in their order.
         convert: makes the value of a key's answer, or raises the error of its callers.
+        trips: largest number of concurrent reads, but not more than connections.
         max_batch: largest number of reads that share a connection at a time.
     """
     return BatchLoader(
         database.connection,
         read,
         convert,
-        trips=database.max_readers,
+        trips=min(trips, database.max_readers),
         max_batch=max_batch,
         patience=database.patience,
         expired=database.read_expired,

@@ -24,6 +24,7 @@ from catalog.app import create_app
 from catalog.auth.models import Role, User
 from catalog.db.deadlines import Deadlines
 from catalog.fastpath import dispatch
+from catalog.fastpath.direct import DirectPath
 from catalog.http.context import app_state
 from tests import engines
 from tests.engines import Engine, EngineMissing, settings_for
@@ -373,6 +374,8 @@ class TestFastPath:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         taken: Counter[str] = Counter()
+        # Directly, or behind the middleware if the body arrives later.
+        count_calls(monkeypatch, DirectPath, "_respond", taken)
         count_calls(monkeypatch, dispatch, "send_reply", taken)
         generated = Generator(SEED + 1).requests(scale.fast_path_requests)
         requests = [as_hot(each) if number % 2 else each for number, each in enumerate(generated)]
