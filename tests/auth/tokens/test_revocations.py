@@ -256,8 +256,8 @@ class TestQueries:
         public = await statements.during(*(stranger.get("/api/products") for _ in range(50)))
         own = await statements.during(*(mine(ada) for _ in range(50)))
 
-        # One for the position, except the first time, when it comes with the two of the page. On the
-        # servers these are read past SQLAlchemy.
+        # One for the position, except the first time, when it comes with the two of the page. On
+        # the servers these are read past SQLAlchemy.
         assert public == own == (51 if database.engines[0].dialect.name == "sqlite" else 0)
         assert not any("sessions" in text or "users" in text for text in statements.texts)
 
