@@ -3,9 +3,9 @@
 Starts the service on a database that may be filled, and imports the same products as NDJSON and as
 CSV, in chunks and atomically, in turns with ``LOAD DATA LOCAL INFILE``. That fills the tables that
 an import fills, with all their indexes: products, search tokens and change log, with the counter of
-the changes, in one transaction. Its files hold what the service computes: ids,
-tokens, positions. The order of the turns is reversed in every other round, so that neither side
-always finds the smaller tables.
+the changes, in one transaction. Its files hold what the service computes: ids, tokens, positions.
+The order of the turns is reversed in every other round, so that neither side always finds the
+smaller tables.
 
     python -m tests.load.import_turns --url mysql://root@127.0.0.1:3306/catalog
 
