@@ -2,9 +2,7 @@
 
 import asyncio
 import random
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -23,7 +21,6 @@ from catalog.db.error_translation import worth_a_retry
 from catalog.db.transactions import MAX_ATTEMPTS, RetryTransaction
 from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
 from catalog.products.models import Product
-from catalog.settings import Settings
 from tests.db.support import (
     OWNER,
     PATIENT,
@@ -38,11 +35,9 @@ from tests.db.support import (
     on_servers,
     on_sqlite,
     run_on,
-    until,
     within,
 )
 from tests.engines import Engine, settings_for
-from tests.faults.proxy import Fault, relayed
 
 # Tolerance on timing assertions, in seconds, for a busy machine: what is waited for without the
 # deadline under test takes longer, or for ever.
@@ -572,284 +567,6 @@ class TestOtherProcesses:
         assert await run_on(database.connection(), count_products) == 1
 
 
-WRITES = 200
-AT_ONCE = 5
-WARM_UP = 2 * AT_ONCE
-
-
-async def cancelled_writes(write: Callable[[str], Awaitable[Any]]) -> int:
-    """Start ``WRITES`` writes, cancel each at a random point; return how many were cancelled.
-
-    ``WARM_UP`` more writes come first and tell how long they take on this machine.
-    """
-    dice = random.Random(11)  # noqa: S311 (not a secret)
-    # The first of them open connections.
-    for _ in range(2):
-        stopwatch = Stopwatch()
-        await asyncio.gather(*(write("Lamp") for _ in range(AT_ONCE)))
-    duration = stopwatch.seconds
-
-    async def hang_up(name: str) -> bool:
-        writer = asyncio.ensure_future(write(name))
-        await asyncio.sleep(0)  # Let it begin.
-        # Cancel at a random point, up to after the commit.
-        await asyncio.sleep(dice.uniform(0, 1.5 * duration))
-        writer.cancel()
-        await asyncio.wait([writer])
-        return writer.cancelled()
-
-    told = 0
-    for batch in range(WRITES // AT_ONCE):
-        names = (f"{batch}-{number}" for number in range(AT_ONCE))
-        told += sum(await asyncio.gather(*map(hang_up, names)))
-    return told
-
-
-class TestCancellation:
-    async def test_cancelled_transaction_is_completed(self, opened: Open) -> None:
-        # All writes wait in one queue, and none may give up on a busy machine.
-        database = opened(deadlines=replace(PATIENT, checkout=60, write=60))
-        await database.transaction(add_owner)
-
-        async def write(name: str) -> None:
-            await database.transaction(add_product, name)
-
-        async def all_are_there() -> bool:
-            return await run_on(database.connection(), count_products) == WRITES + WARM_UP
-
-        told = await cancelled_writes(write)
-
-        assert told > WRITES / 20
-        await until(all_are_there)
-        await assert_whole(database, readers=5, writers=1)
-
-    async def test_plain_commits_are_lost_when_cancelled(
-        self, database: Database, database_url: URL
-    ) -> None:
-        engine = create_engine(settings_for(database_url), Purpose.WRITING)
-        sessions = async_sessionmaker(engine)
-
-        async def write(name: str) -> None:
-            async with sessions() as session:
-                await add_product(session, name)
-                await session.commit()
-
-        told = await cancelled_writes(write)
-        await engine.dispose()
-
-        assert told > WRITES / 20
-        assert await run_on(database.connection(), count_products) < WRITES + WARM_UP
-
-    @on_sqlite
-    async def test_driver_threads_end_on_close(self, opened: Open) -> None:
-        others = set(threading.enumerate())
-
-        for steps in range(30):
-            database = opened()
-            reading = asyncio.create_task(run_on(database.probe(within=30), answer))
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            reading.cancel()
-            await asyncio.wait([reading])
-            await database.close()
-
-            # A surviving thread would call back into an event loop that may be closed.
-            assert not set(threading.enumerate()) - others
-
-
-class TestClosing:
-    @pytest.mark.parametrize("way", ["connection", "probe", "watch"])
-    async def test_connection_in_use_at_close_is_closed_on_return(
-        self, opened: Open, way: str
-    ) -> None:
-        database = opened()
-        ways: dict[str, Callable[[], AbstractAsyncContextManager[AsyncConnection]]] = {
-            "connection": database.connection,
-            "probe": partial(database.probe, within=30),
-            "watch": partial(database.watch, within=30),
-        }
-        has_begun, may_end = asyncio.Event(), asyncio.Event()
-
-        async def wait_for_close(connection: AsyncConnection) -> Any:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            has_begun.set()
-            await may_end.wait()
-            return driver, await answer(connection)
-
-        work = asyncio.ensure_future(run_on(ways[way](), wait_for_close))
-        await has_begun.wait()
-        closing = asyncio.create_task(database.close())
-        # By then the servers' engines are disposed of; on SQLite, close() waits for its threads.
-        await asyncio.wait([closing], timeout=0.1)
-        may_end.set()
-        driver, found = await work
-        await closing
-
-        assert found == 42
-        assert is_ended(driver)
-
-    async def test_dispose_alone_leaves_a_connection_in_use_open(self, settings: Settings) -> None:
-        engine = create_engine(settings, Purpose.READING)
-        async with engine.connect() as connection:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            await engine.dispose()
-
-        assert not is_ended(driver)
-        await driver.close() if settings.embedded else driver.close()
-
-
 def is_ended(driver: Any) -> bool:
     """Return whether a driver's connection has been closed."""
     return not driver._running if isinstance(driver, aiosqlite.Connection) else driver.closed
-
-
-@on_servers
-class TestNetwork:
-    async def test_connect_times_out_when_the_server_never_greets(
-        self, opened: Open, database_url: URL
-    ) -> None:
-        async with relayed(database_url) as relay:
-            relay.stall()
-            database = opened(relay.url, deadlines=replace(PATIENT, connect=1.5))
-            stopwatch = Stopwatch()
-
-            with pytest.raises(DatabaseUnavailable):
-                await run_on(database.connection(), answer)
-
-            assert 1.5 <= stopwatch.seconds < 2 * 1.5 + LENIENCE
-            relay.heal()
-            assert await run_on(database.connection(), answer) == 42
-
-    @both_ways
-    async def test_database_recovers_after_an_outage_during_a_query(
-        self, opened: Open, database_url: URL, way: Way
-    ) -> None:
-        async with relayed(database_url) as relay:
-            database = opened(relay.url, database_pool_size=2)
-            asked = asyncio.Event()
-
-            async def work(executor: AsyncSession | AsyncConnection) -> None:
-                await answer(executor)
-                asked.set()
-                await executor.execute(text("DO SLEEP(20)"))
-
-            working = asyncio.ensure_future(way(database, work))
-            await asked.wait()
-            relay.refuse()
-            with pytest.raises(DatabaseUnavailable):
-                await working
-            stopwatch = Stopwatch()
-            with pytest.raises(DatabaseUnavailable):
-                await way(database, answer)
-            assert stopwatch.seconds < LENIENCE
-            await relay.listen()
-
-            await assert_whole(database, readers=2, writers=2)
-
-    @both_ways
-    async def test_broken_idle_connections_are_replaced(
-        self, opened: Open, database_url: URL, way: Way
-    ) -> None:
-        async with relayed(database_url) as relay:
-            database = opened(relay.url, database_pool_size=2)
-            await assert_whole(database, readers=2, writers=2)
-            relay.cut()
-
-            assert await way(database, answer) == 42
-            await assert_whole(database, readers=2, writers=2)
-
-    async def test_transaction_is_retried_once_after_connection_loss(
-        self, opened: Open, database_url: URL
-    ) -> None:
-        async with relayed(database_url) as relay:
-            database = opened(relay.url)
-            await database.transaction(add_owner)
-            attempts = 0
-
-            async def work(session: AsyncSession) -> int:
-                nonlocal attempts
-                attempts += 1
-                product_id = await add_product(session, name="Lamp")
-                if attempts == 1:
-                    relay.cut()
-                    await answer(session)
-                return product_id
-
-            await database.transaction(work)
-
-            assert attempts == 2
-            assert await run_on(database.connection(), count_products) == 1
-
-    async def test_locks_of_a_vanished_client_are_released(
-        self, opened: Open, database_url: URL
-    ) -> None:
-        async with relayed(database_url) as relay:
-            database = opened(relay.url, **within(2.0))
-            await database.transaction(add_owner)
-
-            async def work(session: AsyncSession) -> None:
-                await session.execute(text("SELECT id FROM users WHERE id = 1 FOR UPDATE"))
-                # From here on nothing gets through, not even a FIN or RST.
-                relay.use(Fault.blackhole())
-                await answer(session)
-
-            with pytest.raises(DatabaseUnavailable):
-                await database.transaction(work)
-            other = opened()
-            stopwatch = Stopwatch()
-
-            async def change(session: AsyncSession) -> None:
-                await session.execute(text("UPDATE users SET username = 'eve' WHERE id = 1"))
-
-            await other.transaction(change)
-            assert stopwatch.seconds < 4 + LENIENCE
-
-    @both_ways
-    async def test_hanging_server_times_out_and_is_used_again_afterwards(
-        self, opened: Open, database_url: URL, way: Way
-    ) -> None:
-        async with relayed(database_url) as relay:
-            database = opened(relay.url, **within(1.5), database_pool_size=2)
-            assert await way(database, answer) == 42
-            relay.stall()
-            stopwatch = Stopwatch()
-
-            with pytest.raises(DatabaseUnavailable):
-                await way(database, answer)
-
-            assert stopwatch.seconds < 1.5 + LENIENCE
-            relay.heal()
-            await assert_whole(database, readers=2, writers=2)
-
-
-class TestProbe:
-    async def test_probe_succeeds_when_the_pools_are_exhausted(self, opened: Open) -> None:
-        database = opened(database_pool_size=1)
-        everyone, give_back = asyncio.Barrier(3), asyncio.Event()
-
-        async def hold(executor: AsyncSession | AsyncConnection) -> None:
-            await answer(executor)
-            await everyone.wait()
-            await give_back.wait()
-
-        holding = [
-            asyncio.create_task(run_on(database.connection(), hold)),
-            asyncio.create_task(database.transaction(hold)),
-        ]
-        await everyone.wait()
-
-        assert await run_on(database.probe(within=30), answer) == 42
-        give_back.set()
-        await asyncio.gather(*holding)
-
-    @on_servers
-    async def test_probe_times_out(self, opened: Open, database_url: URL) -> None:
-        async with relayed(database_url) as relay:
-            database = opened(relay.url)
-            relay.stall()
-            stopwatch = Stopwatch()
-
-            with pytest.raises(DatabaseUnavailable):
-                await run_on(database.probe(within=0.2), answer)
-
-            assert 0.2 <= stopwatch.seconds < 0.2 + LENIENCE
