@@ -320,9 +320,9 @@ class SignedIn(ResponseBody):
 
 
 class Refreshed(ResponseBody):
-    """A new access token and, when it was asked to rotate, a new refresh token."""
+    """A new access token and, with `rotate`, a new refresh token."""
 
     access_token: AccessToken
     refresh_token: RefreshToken | SkipJsonSchema[None] = Field(
-        default_factory=lambda: None, description="Only if it was asked to rotate."
+        default_factory=lambda: None, description="Only with `rotate`."
     )

@@ -66,9 +66,9 @@ async def make_accounts(
     Raises:
         OperatorError: a username belongs to an account that is no seed account.
     """
-    wanted = {fold(username_of(number)): number for number in numbers}
-    found = await _find(session, wanted)
-    missing = [number for key, number in wanted.items() if key not in found]
+    numbers_by_key = {fold(username_of(number)): number for number in numbers}
+    found = await _find(session, numbers_by_key)
+    missing = [number for key, number in numbers_by_key.items() if key not in found]
     if missing:
         rows = [_row_of(number, password_hash or UNUSABLE_HASH) for number in missing]
         await session.execute(insert(User), rows)
@@ -76,16 +76,16 @@ async def make_accounts(
         without = (User.id.in_(found.values()), User.password_hash == UNUSABLE_HASH)
         change = update(User).where(*without).values(password_hash=password_hash)
         await affected_rows(session, change)
-    ids = await _find(session, wanted) if missing else found
-    return [ids[key] for key in wanted], len(missing)
+    ids = await _find(session, numbers_by_key) if missing else found
+    return [ids[key] for key in numbers_by_key], len(missing)
 
 
-async def _find(session: AsyncSession, wanted: dict[str, int]) -> dict[str, int]:
+async def _find(session: AsyncSession, numbers_by_key: dict[str, int]) -> dict[str, int]:
     columns = (User.id, User.username_key, User.email_key, User.username)
-    rows = await session.execute(select(*columns).where(User.username_key.in_(wanted)))
+    rows = await session.execute(select(*columns).where(User.username_key.in_(numbers_by_key)))
     ids = {}
     for user_id, key, email_key, username in rows:
-        if email_key != fold(email_of(wanted[key])):
+        if email_key != fold(email_of(numbers_by_key[key])):
             raise OperatorError(
                 f"The username {username!r} of a sample account belongs to another account."
             )

@@ -40,10 +40,10 @@ async def change_as_read(
             if error.was_repeated and _is_outcome(current, product.version, changes):
                 # The response to the first attempt was lost.
                 return current
-            wanted = merge(current) if merge is not None else None
-            if wanted is None:
+            merged = merge(current) if merge is not None else None
+            if merged is None:
                 raise
-        product, changes = current, wanted
+        product, changes = current, merged
 
 
 def _changed_meanwhile(current: Product) -> PreconditionFailed:

@@ -171,8 +171,8 @@ def delay_before_repeat(error: CatalogError, attempt: int, *, is_repeatable: boo
         return None
     # Full jitter, so that clients that failed together do not return together.
     jitter = random.uniform(0, min(MAX_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2**attempt))  # noqa: S311 (no secret)
-    asked = error.retry_after if isinstance(error, Refused) else None
-    return jitter + (asked or 0)
+    retry_after = error.retry_after if isinstance(error, Refused) else None
+    return jitter + (retry_after or 0)
 
 
 def _may_repeat(error: CatalogError, is_repeatable: bool) -> bool:
@@ -190,10 +190,10 @@ def _may_repeat(error: CatalogError, is_repeatable: bool) -> bool:
 
 
 def _is_expected(request: Request, response: httpx.Response) -> bool:
-    """Return whether a success has the media type that was asked for, or no body."""
-    asked = request.headers.get("Accept", "application/json")
-    media_type = response.headers.get("content-type", asked)
-    return bool(media_type.partition(";")[0].strip() == asked)
+    """Return whether a success has the media type that the request accepts, or no body."""
+    accepted = request.headers.get("Accept", "application/json")
+    media_type = response.headers.get("content-type", accepted)
+    return bool(media_type.partition(";")[0].strip() == accepted)
 
 
 async def _unexpected(response: httpx.Response) -> UnexpectedResponse:

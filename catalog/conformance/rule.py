@@ -71,18 +71,18 @@ def expect(kept: object, said: str) -> None:
         raise Broken(said)
 
 
-def expect_equal(found: object, wanted: object, what: str) -> None:
+def expect_equal(found: object, expected: object, what: str) -> None:
     """Require a value."""
-    expect(found == wanted, f"{what} is {_short(found)} instead of {_short(wanted)}")
+    expect(found == expected, f"{what} is {_short(found)} instead of {_short(expected)}")
 
 
 def expect_status(answer: httpx.Response, *statuses: int) -> Any:
     """Require one of some statuses, and return the JSON of the body, if it is any."""
-    asked = f"{answer.request.method} {answer.request.url.raw_path.decode()[:120]}"
-    wanted = " or ".join(map(str, statuses))
+    request = f"{answer.request.method} {answer.request.url.raw_path.decode()[:120]}"
+    expected = " or ".join(map(str, statuses))
     expect(
         answer.status_code in statuses,
-        f"{asked} answers {answer.status_code} instead of {wanted}: {answer.text[:200]}",
+        f"{request} answers {answer.status_code} instead of {expected}: {answer.text[:200]}",
     )
     media_type = answer.headers.get("content-type", "")
     return answer.json() if media_type.startswith("application/json") else None
@@ -92,23 +92,23 @@ def expect_problem(
     answer: httpx.Response, status: int | Container[int], code: str | None = None
 ) -> dict[str, Any]:
     """Require a problem (RFC 9457) with the members that every one has, and return it."""
-    asked = f"{answer.request.method} {answer.request.url.raw_path.decode()[:120]}"
-    wanted = {status} if isinstance(status, int) else status
+    request = f"{answer.request.method} {answer.request.url.raw_path.decode()[:120]}"
+    expected = {status} if isinstance(status, int) else status
     expect(
-        answer.status_code in wanted,
-        f"{asked} answers {answer.status_code} instead of {status}: {answer.text[:200]}",
+        answer.status_code in expected,
+        f"{request} answers {answer.status_code} instead of {status}: {answer.text[:200]}",
     )
     media_type = answer.headers.get("content-type", "")
-    expect(media_type == "application/problem+json", f"{asked}: the error is {media_type!r}")
+    expect(media_type == "application/problem+json", f"{request}: the error is {media_type!r}")
     problem: dict[str, Any] = answer.json()
     missing = {"type", "title", "status", "detail", "code", "request_id"} - problem.keys()
-    expect(not missing, f"{asked}: the problem lacks {sorted(missing)}")
-    expect_equal(problem["status"], answer.status_code, f"{asked}: the problem's status")
+    expect(not missing, f"{request}: the problem lacks {sorted(missing)}")
+    expect_equal(problem["status"], answer.status_code, f"{request}: the problem's status")
     if code is not None:
-        expect_equal(problem["code"], code, f"{asked}: the problem's code")
+        expect_equal(problem["code"], code, f"{request}: the problem's code")
     if answer.status_code == 401:
         challenge = answer.headers.get("www-authenticate", "")
-        expect(challenge.startswith("Bearer"), f"{asked}: 401 with the challenge {challenge!r}")
+        expect(challenge.startswith("Bearer"), f"{request}: 401 with the challenge {challenge!r}")
     return problem
 
 

@@ -30,7 +30,7 @@ def new_token() -> str:
 
 
 class Product(Base):
-    """Product offered by its owner.
+    """Product, which belongs to one account.
 
     ``price`` is a double, so that it is returned as the same JSON number that was sent; the service
     never adds prices up.

@@ -64,7 +64,7 @@ class Supervisor:
         self._stop_signals = 0
         self._announced = False
         self._reloading = False
-        self._reload_wanted = False
+        self._reload_requested = False
         self._crashes = 0
         self._failure: StartFailed | None = None
         self._exit_status = 0
@@ -165,7 +165,7 @@ class Supervisor:
             self._announced = True
             url = self._listeners.bind.url
             log.info("serving", url=url, workers=len(self._current), pid=os.getpid())
-            if self._reload_wanted:
+            if self._reload_requested:
                 self._reload_soon()
 
     def _on_proven(self, worker: WorkerProcess) -> None:
@@ -205,14 +205,14 @@ class Supervisor:
 
     def _reload_soon(self) -> None:
         """Request a reload; signals during a reload or the start are coalesced into one."""
-        self._reload_wanted = True
+        self._reload_requested = True
         if self._announced and not self._reloading and not self._stop.is_set():
             self._reloading = True
             self._tasks.create_task(self._reload())
 
     async def _reload(self) -> None:
-        while self._reload_wanted and not self._stop.is_set():
-            self._reload_wanted = False
+        while self._reload_requested and not self._stop.is_set():
+            self._reload_requested = False
             log.info("reload_started")
             if await self._renew_all():
                 log.info("reload_done")

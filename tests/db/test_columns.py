@@ -214,12 +214,12 @@ class TestIds:
         assert await run_on(database.connection(), read, table.user_id, [1]) == [MAX_ID]
 
     async def test_id_of_a_deleted_product_is_not_reused(self, database: Database) -> None:
-        async def offer_and_withdraw(session: AsyncSession) -> int:
+        async def insert_and_delete(session: AsyncSession) -> int:
             product_id = await add_product(session, "Lamp")
             await session.execute(delete(Product).where(Product.id == product_id))
             return product_id
 
-        ids = [await database.transaction(offer_and_withdraw) for _ in range(3)]
+        ids = [await database.transaction(insert_and_delete) for _ in range(3)]
 
         assert ids == [1, 2, 3]
 

@@ -5,7 +5,7 @@ import math
 from urllib.parse import urlencode
 
 from catalog.db.columns import MAX_ID
-from tests.products.test_routes import EMPTY_PAGE, ids_of, offer_some
+from tests.products.test_routes import EMPTY_PAGE, create_some, ids_of
 from tests.support import Caller, fields_of, problem_of
 
 NO_LIMITS = ("0", "1001", "-1", "%2B5", "1.0", "1e2", "1_0", "%205", "%EF%BC%91", "many")
@@ -38,12 +38,12 @@ class TestListProducts:
     async def test_products_of_all_owners_are_listed_newest_first(
         self, ada: Caller, bob: Caller, anyone: Caller
     ) -> None:
-        offered = [(await caller.create_product("Lamp")).json["id"] for caller in (ada, bob, ada)]
+        ids = [(await caller.create_product("Lamp")).json["id"] for caller in (ada, bob, ada)]
 
-        assert ids_of(await anyone.get("/api/products")) == offered[::-1]
+        assert ids_of(await anyone.get("/api/products")) == ids[::-1]
 
     async def test_page_has_100_products_by_default(self, ada: Caller) -> None:
-        ids = await offer_some(ada, 102)
+        ids = await create_some(ada, 102)
 
         first = await ada.get("/api/products")
         second = await ada.get(first.json["next"])
@@ -54,7 +54,7 @@ class TestListProducts:
         assert ids_of(await ada.get("/api/products?limit=1000")) == ids
 
     async def test_walk_with_any_page_size_shows_each_product_once(self, ada: Caller) -> None:
-        ids = await offer_some(ada, 7)
+        ids = await create_some(ada, 7)
 
         for size in range(1, 9):
             pages = await pages_of(ada, f"/api/products?limit={size}")
@@ -63,7 +63,7 @@ class TestListProducts:
             assert flat(pages) == ids
 
     async def test_next_page_is_in_the_body_and_in_the_link_header(self, ada: Caller) -> None:
-        await offer_some(ada, 3)
+        await create_some(ada, 3)
 
         first = await ada.get("/api/products?limit=2")
         last = await ada.get(first.json["next"])
@@ -75,7 +75,7 @@ class TestListProducts:
         assert "Link" not in last.headers
 
     async def test_cursor_of_the_next_page_stands_by_itself(self, ada: Caller) -> None:
-        ids = await offer_some(ada, 3)
+        ids = await create_some(ada, 3)
 
         for path in ("/api/products", "/api/products/my"):
             first = (await ada.get(f"{path}?limit=2&sort=-name")).json
@@ -86,12 +86,12 @@ class TestListProducts:
             assert ids_of(second) == ids[2:]
 
     async def test_full_last_page_has_no_next(self, ada: Caller) -> None:
-        await offer_some(ada, 4)
+        await create_some(ada, 4)
 
         assert len(await pages_of(ada, "/api/products?limit=2")) == 2
 
     async def test_cursor_outlives_its_product(self, ada: Caller) -> None:
-        ids = await offer_some(ada, 5)
+        ids = await create_some(ada, 5)
         first = await ada.get("/api/products?limit=2")
 
         await ada.delete(ids[1])
@@ -100,7 +100,7 @@ class TestListProducts:
         assert ids_of(second) == ids[2:4]
 
     async def test_cursor_keeps_its_place_after_all_products_are_deleted(self, ada: Caller) -> None:
-        ids = await offer_some(ada, 3)
+        ids = await create_some(ada, 3)
         first = await ada.get("/api/products?limit=1")
 
         for product_id in ids:
@@ -129,7 +129,7 @@ class TestListProducts:
             assert problem_of(answer) == (400, "cursor-invalid"), cursor
 
     async def test_cursor_of_another_list_is_refused(self, ada: Caller) -> None:
-        await offer_some(ada, 2)
+        await create_some(ada, 2)
         cursor = (await ada.get("/api/products?limit=1")).json["next"].partition("cursor=")[2]
 
         answer = await ada.get(f"/api/products/my?cursor={cursor}")
@@ -161,7 +161,7 @@ class TestListProducts:
     async def test_matching_entity_tag_gets_304_until_a_change(
         self, ada: Caller, anyone: Caller
     ) -> None:
-        await offer_some(ada, 3)
+        await create_some(ada, 3)
         first = await anyone.get("/api/products?limit=2")
         has_it = {"If-None-Match": first.headers["ETag"]}
 
@@ -205,7 +205,7 @@ class TestListMyProducts:
         self, ada: Caller, bob: Caller
     ) -> None:
         chair = (await bob.create_product("Chair")).json["id"]
-        await offer_some(ada, 3)
+        await create_some(ada, 3)
         following = (await ada.get("/api/products/my?limit=1")).json["next"]
 
         assert ids_of(await bob.get(following)) == [chair]

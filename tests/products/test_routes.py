@@ -52,7 +52,7 @@ async def post_json(caller: Caller, body: str) -> Response:
     return await caller.post("/api/products", data=body.encode(), headers=headers)
 
 
-async def offer_some(caller: Caller, count: int) -> list[int]:
+async def create_some(caller: Caller, count: int) -> list[int]:
     """Create products and return their ids, newest first."""
     return [(await caller.create_product(f"Lamp {n}")).json["id"] for n in range(count)][::-1]
 
@@ -459,7 +459,7 @@ class TestDeleteProduct:
         assert statuses == [200] + [404] * 7
 
     async def test_deleted_product_leaves_the_lists(self, ada: Caller, anyone: Caller) -> None:
-        ids = await offer_some(ada, 3)
+        ids = await create_some(ada, 3)
 
         await ada.delete(ids[1])
 

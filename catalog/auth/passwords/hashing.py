@@ -95,14 +95,14 @@ class Passwords:
             return True
         if (found.type, found.version) != (Type.ID, ARGON2_VERSION):
             return True
-        wanted = self._hasher
-        if found.memory_cost > wanted.memory_cost or found.time_cost > wanted.time_cost:
+        current = self._hasher
+        if found.memory_cost > current.memory_cost or found.time_cost > current.time_cost:
             return False
         return (
-            found.memory_cost < wanted.memory_cost
-            or found.time_cost < wanted.time_cost
-            or found.salt_len < wanted.salt_len
-            or found.hash_len < wanted.hash_len
+            found.memory_cost < current.memory_cost
+            or found.time_cost < current.time_cost
+            or found.salt_len < current.salt_len
+            or found.hash_len < current.hash_len
         )
 
     def _verify(self, password_hash: str | None, password: str) -> bool:

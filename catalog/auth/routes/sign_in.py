@@ -158,7 +158,7 @@ async def _keep_current(account: Account, password: str) -> None:
 @json_body(RefreshOptions, optional=True)
 @document_response(Refreshed)
 async def refresh_token(data: RefreshOptions) -> Reply:
-    """Get a new access token for a refresh token, and a new refresh token if asked to.
+    """Get a new access token for a refresh token, and a new refresh token with `rotate`.
 
     Needs the refresh token in `Authorization: Bearer`. With `rotate`, the refresh token is replaced
     too; a replaced one that is used again later ends the session.

@@ -45,8 +45,8 @@ async def sign_up(site: Site) -> None:
     fields = {"username": name, "email": f"{name}@example.com", "password": password}
     answer = await site.call("POST", "/api/auth/signup", json=fields)
     made = expect_status(answer, 201)
-    wanted = {"id", "username", "email", "access_token", "refresh_token"}
-    expect(wanted <= made.keys(), f"The response lacks {sorted(wanted - made.keys())}")
+    expected = {"id", "username", "email", "access_token", "refresh_token"}
+    expect(expected <= made.keys(), f"The response lacks {sorted(expected - made.keys())}")
     expect_equal((made["username"], made["email"]), (name, f"{name}@example.com"), "The account")
     gone = await site.call(
         "DELETE", "/api/auth/me", token=made["access_token"], json={"password": password}

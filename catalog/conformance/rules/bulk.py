@@ -97,9 +97,9 @@ async def upsert(site: Site) -> None:
         f'{{"id": {foreign["id"]}, "price": 5}}\n{{"id": {lamp["id"]}, "version": 9, "price": 6}}\n'
     )
     kinds = ("created", "updated", "unchanged", "failed")
-    for wanted in ((1, 1, 0, 2), (0, 0, 2, 2)):
+    for expected in ((1, 1, 0, 2), (0, 0, 2, 2)):
         report = expect_status(await send(site, text, "?mode=upsert"), 200)
-        expect_equal(tuple(report[kind] for kind in kinds), wanted, f"{kinds}")
+        expect_equal(tuple(report[kind] for kind in kinds), expected, f"{kinds}")
     found = await site.ada.call("GET", f"/api/products/my?key={key}")
     expect_equal(
         len(expect_status(found, 200)["products"]), 1, "The number of products with the key"

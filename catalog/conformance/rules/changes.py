@@ -42,8 +42,8 @@ async def change_log(site: Site) -> None:
     positions = [each["position"] for each in listed]
     expect_equal(positions, list(range(created, created + len(listed))), "The positions")
     ours = [(each["position"], each["type"]) for each in listed if each["id"] == product["id"]]
-    wanted = [(created, "created"), (updated, "updated"), (deleted, "deleted")]
-    expect_equal(ours, wanted, "The changes of the product")
+    expected = [(created, "created"), (updated, "updated"), (deleted, "deleted")]
+    expect_equal(ours, expected, "The changes of the product")
     expect_equal(listed[0]["product"], None, "The deleted product in the log")
 
 
@@ -93,11 +93,11 @@ async def event_stream(site: Site) -> None:
     since = await newest(site)
     lamp = {"name": "Lamp \u2028", "price": 1}
     made = [await write(site, "POST", "", json=lamp) for _ in range(3)]
-    wanted = [(change, body["id"]) for _, change, body in made]
+    expected = [(change, body["id"]) for _, change, body in made]
     for first, headers in ((0, {}), (1, {"Last-Event-ID": made[0][1]})):
-        found = await _events(site, since, headers, until=wanted[-1][0])
-        ours = [each for each in found if each in wanted]
-        expect_equal(ours, wanted[first:], "The events")
+        found = await _events(site, since, headers, until=expected[-1][0])
+        ours = [each for each in found if each in expected]
+        expect_equal(ours, expected[first:], "The events")
 
 
 async def _events(

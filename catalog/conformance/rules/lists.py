@@ -107,7 +107,7 @@ async def sorting(site: Site) -> None:
     word = site.word("Sort")
     for name, price in (("b", 1), ("a", 3), ("C", 2)):
         await site.ada.create_product(f"{word} {name}", price)
-    for sort, wanted in (
+    for sort, expected in (
         ("price", ["b", "C", "a"]),
         ("-price", ["a", "C", "b"]),
         ("name", ["C", "a", "b"]),
@@ -116,7 +116,7 @@ async def sorting(site: Site) -> None:
         ("price&min_price=1.5&max_price=2", ["C"]),
     ):
         found = [each.split()[1] for each in await names(site, f"q={word}&sort={sort}")]
-        expect_equal(found, wanted, f"The order by {sort}")
+        expect_equal(found, expected, f"The order by {sort}")
 
 
 @section.rule("`q` finds products of which every word begins some word of name or description.")
@@ -195,5 +195,5 @@ async def exports(site: Site) -> None:
     expect_equal(same.text.count("\n"), 3, "The lines of the export by `format`")
     rows = list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"), newline="")))
     found = [(int(row["id"]), row["name"], float(row["price"])) for row in rows]
-    wanted = [(each["id"], each["name"], each["price"]) for each in made]
-    expect_equal(found, wanted, "The exported rows")
+    expected = [(each["id"], each["name"], each["price"]) for each in made]
+    expect_equal(found, expected, "The exported rows")

@@ -84,8 +84,8 @@ async def patch(site: Site) -> None:
     made = await site.ada.create_product("Lamp", 1, description="Warm.")
     path = f"{PATH}/{made['id']}"
     changed = expect_status(await site.ada.call("PATCH", path, json={"price": 2}), 200)
-    wanted = {**made, "price": 2, "version": 2, "updated_at": changed["updated_at"]}
-    expect_equal(changed, wanted, "The product")
+    expected = {**made, "price": 2, "version": 2, "updated_at": changed["updated_at"]}
+    expect_equal(changed, expected, "The product")
     changed = expect_status(await site.ada.call("PATCH", path, json={"description": None}), 200)
     expect_equal((changed["description"], changed["version"]), (None, 3), "The product")
     same = expect_status(await site.ada.call("PATCH", path, json={"price": 2}), 200)

@@ -110,8 +110,8 @@ class TracedRequests:
 def _carrier(headers: Any) -> dict[str, str]:
     """Return the headers of the trace context; none unless there is one ``traceparent``."""
     parents, states = (
-        [value.decode("latin-1") for name, value in headers if name == wanted]
-        for wanted in (b"traceparent", b"tracestate")
+        [value.decode("latin-1") for name, value in headers if name == carrier]
+        for carrier in (b"traceparent", b"tracestate")
     )
     if len(parents) != 1:
         return {}

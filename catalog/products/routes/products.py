@@ -91,7 +91,7 @@ def takes_many(view: Callable[..., Awaitable[Reply]]) -> Callable[..., Awaitable
 @document_response(BulkCreated, 200, PositionHeaders)
 @document_response(ProductRead, 201, CreatedHeaders)
 async def create_product(data: ProductCreate) -> Reply:
-    """Offer a product, or many at once.
+    """Create a product, or many at once.
 
     One as JSON; with `Idempotency-Key`, a repeat within 24 hours creates nothing and gets the first
     response. Any number as NDJSON or CSV, which is read as a stream: invalid lines are reported and
@@ -149,14 +149,14 @@ def _is_expected() -> IsExpected | None:
 @document_headers(IfMatch)
 @document_response(ProductDeleted, 200, PositionHeaders)
 async def delete_product(product_id: int) -> Reply:
-    """Withdraw one of your products; an administrator may withdraw any.
+    """Delete one of your products; an administrator may delete any.
 
     With `If-Match`, only if it has not changed in the meantime. Its id is never used again.
     """
     delete = Delete(product_id, caller_id(), _is_expected(), may_administer())
-    withdrawn = await products().writes.edit(delete)
+    deletion = await products().writes.edit(delete)
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
-    return json_reply(deleted, headers=_headers_of(withdrawn))
+    return json_reply(deleted, headers=_headers_of(deletion))
 
 
 def _written(

@@ -94,7 +94,7 @@ async def create_product(
     user_id: Annotated[int, Depends(signed_in)],
     session: Annotated[AsyncSession, Depends(database_session)],
 ) -> ProductRead:
-    """Offer a product."""
+    """Create a product."""
     product = Product(**data.model_dump(), user_id=user_id)
     session.add(product)
     await session.commit()

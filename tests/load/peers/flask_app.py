@@ -39,7 +39,7 @@ def list_products() -> ResponseReturnValue:
 
 @app.post("/api/products")
 def create_product() -> ResponseReturnValue:
-    """Offer a product."""
+    """Create a product."""
     user_id = _caller()
     data = request.get_json()
     name, price = data.get("name"), data.get("price")

@@ -144,7 +144,7 @@ async def read_account(request: Request[Any, Any, Any]) -> Account:
 
 @post("/api/products")
 async def create_product(data: ProductCreate, request: Request[Any, Any, Any]) -> ProductRead:
-    """Offer a product."""
+    """Create a product."""
     user_id = _caller(request.headers.get("Authorization", ""))
     at = now()
     values = {

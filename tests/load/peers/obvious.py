@@ -67,7 +67,7 @@ async def list_products() -> Response:
 @app.post("/api/products")
 @jwt_required
 async def create_product() -> tuple[Response, int]:
-    """Offer a product."""
+    """Create a product."""
     data = await request.get_json()
     async with sessions() as session:
         product = Product(**data, user_id=get_jwt_identity())

@@ -32,7 +32,7 @@ class User(Base):
 
 
 class Product(Base):
-    """A product offered by its owner."""
+    """A product, which belongs to one account."""
 
     __tablename__ = "products"
 

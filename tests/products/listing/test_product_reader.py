@@ -33,7 +33,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return batches
 
 
-async def offered(database: Database, owner: Caller, count: int, **values: Any) -> list[int]:
+async def insert_some(database: Database, owner: Caller, count: int, **values: Any) -> list[int]:
     """Insert products, and return their ids."""
     new_products = [
         NewProduct(f"Lamp {n}", values.get("description"), n / 3, owner.user_id or 0)
@@ -51,7 +51,7 @@ class TestRead:
     async def test_concurrent_reads_share_round_trips(
         self, ada: Caller, database: Database, batches: list[list[int]]
     ) -> None:
-        ids = await offered(database, ada, 100)
+        ids = await insert_some(database, ada, 100)
         reader = ProductReader(database)
 
         replies = await asyncio.gather(*(reader.read(each) for each in ids * 3))
@@ -64,9 +64,9 @@ class TestRead:
     async def test_product_equals_that_of_the_list(
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
-        await offered(database, ada, 5)
-        await offered(database, ada, 2, description=f'"{SMILE}\\ =\x01\n')
-        await offered(database, ada, 1, description="")
+        await insert_some(database, ada, 5)
+        await insert_some(database, ada, 2, description=f'"{SMILE}\\ =\x01\n')
+        await insert_some(database, ada, 1, description="")
         listed = (await anyone.get(f"{PATH}?sort=id")).json["products"]
 
         answers = await at_once(
@@ -79,7 +79,7 @@ class TestRead:
     async def test_longest_products_share_a_round_trip(
         self, ada: Caller, database: Database, batches: list[list[int]]
     ) -> None:
-        ids = await offered(database, ada, 40, description=SMILE * MAX_DESCRIPTION)
+        ids = await insert_some(database, ada, 40, description=SMILE * MAX_DESCRIPTION)
         reader = ProductReader(database)
 
         replies = await asyncio.gather(*(reader.read(each) for each in ids))
@@ -91,7 +91,7 @@ class TestRead:
     async def test_missing_product_fails_alone_with_the_position(
         self, ada: Caller, database: Database
     ) -> None:
-        ids = await offered(database, ada, 3)
+        ids = await insert_some(database, ada, 3)
         reader = ProductReader(database)
         asked = [ids[0], ids[2] + 1, ids[2], 2**63 - 1]
 
@@ -109,7 +109,7 @@ class TestRead:
     async def test_read_after_a_write_joins_no_earlier_read(
         self, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (product_id,) = await offered(database, ada, 1)
+        (product_id,) = await insert_some(database, ada, 1)
         has_read, may_end = asyncio.Event(), asyncio.Event()
         read_products = product_reader.read_products
 
@@ -154,7 +154,7 @@ class TestRead:
     async def test_read_that_waits_too_long_is_refused(
         self, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (product_id,) = await offered(database, ada, 1)
+        (product_id,) = await insert_some(database, ada, 1)
         monkeypatch.setattr(database, "patience", -1.0)
 
         with pytest.raises(DatabaseBusy):
