@@ -16,7 +16,6 @@ from itertools import takewhile
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
-    Integer,
     String,
     Table,
     bindparam,
@@ -28,14 +27,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlalchemy.orm import aliased
 
-from catalog.db.columns import Id, Timestamp, now, rfc3339
+from catalog.db.columns import Id, Timestamp, now
 from catalog.db.raw_rows import TextQuery, has_raw_rows, read_texts
 from catalog.db.read_connection import ReadConnection
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
 from catalog.errors import ChangesGone, DatabaseUnavailable
 from catalog.products import queries
+from catalog.products.changes.statements import FEW_FOLLOWING, FOLLOWING, OWN_COLUMNS
 from catalog.products.models import (
     ChangeCounter,
     ChangeId,
@@ -84,42 +83,6 @@ _taking = update(_counter).where(_counter.c.id == 1)
 _token = bindparam("token", type_=String())
 _TAKE = _taking.values(position=func.last_insert_id(_taken), token=_token)
 _TAKE_RETURNING = _taking.values(position=_taken, token=_token).returning(_counter.c.position)
-
-# Token of the change at ``since``, to check that it is of this history; null if it was swept.
-_before = aliased(ProductChange)
-_TOKEN_BEFORE = (
-    select(_before.token)
-    .where(_before.position == bindparam("since", type_=Id))
-    .scalar_subquery()
-    .label("token_before")
-)
-_OWN_COLUMNS = (
-    *(_log.position, _log.token, _TOKEN_BEFORE),
-    *(_log.type, _log.product_id, _log.version, rfc3339(_log.at)),
-)
-
-_NEXT = (
-    select(_log.position, _log.product_id)
-    .where(_log.position > bindparam("since", type_=Id))
-    .order_by(_log.position)
-    .limit(bindparam("limit", type_=Integer))
-    .subquery("next")
-)
-_BYTES_BEFORE = func.sum(queries.TEXT_BYTES).over(order_by=_NEXT.c.position, rows=(None, -1))
-_SIZED = (
-    select(_NEXT.c.position, _BYTES_BEFORE.label("bytes_before"))
-    .outerjoin_from(_NEXT, Product, Product.id == _NEXT.c.product_id)
-    .subquery("sized")
-)
-# Up to ``max_bytes`` of texts, and the change that exceeds them.
-_FOLLOWING = (
-    select(*_OWN_COLUMNS, *queries.COLUMNS)
-    .join_from(_SIZED, ProductChange, _log.position == _SIZED.c.position)
-    .outerjoin(Product, Product.id == _log.product_id)
-    .where(func.coalesce(_SIZED.c.bytes_before, 0) <= bindparam("max_bytes", type_=Integer))
-    .order_by(_log.position)
-)
-
 
 # Runs at READ COMMITTED, so the SELECT locks no rows.
 _LOG_OF_CREATED = insert(cast("Table", ProductChange.__table__)).from_select(
@@ -300,8 +263,7 @@ async def read_changes(
     if is_head:
         # Most polls end here, by one small query.
         return Changes([], [], head, more=False)
-    values = {"since": since.position, "limit": limit, "max_bytes": max_bytes}
-    rows: Sequence[Any] = (await connection.execute(_FOLLOWING, values)).all()
+    rows = await _rows_after(connection, since.position, limit, max_bytes)
     # Positions have no gaps, so a missing one can only have been deleted.
     if not rows or rows[0].position != since.position + 1:
         raise ChangesGone(f"They are no longer retained. {ChangesGone.START_OVER}")
@@ -315,13 +277,31 @@ async def read_changes(
     return Changes(list(map(_change, rows)), ids, ids[-1], more=ids[-1].position < head.position)
 
 
+async def _rows_after(
+    connection: AsyncConnection, since: int, limit: int, max_bytes: int
+) -> Sequence[Any]:
+    """Return the rows of ``FOLLOWING``; for a few, the bound is applied here, which is faster."""
+    values = {"since": since, "limit": limit}
+    if limit > queries.FEW_ROWS:
+        bounded = {**values, "max_bytes": max_bytes}
+        return (await connection.execute(FOLLOWING, bounded)).all()
+    rows: Sequence[Any] = (await connection.execute(FEW_FOLLOWING, values)).all()
+    count = size = 0
+    while count < len(rows) and size <= max_bytes:
+        size += sum(
+            len(text.encode()) for text in (rows[count].name, rows[count].description) if text
+        )
+        count += 1
+    return rows[:count]
+
+
 def _other_history(change: ChangeId) -> ChangesGone:
     message = f"There is no change {change} in this history of the database."
     return ChangesGone(f"{message} {ChangesGone.START_OVER}")
 
 
 def _change(row: Sequence[Any]) -> dict[str, Any]:
-    own, product = row[: len(_OWN_COLUMNS)], row[len(_OWN_COLUMNS) :]
+    own, product = row[: len(OWN_COLUMNS)], row[len(OWN_COLUMNS) :]
     position, _, _, kind, product_id, version, at = own
     is_there = kind != ChangeType.DELETED and product[0] is not None
     return {

@@ -12,6 +12,7 @@ from catalog.products.changes import change_log
 from catalog.products.changes.change_reader import ChangeReader, FoundChanges
 from catalog.products.changes.feed import entries_of
 from catalog.products.models import ChangeId
+from catalog.products.queries import FEW_ROWS
 from tests.support import Caller
 
 
@@ -104,3 +105,21 @@ class TestRead:
             "change": str(found.last),
             "more": False,
         }
+
+
+class TestBound:
+    async def test_few_changes_are_cut_as_many_are(self, ada: Caller, database: Database) -> None:
+        for number in range(4):
+            await ada.create_product(f"Lämp {number}", description="\U0001f4a1" * number or None)
+        assert (await ada.delete(2)).status_code == 200
+
+        for max_bytes in (0, 6, 7, 8, 14, 15, 20, 1000):
+            async with database.connection() as connection:
+                few, many = [
+                    await change_log.read_changes(
+                        connection, since=ChangeId(0), limit=limit, max_bytes=max_bytes
+                    )
+                    for limit in (FEW_ROWS, FEW_ROWS + 1)
+                ]
+            assert few == many
+        assert len(few.ids) == 5
