@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -253,8 +253,7 @@ class Database:
             async with deadline(self.read_limit), self._read_permits.permit(), connection:
                 yield connection
 
-    @asynccontextmanager
-    async def probe(self, *, within: float) -> AsyncIterator[AsyncConnection]:
+    def probe(self, *, within: float) -> AbstractAsyncContextManager[AsyncConnection]:
         """Provide a connection for health checks, outside the pools.
 
         Args:
@@ -263,23 +262,11 @@ class Database:
         Raises:
             DatabaseUnavailable, DatabaseBusy: as ``connection``.
         """
-        with refusals():
-            async with asyncio.timeout(within), self._probe_engine.connect() as connection:
-                yield connection
+        return _outside_pools(self._probe_engine, within)
 
-    @asynccontextmanager
-    async def watch(self, *, within: float) -> AsyncIterator[AsyncConnection]:
-        """Provide a connection for background tasks, outside the pools.
-
-        Args:
-            within: seconds that the context may take, a new connection included.
-
-        Raises:
-            DatabaseUnavailable, DatabaseBusy: as ``connection``.
-        """
-        with refusals():
-            async with asyncio.timeout(within), self._watch_engine.connect() as connection:
-                yield connection
+    def watch(self, *, within: float) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Provide a connection for background tasks, outside the pools; otherwise as ``probe``."""
+        return _outside_pools(self._watch_engine, within)
 
     async def close(self) -> None:
         """Wait for transactions in progress, then close every connection."""
@@ -298,6 +285,13 @@ class Database:
         ):
             await dispose_of(engine)
         await self._threads.end(within=self.write_limit)
+
+
+@asynccontextmanager
+async def _outside_pools(engine: AsyncEngine, within: float) -> AsyncIterator[AsyncConnection]:
+    with refusals():
+        async with asyncio.timeout(within), engine.connect() as connection:
+            yield connection
 
 
 async def _call(
