@@ -156,18 +156,9 @@ def create_app(settings: Settings) -> Quart:
         lateness=3 * timedelta(seconds=database.write_limit),
     )
     known_keys = KnownKeys(database, revocations)
-    auth.attach(
-        app,
-        Auth(
-            keys,
-            Passwords(settings),
-            revocations,
-            known_keys,
-            AccountReader(database),
-            SessionReader(database),
-            service.delete_products_of,
-        ),
-    )
+    readers = AccountReader(database), SessionReader(database)
+    on_delete = service.delete_products_of
+    auth.attach(app, Auth(keys, Passwords(settings), revocations, known_keys, *readers, on_delete))
     products.attach(app, _products(database, app_state(app).cursors))
     configure_routing(app)
     configure_validation(app)
