@@ -27,6 +27,9 @@ IDLE_TURNS = 15
 """Duration of an idle measurement, in turns."""
 
 ONE = "/api/products?limit=1"
+SETTLE_SECONDS = 2
+"""After the last request; a worker and nginx go on polling for half a second."""
+
 MEGABYTE, KILOBYTE = 1e6, 1e3
 
 
@@ -86,6 +89,7 @@ async def idle(options: Options, server: Server, ring: Ring, results: Results) -
 async def _queries_per_second(url: URL, contestant: Contestant, seconds: float) -> float:
     """Return the server's statements per second while a contestant is idle."""
     await contestant.quiet()
+    await asyncio.sleep(SETTLE_SECONDS)
     say(f"{contestant.title} is idle for {seconds} s")
     began, before = time.monotonic(), await _statements(url)
     await asyncio.sleep(seconds)
