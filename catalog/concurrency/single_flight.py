@@ -40,13 +40,16 @@ class SingleFlight(Generic[C, R]):
             timed_out=timed_out,
         )
 
-    def load(self) -> Awaitable[R]:
+    def load(self, *, since: float | None = None) -> Awaitable[R]:
         """Return, once it is awaited, the value as it was at some moment after that.
+
+        Args:
+            since: start of the limit, by the loop's clock; now if not given.
 
         Raises:
             Exception: what ``timed_out`` makes; or a copy of the error of the shared read.
         """
-        return self._loader.load(None, None)
+        return self._loader.load(None, None, since=since)
 
     async def _read_one(self, connection: C, _: Sequence[None]) -> Sequence[R]:
         return [await self._read(connection)]

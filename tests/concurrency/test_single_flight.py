@@ -16,9 +16,9 @@ class NaiveSingleFlight(SingleFlight[None, int]):
 
     _reading: "asyncio.Future[int] | None" = None
 
-    def load(self) -> Awaitable[int]:
+    def load(self, *, since: float | None = None) -> Awaitable[int]:
         if self._reading is None:
-            self._reading = asyncio.ensure_future(super().load())
+            self._reading = asyncio.ensure_future(super().load(since=since))
         return asyncio.shield(self._reading)
 
 

@@ -8,8 +8,10 @@ of reads in a test, which goes on until there were enough writes as well.
 import asyncio
 import json
 import os
+import sys
 import time
 from collections import deque
+from collections.abc import Container
 from itertools import count
 from typing import Any, cast
 from uuid import uuid4
@@ -37,6 +39,7 @@ GONE = 0
 """Stands for the version of a deleted product."""
 
 PATH = "/api/products"
+FIELDS = "fields=id,version"
 FRESH = "Cache-Control: no-cache"
 
 
@@ -73,17 +76,17 @@ class History:
             self._acknowledged[product] = version
         return dict(self._acknowledged)
 
-    def judge(self, due: dict[int, int], seen: dict[int, int], *, product: int | None) -> None:
+    def judge(self, due: dict[int, int], seen: dict[int, int], chosen: Container[int]) -> None:
         """Compare the products that a read returned with those due when it began.
 
         Args:
             due: from then.
             seen: ids and versions.
-            product: the one that was read; None if the read returns all.
+            chosen: the ids of the products that the read returns, if they exist.
         """
         self.reads += 1
         for number, version in due.items():
-            if product not in {None, number}:
+            if number not in chosen:
                 continue
             shown = seen.get(number, GONE)
             is_stale = shown != GONE if version == GONE else shown < version
@@ -164,6 +167,9 @@ class Load:
             await self._turn.acquire()
 
     async def _read(self, number: int, connection: Connection) -> None:
+        # Page after the first one, and the id before which it begins.
+        deep: tuple[str, int] | None = None
+        product = GONE
         for turn in count():
             if self.history.reads >= READS and self.history.writes >= WRITES:
                 return
@@ -172,20 +178,34 @@ class Load:
             due, due_around = self.history.due(), self.around.due()
             # Compressed pages are cached apart from uncompressed ones; here both are small.
             fields = [FRESH] if turn % 50 == 1 else ["Accept-Encoding: gzip"] * (turn % 2)
-            product = None
-            if turn % 3 and due:
-                # The newest ones: most of the others are deleted.
-                product = sorted(due)[-1 - turn % min(len(due), 2 * WRITERS)]
-                answer = await connection.get(f"{PATH}/{product}", *fields)
-                shown = [json.loads(answer.body)] if answer.status == 200 else []
-                assert answer.status in {200, 404}, answer.body
-            else:
-                answer = await connection.get(f"{PATH}?fields=id,version", *fields)
-                assert answer.status == 200, answer.body
-                shown = json.loads(answer.body)["products"]
+            # The newest ones: most of the others are deleted.
+            newest = sorted(due)[-2 * WRITERS :]
+            chosen: Container[int] | None = None
+            before = sys.maxsize
+            path = f"{PATH}?{FIELDS}"
+            if turn % 6 in {1, 2, 4} and newest:
+                product = newest[turn % len(newest)]
+                path, chosen = f"{PATH}/{product}", {product}
+            elif turn % 6 == 5 and newest:
+                # This page and the one after a cursor stay cached while others change.
+                chosen = newest[-2:]
+                path = f"{path}&ids={','.join(map(str, newest[-2:]))}"
+            elif turn % 12 == 3:
+                path = f"{path}&limit=2"
+            elif turn % 12 == 9 and deep is not None:
+                path, before = deep
+            answer = await connection.get(path, *fields)
+            assert answer.status == 200 or (answer.status, chosen) == (404, {product}), answer.body
+            body = json.loads(answer.body)
+            shown = body.get("products", [body] if answer.status == 200 else [])
+            if chosen is None:
+                last = shown[-1]["id"] if body["next"] else 0
+                chosen = range(last, before)
+                if body["next"] and before == sys.maxsize:
+                    deep = body["next"], last
             seen = {each["id"]: each["version"] for each in shown}
-            self.history.judge(due, seen, product=product)
-            self.around.judge(due_around, seen, product=product)
+            self.history.judge(due, seen, chosen)
+            self.around.judge(due_around, seen, chosen)
 
 
 async def run_through_nginx(service: Service, edit: Edit | None = None) -> Load:

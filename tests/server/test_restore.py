@@ -24,6 +24,8 @@ from tests.server.service import Catalog, Connection, Service
 
 PATH = "/api/products"
 PAGE = f"{PATH}?fields=name"
+OLDEST = f"{PATH}?fields=name&sort=id&limit=3"
+"""A page that stays cached while products are created."""
 FRESH = "Cache-Control: no-cache"
 
 KEPT = ["Kept 1", "Kept 2"]
@@ -172,12 +174,12 @@ def names_in(body: bytes) -> list[str]:
     return sorted(product["name"] for product in json.loads(body)["products"])
 
 
-async def pages(url: str, *fields: str) -> list[list[str]]:
-    """Return the names that each of several connections gets."""
+async def pages(url: str, *fields: str, path: str = PAGE) -> list[list[str]]:
+    """Return the names on a page that each of several connections gets."""
     found = []
     connections = [await Connection.open(url) for _ in range(CONNECTIONS)]
     for connection in connections:
-        answer = await connection.get(PAGE, *fields)
+        answer = await connection.get(path, *fields)
         assert answer.status == 200, answer.body
         found.append(names_in(answer.body))
     for connection in connections:
@@ -213,6 +215,20 @@ class TestRestore:
         after = (await shop.service.get(PATH)).headers["catalog-change"]
         assert after != before
         assert after.partition(".")[0] == before.partition(".")[0] == "5"
+
+    @pytest.mark.parametrize("restored", [restored_to_less, restored_to_the_same])
+    async def test_pages_that_outlive_creates_show_the_new_history(
+        self, shop: Shop, restored: Callable[[Shop], Awaitable[None]]
+    ) -> None:
+        for name in LOST:
+            await shop.create([name])
+            await pages(shop.service.url, path=OLDEST)
+        lost = await pages(shop.service.url, path=OLDEST)
+        assert lost == [[*KEPT, LOST[0]]] * CONNECTIONS
+
+        await restored(shop)
+
+        assert await pages(shop.service.url, path=OLDEST) == [[*KEPT, OTHER[0]]] * CONNECTIONS
 
     async def test_followers_of_the_lost_history_start_over(self, shop: Shop) -> None:
         before = await shop.create(LOST)

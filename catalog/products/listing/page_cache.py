@@ -2,15 +2,16 @@
 
 It never serves stale pages, and needs no invalidation. A caller joins only a query that begins
 after the call, so the page includes every write acknowledged before it. A cache hit requires that
-the last change, also read after the call, still has the position and token of the cached page; that
-read is one small query, shared by concurrent callers.
+the last change, also read after the call, still has the position and token of the cached page, or
+that the log shows no change since that affects the page. Both reads are small queries, shared by
+concurrent callers.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -28,6 +29,7 @@ from catalog.http.replies.conditional import etag_of
 from catalog.http.replies.reply import Reply
 from catalog.observability.metrics import PAGES, count_kept_page, count_rejection, observe_position
 from catalog.products.changes import change_log
+from catalog.products.changes.recent_changes import RecentChanges
 from catalog.products.listing import page_reader
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import ChangeId
@@ -51,10 +53,12 @@ class RenderedPage:
     Attributes:
         change: the last change included in the page, with all before it.
         reply: the response: JSON, its strong entity tag, and the page's headers.
+        span: the ids of all products whose changes affect the page; None if any change may.
     """
 
     change: ChangeId
     reply: Reply
+    span: range | None = None
 
     @property
     def body(self) -> bytes:
@@ -62,6 +66,11 @@ class RenderedPage:
         body = self.reply.body
         assert isinstance(body, bytes)  # noqa: S101 (tells mypy)
         return body
+
+    def at(self, change: ChangeId) -> "RenderedPage":
+        """Return the page with a later change, none up to which has affected it."""
+        headers = {**self.reply.headers, **change_log.position_headers(change)}
+        return replace(self, change=change, reply=Reply(self.body, headers=headers))
 
 
 Connect = Callable[[], AbstractAsyncContextManager[ReadConnection]]
@@ -84,6 +93,13 @@ class Pages:
         self._last_change = SingleFlight(
             database.connection,
             _read_change,
+            limit=database.read_limit,
+            timed_out=did_not_answer,
+        )
+        self._recent = RecentChanges()
+        self._log = SingleFlight(
+            database.connection,
+            self._recent.catch_up,
             limit=database.read_limit,
             timed_out=did_not_answer,
         )
@@ -139,11 +155,13 @@ class Pages:
         self._reads_since += 1
         began = asyncio.get_running_loop().time()
         kept = self._kept.get(request.key)
-        if kept is not None and await self._read_last_change() == kept.change:
-            if request.key in self._kept:
+        if kept is not None and (current := await self._current(kept, began)) is not None:
+            # Unless another request has read the page meanwhile, or it was dropped.
+            if self._kept.get(request.key) is kept:
+                self._kept[request.key] = current
                 self._kept.move_to_end(request.key)
             count_kept_page()
-            return kept
+            return current
         loader = self._light if request.is_light else self._heavy
         if request.key not in loader and len(self._light) + len(self._heavy) >= self._max_reads:
             count_rejection("pages")
@@ -154,24 +172,38 @@ class Pages:
         PAGES.labels(result).inc()
         return page
 
-    def forget(self) -> None:
-        """Clear the cache after a commit.
-
-        This is an optimization: reading the last change would reveal the stale pages anyway, and
-        clearing the cache saves that query.
-        """
-        self._kept.clear()
-        self._kept_bytes = 0
-        self._reads_before, self._reads_since = self._reads_since, 0
-
-    async def _read_last_change(self) -> ChangeId:
+    async def _current(self, page: RenderedPage, began: float) -> RenderedPage | None:
+        """Return a page as of the last change or a later one; None if a change has affected it."""
+        recent = self._recent
         try:
-            return await self._last_change.load()
+            last = await self._last_change.load(since=began)
+            if last == page.change:
+                return page
+            if page.span is None:
+                return None
+            if last not in recent:
+                await self._log.load(since=began)
         except DatabaseUnavailable:
             # The database may be restored before it returns, and a release without tokens leaves
             # the token as it is, so that the pages would seem valid.
-            self.forget()
+            self._kept.clear()
+            self._kept_bytes = 0
+            recent.clear()
             raise
+        # The log lacks a change that was made by hand, with a position only.
+        if last not in recent or page.change not in recent:
+            return None
+        return None if recent.affect(page.span, since=page.change) else page.at(recent.last)
+
+    def note_commit(self) -> None:
+        """Drop the pages that any change affects, after a commit.
+
+        This is an optimization: reading the last change would reveal the stale pages anyway, and
+        dropping them saves that query.
+        """
+        for key in [key for key, page in self._kept.items() if page.span is None]:
+            self._drop(self._kept.pop(key))
+        self._reads_before, self._reads_since = self._reads_since, 0
 
     def _render(self, request: PageRequest, page: page_reader.Page) -> RenderedPage:
         """Render a page, once for all requests that share its read, and cache it."""
@@ -215,4 +247,4 @@ def _rendered(request: PageRequest, page: page_reader.Page) -> RenderedPage:
         b"" if page.total is None else b',"total":%d' % page.total,
     )
     headers = {**change_log.headers(page.change), **link_headers(next_url), "ETag": etag_of(body)}
-    return RenderedPage(page.change, Reply(body, headers=headers))
+    return RenderedPage(page.change, Reply(body, headers=headers), page.span)

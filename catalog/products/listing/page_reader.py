@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from catalog.db.columns import MAX_ID
 from catalog.db.raw_rows import TextQuery, has_raw_rows
 from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
@@ -78,6 +79,7 @@ class Page(NamedTuple):
         size: the number of products on the page.
         last: the keyset position after which the next page begins; None on the last page.
         total: the number of products on all pages, if it was requested.
+        span: the ids of all products whose changes affect the page; None if any change may.
     """
 
     change: ChangeId
@@ -85,6 +87,7 @@ class Page(NamedTuple):
     size: int
     last: Position | None
     total: int | None = None
+    span: range | None = None
 
 
 async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]) -> list[Page]:
@@ -109,8 +112,31 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
             products = DecodedRows(rows)
         count = _fitting(products, limit)
         last = selection.position_of(products[count - 1]) if len(products) > count else None
-        pages.append(Page(change, products, count, last, await _total(connection, each)))
+        total, span = await _total(connection, each), _span_of(each, products, count)
+        pages.append(Page(change, products, count, last, total, span))
     return pages
+
+
+def _span_of(request: PageRequest, products: PageRows, count: int) -> range | None:
+    """Return the ids of all products whose changes affect a page.
+
+    In the order of ids, these are the ids on the page, those between, and the product behind it,
+    which decides whether there is a next page: a change elsewhere has no effect, whatever the
+    filters. None if the page has another order or a total, or if every new product affects it and
+    reading it again costs little more than reading the log.
+    """
+    selection, after = request.selection, request.after
+    if selection.key != "id" or request.query.total:
+        return None
+    low = int(after[-1]) if after else None
+    high = products[count]["id"] if len(products) > count else None
+    if selection.sort == "-id":
+        low, high = high, low
+    if selection.ids:
+        low, high = max(low or 1, min(selection.ids)), min(high or MAX_ID, max(selection.ids))
+    if high is None and request.is_light:
+        return None
+    return range(low or 1, (high or MAX_ID) + 1)
 
 
 def _fitting(products: PageRows, limit: int) -> int:

@@ -97,5 +97,5 @@ class BatchedWrites:
 
     async def _commit(self, writes: Sequence[Write], *, waits: bool) -> Sequence[Outcome]:
         outcomes = await self._database.transaction(write_products, writes, waits=waits)
-        self._pages.forget()
+        self._pages.note_commit()
         return outcomes

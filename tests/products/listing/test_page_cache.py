@@ -192,9 +192,9 @@ class TestDemand:
             await pages.read(page_request(app))
 
         assert pages.is_in_demand() is expected
-        pages.forget()
+        pages.note_commit()
         assert pages.is_in_demand() is expected
-        pages.forget()
+        pages.note_commit()
         assert not pages.is_in_demand()
 
 

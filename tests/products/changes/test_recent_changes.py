@@ -1,0 +1,172 @@
+"""Recent changes: known only as far back as the log shows one history without gaps."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.db.database import Database
+from catalog.products import service
+from catalog.products.changes import change_log, recent_changes
+from catalog.products.changes.recent_changes import RecentChanges
+from catalog.products.models import ChangeCounter, ChangeId, NewProduct, ProductChange
+from tests.support import Caller
+
+
+async def create(database: Database, owner: Caller, count: int = 1) -> tuple[ChangeId, list[int]]:
+    """Create products in one transaction; return its last change, and their ids."""
+    new_products = [NewProduct("Lamp", None, 1.0, owner.user_id or 0)] * count
+    inserted = await database.transaction(service.insert_products, new_products)
+    return inserted.last, inserted.ids
+
+
+async def catch_up(recent: RecentChanges, database: Database) -> None:
+    async with database.connection() as connection:
+        await recent.catch_up(connection)
+
+
+@pytest.fixture
+async def recent(database: Database, ada: Caller) -> RecentChanges:
+    """Return changes known from the second on."""
+    recent = RecentChanges()
+    await create(database, ada, 2)
+    await catch_up(recent, database)
+    return recent
+
+
+class TestRecentChanges:
+    async def test_changes_after_a_known_one_affect_spans_that_hold_their_products(
+        self, database: Database, ada: Caller, recent: RecentChanges
+    ) -> None:
+        begin = recent.last
+        middle, (second, third) = await create(database, ada, 2)
+        end, (fourth,) = await create(database, ada)
+
+        assert middle not in recent
+        await catch_up(recent, database)
+
+        assert recent.last == end
+        assert begin in recent
+        assert middle in recent
+        assert recent.affect(range(third, fourth), since=begin)
+        assert recent.affect(range(fourth, fourth + 1), since=middle)
+        assert not recent.affect(range(1, second), since=begin)
+        assert not recent.affect(range(second, third + 1), since=middle)
+        assert not recent.affect(range(1, fourth + 2), since=end)
+
+    async def test_nothing_is_known_at_first(self, database: Database, ada: Caller) -> None:
+        recent = RecentChanges()
+        assert ChangeId(0) not in recent
+        await catch_up(recent, database)
+        assert recent.last == ChangeId(0)
+
+        last, _ = await create(database, ada)
+        await catch_up(recent, database)
+
+        assert recent.last == last
+
+    def test_changes_before_the_first_known_one_are_unknown(self, recent: RecentChanges) -> None:
+        assert ChangeId(1, recent.last.token) not in recent
+        assert ChangeId(3, recent.last.token) not in recent
+
+    async def test_swept_log_begins_anew(
+        self, database: Database, ada: Caller, recent: RecentChanges
+    ) -> None:
+        begin = recent.last
+        last, _ = await create(database, ada, 2)
+
+        async def sweep(session: AsyncSession) -> None:
+            await change_log.sweep(session, kept=timedelta(seconds=-1), limit=3)
+
+        await database.transaction(sweep)
+        await catch_up(recent, database)
+
+        assert begin not in recent
+        assert last in recent
+
+    @pytest.mark.parametrize("position", [2, 3])
+    async def test_missing_change_begins_anew(
+        self, database: Database, ada: Caller, recent: RecentChanges, position: int
+    ) -> None:
+        begin = recent.last
+        last, _ = await create(database, ada, 2)
+
+        async def lose(session: AsyncSession) -> None:
+            await session.execute(delete(ProductChange).where(ProductChange.position == position))
+
+        await database.transaction(lose)
+        await catch_up(recent, database)
+
+        assert begin not in recent
+        assert last in recent
+
+    async def test_other_history_begins_anew(
+        self, database: Database, ada: Caller, recent: RecentChanges
+    ) -> None:
+        begin = recent.last
+
+        async def replace(session: AsyncSession) -> None:
+            await session.execute(update(ProductChange).values(token="0123456789"))
+            await session.execute(update(ChangeCounter).values(token="0123456789"))
+
+        await database.transaction(replace)
+        last, _ = await create(database, ada)
+        await catch_up(recent, database)
+
+        assert begin not in recent
+        assert ChangeId(begin.position, "0123456789") not in recent
+        assert last in recent
+
+    async def test_changes_without_tokens_begin_anew(
+        self, database: Database, ada: Caller, recent: RecentChanges
+    ) -> None:
+        # A release without tokens leaves the counter's as it is.
+        begin = recent.last
+        await create(database, ada)
+
+        async def lose(session: AsyncSession) -> None:
+            newest = update(ProductChange).where(ProductChange.position == 3)
+            await session.execute(newest.values(token=""))
+
+        await database.transaction(lose)
+        await catch_up(recent, database)
+        assert begin in recent
+        last, _ = await create(database, ada)
+        await catch_up(recent, database)
+
+        assert begin not in recent
+        assert last in recent
+
+    async def test_too_many_changes_begin_anew(
+        self, database: Database, ada: Caller, recent: RecentChanges
+    ) -> None:
+        begin = recent.last
+        await create(database, ada, recent_changes.MAX_READ)
+        await catch_up(recent, database)
+        assert begin in recent
+
+        begin = recent.last
+        last, _ = await create(database, ada, recent_changes.MAX_READ + 1)
+        await catch_up(recent, database)
+
+        assert begin not in recent
+        assert recent.last == last
+
+    async def test_oldest_changes_are_dropped_first(
+        self,
+        database: Database,
+        ada: Caller,
+        recent: RecentChanges,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(recent_changes, "MAX_KEPT", 10)
+        made = [recent.last]
+        for _ in range(25):
+            made.append((await create(database, ada))[0])
+            await catch_up(recent, database)
+
+        known = [change for change in made if change in recent]
+
+        assert known == made[-len(known) :]
+        assert 5 <= len(known) <= 10

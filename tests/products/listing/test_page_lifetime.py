@@ -1,0 +1,435 @@
+"""Lifetime of cached pages: changes that do not affect a page leave it in the cache.
+
+Each test compares pages that a process has cached with those that another one reads anew.
+"""
+
+import random
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+import pytest
+from quart import Quart
+from sqlalchemy import insert, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.db.columns import now
+from catalog.db.database import Database
+from catalog.db.deadlines import Deadlines
+from catalog.products import service
+from catalog.products.changes import change_log
+from catalog.products.changes.recent_changes import RecentChanges
+from catalog.products.listing.page_cache import Pages, RenderedPage
+from catalog.products.models import ChangeCounter, ChangeId, ChangeType, NewProduct, Product
+from catalog.products.schemas import PATH
+from tests.db.support import Open, on_servers
+from tests.products.listing.test_page_cache import Reads, page_request
+from tests.support import PASSWORD, Caller
+
+FILLED = 60
+LIMIT = 5
+
+
+# Before the app, whose page cache keeps the function.
+@pytest.fixture(autouse=True)
+def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
+    return Reads(monkeypatch)
+
+
+@pytest.fixture
+async def ids(database: Database, ada: Caller) -> list[int]:
+    """Return the ids of products, the newest first, as in the default order."""
+    new_products = [
+        NewProduct(f"Lamp {n}", None, float(n), ada.user_id or 0) for n in range(FILLED)
+    ]
+    inserted = await database.transaction(service.insert_products, new_products)
+    return inserted.ids[::-1]
+
+
+class Other:
+    """Page cache of another process, whose writes it does not see."""
+
+    def __init__(self, app: Quart, database: Database) -> None:
+        self._app = app
+        self._database = database
+        self.pages = Pages(database)
+
+    async def read(self, **given: str) -> RenderedPage:
+        """Return a page, from the cache if it is current."""
+        return await self.pages.read(page_request(self._app, **given))
+
+    async def read_anew(self, **given: str) -> RenderedPage:
+        """Return the page as it is in the database."""
+        return await Pages(self._database).read(page_request(self._app, **given))
+
+    async def walk(self, count: int, **given: str) -> list[dict[str, str]]:
+        """Return the parameters of consecutive pages after the first one."""
+        found = []
+        for _ in range(count):
+            page = await self.read(**given)
+            given = dict(parse_qsl(urlsplit(orjson.loads(page.body)["next"]).query))
+            found.append(given)
+        return found
+
+
+@pytest.fixture
+def other(app: Quart, opened: Open) -> Other:
+    # Reads may take long on a busy machine.
+    return Other(app, opened(deadlines=Deadlines(checkout=60, read=30)))
+
+
+@pytest.fixture
+async def deep(other: Other, ids: list[int]) -> dict[str, str]:
+    """Return the parameters of the third page, which is cached."""
+    assert len(ids) > 3 * LIMIT
+    deep = (await other.walk(2, limit=str(LIMIT)))[-1]
+    await other.read(**deep)
+    return deep
+
+
+async def warm_up(other: Other, ada: Caller, given: dict[str, str]) -> RenderedPage:
+    """Change another product, so that the recent changes begin before the page."""
+    await ada.create_product("First")
+    await other.read(**given)
+    await ada.create_product("Second")
+    return await other.read(**given)
+
+
+class TestUnaffectedPages:
+    async def test_deep_page_outlives_changes_of_other_pages(
+        self, other: Other, deep: dict[str, str], ada: Caller, ids: list[int], reads: Reads
+    ) -> None:
+        before = await warm_up(other, ada, deep)
+        reads.clear()
+
+        for change in (
+            ada.create_product("New"),
+            ada.send("PATCH", f"{PATH}/{ids[0]}", json={"name": "Other"}),
+            ada.delete(ids[1]),
+            ada.send("PATCH", f"{PATH}/{ids[-1]}", json={"price": 7}),
+            ada.delete(ids[-2]),
+            ada.delete(ids[3 * LIMIT + 1]),
+        ):
+            position = (await change).headers["Catalog-Position"]
+            page = await other.read(**deep)
+            assert page.body == before.body
+            # The response says that it includes the change.
+            assert page.reply.headers["Catalog-Position"] == position
+            assert page.reply.headers["Catalog-Change"].startswith(f"{position}.")
+            assert page.reply.headers["ETag"] == before.reply.headers["ETag"]
+        assert reads.pages == 0
+
+    @pytest.mark.parametrize("place", [2 * LIMIT, 2 * LIMIT + 1, 3 * LIMIT - 1, 3 * LIMIT])
+    @pytest.mark.parametrize("is_deleted", [True, False])
+    async def test_change_of_a_product_on_the_page_or_behind_it_is_shown(
+        self,
+        other: Other,
+        deep: dict[str, str],
+        ada: Caller,
+        ids: list[int],
+        reads: Reads,
+        place: int,
+        is_deleted: bool,
+    ) -> None:
+        await warm_up(other, ada, deep)
+        reads.clear()
+
+        if is_deleted:
+            await ada.delete(ids[place])
+        else:
+            await ada.send("PATCH", f"{PATH}/{ids[place]}", json={"name": "Other"})
+
+        page = await other.read(**deep)
+        assert reads.pages == 1
+        assert page.body == (await other.read_anew(**deep)).body
+
+    async def test_last_page_loses_its_next_link_with_the_product_behind_it(
+        self, other: Other, ada: Caller, ids: list[int]
+    ) -> None:
+        # A page of all but the oldest product.
+        first = {"limit": str(FILLED // 2)}
+        (deep,) = await other.walk(1, **first)
+        deep["limit"] = str(FILLED // 2 - 1)
+        before = await warm_up(other, ada, deep)
+        assert orjson.loads(before.body)["next"] is not None
+
+        await ada.delete(ids[-1])
+
+        assert orjson.loads((await other.read(**deep)).body)["next"] is None
+
+    @pytest.mark.usefixtures("ids")
+    async def test_ascending_page_outlives_creates(
+        self, other: Other, ada: Caller, reads: Reads
+    ) -> None:
+        given = {"sort": "id", "limit": str(LIMIT)}
+        before = await warm_up(other, ada, given)
+        reads.clear()
+
+        await ada.create_product("New")
+
+        assert (await other.read(**given)).body == before.body
+        assert reads.pages == 0
+
+    async def test_deep_page_outlives_the_deletion_of_another_account(
+        self, other: Other, deep: dict[str, str], ada: Caller, bob: Caller, reads: Reads
+    ) -> None:
+        for number in range(3):
+            await bob.create_product(f"Stool {number}")
+        before = await warm_up(other, ada, deep)
+        reads.clear()
+
+        await bob.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
+
+        assert (await other.read(**deep)).body == before.body
+        assert reads.pages == 0
+        await ada.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
+        assert orjson.loads((await other.read(**deep)).body)["products"] == []
+
+    async def test_search_and_chosen_products_outlive_changes_elsewhere(
+        self, other: Other, ada: Caller, ids: list[int], reads: Reads
+    ) -> None:
+        search = {"q": "lamp", "limit": str(LIMIT)}
+        chosen = {"ids": f"{ids[7]},{ids[9]}"}
+        await warm_up(other, ada, search)
+        await warm_up(other, ada, chosen)
+        await other.read(**search)
+        reads.clear()
+
+        await ada.send("PATCH", f"{PATH}/{ids[20]}", json={"name": "Lamp"})
+        await other.read(**search)
+        await other.read(**chosen)
+        assert reads.pages == 0
+
+        await ada.create_product("Another lamp")
+        await other.read(**chosen)
+        assert reads.pages == 0
+        page = await other.read(**search)
+        assert orjson.loads(page.body)["products"][0]["name"] == "Another lamp"
+
+    @pytest.mark.parametrize(
+        "given",
+        [{"sort": "name"}, {"sort": "-price"}, {"total": "true", "sort": "id"}],
+        ids=["name", "price", "total"],
+    )
+    async def test_pages_in_other_orders_and_totals_follow_each_change(
+        self, other: Other, ada: Caller, ids: list[int], given: dict[str, str]
+    ) -> None:
+        given |= {"limit": str(LIMIT)}
+        await warm_up(other, ada, given)
+
+        await ada.send("PATCH", f"{PATH}/{ids[30]}", json={"name": "A", "price": 1e9})
+        await ada.create_product("AA")
+
+        assert (await other.read(**given)).body == (await other.read_anew(**given)).body
+
+    async def test_page_is_read_again_when_the_log_no_longer_reaches_back(
+        self,
+        other: Other,
+        deep: dict[str, str],
+        ada: Caller,
+        ids: list[int],
+        database: Database,
+    ) -> None:
+        await warm_up(other, ada, deep)
+        await ada.delete(ids[2 * LIMIT])
+        await ada.create_product("New")
+
+        async def sweep(session: AsyncSession) -> None:
+            await change_log.sweep(session, kept=timedelta(seconds=-1), limit=1000)
+
+        await database.transaction(sweep)
+
+        assert (await other.read(**deep)).body == (await other.read_anew(**deep)).body
+
+    async def test_page_is_read_again_when_a_position_was_taken_by_hand(
+        self,
+        other: Other,
+        deep: dict[str, str],
+        ada: Caller,
+        ids: list[int],
+        database: Database,
+    ) -> None:
+        await warm_up(other, ada, deep)
+
+        async def rename(session: AsyncSession) -> None:
+            product = update(Product).where(Product.id == ids[2 * LIMIT])
+            await session.execute(product.values(name="Other"))
+            taken = ChangeCounter.position + 1
+            await session.execute(update(ChangeCounter).values(position=taken))
+
+        await database.transaction(rename)
+
+        assert (await other.read(**deep)).body == (await other.read_anew(**deep)).body
+        await ada.create_product("New")
+        assert (await other.read(**deep)).body == (await other.read_anew(**deep)).body
+
+    @pytest.mark.usefixtures("ids")
+    async def test_own_commit_leaves_deep_pages(
+        self, ada: Caller, anyone: Caller, reads: Reads
+    ) -> None:
+        # Pages that were cached before the first commit are read once more.
+        after = (await anyone.get(f"{PATH}?limit=5")).json["next"]
+        for name in ("First", "Second"):
+            await ada.create_product(name)
+            before = await anyone.get(after)
+        reads.clear()
+
+        await ada.create_product("Third")
+
+        assert (await anyone.get(after)).body == before.body
+        assert reads.pages == 0
+        assert (await anyone.get(f"{PATH}?limit=5")).json["products"][0]["name"] == "Third"
+
+    @on_servers
+    @pytest.mark.usefixtures("ids")
+    async def test_product_whose_id_is_older_than_its_commit_is_shown(
+        self, other: Other, ada: Caller, database: Database
+    ) -> None:
+        async def insert_late(session: AsyncSession) -> dict[str, str]:
+            """Insert a product, and let others commit newer ones before it."""
+            instant = now()
+            values = {"name": "Late", "price": 1.0, "user_id": ada.user_id, "version": 1}
+            values |= {"created_at": instant, "updated_at": instant}
+            inserted = await session.execute(insert(Product).values(values))
+            late: int = inserted.inserted_primary_key[0]  # type: ignore[attr-defined]
+            for name in ("Newer", "Newest"):
+                await ada.create_product(name)
+            (given,) = await other.walk(1, limit="1")
+            await warm_up(other, ada, given)
+            assert orjson.loads((await other.read(**given)).body)["products"][0]["id"] > late - 1
+            await change_log.record(session, ChangeType.CREATED, [(late, 1)], at=instant)
+            return given
+
+        given = await database.transaction(insert_late)
+
+        assert (await other.read(**given)).body == (await other.read_anew(**given)).body
+
+
+class Writers:
+    """Random writes of all kinds: of one account, while another one is deleted.
+
+    Attributes:
+        by_kind: ids of products by the kind of a change to them.
+        random: their source.
+    """
+
+    def __init__(self, ada: Caller, bob: Caller, ids: list[int], seed: int) -> None:
+        self.by_kind: dict[ChangeType, set[int]] = {kind: set() for kind in ChangeType}
+        self.random = random.Random(seed)  # noqa: S311 (repeatable is what it must be)
+        self._ada = ada
+        self._bob = bob
+        self._live = list(ids)
+        self._leaving: list[int] = []
+
+    async def write(self) -> None:
+        """Do one of the writes."""
+        write = self.random.choice([self._create, self._import, self._edit, self._edit, self._drop])
+        await write()
+
+    async def create_for_another(self) -> None:
+        """Create products of the account that will be deleted."""
+        self._leaving = [(await self._bob.create_product("Lamp")).json["id"] for _ in range(3)]
+
+    async def delete_account(self) -> None:
+        """Delete the other account."""
+        await self._bob.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
+        self._note(ChangeType.DELETED, self._leaving)
+
+    async def _create(self) -> None:
+        created = await self._ada.create_product("Lamp")
+        self._note(ChangeType.CREATED, [created.json["id"]])
+
+    async def _import(self) -> None:
+        lines = "\n".join('{"name": "Lamp", "price": 1}' for _ in range(10))
+        headers = {"Content-Type": "application/x-ndjson"}
+        answer = await self._ada.send("POST", PATH, headers=headers, data=lines)
+        report = answer.json
+        self._note(ChangeType.CREATED, range(report["first_id"], report["last_id"] + 1))
+
+    async def _edit(self) -> None:
+        chosen = self.random.sample(self._live, 3)
+        price = self.random.random()
+        lines = "\n".join(f'{{"id": {each}, "price": {price}}}' for each in chosen)
+        headers = {"Content-Type": "application/x-ndjson"}
+        answer = await self._ada.send("POST", f"{PATH}?mode=upsert", headers=headers, data=lines)
+        assert answer.json["updated"] == 3, answer.json
+        self._note(ChangeType.UPDATED, chosen)
+
+    async def _drop(self) -> None:
+        chosen = self._live.pop(self.random.randrange(len(self._live)))
+        await self._ada.delete(chosen)
+        self._note(ChangeType.DELETED, [chosen])
+
+    def _note(self, kind: ChangeType, ids: Any) -> None:
+        self.by_kind[kind].update(ids)
+        if kind is ChangeType.CREATED:
+            self._live += ids
+
+
+QUERIES: list[dict[str, str]] = [
+    {"limit": "5"},
+    {"limit": "5", "sort": "id"},
+    {"limit": "5", "min_price": "3", "fields": "id,price"},
+    {"limit": "5", "q": "lamp"},
+    {"limit": "5", "sort": "id", "q": "lamp", "max_price": "40"},
+]
+ROUNDS = 40
+
+
+async def mismatches(other: Other, writers: Writers) -> tuple[int, int]:
+    """Write and read in turn; return the numbers of stale pages and of all."""
+    await writers.create_for_another()
+    # Pages of more than 100 products are not read together with others.
+    pages = [{"limit": "150"}]
+    for query in QUERIES:
+        pages += [query, *await other.walk(4, **query)]
+    stale = count = 0
+    for number in range(ROUNDS):
+        await (writers.delete_account() if number == ROUNDS // 2 else writers.write())
+        for given in writers.random.sample(pages, 8):
+            page, current = await other.read(**given), await other.read_anew(**given)
+            count += 1
+            stale += page.body != current.body
+            assert page.change == current.change
+    return stale, count
+
+
+class TestManyChanges:
+    @pytest.mark.parametrize("seed", [1, 2])
+    async def test_cached_pages_equal_those_read_anew(
+        self,
+        other: Other,
+        ada: Caller,
+        bob: Caller,
+        ids: list[int],
+        reads: Reads,
+        seed: int,
+    ) -> None:
+        stale, count = await mismatches(other, Writers(ada, bob, ids, seed))
+
+        assert stale == 0
+        # Each page is read anew once for comparison. Otherwise the test would say nothing about
+        # pages that outlive changes.
+        assert reads.pages - count < count * 0.8
+
+    @pytest.mark.parametrize("kind", list(ChangeType))
+    async def test_control_pages_are_stale_if_a_kind_of_change_is_ignored(
+        self,
+        other: Other,
+        ada: Caller,
+        bob: Caller,
+        ids: list[int],
+        monkeypatch: pytest.MonkeyPatch,
+        kind: ChangeType,
+    ) -> None:
+        writers = Writers(ada, bob, ids, 1)
+
+        def affect(self: RecentChanges, span: range, *, since: ChangeId) -> bool:
+            changed = self._product_ids[self._changes.index(since) + 1 :]
+            return any(each in span for each in changed if each not in writers.by_kind[kind])
+
+        monkeypatch.setattr(RecentChanges, "affect", affect)
+        stale, _ = await mismatches(other, writers)
+
+        assert stale > 0
