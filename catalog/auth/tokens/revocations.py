@@ -21,6 +21,7 @@ from catalog.auth.tokens.jwt import LEEWAY, Bearer
 from catalog.concurrency.single_flight import SingleFlight
 from catalog.db.columns import Timestamp, database_now
 from catalog.db.database import Database
+from catalog.db.error_translation import did_not_answer
 from catalog.errors import DatabaseUnavailable, SessionEnded
 
 POLL_SECONDS = 0.5
@@ -81,8 +82,13 @@ class Revocations:
         # Whether the next poll has to ask the database: the list was used since the last one, or
         # that one failed. A list that is in use stays so during an outage.
         self._is_due = True
-        # Requests wait for it as long as for any read.
-        self._looks = SingleFlight(partial(database.watch, within=database.read_limit), self.look)
+        # Requests wait for it as long as for any read, also behind one that is under way.
+        self._looks = SingleFlight(
+            partial(database.watch, within=database.read_limit),
+            self.look,
+            limit=database.read_limit,
+            timed_out=did_not_answer,
+        )
         self._since: datetime | None = None
         self._loaded_at: float | None = None
         # Each with the time at which it may be evicted; both are in the order of that time.
