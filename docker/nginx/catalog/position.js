@@ -26,8 +26,9 @@ const POSITION_URL = 'http://127.0.0.1:8090/position';
 
 const INTERVAL_MS = 50;
 
-// Longer than a few polls, so that a steady stream of requests always has a current generation.
-const IDLE_MS = 500;
+// Longer than people pause between two pages, and than a slow stream of requests goes unrecorded
+// (generation.js).
+const IDLE_MS = 5000;
 
 // Duration of one run of `watch`. nginx calls it every 2000 ms and kills a run that has not ended
 // by then; the last poll may take 200 ms.

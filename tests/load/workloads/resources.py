@@ -27,8 +27,8 @@ IDLE_TURNS = 15
 """Duration of an idle measurement, in turns."""
 
 ONE = "/api/products?limit=1"
-SETTLE_SECONDS = 2
-"""After the last request; a worker and nginx go on polling for half a second."""
+SETTLE_SECONDS = 6
+"""After the last request; a worker goes on polling for half a second, and nginx for five."""
 
 MEGABYTE, KILOBYTE = 1e6, 1e3
 
