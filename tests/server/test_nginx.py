@@ -422,7 +422,10 @@ class TestCache:
     async def test_waiters_keep_waiting_for_a_late_page_under_load(
         self, edit: Edit, asked: int
     ) -> None:
-        async with SlowPage().run() as service, nginx(service.url, edit=edit) as proxy:
+        async with (
+            SlowPage().run() as service,
+            nginx(service.url, edit=lambda text: edit(without_looks(text))) as proxy,
+        ):
             await proxy.caching()
             connections = [await Connection.open(proxy.url) for _ in range(3)]
             for connection in connections:
