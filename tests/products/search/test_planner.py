@@ -4,13 +4,12 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 import pytest
-from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.columns import MAX_ID
 from catalog.db.database import Database
 from catalog.products import queries
-from catalog.products.models import NewProduct, Product, ProductWords
+from catalog.products.models import NewProduct
 from catalog.products.schemas import Sort
 from catalog.products.search import planner
 from catalog.products.search.frequencies import MAX_INDEXED, unknown
@@ -27,6 +26,7 @@ from catalog.products.selection import Selection
 from catalog.products.service import insert_products
 from tests.db.support import run_on
 from tests.products.listing.test_lists import LIST, MINE, SORTS, ids_of, in_order, walk
+from tests.products.search.filling import fill
 from tests.support import PASSWORD, Caller, fields_of, problem_of
 
 LONG = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft"
@@ -283,11 +283,7 @@ class TestWalking:
         for row in rows:
             del row["owner_id"], row["words"]
 
-        async def fill(session: AsyncSession) -> None:
-            await session.execute(insert(Product), rows)
-            await session.execute(insert(ProductWords), words)
-
-        await database.transaction(fill)
+        await fill(database, rows, words)
         pages = await walk(ada, LIST, sort="id", limit=1000)
         return [product for page in pages for product in page.json["products"]]
 

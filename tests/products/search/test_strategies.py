@@ -5,12 +5,10 @@ from itertools import product as combinations
 from typing import Any, NamedTuple
 
 import pytest
-from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
 from catalog.products import queries
-from catalog.products.models import Product, ProductWords
 from catalog.products.schemas import Sort
 from catalog.products.search import planner
 from catalog.products.search.frequencies import Terms, counted, sampled, unknown
@@ -19,6 +17,7 @@ from catalog.products.selection import Position, Selection
 from tests.db.support import run_on
 from tests.load.search_data import make_products
 from tests.load.search_queries import REFERENCE
+from tests.products.search.filling import fill
 from tests.support import Caller
 
 COUNT = 600
@@ -68,11 +67,7 @@ async def stored(ada: Caller, bob: Caller, database: Database) -> list[Stored]:
         del rows[-1]["text"]
         words.append({"product_id": product_id, "words": tokens_of(text, product_id)})
 
-    async def fill(session: AsyncSession) -> None:
-        await session.execute(insert(Product), rows)
-        await session.execute(insert(ProductWords), words)
-
-    await database.transaction(fill)
+    await fill(database, rows, words)
     return products
 
 
@@ -116,20 +111,21 @@ async def walk(database: Database, selection: Selection, limit: int = 150) -> li
         after = selection.position_of(products[-1])
 
 
+@pytest.fixture(params=STRATEGIES)
+def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searches take one strategy, whatever the words."""
+    for name, cost in STRATEGIES[request.param].items():
+        monkeypatch.setattr(planner, name, cost)
+    # Smaller than the table, so that searches go on behind the sample.
+    monkeypatch.setattr(planner, "NEAR", 20)
+    monkeypatch.setattr(planner, "FEW", 20)
+
+
 class TestStrategies:
-    @pytest.mark.parametrize("strategy", STRATEGIES)
+    @pytest.mark.usefixtures("strategy")
     async def test_every_strategy_finds_the_same_products(
-        self,
-        strategy: str,
-        stored: list[Stored],
-        database: Database,
-        monkeypatch: pytest.MonkeyPatch,
+        self, stored: list[Stored], database: Database
     ) -> None:
-        for name, cost in STRATEGIES[strategy].items():
-            monkeypatch.setattr(planner, name, cost)
-        # Smaller than the table, so that searches go on behind the sample.
-        monkeypatch.setattr(planner, "NEAR", 20)
-        monkeypatch.setattr(planner, "FEW", 20)
         counts = []
         for q, sort in combinations(REFERENCE.values(), SORTS):
             selection = Selection(sort=sort, terms=terms_of(q))
@@ -141,19 +137,13 @@ class TestStrategies:
         assert 0 in counts
         assert 1 in counts
 
-    @pytest.mark.parametrize("strategy", STRATEGIES)
+    @pytest.mark.usefixtures("strategy")
     async def test_filters_narrow_every_strategy(
         self,
-        strategy: str,
         ada: Caller,
         stored: list[Stored],
         database: Database,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        for name, cost in STRATEGIES[strategy].items():
-            monkeypatch.setattr(planner, name, cost)
-        monkeypatch.setattr(planner, "NEAR", 20)
-        monkeypatch.setattr(planner, "FEW", 20)
         for q, sort in combinations(("brass", "walnut brass", "handmade indoor"), SORTS):
             for filters in (
                 {"min_price": 200.0, "max_price": 700.0},
