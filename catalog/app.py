@@ -110,7 +110,7 @@ HOT_OPERATIONS = (
 passwords, which end when the client disconnects."""
 
 direct_path = AppExtension[DirectPath]("catalog.direct_path")
-"""What answers the hot requests of an app."""
+"""The direct path of an app, which answers its hot requests."""
 
 _TAGS = (
     Tag("auth", "Sign up and in; tokens, sessions, and the caller's own account."),

@@ -1,4 +1,4 @@
-"""What people do in the console, for tests in a browser."""
+"""Actions of people in the console, for tests in a browser."""
 
 from typing import Any
 

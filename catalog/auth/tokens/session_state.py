@@ -54,7 +54,7 @@ class SessionState(NamedTuple):
 
 
 class TokenKey(NamedTuple):
-    """What identifies a refresh token in the database."""
+    """Key of a refresh token in the database."""
 
     session_id: int
     token_hash: str

@@ -55,7 +55,7 @@ class TestRecentChanges:
         assert not recent.affect(range(second, third + 1), since=middle)
         assert not recent.affect(range(1, fourth + 2), since=end)
 
-    async def test_nothing_is_known_at_first(self, database: Database, ada: Caller) -> None:
+    async def test_new_reader_knows_no_change(self, database: Database, ada: Caller) -> None:
         recent = RecentChanges()
         assert ChangeId(0) not in recent
         await catch_up(recent, database)
