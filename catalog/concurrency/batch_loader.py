@@ -46,7 +46,7 @@ class _Load(Generic[K, Q, R]):
         self.sharing: list[tuple[float, asyncio.Future[R]]] = []
 
     @property
-    def is_wanted(self) -> bool:
+    def has_waiters(self) -> bool:
         """Whether callers wait for the next read."""
         return any(not outcome.done() for _, outcome in self.waiting)
 
@@ -192,7 +192,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         batch: list[_Load[K, Q, R]] = []
         while self._queue and len(batch) < self._max_batch:
             load = self._queue.popleft()
-            if not load.is_wanted:
+            if not load.has_waiters:
                 del self._loads[load.key]
                 continue
             load.depart()
@@ -223,7 +223,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
             # They have no outcome, because the read was cancelled.
             outcome.cancel()
         load.sharing = []
-        if load.is_wanted:
+        if load.has_waiters:
             load.since = asyncio.get_running_loop().time()
             self._queue.append(load)
         else:

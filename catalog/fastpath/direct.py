@@ -124,14 +124,14 @@ class DirectPath:
         return self._reply(self._proxies.seen(scope), b"", error, send)
 
     def _reply(
-        self, scope: HTTPScope, body: bytes, asked: Match | CatalogError, send: Send
+        self, scope: HTTPScope, body: bytes, found: Match | CatalogError, send: Send
     ) -> Awaitable[None]:
         if self._traced is None:
-            return self._respond(scope, body, asked, send)
-        return self._respond_traced(self._traced, scope, body, asked, send)
+            return self._respond(scope, body, found, send)
+        return self._respond_traced(self._traced, scope, body, found, send)
 
     async def _respond_traced(
-        self, traced: Traced, scope: HTTPScope, body: bytes, asked: Match | CatalogError, send: Send
+        self, traced: Traced, scope: HTTPScope, body: bytes, found: Match | CatalogError, send: Send
     ) -> None:
         with traced(scope) as note_status:
 
@@ -139,21 +139,21 @@ class DirectPath:
                 note_status(response.reply.status)
                 await send(response)
 
-            await self._respond(scope, body, asked, send_noting)
+            await self._respond(scope, body, found, send_noting)
 
     async def _respond(
-        self, scope: HTTPScope, body: bytes, asked: Match | CatalogError, send: Send
+        self, scope: HTTPScope, body: bytes, found: Match | CatalogError, send: Send
     ) -> None:
         with self._responses.exchange(scope) as exchange:
             exchange.request.body = body
             try:
-                if isinstance(asked, CatalogError):
+                if isinstance(found, CatalogError):
                     annotate(scope, route=metrics.OTHER)
-                    reply = problem_reply(asked)
+                    reply = problem_reply(found)
                 else:
-                    annotate(scope, route=asked.target.rule)
+                    annotate(scope, route=found.target.rule)
                     with self._limit.admit(scope):
-                        reply = await asked.target.view(**asked.arguments)
+                        reply = await found.target.view(**found.arguments)
             except Exception as fault:  # noqa: BLE001 (it is reported to the client, and logged)
                 reply = problem_reply(to_problem(fault))
             exchange.status = reply.status

@@ -167,11 +167,11 @@ nothing_outside() {
 
 sign_in() { curl --silent --max-time 10 "$api/api/auth/login" --header 'Content-Type: application/json' \
   --data "{\"username\": \"admin\", \"password\": \"$(cat .secrets/admin_password)\"}" | field access_token; }
-offer() {
+create_product() {
   token=$(sign_in)
   curl --silent --max-time 10 "$api/api/products" --header "Authorization: Bearer $token" \
-    --header 'Content-Type: application/json' --data '{"name": "Kept", "price": 1}' | tee "$folder/offered"
-  id=$(field id <"$folder/offered") && [[ $id =~ ^[0-9]+$ ]]
+    --header 'Content-Type: application/json' --data '{"name": "Kept", "price": 1}' | tee "$folder/created"
+  id=$(field id <"$folder/created") && [[ $id =~ ^[0-9]+$ ]]
 }
 still_there() { curl --silent --max-time 10 "$api/api/products/$id" | grep -F '"name":"Kept"'; }
 
@@ -237,7 +237,7 @@ check "clients' addresses are those that nginx sees" believes_nginx_alone
 check "limits are counted in Valkey" limits_are_shared
 check "MySQL keeps what it acknowledges, in utf8mb4" durable
 check "catalog check finds no fault" in_app catalog check
-check "a product is made" offer
+check "a product is made" create_product
 check "again up changes nothing" unchanged
 check "there can be four instances" ./build.sh up --scale app=4
 check "each of them serves" everyone_serves

@@ -101,17 +101,17 @@ const STATES = {
 };
 
 function firstUrl(query) {
-  const wanted = new URLSearchParams(query);
-  wanted.set("fields", FIELDS);
-  wanted.set("limit", PAGE_SIZE);
-  return `/api/products?${wanted}`;
+  const params = new URLSearchParams(query);
+  params.set("fields", FIELDS);
+  params.set("limit", PAGE_SIZE);
+  return `/api/products?${params}`;
 }
 
 function exportUrl(query, format) {
-  const wanted = new URLSearchParams(query);
-  for (const name of ["cursor", "limit", "fields"]) wanted.delete(name);
-  wanted.set("format", format);
-  return `${root}/api/products?${wanted}`;
+  const params = new URLSearchParams(query);
+  for (const name of ["cursor", "limit", "fields"]) params.delete(name);
+  params.set("format", format);
+  return `${root}/api/products?${params}`;
 }
 
 function Row({ product }) {
@@ -145,12 +145,12 @@ function More({ load, isLoading, hasFailed }) {
 
 function Filters({ query }) {
   const submit = (event) => {
-    const wanted = new URLSearchParams(
+    const params = new URLSearchParams(
       Object.entries(fieldsOf(event)).filter(([, value]) => value !== ""),
     );
-    if (wanted.get("sort") === "-id") wanted.delete("sort");
-    if (query.get("user_id")) wanted.set("user_id", query.get("user_id"));
-    go(wanted.size ? `/?${wanted}` : "/");
+    if (params.get("sort") === "-id") params.delete("sort");
+    if (query.get("user_id")) params.set("user_id", query.get("user_id"));
+    go(params.size ? `/?${params}` : "/");
   };
   const value = (name) => query.get(name) ?? "";
   return html`<search><form class="filters" onSubmit=${submit}>
