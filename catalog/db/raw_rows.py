@@ -9,6 +9,7 @@ them, as MySQL's documentation describes it ("Protocol::COM_QUERY Response", tex
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from struct import Struct
 from typing import Any, NamedTuple
 
 from aiomysql import OperationalError
@@ -28,6 +29,10 @@ _PLAIN = {int, float, str, type(None)}
 
 _ERROR, _EOF, _NULL = 0xFF, 0xFE, 0xFB
 _TWO_BYTES, _THREE_BYTES = 0xFC, 0xFD
+_PACKET_HEAD_BYTES = 4
+# Of a packet: its length, in two parts, and the first byte of its content; the number between them
+# is not checked.
+_HEAD = Struct("<HBxB")
 _LONGEST_EOF = 8
 _LONGEST_PACKET = 0xFFFFFF
 
@@ -202,30 +207,46 @@ class _Result:
         if self._bytes is None and self._received > self._max_bytes:
             self._bytes = self._present_bytes()
         start, end = 0, len(data)
-        while end - start >= 4:
-            size = data[start] | data[start + 1] << 8 | data[start + 2] << 16
-            begin = start + 4
-            if end - begin < size:
+        texts, is_bounded = self.texts, self._bytes is not None
+        while end - start >= _HEAD.size:
+            low, high, kind = _HEAD.unpack_from(data, start)
+            begin = start + _PACKET_HEAD_BYTES
+            start = begin + low + (high << 16)
+            if start > end:
+                start = begin - _PACKET_HEAD_BYTES
                 break
-            if size == _LONGEST_PACKET:
-                raise OperationalError(CR.CR_MALFORMED_PACKET, "A row is too long")
-            start = begin + size
-            kind = data[begin]
-            if kind == _ERROR:
-                self.is_over = True
-                raise_mysql_exception(data[begin:start])
-            elif self._is_first:
-                self._is_first = False
-            elif kind == _EOF and size <= _LONGEST_EOF:
-                if self._is_at_rows:
+            if kind > _TWO_BYTES or kind == _NULL or not self._is_at_rows:
+                if self._take_other(data, begin, start):
                     self.is_over = True
                     return True
-                self._is_at_rows = True
-            elif self._is_at_rows:
-                text = _value(data, begin)
-                if self._bytes is None or self._fits(text):
-                    self.texts.append(text)
+                continue
+            # A row is one text, and ends with its packet.
+            text = data[begin + (1 if kind < _NULL else 3) : start]
+            if not is_bounded or self._fits(text):
+                texts.append(text)
         self._rest = data[start:]
+        return False
+
+    def _take_other(self, data: bytes, begin: int, behind: int) -> bool:
+        """Parse a packet that is no row of the usual length; return whether it is the last one."""
+        kind, size = data[begin], behind - begin
+        if size == _LONGEST_PACKET:
+            raise OperationalError(CR.CR_MALFORMED_PACKET, "A row is too long")
+        if kind == _ERROR:
+            self.is_over = True
+            raise_mysql_exception(data[begin:behind])
+        elif self._is_first:
+            self._is_first = False
+        elif kind == _EOF and size <= _LONGEST_EOF:
+            if self._is_at_rows:
+                return True
+            self._is_at_rows = True
+        elif kind == _THREE_BYTES and self._is_at_rows:
+            text = data[begin + 4 : behind]
+            if self._bytes is None or self._fits(text):
+                self.texts.append(text)
+        elif self._is_at_rows:
+            raise OperationalError(CR.CR_MALFORMED_PACKET, "A value is null, or too long")
         return False
 
     def _present_bytes(self) -> int:
@@ -245,18 +266,3 @@ class _Result:
         fits = self._bytes <= self._max_bytes
         self._bytes += len(text)
         return fits
-
-
-def _value(data: bytes, place: int) -> bytes:
-    """Return the length-encoded value at ``place``."""
-    length = data[place]
-    place += 1
-    if length == _TWO_BYTES:
-        length = data[place] | data[place + 1] << 8
-        place += 2
-    elif length == _THREE_BYTES:
-        length = data[place] | data[place + 1] << 8 | data[place + 2] << 16
-        place += 3
-    elif length >= _NULL:
-        raise OperationalError(CR.CR_MALFORMED_PACKET, "A value is null, or too long")
-    return data[place : place + length]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from http import HTTPStatus
 from typing import Any
 
@@ -31,8 +31,10 @@ def etag_of(body: bytes, *, version: int | None = None) -> str:
     It is a hash of the bytes, so that a release that renders the same state differently yields a
     different tag. A version, if any, stands before the hash, for people to read.
     """
-    digest = blake2b(body, digest_size=8).hexdigest()
-    return f'"{digest}"' if version is None else f'"{version}-{digest}"'
+    if version is None:
+        # Processors have instructions for it: a page takes half of the time of BLAKE2.
+        return f'"{sha256(body).hexdigest()[:16]}"'
+    return f'"{version}-{blake2b(body, digest_size=8).hexdigest()}"'
 
 
 def representation(resource: Mapping[str, Any]) -> tuple[bytes, str]:

@@ -131,14 +131,28 @@ class TestJson:
         self, products: list[tuple[str, str | None, float, str | None]]
     ) -> None:
         rows = [(7, *each, *SHOWN) for each in products]
-        texts = [
-            "\0".join(
-                (
-                    *("7", name, "" if text is None else f"={text}", repr(price)),
-                    *("" if key is None else f"={key}", *REST),
-                )
-            ).encode()
-            for name, text, price, key in products
-        ]
+        texts = [encoded(*each) for each in products]
 
         assert_same(EncodedRows(ChangeId(12), texts), DecodedRows(rows))
+
+    @pytest.mark.parametrize("escaped", ["name", "description", "key"])
+    def test_one_text_that_must_be_escaped_changes_no_other(self, escaped: str) -> None:
+        products = [{"name": "Lamp", "description": "Oak", "key": "null"} for _ in range(3)]
+        products[1][escaped] += '"\\\n'
+        values = [(each["name"], each["description"], 1.5, each["key"]) for each in products]
+
+        cell = EncodedRows(ChangeId(12), [encoded(*each) for each in values])
+
+        assert_same(cell, DecodedRows([(7, *each, *SHOWN) for each in values]))
+
+
+def encoded(name: str, description: str | None, price: float, key: str | None) -> bytes:
+    """Return the text that the servers select for a product with ``REST``."""
+    quoted = ["null" if text is None else f'"{text}"' for text in (name, description, key)]
+    # The servers write no fraction of whole numbers.
+    digits = f"{price:.0f}" if price.is_integer() else repr(price)
+    user_id, version, *instants = REST
+    created_at, updated_at = (f'"{each}Z"' for each in instants)
+    end = f',"user_id":{user_id},"version":{version},"created_at":{created_at}'
+    end += f',"updated_at":{updated_at}}}'
+    return "\0".join((',{"id":7,"name":', *quoted[:2], digits, quoted[2], end)).encode()
