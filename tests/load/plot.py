@@ -45,7 +45,7 @@ def main() -> None:
     last.set_xscale("log")
     last.set_xlim(0.05, 2.5 * max(bar["ratio"] for panel in panels for bar in panel["bars"]))
     last.xaxis.set_major_formatter("{x:g}")
-    last.set_xlabel("requests/s as multiples of the best Python peer's", fontsize=9)
+    last.set_xlabel("requests/s as multiples of the best peer's", fontsize=9)
     figure.savefig(sys.argv[1], dpi=110)
 
 

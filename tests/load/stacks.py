@@ -29,6 +29,7 @@ class Peer:
         packages: whose versions are reported.
         own_packages: whether it needs packages that the service does not have.
         edits: whether it also reads and changes single products.
+        has_accounts: whether it also has the caller's own things, and the changes.
         runtime: what runs it.
     """
 
@@ -38,6 +39,7 @@ class Peer:
     packages: tuple[str, ...]
     own_packages: bool = True
     edits: bool = False
+    has_accounts: bool = False
     runtime: Literal["python", "go", "node"] = "python"
 
     def is_missing(self) -> str | None:
@@ -79,6 +81,12 @@ class Peer:
                 return {"DATABASE_URL": url.render_as_string(hide_password=False)}
 
 
+# Its default backlog of 1,024 would leave 512 requests per worker waiting outside.
+_GRANIAN = (
+    "granian --interface asgi --workers {workers} --loop uvloop --http 1 --no-ws"
+    " --backlog 2048 --log-level warning --port {port}"
+)
+
 PEERS = {
     "obvious": Peer(
         "Quart, the obvious way",
@@ -106,11 +114,18 @@ PEERS = {
     "litestar": Peer(
         "Litestar on granian",
         "asyncmy",
-        # Its default backlog of 1,024 would leave 512 requests per worker waiting outside.
-        "granian --interface asgi --workers {workers} --loop uvloop --http 1 --no-ws"
-        " --backlog 2048 --log-level warning --port {port} tests.load.peers.litestar_app:app",
+        f"{_GRANIAN} tests.load.peers.litestar_app:app",
         ("litestar", "granian", "uvloop", "msgspec", "sqlalchemy", "asyncmy"),
         edits=True,
+        has_accounts=True,
+    ),
+    "blacksheep": Peer(
+        "BlackSheep on granian",
+        "asyncmy",
+        f"{_GRANIAN} tests.load.peers.blacksheep_app:app",
+        ("blacksheep", "granian", "uvloop", "msgspec", "sqlalchemy", "asyncmy"),
+        edits=True,
+        has_accounts=True,
     ),
     "fastify": Peer(
         "Node: Fastify, mysql2",
@@ -131,6 +146,7 @@ PEERS = {
     ),
 }
 
+PYTHON_PEERS = {name for name, peer in PEERS.items() if peer.runtime == "python"}
 
 _VERSIONS = "import sys, importlib.metadata as m; print(*map(m.version, sys.argv[1:]))"
 

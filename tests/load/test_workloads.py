@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import pytest
 
 from tests.db.support import on_servers
 from tests.engines import Engine, connected
+from tests.load import wrk
 from tests.load.contestants import CATALOG, LOGGING, Contestant
 from tests.load.measured import Measured
 from tests.load.report import TITLES, Figures, Results, Turn
@@ -60,7 +62,9 @@ def turns(site: Contestant, tmp_path: Path) -> Turns:
 
 
 @needs_wrk
-@pytest.mark.parametrize("workload", ["account", "search", "edit", "deep-mix", "mix", "one"])
+@pytest.mark.parametrize(
+    "workload", ["account", "changes", "search", "edit", "deep-mix", "mix", "one"]
+)
 async def test_every_request_of_a_workload_is_accepted(
     turns: Turns, workload: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +77,34 @@ async def test_every_request_of_a_workload_is_accepted(
         assert turn.measured is not None, turn.workload
         assert turn.measured.requests > 0, turn.workload
         assert (turn.measured.refused, turn.measured.failed) == (0, 0), turn.workload
+
+
+@needs_wrk
+@pytest.mark.parametrize("connections", [2, 600])
+async def test_each_edit_carries_the_tag_of_the_answer_before(
+    turns: Turns, site: Contestant, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writes, "LEAST_EDITED", 4)
+    ids = writes._make(site, turns.token(site), 2 * connections)
+    edits = writes.Edits(ids, turns.token(site))
+    before = site.position()
+
+    result = await edits.put_on(site, connections=connections, seconds=1, folder=turns.folder)
+
+    assert (result.refused, result.failed) == (0, 0)
+    # Each was a change.
+    assert site.position() - before >= result.requests > 0
+
+
+@needs_wrk
+async def test_edit_with_an_old_tag_is_refused(turns: Turns, site: Contestant) -> None:
+    ids = writes._make(site, turns.token(site), 4)
+    tags = dict.fromkeys(ids, '"old"')
+    script = wrk.edit(tags, turns.token(site), turns.folder / "tags", threads=1)
+
+    result = await script.put_on(site, connections=2, seconds=1, folder=turns.folder)
+
+    assert result.refused == result.requests > 0
 
 
 async def test_each_follower_gets_each_event(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +155,97 @@ async def test_statements_of_the_server_are_counted(engine: Engine, tmp_path: Pa
     await engine.drop_database(url)
 
 
+class TestFarBehind:
+    @pytest.mark.parametrize(
+        ("rates", "slow"),
+        [
+            ({"litestar": 100, "flask": 49}, {"flask"}),
+            ({"litestar": 100, "flask": 50}, set()),
+            # Others are no measure for those in Python.
+            ({"go": 1000, "node": 10, "litestar": 100, CATALOG: 5000}, set()),
+            ({"litestar": 100, "flask": None}, {"flask"}),
+            ({}, set()),
+        ],
+    )
+    def test_slow_python_peers_are_found(
+        self, turns: Turns, rates: dict[str, int | None], slow: set[str]
+    ) -> None:
+        turns.results.turns += [
+            Turn("hot", 64, 1, name, None if rate is None else measured(rate))
+            for name, rate in rates.items()
+        ]
+        turns.results.turns.append(Turn("hot", 512, 1, "litestar", measured(100_000)))
+
+        assert turns.far_behind("hot") == slow
+        assert turns.far_behind("random") == set()
+
+    @needs_wrk
+    async def test_slow_peers_sit_out_with_more_connections(
+        self, turns: Turns, site: Contestant
+    ) -> None:
+        names = ("litestar", "flask")
+        contestants = {name: replace(site, name=name) for name in names}
+        traffic = {"litestar": Prepared(100), "flask": Prepared(10)}
+        pair = Turns(
+            replace(turns.options, connections=()), contestants, turns.results, turns.folder
+        )
+
+        await pair.rates("hot", names, lambda each: traffic[each.name], usual=(512, 64))
+
+        told = [(each.name, each.connections) for each in turns.results.turns]
+        assert sorted(told) == [("flask", 64), ("litestar", 64), ("litestar", 512)]
+
+
+class TestUnprepared:
+    async def test_contestant_without_traffic_is_left_out(
+        self, turns: Turns, site: Contestant
+    ) -> None:
+        def traffic_for(contestant: Contestant) -> Prepared:
+            if contestant.name == "flask":
+                raise ConnectionError
+            return Prepared(10)
+
+        contestants = {name: replace(site, name=name) for name in ("flask", "litestar")}
+        pair = Turns(turns.options, contestants, turns.results, turns.folder)
+
+        await pair.rates("random", ("flask", "litestar"), traffic_for)
+
+        assert [each.name for each in turns.results.turns] == ["litestar"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Traffic with a known outcome."""
+
+    rate: int
+    path: str = "/"
+
+    async def put_on(
+        self,
+        contestant: Contestant,  # noqa: ARG002 (all these are a protocol's)
+        *,
+        connections: int,  # noqa: ARG002
+        seconds: int,  # noqa: ARG002
+        folder: Path,  # noqa: ARG002
+    ) -> Measured:
+        return measured(self.rate)
+
+
+def measured(rate: int) -> Measured:
+    """Return the result of one second."""
+    return Measured(rate, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0, 0)
+
+
 class TestReport:
+    def test_python_peers_have_a_ratio_of_their_own(self) -> None:
+        rates = {CATALOG: 100, "go": 200, "litestar": 50}
+        turns = [Turn("one", 64, 1, name, measured(rate)) for name, rate in rates.items()]
+
+        report = Results([], dict.fromkeys(rates, "server"), turns).markdown()
+
+        assert "| to best peer | to best Python peer |" in report
+        assert "| 64 | server | 100 | 0.50 | 2.00 |" in report
+
     def test_figures_are_medians_over_rounds(self) -> None:
         rounds = [Figures("sse", CATALOG, {"p50 ms": value}) for value in (1.0, 30.0, 2.0)]
 
@@ -134,8 +256,7 @@ class TestReport:
 
     def test_access_log_is_compared_with_none(self) -> None:
         def turn(name: str, requests: int) -> Turn:
-            measured = Measured(requests, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0, 0)
-            return Turn("log", 64, 1, name, measured)
+            return Turn("log", 64, 1, name, measured(requests))
 
         titles = {CATALOG: "the service", LOGGING: "with its log"}
         report = Results([], titles, [turn(CATALOG, 100), turn(LOGGING, 90)]).markdown()

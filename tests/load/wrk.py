@@ -6,7 +6,7 @@ that it runs are generated here.
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,22 +74,47 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = {authorization}
 """
 
-# Each change is one: the price differs from the one before.
+# Each change is one: the price differs from the one before. A product is changed by one connection
+# at a time, with the tag of the answer before, and rests until all others have had their turn.
+# Products whose answers are missing, as after an error, come back when the queue is empty.
 _EDIT = """
-local paths, at = {{}}, 0
+local tags, queue, first, last = {{}}, {{}}, 1, 0
 local headers = {{["Content-Type"] = "application/json", ["Authorization"] = {authorization}}}
+local function add(id)
+  last = last + 1
+  queue[last] = id
+end
+local function add_all()
+  for id in pairs(tags) do add(id) end
+end
 function init(arguments)
   headers["Host"] = wrk.headers["Host"]
-  for path in io.lines({paths}) do
-    paths[#paths + 1] = path
-  end
   math.randomseed(os.time() + 7919 * number)
-  at = math.random(#paths)
+  local line = 0
+  for text in io.lines({tags}) do
+    line = line + 1
+    if line % {threads} == number then
+      local id, tag = text:match("^(%d+) (.*)$")
+      tags[id] = tag
+    end
+  end
+  add_all()
 end
 function request()
-  at = at % #paths + 1
+  if first > last then add_all() end
+  local id = queue[first]
+  queue[first] = nil
+  first = first + 1
+  headers["If-Match"] = tags[id]
   local body = string.format('{{"price": %.2f}}', math.random() * 1000)
-  return wrk.format("PATCH", paths[at], headers, body)
+  return wrk.format("PATCH", "/api/products/" .. id, headers, body)
+end
+function response(status, fields, body)
+  local id = status == 200 and body:match('"id": ?(%d+)')
+  if id then
+    tags[id] = fields["ETag"] or fields["etag"] or fields["Etag"]
+    add(id)
+  end
 end
 """
 
@@ -226,12 +251,21 @@ def create(token: str) -> Script:
     return Script("/api/products", _CREATE.format(**_creating(token)))
 
 
-def edit(paths: Sequence[str], token: str, file: Path) -> Script:
-    """Return a script that changes the prices of products in a shuffled order."""
-    requests = random_pages(paths, file)
+def edit(tags: Mapping[int, str], token: str, file: Path, *, threads: int) -> Script:
+    """Return a script that changes the prices of products in a shuffled order.
+
+    Args:
+        tags: the current entity tags of the products, at least as many as connections.
+        token: of their owner.
+        file: to keep the tags in.
+        threads: of wrk, which share the products.
+    """
+    shuffled = list(tags.items())
+    random.Random(0).shuffle(shuffled)  # noqa: S311 (repeatable is what it must be)
+    file.write_text("".join(f"{number} {tag}\n" for number, tag in shuffled))
     authorization = _quoted(f"Bearer {token}")
-    text = _SETUP + _EDIT.format(paths=_quoted(str(file)), authorization=authorization)
-    return Script(requests.path, text)
+    text = _EDIT.format(tags=_quoted(str(file)), authorization=authorization, threads=threads)
+    return Script("/api/products", _SETUP + text)
 
 
 def delete(paths: Sequence[str], token: str, file: Path) -> Script:

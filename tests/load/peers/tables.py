@@ -1,4 +1,4 @@
-"""The service's tables of products and accounts, as a peer would declare them.
+"""The service's tables of products, changes and accounts, as a peer would declare them.
 
 The service's own models need packages that peers do not have.
 """
@@ -44,3 +44,15 @@ class Product(Base):
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     created_at: Mapped[datetime] = mapped_column(DATETIME(fsp=6), default=now)
     updated_at: Mapped[datetime] = mapped_column(DATETIME(fsp=6), default=now)
+
+
+class Change(Base):
+    """An entry of the service's change log; peers read it, and write none."""
+
+    __tablename__ = "product_changes"
+
+    position: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    type: Mapped[str] = mapped_column(String(7))
+    product_id: Mapped[int] = mapped_column(BigInteger)
+    version: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[datetime] = mapped_column(DATETIME(fsp=6))

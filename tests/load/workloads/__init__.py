@@ -17,6 +17,7 @@ WORKLOADS: dict[str, Callable[[Turns], Awaitable[None]]] = {
     "account": account.account,
     "overload": overload.overload,
     "one": pages.one,
+    "changes": pages.changes,
     "search": pages.search,
     "export": bulk.export,
     "sse": followers.sse,

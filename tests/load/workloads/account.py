@@ -5,7 +5,7 @@ from tests.load import wrk
 from tests.load.contestants import CATALOG, EARLIER, HOT_PATH, LIMIT, PASSWORD, Contestant
 from tests.load.report import LogIns
 from tests.load.sign_in import Load, login_of, percentile
-from tests.load.workloads.turns import Turns, say
+from tests.load.workloads.turns import FEW, Turns, say
 from tests.load.wrk import Script
 
 ACCOUNTS = 300
@@ -23,11 +23,10 @@ async def account(turns: Turns) -> None:
         return wrk.authorized("POST", "/api/auth/refresh", contestant.refresh_token())
 
     own = f"/api/products/my?limit={LIMIT}"
-    peers = turns.present("litestar")
-    await turns.rates("my", [*turns.services, *peers], lambda each: reading(own, each))
-    names = [*turns.services, *peers]
-    await turns.rates("me", names, lambda each: reading("/api/auth/me", each))
-    await turns.rates("refresh", turns.services, refreshing)
+    names = turns.with_accounts
+    await turns.rates("my", names, lambda each: reading(own, each), usual=FEW)
+    await turns.rates("me", names, lambda each: reading("/api/auth/me", each), usual=FEW)
+    await turns.rates("refresh", names, refreshing, usual=FEW)
 
 
 async def log_ins(turns: Turns) -> None:

@@ -60,7 +60,8 @@ async def _follow(contestant: Contestant, token: str) -> list[float]:
         for number in range(1, CREATES + 1):
             sent.append(time.perf_counter())
             answer = await creator.ask("POST", "/api/products", token=token, body=BODY)
-            assert answer.status == 201, answer
+            if answer.status != 201:
+                raise ConnectionError(f"A create is answered {answer.status}.")
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await asyncio.gather(*(each.wait(number) for each in followers))
         return [

@@ -14,8 +14,10 @@ RECOVERY_PATIENCE_SECONDS = 30
 
 async def overload(turns: Turns) -> None:
     """Request random pages by too many clients, which wait after a refusal or do not."""
+    slow = turns.far_behind("random")
+    names = [name for name in turns.direct if name not in slow]
     for number in range(1, turns.options.rounds + 1):
-        for name in turns.direct:
+        for name in names:
             contestant = turns.contestants[name]
             script = random_pages_of(turns, contestant)
             await turns.warm_up(contestant, script)

@@ -16,11 +16,14 @@ from tests.load.contestants import (
     Contestant,
 )
 from tests.load.h2load import Streams
-from tests.load.workloads.turns import Turns, say
+from tests.load.workloads.turns import FEW, Turns, say
 from tests.load.wrk import Script
 
 PLACES = 5000
 """Number of random pages; a turn of some seconds requests few of them twice."""
+
+CHANGES = 20
+"""Number of changes in an answer."""
 
 SEARCHES = 500
 """Number of searches: one word each, and as many of two."""
@@ -37,7 +40,8 @@ async def hot(turns: Turns) -> None:
 
 async def log(turns: Turns) -> None:
     """Request the first page with and without the access log."""
-    await turns.rates("log", turns.present(CATALOG, LOGGING), lambda _: wrk.page(HOT_PATH))
+    names = turns.present(CATALOG, LOGGING)
+    await turns.rates("log", names, lambda _: wrk.page(HOT_PATH), usual=FEW)
 
 
 async def random_pages(turns: Turns) -> None:
@@ -50,7 +54,19 @@ async def one(turns: Turns) -> None:
     last = turns.options.products
     paths = [f"/api/products/{number}" for number in range(1, last, -(-last // PLACES))]
     script = wrk.random_pages(paths, turns.folder / "one.paths")
-    await turns.rates("one", turns.editing, lambda _: script)
+    await turns.rates("one", turns.editing, lambda _: script, usual=FEW)
+
+
+async def changes(turns: Turns) -> None:
+    """Request changes after random positions."""
+
+    def some(contestant: Contestant) -> Script:
+        last = turns.service_of(contestant).position() - CHANGES
+        positions = range(0, max(last, 1), max(last // PLACES, 1))
+        paths = [f"/api/products/changes?since={each}&limit={CHANGES}" for each in positions]
+        return wrk.random_pages(paths, turns.folder / "changes.paths")
+
+    await turns.rates("changes", turns.with_accounts, some, usual=FEW)
 
 
 async def search(turns: Turns) -> None:
@@ -59,7 +75,7 @@ async def search(turns: Turns) -> None:
     def searches(contestant: Contestant) -> Script:
         return wrk.random_pages(searches_of(contestant), turns.folder / "search.paths")
 
-    await turns.rates("search", turns.services, searches)
+    await turns.rates("search", turns.services, searches, usual=FEW)
 
 
 async def over_tls(turns: Turns) -> None:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from statistics import median
 
+import click
 from sqlalchemy import URL
 
 from tests.engines import connected
@@ -42,7 +43,8 @@ async def memory(turns: Turns) -> None:
         try:
             for connection in held:
                 answer = await connection.get(ONE)
-                assert answer.status == 200, answer
+                if answer.status != 200:
+                    raise click.ClickException(f"{contestant.title} answers {answer.status}.")
             after = proportional_bytes(contestant.pids)
             # The largest processes: a supervisor serves no requests. Threads share one process.
             sizes = sorted(map(resident_bytes, with_descendants(contestant.pids[0])))

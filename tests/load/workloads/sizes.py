@@ -10,7 +10,7 @@ from tests.load.database import Server
 from tests.load.report import Results
 from tests.load.ring import Ring
 from tests.load.workloads.pages import hot, random_pages
-from tests.load.workloads.turns import Options, Turns
+from tests.load.workloads.turns import FEW, Options, Turns
 
 
 async def size(options: Options, server: Server, ring: Ring, results: Results) -> None:
@@ -30,7 +30,7 @@ async def size(options: Options, server: Server, ring: Ring, results: Results) -
                 options,
                 products=products,
                 rounds=1,
-                connections=options.connections[:1],
+                connections=(options.connections or FEW)[:1],
                 peers=(),
             )
             benches[products] = Turns(chosen, {CATALOG: catalog}, told, folder), told

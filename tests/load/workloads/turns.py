@@ -1,6 +1,5 @@
 """Turns of servers under load, in alternation: what all workloads have in common."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,32 @@ from tests.load.contestants import (
 )
 from tests.load.measured import Measured, Traffic
 from tests.load.report import Figures, Results, Turn
-from tests.load.stacks import PEERS
+from tests.load.stacks import PEERS, PYTHON_PEERS
 from tests.load.wrk import Script
 
 PEAK_CONNECTIONS = 64
 
+FEW = (64, 512)
+"""Numbers of connections of most workloads, unless told."""
+
+MANY = (*FEW, 5000)
+"""The same of those that show what a crowd does."""
+
 MOST_CONNECTIONS = 10_000
+
+FAR_BEHIND = 2
+"""Python peers that are so many times slower than the best one sit out with more connections."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a measurement."""
+    """Settings of a measurement.
+
+    Attributes:
+        connections: numbers of them; empty for those usual with each workload.
+        peers: by name.
+        against: another commit of the service, if any.
+    """
 
     products: int
     rounds: int
@@ -81,6 +95,11 @@ class Turns:
         return [name for name in self.direct if name not in PEERS or PEERS[name].edits]
 
     @property
+    def with_accounts(self) -> list[str]:
+        """The services and the peers that have the caller's own things, and the changes."""
+        return [name for name in self.direct if name not in PEERS or PEERS[name].has_accounts]
+
+    @property
     def behind_nginx(self) -> list[str]:
         """The services behind nginx, if it is there, and all peers."""
         if BEHIND_NGINX not in self.contestants:
@@ -98,26 +117,41 @@ class Turns:
             self._tokens[contestant.name] = contestant.token()
         return self._tokens[contestant.name]
 
-    def own_paths(self, contestant: Contestant) -> list[str]:
-        """Return the paths of products of the account whose token is sent."""
-        service = self.service_of(contestant)
-        listed = service.ask("/api/products?user_id=1&fields=id&limit=1000")
-        return [f"/api/products/{each['id']}" for each in json.loads(listed)["products"]]
-
     async def rates(
         self,
         workload: str,
         names: Sequence[str],
         traffic_for: Callable[[Contestant], Traffic],
         *,
+        usual: Sequence[int] = MANY,
         most: int = MOST_CONNECTIONS,
     ) -> None:
-        """Let contestants take turns, with few and with many connections."""
-        contestants = [self.contestants[name] for name in names]
-        traffic = {each.name: traffic_for(each) for each in contestants}
-        for each in contestants:
+        """Let contestants take turns, with few and with many connections.
+
+        Args:
+            workload: name of the table.
+            names: of the contestants.
+            traffic_for: returns what each is asked for.
+            usual: numbers of connections, unless told.
+            most: maximum that the workload makes sense with.
+        """
+        contestants: list[Contestant] = []
+        traffic: dict[str, Traffic] = {}
+        for each in (self.contestants[name] for name in names):
+            try:
+                traffic[each.name] = traffic_for(each)
+            except (click.ClickException, OSError) as error:
+                say(f"{workload}: without {each.title}: {error!r}")
+                continue
+            contestants.append(each)
             await self.warm_up(each, traffic[each.name])
-        for connections in (each for each in self.options.connections if each <= most):
+        if not contestants:
+            return
+        levels = sorted(each for each in self.options.connections or usual if each <= most)
+        for connections in levels:
+            if connections > levels[0]:
+                slow = self.far_behind(workload)
+                contestants = [each for each in contestants if each.name not in slow]
             for number in range(1, self.options.rounds + 1):
                 # Rotate the order, so that after-effects of a turn do not always hit the same one.
                 first = number % len(contestants)
@@ -127,6 +161,18 @@ class Turns:
                         Turn(workload, connections, number, each.name, measured)
                     )
                     tell(f"{workload}, {connections:,}, round {number}", each, measured)
+
+    def far_behind(self, workload: str) -> set[str]:
+        """Return the Python peers far behind the best one, with a workload's fewest connections."""
+        turns = [each for each in self.results.turns if each.workload == workload]
+        fewest = min((each.connections for each in turns), default=0)
+        rates: dict[str, float] = {}
+        for each in turns:
+            if each.connections == fewest and each.name in PYTHON_PEERS:
+                rate = each.measured.rate if each.measured else 0.0
+                rates[each.name] = max(rate, rates.get(each.name, 0.0))
+        best = max(rates.values(), default=0.0)
+        return {name for name, rate in rates.items() if FAR_BEHIND * rate < best}
 
     def record(self, workload: str, contestant: Contestant, values: Mapping[str, float]) -> None:
         """Record and print figures that are not those of a load generator."""

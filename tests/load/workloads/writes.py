@@ -1,18 +1,30 @@
 """Writes: creates, changes, deletes, and mixes of reads and creates."""
 
+import asyncio
 import json
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from tests.load import wrk
+from tests.load.clients import threads_for
 from tests.load.contestants import HOT_PATH, Contestant
 from tests.load.measured import Measured
 from tests.load.workloads.pages import random_pages_of
-from tests.load.workloads.turns import Turns
+from tests.load.workloads.turns import FEW, Turns
 from tests.load.wrk import Script
+from tests.server.service import Connection
 
 DELETES_PER_SECOND = 6000
 """Products that are imported for each second of deletes: more than any server deletes."""
+
+LEAST_EDITED = 1000
+"""Products that are changed; twice the connections, if that is more."""
+
+TAG_READERS = 16
 
 
 async def create(turns: Turns) -> None:
@@ -22,17 +34,21 @@ async def create(turns: Turns) -> None:
 
 async def edit(turns: Turns) -> None:
     """Change the prices of an account's products; then delete products that are made for it."""
+    made: dict[str, range] = {}
 
-    def edits(contestant: Contestant) -> Script:
-        file = turns.folder / "edit.paths"
-        return wrk.edit(turns.own_paths(contestant), turns.token(contestant), file)
+    def edits(contestant: Contestant) -> Edits:
+        service = turns.service_of(contestant)
+        if service.name not in made:
+            count = max(LEAST_EDITED, 2 * max(turns.options.connections or FEW))
+            made[service.name] = _make(service, turns.token(service), count)
+        return Edits(made[service.name], turns.token(contestant))
 
     def deletes(contestant: Contestant) -> Deletes:
         service = turns.service_of(contestant)
         return Deletes(service, turns.token(service), turns.token(contestant))
 
-    await turns.rates("edit", turns.editing, edits)
-    await turns.rates("delete", turns.editing, deletes)
+    await turns.rates("edit", turns.editing, edits, usual=FEW)
+    await turns.rates("delete", turns.editing, deletes, usual=FEW)
 
 
 async def mix(turns: Turns) -> None:
@@ -49,8 +65,93 @@ async def deep_mix(turns: Turns) -> None:
     await turns.rates("deep-mix", turns.behind_nginx, pages)
 
 
+class Prepared(ABC):
+    """Traffic that is prepared before each turn."""
+
+    @abstractmethod
+    async def script(
+        self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
+    ) -> Script:
+        """Return what to send, when the contestant is idle again."""
+
+    async def put_on(
+        self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
+    ) -> Measured:
+        """Generate load; see ``Traffic``."""
+        script = await self.script(
+            contestant, connections=connections, seconds=seconds, folder=folder
+        )
+        return await script.put_on(
+            contestant, connections=connections, seconds=seconds, folder=folder
+        )
+
+
 @dataclass(frozen=True)
-class Deletes:
+class Edits(Prepared):
+    """Changes of products, each with the entity tag of the answer before.
+
+    Attributes:
+        ids: of the products.
+        token: of their owner.
+    """
+
+    ids: range
+    token: str
+    path: str = "/api/products"
+
+    async def script(
+        self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
+    ) -> Script:
+        """Return the changes, with the current tags: each server has its own."""
+        del seconds
+        tags = await _tags_of(contestant, self.ids[: max(2 * connections, LEAST_EDITED)])
+        await contestant.quiet()
+        file, threads = folder / "edit.tags", threads_for(connections)
+        return wrk.edit(tags, self.token, file, threads=threads)
+
+
+async def _tags_of(contestant: Contestant, ids: Sequence[int]) -> dict[int, str]:
+    """Return the entity tags of products.
+
+    Raises:
+        click.ClickException: a product could not be read.
+    """
+    tags: dict[int, str] = {}
+    waiting = iter(ids)
+
+    async def read() -> None:
+        connection = await Connection.open(contestant.url)
+        try:
+            for number in waiting:
+                answer = await connection.get(f"/api/products/{number}")
+                if answer.status != 200:
+                    raise click.ClickException(f"Product {number} is answered {answer.status}.")
+                tags[number] = answer.headers["etag"]
+        finally:
+            await connection.close()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(TAG_READERS):
+                group.create_task(read())
+    except* (click.ClickException, OSError, EOFError) as failures:
+        raise click.ClickException(f"Tags could not be read: {failures.exceptions[0]}") from None
+    return tags
+
+
+def _make(service: Contestant, token: str, count: int) -> range:
+    """Import equal products of an account, and return their ids."""
+    body = count * (json.dumps(wrk.BODY).encode() + b"\n")
+    told = json.loads(
+        service.ask(
+            "/api/products", body, media_type="application/x-ndjson", token=token, timeout=300
+        )
+    )
+    return range(told["first_id"], told["last_id"] + 1)
+
+
+@dataclass(frozen=True)
+class Deletes(Prepared):
     """Deletes of products that are imported before each turn.
 
     Attributes:
@@ -64,25 +165,14 @@ class Deletes:
     token: str
     path: str = "/api/products"
 
-    async def put_on(
+    async def script(
         self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
-    ) -> Measured:
-        """Generate load; see ``Traffic``. It ends with 404 if the products did not suffice."""
-        line = json.dumps(wrk.BODY).encode() + b"\n"
-        body = line * (DELETES_PER_SECOND * seconds)
-        told = json.loads(
-            self.service.ask(
-                self.path,
-                body,
-                media_type="application/x-ndjson",
-                token=self.importing_token,
-                timeout=300,
-            )
+    ) -> Script:
+        """Return the deletes. They end with 404 if the products do not suffice."""
+        del connections
+        ids = await asyncio.to_thread(
+            _make, self.service, self.importing_token, DELETES_PER_SECOND * seconds
         )
-        ids = range(told["first_id"], told["last_id"] + 1)
-        paths = [f"{self.path}/{number}" for number in ids]
-        script = wrk.delete(paths, self.token, folder / "delete.paths")
         await contestant.quiet()
-        return await replace(script).put_on(
-            contestant, connections=connections, seconds=seconds, folder=folder
-        )
+        paths = [f"{self.path}/{number}" for number in ids]
+        return wrk.delete(paths, self.token, folder / "delete.paths")
