@@ -4,6 +4,10 @@ A commit costs a flush to disk and the lock on the change counter, however much 
 runs at a time, and writes that arrive meanwhile form the next one; a single write is a batch of one
 and starts at once.
 
+A transaction costs as much for one write as for several. So after a batch of several the next one
+waits until its callers have returned with their next writes, but no longer than that batch took:
+otherwise one half of the callers would wait for the other in turns, in batches of half the size.
+
 A commit also makes every cached page of the list stale. So while pages are being read, a batch of
 several is followed by a short pause: cached pages live longer, and the next batch is larger.
 """
@@ -28,7 +32,7 @@ MAX_BATCH_SIZE = 250_000
 block the event loop for more than some ten milliseconds."""
 
 REST_SECONDS = 0.02
-"""Pause after a batch of several while pages are being read."""
+"""Pause after a batch of several while pages are being read, and longest wait for its callers."""
 
 MAX_WAITING = 4096
 """Longest queue of writes; writes beyond it are rejected at once."""
@@ -94,7 +98,10 @@ class GroupCommit(Generic[W, R]):
         self._limit = limit
         self._size_of = size_of
         self._has_readers = has_readers
-        self._rest_until = 0.0
+        self._rest_until = self._return_until = 0.0
+        # Writes that waited or were being committed at the end of the last batch of several.
+        self._expected = 0
+        self._have_returned: asyncio.Future[None] | None = None
         self._waiting: deque[_Waiting[W, R]] = deque()
         self._keys: set[Hashable] = set()
         self._running: asyncio.Task[None] | None = None
@@ -118,6 +125,8 @@ class GroupCommit(Generic[W, R]):
         loop = asyncio.get_running_loop()
         waiting = _Waiting[W, R](write, key, loop.time(), loop.create_future(), copy_context())
         self._waiting.append(waiting)
+        if self._have_returned is not None and len(self._waiting) >= self._expected:
+            self._settle_return()
         if key is not None:
             self._keys.add(key)
             waiting.outcome.add_done_callback(lambda _: self._keys.discard(key))
@@ -144,8 +153,9 @@ class GroupCommit(Generic[W, R]):
                 )
                 try:
                     if len(batch) > 1:
+                        began = loop.time()
                         await self._do(batch)
-                        self._rest_until = loop.time() + REST_SECONDS
+                        self._note_end(len(batch), began, loop.time())
                     else:
                         # A batch of one runs in its own context, for its logs and spans.
                         await loop.create_task(self._do(batch), context=batch[0].context)
@@ -156,9 +166,11 @@ class GroupCommit(Generic[W, R]):
             self._running = None
 
     async def _next_batch(self) -> list[_Waiting[W, R]]:
-        rest = self._rest_until - asyncio.get_running_loop().time()
-        if rest > 0 and self._waiting and self._has_readers():
-            await asyncio.sleep(rest)
+        now = asyncio.get_running_loop().time()
+        if now < self._rest_until and self._waiting and self._has_readers():
+            await asyncio.sleep(self._rest_until - now)
+        elif now < self._return_until and 0 < len(self._waiting) < self._expected:
+            await self._wait_for_return()
         return pop_batch(
             self._waiting,
             MAX_BATCH,
@@ -167,6 +179,27 @@ class GroupCommit(Generic[W, R]):
             size_of=lambda waiting: self._size_of(waiting.write),
             max_size=MAX_BATCH_SIZE,
         )
+
+    def _note_end(self, size: int, began: float, now: float) -> None:
+        """Record the end of a batch of several."""
+        self._rest_until = now + REST_SECONDS
+        self._return_until = now + min(REST_SECONDS, now - began)
+        self._expected = min(MAX_BATCH, size + len(self._waiting))
+
+    async def _wait_for_return(self) -> None:
+        """Wait until as many writes wait as at the end of the last batch, or for its duration."""
+        loop = asyncio.get_running_loop()
+        self._have_returned = loop.create_future()
+        timer = loop.call_at(self._return_until, self._settle_return)
+        try:
+            await self._have_returned
+        finally:
+            timer.cancel()
+            self._have_returned = None
+
+    def _settle_return(self) -> None:
+        if self._have_returned is not None and not self._have_returned.done():
+            self._have_returned.set_result(None)
 
     async def _do(self, batch: list[_Waiting[W, R]], *, alone: bool = False) -> None:
         try:

@@ -147,6 +147,57 @@ class TestBatches:
         assert table.batches == [[1], [2, 3], [4]]
 
 
+class TestReturns:
+    @pytest.fixture(autouse=True)
+    def long_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let only the duration of the last batch bound the wait."""
+        monkeypatch.setattr(writers, "REST_SECONDS", 60)
+
+    async def half_committed(self, table: Table, writer: GroupCommit[int, int]) -> None:
+        """Commit a batch of two, which takes some time, while two more writes wait."""
+        async with table.held_up():
+            tasks = await started(writer, [1, 2])
+            await started(writer, [3, 4])
+            await asyncio.sleep(1)
+        await asyncio.gather(*tasks)
+
+    @pytest.mark.parametrize("waits", [True, False])
+    async def test_batch_waits_for_the_callers_of_the_last_one(
+        self,
+        waits: bool,
+        table: Table,
+        writer: GroupCommit[int, int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        if not waits:
+            monkeypatch.setattr(writer, "_note_end", lambda *_: None)
+        await self.half_committed(table, writer)
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(*await started(writer, [5, 6]))
+
+        # Without the wait, each half of the callers waits for the other.
+        assert table.batches == ([[1, 2], [3, 4, 5, 6]] if waits else [[1, 2], [3, 4], [5, 6]])
+
+    async def test_callers_that_do_not_return_are_not_waited_for(
+        self, table: Table, writer: GroupCommit[int, int]
+    ) -> None:
+        await self.half_committed(table, writer)
+
+        async with asyncio.timeout(30):
+            await writer.close()
+
+        assert table.batches == [[1, 2], [3, 4]]
+
+    async def test_callers_of_a_full_batch_are_not_waited_for(
+        self, table: Table, writer: GroupCommit[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(writers, "MAX_BATCH", 2)
+        await self.half_committed(table, writer)
+
+        assert table.batches == [[1, 2], [3, 4]]
+
+
 class TestReaders:
     @pytest.mark.parametrize("has_readers", [True, False])
     async def test_batch_after_several_writes_is_delayed_only_while_pages_are_read(
