@@ -91,7 +91,8 @@ async def _authenticate(token: str) -> Bearer:
     revocations = auth().revocations
     if revocations.has_lapsed:
         await revocations.refresh()
-    return bearer._replace(role=revocations.check(bearer))
+    role = revocations.check(bearer)
+    return bearer if role is bearer.role else bearer._replace(role=role)
 
 
 async def _authenticate_admin(token: str) -> Bearer:

@@ -123,7 +123,9 @@ class GroupCommit(Generic[W, R]):
         if key is not None and key in self._keys:
             raise self._refusals.key_in_use()
         loop = asyncio.get_running_loop()
-        waiting = _Waiting[W, R](write, key, loop.time(), loop.create_future(), copy_context())
+        outcome: asyncio.Future[R] = loop.create_future()
+        # Without parameters of the type, which would take longer than the rest.
+        waiting = _Waiting(write, key, loop.time(), outcome, copy_context())
         self._waiting.append(waiting)
         if self._have_returned is not None and len(self._waiting) >= self._expected:
             self._settle_return()

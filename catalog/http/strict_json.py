@@ -35,12 +35,7 @@ def parse_json(body: bytes) -> Any:
     try:
         text = body.removeprefix(BOM_UTF8).decode("utf-8")
         _check_containers(text)
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
+        value = _DECODER.decode(text)
     except UnicodeDecodeError:
         raise MalformedRequest("The body is not UTF-8.") from None
     except ValueError as error:
@@ -72,6 +67,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise MalformedRequest("The body contains a number beyond the range of a double.")
     return number
+
+
+# Made once: a decoder takes as long to make as a small object to decode.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+)
 
 
 def _is_unicode(value: Any) -> bool:

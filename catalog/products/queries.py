@@ -30,8 +30,8 @@ COLUMNS = (
 """Columns of a rendered product; a page needs no ORM entities."""
 
 FIELDS = tuple(column.key for column in COLUMNS)
-"""Names of ``COLUMNS``, in the same order, which is that of the JSON members. ``row_encoding``
-relies on the places of description and price; ``service`` repeats the order for new products."""
+"""Names of ``COLUMNS``, in the same order, which is that of the JSON members, on which
+``row_encoding`` relies; ``service`` repeats the order for new products."""
 
 PAGE_BYTES = 1024 * 1024
 """Maximum size of the products of a page, unless it has only one. The longest product takes a tenth

@@ -204,8 +204,10 @@ def _array(products: Sequence[bytes]) -> bytes:
 
 def _texts(column: list[bytes]) -> list[bytes]:
     """Return quoted texts, or null, as JSON: as they are unless characters must be escaped."""
-    joined = _SEPARATOR.join(column)
     quotes = 2 * (len(column) - column.count(b"null"))
+    if not quotes:
+        return column
+    joined = _SEPARATOR.join(column)
     # Escaped, each of the quotes takes one byte more, and each separator five.
     size = len(joined) + quotes + 5 * (len(column) - 1) + len('""')
     if joined.count(b'"') == quotes and len(orjson.dumps(joined.decode())) == size:
@@ -222,4 +224,6 @@ def _prices(column: list[bytes]) -> list[bytes]:
     joined = b",".join(column)
     if b"e" in joined or b"0.0000" in joined:
         return orjson.dumps(list(map(float, column)))[1:-1].split(b",")
+    if joined.count(b".") == len(column):
+        return column
     return [text if b"." in text else text + b".0" for text in column]

@@ -71,12 +71,17 @@ def takes_many(view: Callable[..., Awaitable[Reply]]) -> Callable[..., Awaitable
         form = IMPORTED.get(request.content_type[0])
         if form is not None:
             return await import_products(form, query)
-        for name in ("dry_run", "mode"):
-            if getattr(query, name) != getattr(_DEFAULTS, name):
-                raise InvalidRequest(errors=[FieldError("parameter", name, _FOR_MANY)])
+        if query is not _DEFAULTS:
+            _require_one(query)
         return await view(*args, **kwargs)
 
     return create
+
+
+def _require_one(query: BulkQuery) -> None:
+    for name in ("dry_run", "mode"):
+        if getattr(query, name) != getattr(_DEFAULTS, name):
+            raise InvalidRequest(errors=[FieldError("parameter", name, _FOR_MANY)])
 
 
 @blueprint.post("")
