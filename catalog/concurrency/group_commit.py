@@ -101,6 +101,8 @@ class GroupCommit(Generic[W, R]):
         self._rest_until = self._return_until = 0.0
         # Writes that waited or were being committed at the end of the last batch of several.
         self._expected = 0
+        # Whether the last batch left writes behind, so that waiting would not make it larger.
+        self._was_full = False
         self._have_returned: asyncio.Future[None] | None = None
         self._waiting: deque[_Waiting[W, R]] = deque()
         self._keys: set[Hashable] = set()
@@ -173,7 +175,7 @@ class GroupCommit(Generic[W, R]):
             await asyncio.sleep(self._rest_until - now)
         elif now < self._return_until and 0 < len(self._waiting) < self._expected:
             await self._wait_for_return()
-        return pop_batch(
+        batch = pop_batch(
             self._waiting,
             MAX_BATCH,
             patience=self._patience,
@@ -181,11 +183,13 @@ class GroupCommit(Generic[W, R]):
             size_of=lambda waiting: self._size_of(waiting.write),
             max_size=MAX_BATCH_SIZE,
         )
+        self._was_full = bool(self._waiting)
+        return batch
 
     def _note_end(self, size: int, began: float, now: float) -> None:
         """Record the end of a batch of several."""
         self._rest_until = now + REST_SECONDS
-        self._return_until = now + min(REST_SECONDS, now - began)
+        self._return_until = now if self._was_full else now + min(REST_SECONDS, now - began)
         self._expected = min(MAX_BATCH, size + len(self._waiting))
 
     async def _wait_for_return(self) -> None:

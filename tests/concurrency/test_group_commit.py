@@ -189,13 +189,24 @@ class TestReturns:
 
         assert table.batches == [[1, 2], [3, 4]]
 
-    async def test_callers_of_a_full_batch_are_not_waited_for(
+    async def test_no_caller_is_waited_for_if_enough_writes_wait(
         self, table: Table, writer: GroupCommit[int, int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(writers, "MAX_BATCH", 2)
         await self.half_committed(table, writer)
 
         assert table.batches == [[1, 2], [3, 4]]
+
+    async def test_callers_of_a_batch_that_was_full_are_not_waited_for(self, table: Table) -> None:
+        writer = GroupCommit(
+            table.commit, WriteRefusals(), patience=30, size_of=lambda _: MAX_BATCH_SIZE // 2
+        )
+        async with table.held_up():
+            tasks = await started(writer, [1, 2, 3])
+            await asyncio.sleep(1)
+        await asyncio.gather(*tasks[:2])
+
+        assert table.batches == [[1, 2], [3]]
 
 
 class TestReaders:
