@@ -24,6 +24,10 @@ VICTIM_PAUSE_SECONDS = 0.01
 FLOOR_SECONDS = 0.02
 """Below this, differences between two p99 are noise of the machine."""
 
+CROWD_SECONDS = 0.12
+"""Limit on p99 among hundreds of requests in progress through nginx, such as stalled bodies: after
+a change those that wait for the new page look for it after 100 ms (ADR 0014)."""
+
 DROP_SECONDS = 10.0
 READER_SECONDS = 16.0
 """For clients that read nothing: 10 s after the last byte that the client's kernel accepts by
@@ -44,9 +48,9 @@ MAX_GROWTH = 64 * MIB
 MAX_HELD = 100 * MIB
 """Of both workers, while clients read nothing."""
 
-MAX_DESCRIPTORS = {"workers": 150, "nginx": 150, "supervisor": 5}
-"""Growth after an attack: idle connections between nginx and the service, 64 for each of nginx's
-two workers."""
+MAX_DESCRIPTORS = {"workers": 150, "nginx": 400, "supervisor": 5}
+"""Growth after an attack: idle connections, 64 for each of nginx's two workers, to the service, and
+from the front to the origin, of which nginx has both ends."""
 
 MAX_NGINX_BYTES = 8 * 1024
 MAX_SERVICE_BYTES = 96 * 1024
@@ -62,15 +66,15 @@ class Leaking(AssertionError):
 
 
 def judge_latency(
-    quiet: list[float], attacked: list[float], *, factor: float
+    quiet: list[float], attacked: list[float], *, factor: float, least: float = 0.0
 ) -> tuple[float, float]:
     """Return p99 without and with attackers, in seconds.
 
     Raises:
-        Harmed: the second exceeds the first by more than ``factor``.
+        Harmed: the second exceeds the first by more than ``factor``, and ``least``.
     """
     before, during = p99(quiet), p99(attacked)
-    if during > factor * max(before, FLOOR_SECONDS):
+    if during > max(factor * max(before, FLOOR_SECONDS), least):
         raise Harmed(f"p99 {before * 1000:.1f} ms without, {during * 1000:.1f} ms with attackers")
     return before, during
 
@@ -193,7 +197,8 @@ class TestSlowClients:
         check = f"{scale.slow_clients} slow {kind.replace('_', ' ')}, {way}"
         figures.add(check, "dropped within", max(dropped), unit="s", limit=f"{patience} s")
         figures.add(check, "attackers' use of a core", 100 * busy, unit="%")
-        note_latency(figures, check, victims, factor=scale.latency_factor)
+        least = CROWD_SECONDS if kind == "stalled_bodies" else 0.0
+        note_latency(figures, check, victims, factor=scale.latency_factor, least=least)
         if kind == "readers":
             limit_text = f"{MAX_HELD // MIB} MiB"
             figures.add(check, "held by workers", held / MIB, unit="MiB", limit=limit_text)
@@ -215,7 +220,9 @@ def held_by(running: Site, target: str) -> int:
     return running.footprints()[target].descriptors
 
 
-def note_latency(figures: Figures, check: str, victims: Victims, *, factor: float) -> None:
+def note_latency(
+    figures: Figures, check: str, victims: Victims, *, factor: float, least: float = 0.0
+) -> None:
     """Record p99, then judge it.
 
     Raises:
@@ -223,9 +230,9 @@ def note_latency(figures: Figures, check: str, victims: Victims, *, factor: floa
     """
     before, during = p99(victims.quiet), p99(victims.attacked)
     figures.add(check, "p99 of others without", before * 1000, unit="ms")
-    limit = factor * max(before, FLOOR_SECONDS) * 1000
+    limit = max(factor * max(before, FLOOR_SECONDS), least) * 1000
     figures.add(check, "p99 of others with", during * 1000, unit="ms", limit=f"{limit:.0f} ms")
-    judge_latency(victims.quiet, victims.attacked, factor=factor)
+    judge_latency(victims.quiet, victims.attacked, factor=factor, least=least)
 
 
 async def no_leak(running: Site, before: dict[str, Footprint], tasks: float) -> None:

@@ -109,6 +109,19 @@ def crowded(text: str) -> str:
     return text.replace("    default 0;", "    default lock_wait_long;")
 
 
+def unhurried(text: str) -> str:
+    """Let idle connections stay, and a request wait long among hundreds of others."""
+    text = text.replace("client_header_timeout 5s", "client_header_timeout 90s")
+    return text.replace("proxy_cache_lock_timeout 100ms", "proxy_cache_lock_timeout 90s")
+
+
+def by_connections(text: str) -> str:
+    """Count idle connections as load: the control."""
+    in_progress = r"([2-9]\d|\d{3,})"
+    assert "$connections_writing" not in text or in_progress in text
+    return unhurried(text).replace(in_progress, r"\d+")
+
+
 def hasty_crowd(text: str) -> str:
     """Shorten that lock wait, so that a late page is requested again: the control."""
     return crowded(text).replace("proxy_cache_lock_timeout 3s", "proxy_cache_lock_timeout 500ms")
@@ -441,6 +454,31 @@ class TestCache:
                 assert (await connection.answer()).status == 200
                 await connection.close()
         assert service.asked == asked
+
+    @pytest.mark.parametrize(("edit", "asked"), [(unhurried, 2), (by_connections, 1)])
+    async def test_idle_connections_do_not_make_requests_wait_for_a_page(
+        self, edit: Edit, asked: int
+    ) -> None:
+        async with SlowPage().run() as service, nginx(service.url, edit=edit) as proxy:
+            await proxy.caching()
+            idle = [await Connection.open(proxy.url) for _ in range(250)]
+            connections = [await Connection.open(proxy.url) for _ in range(2)]
+            for connection in connections:
+                await connection.send(
+                    f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode()
+                )
+                await until(lambda: service.asked)
+            await until(lambda: service.asked == asked)
+            if asked == 1:
+                # nginx gives no sign that a request waits.
+                await asyncio.sleep(0.5)
+            assert service.asked == asked
+            service.delivery.set()
+
+            for connection in connections:
+                assert (await connection.answer()).status == 200
+            for connection in (*connections, *idle):
+                await connection.close()
 
 
 class SlowImport:
