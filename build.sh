@@ -26,6 +26,7 @@ Usage: ./build.sh <command> [arguments]
   bench    set up, then measure the service against its peers, which get a virtual
            environment of their own, on a MySQL or MariaDB of its own or on a given one:
            ./build.sh bench --url mysql://… --workload hot --peer litestar --write;
+           with --profile, it draws what a worker of the service does instead;
            see ./build.sh bench --help
   up       start the containers of docker-compose.yml on http://127.0.0.1:8080, with a
            new .env if there is none, and wait until they are ready; installs Docker

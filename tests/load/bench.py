@@ -32,6 +32,7 @@ from tests.load.contestants import (
 )
 from tests.load.database import Server, database_server
 from tests.load.measured import busy
+from tests.load.profiling import DRAWN, PROFILED, profile
 from tests.load.report import Results
 from tests.load.ring import Ring, nginx_version
 from tests.load.stacks import PEERS, versions_of
@@ -85,8 +86,14 @@ BUSY = 0.05
     "--seconds", default=3, show_default=True, type=click.IntRange(1, 60), help="Of one turn."
 )
 @click.option("--write", is_flag=True, help="Write docs/performance.md's tables, and its chart.")
+@click.option(
+    "--profile",
+    "is_profile",
+    is_flag=True,
+    help="Instead, draw what a worker does under each workload, in docs/performance/.",
+)
 @click.option("--peers-python", required=True, hidden=True)
-def main(url: str | None, write: bool, peers_python: str, **given: Any) -> None:
+def main(url: str | None, write: bool, is_profile: bool, peers_python: str, **given: Any) -> None:
     """Measure the service against its peers, and print tables in Markdown.
 
     Repeat --workload, --peer and --connections for several. The database is MySQL if installed,
@@ -95,13 +102,18 @@ def main(url: str | None, write: bool, peers_python: str, **given: Any) -> None:
     options = Options(**given)
     options = replace(
         options,
-        workloads=options.workloads or (*WORKLOADS, "idle"),
-        peers=options.peers or tuple(PEERS),
+        workloads=options.workloads or (PROFILED if is_profile else (*WORKLOADS, "idle")),
+        peers=() if is_profile else options.peers or tuple(PEERS),
     )
+    if is_profile and (others := set(options.workloads) - {*DRAWN}):
+        raise click.UsageError(f"--profile cannot draw {', '.join(sorted(others))}.")
     # SIGTERM stops all started servers, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     clients.require(max(*(options.connections or MANY), OVERLOAD * PEAK_CONNECTIONS))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        if is_profile:
+            asyncio.run(draw(options, url, peers_python, Path(folder)))
+            return
         results = Results([], {})
         try:
             asyncio.run(measure(options, url, peers_python, Path(folder), results))
@@ -142,6 +154,15 @@ async def measure(
                         say(f"{name}: {error!r}")
         if "size" in options.workloads:
             await size(options, server, ring, results)
+
+
+async def draw(options: Options, url: str | None, peers_python: str, folder: Path) -> None:
+    """Start the service, and profile it under each workload."""
+    async with AsyncExitStack() as stack:
+        say("Starting the database")
+        server = await stack.enter_async_context(database_server(url, folder))
+        ring = Ring(server.url, secrets.token_hex(32), peers_python, folder)
+        await profile(options, await _start(stack, ring, options, server), peers_python, folder)
 
 
 async def _start(

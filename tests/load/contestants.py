@@ -14,7 +14,7 @@ from tests.load.processes import cpu_seconds
 from tests.load.stacks import PEERS
 
 WORKERS = 2
-START_PATIENCE_SECONDS = 60
+START_PATIENCE_SECONDS = 180
 QUIET_PATIENCE_SECONDS = 20
 PASSWORD = "correct horse battery staple"
 LIMIT = 100

@@ -1,9 +1,6 @@
 """The benchmark's workloads, each for a moment, against the service."""
 
-import asyncio
-import os
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,47 +15,11 @@ from tests.load.measured import Measured
 from tests.load.report import TITLES, Figures, Results, Turn
 from tests.load.ring import copy_commit
 from tests.load.workloads import APART, WORKLOADS, bulk, followers, resources, writes
-from tests.load.workloads.turns import Options, Turns
-from tests.server.service import Catalog
-
-PRODUCTS = 300
-USERS = 3
+from tests.load.workloads.turns import Turns
 
 needs_wrk = pytest.mark.skipif(
     shutil.which("wrk") is None, reason="wrk is not there: the load that it makes is not tested"
 )
-
-
-@pytest.fixture(scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Contestant]:
-    """Run the service with sample products."""
-    catalog = Catalog(tmp_path_factory.mktemp("bench"))
-    catalog.environment["CATALOG_READ_LIMIT"] = catalog.environment["CATALOG_WRITE_LIMIT"] = "off"
-    await _run(catalog, "migrate")
-    counts = ["--users", str(USERS), "--products", str(PRODUCTS)]
-    await _run(catalog, "seed", *counts, "--password", "correct horse battery staple")
-    async with catalog.start("--workers=2") as service:
-        await service.serving()
-        await service.event("worker_ready", count=2)
-        yield Contestant(CATALOG, "the service", service.url, (service.process.pid,))
-
-
-async def _run(catalog: Catalog, *command: str) -> None:
-    """Run a command of the service to its end."""
-    process = await asyncio.create_subprocess_exec(
-        *(*catalog.command, *command),
-        env={**os.environ, **catalog.environment},
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    assert await process.wait() == 0
-
-
-@pytest.fixture
-def turns(site: Contestant, tmp_path: Path) -> Turns:
-    options = Options(
-        products=PRODUCTS, rounds=1, seconds=1, connections=(2,), workloads=(), peers=()
-    )
-    return Turns(options, {CATALOG: site}, Results([], {CATALOG: site.title}), tmp_path)
 
 
 @needs_wrk
