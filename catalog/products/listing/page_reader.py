@@ -31,6 +31,9 @@ class PageRows(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the JSON members of one product."""
 
+    def id_of(self, index: int) -> int:
+        """Return the id of one product, which is faster than its members."""
+
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
         """Encode the first ``count`` products, or all if there are fewer, as a JSON array.
 
@@ -61,6 +64,11 @@ class DecodedRows:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the JSON members of one product."""
         return dict(zip(queries.FIELDS, self._rows[index], strict=True))
+
+    def id_of(self, index: int) -> int:
+        """Return the id of one product."""
+        product_id: int = self._rows[index][queries.FIELDS.index("id")]
+        return product_id
 
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
         """Encode the first ``count`` products as a JSON array; see ``PageRows.json``."""
@@ -111,10 +119,16 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
             rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
             products = DecodedRows(rows)
         count = _fitting(products, limit)
-        last = selection.position_of(products[count - 1]) if len(products) > count else None
+        last = _position(selection, products, count - 1) if len(products) > count else None
         total, span = await _total(connection, each), _span_of(each, products, count)
         pages.append(Page(change, products, count, last, total, span))
     return pages
+
+
+def _position(selection: Selection, products: PageRows, index: int) -> Position:
+    if selection.key == "id":
+        return (products.id_of(index),)
+    return selection.position_of(products[index])
 
 
 def _span_of(request: PageRequest, products: PageRows, count: int) -> range | None:
@@ -129,7 +143,7 @@ def _span_of(request: PageRequest, products: PageRows, count: int) -> range | No
     if selection.key != "id" or request.query.total:
         return None
     low = int(after[-1]) if after else None
-    high = products[count]["id"] if len(products) > count else None
+    high = products.id_of(count) if len(products) > count else None
     if selection.sort == "-id":
         low, high = high, low
     if selection.ids:

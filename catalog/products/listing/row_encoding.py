@@ -41,6 +41,7 @@ _TEXTS = ("name", "description", "key")
 _CONVERTED = ("name", "description", "price", "key")
 """Fields whose values the database cannot write as JSON; they are next to each other."""
 
+_BEGINNING = b',{"id":'
 _BEFORE = FIELDS[: FIELDS.index(_CONVERTED[0])]
 _BEHIND = FIELDS[FIELDS.index(_CONVERTED[-1]) + 1 :]
 
@@ -163,6 +164,11 @@ class EncodedRows:
         """Return the JSON members of one product."""
         product: dict[str, Any] = orjson.loads(_array([self._texts[index]]))[0]
         return product
+
+    def id_of(self, index: int) -> int:
+        """Return the id of one product, which its text begins with."""
+        text = self._texts[index]
+        return int(text[len(_BEGINNING) : text.index(b",", len(_BEGINNING))])
 
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
         """Encode the first ``count`` products, or all if there are fewer, as a JSON array.

@@ -73,6 +73,7 @@ async def both(
 
 def assert_same(cell: PageRows, rows: PageRows) -> None:
     assert len(cell) == len(rows)
+    assert [cell.id_of(n) for n in range(len(cell))] == [rows.id_of(n) for n in range(len(rows))]
     assert [cell[n] for n in range(len(cell))] == [rows[n] for n in range(len(rows))]
     for count in (0, 1, len(rows), 1000):
         assert cell.json(count) == rows.json(count)
