@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp docs/site/mkdocs.yml "$work"
 mkdir "$work/pages"
-cp -r docs/*.md docs/*.png docs/adr docs/deployment "$work/pages"
+cp -r docs/*.md docs/*.png docs/adr docs/deployment docs/performance "$work/pages"
 [[ ! -d docs/images ]] || cp -r docs/images "$work/pages"
 python=$(realpath -s -- "${VENV:-.venv}/bin/python")
 "$python" docs/site/links.py "$work/pages" "${CATALOG_REPOSITORY_URL:-https://example.org/catalog}"

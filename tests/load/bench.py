@@ -73,7 +73,7 @@ BUSY = 0.05
     "--connections",
     multiple=True,
     type=click.IntRange(1, MOST_CONNECTIONS),
-    help="64 and 512 unless told, and 5,000 with hot, random, create, mix and deep-mix.",
+    help="64 unless told; with some workloads also 512, and with some of these 5,000.",
 )
 @click.option(
     "--against",

@@ -109,7 +109,8 @@ class Profiles(Turns):
         if measured is None or root.samples < FEWEST_SAMPLES:
             raise click.ClickException(f"{workload}: {root.samples} samples are too few.")
         way = "directly" if asked.name == CATALOG else "through nginx"
-        title = f"{TITLES[workload]}, {way}: {root.samples:,} samples of a worker"
+        share = f"a worker at {used / seconds:.0%} of a core"
+        title = f"{TITLES[workload]}, {way}: {share}, {root.samples:,} samples"
         self.pictures.mkdir(exist_ok=True)
         file = self.pictures / f"{workload}.svg"
         file.write_text(flame_graph(title, root))

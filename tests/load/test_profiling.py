@@ -1,5 +1,6 @@
 """Profiles of the service under load, with a sampler that returns known stacks."""
 
+import re
 import shutil
 
 import click
@@ -49,7 +50,9 @@ async def test_worker_is_sampled_and_drawn(turns: Turns, site: Contestant) -> No
     assert pid in {*with_descendants(site.pids[0])} - {*site.pids}
     (picture,) = profiles.pictures.iterdir()
     assert picture.name == "edit.svg"
-    assert "serve (catalog/a.py): 100.0%" in picture.read_text()
+    drawn = picture.read_text()
+    assert "serve (catalog/a.py): 100.0%" in drawn
+    assert re.search(r"random products, directly: a worker at \d+% of a core, 500 samples", drawn)
 
 
 async def test_too_few_samples_are_no_profile(turns: Turns) -> None:

@@ -5,7 +5,7 @@ from tests.load import wrk
 from tests.load.contestants import CATALOG, EARLIER, HOT_PATH, LIMIT, PASSWORD, Contestant
 from tests.load.report import LogIns
 from tests.load.sign_in import Load, login_of, percentile
-from tests.load.workloads.turns import FEW, Turns, say
+from tests.load.workloads.turns import FEWEST, Turns, say
 from tests.load.wrk import Script
 
 ACCOUNTS = 300
@@ -24,9 +24,9 @@ async def account(turns: Turns) -> None:
 
     own = f"/api/products/my?limit={LIMIT}"
     names = turns.with_accounts
-    await turns.rates("my", names, lambda each: reading(own, each), usual=FEW)
-    await turns.rates("me", names, lambda each: reading("/api/auth/me", each), usual=FEW)
-    await turns.rates("refresh", names, refreshing, usual=FEW)
+    await turns.rates("my", names, lambda each: reading(own, each), usual=FEWEST)
+    await turns.rates("me", names, lambda each: reading("/api/auth/me", each), usual=FEWEST)
+    await turns.rates("refresh", names, refreshing, usual=FEWEST)
 
 
 async def log_ins(turns: Turns) -> None:

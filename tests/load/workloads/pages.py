@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import time
+from urllib.error import HTTPError
 
 from tests.load import wrk
 from tests.load.contestants import (
@@ -16,7 +18,8 @@ from tests.load.contestants import (
     Contestant,
 )
 from tests.load.h2load import Streams
-from tests.load.workloads.turns import FEW, Turns, say
+from tests.load.stacks import PEERS
+from tests.load.workloads.turns import FEW, FEWEST, Turns, say
 from tests.load.wrk import Script
 
 PLACES = 5000
@@ -24,6 +27,8 @@ PLACES = 5000
 
 CHANGES = 20
 """Number of changes in an answer."""
+
+PATIENCE_SECONDS = 20
 
 SEARCHES = 500
 """Number of searches: one word each, and as many of two."""
@@ -41,7 +46,7 @@ async def hot(turns: Turns) -> None:
 async def log(turns: Turns) -> None:
     """Request the first page with and without the access log."""
     names = turns.present(CATALOG, LOGGING)
-    await turns.rates("log", names, lambda _: wrk.page(HOT_PATH), usual=FEW)
+    await turns.rates("log", names, lambda _: wrk.page(HOT_PATH), usual=FEWEST)
 
 
 async def random_pages(turns: Turns) -> None:
@@ -66,7 +71,7 @@ async def changes(turns: Turns) -> None:
         paths = [f"/api/products/changes?since={each}&limit={CHANGES}" for each in positions]
         return wrk.random_pages(paths, turns.folder / "changes.paths")
 
-    await turns.rates("changes", turns.with_accounts, some, usual=FEW)
+    await turns.rates("changes", turns.with_accounts, some, usual=FEWEST)
 
 
 async def search(turns: Turns) -> None:
@@ -75,7 +80,7 @@ async def search(turns: Turns) -> None:
     def searches(contestant: Contestant) -> Script:
         return wrk.random_pages(searches_of(contestant), turns.folder / "search.paths")
 
-    await turns.rates("search", turns.services, searches, usual=FEW)
+    await turns.rates("search", turns.services, searches, usual=FEWEST)
 
 
 async def over_tls(turns: Turns) -> None:
@@ -85,13 +90,13 @@ async def over_tls(turns: Turns) -> None:
 
 
 def random_pages_of(turns: Turns, contestant: Contestant) -> Script:
-    """Return the script of random pages of a server, made once."""
-    if contestant.name not in turns.scripts:
+    """Return the script of random pages of a server, made once for all with the same cursors."""
+    name = "peers" if contestant.name in PEERS else turns.service_of(contestant).name
+    if name not in turns.scripts:
         say(f"Walking through {contestant.title}")
         paths = places_of(contestant, turns.options.products)
-        file = turns.folder / f"{contestant.name}.paths"
-        turns.scripts[contestant.name] = wrk.random_pages(paths, file)
-    return turns.scripts[contestant.name]
+        turns.scripts[name] = wrk.random_pages(paths, turns.folder / f"{name}.paths")
+    return turns.scripts[name]
 
 
 def searches_of(contestant: Contestant) -> list[str]:
@@ -115,7 +120,23 @@ def places_of(contestant: Contestant, products: int) -> list[str]:
     paths: list[str] = []
     path = f"/api/products?limit={step}"
     while path and len(paths) < wanted:
-        path = json.loads(contestant.ask(path))["next"]
+        path = json.loads(_patiently(contestant, path))["next"]
         if path:
             paths.append(re.sub(r"\blimit=\d+", f"limit={LIMIT}", path))
     return paths
+
+
+def _patiently(contestant: Contestant, path: str) -> bytes:
+    """Return the body of the answer; ask again while a server sheds what an earlier turn left.
+
+    Raises:
+        OSError: it does not answer 200 in time.
+    """
+    for _ in range(PATIENCE_SECONDS):
+        try:
+            return contestant.ask(path)
+        except HTTPError as error:
+            if error.code != 503:
+                raise
+        time.sleep(1)
+    return contestant.ask(path)

@@ -20,8 +20,11 @@ from tests.load.wrk import Script
 
 PEAK_CONNECTIONS = 64
 
-FEW = (64, 512)
-"""Numbers of connections of most workloads, unless told."""
+FEWEST = (PEAK_CONNECTIONS,)
+"""Numbers of connections of the simplest workloads, unless told."""
+
+FEW = (*FEWEST, 512)
+"""The same of most workloads."""
 
 MANY = (*FEW, 5000)
 """The same of those that show what a crowd does."""
