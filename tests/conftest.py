@@ -3,9 +3,10 @@
 A test that requests a database runs once on each engine.
 """
 
+import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,30 @@ def runs_alone(arguments: Sequence[str], *, markers: str, capture: str) -> bool:
     """
     is_single_file = len(arguments) == 1 and Path(arguments[0].partition("::")[0]).is_file()
     return is_single_file or capture == "no" or markers not in {"", UNMARKED}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the tests themselves, a million objects that never go, out of garbage collection."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Exclude the tests from garbage collection again after a module that has thawed them."""
+    result = yield
+    is_last = nextitem is not None and nextitem.path != item.path
+    if is_last and gc.get_freeze_count() == 0:
+        gc.collect()
+        gc.freeze()
+    return result
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -379,7 +379,7 @@ HOSTILE = {
 """Texts ten times as long as a line may be, in shapes that are costly to parse."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frozen_garbage() -> Iterator[None]:
     """Keep garbage collections of the test session's objects out of the measured steps."""
     gc.collect()
