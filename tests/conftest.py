@@ -15,6 +15,7 @@ import pytest
 from quart import Quart
 from sqlalchemy import URL, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from werkzeug.routing import Rule
 
 from catalog.app import create_app
 from catalog.auth.context import auth
@@ -186,6 +187,28 @@ def patient_deadlines() -> Iterator[None]:
             patch.setattr(
                 function, "__kwdefaults__", {**defaults_of(function), "deadlines": PATIENT}
             )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_routes() -> Iterator[None]:
+    """Compile the code that builds a route's URLs once, instead of for each test's app.
+
+    It takes 17 of the 22 ms of CPU that an app takes to make, and depends on the route alone.
+    """
+    compiled: dict[Any, Any] = {}
+    compile_builder = Rule._compile_builder
+
+    def compile_once(rule: Rule, append_unknown: bool = True) -> Any:
+        key = rule.rule, tuple(rule._trace), append_unknown
+        if rule.defaults:
+            return compile_builder(rule, append_unknown)
+        if key not in compiled:
+            compiled[key] = compile_builder(rule, append_unknown)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "_compile_builder", compile_once)
         yield
 
 
