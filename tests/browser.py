@@ -6,7 +6,7 @@ Every page fails its test by an error in its console or an uncaught exception.
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -77,22 +77,39 @@ class Browser:
 
 
 @asynccontextmanager
-async def browser(url: str) -> AsyncIterator[Browser]:
-    """Run a headless browser for the pages of a service.
-
-    Raises:
-        AssertionError: a page had a fault.
-    """
+async def chromium() -> AsyncIterator[Any]:
+    """Run a headless Chromium."""
     # Imported here, because the package is not there without a browser.
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(
+        process = await playwright.chromium.launch(
             executable_path=CHROMIUM,
             # Root has no sandbox, and containers have a small /dev/shm.
             args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
         )
-        opened = Browser(chromium, url)
-        yield opened
-        await chromium.close()
+        yield process
+        await process.close()
+
+
+@asynccontextmanager
+async def browser(url: str, process: Any = None) -> AsyncIterator[Browser]:
+    """Open a browser for the pages of a service, and close its windows at the end.
+
+    Args:
+        url: of the service, with its path.
+        process: a running Chromium without windows, in place of one of its own.
+
+    Raises:
+        AssertionError: a page had a fault.
+    """
+    async with AsyncExitStack() as stack:
+        if process is None:
+            process = await stack.enter_async_context(chromium())
+        opened = Browser(process, url)
+        try:
+            yield opened
+        finally:
+            for context in process.contexts:
+                await context.close()
         assert not opened.faults, opened.faults

@@ -60,8 +60,8 @@ async def service(hop: str, tmp_path: Path) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def chromium(service: str) -> AsyncIterator[Browser]:
-    async with browser(service) as opened:
+async def chromium(service: str, chromium_process: Any) -> AsyncIterator[Browser]:
+    async with browser(service, chromium_process) as opened:
         yield opened
 
 

@@ -58,7 +58,7 @@ def hop(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def site(hop: str, tmp_path: Path) -> AsyncIterator[Site]:
+async def site(hop: str, tmp_path: Path, chromium_process: Any) -> AsyncIterator[Site]:
     async with AsyncExitStack() as stack:
         catalog = Catalog(tmp_path)
         # The service's own, for writes, which are refused while the database is busy.
@@ -71,7 +71,7 @@ async def site(hop: str, tmp_path: Path) -> AsyncIterator[Site]:
         url = f"http://127.0.0.1:{network.port}"
         if hop == "nginx":
             url = (await stack.enter_async_context(nginx(url, edit=impatient))).url
-        opened = await stack.enter_async_context(browser(url))
+        opened = await stack.enter_async_context(browser(url, chromium_process))
         yield Site(service, network, opened, tmp_path / "catalog.db")
         # Browsers report each request that fails, which is what these tests have happen.
         opened.faults = [each for each in opened.faults if LOAD_FAILED not in each]

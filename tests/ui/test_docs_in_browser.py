@@ -32,8 +32,8 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def chromium(service: Service) -> AsyncIterator[Browser]:
-    async with browser(service.url) as opened:
+async def chromium(service: Service, chromium_process: Any) -> AsyncIterator[Browser]:
+    async with browser(service.url, chromium_process) as opened:
         yield opened
 
 
