@@ -1,8 +1,11 @@
 """Helpers to read ``/metrics`` in tests."""
 
+from functools import cached_property
 from typing import Self
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.support import Caller
 
@@ -11,8 +14,19 @@ class Numbers:
     """The samples of one scrape."""
 
     def __init__(self, text: str) -> None:
-        self.families = list(text_string_to_metric_families(text))
-        self._samples = [sample for family in self.families for sample in family.samples]
+        self._text = text
+
+    @cached_property
+    def families(self) -> list[Metric]:
+        """All of it, parsed."""
+        return list(text_string_to_metric_families(self._text))
+
+    def _samples(self, name: str) -> list[Sample]:
+        """Parse the lines of one name alone: the series grow with each test of the process."""
+        begins = f"catalog_{name}{{", f"catalog_{name} "
+        lines = [line for line in self._text.split("\n") if line.startswith(begins)]
+        parsed = text_string_to_metric_families("\n".join([*lines, ""]))
+        return [sample for family in parsed for sample in family.samples]
 
     @classmethod
     async def of(cls, caller: Caller) -> Self:
@@ -25,17 +39,13 @@ class Numbers:
         """Return the sum of all series with a name and labels; 0 if there is none."""
         return sum(
             sample.value
-            for sample in self._samples
-            if sample.name == f"catalog_{name}" and labels.items() <= sample.labels.items()
+            for sample in self._samples(name)
+            if labels.items() <= sample.labels.items()
         )
 
     def series(self, name: str) -> set[tuple[tuple[str, str], ...]]:
         """Return the labels of all series with a name."""
-        return {
-            tuple(sorted(sample.labels.items()))
-            for sample in self._samples
-            if sample.name == f"catalog_{name}"
-        }
+        return {tuple(sorted(sample.labels.items())) for sample in self._samples(name)}
 
     def labels_of(self, name: str) -> set[str]:
         """Return the label names in a family's samples."""

@@ -1,7 +1,7 @@
 """Facts about processes, from /proc."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,14 +36,15 @@ def children_of(parent: int) -> list[int]:
     return found
 
 
-def holders_of(file: str) -> list[int]:
+def holders_of(file: str, among: Iterable[int] | None = None) -> list[int]:
     """Return the other processes that have a file open.
 
     Args:
         file: its path or, as for a pipe, the target of its descriptor's link.
+        among: the processes to look at; by default all, which takes long.
     """
     found = []
-    for pid in _all():
+    for pid in _all() if among is None else among:
         with suppress(*GONE, PermissionError):
             links = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
             if file in links and pid != os.getpid():

@@ -245,7 +245,7 @@ class TestStop:
         other.execute("BEGIN IMMEDIATE")
         async with catalog.start() as service:
             worker = (await service.event("worker_started"))["worker"]
-            await until(lambda: worker in holders_of(f"{path}-wal"))
+            await until(lambda: holders_of(f"{path}-wal", [worker]))
 
             service.send_signal(signal.SIGTERM)
             await service.event("stopping")
