@@ -24,7 +24,7 @@ from catalog.db.transactions import RetryTransaction
 from catalog.errors import Conflict
 from catalog.products.changes import change_log
 from catalog.products.models import ChangeId, ChangeType, NewProduct, Product, ProductWords
-from catalog.products.search.tokenizer import text_of, tokens_of
+from catalog.products.search.tokenizer import own_token, text_of, tokens_of
 
 _INSERTED_COLUMNS = (
     *("name", "description", "price", "client_key", "user_id", "version"),
@@ -97,6 +97,9 @@ async def insert_unlogged(
             else new_product.words
         )
         tokens.append((product_id, tokens_of(words, product_id)))
+    if tokens:
+        product_id, last = tokens[-1]
+        tokens[-1] = (product_id, f"{last} {own_token(product_id, 1)}")
     try:
         await insert_rows(session, ProductWords, ("rowid", "words"), tokens)
     except IntegrityError as error:
@@ -165,7 +168,10 @@ async def _tokenized(products: Sequence[dict[str, Any]]) -> list[tuple[int, str]
     words = []
     for each in products:
         text = text_of(each["name"], each["description"])
-        words.append((each["id"], tokens_of(text, each["id"])))
+        tokens = tokens_of(text, each["id"])
+        if each is products[-1]:
+            tokens = f"{tokens} {own_token(each['id'], each['version'])}"
+        words.append((each["id"], tokens))
         if monotonic() > turn_ends:
             await asyncio.sleep(0)
             turn_ends = monotonic() + _TURN_SECONDS

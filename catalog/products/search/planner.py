@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.products import queries
+from catalog.products.search import index_reads
 from catalog.products.search.frequencies import SAMPLE, Terms, counted, sampled, unknown
 from catalog.products.search.tokenizer import BUCKET_IDS, BUCKETS, buckets_between
 from catalog.products.selection import Position, Selection
@@ -97,7 +98,15 @@ async def count(connection: AsyncConnection, selection: Selection) -> int:
         filters=selection.filters, terms=len(terms.ordered), indexed=indexed
     )
     values = {**selection.values, **terms.values, "sought": sought}
-    return int(await connection.scalar(statement, values))
+    if not indexed:
+        return int(await connection.scalar(statement, values))
+    ((most,),) = await index_reads.read(connection, statement, values, combine=_greater)
+    return int(most)
+
+
+def _greater(before: Sequence[Any], rows: Sequence[Any]) -> Sequence[Any]:
+    """Return the greater of two counts, each in a row."""
+    return max(before, rows, key=lambda each: int(each[0][0]))
 
 
 async def _are_few(connection: AsyncConnection, selection: Selection) -> bool:
@@ -140,8 +149,10 @@ class _Search:
 
     def is_done(self, rows: Sequence[Any]) -> bool:
         """Return whether a pass has filled the page or reached the end of the list."""
-        is_full = len(rows) == self._limit or sum(map(text_bytes, rows)) > self._max_bytes
-        return self.reached_end or is_full
+        return self.reached_end or self._is_full(rows)
+
+    def _is_full(self, rows: Sequence[Any]) -> bool:
+        return len(rows) == self._limit or sum(map(text_bytes, rows)) > self._max_bytes
 
     async def look(self, distance: int, *, indexed: int = 0) -> Sequence[Any]:
         """Search the next ``distance`` products; see ``run``."""
@@ -262,8 +273,21 @@ class _Search:
         values = {**self._values, **terms.values, **(edge or {})}
         if indexed:
             values["sought"] = terms.sought_in(self._buckets(edge), indexed)
+            return await index_reads.read(
+                self._connection, statement, values, combine=self._complete
+            )
         rows: Sequence[Any] = (await self._connection.execute(statement, values)).all()
         return rows
+
+    def _complete(self, before: Sequence[Any], rows: Sequence[Any]) -> Sequence[Any] | None:
+        """Return the second of two results unless it may have missed rows of the first."""
+        found = {row[0] for row in rows}
+        missing = [place for place, row in enumerate(before) if row[0] not in found]
+        if not missing:
+            return rows
+        # New products may have pushed the last ones off the page.
+        kept = [place for place, row in enumerate(before) if row[0] == rows[-1][0]] if rows else []
+        return rows if kept and kept[0] < missing[0] and self._is_full(rows) else None
 
     def _buckets(self, edge: dict[str, Any] | None) -> tuple[str, ...]:
         """Return the buckets between the position after which the page begins and the edge."""

@@ -25,6 +25,9 @@ BUCKET_IDS = 2**14
 """Consecutive ids in one bucket, whose tokens have the same prefix: the unit of a search. Prefixes
 repeat after ``BUCKETS`` times as many ids."""
 
+OWN = "id"
+"""Beginning of ``own_token``."""
+
 MAX_TOKEN_LENGTH = 80
 """Characters, including bucket and mark; InnoDB drops tokens longer than 84."""
 
@@ -79,6 +82,14 @@ def text_of(name: str, description: str | None) -> str:
 def tokens_of(text: str, product_id: int) -> str:
     """Return the tokens for the full-text index: each word with the bucket of the product's id."""
     return text.replace(MARK, f"{bucket_of(product_id)}{MARK}")
+
+
+def own_token(product_id: int, version: int) -> str:
+    """Return a token that only one row has; no name of a bucket begins with a letter.
+
+    The last row that a transaction writes ends with it, so that ``index_reads`` can look it up.
+    """
+    return f"{OWN}{product_id}v{version}"
 
 
 def bucket_of(product_id: int) -> str:
