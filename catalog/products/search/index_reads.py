@@ -35,8 +35,8 @@ _QUIET = timedelta(minutes=5)
 """Time without changes after which nothing is being written. It takes seconds, and the clocks of
 two instances may differ."""
 
-_PAUSES = (0.0, 0.002, 0.01, 0.05, 0.1)
-"""Seconds between attempts, of which one is mostly enough."""
+_PAUSES = (0.0, 0.002, 0.01, 0.05)
+"""Seconds between attempts to find the newest rows, of which one is mostly enough."""
 
 _change = ProductChange.__table__.c
 _words = ProductWords.__table__.c
@@ -61,13 +61,13 @@ async def read(
     rows = await rows_of(connection, statement, values)
     if connection.dialect.name == "sqlite":
         return rows
-    for pause in _PAUSES:
+    for pause in (*_PAUSES, None):
         tokens = await _newest_tokens(connection)
         if tokens is None:
             return rows
         # After a crash InnoDB may never find one again (MySQL bug 120564), so the last attempt
         # does not depend on them.
-        if pause != _PAUSES[-1] and not await are_found(connection, tokens):
+        if pause is not None and not await are_found(connection, tokens):
             await asyncio.sleep(pause)
             continue
         before, rows = rows, await rows_of(connection, statement, values)
