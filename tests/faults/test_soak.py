@@ -22,9 +22,9 @@ CLIENTS = 32
 PAUSE_SECONDS = 0.2
 """Pause of each client, so that the service is busy and not overloaded."""
 
-WARM_UP = {"refresh": 1, "own_page": 2}
-"""Many access tokens, to fill the cache of verified ones: with the mixed load alone it would grow
-until the middle of the run, by 9 MiB in each worker."""
+WARM_UP = {"refresh": 1, "own_page": 2, "random_page": 2}
+"""Many access tokens and pages, to fill the caches of both: with the mixed load alone they would grow
+until the middle of the run and beyond, by 9 and 16 MiB in each worker."""
 
 PRODUCTS = 2000
 SAMPLE_SECONDS = 1.0
