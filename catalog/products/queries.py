@@ -31,7 +31,7 @@ COLUMNS = (
 
 FIELDS = tuple(column.key for column in COLUMNS)
 """Names of ``COLUMNS``, in the same order, which is that of the JSON members, on which
-``row_encoding`` relies; ``service`` repeats the order for new products."""
+``product_encoding`` relies; ``service`` repeats the order for new products."""
 
 PAGE_BYTES = 1024 * 1024
 """Maximum size of the products of a page, unless it has only one. The longest product takes a tenth
