@@ -13,7 +13,7 @@ position and token together are a ``ChangeId`` (docs/adr/0018).
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from sqlalchemy import (
     String,
@@ -32,9 +32,7 @@ from catalog.db.columns import Id, Timestamp, now
 from catalog.db.raw_rows import TextQuery, has_raw_rows, read_texts
 from catalog.db.read_connection import ReadConnection
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
-from catalog.errors import ChangesGone, DatabaseUnavailable
-from catalog.products import queries
-from catalog.products.changes.statements import FEW_FOLLOWING, FOLLOWING, OWN_COLUMNS
+from catalog.errors import DatabaseUnavailable
 from catalog.products.models import (
     ChangeCounter,
     ChangeId,
@@ -99,22 +97,6 @@ _LOG_OF_CREATED = insert(cast("Table", ProductChange.__table__)).from_select(
 
 MANY = 100
 """Changes from which on INSERT … SELECT is cheaper than sending the rows."""
-
-
-class Changes(NamedTuple):
-    """Consecutive changes from the log.
-
-    Attributes:
-        changes: their JSON members, in commit order.
-        ids: their ids, in the same order.
-        last: the id of the last one; the last committed change if there is none.
-        more: whether the log has more changes after them.
-    """
-
-    changes: list[dict[str, Any]]
-    ids: list[ChangeId]
-    last: ChangeId
-    more: bool
 
 
 class Logged(NamedTuple):
@@ -227,91 +209,6 @@ def parse_head(texts: Sequence[bytes]) -> ChangeId:
 def no_counter() -> DatabaseUnavailable:
     """Return the error for a counter without a row, as in the middle of a restore."""
     return DatabaseUnavailable("The database is incomplete: it has no change counter.")
-
-
-async def read_changes(
-    connection: AsyncConnection,
-    *,
-    since: ChangeId,
-    limit: int,
-    max_bytes: int = queries.PAGE_BYTES,
-    head: ChangeId | None = None,
-) -> Changes:
-    """Return the changes after a given one.
-
-    Products have their current content, not that of the change; deleted ones have none.
-
-    Args:
-        connection: the connection to read on.
-        since: the change after which to begin.
-        limit: maximum number of changes.
-        max_bytes: bound on the bytes of the products' texts; the change that exceeds it is the
-            last.
-        head: the last committed change, if the caller has just read it.
-
-    Raises:
-        ChangesGone: changes after ``since`` have been deleted; or ``since`` is not of this
-            history, for example after a restore from a backup; or it has been deleted itself, so
-            that its token cannot be compared.
-    """
-    head = head or await current_change(connection)
-    if since.position > head.position:
-        raise ChangesGone(f"The last change is {head}. {ChangesGone.START_OVER}")
-    is_head = since.position == head.position
-    if is_head and not since.may_be(head):
-        raise _other_history(since)
-    if is_head:
-        # Most polls end here, by one small query.
-        return Changes([], [], head, more=False)
-    rows = await _rows_after(connection, since.position, limit, max_bytes)
-    # Positions have no gaps, so a missing one can only have been deleted.
-    if not rows or rows[0].position != since.position + 1:
-        raise ChangesGone(f"They are no longer retained. {ChangesGone.START_OVER}")
-    if since.token:
-        token: str | None = rows[0].token_before
-        if token is None:
-            raise ChangesGone(f"Change {since} is no longer retained. {ChangesGone.START_OVER}")
-        if not since.may_be(ChangeId(since.position, token)):
-            raise _other_history(since)
-    ids = [ChangeId(row.position, row.token) for row in rows]
-    return Changes(list(map(_change, rows)), ids, ids[-1], more=ids[-1].position < head.position)
-
-
-async def _rows_after(
-    connection: AsyncConnection, since: int, limit: int, max_bytes: int
-) -> Sequence[Any]:
-    """Return the rows of ``FOLLOWING``; for a few, the bound is applied here, which is faster."""
-    values = {"since": since, "limit": limit}
-    if limit > queries.FEW_ROWS:
-        bounded = {**values, "max_bytes": max_bytes}
-        return (await connection.execute(FOLLOWING, bounded)).all()
-    rows: Sequence[Any] = (await connection.execute(FEW_FOLLOWING, values)).all()
-    count = size = 0
-    while count < len(rows) and size <= max_bytes:
-        size += sum(
-            len(text.encode()) for text in (rows[count].name, rows[count].description) if text
-        )
-        count += 1
-    return rows[:count]
-
-
-def _other_history(change: ChangeId) -> ChangesGone:
-    message = f"There is no change {change} in this history of the database."
-    return ChangesGone(f"{message} {ChangesGone.START_OVER}")
-
-
-def _change(row: Sequence[Any]) -> dict[str, Any]:
-    own, product = row[: len(OWN_COLUMNS)], row[len(OWN_COLUMNS) :]
-    position, _, _, kind, product_id, version, at = own
-    is_there = kind != ChangeType.DELETED and product[0] is not None
-    return {
-        "position": position,
-        "type": kind,
-        "id": product_id,
-        "version": version,
-        "at": at,
-        "product": dict(zip(queries.FIELDS, product, strict=True)) if is_there else None,
-    }
 
 
 async def sweep(session: AsyncSession, *, kept: timedelta, limit: int) -> int:

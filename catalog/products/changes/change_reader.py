@@ -1,10 +1,14 @@
-"""Reader of pages of the change log: requests at the same time share its head, and equal ones all.
+"""Reader of pages of the change log: requests at the same time share a head, and equal ones all.
+
+Short pages are read in one round trip where the engine allows it.
 
 A request joins only a read that begins after it, so it sees every change that was acknowledged
 before.
 """
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import NamedTuple
 
 from catalog.db.batch_reader import BatchReader, batch_reader
@@ -13,19 +17,17 @@ from catalog.db.read_connection import ReadConnection
 from catalog.errors import ChangesGone
 from catalog.http.replies.reply import Reply
 from catalog.products.changes import change_log
-from catalog.products.changes.feed import Entry, entries_of, fitting
+from catalog.products.changes.feed import fitting
+from catalog.products.changes.following import ChangesAfter, Entry, read_each
 from catalog.products.models import ChangeId
 from catalog.products.queries import PAGE_BYTES
 
 MAX_BATCH = 8
-"""Pages in one batch, which are read one after the other; more would delay the first ones."""
+"""Pages in one batch; more would delay the first ones, and each may take ``PAGE_BYTES``."""
 
-
-class ChangesAfter(NamedTuple):
-    """Up to ``limit`` changes after ``since``."""
-
-    since: ChangeId
-    limit: int
+TURN_BYTES = 256 * 1024
+"""Bytes of changes rendered before other requests have their turn, if one page has no more; a page
+of ``PAGE_BYTES`` takes some five milliseconds."""
 
 
 class FoundChanges(NamedTuple):
@@ -54,7 +56,7 @@ class ChangeReader:
         """Return the changes after a given one.
 
         Raises:
-            ChangesGone: as ``change_log.read_changes``.
+            ChangesGone: as ``following.read_changes``.
             DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
         """
         wanted = ChangesAfter(since, limit)
@@ -64,17 +66,19 @@ class ChangeReader:
 async def _read(
     connection: ReadConnection, wanted: Sequence[ChangesAfter]
 ) -> list[FoundChanges | ChangesGone]:
-    head = await change_log.current_change(connection)
     found: list[FoundChanges | ChangesGone] = []
-    for since, limit in wanted:
-        try:
-            changes = await change_log.read_changes(connection, since=since, limit=limit, head=head)
-        except ChangesGone as error:
-            found.append(error)
-        else:
-            # Rendered here and not for all at once, so that other requests have their turn.
-            reply = page_reply(entries_of(changes), changes.last, more=changes.more)
-            found.append(FoundChanges(not changes.ids, changes.last, reply))
+    size = 0
+    async with aclosing(read_each(connection, wanted)) as each:
+        async for changes in each:
+            if isinstance(changes, ChangesGone):
+                found.append(changes)
+                continue
+            reply = page_reply(changes.entries, changes.last, more=changes.more)
+            found.append(FoundChanges(not changes.entries, changes.last, reply))
+            size += sum(len(entry.json) for entry in changes.entries)
+            if size > TURN_BYTES:
+                await asyncio.sleep(0)
+                size = 0
     return found
 
 

@@ -8,15 +8,14 @@ that falls behind the buffer afterwards is too slow, and is disconnected.
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import NamedTuple
 
-import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.database import Database
 from catalog.errors import ChangesGone, NotReady, Overloaded
 from catalog.observability.metrics import count_rejection, observe_position
-from catalog.products.changes.change_log import Changes, current_change, read_changes
+from catalog.products.changes.change_log import current_change
+from catalog.products.changes.following import Entry, read_changes
 from catalog.products.models import ChangeId
 
 POLL_SECONDS = 0.1
@@ -43,20 +42,6 @@ STRETCH_BYTES = 64 * 1024
 """JSON yielded to a follower at a time: each follower holds a copy until it has been sent."""
 
 
-class Entry(NamedTuple):
-    """Rendered change.
-
-    Attributes:
-        change: its id.
-        name: its id as text.
-        json: its JSON.
-    """
-
-    change: ChangeId
-    name: bytes
-    json: bytes
-
-
 def fitting(entries: Sequence[Entry], max_bytes: int) -> int:
     """Count the leading entries whose JSON fits into ``max_bytes``; at least one, if any."""
     count = size = 0
@@ -66,14 +51,6 @@ def fitting(entries: Sequence[Entry], max_bytes: int) -> int:
             break
         count += 1
     return count
-
-
-def entries_of(changes: Changes) -> list[Entry]:
-    """Render changes from the log."""
-    return [
-        Entry(change_id, str(change_id).encode(), orjson.dumps(change))
-        for change_id, change in zip(changes.ids, changes.changes, strict=True)
-    ]
 
 
 class Feed:
@@ -124,7 +101,7 @@ class Feed:
                 self._forget()
                 self._tell()
                 return
-            self._add(entries_of(found))
+            self._add(found.entries)
             more = found.more
             observe_position(self._head.position)
 
@@ -199,7 +176,7 @@ class Feed:
                     # the history is another one, and reading the log raises ChangesGone.
                     async with self._database.connection() as connection:
                         changes = await read_changes(connection, since=since, limit=limit)
-                    return entries_of(changes)
+                    return changes.entries
                 if found:
                     return found
                 try:
@@ -266,7 +243,7 @@ class Feed:
             changes = await read_changes(
                 connection, since=since, limit=STRETCH, max_bytes=STRETCH_BYTES
             )
-        return entries_of(changes)
+        return changes.entries
 
     def _is_behind(self, last: ChangeId) -> bool:
         return self._begin is not None and last.position < self._begin.position

@@ -1,11 +1,14 @@
-"""SELECT statements on the change log with its products."""
+"""SELECT statements on the change log with its products, as columns or as one text per change."""
 
-from sqlalchemy import Integer, bindparam, func, select
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, bindparam, case, func, select
 from sqlalchemy.orm import aliased
 
 from catalog.db.columns import Id, rfc3339
 from catalog.products import queries
-from catalog.products.models import Product, ProductChange
+from catalog.products.models import ChangeType, Product, ProductChange
+from catalog.products.product_encoding import NUL, concatenated, constant, encoded, plain
 
 _log = ProductChange.__table__.c
 
@@ -41,6 +44,8 @@ FOLLOWING = (
     .outerjoin(Product, Product.id == _log.product_id)
     .where(func.coalesce(_SIZED.c.bytes_before, 0) <= bindparam("max_bytes", type_=Integer))
     .order_by(_log.position)
+    # There are no more, but without a LIMIT a UNION may drop the order.
+    .limit(bindparam("limit", type_=Integer))
 )
 """Changes and their products, up to ``max_bytes`` of texts, and the change that exceeds them.
 
@@ -55,3 +60,30 @@ FEW_FOLLOWING = (
     .limit(bindparam("limit", type_=Integer))
 )
 """As ``FOLLOWING`` without a bound, for ``queries.FEW_ROWS``; takes ``since`` and ``limit``."""
+
+
+def _text() -> ColumnElement[str]:
+    """Return the text of a change: five values, separated by NUL.
+
+    They are: its position; its token; a dot and the token of the change at ``since``, or nothing
+    if that was swept; the members of its JSON between position and product; and the product's text,
+    or nothing if it was deleted. Together they are shorter than the JSON of the change.
+    """
+    before = _if_any(concatenated([".", _TOKEN_BEFORE]))
+    parts: list[str | ColumnElement[Any]] = [_log.position, NUL, _log.token, NUL, before, NUL]
+    parts += ',"type":"', _log.type, '","id":', _log.product_id, ',"version":', _log.version
+    parts += ',"at":', *plain(_log.at)
+    is_deleted = _log.type == ChangeType.DELETED.value
+    parts += NUL, case((is_deleted, constant("")), else_=_if_any(encoded()))
+    return concatenated(parts)
+
+
+def _if_any(text: ColumnElement[str]) -> ColumnElement[str]:
+    return func.ifnull(text, constant(""))
+
+
+FOLLOWING_TEXTS = FOLLOWING.with_only_columns(_text())
+"""``FOLLOWING`` with one text per change."""
+
+FEW_FOLLOWING_TEXTS = FEW_FOLLOWING.with_only_columns(_text())
+"""``FEW_FOLLOWING`` with one text per change."""

@@ -18,7 +18,7 @@ from catalog.http.request import current_request
 from catalog.http.validation import query_parameters
 from catalog.products.changes import change_log
 from catalog.products.changes.change_reader import page_reply
-from catalog.products.changes.feed import Entry
+from catalog.products.changes.following import Entry
 from catalog.products.changes.schemas import ChangePage, ChangesQuery, LastEventId, change_id
 from catalog.products.context import products
 from catalog.products.models import ChangeId

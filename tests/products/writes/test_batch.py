@@ -21,7 +21,7 @@ from catalog.errors import (
 )
 from catalog.http.pagination import Cursors
 from catalog.products import queries
-from catalog.products.changes.change_log import read_changes
+from catalog.products.changes.following import read_changes
 from catalog.products.idempotency import key_of
 from catalog.products.listing.page_reader import read_pages, read_rows
 from catalog.products.listing.page_request import PageRequests
@@ -34,6 +34,7 @@ from catalog.products.writes import Create, Delete, IsExpected, Update, WriteRes
 from catalog.products.writes.batch import write_products
 from catalog.products.writes.requests import LockedElsewhere, Write, characters_of
 from tests.db.support import on_servers, run_on
+from tests.products.changes.support import content_of
 
 ADA, BOB, GRACE, UNKNOWN_OWNER = 1, 2, 3, 4
 
@@ -304,7 +305,7 @@ class TestDeleteProductsOf:
 
         assert await listed(database) == [other]
         changes = await run_on(database.connection(), read_changes, since=ChangeId(3), limit=10)
-        assert [(each["type"], each["id"]) for each in changes.changes] == [
+        assert [(each["type"], each["id"]) for each in content_of(changes)] == [
             ("deleted", product["id"]) for product in mine
         ]
 
@@ -413,7 +414,7 @@ class TestBatchOfEdits:
         assert [type(outcomes[place]) for place in (3, 5)] == [PreconditionFailed, NotFound]
         assert await listed(database) == []
         logged = await run_on(database.connection(), read_changes, since=ChangeId(1), limit=9)
-        assert [(each["type"], each["version"]) for each in logged.changes] == [
+        assert [(each["type"], each["version"]) for each in content_of(logged)] == [
             ("updated", 2),
             ("updated", 3),
             ("deleted", 3),

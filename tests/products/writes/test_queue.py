@@ -16,11 +16,13 @@ from catalog.db.database import Database
 from catalog.errors import NotFound, PreconditionFailed
 from catalog.products import queries
 from catalog.products.changes import change_log
+from catalog.products.changes.following import read_changes
 from catalog.products.listing.page_cache import Pages
 from catalog.products.models import ChangeId, NewProduct, Product
 from catalog.products.writes import BatchedWrites, Delete, Update, WriteResult
 from catalog.settings import Settings
 from tests.db.support import on_servers, run_on
+from tests.products.changes.support import content_of
 
 ADA = 1
 PRODUCTS = 3
@@ -121,16 +123,15 @@ class TestConcurrentEdits:
         # Every acknowledged write has the position at which the log has it, and there are no gaps.
         everything = sorted([*made, *editors.done], key=lambda each: each.change.position)
         assert [each.change.position for each in everything] == [*range(1, len(everything) + 1)]
-        logged = await run_on(
-            database.connection(), change_log.read_changes, since=ChangeId(0), limit=1000
-        )
-        assert [(each["id"], each["version"]) for each in logged.changes] == [
+        logged = await run_on(database.connection(), read_changes, since=ChangeId(0), limit=1000)
+        changes = content_of(logged)
+        assert [(each["id"], each["version"]) for each in changes] == [
             (each.product["id"], each.product["version"]) for each in everything
         ]
-        assert logged.ids == [each.change for each in everything]
+        assert [entry.change for entry in logged.entries] == [each.change for each in everything]
         # The last one is stored: no later write went lost or came without an acknowledgement.
         for number, versions in versions_of(editors.done).items():
-            shown = next(each for each in logged.changes[::-1] if each["id"] == number)["product"]
+            shown = next(each for each in changes[::-1] if each["id"] == number)["product"]
             assert (shown["version"], shown["price"]) == (versions[-1], len(versions))
 
     @on_servers

@@ -1,0 +1,34 @@
+"""Reading changes in tests."""
+
+from typing import Any
+
+import orjson
+import pytest
+from sqlalchemy import event
+
+from catalog.db.database import Database
+from catalog.db.engines.mysql_connection import MysqlConnection
+from catalog.products.changes.following import Changes
+
+
+def content_of(changes: Changes) -> list[Any]:
+    """Return the JSON members of changes."""
+    return [orjson.loads(entry.json) for entry in changes.entries]
+
+
+def noted_reads(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which statements of pooled reads are added, also those past the driver."""
+    statements: list[str] = []
+    event.listen(
+        database.engines[0].sync_engine,
+        "before_cursor_execute",
+        lambda *details: statements.append(details[2]),
+    )
+    send_query = MysqlConnection.send_query
+
+    def noted(connection: MysqlConnection, statement: bytes) -> Any:
+        statements.append(statement.decode())
+        return send_query(connection, statement)
+
+    monkeypatch.setattr(MysqlConnection, "send_query", noted)
+    return statements
