@@ -23,8 +23,8 @@ PAUSE_SECONDS = 0.2
 """Pause of each client, so that the service is busy and not overloaded."""
 
 WARM_UP = {"refresh": 1, "own_page": 2, "random_page": 2}
-"""Many access tokens and pages, to fill the caches of both: with the mixed load alone they would grow
-until the middle of the run and beyond, by 9 and 16 MiB in each worker."""
+"""Many access tokens and pages, to fill the caches of both: with the mixed load alone they would
+grow until the middle of the run and beyond, by 9 and 16 MiB in each worker."""
 
 PRODUCTS = 2000
 SAMPLE_SECONDS = 1.0
