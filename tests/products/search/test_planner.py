@@ -300,11 +300,11 @@ class TestWalking:
             ]
             shares[q] = len(kept)
             for sort in SORTS:
-                pages = await walk(ada, LIST, q=q, sort=sort, limit=40, total="true")
+                pages = await walk(ada, LIST, q=q, sort=sort, limit=100, total="true")
                 assert ids_of(pages) == in_order(kept, sort), (q, sort)
                 assert {page.json["total"] for page in pages} == {len(kept)}, (q, sort)
             mine = [product for product in kept if product["user_id"] == ada.user_id]
-            pages = await walk(ada, MINE, q=q, sort="price", limit=40, min_price=5)
+            pages = await walk(ada, MINE, q=q, sort="price", limit=100, min_price=5)
             assert ids_of(pages) == in_order([p for p in mine if p["price"] >= 5], "price")
 
         assert max(shares.values()) > 0.6 * len(products)
