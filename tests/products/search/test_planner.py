@@ -300,9 +300,10 @@ class TestWalking:
             ]
             shares[q] = len(kept)
             for sort in SORTS:
-                pages = await walk(ada, LIST, q=q, sort=sort, limit=100, total="true")
+                pages = await walk(ada, LIST, q=q, sort=sort, limit=100)
                 assert ids_of(pages) == in_order(kept, sort), (q, sort)
-                assert {page.json["total"] for page in pages} == {len(kept)}, (q, sort)
+            pages = await walk(ada, LIST, q=q, limit=100, total="true")
+            assert {page.json["total"] for page in pages} == {len(kept)}, q
             mine = [product for product in kept if product["user_id"] == ada.user_id]
             pages = await walk(ada, MINE, q=q, sort="price", limit=100, min_price=5)
             assert ids_of(pages) == in_order([p for p in mine if p["price"] >= 5], "price")
