@@ -158,6 +158,7 @@ class TestReturns:
         async with table.held_up():
             tasks = await started(writer, [1, 2])
             await started(writer, [3, 4])
+            # The duration of the batch, which bounds the wait after it.
             await asyncio.sleep(1)
         await asyncio.gather(*tasks)
 
@@ -203,6 +204,7 @@ class TestReturns:
         )
         async with table.held_up():
             tasks = await started(writer, [1, 2, 3])
+            # The duration of the batch, which bounds the wait after it.
             await asyncio.sleep(1)
         await asyncio.gather(*tasks[:2])
 

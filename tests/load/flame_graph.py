@@ -21,7 +21,7 @@ _LINE = re.compile(r":\d+\)$")
 
 _MAIN_THREAD = re.compile(r"^thread \(\w+\): MainThread$")
 _LOOP = "Runner.run (asyncio/runners.py)"
-"""What all stacks of the event loop have in common, but those of greenlets."""
+"""Lowest frame of all stacks of the event loop, except those of greenlets."""
 
 _COLOURS = (
     (re.compile(r"\((?:.*/)?catalog/"), "#7fb3c8"),

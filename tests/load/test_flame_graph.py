@@ -108,5 +108,5 @@ class TestPicture:
         assert "<listcomp> (a.py): 100.0%" in bars(picture)
         assert "&lt;A&gt; &amp; B" in picture
 
-    def test_nothing_sampled_is_an_empty_picture(self) -> None:
+    def test_picture_without_samples_has_only_the_loop(self) -> None:
         assert list(bars(flame_graph("A", tree_of("")))) == ["the event loop: 0.0%"]

@@ -59,16 +59,16 @@ class ChangeReader:
             ChangesGone: as ``following.read_changes``.
             DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
         """
-        wanted = ChangesAfter(since, limit)
-        return await self._loader.load(wanted, wanted)
+        request = ChangesAfter(since, limit)
+        return await self._loader.load(request, request)
 
 
 async def _read(
-    connection: ReadConnection, wanted: Sequence[ChangesAfter]
+    connection: ReadConnection, requests: Sequence[ChangesAfter]
 ) -> list[FoundChanges | ChangesGone]:
     found: list[FoundChanges | ChangesGone] = []
     size = 0
-    async with aclosing(read_each(connection, wanted)) as each:
+    async with aclosing(read_each(connection, requests)) as each:
         async for changes in each:
             if isinstance(changes, ChangesGone):
                 found.append(changes)
@@ -77,6 +77,7 @@ async def _read(
             found.append(FoundChanges(not changes.entries, changes.last, reply))
             size += sum(len(entry.json) for entry in changes.entries)
             if size > TURN_BYTES:
+                # Other requests have their turn.
                 await asyncio.sleep(0)
                 size = 0
     return found

@@ -91,8 +91,8 @@ async def read_changes(
             history, for example after a restore from a backup; or it has been deleted itself, so
             that its token cannot be compared.
     """
-    wanted = ChangesAfter(since, limit)
-    async with aclosing(read_each(connection, [wanted], max_bytes=max_bytes)) as each:
+    request = ChangesAfter(since, limit)
+    async with aclosing(read_each(connection, [request], max_bytes=max_bytes)) as each:
         found = await anext(each)
     if isinstance(found, ChangesGone):
         raise found

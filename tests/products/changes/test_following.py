@@ -87,7 +87,7 @@ class TestReadChanges:
             for position in (0, 1, changes - 5, changes - 1, changes):
 
                 async def read(connection: AsyncConnection) -> Changes | str:
-                    return await outcome_of(connection, ChangeId(position), limit)  # noqa: B023
+                    return await outcome_of(connection, ChangeId(position), limit)  # noqa: B023 (called at once)
 
                 from_texts, from_rows = await both(database, read)
 
@@ -106,7 +106,7 @@ class TestReadChanges:
         for since in (*own, *(ChangeId(each.position, OTHER_HISTORY) for each in own[-5:])):
 
             async def read(connection: AsyncConnection) -> Changes | str:
-                return await outcome_of(connection, since, 3)  # noqa: B023
+                return await outcome_of(connection, since, 3)  # noqa: B023 (called at once)
 
             from_texts, from_rows = await both(database, read)
 
@@ -128,7 +128,7 @@ class TestReadChanges:
         for since in (ChangeId(0), ChangeId(swept), ChangeId(swept, OTHER_HISTORY), ChangeId(1)):
 
             async def read(connection: AsyncConnection) -> Changes | str:
-                return await outcome_of(connection, since, 3)  # noqa: B023
+                return await outcome_of(connection, since, 3)  # noqa: B023 (called at once)
 
             from_texts, from_rows = await both(database, read)
 
