@@ -193,7 +193,9 @@ class Load:
             elif turn % 12 == 3:
                 path = f"{path}&limit=2"
             elif turn % 12 == 9 and deep is not None:
+                # Pages of any size are composed of the products of others.
                 path, before = deep
+                path = path.replace("limit=2", f"limit={1 + turn % 5}")
             answer = await connection.get(path, *fields)
             assert answer.status == 200 or (answer.status, chosen) == (404, {product}), answer.body
             body = json.loads(answer.body)

@@ -9,7 +9,7 @@ concurrent callers.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,7 +31,9 @@ from catalog.observability.metrics import PAGES, count_kept_page, count_rejectio
 from catalog.products.changes import change_log
 from catalog.products.changes.recent_changes import RecentChanges
 from catalog.products.listing import page_reader
+from catalog.products.listing.page_reader import page_of
 from catalog.products.listing.page_request import PageRequest
+from catalog.products.listing.range_cache import KnownRange, RangeCache, range_of, rows_of
 from catalog.products.models import ChangeId
 from catalog.products.overload import page_expired, too_many
 
@@ -41,6 +43,10 @@ take about half a second."""
 
 KEPT_BYTES = 16 * 1024 * 1024
 """Capacity of the cache in one process; the least recently used pages are evicted first."""
+
+MAX_ONCE = 512
+"""Composed pages of which it is noted that they were requested, so that those requested again are
+kept as they are sent."""
 
 _KEPT_BESIDES = 1024
 """Approximate overhead of a cached page, in bytes besides its body."""
@@ -117,8 +123,10 @@ class Pages:
         )
         self._heavy = self._loader(self._heavy_connection, trips=max_reads, max_batch=1)
         self._max_reads = max_reads
+        self._ranges = RangeCache()
         self._kept: OrderedDict[Hashable, RenderedPage] = OrderedDict()
         self._kept_bytes = 0
+        self._composed_once: OrderedDict[Hashable, None] = OrderedDict()
         self._max_kept_bytes = kept_bytes
         self._reads_before = self._reads_since = 0
 
@@ -162,6 +170,9 @@ class Pages:
                 self._kept.move_to_end(request.key)
             count_kept_page()
             return current
+        if request.is_range and (composed := await self._composed(request, began)) is not None:
+            count_kept_page()
+            return composed
         loader = self._light if request.is_light else self._heavy
         if request.key not in loader and len(self._light) + len(self._heavy) >= self._max_reads:
             count_rejection("pages")
@@ -174,12 +185,46 @@ class Pages:
 
     async def _current(self, page: RenderedPage, began: float) -> RenderedPage | None:
         """Return a page as of the last change or a later one; None if a change has affected it."""
+        current = await self._catch_up([page], began)
+        if current is None or not self._is_current(page, current):
+            return None
+        return page if current == page.change else page.at(current)
+
+    async def _composed(self, request: PageRequest, began: float) -> RenderedPage | None:
+        """Return a page of cached products; None if some are not cached, or have changed."""
+        ranges = self._ranges.find(request)
+        if ranges is None:
+            return None
+        current = await self._catch_up(ranges, began)
+        # Meanwhile ranges may have been cached and dropped.
+        ranges = self._ranges.find(request)
+        if current is None or ranges is None:
+            return None
+        stale = [each for each in ranges if not self._is_current(each, current)]
+        for each in stale:
+            self._ranges.drop(each)
+        if stale:
+            return None
+        self._ranges.use(ranges, current)
+        page = _rendered(request, page_of(request, current, rows_of(request, ranges)))
+        if self._is_repeated(request.key):
+            self._keep(request.key, page)
+        return page
+
+    async def _catch_up(
+        self, cached: Sequence[RenderedPage | KnownRange], began: float
+    ) -> ChangeId | None:
+        """Return the last change or a later one, up to which all changes are known.
+
+        None if they are not known, or if it does not matter, because any change affects what is
+        cached.
+        """
         recent = self._recent
         try:
             last = await self._last_change.load(since=began)
-            if last == page.change:
-                return page
-            if page.span is None:
+            if all(each.change == last for each in cached):
+                return last
+            if any(each.span is None for each in cached):
                 return None
             if last not in recent:
                 await self._log.load(since=began)
@@ -188,12 +233,22 @@ class Pages:
             # the token as it is, so that the pages would seem valid.
             self._kept.clear()
             self._kept_bytes = 0
+            self._ranges.clear()
             recent.clear()
             raise
         # The log lacks a change that was made by hand, with a position only.
-        if last not in recent or page.change not in recent:
-            return None
-        return None if recent.affect(page.span, since=page.change) else page.at(recent.last)
+        return recent.last if last in recent else None
+
+    def _is_current(self, cached: RenderedPage | KnownRange, current: ChangeId) -> bool:
+        """Return whether nothing has changed what is cached, up to what ``_catch_up`` returned."""
+        if cached.change == current:
+            return True
+        recent, span = self._recent, cached.span
+        if span is None or current not in recent or cached.change not in recent:
+            return False
+        if cached.change.position > current.position:
+            return False
+        return not recent.affect(span, since=cached.change)
 
     def note_commit(self) -> None:
         """Drop the pages that any change affects, after a commit.
@@ -208,9 +263,21 @@ class Pages:
     def _render(self, request: PageRequest, page: page_reader.Page) -> RenderedPage:
         """Render a page, once for all requests that share its read, and cache it."""
         observe_position(page.change.position)
+        if request.is_range and request.is_light:
+            self._ranges.add(range_of(request, page))
         rendered = _rendered(request, page)
         self._keep(request.key, rendered)
         return rendered
+
+    def _is_repeated(self, key: Hashable) -> bool:
+        """Note that a page was composed; return whether that is the second time of late."""
+        if key in self._composed_once:
+            del self._composed_once[key]
+            return True
+        self._composed_once[key] = None
+        if len(self._composed_once) > MAX_ONCE:
+            self._composed_once.popitem(last=False)
+        return False
 
     def _keep(self, key: Hashable, page: RenderedPage) -> None:
         self._drop(self._kept.pop(key, None))

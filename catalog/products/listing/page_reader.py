@@ -34,6 +34,9 @@ class PageRows(Protocol):
     def id_of(self, index: int) -> int:
         """Return the id of one product, which is faster than its members."""
 
+    def objects(self, count: int) -> list[bytes]:
+        """Return the JSON objects of the first ``count`` products, or of all if there are fewer."""
+
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
         """Encode the first ``count`` products, or all if there are fewer, as a JSON array.
 
@@ -69,6 +72,10 @@ class DecodedRows:
         """Return the id of one product."""
         product_id: int = self._rows[index][queries.FIELDS.index("id")]
         return product_id
+
+    def objects(self, count: int) -> list[bytes]:
+        """Return the JSON objects of the first ``count`` products."""
+        return [orjson.dumps(self[index]) for index in range(min(count, len(self)))]
 
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
         """Encode the first ``count`` products as a JSON array; see ``PageRows.json``."""
@@ -118,11 +125,26 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
             change = await change_log.current_change(connection)
             rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
             products = DecodedRows(rows)
-        count = _fitting(products, limit)
-        last = _position(selection, products, count - 1) if len(products) > count else None
-        total, span = await _total(connection, each), _span_of(each, products, count)
-        pages.append(Page(change, products, count, last, total, span))
+        pages.append(page_of(each, change, products, total=await _total(connection, each)))
     return pages
+
+
+def page_of(
+    request: PageRequest, change: ChangeId, products: PageRows, *, total: int | None = None
+) -> Page:
+    """Return the page of a request.
+
+    Args:
+        request: the request.
+        change: the last change included.
+        products: the first products after the request's position, one more than fit on the page if
+            there are as many.
+        total: the number of products on all pages, if it was requested.
+    """
+    count = _fitting(products, request.query.limit)
+    is_last = len(products) <= count
+    last = None if is_last else _position(request.selection, products, count - 1)
+    return Page(change, products, count, last, total, _span_of(request, products, count))
 
 
 def _position(selection: Selection, products: PageRows, index: int) -> Position:

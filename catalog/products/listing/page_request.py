@@ -51,6 +51,24 @@ class PageRequest:
         is_short = self.query.limit <= FEW_ROWS and not self.query.total
         return is_short and not self.selection.terms
 
+    @property
+    def is_range(self) -> bool:
+        """Whether the page has all products in a range of ids, other than that of the newest."""
+        selection = self.selection
+        is_filtered = bool(selection.filters or selection.terms)
+        is_newest = selection.sort == "-id" and self.after is None
+        return selection.key == "id" and not (is_filtered or is_newest or self.query.total)
+
+    @property
+    def after_id(self) -> int:
+        """The id after which a range begins; 0 for the start."""
+        return int(self.after[-1]) if self.after else 0
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether smaller values of the sort column follow."""
+        return self.selection.sort.startswith("-")
+
 
 class PageRequests:
     """Builder of page requests.

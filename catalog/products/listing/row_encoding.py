@@ -16,7 +16,7 @@ from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
 from catalog.products.changes.change_log import HEAD, parse_head
 from catalog.products.models import ChangeId, Product
-from catalog.products.product_encoding import encoded, id_of, json_array
+from catalog.products.product_encoding import encoded, id_of, json_array, json_objects
 from catalog.products.schemas import Sort
 
 
@@ -95,6 +95,10 @@ class EncodedRows:
         """Return the id of one product."""
         return id_of(self._texts[index])
 
+    def objects(self, count: int) -> list[bytes]:
+        """Return the JSON objects of the first ``count`` products."""
+        return json_objects(self._texts[:count])
+
     def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
         """Encode the first ``count`` products, or all if there are fewer, as a JSON array.
 
@@ -103,7 +107,10 @@ class EncodedRows:
             fields: the fields to include of each; None for all.
         """
         array = json_array(self._texts[:count])
-        if fields is None:
-            return array
-        products = orjson.loads(array)
-        return orjson.dumps([{name: product[name] for name in fields} for product in products])
+        return array if fields is None else with_fields(array, fields)
+
+
+def with_fields(array: bytes, fields: Sequence[str]) -> bytes:
+    """Return a JSON array of products with only some fields of each."""
+    products = orjson.loads(array)
+    return orjson.dumps([{name: product[name] for name in fields} for product in products])

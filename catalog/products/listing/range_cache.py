@@ -1,0 +1,223 @@
+"""Cache of products by ranges of ids, of which pages are composed.
+
+Clients that walk through a list begin at different products and choose different limits, so most
+deep pages are requested only once; but they overlap. So the products of the pages that were read
+are cached, with the ranges of ids in which there are no others.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from catalog.db.columns import MAX_ID
+from catalog.products.listing.page_reader import Page
+from catalog.products.listing.page_request import PageRequest
+from catalog.products.listing.row_encoding import with_fields
+from catalog.products.models import ChangeId
+
+KEPT_BYTES = 32 * 1024 * 1024
+"""Capacity of the cache in one process, some 100,000 products; the least recently used ranges are
+evicted first."""
+
+MAX_RANGES = 32
+"""Ranges looked through for a page: where many products were deleted, ranges may be empty."""
+
+_BESIDES_PRODUCT = 64
+_BESIDES_RANGE = 512
+"""Approximate overhead in bytes, besides the JSON."""
+
+
+@dataclass(slots=True)
+class KnownRange:
+    """Range of ids and all products in it, as of a change.
+
+    Attributes:
+        change: the last change included, with all before it.
+        first: the least id of the range.
+        last: its greatest id.
+        ids: the ids of the products, in ascending order.
+        objects: the JSON object of each.
+        size: approximate size in memory, in bytes.
+    """
+
+    change: ChangeId
+    first: int
+    last: int
+    ids: "array[int]"
+    objects: list[bytes]
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Compute the size."""
+        self.size = sum(map(len, self.objects)) + _BESIDES_PRODUCT * len(self.ids) + _BESIDES_RANGE
+
+    @property
+    def span(self) -> range:
+        """The ids of all products whose changes affect the range."""
+        return range(self.first, self.last + 1)
+
+    def between(self, first: int, last: int) -> "KnownRange":
+        """Return the part of the range from one id to another."""
+        low, high = bisect_left(self.ids, first), bisect_right(self.ids, last)
+        return KnownRange(self.change, first, last, self.ids[low:high], self.objects[low:high])
+
+
+class CachedRows:
+    """Products as JSON objects; implements ``PageRows``.
+
+    Args:
+        ids: their ids.
+        objects: their JSON objects, in the same order.
+    """
+
+    def __init__(self, ids: Sequence[int], objects: list[bytes]) -> None:
+        self._ids = ids
+        self._objects = objects
+
+    def __len__(self) -> int:
+        """Return the number of products."""
+        return len(self._objects)
+
+    @property
+    def most_bytes(self) -> int:
+        """Their size as JSON in bytes."""
+        return sum(map(len, self._objects)) + len(self._objects)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the JSON members of one product."""
+        product: dict[str, Any] = orjson.loads(self._objects[index])
+        return product
+
+    def id_of(self, index: int) -> int:
+        """Return the id of one product."""
+        return self._ids[index]
+
+    def objects(self, count: int) -> list[bytes]:
+        """Return the JSON objects of the first ``count`` products."""
+        return self._objects[:count]
+
+    def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
+        """Encode the first ``count`` products as a JSON array; see ``PageRows.json``."""
+        array = b"[%b]" % b",".join(self._objects[:count])
+        return array if fields is None else with_fields(array, fields)
+
+
+class RangeCache:
+    """Ranges of ids that do not overlap, each with its products.
+
+    It does not know whether they are current: each range has the change of its read.
+
+    Args:
+        kept_bytes: capacity of the cache.
+    """
+
+    def __init__(self, *, kept_bytes: int = KEPT_BYTES) -> None:
+        self._max_size = kept_bytes
+        self._size = 0
+        # By their least ids, the least recently used first.
+        self._ranges: OrderedDict[int, KnownRange] = OrderedDict()
+        self._firsts: list[int] = []
+
+    def clear(self) -> None:
+        """Drop all ranges."""
+        self._ranges.clear()
+        self._firsts.clear()
+        self._size = 0
+
+    def add(self, added: KnownRange) -> None:
+        """Cache a range; of those that overlap it, only the parts outside are kept."""
+        low = bisect_right(self._firsts, added.first)
+        if low and self._ranges[self._firsts[low - 1]].last >= added.first:
+            low -= 1
+        high = bisect_right(self._firsts, added.last)
+        for known in [self._ranges[first] for first in self._firsts[low:high]]:
+            self.drop(known)
+            if known.first < added.first:
+                self._put(known.between(known.first, added.first - 1))
+            if known.last > added.last:
+                self._put(known.between(added.last + 1, known.last))
+        self._put(added)
+        while self._size > self._max_size:
+            self.drop(next(iter(self._ranges.values())))
+
+    def find(self, request: PageRequest) -> list[KnownRange] | None:
+        """Return the ranges with the products of a page, and one more; None if some are unknown.
+
+        They have fewer products if there are no more.
+        """
+        found: list[KnownRange] = []
+        missing = request.query.limit + 1
+        edge = request.after_id + (-1 if request.is_descending else 1)
+        while missing > 0 and 1 <= edge <= MAX_ID:
+            known = self._around(edge)
+            if known is None or len(found) == MAX_RANGES:
+                return None
+            found.append(known)
+            if request.is_descending:
+                missing -= bisect_right(known.ids, edge)
+                edge = known.first - 1
+            else:
+                missing -= len(known.ids) - bisect_left(known.ids, edge)
+                edge = known.last + 1
+        return found
+
+    def use(self, ranges: Iterable[KnownRange], change: ChangeId) -> None:
+        """Note that ranges are used, and current as of a change."""
+        for known in ranges:
+            known.change = change
+            self._ranges.move_to_end(known.first)
+
+    def drop(self, known: KnownRange) -> None:
+        """Drop a range."""
+        del self._ranges[known.first]
+        del self._firsts[bisect_left(self._firsts, known.first)]
+        self._size -= known.size
+
+    def _around(self, product_id: int) -> KnownRange | None:
+        index = bisect_right(self._firsts, product_id) - 1
+        known = self._ranges[self._firsts[index]] if index >= 0 else None
+        return known if known is not None and known.last >= product_id else None
+
+    def _put(self, known: KnownRange) -> None:
+        self._ranges[known.first] = known
+        insort(self._firsts, known.first)
+        self._size += known.size
+
+
+def range_of(request: PageRequest, page: Page) -> KnownRange:
+    """Return the range of ids whose products are those of a page.
+
+    Args:
+        request: a request for a range.
+        page: its page, as it was read.
+    """
+    ids = array("q", map(page.products.id_of, range(page.size)))
+    objects = page.products.objects(page.size)
+    end = None if page.last is None else int(page.last[-1])
+    if request.is_descending:
+        ids.reverse()
+        objects.reverse()
+        return KnownRange(page.change, end or 1, request.after_id - 1, ids, objects)
+    return KnownRange(page.change, request.after_id + 1, end or MAX_ID, ids, objects)
+
+
+def rows_of(request: PageRequest, ranges: Iterable[KnownRange]) -> CachedRows:
+    """Return the products of a page, and one more, from the ranges of ``RangeCache.find``."""
+    ids: list[int] = []
+    objects: list[bytes] = []
+    for known in ranges:
+        if request.is_descending:
+            behind = slice(bisect_left(known.ids, request.after_id))
+            ids += known.ids[behind][::-1]
+            objects += known.objects[behind][::-1]
+        else:
+            behind = slice(bisect_right(known.ids, request.after_id), None)
+            ids += known.ids[behind]
+            objects += known.objects[behind]
+    count = request.query.limit + 1
+    return CachedRows(ids[:count], objects[:count])

@@ -1,0 +1,203 @@
+"""Pages composed of cached products equal those that are read anew, whatever changes meanwhile.
+
+Pages begin at any product and have any size, so most of them are requested once.
+"""
+
+import orjson
+import pytest
+from quart import Quart
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from catalog.db.database import Database
+from catalog.products.changes.recent_changes import RecentChanges
+from catalog.products.listing import page_cache
+from catalog.products.listing.page_cache import RenderedPage
+from catalog.products.listing.page_reader import Page
+from catalog.products.listing.page_request import PageRequest
+from catalog.products.models import ChangeCounter, ChangeId, ChangeType, Product
+from catalog.products.schemas import PATH
+from tests.products.listing.test_page_cache import Reads
+from tests.products.listing.test_page_lifetime import FILLED, Other, Writers, warm_up
+from tests.products.listing.test_page_lifetime import ids as ids
+from tests.products.listing.test_page_lifetime import other as other
+from tests.products.listing.test_page_lifetime import reads as reads
+from tests.support import Caller
+
+ROUNDS = 40
+SORTS = ("-id", "id")
+
+Given = dict[str, str]
+
+
+@pytest.fixture
+async def positions(app: Quart, database: Database, ids: list[int]) -> dict[str, list[Given]]:
+    """Return the parameters of pages after each product but the last, by their order."""
+    walker = Other(app, database)
+    return {sort: await walker.walk(len(ids) - 1, limit="1", sort=sort) for sort in SORTS}
+
+
+async def read_all(other: Other, positions: dict[str, list[Given]]) -> None:
+    """Read all products but the newest, in pages of ten, so that they are cached."""
+    for given in positions["-id"][::10]:
+        await other.read(**given | {"limit": "10"})
+
+
+class TestComposedPages:
+    @pytest.mark.parametrize("fields", [{}, {"fields": "price,id"}], ids=["all", "some"])
+    @pytest.mark.parametrize("sort", SORTS)
+    async def test_pages_of_cached_products_are_not_read(
+        self,
+        other: Other,
+        positions: dict[str, list[Given]],
+        reads: Reads,
+        sort: str,
+        fields: Given,
+    ) -> None:
+        await read_all(other, positions)
+        reads.clear()
+
+        # The greatest ids are on the page of the newest, which is not cached for others.
+        chosen = [
+            given | {"limit": str(1 + place % 11)} | fields
+            for place, given in enumerate(positions[sort][: FILLED - 14])
+        ]
+        composed = [await other.read(**given) for given in chosen]
+
+        assert reads.pages == 0
+        anew = [await other.read_anew(**given) for given in chosen]
+        assert [page.body for page in composed] == [page.body for page in anew]
+        assert [page.reply.headers for page in composed] == [page.reply.headers for page in anew]
+
+    async def test_page_outlives_changes_elsewhere_and_shows_its_own(
+        self,
+        other: Other,
+        positions: dict[str, list[Given]],
+        ada: Caller,
+        ids: list[int],
+        reads: Reads,
+    ) -> None:
+        await read_all(other, positions)
+        # Between the sixth product and the sixteenth, beside a page of others.
+        given = positions["-id"][5] | {"limit": "9"}
+        await warm_up(other, ada, given)
+        await read_all(other, positions)
+        reads.clear()
+
+        for change in (
+            ada.create_product("New"),
+            ada.delete(ids[40]),
+            ada.send("PATCH", f"{PATH}/{ids[30]}", json={"price": 7}),
+        ):
+            position = (await change).headers["Catalog-Position"]
+            page = await other.read(**given)
+            assert page.reply.headers["Catalog-Position"] == position
+        assert reads.pages == 0
+
+        await ada.send("PATCH", f"{PATH}/{ids[8]}", json={"name": "Other"})
+        names = [
+            each["name"] for each in orjson.loads((await other.read(**given)).body)["products"]
+        ]
+        assert names[2] == "Other"
+        assert reads.pages == 1
+
+    async def test_page_that_is_requested_again_is_kept_as_it_is_sent(
+        self, other: Other, positions: dict[str, list[Given]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await read_all(other, positions)
+        rendered = []
+        render = page_cache._rendered
+
+        def counted(request: PageRequest, page: Page) -> RenderedPage:
+            rendered.append(request)
+            return render(request, page)
+
+        monkeypatch.setattr(page_cache, "_rendered", counted)
+        given = positions["-id"][4] | {"limit": "7"}
+
+        pages = [await other.read(**given) for _ in range(4)]
+
+        assert len(rendered) == 2
+        assert pages[3] is pages[2] is pages[1]
+        assert pages[0].body == pages[1].body
+
+    async def test_nothing_is_composed_of_products_that_were_changed_by_hand(
+        self,
+        other: Other,
+        positions: dict[str, list[Given]],
+        ids: list[int],
+        database: Database,
+    ) -> None:
+        await read_all(other, positions)
+        given = positions["-id"][5] | {"limit": "9"}
+
+        async def rename(session: AsyncSession) -> None:
+            product = update(Product).where(Product.id == ids[8])
+            await session.execute(product.values(name="Other"))
+            taken = ChangeCounter.position + 1
+            await session.execute(update(ChangeCounter).values(position=taken))
+
+        await database.transaction(rename)
+
+        assert (await other.read(**given)).body == (await other.read_anew(**given)).body
+
+
+async def mismatches(
+    other: Other, writers: Writers, positions: dict[str, list[Given]]
+) -> tuple[int, int]:
+    """Write and read in turn; return the numbers of stale pages and of all."""
+    await writers.create_for_another()
+    places = [given for sort in SORTS for given in positions[sort]]
+    stale = count = 0
+    for number in range(ROUNDS):
+        await (writers.delete_account() if number == ROUNDS // 2 else writers.write())
+        for _ in range(8):
+            given = writers.random.choice(places) | {"limit": str(writers.random.randint(1, 30))}
+            page, current = await other.read(**given), await other.read_anew(**given)
+            count += 1
+            stale += page.body != current.body
+            assert page.change == current.change
+    return stale, count
+
+
+class TestManyChanges:
+    @pytest.mark.parametrize("seed", [1, 2])
+    async def test_composed_pages_equal_those_read_anew(
+        self,
+        other: Other,
+        positions: dict[str, list[Given]],
+        ada: Caller,
+        bob: Caller,
+        ids: list[int],
+        reads: Reads,
+        seed: int,
+    ) -> None:
+        reads.clear()
+        stale, count = await mismatches(other, Writers(ada, bob, ids, seed), positions)
+
+        assert stale == 0
+        # Each page is read anew once for comparison. Otherwise the test would say nothing about
+        # composed pages.
+        assert reads.pages - count < count * 0.8
+
+    @pytest.mark.parametrize("kind", list(ChangeType))
+    async def test_control_pages_are_stale_if_a_kind_of_change_is_ignored(
+        self,
+        other: Other,
+        positions: dict[str, list[Given]],
+        ada: Caller,
+        bob: Caller,
+        ids: list[int],
+        monkeypatch: pytest.MonkeyPatch,
+        kind: ChangeType,
+    ) -> None:
+        writers = Writers(ada, bob, ids, 1)
+
+        def affect(self: RecentChanges, span: range, *, since: ChangeId) -> bool:
+            changed = self._product_ids[self._changes.index(since) + 1 :]
+            return any(each in span for each in changed if each not in writers.by_kind[kind])
+
+        monkeypatch.setattr(RecentChanges, "affect", affect)
+        stale, _ = await mismatches(other, writers, positions)
+
+        assert stale > 0
