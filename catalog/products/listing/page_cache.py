@@ -264,7 +264,10 @@ class Pages:
         """Render a page, once for all requests that share its read, and cache it."""
         observe_position(page.change.position)
         if request.is_range and request.is_light:
-            self._ranges.add(range_of(request, page))
+            known = range_of(request, page)
+            self._ranges.add(known)
+            # Their JSON is made once.
+            page = page._replace(products=rows_of(request, [known]))
         rendered = _rendered(request, page)
         self._keep(request.key, rendered)
         return rendered
