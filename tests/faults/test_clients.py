@@ -347,7 +347,8 @@ class TestManyClients:
         check = f"{count} idle connections, straight"
         figures.add(check, "service, each", each, unit="B", limit=f"{MAX_SERVICE_BYTES} B")
         assert answer == 200
-        assert during.descriptors - before.descriptors >= count - 10
+        # Meanwhile nginx may have closed idle connections of earlier requests.
+        assert during.descriptors - before.descriptors >= count - MAX_DESCRIPTORS["workers"]
         assert each <= MAX_SERVICE_BYTES
 
 
