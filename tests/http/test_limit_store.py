@@ -21,10 +21,10 @@ from catalog.http.limit_store import (
     Count,
     LimitStore,
     MemoryStore,
-    RedisStore,
     StoreUnavailable,
     create_store,
 )
+from catalog.http.limit_store.redis import RedisStore
 from catalog.settings import Rate, Settings
 from tests.http.redis_server import RedisServer
 

@@ -11,7 +11,8 @@ from quart import Quart
 from structlog.testing import capture_logs
 
 from catalog.http.context import app_state
-from catalog.http.limit_store import CircuitBreaker, MemoryStore, RedisStore
+from catalog.http.limit_store import CircuitBreaker, MemoryStore
+from catalog.http.limit_store.redis import RedisStore
 from catalog.http.limits import FIXED_RATES, POLICIES, limit_of, network_of, rate_of
 from catalog.http.openapi import document_of
 from catalog.settings import Rate

@@ -10,7 +10,6 @@ from pydantic import SecretStr
 from catalog.http.limit_store.base import Count, LimitStore, StoreUnavailable
 from catalog.http.limit_store.circuit_breaker import CircuitBreaker
 from catalog.http.limit_store.memory import MAX_COUNTERS, MemoryStore
-from catalog.http.limit_store.redis import RedisStore
 
 __all__ = [
     "MAX_COUNTERS",
@@ -18,7 +17,6 @@ __all__ = [
     "Count",
     "LimitStore",
     "MemoryStore",
-    "RedisStore",
     "StoreUnavailable",
     "create_store",
 ]
@@ -28,4 +26,7 @@ def create_store(url: SecretStr | None) -> LimitStore:
     """Return the shared store at a URL; without one, a store in this process's memory."""
     if url is None:
         return MemoryStore()
+    # Imported late: the client of Redis takes 7 MB of each worker, and most services share nothing.
+    from catalog.http.limit_store.redis import RedisStore
+
     return CircuitBreaker(RedisStore(url.get_secret_value()), MemoryStore())

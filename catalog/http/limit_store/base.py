@@ -55,10 +55,18 @@ class LimitStore(Protocol):
     """A counter of requests for rate limits."""
 
     async def open(self) -> None:
-        """Prepare the store, before the first request."""
+        """Prepare the store, before the first request.
+
+        Raises:
+            StoreUnavailable: it cannot be reached; stores that are never shared do not raise it.
+        """
 
     async def hit(self, rate: Rate, key: str) -> Count:
-        """Count a request, unless it is beyond the limit."""
+        """Count a request, unless it is beyond the limit.
+
+        Raises:
+            StoreUnavailable: as ``open``.
+        """
 
     async def close(self) -> None:
         """Close every connection and end every task."""

@@ -4,9 +4,8 @@ import asyncio
 import time
 from contextvars import Context
 
-from catalog.http.limit_store.base import Count, StoreUnavailable
+from catalog.http.limit_store.base import Count, LimitStore, StoreUnavailable
 from catalog.http.limit_store.memory import MemoryStore
-from catalog.http.limit_store.redis import RedisStore
 from catalog.observability.logs import logger
 from catalog.settings import Rate
 
@@ -26,7 +25,7 @@ class CircuitBreaker:
 
     def __init__(
         self,
-        shared: RedisStore,
+        shared: LimitStore,
         local: MemoryStore,
         *,
         probe_interval: float = PROBE_INTERVAL_SECONDS,
