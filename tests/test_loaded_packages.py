@@ -1,4 +1,4 @@
-"""Packages that a worker loads only if the settings need them."""
+"""Packages that a worker loads only if the settings, or the database's schema, need them."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from sqlalchemy import URL
 
 from tests.engines import SECRET
 
-OPTIONAL = {"opentelemetry", "redis"}
+OPTIONAL = {"alembic", "mako", "opentelemetry", "redis"}
 
 # Starts a worker's service without serving, then prints the packages that are loaded.
 START = """
@@ -49,3 +49,6 @@ class TestWorker:
 
     def test_tracing_loads_opentelemetry(self, database_url: URL) -> None:
         assert "opentelemetry" in loaded(database_url, CATALOG_TRACING="otlp")
+
+    def test_outdated_schema_loads_alembic(self, empty_database_url: URL) -> None:
+        assert {"alembic", "mako"} <= loaded(empty_database_url)

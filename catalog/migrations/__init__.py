@@ -3,25 +3,22 @@
 One instance migrates at a time; the others wait for it and then have nothing left to do.
 """
 
-import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import StartFailed
 from catalog.settings import Settings
+
+if TYPE_CHECKING:
+    from catalog.migrations.alembic_commands import Direction
 
 Dialect = Literal["sqlite", "mysql", "mariadb"]
 
@@ -36,22 +33,15 @@ class ConcurrentMigration(Exception):
     """
 
 
-def _config(**attributes: Any) -> Config:
-    config = Config(output_buffer=attributes.pop("output", None))
-    config.set_main_option("script_location", str(Path(__file__).parent))
-    config.attributes.update(attributes)
-    return config
-
-
 @cache
 def history() -> tuple[str, ...]:
-    """List every revision that this release knows, oldest first; their files are read once.
+    """List every revision that this release knows, oldest first, as its files are named.
 
     Raises:
         StartFailed: the package contains no migrations.
     """
-    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
-    revisions = tuple(script.revision for script in scripts)[::-1]
+    files = (Path(__file__).parent / "versions").glob("[0-9]*.py")
+    revisions = tuple(sorted(file.name.partition("_")[0] for file in files))
     if not revisions:
         raise StartFailed("The package contains no migrations.")
     return revisions
@@ -73,7 +63,10 @@ async def current_revision(connection: AsyncConnection) -> str | None:
 
 
 def _current_revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 @asynccontextmanager
@@ -132,7 +125,7 @@ async def upgrade(connection: AsyncConnection, revision: str = "head") -> None:
         StartFailed: the database is newer than this release, or there is no such revision.
         ConcurrentMigration: another instance migrates too; retry.
     """
-    await _run(connection, command.upgrade, revision)
+    await _run(connection, "upgrade", revision)
 
 
 async def downgrade(connection: AsyncConnection, revision: str) -> None:
@@ -141,18 +134,23 @@ async def downgrade(connection: AsyncConnection, revision: str) -> None:
     Raises:
         StartFailed: as ``upgrade``.
     """
-    await _run(connection, command.downgrade, revision)
+    await _run(connection, "downgrade", revision)
 
 
-async def _run(connection: AsyncConnection, run: Any, revision: str) -> None:
+async def _run(connection: AsyncConnection, direction: "Direction", revision: str) -> None:
     current = await current_revision(connection)
     if current is not None and current not in known_revisions():
         raise StartFailed(
             f"The database is at revision {current}, which is newer than this release."
         )
+    if current == (head_revision() if revision == "head" else revision):
+        return
+    # Imported late, as the module says.
+    from catalog.migrations import alembic_commands
+
     try:
-        await connection.run_sync(lambda sync: run(_config(connection=sync), revision))
-    except CommandError as error:
+        await connection.run_sync(alembic_commands.run, direction, revision)
+    except alembic_commands.CommandError as error:
         if await current_revision(connection) != current:
             # The migration had begun, and then found a revision other than the one it had set.
             raise ConcurrentMigration(str(error)) from error
@@ -168,9 +166,9 @@ def upgrade_sql(revision: str = "head", *, dialect: Dialect) -> str:
     Raises:
         StartFailed: there is no such revision.
     """
-    output = io.StringIO()
+    from catalog.migrations import alembic_commands
+
     try:
-        command.upgrade(_config(output=output, dialect=dialect), revision, sql=True)
-    except CommandError as error:
+        return alembic_commands.script(revision, dialect=dialect)
+    except alembic_commands.CommandError as error:
         raise StartFailed(f"{error}.") from None
-    return output.getvalue()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -222,6 +223,14 @@ class TestSql:
         assert await schema_of(empty_database_url) == declared
         async with connected(empty_database_url) as connection:
             assert await migrations.current_revision(connection) == migrations.head_revision()
+
+
+class TestHistory:
+    def test_revisions_of_the_files_names_are_those_that_alembic_finds(self) -> None:
+        folder = Path(str(migrations.__file__)).parent
+        scripts = ScriptDirectory(str(folder)).walk_revisions()
+
+        assert [script.revision for script in scripts] == [*reversed(migrations.history())]
 
 
 class TestExclusive:
