@@ -31,8 +31,11 @@ MAX_BATCH_SIZE = 250_000
 """Characters in one transaction; a single write may exceed it. Formatting more of them as SQL would
 block the event loop for more than some ten milliseconds."""
 
-REST_SECONDS = 0.02
-"""Pause after a batch of several while pages are being read, and longest wait for its callers."""
+REST_SECONDS = 0.04
+"""Pause after a batch of several while pages are being read."""
+
+MAX_RETURN_SECONDS = 0.02
+"""Longest wait for the callers of a batch to return."""
 
 MAX_WAITING = 4096
 """Longest queue of writes; writes beyond it are rejected at once."""
@@ -189,7 +192,7 @@ class GroupCommit(Generic[W, R]):
     def _note_end(self, size: int, began: float, now: float) -> None:
         """Record the end of a batch of several."""
         self._rest_until = now + REST_SECONDS
-        self._return_until = now if self._was_full else now + min(REST_SECONDS, now - began)
+        self._return_until = now if self._was_full else now + min(MAX_RETURN_SECONDS, now - began)
         self._expected = min(MAX_BATCH, size + len(self._waiting))
 
     async def _wait_for_return(self) -> None:

@@ -149,9 +149,9 @@ class TestBatches:
 
 class TestReturns:
     @pytest.fixture(autouse=True)
-    def long_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def long_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let only the duration of the last batch bound the wait."""
-        monkeypatch.setattr(writers, "REST_SECONDS", 60)
+        monkeypatch.setattr(writers, "MAX_RETURN_SECONDS", 60)
 
     async def half_committed(self, table: Table, writer: GroupCommit[int, int]) -> None:
         """Commit a batch of two, which takes some time, while two more writes wait."""
@@ -236,6 +236,7 @@ class TestReaders:
         self, table: Table, writer: GroupCommit[int, int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(writers, "REST_SECONDS", 3600)
+        monkeypatch.setattr(writers, "MAX_RETURN_SECONDS", 3600)
 
         async with asyncio.timeout(30):
             await asyncio.gather(*await started(writer, [1, 2]))
