@@ -135,12 +135,14 @@ class RangeCache:
         if low and self._ranges[self._firsts[low - 1]].last >= added.first:
             low -= 1
         high = bisect_right(self._firsts, added.last)
-        for known in [self._ranges[first] for first in self._firsts[low:high]]:
-            self.drop(known)
-            if known.first < added.first:
-                self._put(known.between(known.first, added.first - 1))
-            if known.last > added.last:
-                self._put(known.between(added.last + 1, known.last))
+        # All at once: where many products were deleted, there may be thousands.
+        replaced = [self._ranges.pop(first) for first in self._firsts[low:high]]
+        del self._firsts[low:high]
+        self._size -= sum(known.size for known in replaced)
+        if replaced and (known := replaced[0]).first < added.first:
+            self._put(known.between(known.first, added.first - 1))
+        if replaced and (known := replaced[-1]).last > added.last:
+            self._put(known.between(added.last + 1, known.last))
         self._put(added)
         while self._size > self._max_size:
             self.drop(next(iter(self._ranges.values())))

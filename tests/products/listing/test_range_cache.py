@@ -27,6 +27,7 @@ from catalog.products.models import ChangeId
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import PATH, ListQuery
 from catalog.products.selection import Selection
+from tests.watchdog import Watchdog
 
 CHANGE = ChangeId(7, "a")
 CURSORS = Cursors(b"secret")
@@ -163,6 +164,16 @@ class TestPages:
         read(cache, [MAX_ID - 1, MAX_ID], Walk(MAX_ID - 2, 5, False))
 
         assert found(cache, Walk(MAX_ID - 1, 5, False)) == [MAX_ID]
+
+    async def test_thousands_of_ranges_are_replaced_in_one_short_step(self) -> None:
+        cache = RangeCache()
+        for number in range(1, 40_001):
+            cache.add(KnownRange(CHANGE, number, number, array("q", [number]), [b"{}"]))
+
+        with Watchdog():
+            cache.add(KnownRange(CHANGE, 1, 40_000, array("q"), []))
+
+        assert found(cache, Walk(40_001, 5, True)) == []
 
 
 class TestCapacity:
