@@ -126,6 +126,8 @@ class Pages:
         self._ranges = RangeCache()
         self._kept: OrderedDict[Hashable, RenderedPage] = OrderedDict()
         self._kept_bytes = 0
+        # Keys of the pages that any change affects.
+        self._short_lived: set[Hashable] = set()
         self._composed_once: OrderedDict[Hashable, None] = OrderedDict()
         self._max_kept_bytes = kept_bytes
         self._reads_before = self._reads_since = 0
@@ -232,6 +234,7 @@ class Pages:
             # The database may be restored before it returns, and a release without tokens leaves
             # the token as it is, so that the pages would seem valid.
             self._kept.clear()
+            self._short_lived.clear()
             self._kept_bytes = 0
             self._ranges.clear()
             recent.clear()
@@ -256,8 +259,8 @@ class Pages:
         This is an optimization: reading the last change would reveal the stale pages anyway, and
         dropping them saves that query.
         """
-        for key in [key for key, page in self._kept.items() if page.span is None]:
-            self._drop(self._kept.pop(key))
+        for key in tuple(self._short_lived):
+            self._evict(key)
         self._reads_before, self._reads_since = self._reads_since, 0
 
     def _render(self, request: PageRequest, page: page_reader.Page) -> RenderedPage:
@@ -283,18 +286,22 @@ class Pages:
         return False
 
     def _keep(self, key: Hashable, page: RenderedPage) -> None:
-        self._drop(self._kept.pop(key, None))
+        self._evict(key)
         if _size(page) > self._max_kept_bytes // 4:
             # A page this large would evict most others.
             return
         self._kept[key] = page
         self._kept_bytes += _size(page)
+        if page.span is None:
+            self._short_lived.add(key)
         while self._kept_bytes > self._max_kept_bytes:
-            self._drop(self._kept.popitem(last=False)[1])
+            self._evict(next(iter(self._kept)))
 
-    def _drop(self, page: RenderedPage | None) -> None:
+    def _evict(self, key: Hashable) -> None:
+        page = self._kept.pop(key, None)
         if page is not None:
             self._kept_bytes -= _size(page)
+            self._short_lived.discard(key)
 
 
 async def _read_change(connection: AsyncConnection) -> ChangeId:
