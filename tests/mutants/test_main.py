@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.mutants.__main__ import ROOT, sample
+from tests.mutants.__main__ import ROOT, key_of, read_explained, sample
 from tests.mutants.operators import mutants_of
 from tests.mutants.runs import mirror_of
 
@@ -173,3 +173,16 @@ class TestSample:
 )
 def test_mirror_of_a_module_are_its_mirror_or_its_package(module: str, expected: str) -> None:
     assert mirror_of(ROOT, module) == [expected]
+
+
+def test_explained_mutants_are_mutants_of_the_code() -> None:
+    explained = set(read_explained(ROOT))
+    modules = {each.module for each in explained}
+    found = {
+        key_of(mutant)
+        for module in modules
+        for mutant in mutants_of(PurePosixPath(module), (ROOT / module).read_bytes())
+    }
+
+    assert explained
+    assert explained - found == set()
