@@ -33,7 +33,12 @@ from catalog.fastpath.dispatch import FastPath, Operation
 from catalog.http.adapter import CatalogApp
 from catalog.http.context import AppExtension, AppState, app_state
 from catalog.http.limit_store import create_store
-from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
+from catalog.http.middleware.concurrency_limit import (
+    MAX_READS,
+    MAX_WRITES,
+    UNBOUNDED,
+    ConcurrencyLimit,
+)
 from catalog.http.middleware.cors import Cors
 from catalog.http.middleware.proxies import TrustedProxies
 from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
@@ -78,29 +83,27 @@ LAST_USED_SECONDS = 60
 SWEPT_AT_ONCE = 1000
 """Rows of a kind that one sweep transaction deletes, so that its locks are held only briefly."""
 
-MAX_REQUESTS = 1024
-"""Requests in progress in one process, and incomplete bodies; beyond it the response is 503.
+MAX_BATCHED_READS = 4096
+"""Reads in progress of an operation that reads up to 64 in a round trip. Those that wait cost only
+some 6 KB of memory each; how long they may wait has a bound of its own."""
 
-Some seconds' work of a worker: what waits longer is better tried again elsewhere. The capacity of a
-service is that of its workers, whose number is a setting.
-"""
-
-READS_OF_REQUESTS = 4
-"""At most one in this many concurrent requests is a read; the others may be writes."""
+MAX_CHANGE_READS = 1024
+"""The same of pages of changes, which share round trips by 8."""
 
 HOT_OPERATIONS = (
     # Pages are shared by their readers, and the number of different ones has a bound.
-    Operation("product_lists.list_products", has_own_bound=True),
-    Operation("product_changes.list_changes", waits_with=b"wait"),
+    Operation("product_lists.list_products", UNBOUNDED),
+    Operation("product_lists.list_my_products", UNBOUNDED),
+    Operation("product_changes.list_changes", MAX_CHANGE_READS, waits_with=b"wait"),
+    Operation("products.read_product", MAX_BATCHED_READS),
+    Operation("account.read_account", MAX_BATCHED_READS),
+    Operation("sign_in.get_refreshed_token", MAX_BATCHED_READS),
     *map(
         Operation,
         (
-            *("product_lists.list_my_products", "products.create_product"),
-            *("products.read_product", "products.change_product", "products.delete_product"),
-            *("sign_in.refresh_token", "sign_in.get_refreshed_token"),
-            *("sign_in.log_out", "sign_in.log_out_everywhere"),
-            *("account.read_account", "account.change_account"),
-            *("account.list_sessions", "account.end_session"),
+            *("products.create_product", "products.change_product", "products.delete_product"),
+            *("sign_in.refresh_token", "sign_in.log_out", "sign_in.log_out_everywhere"),
+            *("account.change_account", "account.list_sessions", "account.end_session"),
             *("users.list_users", "users.read_user", "users.change_user"),
             "operations.check_liveness",
         ),
@@ -191,20 +194,18 @@ def _products(database: Database, cursors: Cursors) -> Products:
 def _wrap(app: Quart, settings: Settings) -> None:
     """Wrap the framework in middleware; the one added last sees a request first."""
     state = app_state(app)
-    max_reads = MAX_REQUESTS // READS_OF_REQUESTS
     fast_path = FastPath(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
     admitted = ConcurrencyLimit(
         fast_path,
-        max_reads=max_reads,
-        max_writes=MAX_REQUESTS - max_reads,
+        max_reads=MAX_READS,
+        max_writes=MAX_WRITES,
         unlimited=(*operations.HEALTH, products_routes.WAITING),
-        has_own_bound=fast_path.has_own_bound,
+        own_capacity=fast_path.capacity_of,
     )
     bounded = BoundedBodies(
         admitted,
         max_bytes=MAX_BODY_BYTES,
         timeout=BODY_SECONDS,
-        max_waiting=MAX_REQUESTS,
         streamed=products_routes.STREAMED,
     )
     # Below the headers of all responses, and above all that refuses requests.

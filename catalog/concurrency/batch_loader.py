@@ -23,6 +23,9 @@ R = TypeVar("R")
 MAX_BATCH = 16
 """Loads in one read. More would save little, and the first would wait for the last."""
 
+RESOLUTION_SECONDS = 0.01
+"""Shortest interval of looks for callers whose limit has passed; each look passes all callers."""
+
 
 class _Load(Generic[K, Q, R]):
     """Load of one key.
@@ -74,7 +77,8 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         patience: seconds that a load may wait for its read to begin.
         expired: makes the error of a load that has waited longer.
         limit: seconds after which a caller gets an error, whichever read it waits for: the one in
-            progress may take its whole time before the next one begins.
+            progress may take its whole time before the next one begins. It may come late by
+            ``RESOLUTION_SECONDS``.
         timed_out: makes that error.
     """
 
@@ -248,4 +252,4 @@ class BatchLoader(Generic[K, Q, C, A, R]):
                 else:
                     following = min(following, until)
         if following < math.inf:
-            self._set_timer(following)
+            self._set_timer(max(following, now + RESOLUTION_SECONDS))

@@ -19,6 +19,7 @@ from hypercorn.typing import (
 )
 from quart import Quart
 
+from catalog.http.middleware.concurrency_limit import Capacity
 from catalog.http.middleware.response_headers import annotate
 from catalog.http.replies.negotiation import JSON, best_of, offered_by
 from catalog.http.replies.problems import problem_reply, to_problem
@@ -42,13 +43,14 @@ class Operation(NamedTuple):
 
     Attributes:
         endpoint: the framework's name of it.
-        has_own_bound: whether the bounds on concurrent requests do not apply to it.
+        max_requests: bound on its own requests in progress; None if it shares that of all reads, or
+            of all writes.
         waits_with: the query parameter with which it may wait; such requests are left to the
             framework, which notices that a client disconnects.
     """
 
     endpoint: str
-    has_own_bound: bool = False
+    max_requests: int | None = None
     waits_with: bytes | None = None
 
 
@@ -56,7 +58,7 @@ class _Target(NamedTuple):
     rule: str
     view: Callable[..., Awaitable[Reply]]
     offered: tuple[str, ...]
-    has_own_bound: bool
+    capacity: Capacity | None
     takes_query: bool
     waits_with: bytes | None = None
     parameter: str | None = None
@@ -93,12 +95,14 @@ class FastPath:
         if any(blueprint in hooks for hooks in (app.before_request_funcs, app.after_request_funcs)):
             raise ValueError(f"{operation.endpoint} has hooks that only the framework calls")
         view: Any = app.view_functions[operation.endpoint]
+        most = operation.max_requests
+        capacity = None if most is None else Capacity("reads", most)
         for rule in app.url_map.iter_rules(operation.endpoint):
             target = _Target(
                 rule.rule,
                 view,
                 offered_by(view),
-                operation.has_own_bound,
+                capacity,
                 takes_query(view),
                 operation.waits_with,
             )
@@ -119,10 +123,10 @@ class FastPath:
         found: Match | None = scope[MATCH]
         return found
 
-    def has_own_bound(self, scope: HTTPScope) -> bool:
-        """Return whether a request is for an operation that has a bound of its own."""
+    def capacity_of(self, scope: HTTPScope) -> Capacity | None:
+        """Return the capacity of the operation that a request is for, if it has one of its own."""
         matched = self.match(scope)
-        return matched is not None and matched.target.has_own_bound
+        return None if matched is None else matched.target.capacity
 
     def _find(self, scope: HTTPScope) -> Match | None:
         method, path = scope["method"], scope["path"]

@@ -17,7 +17,7 @@ CONSTANTS = {
     "CATALOG_GRACEFUL_TIMEOUT": "25 seconds",
     "CATALOG_IDEMPOTENCY_RETENTION": "86400 seconds",
     "CATALOG_MAX_BODY_BYTES": "262144 bytes",
-    "CATALOG_MAX_REQUESTS": "1024 for each worker",
+    "CATALOG_MAX_REQUESTS": "512 reads and 768 writes for each worker",
     "CATALOG_PASSWORD_PASSES": "2",
     "CATALOG_PASSWORD_QUEUE": "64 for each worker",
     "CATALOG_REFRESH_LIMIT": "6000 per minute",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from catalog.concurrency.batch_loader import MAX_BATCH, BatchLoader
+from catalog.concurrency.batch_loader import MAX_BATCH, RESOLUTION_SECONDS, BatchLoader
 from catalog.errors import DatabaseBusy, DatabaseUnavailable
 from tests.concurrency.connections import Source, turns
 
@@ -291,3 +291,29 @@ class TestTime:
         assert clock() - began >= 1.5
         source.answer.set()
         assert await load() == 10
+
+    async def test_callers_whose_limits_pass_together_share_a_look(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = Source()
+        source.answer.clear()
+        loader = loader_of(source, limit=0.5, timed_out=DatabaseUnavailable)
+        event_loop = asyncio.get_running_loop()
+        call_at, looks = event_loop.call_at, 0
+
+        def counted(when: float, look: Any, *args: Any, **options: Any) -> Any:
+            nonlocal looks
+            looks += getattr(look, "__self__", None) is loader
+            return call_at(when, look, *args, **options)
+
+        monkeypatch.setattr(event_loop, "call_at", counted)
+        began = event_loop.time()
+        callers = [loader.load(key, key, since=began + key / 1000) for key in range(400)]
+
+        outcomes = await asyncio.gather(*callers, return_exceptions=True)
+
+        assert all(isinstance(each, DatabaseUnavailable) for each in outcomes)
+        # Without a resolution, a look for each.
+        assert looks <= (event_loop.time() - began) / RESOLUTION_SECONDS + 2
+        source.answer.set()
+        assert await loader.load(1, 1) == 10

@@ -9,10 +9,11 @@ import pytest
 from quart import Quart, request_started
 from sqlalchemy import URL
 
-from catalog.app import HOT_OPERATIONS, create_app
+from catalog.app import HOT_OPERATIONS, MAX_BATCHED_READS, MAX_CHANGE_READS, create_app
 from catalog.db.database import Database
 from catalog.fastpath.dispatch import FastPath, Operation
 from catalog.http.adapter import CatalogApp, Routes
+from catalog.http.middleware.concurrency_limit import UNBOUNDED
 from catalog.http.replies.reply import Reply
 from catalog.products.schemas import PATH
 from catalog.settings import Rate, Settings
@@ -404,16 +405,25 @@ class TestMatch:
 
         assert seen.requests == len(self.COLD) + 10
 
-    async def test_only_lists_of_all_products_have_a_bound_of_their_own(self, app: Quart) -> None:
+    async def test_reads_that_share_round_trips_have_bounds_of_their_own(self, app: Quart) -> None:
         fast_path = FastPath(app, HOT_OPERATIONS)
 
-        def has_own_bound(method: str, path: str) -> bool:
+        def bound_of(method: str, path: str) -> int | None:
             scope: Any = {"method": method, "path": path, "query_string": b"", "headers": []}
-            return fast_path.has_own_bound(scope)
+            capacity = fast_path.capacity_of(scope)
+            return None if capacity is None else capacity.most
 
         requests = [*self.HOT, *self.COLD]
         paths = [(method, path.partition("?")[0]) for method, path in requests]
-        assert {each for each in paths if has_own_bound(*each)} == {("GET", PATH)}
+        bounds = {each: bound for each in paths if (bound := bound_of(*each)) is not None}
+        assert bounds == {
+            ("GET", PATH): UNBOUNDED,
+            ("GET", f"{PATH}/my"): UNBOUNDED,
+            **dict.fromkeys([("GET", f"{PATH}/1"), ("GET", f"{PATH}/99")], MAX_BATCHED_READS),
+            ("GET", "/api/auth/me"): MAX_BATCHED_READS,
+            ("GET", "/api/auth/refresh"): MAX_BATCHED_READS,
+            ("GET", f"{PATH}/changes"): MAX_CHANGE_READS,
+        }
 
     async def test_all_hot_operations_exist(self, app: Quart) -> None:
         assert {each.endpoint for each in HOT_OPERATIONS} <= app.view_functions.keys()

@@ -11,13 +11,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from catalog.app import MAX_REQUESTS
 from catalog.auth.passwords.hashing import MAX_QUEUED, PASSES
 from catalog.auth.tokens.revocations import POLL_SECONDS
 from catalog.auth.tokens.sessions import SESSION_FACTOR, SESSIONS_PER_ACCOUNT
 from catalog.bootstrap import DATABASE_START_SECONDS
 from catalog.db.deadlines import DEADLINES
 from catalog.http.limits import FIXED_RATES
+from catalog.http.middleware.concurrency_limit import MAX_READS
 from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES
 from catalog.http.response_buffers import MAX_BUFFERED_BYTES
 from catalog.http.response_buffers import STALL_SECONDS as RESPONSE_STALL_SECONDS
@@ -131,7 +131,7 @@ VALUES: dict[str, float] = {
     "CATALOG_GRACEFUL_TIMEOUT": GRACEFUL_SECONDS,
     "CATALOG_IDEMPOTENCY_RETENTION": RETENTION.total_seconds(),
     "CATALOG_MAX_BODY_BYTES": MAX_BODY_BYTES,
-    "CATALOG_MAX_REQUESTS": MAX_REQUESTS,
+    "CATALOG_MAX_REQUESTS": MAX_READS,
     "CATALOG_PASSWORD_PASSES": PASSES,
     "CATALOG_PASSWORD_QUEUE": MAX_QUEUED,
     "CATALOG_REFRESH_LIMIT": getattr(FIXED_RATES["refresh"], "requests", 0),

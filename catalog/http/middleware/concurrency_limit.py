@@ -20,6 +20,19 @@ from catalog.http.replies.problems import problem_reply
 from catalog.http.replies.reply import send_reply
 from catalog.observability.metrics import count_rejection
 
+MAX_READS = 512
+"""Reads in progress in one process, but for operations with a capacity of their own.
+
+Half a second's work of a worker: what waits longer is better tried again elsewhere. The capacity of
+a service is that of its workers, whose number is a setting.
+"""
+
+MAX_WRITES = 768
+"""Writes in progress in one process; they never take the place of a read."""
+
+UNBOUNDED = sys.maxsize
+"""Bound of operations whose requests are bounded elsewhere."""
+
 _READS = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -38,7 +51,11 @@ class Capacity:
         self.taken -= 1
 
 
-_UNBOUNDED = Capacity("reads", sys.maxsize)
+_UNBOUNDED = Capacity("reads", UNBOUNDED)
+
+
+def _shared(_: HTTPScope) -> None:
+    """Return no capacity: the request shares that of all reads or writes."""
 
 
 class ConcurrencyLimit:
@@ -46,14 +63,14 @@ class ConcurrencyLimit:
 
     A request is in progress from its complete arrival until its response begins. Streaming a
     response does not count; it has bounds of its own. Reads and writes have separate bounds, so
-    that neither can starve the other.
+    that neither can starve the other; operations whose requests cost less may each have their own.
 
     Args:
         app: the wrapped application.
         max_reads: bound on reads in progress in this process.
         max_writes: bound on writes in progress in this process.
         unlimited: beginnings of the paths that are never refused here, such as health checks.
-        has_own_bound: whether a request has a bound of its own, so that this one does not apply.
+        own_capacity: returns the capacity of a request's operation, if it has one of its own.
     """
 
     def __init__(
@@ -63,13 +80,13 @@ class ConcurrencyLimit:
         max_reads: int,
         max_writes: int,
         unlimited: tuple[str, ...],
-        has_own_bound: Callable[[HTTPScope], bool] = lambda _: False,
+        own_capacity: Callable[[HTTPScope], Capacity | None] = _shared,
     ) -> None:
         self._app = app
         self._reads = Capacity("reads", max_reads)
         self._writes = Capacity("writes", max_writes)
         self._unlimited = unlimited
-        self._has_own_bound = has_own_bound
+        self._own_capacity = own_capacity
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
@@ -107,9 +124,11 @@ class ConcurrencyLimit:
         Raises:
             Overloaded: it is full.
         """
-        if self._has_own_bound(scope) or scope["path"].startswith(self._unlimited):
-            return _UNBOUNDED
-        places = self._reads if scope["method"] in _READS else self._writes
+        places = self._own_capacity(scope)
+        if places is None:
+            if scope["path"].startswith(self._unlimited):
+                return _UNBOUNDED
+            places = self._reads if scope["method"] in _READS else self._writes
         if places.taken >= places.most:
             count_rejection(places.kind)
             raise Overloaded("Too many requests are in progress.")

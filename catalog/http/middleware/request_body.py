@@ -41,6 +41,9 @@ BODY_SECONDS = 10.0
 Within it, 256 KiB arrive at 210 kbit/s.
 """
 
+MAX_WAITING = 1024
+"""Incomplete bodies in one process; the oldest one gives way to the next."""
+
 MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Bytes of incomplete bodies in one process: 128 of the largest."""
 
@@ -101,7 +104,7 @@ class BoundedBodies:
         *,
         max_bytes: int,
         timeout: float,
-        max_waiting: int,
+        max_waiting: int = MAX_WAITING,
         streamed: Mapping[str, Collection[str]],
     ) -> None:
         self._app = app

@@ -37,7 +37,7 @@ from catalog.products.listing.range_cache import KnownRange, RangeCache, range_o
 from catalog.products.models import ChangeId
 from catalog.products.overload import page_expired, too_many
 
-MAX_READS = 384
+MAX_READS = 512
 """Distinct pages read at a time in one process, most of them waiting for a connection; that many
 take about half a second."""
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
+from catalog.http.middleware.concurrency_limit import Capacity, ConcurrencyLimit
 from tests.support import handling
 
 
@@ -15,13 +15,18 @@ class Work:
     def __init__(self) -> None:
         self.done = asyncio.Event()
         self.begin_early = False
+        self.cheap = Capacity("reads", 3)
         self.answered: list[tuple[str, int]] = []
         self.admission = ConcurrencyLimit(
             self.app,
             max_reads=2,
             max_writes=2,
             unlimited=("/livez", "/waiting"),
+            own_capacity=self.own_capacity,
         )
+
+    def own_capacity(self, scope: Any) -> Capacity | None:
+        return self.cheap if scope["path"] == "/waiting/cheap" else None
 
     async def app(self, scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": []}
@@ -70,6 +75,21 @@ class TestAdmission:
         work.done.set()
         answers = await asyncio.gather(*reads, *writes)
         assert [status for status, _, _ in answers] == [200] * 4
+
+    async def test_operation_with_its_own_capacity_takes_no_place_of_others(self) -> None:
+        work = Work()
+        cheap = await work.begin(*[("GET", "/waiting/cheap")] * 3)
+
+        status, headers, _ = await work.ask("GET", "/waiting/cheap")
+        assert (status, b"retry-after" in headers) == (503, True)
+
+        reads = await work.begin(("GET", "/"), ("GET", "/"))
+        assert (await work.ask("GET"))[0] == 503
+
+        work.done.set()
+        answers = await asyncio.gather(*cheap, *reads)
+        assert [status for status, _, _ in answers] == [200] * 5
+        assert (await work.ask("GET", "/waiting/cheap"))[0] == 200
 
     async def test_slots_are_released_on_success_and_failure(self) -> None:
         work = Work()

@@ -184,10 +184,10 @@ class TestPreflight:
     async def test_preflight_is_answered_while_no_request_is_admitted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(composition, "MAX_REQUESTS", 0)
+        monkeypatch.setattr(composition, "MAX_READS", 0)
         async with app_for(tmp_path, *BOTH) as app:
-            refused = await ask(app, Kind(503, "GET", "/api/products/1"), PAGE)
-            answer = await preflight(app, PAGE, "/api/products/1")
+            refused = await ask(app, Kind(503, "GET", "/api/auth/sessions"), PAGE)
+            answer = await preflight(app, PAGE, "/api/auth/sessions")
 
         assert refused.status_code == 503
         assert shared_with(refused) == (PAGE, True)
