@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import platform
+import subprocess
 import sys
 import threading
 import unicodedata
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,39 @@ from argon2.low_level import Type
 from catalog.auth.context import auth
 from catalog.auth.passwords.hashing import MAX_QUEUED, NICENESS, PASSES, Passwords
 from catalog.errors import Overloaded
-from catalog.settings import Settings
+from catalog.settings import Settings, environment_of_worker
 from tests.engines import SECRET
 from tests.http.wire import app_without_database
 from tests.support import PASSWORD, Caller, problem_of
+
+HASH_BYTES = 19456 * 1024
+
+# Prints how much larger a process is after some hashes, in bytes.
+HASHES = """
+import asyncio, os, sys
+from pathlib import Path
+from catalog.auth.passwords.hashing import Passwords
+from catalog.settings import Settings
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+async def main():
+    before = resident()
+    passwords = Passwords(Settings(jwt_secret_key=sys.argv[1], workers=os.cpu_count()))
+    for _ in range(3):
+        await passwords.hash("correct horse battery staple")
+    print(resident() - before)
+
+asyncio.run(main())
+"""
+
+
+def kept_bytes(environment: Mapping[str, str]) -> int:
+    """Return the memory that a process with this environment keeps after hashing passwords."""
+    command = [sys.executable, "-c", HASHES, SECRET.get_secret_value()]
+    hashed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    return int(hashed.stdout)
 
 
 def passwords_with(
@@ -190,6 +221,22 @@ class TestPriority:
         priorities = [os.getpriority(os.PRIO_PROCESS, each.native_id or 0) for each in started]
         assert priorities == [max(here, NICENESS)]
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == here
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="tunes the allocator of glibc")
+class TestMemory:
+    def test_worker_returns_the_memory_of_its_hashes(self) -> None:
+        assert kept_bytes(environment_of_worker(None)) < HASH_BYTES / 2
+
+    def test_memory_would_stay_by_the_allocators_defaults(self) -> None:
+        assert kept_bytes({**os.environ}) > HASH_BYTES / 2
+
+    def test_allocator_tuned_by_the_operator_stays_so(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")
+
+        assert environment_of_worker(None)["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=2"
 
 
 class TestQueue:
