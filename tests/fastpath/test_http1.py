@@ -1,6 +1,7 @@
 """HTTP/1.1 extensions are refused, so that none bypasses a proxy's rules."""
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from hypercorn.asyncio import serve
@@ -413,6 +415,40 @@ class TestFastParser:
         ids = [(await connection.answer()).headers["x-request-id"] for _ in range(1, 40)]
 
         assert ids == [str(n) for n in range(1, 40)]
+
+
+class TestEndedConnection:
+    @pytest.mark.parametrize("is_direct", [True, False])
+    @pytest.mark.parametrize("requests", [0, 2])
+    async def test_ended_connection_is_freed_without_the_garbage_collector(
+        self, quick: "Quick", monkeypatch: pytest.MonkeyPatch, is_direct: bool, requests: int
+    ) -> None:
+        quick.is_direct = is_direct
+        run = PlainTCPServer.run
+        alive: WeakSet[PlainTCPServer] = WeakSet()
+        ended = asyncio.Semaphore(0)
+
+        async def noted_run(server: PlainTCPServer) -> None:
+            alive.add(server)
+            try:
+                await run(server)
+            finally:
+                ended.release()
+
+        monkeypatch.setattr(PlainTCPServer, "run", noted_run)
+        async with quick.serving() as url:
+            gc.disable()
+            try:
+                for _ in range(5):
+                    connection = await Connection.open(url)
+                    for _ in range(requests):
+                        assert (await connection.get("/")).status == 200
+                    await connection.close()
+                    await ended.acquire()
+                # The loop still holds the tasks of the last one for a moment.
+                await until(lambda: len(alive) <= 1)
+            finally:
+                gc.enable()
 
 
 class Quick:
