@@ -1,6 +1,8 @@
 """Helpers for tests of the API: callers, and comparable problems."""
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -136,3 +138,18 @@ def fields_of(answer: Response) -> list[str]:
         next(error[place] for place in ("pointer", "parameter", "header") if place in error)
         for error in answer.json.get("errors", [])
     ]
+
+
+@contextmanager
+def memory_traced() -> Iterator[Callable[[], int]]:
+    """Yield a function that returns, after the block, the bytes that the block left allocated."""
+    grown: list[int] = []
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        yield lambda: grown[0]
+        gc.collect()
+        grown.append(tracemalloc.get_traced_memory()[0] - before)
+    finally:
+        tracemalloc.stop()

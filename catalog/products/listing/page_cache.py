@@ -48,8 +48,12 @@ MAX_ONCE = 512
 """Composed pages of which it is noted that they were requested, so that those requested again are
 kept as they are sent."""
 
-_KEPT_BESIDES = 1024
-"""Approximate overhead of a cached page, in bytes besides its body."""
+_BESIDES_PAGE = 3072
+"""Approximate overhead of a cached page in bytes, besides its body, its query and its links: the
+header fields, as given and as they are sent."""
+
+_LINKS = 4
+"""Copies of the link to the next page, among the header fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +63,13 @@ class RenderedPage:
     Attributes:
         change: the last change included in the page, with all before it.
         reply: the response: JSON, its strong entity tag, and the page's headers.
+        size: approximate size in memory, in bytes.
         span: the ids of all products whose changes affect the page; None if any change may.
     """
 
     change: ChangeId
     reply: Reply
+    size: int
     span: range | None = None
 
     @property
@@ -287,11 +293,11 @@ class Pages:
 
     def _keep(self, key: Hashable, page: RenderedPage) -> None:
         self._evict(key)
-        if _size(page) > self._max_kept_bytes // 4:
+        if page.size > self._max_kept_bytes // 4:
             # A page this large would evict most others.
             return
         self._kept[key] = page
-        self._kept_bytes += _size(page)
+        self._kept_bytes += page.size
         if page.span is None:
             self._short_lived.add(key)
         while self._kept_bytes > self._max_kept_bytes:
@@ -300,7 +306,7 @@ class Pages:
     def _evict(self, key: Hashable) -> None:
         page = self._kept.pop(key, None)
         if page is not None:
-            self._kept_bytes -= _size(page)
+            self._kept_bytes -= page.size
             self._short_lived.discard(key)
 
 
@@ -308,10 +314,6 @@ async def _read_change(connection: AsyncConnection) -> ChangeId:
     change = await change_log.current_change(connection)
     observe_position(change.position)
     return change
-
-
-def _size(page: RenderedPage) -> int:
-    return len(page.body) + _KEPT_BESIDES
 
 
 def _rendered(request: PageRequest, page: page_reader.Page) -> RenderedPage:
@@ -323,5 +325,9 @@ def _rendered(request: PageRequest, page: page_reader.Page) -> RenderedPage:
         orjson.dumps(cursor),
         b"" if page.total is None else b',"total":%d' % page.total,
     )
-    headers = {**change_log.headers(page.change), **link_headers(next_url), "ETag": etag_of(body)}
-    return RenderedPage(page.change, Reply(body, headers=headers), page.span)
+    link = link_headers(next_url)
+    headers = {**change_log.headers(page.change), **link, "ETag": etag_of(body)}
+    # Queries, and the links that repeat them, are as long as clients make them.
+    texts = len(request.query_string) + _LINKS * sum(map(len, link.values()))
+    size = len(body) + texts + _BESIDES_PAGE
+    return RenderedPage(page.change, Reply(body, headers=headers), size, page.span)

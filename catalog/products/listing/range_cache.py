@@ -28,7 +28,7 @@ MAX_RANGES = 32
 """Ranges looked through for a page: where many products were deleted, ranges may be empty."""
 
 _BESIDES_PRODUCT = 64
-_BESIDES_RANGE = 512
+_BESIDES_RANGE = 640
 """Approximate overhead in bytes, besides the JSON."""
 
 

@@ -19,11 +19,11 @@ from pydantic import SecretStr
 from quart import Quart
 
 from catalog.auth.models import Role
-from catalog.auth.tokens.jwt import MAX_TOKEN_LENGTH, issue_access_token
+from catalog.auth.tokens.jwt import MAX_TOKEN_LENGTH, Kind, issue_access_token
 from tests.auth.tokens.keys.pem import private_key, public_pem_of
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, exchange, holder_of_tokens
-from tests.support import Caller, problem_of
+from tests.support import Caller, memory_traced, problem_of
 
 KEY = SECRET.get_secret_value().encode()
 KID = urlsafe_b64encode(hmac.digest(KEY, b"catalog kid 1", sha256)[:16]).rstrip(b"=").decode()
@@ -212,6 +212,17 @@ class TestKnownTokens:
                 assert await verdict(bare_app, token, "access") == GOOD
 
         assert len(bare_app.extensions["quart-jwt-extended"]._known) == 3
+
+    async def test_cached_token_takes_little_memory(self, bare_app: Quart) -> None:
+        known = bare_app.extensions["quart-jwt-extended"]
+        tokens = [token_with("access", jti=uuid4().hex) for _ in range(500)]
+        known.decode(tokens[0], Kind.ACCESS)
+
+        with memory_traced() as grown:
+            for token in tokens:
+                known.decode(token, Kind.ACCESS)
+
+        assert 500 < grown() / len(tokens) < 1.3 * 1024
 
     async def test_cached_token_is_still_checked_for_its_kind(self, bare_app: Quart) -> None:
         token = token_with("access")

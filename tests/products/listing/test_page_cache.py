@@ -11,6 +11,7 @@ from quart import Quart
 from catalog.concurrency.batch_loader import MAX_BATCH
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, Overloaded
+from catalog.fastpath.response import Response
 from catalog.products import service
 from catalog.products.changes import change_log
 from catalog.products.context import products
@@ -20,7 +21,7 @@ from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import NewProduct
 from catalog.products.schemas import PATH, ListQuery
 from tests.db.support import Open
-from tests.support import Caller, at_once
+from tests.support import Caller, at_once, memory_traced
 
 
 class Reads:
@@ -125,7 +126,7 @@ class TestCache:
         self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
-        size = len((await Pages(database).read(page_request(app, limit="5"))).body) + 1024
+        size = (await Pages(database).read(page_request(app, limit="5"))).size
         pages = Pages(database, kept_bytes=4 * size + size // 2)
         reads.clear()
 
@@ -145,15 +146,43 @@ class TestCache:
         self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
-        pages = Pages(database, kept_bytes=4 * 1500)
+        pages = Pages(database, kept_bytes=4 * 4500)
         small, large = page_request(app, limit="1"), page_request(app)
         reads.clear()
 
         for _ in range(3):
-            assert len((await pages.read(small)).body) < 500
-            assert len((await pages.read(large)).body) > 1500
+            assert (await pages.read(small)).size < 4500
+            assert (await pages.read(large)).size > 4500
 
         assert reads.pages == 1 + 3
+
+    @pytest.mark.parametrize("others", [0, 40, 180])
+    async def test_size_covers_the_memory_that_is_taken(
+        self, app: Quart, ada: Caller, database: Database, others: int
+    ) -> None:
+        await fill(database, ada)
+        pages = Pages(database)
+        missing = [str(10**18 + number) for number in range(others)]
+        requests = [
+            page_request(app, limit="1", ids=",".join(["1", "2", str(number), *missing]))
+            for number in range(1000, 1120)
+        ]
+
+        async def read(request: PageRequest) -> int:
+            page = await pages.read(request)
+            assert Response(page.reply, own=[], is_private=False).head(
+                is_last=False, keeps_old_alive=False
+            )
+            return page.size
+
+        for request in requests[:20]:
+            await read(request)
+        with memory_traced() as grown:
+            size = sum([await read(request) for request in requests[20:]])
+
+        # Requests and their keys are there already.
+        held = grown() + sum(len(request.query_string) for request in requests[20:])
+        assert 0.9 * held < size < 1.5 * held
 
     async def test_cached_page_is_read_again_after_an_outage(
         self,

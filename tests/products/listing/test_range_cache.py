@@ -27,6 +27,7 @@ from catalog.products.models import ChangeId
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import PATH, ListQuery
 from catalog.products.selection import Selection
+from tests.support import memory_traced
 from tests.watchdog import Watchdog
 
 CHANGE = ChangeId(7, "a")
@@ -197,6 +198,20 @@ class TestCapacity:
         cache = RangeCache(kept_bytes=1000)
         cache.add(KnownRange(CHANGE, 1, 10, array("q", [1]), [b"x" * 1000]))
         assert found(cache, Walk(11, 1, True)) is None
+
+    @pytest.mark.parametrize("products", [0, 1, 20])
+    def test_size_covers_the_memory_that_is_taken(self, products: int) -> None:
+        cache = RangeCache()
+
+        with memory_traced() as grown:
+            for number in range(2000):
+                first = 1_000_000 + 100 * number
+                ids = array("q", range(first, first + products))
+                objects = [b'{"id":%d,"name":"%b"}' % (each, b"x" * 100) for each in ids]
+                change = ChangeId(first, f"token {first}")
+                cache.add(KnownRange(change, first, first + 99, ids, objects))
+
+        assert grown() < sum(each.size for each in cache._ranges.values()) < 1.5 * grown()
 
 
 class TestRanges:
