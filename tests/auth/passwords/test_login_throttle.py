@@ -116,7 +116,8 @@ class TestLimit:
         assert [problem_of(answer) for answer in told] == [WRONG_TOLD] * 10
         assert len({answer.json["detail"] for answer in told}) == 1
         assert [problem_of(answer) for answer in refused] == [REFUSED] * 3
-        assert all(290 <= int(answer.headers["Retry-After"]) <= 300 for answer in refused)
+        # Less the time that the attempts took, which is a minute at most, even on a busy machine.
+        assert all(240 <= int(answer.headers["Retry-After"]) <= 300 for answer in refused)
         assert [password for _, password in verifications] == [WRONG] * 10
         assert ada.user_id
 
