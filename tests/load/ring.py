@@ -49,9 +49,13 @@ from tests.server.nginx import (
     own_folder,
     without_njs,
 )
+from tests.server.startup import write_startup
 
 ROOT = Path(__file__).parents[2]
 STOP_PATIENCE_SECONDS = 20
+
+# Another commit may have no such constant.
+_WITHOUT_LIMITS = {"catalog.http.limits": 'globals().get("FIXED_RATES", {}).update(refresh=None)'}
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,11 @@ class Ring:
         return own if self.checkout is not None and Path(own).exists() else sys.executable
 
     def environment(self) -> dict[str, str]:
-        """Return the service's environment: no rate limits, and long-lived tokens."""
+        """Return the service's environment: no rate limits, and long-lived tokens.
+
+        Limits that are no settings are lifted by a module that its processes import first.
+        """
+        startup = write_startup(self.folder / "startup", _WITHOUT_LIMITS)
         return {
             # Drop all settings of the service from the caller's environment.
             **{name: value for name, value in os.environ.items() if not _is_setting(name)},
@@ -109,7 +117,7 @@ class Ring:
             "CATALOG_ACCESS_LOG": "off",
             "CATALOG_TRUSTED_PROXIES": "127.0.0.1",
             # The commit's package, and not the one that is installed.
-            **({"PYTHONPATH": str(self.checkout)} if self.checkout else {}),
+            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (startup, self.checkout)))),
             **{f"CATALOG_{kind}_LIMIT": "off" for kind in ("SIGNUP", "LOGIN", "READ", "WRITE")},
         }
 

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -26,11 +27,7 @@ needs_wrk = pytest.mark.skipif(
 @pytest.mark.parametrize(
     "workload", ["account", "changes", "search", "edit", "deep-mix", "mix", "one"]
 )
-async def test_every_request_of_a_workload_is_accepted(
-    turns: Turns, workload: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writes, "DELETES_PER_SECOND", 20_000)
-
+async def test_every_request_of_a_workload_is_accepted(turns: Turns, workload: str) -> None:
     await WORKLOADS[workload](turns)
 
     assert turns.results.turns
@@ -55,6 +52,24 @@ async def test_each_edit_carries_the_tag_of_the_answer_before(
     assert (result.refused, result.failed) == (0, 0)
     # Each was a change.
     assert site.position() - before >= result.requests > 0
+
+
+@needs_wrk
+async def test_turn_is_repeated_with_more_products_if_all_are_deleted(
+    turns: Turns, site: Contestant
+) -> None:
+    token = turns.token(site)
+    deletes = writes.Deletes(site, token, token, per_second=4)
+    turn: dict[str, Any] = {"connections": 2, "seconds": 1, "folder": turns.folder}
+
+    naive = await writes.Prepared.put_on(deletes, site, **turn)
+    deletes.per_second = 20
+    measured = await deletes.put_on(site, **turn)
+
+    # Negative control: products that are gone are answered 404.
+    assert naive.requests - naive.refused == 4
+    assert (measured.refused, measured.failed) == (0, 0)
+    assert deletes.per_second > measured.requests > 0
 
 
 @needs_wrk

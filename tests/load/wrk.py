@@ -118,16 +118,17 @@ function response(status, fields, body)
 end
 """
 
-# Each product once: threads begin at different places.
+# Each product once, by one of the threads; from the beginning when they run out.
 _DELETE = """
 local paths, at = {{}}, 0
 local headers = {{["Authorization"] = {authorization}}}
 function init(arguments)
   headers["Host"] = wrk.headers["Host"]
+  local line = 0
   for path in io.lines({paths}) do
-    paths[#paths + 1] = path
+    line = line + 1
+    if line % {threads} == number then paths[#paths + 1] = path end
   end
-  at = math.floor(number * #paths / 2)
 end
 function request()
   at = at % #paths + 1
@@ -268,12 +269,19 @@ def edit(tags: Mapping[int, str], token: str, file: Path, *, threads: int) -> Sc
     return Script("/api/products", _SETUP + text)
 
 
-def delete(paths: Sequence[str], token: str, file: Path) -> Script:
-    """Return a script that deletes each product once."""
+def delete(paths: Sequence[str], token: str, file: Path, *, threads: int) -> Script:
+    """Return a script that deletes each product once.
+
+    Args:
+        paths: of the products. Each thread deletes its share in their order.
+        token: of their owner.
+        file: to keep the paths in.
+        threads: of wrk, which share the products.
+    """
     file.write_text("".join(f"{path}\n" for path in paths))
     authorization = _quoted(f"Bearer {token}")
-    text = _SETUP + _DELETE.format(paths=_quoted(str(file)), authorization=authorization)
-    return Script(paths[0], text)
+    text = _DELETE.format(paths=_quoted(str(file)), authorization=authorization, threads=threads)
+    return Script(paths[0], _SETUP + text)
 
 
 def authorized(method: str, path: str, token: str) -> Script:

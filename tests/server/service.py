@@ -16,6 +16,7 @@ from typing import Any, Self
 from tests.db.support import PATIENT
 from tests.engines import tied_to_us
 from tests.server import processes
+from tests.server.startup import write_startup
 from tests.support import PASSWORD
 
 PATIENCE_SECONDS = 60.0
@@ -319,32 +320,6 @@ class Service:
         return "\n".join(["It is held by:", *map(processes.describe, holders)])
 
 
-REDEFINE = """
-import sys
-from importlib.machinery import PathFinder
-
-
-class Redefine(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        if name not in DEFINITIONS:
-            return None
-        spec = super().find_spec(name, path, target)
-        run = spec.loader.exec_module
-
-        def exec_module(module):
-            run(module)
-            exec(DEFINITIONS[name], vars(module))
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, Redefine)
-"""
-"""Import hook that ends a module with the definitions given for it, before others import it."""
-
-
 _PATIENCE = {
     "catalog.db.deadlines": f"DEADLINES = {PATIENT!r}",
     "catalog.auth.tokens.revocations": f"PATIENCE_SECONDS = {PATIENT.read}",
@@ -428,11 +403,7 @@ class Catalog:
 
     def _write_startup(self) -> Path:
         """Write the module that each interpreter imports first, and return its folder."""
-        folder = self.folder / "startup"
-        folder.mkdir(exist_ok=True)
-        startup = f"DEFINITIONS = {self.definitions!r}\n{REDEFINE}\n{self._sabotage}"
-        (folder / "sitecustomize.py").write_text(startup)
-        return folder
+        return write_startup(self.folder / "startup", self.definitions, self._sabotage)
 
 
 class Clients:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.error import HTTPError
 
 import click
 
@@ -14,12 +15,13 @@ from tests.load.clients import threads_for
 from tests.load.contestants import HOT_PATH, Contestant
 from tests.load.measured import Measured
 from tests.load.workloads.pages import random_pages_of
-from tests.load.workloads.turns import FEW, Turns
+from tests.load.workloads.turns import FEW, Turns, say
 from tests.load.wrk import Script
 from tests.server.service import Connection
 
 DELETES_PER_SECOND = 6000
-"""Products that are imported for each second of deletes: more than any server deletes."""
+"""Products that are imported at first for each second of deletes; twice as many for a server that
+deletes all of them."""
 
 LEAST_EDITED = 1000
 """Products that are changed; twice the connections, if that is more."""
@@ -150,7 +152,7 @@ def _make(service: Contestant, token: str, count: int) -> range:
     return range(told["first_id"], told["last_id"] + 1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Deletes(Prepared):
     """Deletes of products that are imported before each turn.
 
@@ -158,21 +160,54 @@ class Deletes(Prepared):
         service: that imports them.
         importing_token: for the import.
         token: for the deletes, of the same account.
+        per_second: products that are imported for each second of the next turn.
     """
 
     service: Contestant
     importing_token: str
     token: str
     path: str = "/api/products"
+    per_second: int = DELETES_PER_SECOND
+    _last: Sequence[str] = ()
+
+    async def put_on(
+        self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
+    ) -> Measured:
+        """Generate load, again and with more products if they have run out; see ``Traffic``."""
+        while True:
+            measured = await super().put_on(
+                contestant, connections=connections, seconds=seconds, folder=folder
+            )
+            await contestant.quiet()
+            if all([await asyncio.to_thread(_exists, self.service, each) for each in self._last]):
+                return measured
+            say(f"{contestant.title} has deleted all: again, with more")
+            self.per_second *= 2
 
     async def script(
         self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
     ) -> Script:
         """Return the deletes. They end with 404 if the products do not suffice."""
-        del connections
         ids = await asyncio.to_thread(
-            _make, self.service, self.importing_token, DELETES_PER_SECOND * seconds
+            _make, self.service, self.importing_token, self.per_second * seconds
         )
         await contestant.quiet()
-        paths = [f"{self.path}/{number}" for number in ids]
-        return wrk.delete(paths, self.token, folder / "delete.paths")
+        paths, threads = [f"{self.path}/{number}" for number in ids], threads_for(connections)
+        # Of each thread.
+        self._last = paths[-threads:]
+        return wrk.delete(paths, self.token, folder / "delete.paths", threads=threads)
+
+
+def _exists(service: Contestant, path: str) -> bool:
+    """Tell whether a product exists.
+
+    Raises:
+        OSError: the service does not answer.
+    """
+    try:
+        service.ask(path)
+    except HTTPError as error:
+        if error.code != 404:
+            raise
+        return False
+    return True
