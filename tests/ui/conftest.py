@@ -8,8 +8,8 @@ import pytest
 from tests.browser import chromium
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 async def chromium_process() -> AsyncIterator[Any]:
-    """Run one Chromium for all tests of a module; windows of different tests share nothing."""
+    """Run one Chromium for all tests; windows of different tests share nothing."""
     async with chromium() as process:
         yield process
