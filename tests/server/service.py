@@ -160,7 +160,47 @@ class Client:
             self._connection = None
 
 
-class Service:
+class Endpoint:
+    """A service that accepts connections."""
+
+    def __init__(self) -> None:
+        self._connections: list[Connection] = []
+
+    @property
+    def url(self) -> str:
+        """The address of the service."""
+        raise NotImplementedError
+
+    async def connect(self) -> Connection:
+        """Open a connection, which is closed with the service at the latest."""
+        connection = await Connection.open(self.url)
+        self._connections.append(connection)
+        return connection
+
+    async def get(self, path: str) -> Answer:
+        """Send one GET on a new connection."""
+        connection = await self.connect()
+        try:
+            return await connection.get(path)
+        finally:
+            await connection.close()
+
+    async def sign_up(self, username: str = "ada") -> str:
+        """Create an account, and return an access token."""
+        fields = {"username": username, "email": f"{username}@example.com", "password": PASSWORD}
+        connection = await self.connect()
+        answer = await connection.ask("POST", "/api/auth/signup", body=fields)
+        await connection.close()
+        assert answer.status == 201, answer.body
+        return str(json.loads(answer.body)["access_token"])
+
+    async def close_connections(self) -> None:
+        """Close all that were opened; idempotent."""
+        for connection in self._connections:
+            await connection.close()
+
+
+class Service(Endpoint):
     """A running ``catalog serve`` and its output.
 
     Attributes:
@@ -169,10 +209,10 @@ class Service:
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
+        super().__init__()
         self.process = process
         self.events: list[dict[str, Any]] = []
         self.text = ""
-        self._connections: list[Connection] = []
         self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -258,29 +298,6 @@ class Service:
                 await self._ended()
         return "\n".join(["Its processes:", *states, "Its log:", *map(str, self.events), self.text])
 
-    async def connect(self) -> Connection:
-        """Open a connection, which is closed with the service at the latest."""
-        connection = await Connection.open(self.url)
-        self._connections.append(connection)
-        return connection
-
-    async def get(self, path: str) -> Answer:
-        """Send one GET on a new connection."""
-        connection = await self.connect()
-        try:
-            return await connection.get(path)
-        finally:
-            await connection.close()
-
-    async def sign_up(self, username: str = "ada") -> str:
-        """Create an account, and return an access token."""
-        fields = {"username": username, "email": f"{username}@example.com", "password": PASSWORD}
-        connection = await self.connect()
-        answer = await connection.ask("POST", "/api/auth/signup", body=fields)
-        await connection.close()
-        assert answer.status == 201, answer.body
-        return str(json.loads(answer.body)["access_token"])
-
     async def refuses(self) -> bool:
         """Tell whether connections are refused."""
         try:
@@ -304,8 +321,7 @@ class Service:
                         with suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
                     await asyncio.sleep(0.005)
-                for connection in self._connections:
-                    await connection.close()
+                await self.close_connections()
                 await self._ended()
         except TimeoutError:
             raise TimeoutError(f"Its output does not end. {self._let_go_of_output()}") from None

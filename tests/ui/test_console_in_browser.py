@@ -9,14 +9,19 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from catalog.settings import Settings
 from tests.browser import Browser, browser, needs_browser
+from tests.db.support import on_sqlite
+from tests.server.in_process import serving
 from tests.server.nginx import needs_nginx, nginx
-from tests.server.service import Catalog, Service
 from tests.support import PASSWORD
 from tests.ui.console import ADMIN_PASSWORD, create, live, log_in_as_admin, sign_up
 
-pytestmark = [needs_browser, pytest.mark.timeout(300)]
+pytestmark = [needs_browser, on_sqlite, pytest.mark.timeout(300)]
+
+ADMIN = SecretStr(ADMIN_PASSWORD)
 
 PICTURES = os.environ.get("CATALOG_TEST_PICTURES")
 """Folder for pictures of the pages, such as those of the documentation."""
@@ -41,22 +46,17 @@ def hop(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def service(hop: str, tmp_path: Path) -> AsyncIterator[str]:
+async def service(hop: str, settings: Settings) -> AsyncIterator[str]:
     """Run the service on SQLite, and return the URL at which browsers see it."""
+    path = "/shop" if hop == "prefix" else ""
     async with AsyncExitStack() as stack:
-        running: Service = await stack.enter_async_context(
-            Catalog(tmp_path).start(
-                ADMIN_PASSWORD=ADMIN_PASSWORD, CATALOG_ROOT_PATH="/shop" if hop == "prefix" else ""
-            )
+        running = await stack.enter_async_context(
+            serving(settings.model_copy(update={"admin_password": ADMIN, "root_path": path}))
         )
-        await running.serving()
-        if hop == "straight":
-            yield running.url
-        elif hop == "prefix":
-            yield f"{running.url}/shop"
-        else:
-            front = await stack.enter_async_context(nginx(running.url))
-            yield front.url
+        url = f"{running.url}{path}"
+        if hop == "nginx":
+            url = (await stack.enter_async_context(nginx(url))).url
+        yield url
 
 
 @pytest.fixture

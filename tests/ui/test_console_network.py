@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from catalog.settings import Settings
 from tests.browser import Browser, browser, needs_browser
-from tests.db.support import PATIENT
+from tests.db.support import PATIENT, on_sqlite
 from tests.faults.proxy import Fault, FaultProxy, proxied
+from tests.server.in_process import InProcess, serving
 from tests.server.nginx import impatient, needs_nginx, nginx
-from tests.server.service import Catalog, Service
 from tests.support import PASSWORD
 from tests.ui.console import create, live, sign_up
 
-pytestmark = [needs_browser, pytest.mark.timeout(300)]
+pytestmark = [needs_browser, on_sqlite, pytest.mark.timeout(300)]
 
 SLOW = Fault.delay(1.5)
 """Three seconds for a request and its response."""
@@ -30,7 +31,7 @@ LOST = "The connection was lost; trying again …"
 class Site(NamedTuple):
     """The service, the network before it, and a browser at the other end."""
 
-    service: Service
+    service: InProcess
     network: FaultProxy
     browser: Browser
     file: Path
@@ -58,21 +59,20 @@ def hop(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def site(hop: str, tmp_path: Path, chromium_process: Any) -> AsyncIterator[Site]:
+async def site(
+    hop: str, settings: Settings, chromium_process: Any, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Site]:
+    # The service's own, for writes, which are refused while the database is busy.
+    monkeypatch.setattr("catalog.app.DEADLINES", replace(PATIENT, write=5.0))
     async with AsyncExitStack() as stack:
-        catalog = Catalog(tmp_path)
-        # The service's own, for writes, which are refused while the database is busy.
-        deadlines = replace(PATIENT, write=5.0)
-        catalog.definitions["catalog.db.deadlines"] = f"DEADLINES = {deadlines!r}"
-        service: Service = await stack.enter_async_context(catalog.start())
-        await service.serving()
+        service = await stack.enter_async_context(serving(settings))
         host, _, port = service.url.removeprefix("http://").rpartition(":")
         network = await stack.enter_async_context(proxied(host, int(port)))
         url = f"http://127.0.0.1:{network.port}"
         if hop == "nginx":
             url = (await stack.enter_async_context(nginx(url, edit=impatient))).url
         opened = await stack.enter_async_context(browser(url, chromium_process))
-        yield Site(service, network, opened, tmp_path / "catalog.db")
+        yield Site(service, network, opened, Path(str(settings.database_url.database)))
         # Browsers report each request that fails, which is what these tests have happen.
         opened.faults = [each for each in opened.faults if LOAD_FAILED not in each]
 

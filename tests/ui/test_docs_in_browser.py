@@ -3,15 +3,17 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from catalog.settings import Settings
 from tests.browser import Browser, browser, needs_browser
-from tests.server.service import PATIENCE_SECONDS, Catalog, Service
+from tests.db.support import on_sqlite
+from tests.server.in_process import InProcess, serving
+from tests.server.service import PATIENCE_SECONDS
 
-pytestmark = [needs_browser, pytest.mark.timeout(300)]
+pytestmark = [needs_browser, on_sqlite, pytest.mark.timeout(300)]
 
 READY = "#swagger-ui[data-ready]"
 # The account of the examples, which the README's first conversation makes.
@@ -19,10 +21,9 @@ ADA = {"username": "ada", "email": "ada@example.com", "password": "correct horse
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
+async def service(settings: Settings) -> AsyncIterator[InProcess]:
     """Run the service, with the account and the product of the README's first conversation."""
-    async with Catalog(tmp_path).start() as service:
-        await service.serving()
+    async with serving(settings) as service:
         connection = await service.connect()
         signed_up = await connection.ask("POST", "/api/auth/signup", body=ADA)
         token = json.loads(signed_up.body)["access_token"]
@@ -32,7 +33,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 
 @pytest.fixture
-async def chromium(service: Service, chromium_process: Any) -> AsyncIterator[Browser]:
+async def chromium(service: InProcess, chromium_process: Any) -> AsyncIterator[Browser]:
     async with browser(service.url, chromium_process) as opened:
         yield opened
 
