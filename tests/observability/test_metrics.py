@@ -454,20 +454,23 @@ class TestDomain:
             assert await change.of("rate_limited_total", policy="login") == 2
             assert await change.of("logins_total") == 1
 
-    @pytest.mark.parametrize(("method", "reason"), [("GET", "reads"), ("DELETE", "writes")])
+    @pytest.mark.parametrize(
+        ("method", "path", "reason"),
+        [("GET", "/api/users", "reads"), ("DELETE", "/api/products", "writes")],
+    )
     async def test_requests_beyond_the_concurrency_limit_are_counted_as_shed(
-        self, app: Quart, change: Change, method: str, reason: str
+        self, app: Quart, change: Change, method: str, path: str, reason: str
     ) -> None:
         admission: Any = app.asgi_app
         while not isinstance(admission, ConcurrencyLimit):
             admission = getattr(admission, "_asgi_app", None) or admission._app
         admission._reads.most = admission._writes.most = 0
 
-        answer = await Caller(app).send(method, "/api/products/7")
+        answer = await Caller(app).send(method, f"{path}/7")
 
         assert answer.status_code == 503
         assert await change.of("shed_total", reason=reason) == 1
-        where = {"method": method, "route": "/api/products/<id>"}
+        where = {"method": method, "route": f"{path}/<id>"}
         assert await change.of("http_requests_total", status="503", **where) == 1
 
     @pytest.mark.parametrize("reason", ["imports", "exports"])
