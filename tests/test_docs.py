@@ -22,7 +22,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 # Variables of tests and scripts, not of the service.
 NOT_SETTINGS = {
     *("CATALOG_TEST_MYSQL_URL", "CATALOG_TEST_NGINX", "CATALOG_TEST_PROMETHEUS"),
-    *("CATALOG_TEST_MYSQLD", "CATALOG_TEST_REWRITE"),
+    *("CATALOG_TEST_MYSQLD", "CATALOG_TEST_REWRITE", "CATALOG_TEST_CHROMIUM"),
     # Variables of the stacks for Docker.
     *("CATALOG_CONFIGS", "CATALOG_GRAFANA_BIND", "CATALOG_IMAGE", "CATALOG_PROMETHEUS_BIND"),
 }
