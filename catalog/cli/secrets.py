@@ -3,9 +3,12 @@
 Standard output names what was written, and never a value.
 """
 
+import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
@@ -43,9 +46,14 @@ def secrets(http_bind: str) -> None:
     """Write .env, if there is none, and the secret files of the containers.
 
     Both are in the current folder. An existing .env is never changed. The files in .secrets follow
-    it, and a secret that it does not set is generated once. A second run changes nothing. Settings
-    of earlier releases in .env are refused.
+    it, and a secret that it does not set is generated once. A second run changes nothing, and one
+    beside the first waits for it. Settings of earlier releases in .env are refused.
     """
+    with _locked(Path.cwd()):
+        _write_all(http_bind)
+
+
+def _write_all(http_bind: str) -> None:
     if _create(ENV_FILE, _new_env(http_bind), mode=0o600):
         click.echo("Wrote .env with new secrets.")
     values = read_env_file(ENV_FILE)
@@ -58,6 +66,18 @@ def secrets(http_bind: str) -> None:
     FOLDER.chmod(0o700)
     for name, value in _contents(values).items():
         _write(FOLDER / name, value)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock: one secret is part of two files, which have to agree."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        # Also releases the lock.
+        os.close(handle)
 
 
 def _new_env(http_bind: str) -> str:

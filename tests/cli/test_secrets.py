@@ -1,9 +1,11 @@
 """``catalog secrets``: .env and the secret files of the containers."""
 
-import asyncio
+import os
 import shutil
 import stat
-import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import make_url
 
 from catalog.cli import main
+from catalog.cli import secrets as secrets_command
 from catalog.settings import parse_database_url
 from catalog.settings.process_environment import STACK_VARIABLES
 from catalog.settings.values import check_secret
@@ -31,6 +34,32 @@ class Clone:
         if not isinstance(result.exception, SystemExit | None):
             raise result.exception
         return result
+
+    def run_twice_at_once(self) -> bool:
+        """Return whether two runs have generated secrets at the same time.
+
+        Each waits for the other one when it generates a secret, until the first wait is in vain.
+        """
+        self._patch.chdir(self.folder)
+        both = threading.Barrier(2, timeout=1)
+        have_met = False
+
+        def token_hex(size: int) -> str:
+            nonlocal have_met
+            with suppress(threading.BrokenBarrierError):
+                both.wait()
+                have_met = True
+            return os.urandom(size).hex()
+
+        self._patch.setattr(secrets_command, "token_hex", token_hex)
+        # Not by the runner, which replaces the standard output of the process.
+        command = secrets_command.secrets.callback
+        assert command is not None
+        with ThreadPoolExecutor(2) as threads:
+            runs = [threads.submit(command, "8080") for _ in range(2)]
+        for run in runs:
+            run.result()
+        return have_met
 
     @property
     def env_file(self) -> Path:
@@ -116,25 +145,25 @@ class TestFresh:
         assert {path.name for path in clone.folder.iterdir()} == {".env", ".secrets"}
         assert clone.secrets().keys() == compose.stack()["secrets"].keys()
 
-    async def test_concurrent_runs_agree_on_the_first_ones_secrets(self, clone: Clone) -> None:
-        runs = [
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "catalog", "secrets"),
-                cwd=clone.folder,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-            )
-            for _ in range(3)
-        ]
+    def test_concurrent_runs_agree_on_the_first_ones_secrets(
+        self, clone: Clone, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        have_met = clone.run_twice_at_once()
 
-        outputs = [(await run.communicate())[0] for run in runs]
-
-        assert [run.returncode for run in runs] == [0, 0, 0]
-        assert sorted(outputs) == [b"", b"", b"Wrote .env with new secrets.\n"]
+        assert not have_met
+        assert capsys.readouterr().out == "Wrote .env with new secrets.\n"
         secrets = clone.secrets()
         assert f"DATABASE_URL={secrets['database_url']}\n" in clone.env_file.read_text()
         assert make_url(secrets["database_url"]).password == secrets["mysql_password"]
         assert secrets["valkey_auth"].removeprefix("requirepass ") in secrets["limits_url"]
+
+    def test_runs_without_the_lock_generate_secrets_at_once(
+        self, clone: Clone, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Negative control of the test above."""
+        monkeypatch.setattr(secrets_command, "_locked", lambda _: nullcontext())
+
+        assert clone.run_twice_at_once()
 
 
 class TestExisting:
