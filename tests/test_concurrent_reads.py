@@ -75,6 +75,7 @@ async def crowd(ada: Caller, path: str, count: int = CLIENTS) -> list[asyncio.Ta
     before = requests_in_progress(ada.app)
     tasks = [asyncio.create_task(ada.get(path.format(number + 1))) for number in range(count)]
     while requests_in_progress(ada.app) - before + sum(task.done() for task in tasks) < count:
+        # Each look costs a turn of the event loop, which does the requests' work.
         await asyncio.sleep(0)
     return tasks
 

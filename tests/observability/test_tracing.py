@@ -1,4 +1,4 @@
-"""Tracing: spans join the client's trace; no tracing module is loaded while it is off."""
+"""Tracing: spans join the client's trace."""
 
 import asyncio
 import sys
