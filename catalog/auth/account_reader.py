@@ -10,6 +10,7 @@ from catalog.auth.models import User
 from catalog.db.batch_reader import batch_reader
 from catalog.db.columns import Id
 from catalog.db.database import Database
+from catalog.db.deadlines import deadline_start
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import AccountUnavailable
 
@@ -37,7 +38,7 @@ class AccountReader:
             AccountUnavailable: it is disabled or deleted.
             DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
         """
-        return await self._loader.load(user_id, user_id)
+        return await self._loader.load(user_id, user_id, since=deadline_start())
 
 
 async def _read(connection: ReadConnection, ids: Sequence[int]) -> list[Account | None]:

@@ -110,8 +110,12 @@ class GroupCommit(Generic[W, R]):
         self._waiting: deque[_Waiting[W, R]] = deque()
         self._keys: set[Hashable] = set()
         self._running: asyncio.Task[None] | None = None
+        # The last batch that has begun.
+        self._batch: Sequence[_Waiting[W, R]] = ()
 
-    async def write(self, write: W, *, key: Hashable | None = None) -> R:
+    async def write(
+        self, write: W, *, key: Hashable | None = None, since: float | None = None
+    ) -> R:
         """Commit one write, batched with concurrent ones.
 
         If the caller is cancelled before the batch begins, the write is dropped.
@@ -119,6 +123,7 @@ class GroupCommit(Generic[W, R]):
         Args:
             write: the write.
             key: key that no two concurrent writes may share.
+            since: start of its deadline, by the loop's clock; now if not given.
 
         Raises:
             Exception: one of ``refusals``, or the error that rejected the write.
@@ -130,7 +135,8 @@ class GroupCommit(Generic[W, R]):
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[R] = loop.create_future()
         # Without parameters of the type, which would take longer than the rest.
-        waiting = _Waiting(write, key, loop.time(), outcome, copy_context())
+        now = loop.time()
+        waiting = _Waiting(write, key, now, outcome, copy_context())
         self._waiting.append(waiting)
         if self._have_returned is not None and len(self._waiting) >= self._expected:
             self._settle_return()
@@ -140,7 +146,13 @@ class GroupCommit(Generic[W, R]):
         if self._running is None:
             # Runs in an empty context: the work is shared by many requests.
             self._running = loop.create_task(self._run(), context=Context())
-        return await waiting.outcome
+        timer = loop.call_at(
+            (now if since is None else since) + self._limit, self._give_up, waiting
+        )
+        try:
+            return await outcome
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """Wait until all queued writes are committed."""
@@ -151,25 +163,17 @@ class GroupCommit(Generic[W, R]):
         try:
             while batch := await self._next_batch():
                 self._on_batch(len(batch))
+                self._batch = batch
                 loop = asyncio.get_running_loop()
-                # The first write is the oldest, so its deadline comes first.
-                timer = (
-                    loop.call_at(batch[0].since + self._limit, self._give_up, batch)
-                    if self._limit < math.inf
-                    else None
-                )
-                try:
-                    if len(batch) > 1:
-                        began = loop.time()
-                        await self._do(batch)
-                        self._note_end(len(batch), began, loop.time())
-                    else:
-                        # A batch of one runs in its own context, for its logs and spans.
-                        await loop.create_task(self._do(batch), context=batch[0].context)
-                finally:
-                    if timer is not None:
-                        timer.cancel()
+                if len(batch) > 1:
+                    began = loop.time()
+                    await self._do(batch)
+                    self._note_end(len(batch), began, loop.time())
+                else:
+                    # A batch of one runs in its own context, for its logs and spans.
+                    await loop.create_task(self._do(batch), context=batch[0].context)
         finally:
+            self._batch = ()
             self._running = None
 
     async def _next_batch(self) -> list[_Waiting[W, R]]:
@@ -232,10 +236,13 @@ class GroupCommit(Generic[W, R]):
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 settle(waiting.outcome, outcome)
 
-    def _give_up(self, batch: Sequence[_Waiting[W, R]]) -> None:
-        """Fail the batch's remaining waiters; their writes may still be committed."""
-        for waiting in batch:
-            settle(waiting.outcome, self._refusals.timed_out())
+    def _give_up(self, waiting: _Waiting[W, R]) -> None:
+        """Fail a write whose deadline has passed; if its batch runs, it may still be committed."""
+        has_begun = any(each is waiting for each in self._batch)
+        settle(
+            waiting.outcome,
+            self._refusals.timed_out() if has_begun else self._refusals.expired(),
+        )
 
 
 def _is_given_up(waiting: _Waiting[W, R]) -> bool:

@@ -1,4 +1,8 @@
-"""Deadlines of units of work: each has its own, and those of one request may share one more."""
+"""Deadlines of units of work: each has its own, and those of one request may share one more.
+
+A request waits for the database before its work begins if its token or key has to be checked there
+first. That wait is part of the deadline of the work that follows.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -34,7 +38,28 @@ DEADLINES = Deadlines()
 
 _ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", default=None)
 
+_WAITED: ContextVar[float] = ContextVar("catalog.database.waited", default=0.0)
+
 _KEY = "catalog.deadline"
+
+
+@contextmanager
+def after_waiting(seconds: float) -> Iterator[None]:
+    """Count a request's wait before its work as part of the deadlines inside the context.
+
+    Args:
+        seconds: that the request has waited for the database.
+    """
+    token = _WAITED.set(seconds)
+    try:
+        yield
+    finally:
+        _WAITED.reset(token)
+
+
+def deadline_start() -> float:
+    """Return from when on work counts that begins now, by the loop's clock."""
+    return asyncio.get_running_loop().time() - _WAITED.get()
 
 
 @contextmanager
@@ -42,9 +67,9 @@ def shared_deadline(seconds: float) -> Iterator[None]:
     """Put all units of work inside the context under one deadline.
 
     Args:
-        seconds: from now on; each unit also has a deadline of its own.
+        seconds: from ``deadline_start`` on; each unit also has a deadline of its own.
     """
-    token = _ENDS_AT.set(asyncio.get_running_loop().time() + seconds)
+    token = _ENDS_AT.set(deadline_start() + seconds)
     try:
         yield
     finally:
@@ -53,7 +78,7 @@ def shared_deadline(seconds: float) -> Iterator[None]:
 
 def deadline(seconds: float) -> asyncio.Timeout:
     """Return the deadline of a unit of work that begins now, as a context manager."""
-    when = asyncio.get_running_loop().time() + seconds
+    when = deadline_start() + seconds
     ends_at = _ENDS_AT.get()
     return asyncio.timeout_at(when if ends_at is None else min(when, ends_at))
 

@@ -1,5 +1,7 @@
 """Access guards of handlers, and how a token is presented."""
 
+import asyncio
+
 import pytest
 from quart import Quart
 from quart_jwt_extended import get_raw_jwt
@@ -15,6 +17,8 @@ from catalog.auth.guards import (
     session_required,
     signed_in,
 )
+from catalog.auth.tokens.revocations import Revocations
+from catalog.db.deadlines import deadline_start
 from tests.http.wire import app_without_database, exchange, tokens_of
 from tests.support import Caller, problem_of
 
@@ -210,3 +214,27 @@ class TestDecorators:
         answer = await Caller(app).get("/caller/ada", token=token)
 
         assert answer.body == f"ada is {user_id}".encode()
+
+    async def test_wait_for_the_check_of_a_token_is_part_of_the_deadline(
+        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app = app_without_database(tmp_path_factory.mktemp("waits"))
+        token = (await tokens_of(app, 1))["access_token"]
+        began = asyncio.get_running_loop().time()
+
+        @app.get("/waited")
+        @signed_in
+        async def tell() -> str:
+            assert began <= deadline_start() <= began + 1
+            return "after a wait"
+
+        async def refresh(revocations: Revocations) -> None:
+            await asyncio.sleep(1.5)
+            revocations._loaded_at = 0.0
+
+        monkeypatch.setattr(Revocations, "refresh", refresh)
+
+        answer = await Caller(app).get("/waited", token=token)
+
+        assert answer.body == b"after a wait"
+        assert asyncio.get_running_loop().time() - began >= 1.5

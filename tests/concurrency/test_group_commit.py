@@ -403,3 +403,31 @@ class TestKeys:
         gate.set()
         await writer.close()
         assert done == [1]
+
+    async def test_write_that_waits_behind_a_hanging_batch_is_dropped_at_its_limit(
+        self, table: Table
+    ) -> None:
+        writer: GroupCommit[int, int] = GroupCommit(
+            table.commit, WriteRefusals(), patience=30, limit=0.05
+        )
+
+        async with table.held_up():
+            [first] = await started(writer, [1])
+            with pytest.raises(DatabaseBusy):
+                await writer.write(2)
+            with pytest.raises(DatabaseUnavailable):
+                await first
+        await writer.close()
+
+        assert table.rows == [1]
+
+    async def test_limit_counts_from_a_given_moment(self, table: Table) -> None:
+        writer: GroupCommit[int, int] = GroupCommit(
+            table.commit, WriteRefusals(), patience=30, limit=30
+        )
+        now = asyncio.get_running_loop().time()
+
+        async with table.held_up():
+            with pytest.raises(DatabaseUnavailable):
+                await writer.write(1, since=now - 29.95)
+        await writer.close()

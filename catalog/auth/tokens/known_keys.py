@@ -15,9 +15,8 @@ from catalog.auth.models import Scope
 from catalog.auth.tokens import api_keys
 from catalog.auth.tokens.api_keys import FoundKey
 from catalog.auth.tokens.revocations import Revocations
-from catalog.concurrency.batch_loader import BatchLoader
+from catalog.db.batch_reader import BatchReader, batch_reader
 from catalog.db.database import Database
-from catalog.db.read_connection import ReadConnection
 from catalog.errors import KeysThrottled, TokenExpired, TokenInvalid
 
 T = TypeVar("T")
@@ -85,8 +84,8 @@ class KnownKeys:
         # By network: unknown keys, and when their count begins anew.
         self._unknown: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._used: set[int] = set()
-        self._lookups: BatchLoader[str, str, ReadConnection, FoundKey | None, FoundKey | None] = (
-            BatchLoader(database.connection, api_keys.find, lambda _, found: found, trips=1)
+        self._lookups: BatchReader[str, FoundKey | None, FoundKey | None] = batch_reader(
+            database, api_keys.find, lambda _, found: found, trips=1
         )
 
     async def authenticate(self, text: str, *, network: str) -> KeyBearer:
@@ -104,7 +103,8 @@ class KnownKeys:
         """
         # Not the key itself: read access to the memory must not yield keys.
         key_hash = api_keys.hash_of(text)
-        now = time.monotonic()
+        # The event loop's clock is the same.
+        now = began = time.monotonic()
         known = self._known.get(key_hash)
         if known is None or known.until <= now:
             if not api_keys.is_well_formed(text) or self._refused.get(key_hash, 0) > now:
@@ -112,7 +112,7 @@ class KnownKeys:
             known = await self._look_up(key_hash, network)
             now = time.monotonic()
         if self._revocations.has_lapsed:
-            await self._revocations.refresh()
+            await self._revocations.refresh(since=began)
         if self._revocations.is_revoked(known.bearer.key_id):
             raise TokenInvalid
         if known.expires <= now:

@@ -166,14 +166,17 @@ class Revocations:
             async with self._database.watch(within=PATIENCE_SECONDS) as connection:
                 await self.look(connection)
 
-    async def refresh(self) -> None:
+    async def refresh(self, *, since: float | None = None) -> None:
         """Ask the database for changes; concurrent callers share a query that begins after them.
+
+        Args:
+            since: start of the caller's deadline, by the loop's clock; now if not given.
 
         Raises:
             DatabaseUnavailable, DatabaseBusy: it failed; known changes stay.
         """
         with self._asking():
-            await self._looks.load()
+            await self._looks.load(since=since)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

@@ -7,7 +7,6 @@ that the log shows no change since that affects the page. Both reads are small q
 concurrent callers.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,6 +20,7 @@ from catalog.concurrency.batch_loader import BatchLoader
 from catalog.concurrency.fair_semaphore import FairSemaphore
 from catalog.concurrency.single_flight import SingleFlight
 from catalog.db.database import Database
+from catalog.db.deadlines import deadline_start
 from catalog.db.error_translation import did_not_answer
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import DatabaseUnavailable, Overloaded
@@ -169,7 +169,7 @@ class Pages:
             DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
         """
         self._reads_since += 1
-        began = asyncio.get_running_loop().time()
+        began = deadline_start()
         kept = self._kept.get(request.key)
         if kept is not None and (current := await self._current(kept, began)) is not None:
             # Unless another request has read the page meanwhile, or it was dropped.

@@ -5,6 +5,7 @@ from functools import partial
 
 from catalog.concurrency.group_commit import GroupCommit
 from catalog.db.database import Database
+from catalog.db.deadlines import deadline_start
 from catalog.errors import KeyInUse, KeyReused
 from catalog.observability.metrics import IDEMPOTENCY, WRITE_BATCH_SIZE
 from catalog.products.idempotency import key_of
@@ -65,11 +66,14 @@ class BatchedWrites:
         # Tokenized here and not in the batch, where long texts of many requests would block the
         # event loop all at once.
         new_product = new_product._replace(words=text_of(new_product.name, new_product.description))
+        since = deadline_start()
         if key is None:
-            return await self._queue.write(Create(new_product))
+            return await self._queue.write(Create(new_product), since=since)
         create = Create(new_product, key_of(new_product, key))
         try:
-            created = await self._queue.write(create, key=create.key and create.key.name)
+            created = await self._queue.write(
+                create, key=create.key and create.key.name, since=since
+            )
         except KeyInUse:
             IDEMPOTENCY.labels("conflict").inc()
             raise
@@ -85,10 +89,11 @@ class BatchedWrites:
         Raises:
             CatalogError: as ``create``.
         """
+        since = deadline_start()
         try:
-            return await self._queue.write(edit)
+            return await self._queue.write(edit, since=since)
         except LockedElsewhere:
-            return await self._late_queue.write(edit)
+            return await self._late_queue.write(edit, since=since)
 
     async def close(self) -> None:
         """Wait until all queued writes are committed."""
