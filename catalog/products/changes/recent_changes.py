@@ -44,6 +44,11 @@ class RecentChanges:
         """Forget all changes."""
         self._changes, self._product_ids = [], []
 
+    def begin(self, change: ChangeId) -> None:
+        """Begin at a change if none is known, so that later ones will follow it."""
+        if not self._changes:
+            self._changes, self._product_ids = [change], [0]
+
     @property
     def last(self) -> ChangeId:
         """The last known change; position 0 if none is known."""

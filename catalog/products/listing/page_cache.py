@@ -272,6 +272,7 @@ class Pages:
     def _render(self, request: PageRequest, page: page_reader.Page) -> RenderedPage:
         """Render a page, once for all requests that share its read, and cache it."""
         observe_position(page.change.position)
+        self._recent.begin(page.change)
         if request.is_range and request.is_light:
             known = range_of(request, page)
             self._ranges.add(known)

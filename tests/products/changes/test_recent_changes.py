@@ -66,6 +66,21 @@ class TestRecentChanges:
 
         assert recent.last == last
 
+    async def test_changes_are_known_from_the_first_page_on(
+        self, database: Database, ada: Caller
+    ) -> None:
+        recent = RecentChanges()
+        first, _ = await create(database, ada)
+        recent.begin(first)
+        second, (product,) = await create(database, ada)
+        recent.begin(second)
+
+        await catch_up(recent, database)
+
+        assert first in recent
+        assert recent.last == second
+        assert recent.affect(range(product, product + 1), since=first)
+
     def test_changes_before_the_first_known_one_are_unknown(self, recent: RecentChanges) -> None:
         assert ChangeId(1, recent.last.token) not in recent
         assert ChangeId(3, recent.last.token) not in recent

@@ -18,7 +18,7 @@ from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import ChangeCounter, ChangeId, ChangeType, Product
 from catalog.products.schemas import PATH
 from tests.products.listing.test_page_cache import Reads
-from tests.products.listing.test_page_lifetime import FILLED, Other, Writers, warm_up
+from tests.products.listing.test_page_lifetime import FILLED, Other, Writers
 from tests.products.listing.test_page_lifetime import ids as ids
 from tests.products.listing.test_page_lifetime import other as other
 from tests.products.listing.test_page_lifetime import reads as reads
@@ -80,8 +80,6 @@ class TestComposedPages:
         await read_all(other, positions)
         # Between the sixth product and the sixteenth, beside a page of others.
         given = positions["-id"][5] | {"limit": "9"}
-        await warm_up(other, ada, given)
-        await read_all(other, positions)
         reads.clear()
 
         for change in (
