@@ -15,10 +15,13 @@ from catalog.products.changes.change_log import current_change
 from catalog.products.models import ChangeId, ProductChange
 
 MAX_READ = 512
-"""Changes read at a time; these take some milliseconds. After more of them, as after a chunk of an
-import, most pages are no longer requested, or have changed."""
+"""Changes read at a time; these take some milliseconds."""
 
-MAX_KEPT = 4096
+MAX_PARTS = 8
+"""Parts of so many changes that are read one after the other. After more changes, as after an import,
+most pages are no longer requested, or have changed."""
+
+MAX_KEPT = MAX_PARTS * MAX_READ
 """Changes kept. A page that was last served before them is read again."""
 
 _log = ProductChange.__table__.c
@@ -26,8 +29,8 @@ _FROM = (
     select(_log.position, _log.token, _log.product_id)
     .where(_log.position >= bindparam("first", type_=Id))
     .order_by(_log.position)
-    # Besides the last known change, one more, which tells that there are too many.
-    .limit(bindparam("limit", MAX_READ + 2, type_=Integer))
+    # Besides the last known change.
+    .limit(bindparam("limit", MAX_READ + 1, type_=Integer))
 )
 
 
@@ -76,20 +79,31 @@ class RecentChanges:
         Begins anew at the last change if too many follow, or if the log does not show that they
         follow: it was swept, the database was restored, or the changes have no tokens.
         """
-        rows = await self._read_following(connection)
-        if rows is None:
-            self._changes, self._product_ids = [await current_change(connection)], [0]
-            return
-        self._changes += [ChangeId(row.position, row.token) for row in rows]
-        self._product_ids += [row.product_id for row in rows]
+        known = self._changes
+        for _ in range(MAX_PARTS):
+            rows = await _read_following(connection, self.last)
+            if self._changes is not known:
+                # Meanwhile all was forgotten, and perhaps begun anew.
+                return
+            if rows is None:
+                break
+            self._changes += [ChangeId(row.position, row.token) for row in rows]
+            self._product_ids += [row.product_id for row in rows]
+            if len(rows) < MAX_READ:
+                self._forget_oldest()
+                return
+        self._changes, self._product_ids = [await current_change(connection)], [0]
+
+    def _forget_oldest(self) -> None:
         if len(self._changes) > MAX_KEPT:
             del self._changes[: -MAX_KEPT // 2], self._product_ids[: -MAX_KEPT // 2]
 
-    async def _read_following(self, connection: AsyncConnection) -> list[Any] | None:
-        last = self.last
-        if not last.token:
-            return None
-        rows = list(await connection.execute(_FROM, {"first": last.position}))
-        is_known = bool(rows) and (rows[0].position, rows[0].token) == last
-        has_gap = any(after.position != before.position + 1 for before, after in pairwise(rows))
-        return rows[1:] if is_known and not has_gap and len(rows) < MAX_READ + 2 else None
+
+async def _read_following(connection: AsyncConnection, last: ChangeId) -> list[Any] | None:
+    """Return up to ``MAX_READ`` changes after a known one; None if they are not known to follow."""
+    if not last.token:
+        return None
+    rows = list(await connection.execute(_FROM, {"first": last.position}))
+    is_known = bool(rows) and (rows[0].position, rows[0].token) == last
+    has_gap = any(after.position != before.position + 1 for before, after in pairwise(rows))
+    return rows[1:] if is_known and not has_gap else None

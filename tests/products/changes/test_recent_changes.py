@@ -1,12 +1,14 @@
 """Recent changes: known only as far back as the log shows one history without gaps."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.database import Database
+from catalog.db.read_connection import ReadConnection
 from catalog.products import service
 from catalog.products.changes import change_log, recent_changes
 from catalog.products.changes.recent_changes import RecentChanges
@@ -153,20 +155,54 @@ class TestRecentChanges:
         assert begin not in recent
         assert last in recent
 
-    async def test_too_many_changes_begin_anew(
+    async def test_many_changes_are_read_one_part_after_the_other(
         self, database: Database, ada: Caller, recent: RecentChanges
     ) -> None:
         begin = recent.last
-        await create(database, ada, recent_changes.MAX_READ)
-        await catch_up(recent, database)
-        assert begin in recent
+        last, ids = await create(database, ada, 2 * recent_changes.MAX_READ)
 
+        await catch_up(recent, database)
+
+        assert begin in recent
+        assert recent.last == last
+        assert recent.affect(range(ids[0], ids[0] + 1), since=begin)
+
+    async def test_too_many_changes_begin_anew(
+        self,
+        database: Database,
+        ada: Caller,
+        recent: RecentChanges,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(recent_changes, "MAX_PARTS", 2)
         begin = recent.last
-        last, _ = await create(database, ada, recent_changes.MAX_READ + 1)
+        last, _ = await create(database, ada, 2 * recent_changes.MAX_READ)
+
         await catch_up(recent, database)
 
         assert begin not in recent
         assert recent.last == last
+
+    async def test_changes_read_while_all_is_forgotten_are_ignored(
+        self, database: Database, ada: Caller, recent: RecentChanges
+    ) -> None:
+        await create(database, ada)
+        later = ChangeId(recent.last.position + 5, "0123456789")
+
+        class Forgetful:
+            def __init__(self, connection: ReadConnection) -> None:
+                self._connection = connection
+
+            async def execute(self, *given: Any) -> Any:
+                found = await self._connection.execute(*given)
+                recent.clear()
+                recent.begin(later)
+                return found
+
+        async with database.connection() as connection:
+            await recent.catch_up(Forgetful(connection))  # type: ignore[arg-type]  # stands for it
+
+        assert recent.last == later
 
     async def test_oldest_changes_are_dropped_first(
         self,
