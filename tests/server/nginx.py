@@ -82,6 +82,10 @@ class Nginx:
         )
         return found[0]
 
+    def cached_files(self) -> int:
+        """Return how many pages the cache has stored."""
+        return sum(file.is_file() for file in (self.folder / "cache").rglob("*"))
+
     async def caching(self) -> None:
         """Wait for the first cache hit."""
         connection = await Connection.open(self.url)

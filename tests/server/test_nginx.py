@@ -78,6 +78,11 @@ class SlowPage:
             self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             yield self
 
+    async def is_asked_by(self, connection: Connection, *, asked: int) -> None:
+        """Request the page through nginx, and wait until it was requested here so many times."""
+        await connection.send(f"GET {self.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode())
+        await until(lambda: self.asked >= asked)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -102,6 +107,11 @@ class SlowPage:
 def patient(text: str) -> str:
     """Make requests wait longer for a page that is being fetched."""
     return text.replace("proxy_cache_lock_timeout 10ms", "proxy_cache_lock_timeout 5s")
+
+
+def at_first_use(text: str) -> str:
+    """Store pages at their first request: the control."""
+    return text.replace("proxy_cache_min_uses 2;", "")
 
 
 def crowded(text: str) -> str:
@@ -283,6 +293,26 @@ class TestCache:
                     known = {**kind, "If-None-Match": again.headers["etag"]}
                     assert (await anyone.get(page, headers=known)).status_code == 304
 
+    @pytest.mark.parametrize(("edit", "stored"), [(str, 0), (at_first_use, 20)])
+    async def test_page_is_stored_if_it_is_requested_again(self, edit: Edit, stored: int) -> None:
+        async with (
+            SlowPage().run() as service,
+            nginx(service.url, edit=lambda text: edit(without_looks(text))) as proxy,
+            httpx.AsyncClient(base_url=proxy.url) as anyone,
+        ):
+            await proxy.caching()
+            before = proxy.cached_files()
+
+            for number in range(20):
+                await anyone.get(f"{PATH}/{number}")
+            if stored:
+                await until(lambda: proxy.cached_files() == before + stored)
+            assert proxy.cached_files() == before + stored
+
+            for number in range(20):
+                await anyone.get(f"{PATH}/{number}")
+            await until(lambda: proxy.cached_files() == before + 20)
+
     async def test_cached_response_has_headers_of_its_own_request(self, shop: Shop) -> None:
         await shop.proxy.caching()
         async with shop.client() as anyone:
@@ -402,36 +432,37 @@ class TestCache:
                     inner = (await anyone.get(path)).json()["price"]
                     assert (inner, (await there.get(path)).json()["price"]) == (price, price)
 
-    @pytest.mark.parametrize(("edit", "asked"), [(str, 1), (strict, 2)], ids=["shipped", "strict"])
+    @pytest.mark.parametrize(("edit", "asked"), [(str, 2), (strict, 3)], ids=["shipped", "strict"])
     async def test_overtaken_page_is_served_to_its_waiters_only(
         self, edit: Edit, asked: int
     ) -> None:
         async with (
             SlowPage().run() as service,
-            nginx(service.url, edit=lambda text: edit(patient(text))) as proxy,
+            nginx(service.url, edit=lambda text: edit(patient(without_looks(text)))) as proxy,
         ):
             await proxy.caching()
-            first, second, writer = [await Connection.open(proxy.url) for _ in range(3)]
-            await first.send(f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode())
-            await until(lambda: service.asked)
-            await second.send(f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode())
+            *readers, writer = [await Connection.open(proxy.url) for _ in range(4)]
+            # The first page is not stored; the second one is, and the third reader waits for it.
+            await service.is_asked_by(readers[0], asked=1)
+            await service.is_asked_by(readers[1], asked=2)
+            await service.is_asked_by(readers[2], asked=2)
             # nginx gives no sign that it has the request.
             await asyncio.sleep(0.3)
 
             changed = await writer.ask("POST", PATH)
             service.delivery.set()
 
-            answers = await first.answer(), await second.answer()
+            answers = [await reader.answer() for reader in readers]
             late = await writer.get(SlowPage.PATH)
-            for connection in (first, second, writer):
+            for connection in (*readers, writer):
                 await connection.close()
         assert changed.headers["catalog-position"] == "6"
         # By contract a page shows the state when it was requested.
-        assert answers[0].headers["catalog-position"] == "5"
+        assert [each.headers["catalog-position"] for each in answers[:2]] == ["5", "5"]
         assert late.headers["catalog-position"] == "6"
         assert service.asked == asked + 1
 
-    @pytest.mark.parametrize(("edit", "asked"), [(crowded, 1), (hasty_crowd, 3)])
+    @pytest.mark.parametrize(("edit", "asked"), [(crowded, 2), (hasty_crowd, 4)])
     async def test_waiters_keep_waiting_for_a_late_page_under_load(
         self, edit: Edit, asked: int
     ) -> None:
@@ -440,12 +471,9 @@ class TestCache:
             nginx(service.url, edit=lambda text: edit(without_looks(text))) as proxy,
         ):
             await proxy.caching()
-            connections = [await Connection.open(proxy.url) for _ in range(3)]
-            for connection in connections:
-                await connection.send(
-                    f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode()
-                )
-                await until(lambda: service.asked)
+            connections = [await Connection.open(proxy.url) for _ in range(4)]
+            for number, connection in enumerate(connections):
+                await service.is_asked_by(connection, asked=min(number + 1, 2))
             # nginx checks a cache lock every 500 ms.
             await asyncio.sleep(0.8)
             service.delivery.set()
@@ -455,21 +483,18 @@ class TestCache:
                 await connection.close()
         assert service.asked == asked
 
-    @pytest.mark.parametrize(("edit", "asked"), [(unhurried, 2), (by_connections, 1)])
+    @pytest.mark.parametrize(("edit", "asked"), [(unhurried, 3), (by_connections, 2)])
     async def test_idle_connections_do_not_make_requests_wait_for_a_page(
         self, edit: Edit, asked: int
     ) -> None:
         async with SlowPage().run() as service, nginx(service.url, edit=edit) as proxy:
             await proxy.caching()
             idle = [await Connection.open(proxy.url) for _ in range(250)]
-            connections = [await Connection.open(proxy.url) for _ in range(2)]
-            for connection in connections:
-                await connection.send(
-                    f"GET {SlowPage.PATH} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode()
-                )
-                await until(lambda: service.asked)
+            connections = [await Connection.open(proxy.url) for _ in range(3)]
+            for number, connection in enumerate(connections):
+                await service.is_asked_by(connection, asked=min(number + 1, 2))
             await until(lambda: service.asked == asked)
-            if asked == 1:
+            if asked == 2:
                 # nginx gives no sign that a request waits.
                 await asyncio.sleep(0.5)
             assert service.asked == asked
