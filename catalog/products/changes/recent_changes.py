@@ -18,8 +18,8 @@ MAX_READ = 512
 """Changes read at a time; these take some milliseconds."""
 
 MAX_PARTS = 8
-"""Parts of so many changes that are read one after the other. After more changes, as after an import,
-most pages are no longer requested, or have changed."""
+"""Parts of so many changes that are read one after the other. After more of them, as after an
+import, most pages are no longer requested, or have changed."""
 
 MAX_KEPT = MAX_PARTS * MAX_READ
 """Changes kept. A page that was last served before them is read again."""

@@ -235,6 +235,7 @@ class Pages:
             if any(each.span is None for each in cached):
                 return None
             if last not in recent:
+                recent.begin(min(each.change for each in cached))
                 await self._log.load(since=began)
         except DatabaseUnavailable:
             # The database may be restored before it returns, and a release without tokens leaves
@@ -272,7 +273,6 @@ class Pages:
     def _render(self, request: PageRequest, page: page_reader.Page) -> RenderedPage:
         """Render a page, once for all requests that share its read, and cache it."""
         observe_position(page.change.position)
-        self._recent.begin(page.change)
         if request.is_range and request.is_light:
             known = range_of(request, page)
             self._ranges.add(known)

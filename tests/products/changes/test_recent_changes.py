@@ -68,7 +68,7 @@ class TestRecentChanges:
 
         assert recent.last == last
 
-    async def test_changes_are_known_from_the_first_page_on(
+    async def test_changes_are_known_from_a_given_one_on(
         self, database: Database, ada: Caller
     ) -> None:
         recent = RecentChanges()
