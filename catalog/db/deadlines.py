@@ -1,7 +1,8 @@
 """Deadlines of units of work: each has its own, and those of one request may share one more.
 
 A request waits for the database before its work begins if its token or key has to be checked there
-first. That wait is part of the deadline of the work that follows.
+first. That wait is part of the deadline of the work that follows, but not of what a stream or an
+import does later.
 """
 
 import asyncio
@@ -38,19 +39,23 @@ DEADLINES = Deadlines()
 
 _ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", default=None)
 
-_WAITED: ContextVar[float] = ContextVar("catalog.database.waited", default=0.0)
+AFTER_SECONDS = 1.0
+"""Longest time after a wait until which work begins that the wait is counted for."""
+
+_WAITED: ContextVar[tuple[float, float]] = ContextVar("catalog.database.waited", default=(0.0, 0.0))
+"""How long a request has waited, and when the wait ended."""
 
 _KEY = "catalog.deadline"
 
 
 @contextmanager
 def after_waiting(seconds: float) -> Iterator[None]:
-    """Count a request's wait before its work as part of the deadlines inside the context.
+    """Count a request's wait as part of the deadlines of what begins inside the context soon.
 
     Args:
-        seconds: that the request has waited for the database.
+        seconds: that the request has waited for the database until now.
     """
-    token = _WAITED.set(seconds)
+    token = _WAITED.set((seconds, asyncio.get_running_loop().time()))
     try:
         yield
     finally:
@@ -59,7 +64,9 @@ def after_waiting(seconds: float) -> Iterator[None]:
 
 def deadline_start() -> float:
     """Return from when on work counts that begins now, by the loop's clock."""
-    return asyncio.get_running_loop().time() - _WAITED.get()
+    now = asyncio.get_running_loop().time()
+    waited, ended = _WAITED.get()
+    return now - waited if now < ended + AFTER_SECONDS else now
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from catalog.db import deadlines
 from catalog.db.deadlines import after_waiting, deadline, deadline_start, shared_deadline
 
 
@@ -32,3 +33,12 @@ async def test_work_whose_time_was_spent_waiting_times_out() -> None:
     with after_waiting(2), pytest.raises(TimeoutError):
         async with deadline(2):
             await asyncio.sleep(60)
+
+
+async def test_wait_is_not_part_of_what_begins_much_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "AFTER_SECONDS", 0.05)
+
+    with after_waiting(10):
+        await asyncio.sleep(0.06)
+
+        assert ends_in(deadline(20)) == pytest.approx(20, abs=0.5)
