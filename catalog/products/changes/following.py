@@ -4,9 +4,11 @@ On MySQL and MariaDB the database writes a text per change; see ``product_encodi
 texts cannot be read, and on SQLite, rows are decoded.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,10 +21,10 @@ from catalog.products import queries
 from catalog.products.changes.change_log import current_change
 from catalog.products.changes.statements import (
     FEW_FOLLOWING,
-    FEW_FOLLOWING_TEXTS,
     FOLLOWING,
     FOLLOWING_TEXTS,
     OWN_COLUMNS,
+    texts_in_ranges,
 )
 from catalog.products.models import ChangeId, ChangeType
 from catalog.products.product_encoding import SEPARATOR, json_objects
@@ -172,20 +174,70 @@ async def _read(
     connection: AsyncConnection, requests: Sequence[ChangesAfter], max_bytes: int
 ) -> list[Callable[[], _Following]]:
     """Read the rows for each request, to be rendered by a call."""
-    if isinstance(connection, ReadConnection) and has_raw_rows(connection):
-        statements = [_text_query(each, max_bytes) for each in requests]
-        found = await read_texts(connection, *statements, max_bytes=max_bytes)
-        return [partial(_from_texts, texts) for texts in found]
+    if not (isinstance(connection, ReadConnection) and has_raw_rows(connection)):
+        return [
+            partial(_from_rows, await _rows_after(connection, each, max_bytes)) for each in requests
+        ]
+    if requests and all(each.is_short for each in requests):
+        together = await _texts_together(connection, requests, max_bytes)
+        if together is not None:
+            return [partial(together.following, each, max_bytes) for each in requests]
     return [
-        partial(_from_rows, await _rows_after(connection, each, max_bytes)) for each in requests
+        partial(_from_texts, await _texts_after(connection, each, max_bytes)) for each in requests
     ]
 
 
-def _text_query(request: ChangesAfter, max_bytes: int) -> TextQuery:
-    values = {"since": request.since.position, "limit": request.limit}
-    if request.is_short:
-        return TextQuery(FEW_FOLLOWING_TEXTS, values)
-    return TextQuery(FOLLOWING_TEXTS, {**values, "max_bytes": max_bytes})
+async def _texts_after(
+    connection: ReadConnection, request: ChangesAfter, max_bytes: int
+) -> list[bytes]:
+    values = {"since": request.since.position, "limit": request.limit, "max_bytes": max_bytes}
+    query = TextQuery(FOLLOWING_TEXTS, values)
+    (texts,) = await read_texts(connection, query, max_bytes=max_bytes)
+    return texts
+
+
+async def _texts_together(
+    connection: ReadConnection, requests: Sequence[ChangesAfter], max_bytes: int
+) -> "_Texts | None":
+    """Read the changes for short requests at once; None if they are more than ``max_bytes`` each.
+
+    Positions have no gaps, so the changes after a position are a range.
+    """
+    values: dict[str, int] = {}
+    for number, each in enumerate(requests):
+        values[f"first_{number}"] = each.since.position
+        values[f"last_{number}"] = each.since.position + each.limit
+    most = max_bytes * len(requests)
+    query = TextQuery(texts_in_ranges(len(requests)), values)
+    (texts,) = await read_texts(connection, query, max_bytes=most)
+    # Beyond that, texts have been dropped.
+    return _Texts(texts) if sum(map(len, texts)) <= most else None
+
+
+class _Texts:
+    """Texts of changes, in the order of positions.
+
+    Args:
+        texts: of ``texts_in_ranges``.
+    """
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self._texts = texts
+        self._positions = [int(text[: text.index(SEPARATOR)]) for text in texts]
+
+    def following(self, request: ChangesAfter, max_bytes: int) -> _Following:
+        """Render the changes for a request, up to the one that exceeds ``max_bytes``."""
+        since = request.since.position
+        low = bisect_left(self._positions, since)
+        high = bisect_right(self._positions, since + request.limit)
+        token = None
+        if low < high and self._positions[low] == since:
+            token = self._texts[low].split(SEPARATOR, 2)[1].decode()
+            low += 1
+        texts = self._texts[low:high]
+        sizes_before = accumulate(map(len, texts[:-1]), initial=0)
+        count = sum(size <= max_bytes for size in sizes_before)
+        return _Following(_from_texts(texts[:count]).entries, token)
 
 
 def _from_texts(texts: Sequence[bytes]) -> _Following:

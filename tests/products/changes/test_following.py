@@ -178,8 +178,10 @@ class TestReadChanges:
 
 
 class TestReadEach:
+    # A request for 20 changes exceeds the second bound, those for one do not; all exceed the third.
+    @pytest.mark.parametrize("max_bytes", [queries.PAGE_BYTES, 2500, 100])
     async def test_requests_have_the_same_changes_together_as_alone(
-        self, changes: int, database: Database
+        self, changes: int, database: Database, max_bytes: int
     ) -> None:
         requests = [
             ChangesAfter(ChangeId(position, token), limit)
@@ -191,11 +193,13 @@ class TestReadEach:
         async def read(connection: AsyncConnection) -> list[Changes | str]:
             return [
                 each.detail if isinstance(each, ChangesGone) else each
-                async for each in read_each(connection, requests)
+                async for each in read_each(connection, requests, max_bytes=max_bytes)
             ]
 
         together = await run_on(database.connection(), read)
 
-        alone = [await run_on(database.connection(), outcome_of, *each) for each in requests]
+        alone = [
+            await run_on(database.connection(), outcome_of, *each, max_bytes) for each in requests
+        ]
         assert together == alone
         assert {type(each) for each in together} == {Changes, str}
