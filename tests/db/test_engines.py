@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,7 +302,31 @@ class TestTls:
         assert not [each for each in recwarn if "Unclosed connection" in str(each.message)]
 
 
+def open_sockets() -> set[str]:
+    """Return the sockets of this process."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        # One of them is that of the folder itself, which is closed by now.
+        with suppress(FileNotFoundError):
+            target = str(descriptor.readlink())
+            found |= {target} if target.startswith("socket:") else set()
+    return found
+
+
 class TestErrors:
+    @on_servers
+    async def test_socket_of_a_refused_connection_is_closed_at_once(
+        self, database_url: URL
+    ) -> None:
+        engine = create_engine(settings_for(database_url.set(username="nobody")), Purpose.READING)
+        before = open_sockets()
+
+        with pytest.raises(DBAPIError, match="Access denied"):
+            await engine.connect()
+
+        assert open_sockets() <= before
+        await engine.dispose()
+
     async def test_error_text_omits_bound_values(self, settings: Settings) -> None:
         engine = create_engine(settings, Purpose.WRITING)
         secret = {"hash": "$argon2id$secret"}
