@@ -322,7 +322,8 @@ class TestErrors:
         before = open_sockets()
 
         with pytest.raises(DBAPIError, match="Access denied"):
-            await engine.connect()
+            async with engine.connect():
+                pytest.fail("It was accepted.")
 
         assert open_sockets() <= before
         await engine.dispose()
