@@ -229,6 +229,7 @@ class TestDecorators:
             return "after a wait"
 
         async def refresh(revocations: Revocations) -> None:
+            # More than the second within which the deadline must have begun.
             await asyncio.sleep(1.5)
             revocations._loaded_at = 0.0
 

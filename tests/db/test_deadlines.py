@@ -32,6 +32,7 @@ async def test_wait_before_the_work_is_part_of_its_deadline() -> None:
 async def test_work_whose_time_was_spent_waiting_times_out() -> None:
     with after_waiting(2), pytest.raises(TimeoutError):
         async with deadline(2):
+            # The deadline has passed, so this does not last.
             await asyncio.sleep(60)
 
 
@@ -39,6 +40,7 @@ async def test_wait_is_not_part_of_what_begins_much_later(monkeypatch: pytest.Mo
     monkeypatch.setattr(deadlines, "AFTER_SECONDS", 0.05)
 
     with after_waiting(10):
+        # Longer than a wait counts for.
         await asyncio.sleep(0.06)
 
         assert ends_in(deadline(20)) == pytest.approx(20, abs=0.5)
