@@ -529,10 +529,10 @@ def open_files() -> int:
 
 class TestConnection:
     async def test_used_connection_stays_open_and_idle_one_is_closed(self, quick: Quick) -> None:
-        async with quick.serving(keep_alive_timeout=2) as url:
+        async with quick.serving(keep_alive_timeout=4) as url:
             connection = await quick.connect(url)
             for _ in range(3):
-                await asyncio.sleep(0.8)
+                await asyncio.sleep(1.5)
                 assert (await connection.get("/")).body == b"ok"
 
             async with asyncio.timeout(30):

@@ -474,8 +474,10 @@ class TestCache:
             connections = [await Connection.open(proxy.url) for _ in range(4)]
             for number, connection in enumerate(connections):
                 await service.is_asked_by(connection, asked=min(number + 1, 2))
-            # nginx checks a cache lock every 500 ms.
-            await asyncio.sleep(0.8)
+            await until(lambda: service.asked == asked)
+            if asked == 2:
+                # nginx checks a cache lock every 500 ms.
+                await asyncio.sleep(0.8)
             service.delivery.set()
 
             for connection in connections:

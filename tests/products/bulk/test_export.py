@@ -224,21 +224,29 @@ class TestMirror:
             NewProduct(f"Product {number}", None, number, ada.user_id or 0) for number in range(300)
         ]
         await database.transaction(service.insert_products, new_products)
-        writing = True
+        rounds, writing = 0, True
 
         async def write(number: int) -> None:
+            nonlocal rounds
             own = number * 40 + 1
             while writing:
                 await ada.create_product(f"New {number}")
                 await ada.send("PATCH", f"{LIST}/{own}", json={"name": f"Changed {own}"})
                 await ada.delete(own + 1)
                 own += 2
+                rounds += 1
+
+        async def write_more() -> None:
+            wanted = rounds + 4
+            async with asyncio.timeout(30):
+                while rounds < wanted:
+                    await asyncio.sleep(0.001)
 
         writers = [asyncio.create_task(write(number)) for number in range(4)]
-        await asyncio.sleep(0.05)
+        await write_more()
         export = await anyone.get(LIST, headers=NDJSON)
         copy = {product["id"]: product for product in lines_of(export)}
-        await asyncio.sleep(0.05)
+        await write_more()
         writing = False
         await asyncio.gather(*writers)
 
