@@ -64,8 +64,6 @@ async def _connect(
     except TimeoutError:
         raise aiomysql.OperationalError(2003, f"no connection within {deadline} s") from None
     except aiomysql.OperationalError as error:
-        # The driver has closed the transport; the event loop closes its socket in the next turn.
-        await asyncio.sleep(0)
         if isinstance(error.__cause__, ssl.SSLError):
             # The driver's own text does not mention TLS.
             raise aiomysql.OperationalError(2026, f"no TLS: {error.__cause__}") from error

@@ -112,3 +112,5 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
         with suppress(aiomysql.OperationalError):
             self._write_bytes(_GOODBYE)
         self.close()
+        # TLS would wait for the server's own goodbye. Not at once: uvloop sends at the end of a turn.
+        asyncio.get_running_loop().call_soon(transport.abort)
