@@ -112,5 +112,6 @@ class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]  # the library
         with suppress(aiomysql.OperationalError):
             self._write_bytes(_GOODBYE)
         self.close()
-        # TLS would wait for the server's own goodbye. Not at once: uvloop sends at the end of a turn.
+        # TLS would wait for the server's own goodbye. In the next turn, since uvloop sends at the
+        # end of this one.
         asyncio.get_running_loop().call_soon(transport.abort)
