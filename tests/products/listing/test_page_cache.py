@@ -165,7 +165,7 @@ class TestCache:
         missing = [str(10**18 + number) for number in range(others)]
         requests = [
             page_request(app, limit="1", ids=",".join(["1", "2", str(number), *missing]))
-            for number in range(1000, 1120)
+            for number in range(1000, 1420)
         ]
 
         async def read(request: PageRequest) -> int:
