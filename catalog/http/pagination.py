@@ -20,6 +20,10 @@ error, and a cursor holds user input."""
 
 _MAC_BYTES = 16
 
+SETTLED = "."
+"""Beginning of a cursor whose page new rows do not affect, for caches that choose by the URL. It is
+no character of the encoding, and no client escapes it."""
+
 
 class Cursors:
     """Issuer and verifier of cursors: signed positions in one list.
@@ -36,15 +40,19 @@ class Cursors:
             hmac.digest(each, b"catalog cursor 1", sha256) for each in (secret, *previous)
         ]
 
-    def encode(self, position: list[int | float | str], *, bound_to: str) -> str:
+    def encode(
+        self, position: list[int | float | str], *, bound_to: str, is_settled: bool = False
+    ) -> str:
         """Encode a position as text for a URL.
 
         Args:
             position: the sort key of the last row sent, ending with its id.
             bound_to: the list, its sort and filters; a cursor is refused anywhere else.
+            is_settled: whether new rows do not affect the page.
         """
         payload = orjson.dumps(position)
-        return _text_of(_mac(self._keys[0], payload, bound_to) + payload)
+        text = _text_of(_mac(self._keys[0], payload, bound_to) + payload)
+        return SETTLED + text if is_settled else text
 
     def decode(self, cursor: str, *, bound_to: str) -> list[int | float | str]:
         """Verify a cursor and return its position.
@@ -52,6 +60,7 @@ class Cursors:
         Raises:
             InvalidCursor: it was not issued here, was changed, or belongs to another list.
         """
+        cursor = cursor.removeprefix(SETTLED)
         try:
             sealed = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
         except (NotBase64, UnicodeEncodeError):
@@ -89,15 +98,18 @@ class Place:
         self._bound_to = bound_to
         self.after = None if cursor is None else cursors.decode(cursor, bound_to=bound_to)
 
-    def next_cursor(self, last: Sequence[int | float | str] | None) -> str | None:
+    def next_cursor(
+        self, last: Sequence[int | float | str] | None, *, is_settled: bool = False
+    ) -> str | None:
         """Return the cursor of the next page, or None if there is none.
 
         Args:
             last: the sort key of the page's last row, ending with its id; None on the last page.
+            is_settled: as for ``Cursors.encode``.
         """
         if last is None:
             return None
-        return self._cursors.encode(list(last), bound_to=self._bound_to)
+        return self._cursors.encode(list(last), bound_to=self._bound_to, is_settled=is_settled)
 
     def next_url(self, cursor: str | None, given: Iterable[tuple[str, str]]) -> str | None:
         """Return the relative URL of the next page, or None if there is none.

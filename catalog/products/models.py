@@ -3,6 +3,7 @@
 import secrets
 from datetime import datetime
 from enum import StrEnum
+from string import ascii_letters, digits
 from typing import NamedTuple, Self
 
 from sqlalchemy import DDL, CheckConstraint, Float, ForeignKey, Index, event
@@ -19,14 +20,21 @@ MAX_PRICE = 1e12
 MAX_KEY = 255
 """Characters of a product's key."""
 
+ERA_LENGTH = 5
+"""Characters at the beginning of a token: its era. Transactions that only add products above all
+earlier ones keep the era of the last change, and all others begin one. So between two changes of
+one era all older products are as they were, and with them each page that shows only these."""
+
 TOKEN_LENGTH = 10
-"""Hexadecimal digits of a token: 40 bits, so that the tokens of two histories collide at a given
-position once in 10^12 times."""
+"""Letters and digits of a token. Of 62 kinds each, so that the second half of two tokens is equal
+once in 10^9 times, and so is the era of two changes that do not share it."""
+
+_KINDS = ascii_letters + digits
 
 
 def new_token() -> str:
-    """Draw a random token; each transaction that changes products draws one with its positions."""
-    return secrets.token_hex(TOKEN_LENGTH // 2)
+    """Draw a random token; each transaction that changes products has one with its positions."""
+    return "".join(secrets.choice(_KINDS) for _ in range(TOKEN_LENGTH))
 
 
 class Product(Base):
@@ -181,7 +189,13 @@ class ProductChange(Base):
 
 
 class ChangeCounter(Base):
-    """Position and token of the last change: a single row, whose lock orders the commits."""
+    """Position and token of the last change: a single row, whose lock orders the commits.
+
+    Attributes:
+        highest_id: the highest id of all products that there have been.
+        taken_position: the position that the service took last. Another ``position`` was set by
+            hand, or by a release without eras, and nothing is known of what it changed.
+    """
 
     __tablename__ = "change_counter"
     __table_args__ = (
@@ -193,6 +207,8 @@ class ChangeCounter(Base):
     position: Mapped[int] = mapped_column(Id)
     # Not updated by a release without tokens.
     token: Mapped[str] = mapped_column(ExactString(TOKEN_LENGTH), server_default="")
+    highest_id: Mapped[int] = mapped_column(Id, server_default="0")
+    taken_position: Mapped[int] = mapped_column(Id, server_default="0")
 
 
 class IdempotencyKey(Base):

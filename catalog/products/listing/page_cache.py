@@ -34,7 +34,7 @@ from catalog.products.listing import page_reader
 from catalog.products.listing.page_reader import page_of
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.listing.range_cache import KnownRange, RangeCache, range_of, rows_of
-from catalog.products.models import ChangeId
+from catalog.products.models import ChangeId, ChangeType
 from catalog.products.overload import page_expired, too_many
 
 MAX_READS = 512
@@ -214,7 +214,9 @@ class Pages:
         if stale:
             return None
         self._ranges.use(ranges, current)
-        page = _rendered(request, page_of(request, current, rows_of(request, ranges)))
+        settled_id = max((each.settled_id for each in ranges), default=0)
+        rows = rows_of(request, ranges)
+        page = _rendered(request, page_of(request, current, rows, settled_id=settled_id))
         if self._is_repeated(request.key):
             self._keep(request.key, page)
         return page
@@ -318,7 +320,8 @@ async def _read_change(connection: AsyncConnection) -> ChangeId:
 
 
 def _rendered(request: PageRequest, page: page_reader.Page) -> RenderedPage:
-    cursor = request.place.next_cursor(page.last)
+    is_settled = request.selection.sort == "-id" and page.precedes_settled
+    cursor = request.place.next_cursor(page.last, is_settled=is_settled)
     next_url = request.place.next_url(cursor, request.given)
     body = b'{"products":%b,"next":%b,"next_cursor":%b%b}' % (
         page.products.json(page.size, request.query.fields),
@@ -328,6 +331,8 @@ def _rendered(request: PageRequest, page: page_reader.Page) -> RenderedPage:
     )
     link = link_headers(next_url)
     headers = {**change_log.headers(page.change), **link, "ETag": etag_of(body)}
+    if page.is_settled:
+        headers[change_log.UNAFFECTED_HEADER] = ChangeType.CREATED.value
     # Queries, and the links that repeat them, are as long as clients make them.
     texts = len(request.query_string) + _LINKS * sum(map(len, link.values()))
     size = len(body) + texts + _BESIDES_PAGE

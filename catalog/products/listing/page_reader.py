@@ -95,6 +95,7 @@ class Page(NamedTuple):
         last: the keyset position after which the next page begins; None on the last page.
         total: the number of products on all pages, if it was requested.
         span: the ids of all products whose changes affect the page; None if any change may.
+        settled_id: the id up to which creating products does not affect it.
     """
 
     change: ChangeId
@@ -103,6 +104,19 @@ class Page(NamedTuple):
     last: Position | None
     total: int | None = None
     span: range | None = None
+    settled_id: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether creating products does not affect the page."""
+        return self.span is not None and self.span.stop <= self.settled_id + 1
+
+    @property
+    def precedes_settled(self) -> bool:
+        """Whether the next page is settled."""
+        if self.span is None or self.last is None:
+            return False
+        return int(self.last[-1]) <= self.settled_id
 
 
 async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]) -> list[Page]:
@@ -120,17 +134,24 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
         products: PageRows
         if comes_as_texts(each):
             products = next(together)
-            change = products.change
+            change, settled_id = products.change, products.settled_id
         else:
-            change = await change_log.current_change(connection)
+            head = await change_log.current_head(connection)
+            change, settled_id = head.change, head.settled_id
             rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
             products = DecodedRows(rows)
-        pages.append(page_of(each, change, products, total=await _total(connection, each)))
+        total = await _total(connection, each)
+        pages.append(page_of(each, change, products, total=total, settled_id=settled_id))
     return pages
 
 
 def page_of(
-    request: PageRequest, change: ChangeId, products: PageRows, *, total: int | None = None
+    request: PageRequest,
+    change: ChangeId,
+    products: PageRows,
+    *,
+    total: int | None = None,
+    settled_id: int = 0,
 ) -> Page:
     """Return the page of a request.
 
@@ -140,11 +161,13 @@ def page_of(
         products: the first products after the request's position, one more than fit on the page if
             there are as many.
         total: the number of products on all pages, if it was requested.
+        settled_id: the id up to which creating products has no effect; 0 if it is not known.
     """
     count = _fitting(products, request.query.limit)
     is_last = len(products) <= count
     last = None if is_last else _position(request.selection, products, count - 1)
-    return Page(change, products, count, last, total, _span_of(request, products, count))
+    span = _span_of(request, products, count)
+    return Page(change, products, count, last, total, span, settled_id)
 
 
 def _position(selection: Selection, products: PageRows, index: int) -> Position:

@@ -18,7 +18,7 @@ from catalog.observability.metrics import observe_position
 from catalog.products import queries
 from catalog.products.changes import change_log
 from catalog.products.listing import row_encoding
-from catalog.products.models import ChangeId
+from catalog.products.models import ChangeId, ChangeType
 
 
 class ProductAt(NamedTuple):
@@ -64,4 +64,9 @@ def _rendered(product_id: int, found: ProductAt) -> Reply:
     if found.product is None:
         raise NotFound(f"Product {product_id} does not exist.", headers=headers)
     body, etag = representation(found.product)
-    return Reply(body, headers={"Cache-Control": "no-cache", **headers, "ETag": etag})
+    headers |= {
+        "Cache-Control": "no-cache",
+        "ETag": etag,
+        change_log.UNAFFECTED_HEADER: ChangeType.CREATED.value,
+    }
+    return Reply(body, headers=headers)

@@ -42,6 +42,7 @@ class KnownRange:
         last: its greatest id.
         ids: the ids of the products, in ascending order.
         objects: the JSON object of each.
+        settled_id: the id up to which creating products has no effect; 0 if it is not known.
         size: approximate size in memory, in bytes.
     """
 
@@ -50,6 +51,7 @@ class KnownRange:
     last: int
     ids: "array[int]"
     objects: list[bytes]
+    settled_id: int = 0
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +66,8 @@ class KnownRange:
     def between(self, first: int, last: int) -> "KnownRange":
         """Return the part of the range from one id to another."""
         low, high = bisect_left(self.ids, first), bisect_right(self.ids, last)
-        return KnownRange(self.change, first, last, self.ids[low:high], self.objects[low:high])
+        ids, objects = self.ids[low:high], self.objects[low:high]
+        return KnownRange(self.change, first, last, ids, objects, self.settled_id)
 
 
 class CachedRows:
@@ -204,8 +207,10 @@ def range_of(request: PageRequest, page: Page) -> KnownRange:
     if request.is_descending:
         ids.reverse()
         objects.reverse()
-        return KnownRange(page.change, end or 1, request.after_id - 1, ids, objects)
-    return KnownRange(page.change, request.after_id + 1, end or MAX_ID, ids, objects)
+        first, last = end or 1, request.after_id - 1
+    else:
+        first, last = request.after_id + 1, end or MAX_ID
+    return KnownRange(page.change, first, last, ids, objects, page.settled_id)
 
 
 def rows_of(request: PageRequest, ranges: Iterable[KnownRange]) -> CachedRows:

@@ -42,8 +42,8 @@ async def read_pages(connection: ReadConnection, pages: Sequence[TextQuery]) -> 
     """
     max_bytes = queries.PAGE_BYTES
     head, *found = await read_texts(connection, HEAD, *pages, max_bytes=max_bytes)
-    change = parse_head(head)
-    return [EncodedRows(change, texts) for texts in found]
+    parsed = parse_head(head)
+    return [EncodedRows(parsed.change, texts, settled_id=parsed.settled_id) for texts in found]
 
 
 @cache
@@ -59,7 +59,7 @@ async def read_some(connection: ReadConnection, ids: Sequence[int]) -> "EncodedR
     count = 1 << (len(ids) - 1).bit_length()
     values = {f"id_{number}": ids[min(number, len(ids) - 1)] for number in range(count)}
     head, found = await read_texts(connection, HEAD, TextQuery(_some(count), values))
-    return EncodedRows(parse_head(head), found)
+    return EncodedRows(parse_head(head).change, found)
 
 
 class EncodedRows:
@@ -67,10 +67,12 @@ class EncodedRows:
 
     Attributes:
         change: the last change included in the products, with all before it.
+        settled_id: the id up to which no more products are created.
     """
 
-    def __init__(self, change: ChangeId, texts: Sequence[bytes]) -> None:
+    def __init__(self, change: ChangeId, texts: Sequence[bytes], *, settled_id: int = 0) -> None:
         self.change = change
+        self.settled_id = settled_id
         self._texts = texts
 
     def __len__(self) -> int:
