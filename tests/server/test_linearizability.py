@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, cast
 from uuid import uuid4
 
-from tests.server.nginx import Edit, needs_cache, nginx, without_position
+from tests.server.nginx import Edit, needs_cache, nginx, without_eras, without_position
 from tests.server.service import Connection, Service
 
 READS = int(os.environ.get("CATALOG_TEST_READS", "2000"))
@@ -248,3 +248,12 @@ async def test_control_reads_are_stale_without_the_position_in_the_key(service: 
     load = await run_through_nginx(service, without_position)
 
     assert len(load.history.stale) > WRITES
+
+
+@needs_cache
+async def test_control_reads_are_stale_if_every_change_passes_for_a_creation(
+    service: Service,
+) -> None:
+    load = await run_through_nginx(service, without_eras)
+
+    assert len(load.history.stale) > WRITES // 10

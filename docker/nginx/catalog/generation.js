@@ -1,4 +1,4 @@
-// The generation in the cache key of pages; position.js explains it.
+// The generations in the cache keys of pages; position.js explains them.
 //
 // nginx runs this file from the top for each page, so everything that it defines costs every hit.
 // It holds only what a hit needs, and pages import nothing else.
@@ -12,26 +12,35 @@ const MAX_AGE_MS = 200;
 // system. Without a record in time the generation expires, and the next request begins one.
 const RECORD_EVERY_MS = 8;
 
-/** Return the current generation. */
+/** Return the current generation of pages that every change may affect. */
 function generation() {
-    const current = ngx.shared.catalog_generation.get('generation');
+    return current('any');
+}
+
+/** Return the current generation of pages that new products do not affect. */
+function settledGeneration() {
+    return current('settled');
+}
+
+function current(kind) {
+    const found = ngx.shared.catalog_generation.get(kind);
     const now = Date.now();
-    if (current && now % RECORD_EVERY_MS) {
-        return current;
+    if (found && now % RECORD_EVERY_MS) {
+        return found;
     }
     ngx.shared.catalog.set('asked', now);
     // If it has expired, cached pages may be stale: a busy nginx may poll late, and a poll may get
     // no response. Passing all requests on to the service would only add load, so begin a new one.
-    return current || count(1, MAX_AGE_MS);
+    return found || count(kind, 1, MAX_AGE_MS);
 }
 
 /**
  * Advance to a generation that no cached page uses, not even one of an earlier run of nginx. It
  * expires after `ms` milliseconds. A step of 0 only sets that expiry for the current generation.
  */
-function count(step, ms) {
+function count(kind, step, ms) {
     const first = Math.floor(Math.random() * 2 ** 52);
-    return ngx.shared.catalog_generation.incr('generation', step, first, ms);
+    return ngx.shared.catalog_generation.incr(kind, step, first, ms);
 }
 
-export default {generation, count, MAX_AGE_MS};
+export default {generation, settledGeneration, count, MAX_AGE_MS};

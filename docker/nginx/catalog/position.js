@@ -8,6 +8,11 @@
 // expires unless a poll of the service's position finds nothing new; that covers writes that bypass
 // this nginx. The next request then begins a new one.
 //
+// Pages of older products, and single products, have a generation of their own, which the creation of
+// products does not end. Two changes have the same era, the first part of the token in Catalog-Change,
+// if nothing but creations of products above all earlier ones lies between. Which pages these do not
+// affect is known to the service (Catalog-Unaffected-By).
+//
 // `change` is the Catalog-Change of the highest position seen, by which changes are detected. The
 // position alone does not suffice: a database restored from a backup reaches the same position
 // again with other changes. Instances of an earlier release send a position only, which may belong
@@ -24,15 +29,24 @@ import pages from './generation.js';
 
 const POSITION_URL = 'http://127.0.0.1:8090/position';
 
+// As in catalog/products/models.py.
+const TOKEN_LENGTH = 10;
+const ERA_LENGTH = 5;
+
+// Kinds of generations (generation.js).
+const KINDS = ['any', 'settled'];
+
 const INTERVAL_MS = 50;
 
 // Longer than people pause between two pages, and than a slow stream of requests goes unrecorded
 // (generation.js).
 const IDLE_MS = 5000;
 
-// Duration of one run of `watch`. nginx calls it every 2000 ms and kills a run that has not ended
-// by then; the last poll may take 200 ms.
+// nginx calls `watch` and `bridge` every 2000 ms and kills a run that has not ended by then. The last
+// poll of `watch` may take 200 ms, and those of `bridge` 90 ms: together they leave no gap in which the
+// generations would expire.
 const WATCH_MS = 1700;
+const BRIDGE_MS = 1900;
 
 /** Record the last change that a response includes, before the client gets it. */
 function note(r) {
@@ -71,10 +85,15 @@ function notePage(r) {
     const change = changeOf(r.headersOut);
     const before = r.variables.catalog_expected;
     const isJson = /^application\/json\b/.test(r.headersOut['Content-Type']);
+    // In the generation that new products do not end, only what they do not affect.
+    const isLasting =
+        !r.variables.catalog_is_settled ||
+        r.variables.upstream_http_catalog_unaffected_by === 'created';
     // By contract a response is at least as new as its request. If it is not, as from a lagging
     // replica, the page is not cached. A change since the request has begun a generation of its
     // own, and is no reason to withhold the page from requests that wait for this one.
-    if (!(isJson && change && !isHigher(before, change) && !isOther(before, change))) {
+    const isRecent = change && !isHigher(before, change) && !isOther(before, change);
+    if (!(isJson && isLasting && isRecent)) {
         r.headersOut['X-Accel-Expires'] = '0';
     }
 }
@@ -93,17 +112,31 @@ function isRead(r) {
 function begin(change) {
     const changes = ngx.shared.catalog_change;
     // From here on, pages of earlier generations are not hit.
-    pages.count(1, pages.MAX_AGE_MS);
-    // In this order: a request that reads the change here relies on the new generation.
-    const known = changes.get('change');
+    pages.count('any', 1, pages.MAX_AGE_MS);
+    let known = changes.get('change');
+    if (!isSameEra(change, known) || isOther(change, known)) {
+        pages.count('settled', 1, pages.MAX_AGE_MS);
+    }
+    // In this order: a request that reads the change here relies on the new generations.
+    known = changes.get('change');
     if (change && (isHigher(change, known) || isOther(change, known))) {
         changes.set('change', change);
     }
 }
 
-/** Poll the service for its last change, for WATCH_MS, while there is demand. */
+/** Poll the service for its last change while there is demand. */
 async function watch() {
-    const end = Date.now() + WATCH_MS;
+    await poll(Date.now() + WATCH_MS);
+}
+
+/** As `watch`, between the ends of its runs and their next beginnings. */
+async function bridge() {
+    const end = Date.now() + BRIDGE_MS;
+    await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+    await poll(end);
+}
+
+async function poll(end) {
     const looks = [];
     while (Date.now() < end) {
         const now = Date.now();
@@ -129,8 +162,8 @@ function isDue(now) {
 
 /** Stop polling: without polls no generation may be kept, and no outage is known to have begun. */
 function rest(now) {
-    // It would expire by itself, but not if the clock is set back.
-    ngx.shared.catalog_generation.delete('generation');
+    // They would expire by themselves, but not if the clock is set back.
+    KINDS.forEach((kind) => ngx.shared.catalog_generation.delete(kind));
     ngx.shared.catalog.set('answered', now);
     ngx.shared.catalog.set('looked', now);
 }
@@ -139,38 +172,51 @@ async function look(started) {
     ngx.shared.catalog.set('looked', started);
     const changes = ngx.shared.catalog_change;
     const before = changes.get('change');
-    const generation = ngx.shared.catalog_generation.get('generation');
-    let change;
-    try {
-        const reply = await ngx.fetch(POSITION_URL, {method: 'HEAD'});
-        change = reply.headers.get('Catalog-Change') || reply.headers.get('Catalog-Position');
-    } catch (e) {
-        return;
-    }
+    const kept = KINDS.filter((kind) => ngx.shared.catalog_generation.get(kind) !== undefined);
+    const change = await askForChange();
     if (!change) {
+        // The database may be restored before the next poll, and have the same era.
+        ngx.shared.catalog_generation.delete('settled');
         return;
     }
     ngx.shared.catalog.set('answered', started);
     // Compared with the change known before the poll: one recorded meanwhile may be newer.
     const isRestored = isHigher(before, change) || isOther(before, change);
-    if (isRestored || isHigher(change, changes.get('change'))) {
-        begin(change);
-    } else if (generation !== undefined) {
-        // A generation that had expired before the poll is not renewed: during that gap an instance
-        // of an earlier release may have written another history up to this position.
-        keepGeneration(started + pages.MAX_AGE_MS - Date.now());
-    }
     if (isRestored) {
+        begin('');
         changes.set('change', change);
+        return;
+    }
+    const known = changes.get('change');
+    // A generation that had expired before the poll is not renewed: during that gap an instance of
+    // an earlier release may have written another history up to this position.
+    if (!isHigher(change, known)) {
+        keep(kept, started);
+    } else {
+        if (isSameEra(change, known)) {
+            keep(kept.filter((kind) => kind === 'settled'), started);
+        }
+        begin(change);
     }
 }
 
-/** Set the expiry of the current generation, in milliseconds from now. */
-function keepGeneration(ms) {
+/** Poll the service for its last change; empty if it does not answer with one. */
+async function askForChange() {
+    try {
+        const reply = await ngx.fetch(POSITION_URL, {method: 'HEAD'});
+        return reply.headers.get('Catalog-Change') || reply.headers.get('Catalog-Position') || '';
+    } catch (e) {
+        return '';
+    }
+}
+
+/** Let generations that a poll has confirmed expire later. */
+function keep(kinds, started) {
     // Counted from the poll's request and not its response, which may miss writes in between.
+    const ms = started + pages.MAX_AGE_MS - Date.now();
     if (ms > 0) {
         // Of whichever is current: setting the one read before would undo one begun since.
-        pages.count(0, ms);
+        kinds.forEach((kind) => pages.count(kind, 0, ms));
     }
 }
 
@@ -194,4 +240,21 @@ function isOther(change, other) {
     return areTold && change !== other && parseInt(change, 10) === parseInt(other, 10);
 }
 
-export default {expected, note, notePage, noteProblem, watch};
+/** Whether nothing but creations of products above all earlier ones lies between two changes. */
+function isSameEra(change, other) {
+    const token = tokenOf(change);
+    // A change made by hand, or by a release without tokens, has the token of the one before it.
+    const isNext = token !== tokenOf(other) || change === other;
+    return token.length === TOKEN_LENGTH && isNext && eraOf(change) === eraOf(other);
+}
+
+function eraOf(change) {
+    return tokenOf(change).slice(0, ERA_LENGTH);
+}
+
+/** Return the token of a change; empty if it has none. */
+function tokenOf(change) {
+    return (change || '').split('.')[1] || '';
+}
+
+export default {bridge, expected, note, notePage, noteProblem, watch};
