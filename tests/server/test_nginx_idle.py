@@ -95,7 +95,7 @@ def brief(text: str) -> str:
 def lasting(text: str) -> str:
     """Keep generations although nothing is polled: the control."""
     text = text.replace("MAX_AGE_MS = 200", "MAX_AGE_MS = 60000").replace(
-        "KINDS.forEach((kind) => ngx.shared.catalog_generation.delete(kind));", ""
+        "ngx.shared.catalog_generation.delete('any');", ""
     )
     return text.replace("type=number timeout=200ms", "type=number timeout=60s")
 

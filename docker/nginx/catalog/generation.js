@@ -14,33 +14,40 @@ const RECORD_EVERY_MS = 8;
 
 /** Return the current generation of pages that every change may affect. */
 function generation() {
-    return current('any');
-}
-
-/** Return the current generation of pages that new products do not affect. */
-function settledGeneration() {
-    return current('settled');
-}
-
-function current(kind) {
-    const found = ngx.shared.catalog_generation.get(kind);
+    const current = ngx.shared.catalog_generation.get('any');
     const now = Date.now();
-    if (found && now % RECORD_EVERY_MS) {
-        return found;
+    if (current && now % RECORD_EVERY_MS) {
+        return current;
     }
     ngx.shared.catalog.set('asked', now);
     // If it has expired, cached pages may be stale: a busy nginx may poll late, and a poll may get
     // no response. Passing all requests on to the service would only add load, so begin a new one.
-    return found || count(kind, 1, MAX_AGE_MS);
+    return current || begin('any');
 }
 
-/**
- * Advance to a generation that no cached page uses, not even one of an earlier run of nginx. It
- * expires after `ms` milliseconds. A step of 0 only sets that expiry for the current generation.
- */
-function count(kind, step, ms) {
+/** Return the current generation of pages that new products do not affect. */
+function settledGeneration() {
+    const current = ngx.shared.catalog.get('settled') || begin('settled');
+    const now = Date.now();
+    const isConfirmed = ngx.shared.catalog_generation.get('settled');
+    if (isConfirmed && now % RECORD_EVERY_MS) {
+        return current;
+    }
+    ngx.shared.catalog.set('asked', now);
+    // The next response may confirm it: its pages need not be fetched again.
+    return isConfirmed ? current : `${current} ${generation()}`;
+}
+
+/** Begin a generation that no cached page uses, not even one of an earlier run of nginx. */
+function begin(kind) {
     const first = Math.floor(Math.random() * 2 ** 52);
-    return ngx.shared.catalog_generation.incr(kind, step, first, ms);
+    ngx.shared.catalog.set(`${kind}_since`, Date.now());
+    if (kind === 'any') {
+        return ngx.shared.catalog_generation.incr(kind, 1, first, MAX_AGE_MS);
+    }
+    const current = ngx.shared.catalog.incr(kind, 1, first);
+    ngx.shared.catalog_generation.set(kind, 1, MAX_AGE_MS);
+    return current;
 }
 
-export default {generation, settledGeneration, count, MAX_AGE_MS};
+export default {generation, settledGeneration, begin, MAX_AGE_MS};

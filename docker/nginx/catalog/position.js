@@ -5,13 +5,15 @@
 // its generation began, so it includes everything that was acknowledged by then. Generations are
 // counted from a random number: if two workers begin one at the same time, each gets a new one.
 // Keeping the higher of two positions would be a race, so the key holds no position. A generation
-// expires unless a poll of the service's position finds nothing new; that covers writes that bypass
-// this nginx. The next request then begins a new one.
+// expires unless a poll of the service's position or a page finds nothing new; that covers writes that
+// bypass this nginx. The next request then begins a new one.
 //
 // Pages of older products, and single products, have a generation of their own, which the creation of
 // products does not end. Two changes have the same era, the first part of the token in Catalog-Change,
 // if nothing but creations of products above all earlier ones lies between. Which pages these do not
-// affect is known to the service (Catalog-Unaffected-By).
+// affect is known to the service (Catalog-Unaffected-By). That generation does not expire, but is used
+// only while it is confirmed: a busy service answers polls late, and to fetch all pages again would
+// keep it busy. Until a response confirms it, its pages have the other generation as well.
 //
 // `change` is the Catalog-Change of the highest position seen, by which changes are detected. The
 // position alone does not suffice: a database restored from a backup reaches the same position
@@ -21,6 +23,9 @@
 // Polls follow demand: `asked` is the time of the last page request that generation.js recorded, or
 // at which a request waited for an instance. Without one for IDLE_MS nginx polls nothing, and keeps
 // no generation: the next page comes from the service.
+//
+// `any_since` and `settled_since` are the starts of the last requests that have begun or confirmed
+// these generations.
 //
 // `looked` is the start of the last poll of the service, and `answered` that of the last successful
 // one; while nginx does not poll, the service counts as answering. outage.js uses it.
@@ -33,9 +38,6 @@ const POSITION_URL = 'http://127.0.0.1:8090/position';
 const TOKEN_LENGTH = 10;
 const ERA_LENGTH = 5;
 
-// Kinds of generations (generation.js).
-const KINDS = ['any', 'settled'];
-
 const INTERVAL_MS = 50;
 
 // Longer than people pause between two pages, and than a slow stream of requests goes unrecorded
@@ -47,6 +49,9 @@ const IDLE_MS = 5000;
 // generations would expire.
 const WATCH_MS = 1700;
 const BRIDGE_MS = 1900;
+
+// The database is not restored and changed again in so short a time.
+const GAP_MS = 2000;
 
 /** Record the last change that a response includes, before the client gets it. */
 function note(r) {
@@ -96,6 +101,23 @@ function notePage(r) {
     if (!(isJson && isLasting && isRecent)) {
         r.headersOut['X-Accel-Expires'] = '0';
     }
+    if (isRecent) {
+        confirm(change, Date.now() - r.variables.request_time * 1000);
+    } else if (change) {
+        // The database may be restored, and still have the same era.
+        pages.begin('settled');
+    }
+}
+
+/** Keep the generations that a page's change confirms, as a poll does: busy instances answer it late. */
+function confirm(change, started) {
+    const known = ngx.shared.catalog_change.get('change');
+    if (isSameEra(change, known)) {
+        keep('settled', started);
+    }
+    if (change === known) {
+        keep('any', started);
+    }
 }
 
 /** Whether a write without a position may have changed something. */
@@ -112,10 +134,10 @@ function isRead(r) {
 function begin(change) {
     const changes = ngx.shared.catalog_change;
     // From here on, pages of earlier generations are not hit.
-    pages.count('any', 1, pages.MAX_AGE_MS);
+    pages.begin('any');
     let known = changes.get('change');
     if (!isSameEra(change, known) || isOther(change, known)) {
-        pages.count('settled', 1, pages.MAX_AGE_MS);
+        pages.begin('settled');
     }
     // In this order: a request that reads the change here relies on the new generations.
     known = changes.get('change');
@@ -162,8 +184,9 @@ function isDue(now) {
 
 /** Stop polling: without polls no generation may be kept, and no outage is known to have begun. */
 function rest(now) {
-    // They would expire by themselves, but not if the clock is set back.
-    KINDS.forEach((kind) => ngx.shared.catalog_generation.delete(kind));
+    // It would expire by itself, but not if the clock is set back.
+    ngx.shared.catalog_generation.delete('any');
+    ngx.shared.catalog.delete('settled');
     ngx.shared.catalog.set('answered', now);
     ngx.shared.catalog.set('looked', now);
 }
@@ -172,11 +195,12 @@ async function look(started) {
     ngx.shared.catalog.set('looked', started);
     const changes = ngx.shared.catalog_change;
     const before = changes.get('change');
-    const kept = KINDS.filter((kind) => ngx.shared.catalog_generation.get(kind) !== undefined);
+    const generation = ngx.shared.catalog_generation.get('any');
     const change = await askForChange();
     if (!change) {
-        // The database may be restored before the next poll, and have the same era.
-        ngx.shared.catalog_generation.delete('settled');
+        if (!(Date.now() - ngx.shared.catalog.get('settled_since') < GAP_MS)) {
+            ngx.shared.catalog.delete('settled');
+        }
         return;
     }
     ngx.shared.catalog.set('answered', started);
@@ -188,15 +212,15 @@ async function look(started) {
         return;
     }
     const known = changes.get('change');
-    // A generation that had expired before the poll is not renewed: during that gap an instance of
-    // an earlier release may have written another history up to this position.
-    if (!isHigher(change, known)) {
-        keep(kept, started);
-    } else {
-        if (isSameEra(change, known)) {
-            keep(kept.filter((kind) => kind === 'settled'), started);
-        }
+    if (isHigher(change, known)) {
         begin(change);
+    } else if (generation !== undefined) {
+        // A generation that had expired before the poll is not renewed: during that gap an instance of
+        // an earlier release may have written another history up to this position.
+        keep('any', started);
+    }
+    if (isSameEra(change, known)) {
+        keep('settled', started);
     }
 }
 
@@ -210,13 +234,21 @@ async function askForChange() {
     }
 }
 
-/** Let generations that a poll has confirmed expire later. */
-function keep(kinds, started) {
-    // Counted from the poll's request and not its response, which may miss writes in between.
+/** Keep the current generation of a kind longer, confirmed by a request that began at `started`. */
+function keep(kind, started) {
+    // Counted from the request and not its response, which may miss writes in between.
     const ms = started + pages.MAX_AGE_MS - Date.now();
-    if (ms > 0) {
+    const since = ngx.shared.catalog.get(`${kind}_since`);
+    // A slow response must not undo what a later request has confirmed.
+    if (ms <= 0 || (started <= since && since <= Date.now())) {
+        return;
+    }
+    ngx.shared.catalog.set(`${kind}_since`, started);
+    if (kind === 'settled') {
+        ngx.shared.catalog_generation.set(kind, 1, ms);
+    } else {
         // Of whichever is current: setting the one read before would undo one begun since.
-        kinds.forEach((kind) => pages.count(kind, 0, ms));
+        ngx.shared.catalog_generation.incr(kind, 0, Math.floor(Math.random() * 2 ** 52), ms);
     }
 }
 
