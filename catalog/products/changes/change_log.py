@@ -121,7 +121,8 @@ def _taking(position: ColumnElement[int], taken_position: ColumnElement[int]) ->
 
 
 # LAST_INSERT_ID(expr) on the servers: the response to the UPDATE itself contains the number. It is
-# four times the position, and tells which era the token has.
+# four times the position, and tells which era the token has. A new era after an empty token counts
+# as unexpected.
 _BEGUN, _AS_EXPECTED, _UNEXPECTED = range(3)
 _expects = _era == bindparam("expected_era", type_=String())
 _outcome = case((_begins_era, _BEGUN), (_expects, _AS_EXPECTED), else_=_UNEXPECTED)
