@@ -102,7 +102,7 @@ function notePage(r) {
         r.headersOut['X-Accel-Expires'] = '0';
     }
     if (isRecent) {
-        confirm(change, Date.now() - r.variables.request_time * 1000);
+        confirm(change, Date.now() - Math.round(r.variables.request_time * 1000));
     } else if (change) {
         // The database may be restored, and still have the same era.
         pages.begin('settled');
