@@ -46,8 +46,9 @@ _ID = re.compile(r"(?<![\d.])(?:5|6|7)0000\d{5}(?![\d.])")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _TAG = re.compile(r'"((?:\d+-)?)[0-9a-f]{16}"')
-_CHANGE = re.compile(r"\b(\d+)\.[0-9a-z]{6,32}\b")
-_CURSOR = re.compile(r'(cursor=|"next_cursor":")([\w-]+)')
+# With a letter at least, unlike a price.
+_CHANGE = re.compile(r"\b(\d+)\.(?=\d*[A-Za-z])[0-9A-Za-z]{10}\b")
+_CURSOR = re.compile(r'(cursor=\.?|"next_cursor":"\.?)([\w-]+)')
 _SECONDS = re.compile(r'(?m)(^retry-after: |"revocations_age_seconds":)[\d.]+')
 _MAC_BYTES = 16
 
