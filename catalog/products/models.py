@@ -21,9 +21,9 @@ MAX_KEY = 255
 """Characters of a product's key."""
 
 ERA_LENGTH = 5
-"""Characters at the beginning of a token: its era. Transactions that only add products above all
-earlier ones keep the era of the last change, and all others begin one. So between two changes of
-one era all older products are as they were, and with them each page that shows only these."""
+"""Characters at the beginning of a token: its era. Transactions that only create products above
+all earlier ones, or little below, keep the era of the last change, and all others begin one. So two
+changes of one era have the same older products between them, and the same pages of these."""
 
 TOKEN_LENGTH = 10
 """Letters and digits of a token. Of 62 kinds each, so that the second half of two tokens is equal

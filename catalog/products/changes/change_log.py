@@ -149,7 +149,7 @@ MANY = 100
 
 
 class Head(NamedTuple):
-    """What the counter of changes holds.
+    """Values of the counter of changes.
 
     Attributes:
         change: the last committed change; position 0 before the first.

@@ -240,6 +240,7 @@ class TestMirror:
             wanted = rounds + 4
             async with asyncio.timeout(30):
                 while rounds < wanted:
+                    # The writers count their rounds, without an event.
                     await asyncio.sleep(0.001)
 
         writers = [asyncio.create_task(write(number)) for number in range(4)]

@@ -1,4 +1,4 @@
-"""Eras: which changes lie between two is told by their tokens alone."""
+"""Eras: tokens of equal era have only created products between them."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ async def insert_product(session: AsyncSession, owner_id: int | None) -> int:
     values: dict[str, Any] = {"name": "Late", "price": 1.0, "user_id": owner_id, "version": 1}
     values |= {"created_at": instant, "updated_at": instant}
     inserted = await session.execute(insert(Product).values(values))
-    product_id: int = inserted.inserted_primary_key[0]  # type: ignore[attr-defined]
+    product_id: int = inserted.inserted_primary_key[0]  # type: ignore[attr-defined]  # of CursorResult
     return product_id
 
 
