@@ -75,6 +75,14 @@ class Caller:
         """Create a product."""
         return await self.post("/api/products", json={"name": name, "price": price, **fields})
 
+    async def import_products(self, count: int) -> Response:
+        """Create products of one name with an import."""
+        lines = b'{"name":"Rug","price":1}\n' * count
+        content = {"Content-Type": "application/x-ndjson"}
+        answer = await self.post("/api/products", data=lines, headers=content)
+        assert answer.json["created"] == count
+        return answer
+
     async def delete(self, product_id: int) -> Response:
         """Delete a product."""
         return await self.send("DELETE", f"/api/products/{product_id}")

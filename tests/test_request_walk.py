@@ -8,9 +8,9 @@ from tests.request_walk import ROOT, Walk, walks
 
 # More than that, and a reader loses the way; a file less is a reason to lower the number.
 MOST_FILES = {
-    "create": 42,
+    "create": 43,
     "product": 27,
-    "change": 41,
+    "change": 42,
     "page that is not cached": 32,
     "page that is cached": 28,
 }

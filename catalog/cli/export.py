@@ -18,8 +18,8 @@ from catalog.db.database import Database
 from catalog.products import queries
 from catalog.products.bulk import exporting
 from catalog.products.bulk.formats import Format, WriterOptions
-from catalog.products.changes import change_log
-from catalog.products.models import ChangeId
+from catalog.products.changes import change_counter, change_ids
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.selection import Selection
 from catalog.settings import Settings
 
@@ -54,7 +54,7 @@ def export(file: Path | None, format_name: str | None, bom: bool, no_guard: bool
         change = run(_export(settings, form, options, sys.stdout.buffer))
     else:
         change = _replace(file, settings, form, options)
-    for name, value in change_log.position_headers(change).items():
+    for name, value in change_ids.position_headers(change).items():
         click.echo(f"{name}: {value}", err=True)
 
 
@@ -86,7 +86,7 @@ async def _export(settings: Settings, form: Format, options: WriterOptions, text
         async with database.connection() as connection:
             await require_schema(connection)
             total = await connection.scalar(queries.count(filters=frozenset()))
-            change = await change_log.current_change(connection)
+            change = await change_counter.current_change(connection)
         with click.progressbar(
             length=total or 0, label="Exporting", file=sys.stderr, hidden=not sys.stderr.isatty()
         ) as bar:

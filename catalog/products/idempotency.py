@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.columns import now
 from catalog.db.statements import affected_rows, insert_rows, stored_instant
-from catalog.products.models import ChangeId, IdempotencyKey, NewProduct
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.models import IdempotencyKey, NewProduct
 
 RETENTION = timedelta(days=1)
 """Time for which a repeated key gets the first response; part of the API's contract."""

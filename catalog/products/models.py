@@ -1,10 +1,8 @@
 """Tables of products, their search words, the change log, and idempotency keys."""
 
-import secrets
 from datetime import datetime
 from enum import StrEnum
-from string import ascii_letters, digits
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from sqlalchemy import DDL, CheckConstraint, Float, ForeignKey, Index, event
 from sqlalchemy.orm import Mapped, mapped_column
@@ -20,21 +18,9 @@ MAX_PRICE = 1e12
 MAX_KEY = 255
 """Characters of a product's key."""
 
-ERA_LENGTH = 5
-"""Characters at the beginning of a token: its era. Transactions that only create products above
-all earlier ones, or little below, keep the era of the last change, and all others begin one. So two
-changes of one era have the same older products between them, and the same pages of these."""
-
 TOKEN_LENGTH = 10
 """Letters and digits of a token. Of 62 kinds each, so that the second half of two tokens is equal
 once in 10^9 times, and so is the era of two changes that do not share it."""
-
-_KINDS = ascii_letters + digits
-
-
-def new_token() -> str:
-    """Draw a random token; each transaction that changes products has one with its positions."""
-    return "".join(secrets.choice(_KINDS) for _ in range(TOKEN_LENGTH))
 
 
 class Product(Base):
@@ -135,37 +121,6 @@ class ChangeType(StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     DELETED = "deleted"
-
-
-class ChangeId(NamedTuple):
-    """Identifier of a change in one history of the database: ``8.5f0c29a1be``.
-
-    A position alone is ambiguous: a database restored from a backup reaches the same position
-    again through other changes. The token tells them apart.
-
-    Attributes:
-        position: 1, 2, 3, … in commit order; 0 before the first change.
-        token: of the transaction that made the change; empty in identifiers from releases without
-            tokens, and at position 0, which is common to all histories.
-    """
-
-    position: int
-    token: str = ""
-
-    def __str__(self) -> str:
-        """Format it as in the API."""
-        return f"{self.position}.{self.token}" if self.token else str(self.position)
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse the output of ``str``, or a bare position; the caller has validated the text."""
-        position, _, token = text.partition(".")
-        return cls(int(position), token if int(position) else "")
-
-    def may_be(self, other: "ChangeId") -> bool:
-        """Tell whether both may be the same change; a bare position matches any token."""
-        is_told = self.token and other.token
-        return self.position == other.position and (not is_told or self.token == other.token)
 
 
 class ProductChange(Base):

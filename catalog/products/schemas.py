@@ -25,12 +25,7 @@ from catalog.http.schemas import (
     WithoutNul,
     truth,
 )
-from catalog.products.models import (
-    MAX_DESCRIPTION,
-    MAX_KEY,
-    MAX_NAME,
-    MAX_PRICE,
-)
+from catalog.products.models import MAX_DESCRIPTION, MAX_KEY, MAX_NAME, MAX_PRICE
 from catalog.products.search.tokenizer import terms_of
 
 PATH = "/api/products"

@@ -23,7 +23,8 @@ from catalog.db.statements import (
 from catalog.db.transactions import RetryTransaction
 from catalog.errors import Conflict
 from catalog.products.changes import change_log
-from catalog.products.models import ChangeId, ChangeType, NewProduct, Product, ProductWords
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.models import ChangeType, NewProduct, Product, ProductWords
 from catalog.products.search.tokenizer import own_token, text_of, tokens_of
 
 _INSERTED_COLUMNS = (

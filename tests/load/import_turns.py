@@ -23,7 +23,8 @@ import aiomysql
 import click
 from sqlalchemy import URL
 
-from catalog.products.models import NewProduct, new_token
+from catalog.products.changes.change_ids import new_token
+from catalog.products.models import NewProduct
 from catalog.products.search.tokenizer import text_of, tokens_of
 from catalog.products.seed_data import make_samples
 from catalog.settings import parse_database_url

@@ -21,7 +21,8 @@ from catalog.products.bulk.chunks import Chunk, ImportResult, tokenize
 from catalog.products.bulk.formats import LineFault, ParsedProduct, UpsertLine
 from catalog.products.bulk.upserting import Upserted, Upserts
 from catalog.products.changes import change_log
-from catalog.products.models import ChangeId, NewProduct
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.models import NewProduct
 
 MAX_ATOMIC_ROWS = 100_000
 MAX_ATOMIC_BYTES = 64 * 1024 * 1024

@@ -22,7 +22,8 @@ from catalog.products.bulk.formats import (
     rendered,
 )
 from catalog.products.bulk.upserting import MAX_FAULTS, Upserted
-from catalog.products.models import ChangeId, NewProduct
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.models import NewProduct
 from catalog.products.search.tokenizer import text_of
 
 CHUNK_ROWS = 2000

@@ -21,7 +21,7 @@ from catalog.products.bulk.atomic import import_atomically
 from catalog.products.bulk.chunks import Chunk, ImportResult, read_chunks, tokenize
 from catalog.products.bulk.formats import ParsedProduct, Reader, UpsertLine
 from catalog.products.bulk.upserting import Upserted, Upserts
-from catalog.products.changes import change_log
+from catalog.products.changes import change_ids, change_log
 from catalog.products.models import NewProduct
 
 CHUNKS_AT_ONCE = 2
@@ -170,7 +170,7 @@ async def _import_in_chunks(
             error.members |= {**imported.rendered(), "line": imported.line}
             if imported.change is not None:
                 # The response reports created products, so caches have to see their position.
-                error.headers.update(change_log.position_headers(imported.change))
+                error.headers.update(change_ids.position_headers(imported.change))
         raise
 
 

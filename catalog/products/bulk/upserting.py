@@ -30,9 +30,10 @@ from catalog.errors import (
 from catalog.products import queries, service
 from catalog.products.bulk.formats import LineFault, UpsertLine
 from catalog.products.changes import change_log
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_log import Logged
 from catalog.products.keys import TAKEN
-from catalog.products.models import ChangeId, ChangeType, NewProduct, Product
+from catalog.products.models import ChangeType, NewProduct, Product
 from catalog.products.search.tokenizer import text_of
 
 MAX_FAULTS = 1000

@@ -16,10 +16,10 @@ from catalog.db.database import Database
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import ChangesGone
 from catalog.http.replies.reply import Reply
-from catalog.products.changes import change_log
+from catalog.products.changes import change_ids
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.feed import fitting
 from catalog.products.changes.following import ChangesAfter, Entry, read_each
-from catalog.products.models import ChangeId
 from catalog.products.queries import PAGE_BYTES
 
 MAX_BATCH = 8
@@ -106,4 +106,4 @@ def page_reply(entries: Sequence[Entry], last: ChangeId, *, more: bool) -> Reply
         str(last).encode(),
         b"true" if more else b"false",
     )
-    return Reply(body, headers=change_log.headers(last))
+    return Reply(body, headers=change_ids.read_headers(last))

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from catalog.db.database import Database
 from catalog.errors import ChangesGone, NotReady, Overloaded
 from catalog.observability.metrics import count_rejection, observe_position
-from catalog.products.changes.change_log import current_change
+from catalog.products.changes.change_counter import current_change
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.following import Entry, read_changes
-from catalog.products.models import ChangeId
 
 POLL_SECONDS = 0.1
 """Polling interval while there are followers; each poll costs one or two small queries."""

@@ -18,7 +18,8 @@ from catalog.db.raw_rows import TextQuery, has_raw_rows, read_texts
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import ChangesGone
 from catalog.products import queries
-from catalog.products.changes.change_log import current_change
+from catalog.products.changes.change_counter import current_change
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.statements import (
     FEW_FOLLOWING,
     FOLLOWING,
@@ -26,7 +27,7 @@ from catalog.products.changes.statements import (
     OWN_COLUMNS,
     texts_in_ranges,
 )
-from catalog.products.models import ChangeId, ChangeType
+from catalog.products.models import ChangeType
 from catalog.products.product_encoding import SEPARATOR, json_objects
 
 

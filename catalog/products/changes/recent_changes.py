@@ -11,8 +11,9 @@ from sqlalchemy import Integer, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from catalog.db.columns import Id
-from catalog.products.changes.change_log import current_change
-from catalog.products.models import ChangeId, ProductChange
+from catalog.products.changes.change_counter import current_change
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.models import ProductChange
 
 MAX_READ = 512
 """Changes read at a time; these take some milliseconds."""

@@ -17,7 +17,8 @@ from catalog.http.schemas import (
     QueryParameters,
     ResponseBody,
 )
-from catalog.products.models import ChangeId, ChangeType
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.models import ChangeType
 from catalog.products.schemas import CHANGE_PATTERN, ProductRead
 
 _CHANGE = re.compile(CHANGE_PATTERN.removesuffix("$"))

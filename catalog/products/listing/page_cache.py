@@ -28,13 +28,14 @@ from catalog.http.pagination import link_headers
 from catalog.http.replies.conditional import etag_of
 from catalog.http.replies.reply import Reply
 from catalog.observability.metrics import PAGES, count_kept_page, count_rejection, observe_position
-from catalog.products.changes import change_log
+from catalog.products.changes import change_counter, change_ids
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.recent_changes import RecentChanges
 from catalog.products.listing import page_reader
 from catalog.products.listing.page_reader import page_of
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.listing.range_cache import KnownRange, RangeCache, range_of, rows_of
-from catalog.products.models import ChangeId, ChangeType
+from catalog.products.models import ChangeType
 from catalog.products.overload import page_expired, too_many
 
 MAX_READS = 512
@@ -81,7 +82,7 @@ class RenderedPage:
 
     def at(self, change: ChangeId) -> "RenderedPage":
         """Return the page with a later change, none up to which has affected it."""
-        headers = {**self.reply.headers, **change_log.position_headers(change)}
+        headers = {**self.reply.headers, **change_ids.position_headers(change)}
         return replace(self, change=change, reply=Reply(self.body, headers=headers))
 
 
@@ -314,7 +315,7 @@ class Pages:
 
 
 async def _read_change(connection: AsyncConnection) -> ChangeId:
-    change = await change_log.current_change(connection)
+    change = await change_counter.current_change(connection)
     observe_position(change.position)
     return change
 
@@ -330,9 +331,9 @@ def _rendered(request: PageRequest, page: page_reader.Page) -> RenderedPage:
         b"" if page.total is None else b',"total":%d' % page.total,
     )
     link = link_headers(next_url)
-    headers = {**change_log.headers(page.change), **link, "ETag": etag_of(body)}
+    headers = {**change_ids.read_headers(page.change), **link, "ETag": etag_of(body)}
     if page.is_settled:
-        headers[change_log.UNAFFECTED_HEADER] = ChangeType.CREATED.value
+        headers[change_ids.UNAFFECTED_HEADER] = ChangeType.CREATED.value
     # Queries, and the links that repeat them, are as long as clients make them.
     texts = len(request.query_string) + _LINKS * sum(map(len, link.values()))
     size = len(body) + texts + _BESIDES_PAGE

@@ -10,10 +10,10 @@ from catalog.db.columns import MAX_ID
 from catalog.db.raw_rows import TextQuery, has_raw_rows
 from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
-from catalog.products.changes import change_log
+from catalog.products.changes import change_counter
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing import row_encoding
 from catalog.products.listing.page_request import PageRequest
-from catalog.products.models import ChangeId
 from catalog.products.search import planner
 from catalog.products.selection import Position, Selection
 
@@ -136,7 +136,7 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
             products = next(together)
             change, settled_id = products.change, products.settled_id
         else:
-            head = await change_log.current_head(connection)
+            head = await change_counter.current_head(connection)
             change, settled_id = head.change, head.settled_id
             rows = await read_rows(connection, selection=selection, after=after, limit=limit + 1)
             products = DecodedRows(rows)

@@ -16,9 +16,10 @@ from catalog.http.replies.conditional import representation
 from catalog.http.replies.reply import Reply
 from catalog.observability.metrics import observe_position
 from catalog.products import queries
-from catalog.products.changes import change_log
+from catalog.products.changes import change_counter, change_ids
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing import row_encoding
-from catalog.products.models import ChangeId, ChangeType
+from catalog.products.models import ChangeType
 
 
 class ProductAt(NamedTuple):
@@ -52,7 +53,7 @@ async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[
         change = rows.change
         products = {(product := rows[index])["id"]: product for index in range(len(rows))}
     else:
-        change = await change_log.current_change(connection)
+        change = await change_counter.current_change(connection)
         found = await connection.execute(queries.SOME, {"product_ids": ids})
         products = {row[0]: dict(zip(queries.FIELDS, row, strict=True)) for row in found}
     return [ProductAt(change, products.get(product_id)) for product_id in ids]
@@ -60,13 +61,13 @@ async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[
 
 def _rendered(product_id: int, found: ProductAt) -> Reply:
     observe_position(found.change.position)
-    headers = change_log.position_headers(found.change)
+    headers = change_ids.position_headers(found.change)
     if found.product is None:
         raise NotFound(f"Product {product_id} does not exist.", headers=headers)
     body, etag = representation(found.product)
     headers |= {
         "Cache-Control": "no-cache",
         "ETag": etag,
-        change_log.UNAFFECTED_HEADER: ChangeType.CREATED.value,
+        change_ids.UNAFFECTED_HEADER: ChangeType.CREATED.value,
     }
     return Reply(body, headers=headers)

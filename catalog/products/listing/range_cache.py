@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 
 from catalog.db.columns import MAX_ID
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing.page_reader import Page
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.listing.row_encoding import with_fields
-from catalog.products.models import ChangeId
 
 KEPT_BYTES = 32 * 1024 * 1024
 """Capacity of the cache in one process, some 100,000 products; the least recently used ranges are

@@ -14,8 +14,9 @@ from catalog.db.columns import Id
 from catalog.db.raw_rows import TextQuery, read_texts
 from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
-from catalog.products.changes.change_log import HEAD, parse_head
-from catalog.products.models import ChangeId, Product
+from catalog.products.changes.change_counter import HEAD, parse_head
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.models import Product
 from catalog.products.product_encoding import encoded, id_of, json_array, json_objects
 from catalog.products.schemas import Sort
 

@@ -11,7 +11,7 @@ from catalog.http.request import current_request
 from catalog.products.bulk import importing
 from catalog.products.bulk.formats import Format, ReaderOptions
 from catalog.products.bulk.schemas import BulkQuery
-from catalog.products.changes import change_log
+from catalog.products.changes import change_counter, change_ids
 from catalog.products.context import products
 
 _FOR_ONE = "is only for requests that create one product"
@@ -40,6 +40,6 @@ async def import_products(form: Format, query: BulkQuery) -> Reply:
     change = imported.change
     if change is None:
         async with database().connection() as connection:
-            change = await change_log.current_change(connection)
+            change = await change_counter.current_change(connection)
     body = orjson.dumps(imported.rendered())
-    return json_reply(body, headers=change_log.position_headers(change))
+    return json_reply(body, headers=change_ids.position_headers(change))

@@ -16,12 +16,12 @@ from catalog.http.replies.reply import Reply, admitted
 from catalog.http.replies.streaming import stream_reply
 from catalog.http.request import current_request
 from catalog.http.validation import query_parameters
-from catalog.products.changes import change_log
+from catalog.products.changes import change_ids
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_reader import page_reply
 from catalog.products.changes.following import Entry
 from catalog.products.changes.schemas import ChangePage, ChangesQuery, LastEventId, change_id
 from catalog.products.context import products
-from catalog.products.models import ChangeId
 from catalog.products.schemas import PositionHeaders
 
 RECONNECT_MILLISECONDS = 1000
@@ -84,7 +84,7 @@ async def _stream(since: ChangeId) -> Reply:
     return await stream_reply(
         _events(feed.follow(since)),
         media_type=EVENT_STREAM,
-        headers=change_log.headers(since),
+        headers=change_ids.read_headers(since),
     )
 
 

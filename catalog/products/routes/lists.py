@@ -20,7 +20,7 @@ from catalog.http.request import current_request
 from catalog.http.validation import query_parameters
 from catalog.products.bulk import exporting
 from catalog.products.bulk.formats import CSV, FORMATS, Format, WriterOptions
-from catalog.products.changes import change_log
+from catalog.products.changes import change_counter, change_ids
 from catalog.products.context import products
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.schemas import PATH, ListQuery, MyListQuery, PageHeaders, ProductPage
@@ -101,7 +101,7 @@ def _form(query: MyListQuery) -> Format | None:
 async def _export(form: Format, page_request: PageRequest) -> Reply:
     # Read before the products, so that following from this change misses nothing.
     async with database().connection() as connection:
-        change = await change_log.current_change(connection)
+        change = await change_counter.current_change(connection)
     query = page_request.query
     pieces = exporting.export_products(
         database(),
@@ -116,7 +116,7 @@ async def _export(form: Format, page_request: PageRequest) -> Reply:
         _in_its_place(pieces, products().exports),
         media_type=form.media_type,
         headers={
-            **change_log.headers(change),
+            **change_ids.read_headers(change),
             "Content-Disposition": f'attachment; filename="products.{form.name}"',
         },
     )

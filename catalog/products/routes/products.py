@@ -35,7 +35,7 @@ from catalog.http.validation import json_body, validated_query
 from catalog.observability.metrics import observe_position
 from catalog.products.bulk.formats import FORMATS, IMPORTED
 from catalog.products.bulk.schemas import BulkCreated, BulkQuery
-from catalog.products.changes import change_log
+from catalog.products.changes import change_ids
 from catalog.products.context import products
 from catalog.products.models import NewProduct
 from catalog.products.routes.bulk import import_products
@@ -176,7 +176,7 @@ def _written(
 def _headers_of(write: WriteResult) -> dict[str, str]:
     """Return the headers with a write's position, and with that of its batch if it is another."""
     observe_position(write.change.position)
-    headers = change_log.position_headers(write.change)
+    headers = change_ids.position_headers(write.change)
     if write.batch_position not in {None, write.change.position}:
-        headers[change_log.BATCH_HEADER] = str(write.batch_position)
+        headers[change_ids.BATCH_HEADER] = str(write.batch_position)
     return headers

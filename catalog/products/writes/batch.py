@@ -27,11 +27,12 @@ from catalog.errors import (
     PreconditionFailed,
 )
 from catalog.products import idempotency, queries
-from catalog.products.changes import change_log
+from catalog.products.changes import change_counter, change_log
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_log import Logged
 from catalog.products.idempotency import Done, Key
 from catalog.products.keys import KeyClaims, find_holders
-from catalog.products.models import ChangeId, ChangeType, NewProduct, Product
+from catalog.products.models import ChangeType, NewProduct, Product
 from catalog.products.service import insert_unlogged, rendered, require_all, store_updates
 from catalog.products.writes.requests import (
     Create,
@@ -246,7 +247,7 @@ class _Batch:
         if len(taking) < len(self._decisions):
             # Read before this transaction takes positions. The products are locked, so they
             # include it.
-            before = await change_log.current_change(self._session)
+            before = await change_counter.current_change(self._session)
         last = await self._record(taking)
         position = last.position - len(taking)
         done = []

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from catalog.errors import CatalogError
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.idempotency import Key
-from catalog.products.models import ChangeId, NewProduct
+from catalog.products.models import NewProduct
 
 IsExpected = Callable[[dict[str, Any]], bool]
 """Precondition of a write, checked on the product's current JSON members."""

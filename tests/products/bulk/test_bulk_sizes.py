@@ -19,8 +19,9 @@ from catalog.products.bulk import atomic, chunks
 from catalog.products.bulk.chunks import ImportResult
 from catalog.products.bulk.formats import CSV, NDJSON, Format, ParsedProduct
 from catalog.products.bulk.importing import import_products
-from catalog.products.changes import change_log
-from catalog.products.models import ChangeId, ChangeType, Product, ProductChange
+from catalog.products.changes import change_counter, change_log
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.models import ChangeType, Product, ProductChange
 from tests.db.support import OWNER, add_owner, on_sqlite, run_on
 
 CHUNK_ROWS = 4
@@ -147,7 +148,7 @@ async def _stored(connection: AsyncConnection, after_id: int, after: int) -> Sto
     return Stored(
         [(row[0], ParsedProduct(*row[1:])) for row in products],
         [(row[0], row[1], row[2]) for row in log],
-        await change_log.current_change(connection),
+        await change_counter.current_change(connection),
     )
 
 
@@ -283,9 +284,9 @@ class TestRecord:
         self, owned: Database
     ) -> None:
         await _import(owned, NDJSON, _numbered(1))
-        before = await run_on(owned.connection(), change_log.current_change)
+        before = await run_on(owned.connection(), change_counter.current_change)
 
         assert await owned.transaction(change_log.record_created, [], at=now()) == before
         nothing = owned.transaction(change_log.record, ChangeType.DELETED, [], at=now())
         assert await nothing == before
-        assert await run_on(owned.connection(), change_log.current_change) == before
+        assert await run_on(owned.connection(), change_counter.current_change) == before

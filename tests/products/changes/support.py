@@ -9,6 +9,7 @@ from sqlalchemy import event
 from catalog.db.database import Database
 from catalog.db.engines.mysql_connection import MysqlConnection
 from catalog.products.changes.following import Changes
+from tests.support import Caller
 
 
 def content_of(changes: Changes) -> list[Any]:
@@ -32,3 +33,14 @@ def noted_reads(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[str
 
     monkeypatch.setattr(MysqlConnection, "send_query", noted)
     return statements
+
+
+async def followed(caller: Caller, since: int | str = 0, limit: int = 1000) -> list[dict[str, Any]]:
+    """Return all changes after a position, reading page by page."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = (await caller.get(f"/api/products/changes?since={since}&limit={limit}")).json
+        found += page["changes"]
+        since = page["change"]
+        if not page["more"]:
+            return found

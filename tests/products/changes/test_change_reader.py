@@ -8,9 +8,9 @@ import pytest
 
 from catalog.db.database import Database
 from catalog.errors import ChangesGone
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_reader import ChangeReader, FoundChanges
 from catalog.products.changes.following import read_changes
-from catalog.products.models import ChangeId
 from tests.products.changes.support import noted_reads
 from tests.support import Caller
 

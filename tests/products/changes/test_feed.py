@@ -18,10 +18,11 @@ from catalog.app import begin_drain
 from catalog.db.database import Database
 from catalog.errors import CatalogError, ChangesGone, NotReady, Overloaded
 from catalog.products.changes import feed as feed_module
-from catalog.products.changes.change_log import current_change
+from catalog.products.changes.change_counter import current_change
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.feed import Feed
 from catalog.products.context import products
-from catalog.products.models import ChangeCounter, ChangeId, ProductChange
+from catalog.products.models import ChangeCounter, ProductChange
 from tests.db.support import Stopwatch, run_on
 from tests.support import Caller, at_once, fields_of, problem_of
 

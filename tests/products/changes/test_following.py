@@ -13,16 +13,10 @@ from catalog.db.database import Database
 from catalog.errors import ChangesGone
 from catalog.products import queries, service
 from catalog.products.changes import change_log
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_reader import page_reply
 from catalog.products.changes.following import Changes, ChangesAfter, read_changes, read_each
-from catalog.products.models import (
-    MAX_DESCRIPTION,
-    ChangeId,
-    ChangeType,
-    NewProduct,
-    Product,
-    ProductChange,
-)
+from catalog.products.models import MAX_DESCRIPTION, ChangeType, NewProduct, Product, ProductChange
 from catalog.products.queries import FEW_ROWS
 from tests.db.support import on_servers, run_on
 from tests.products.listing.test_row_encoding import PRICES, TEXTS

@@ -11,8 +11,9 @@ from catalog.db.database import Database
 from catalog.db.read_connection import ReadConnection
 from catalog.products import service
 from catalog.products.changes import change_log, recent_changes
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.recent_changes import RecentChanges
-from catalog.products.models import ChangeCounter, ChangeId, NewProduct, ProductChange
+from catalog.products.models import ChangeCounter, NewProduct, ProductChange
 from tests.support import Caller
 
 

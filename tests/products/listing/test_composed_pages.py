@@ -10,12 +10,13 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.database import Database
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.recent_changes import RecentChanges
 from catalog.products.listing import page_cache
 from catalog.products.listing.page_cache import RenderedPage
 from catalog.products.listing.page_reader import Page
 from catalog.products.listing.page_request import PageRequest
-from catalog.products.models import ChangeCounter, ChangeId, ChangeType, Product
+from catalog.products.models import ChangeCounter, ChangeType, Product
 from catalog.products.schemas import PATH
 from tests.products.listing.test_page_cache import Reads
 from tests.products.listing.test_page_lifetime import FILLED, Other, Writers

@@ -13,7 +13,7 @@ from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.fastpath.response import Response
 from catalog.products import service
-from catalog.products.changes import change_log
+from catalog.products.changes import change_counter
 from catalog.products.context import products
 from catalog.products.listing import page_reader
 from catalog.products.listing.page_cache import Pages, RenderedPage
@@ -30,7 +30,7 @@ class Reads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pages = self.positions = 0
         self._is_page = False
-        read_pages, current_change = page_reader.read_pages, change_log.current_change
+        read_pages, current_change = page_reader.read_pages, change_counter.current_change
 
         async def counted_page(*args: Any) -> Any:
             self.pages += 1
@@ -46,7 +46,7 @@ class Reads:
             return await current_change(connection)
 
         monkeypatch.setattr(page_reader, "read_pages", counted_page)
-        monkeypatch.setattr(change_log, "current_change", counted_position)
+        monkeypatch.setattr(change_counter, "current_change", counted_position)
 
     def clear(self) -> None:
         self.pages = self.positions = 0
@@ -200,7 +200,7 @@ class TestCache:
             raise DatabaseUnavailable
 
         with monkeypatch.context() as patch:
-            patch.setattr(change_log, "current_change", away)
+            patch.setattr(change_counter, "current_change", away)
             with pytest.raises(DatabaseUnavailable):
                 await pages.read(page_request(app))
         reads.clear()

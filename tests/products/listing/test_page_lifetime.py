@@ -19,9 +19,10 @@ from catalog.db.database import Database
 from catalog.db.deadlines import Deadlines
 from catalog.products import service
 from catalog.products.changes import change_log
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.recent_changes import RecentChanges
 from catalog.products.listing.page_cache import Pages, RenderedPage
-from catalog.products.models import ChangeCounter, ChangeId, ChangeType, NewProduct, Product
+from catalog.products.models import ChangeCounter, ChangeType, NewProduct, Product
 from catalog.products.schemas import PATH
 from tests.db.support import Open, on_servers
 from tests.products.listing.test_page_cache import Reads, page_request

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from catalog.db.columns import MAX_ID
 from catalog.http.pagination import Cursors
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing.page_reader import DecodedRows, page_of
 from catalog.products.listing.page_request import PageRequest, PageRequests
 from catalog.products.listing.range_cache import (
@@ -23,7 +24,6 @@ from catalog.products.listing.range_cache import (
     range_of,
     rows_of,
 )
-from catalog.products.models import ChangeId
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import PATH, ListQuery
 from catalog.products.selection import Selection

@@ -21,11 +21,12 @@ from catalog.errors import (
 )
 from catalog.http.pagination import Cursors
 from catalog.products import queries
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.following import read_changes
 from catalog.products.idempotency import key_of
 from catalog.products.listing.page_reader import read_pages, read_rows
 from catalog.products.listing.page_request import PageRequests
-from catalog.products.models import ChangeId, NewProduct, Product
+from catalog.products.models import NewProduct, Product
 from catalog.products.schemas import ListQuery
 from catalog.products.search.tokenizer import terms_of
 from catalog.products.selection import Selection

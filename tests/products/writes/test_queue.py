@@ -15,10 +15,11 @@ from catalog.auth.models import User
 from catalog.db.database import Database
 from catalog.errors import NotFound, PreconditionFailed
 from catalog.products import queries
-from catalog.products.changes import change_log
+from catalog.products.changes import change_counter
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.following import read_changes
 from catalog.products.listing.page_cache import Pages
-from catalog.products.models import ChangeId, NewProduct, Product
+from catalog.products.models import NewProduct, Product
 from catalog.products.writes import BatchedWrites, Delete, Update, WriteResult
 from catalog.settings import Settings
 from tests.db.support import on_servers, run_on
@@ -179,7 +180,7 @@ class TestConcurrentEdits:
 
         taken = [*positions, *(result.change.position for result in results)]
         assert sorted(taken) == [*range(2, 42)]
-        head = await run_on(database.connection(), change_log.current_change)
+        head = await run_on(database.connection(), change_counter.current_change)
         assert head.position == 41
 
 
