@@ -75,13 +75,14 @@ class Profiles(Turns):
         *,
         usual: Sequence[int] = MANY,
         most: int = MOST_CONNECTIONS,
+        lead_seconds: int = 0,
     ) -> None:
         """Sample a worker during one turn, of the service itself if it is one of the names.
 
         Raises:
             click.ClickException: there were too few samples.
         """
-        del usual, most
+        del usual, most, lead_seconds
         if workload in _LIKE_OTHERS:
             return
         asked = self.contestants[CATALOG if CATALOG in names else names[0]]

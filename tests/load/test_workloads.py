@@ -172,6 +172,31 @@ class TestFarBehind:
         assert sorted(told) == [("flask", 64), ("litestar", 64), ("litestar", 512)]
 
 
+class TestLead:
+    @needs_wrk
+    async def test_load_before_each_turn_is_not_measured(
+        self, turns: Turns, site: Contestant
+    ) -> None:
+        put_on: list[tuple[int, int]] = []
+
+        @dataclass(frozen=True)
+        class Noted(Prepared):
+            async def put_on(
+                self, contestant: Contestant, *, connections: int, seconds: int, folder: Path
+            ) -> Measured:
+                put_on.append((connections, seconds))
+                return await super().put_on(
+                    contestant, connections=connections, seconds=seconds, folder=folder
+                )
+
+        alone = Turns(turns.options, {site.name: site}, turns.results, turns.folder)
+        await alone.rates("deep-mix", (site.name,), lambda _: Noted(10), lead_seconds=7)
+
+        assert [seconds for _, seconds in put_on] == [1, 7, turns.options.seconds]
+        assert len({connections for connections, _ in put_on[1:]}) == 1
+        assert len(turns.results.turns) == 1
+
+
 class TestUnprepared:
     async def test_contestant_without_traffic_is_left_out(
         self, turns: Turns, site: Contestant

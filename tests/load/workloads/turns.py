@@ -128,6 +128,7 @@ class Turns:
         *,
         usual: Sequence[int] = MANY,
         most: int = MOST_CONNECTIONS,
+        lead_seconds: int = 0,
     ) -> None:
         """Let contestants take turns, with few and with many connections.
 
@@ -137,6 +138,8 @@ class Turns:
             traffic_for: returns what each is asked for.
             usual: numbers of connections, unless told.
             most: maximum that the workload makes sense with.
+            lead_seconds: duration of the same load before each turn, which is not measured, for
+                workloads whose steady state is reached only after seconds.
         """
         contestants: list[Contestant] = []
         traffic: dict[str, Traffic] = {}
@@ -159,6 +162,10 @@ class Turns:
                 # Rotate the order, so that after-effects of a turn do not always hit the same one.
                 first = number % len(contestants)
                 for each in (*contestants[first:], *contestants[:first]):
+                    if lead_seconds:
+                        await self.flood(
+                            each, traffic[each.name], connections, seconds=lead_seconds
+                        )
                     measured = await self.turn(each, traffic[each.name], connections)
                     self.results.turns.append(
                         Turn(workload, connections, number, each.name, measured)

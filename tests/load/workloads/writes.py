@@ -28,6 +28,10 @@ LEAST_EDITED = 1000
 
 TAG_READERS = 16
 
+FILLING_SECONDS = 4
+"""Seconds of random pages before each turn that measures them through a cache. Between turns nginx
+drops all pages, because nobody requests any; a page is cached at its second request."""
+
 
 async def create(turns: Turns) -> None:
     """Create products."""
@@ -64,7 +68,7 @@ async def deep_mix(turns: Turns) -> None:
     def pages(contestant: Contestant) -> Script:
         return wrk.deep_mix(random_pages_of(turns, contestant), turns.token(contestant))
 
-    await turns.rates("deep-mix", turns.behind_nginx, pages)
+    await turns.rates("deep-mix", turns.behind_nginx, pages, lead_seconds=FILLING_SECONDS)
 
 
 class Prepared(ABC):
