@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
@@ -132,7 +133,7 @@ def crowded(text: str) -> str:
 def unhurried(text: str) -> str:
     """Let idle connections stay, and a request wait long among hundreds of others."""
     text = text.replace("client_header_timeout 5s", "client_header_timeout 90s")
-    return text.replace("proxy_cache_lock_timeout 100ms", "proxy_cache_lock_timeout 90s")
+    return re.sub(r"proxy_cache_lock_timeout (30|100)ms", "proxy_cache_lock_timeout 90s", text)
 
 
 def by_connections(text: str) -> str:
