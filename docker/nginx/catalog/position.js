@@ -34,7 +34,7 @@ import pages from './generation.js';
 
 const POSITION_URL = 'http://127.0.0.1:8090/position';
 
-// As in catalog/products/models.py.
+// As in catalog/products/models.py and changes/change_ids.py.
 const TOKEN_LENGTH = 10;
 const ERA_LENGTH = 5;
 
