@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.app import create_app
 from catalog.db.columns import now
 from catalog.db.database import Database
+from catalog.errors import DatabaseUnavailable
 from catalog.products.changes import change_counter, change_log
-from catalog.products.changes.change_counter import LATE_IDS
+from catalog.products.changes.change_counter import LATE_IDS, Head, parse_head
 from catalog.products.changes.change_ids import ERA_LENGTH, ChangeId
 from catalog.products.changes.following import read_changes
 from catalog.products.models import TOKEN_LENGTH, ChangeCounter, ChangeType, Product
@@ -124,6 +125,29 @@ class TestOrder:
         finally:
             await database.transaction(drop)
             await database.close()
+
+
+class TestHead:
+    async def test_head_is_read_alike_as_text_and_by_the_library(
+        self, ada: Caller, database: Database
+    ) -> None:
+        created = [await ada.create_product("Lamp") for _ in range(3)]
+        await ada.delete(created[0].json["id"])
+
+        heads = [
+            await run_on(database.connection(), change_counter.current_head),
+            await database.transaction(change_counter.current_head),
+        ]
+
+        last = (await ada.get(f"{PATH}?limit=1")).headers["Catalog-Change"]
+        highest = created[2].json["id"]
+        assert heads == [Head(ChangeId.parse(last), highest)] * 2
+        assert parse_head([f"{last} {highest}".encode()]) == heads[0]
+        assert heads[0].settled_id == highest - 1000
+
+    def test_counter_without_a_row_is_refused(self) -> None:
+        with pytest.raises(DatabaseUnavailable, match="no change counter"):
+            parse_head([])
 
 
 class TestProcesses:

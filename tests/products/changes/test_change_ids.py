@@ -1,5 +1,6 @@
 """Change ids: tokens beside the positions, which tell one history from another."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.database import Database
-from catalog.products.changes import change_log
+from catalog.products.changes import change_ids, change_log
+from catalog.products.changes.change_ids import ChangeId
 from catalog.products.models import TOKEN_LENGTH
 from tests.products.changes.support import followed
 from tests.support import Caller, problem_of
@@ -15,7 +17,59 @@ from tests.support import Caller, problem_of
 PATH = "/api/products/changes"
 
 
+class TestHeaders:
+    def test_headers_have_the_documented_names(self) -> None:
+        change = ChangeId(8, "5f0c29a1be")
+        told = {"Catalog-Position": "8", "Catalog-Change": "8.5f0c29a1be"}
+
+        assert change_ids.position_headers(change) == told
+        no_cache = {"Cache-Control": "no-cache", "Vary": "Accept"}
+        assert change_ids.read_headers(change) == {**no_cache, **told}
+        assert change_ids.BATCH_HEADER == "Catalog-Batch-Position"
+        assert change_ids.UNAFFECTED_HEADER == "Catalog-Unaffected-By"
+
+    @pytest.mark.parametrize("change", [ChangeId(0), ChangeId(8), ChangeId(8, "5f0c29a1be")])
+    def test_text_is_parsed_to_the_same(self, change: ChangeId) -> None:
+        assert ChangeId.parse(str(change)) == change
+
+    def test_position_0_has_no_token(self) -> None:
+        assert ChangeId.parse("0.5f0c29a1be") == ChangeId(0)
+
+    def test_bare_position_may_be_any_change_there(self) -> None:
+        known, other = ChangeId(8, "a"), ChangeId(8, "b")
+
+        assert known.may_be(ChangeId(8))
+        assert ChangeId(8).may_be(known)
+        assert known.may_be(known)
+        assert not known.may_be(other)
+        assert not known.may_be(ChangeId(9, "a"))
+        assert not ChangeId(8).may_be(ChangeId(9))
+
+    def test_tokens_are_of_letters_and_digits_and_never_the_same(self) -> None:
+        tokens = {change_ids.new_token() for _ in range(1000)}
+
+        assert len(tokens) == 1000
+        assert all(re.fullmatch(f"[A-Za-z0-9]{{{TOKEN_LENGTH}}}", each) for each in tokens)
+
+
 class TestHistories:
+    async def test_every_answer_has_its_position(self, ada: Caller, anyone: Caller) -> None:
+        empty = await anyone.get("/api/products")
+        lamp = await ada.create_product("Lamp")
+        path = lamp.headers["Location"]
+        read = await anyone.get(path)
+        patched = await ada.send("PATCH", path, json={"price": 5})
+        unchanged = await ada.send("PATCH", path, json={"price": 5})
+        deleted = await ada.send("DELETE", path)
+        missing = await anyone.get(path)
+        mine = await ada.get("/api/products/my")
+
+        answers = (empty, lamp, read, patched, unchanged, deleted, missing, mine)
+        positions = [int(answer.headers["Catalog-Position"]) for answer in answers]
+        assert positions == [0, 1, 1, 2, 2, 3, 3, 3]
+        cached = await anyone.get("/api/products", headers={"If-None-Match": "*"})
+        assert (cached.status_code, cached.headers["Catalog-Position"]) == (304, "3")
+
     async def test_every_answer_has_its_change_id(self, ada: Caller, anyone: Caller) -> None:
         empty = await anyone.get("/api/products")
         lamp = await ada.create_product("Lamp")

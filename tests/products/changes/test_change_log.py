@@ -12,6 +12,8 @@ from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.errors import NotFound
 from catalog.products.changes import change_counter, change_log
+from catalog.products.changes.change_ids import ERA_LENGTH, ChangeId
+from catalog.products.changes.change_log import MANY
 from catalog.products.models import ChangeType, ProductChange
 from catalog.products.writes.batch import write_products
 from tests.db.support import run_on
@@ -45,23 +47,6 @@ class TestLog:
         assert [each["product"] for each in found] == [lamp, None, lamp, None]
         assert found[2]["at"] == lamp["updated_at"]
 
-    async def test_every_answer_has_its_position(self, ada: Caller, anyone: Caller) -> None:
-        empty = await anyone.get("/api/products")
-        lamp = await ada.create_product("Lamp")
-        path = lamp.headers["Location"]
-        read = await anyone.get(path)
-        patched = await ada.send("PATCH", path, json={"price": 5})
-        unchanged = await ada.send("PATCH", path, json={"price": 5})
-        deleted = await ada.send("DELETE", path)
-        missing = await anyone.get(path)
-        mine = await ada.get("/api/products/my")
-
-        answers = (empty, lamp, read, patched, unchanged, deleted, missing, mine)
-        positions = [int(answer.headers["Catalog-Position"]) for answer in answers]
-        assert positions == [0, 1, 1, 2, 2, 3, 3, 3]
-        cached = await anyone.get("/api/products", headers={"If-None-Match": "*"})
-        assert (cached.status_code, cached.headers["Catalog-Position"]) == (304, "3")
-
     async def test_write_without_effect_takes_no_position(
         self, ada: Caller, bob: Caller, database: Database
     ) -> None:
@@ -90,6 +75,43 @@ class TestLog:
         gone = [(each["type"], each["id"]) for each in await followed(anyone, since=3)]
         assert gone == [("deleted", product_id) for product_id in ids]
         assert (await anyone.get("/api/products")).json["products"] == []
+
+
+class TestMany:
+    """Creates of many products, whose rows of the log the database copies from theirs."""
+
+    @pytest.mark.parametrize("count", [1, MANY - 1, MANY, MANY + 1])
+    async def test_each_product_is_logged_once_and_in_order(
+        self, ada: Caller, anyone: Caller, count: int
+    ) -> None:
+        first = await ada.create_product("Lamp")
+        imported = await ada.import_products(count)
+        last = await ada.create_product("Stool")
+
+        shown = (await anyone.get("/api/products?sort=id&limit=1000")).json["products"]
+        found = await followed(anyone)
+        assert len(found) == count + 2
+        for position, (entry, product) in enumerate(zip(found, shown, strict=True), start=1):
+            assert (entry["position"], entry["type"], entry["version"]) == (position, "created", 1)
+            assert entry["product"] == product
+            assert entry["at"] == product["created_at"]
+        assert imported.headers["Catalog-Position"] == f"{count + 1}"
+        # Only products were created, so all changes are of one era.
+        changes = [each.headers["Catalog-Change"] for each in (first, imported, last)]
+        assert len({ChangeId.parse(each).token[:ERA_LENGTH] for each in changes}) == 1
+        assert len(set(changes)) == 3
+
+    async def test_products_with_gaps_between_their_ids_are_logged(
+        self, ada: Caller, anyone: Caller, database: Database
+    ) -> None:
+        ids = [(await ada.create_product("Lamp")).json["id"] for _ in range(3)]
+
+        async def record(session: AsyncSession) -> None:
+            await change_log.record_created(session, [ids[0], ids[2]] * MANY, at=now())
+
+        await database.transaction(record)
+
+        assert [each["id"] for each in await followed(anyone, since=3)] == [ids[0], ids[2]] * MANY
 
 
 class TestPages:
