@@ -143,6 +143,11 @@ def by_connections(text: str) -> str:
     return unhurried(text).replace(in_progress, r"\d+")
 
 
+def by_many_connections(text: str) -> str:
+    """Count idle connections as load, and let a request wait long among 700 others only."""
+    return re.sub(r"(lock_wait_short \{[^}]*) 90s", r"\1 30ms", by_connections(text))
+
+
 def hasty_crowd(text: str) -> str:
     """Shorten that lock wait, so that a late page is requested again: the control."""
     return crowded(text).replace("proxy_cache_lock_timeout 3s", "proxy_cache_lock_timeout 500ms")
@@ -556,13 +561,21 @@ class TestCache:
                 await connection.close()
         assert service.asked == asked
 
-    @pytest.mark.parametrize(("edit", "asked"), [(unhurried, 3), (by_connections, 2)])
+    @pytest.mark.parametrize(
+        ("edit", "count", "asked"),
+        [
+            (unhurried, 250, 3),
+            (by_connections, 250, 2),
+            (by_many_connections, 250, 3),
+            (by_many_connections, 750, 2),
+        ],
+    )
     async def test_idle_connections_do_not_make_requests_wait_for_a_page(
-        self, edit: Edit, asked: int
+        self, edit: Edit, count: int, asked: int
     ) -> None:
         async with SlowPage().run() as service, nginx(service.url, edit=edit) as proxy:
             await proxy.caching()
-            idle = [await Connection.open(proxy.url) for _ in range(250)]
+            idle = [await Connection.open(proxy.url) for _ in range(count)]
             connections = [await Connection.open(proxy.url) for _ in range(3)]
             for number, connection in enumerate(connections):
                 await service.is_asked_by(connection, asked=min(number + 1, 2))
