@@ -28,6 +28,7 @@ NAMES = ("sqlite", "mariadb", "mysql")
 SECRET = SecretStr(secrets.token_hex(32))
 START_PATIENCE_SECONDS = 60.0
 MAX_DELETED_WORDS = 200
+"""Rows of words that are deleted between two truncations of their table."""
 
 
 class EngineMissing(Exception):

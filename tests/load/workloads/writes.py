@@ -30,7 +30,7 @@ TAG_READERS = 16
 
 FILLING_SECONDS = 4
 """Seconds of random pages before each turn that measures them through a cache. Between turns nginx
-drops all pages, because nobody requests any; a page is cached at its second request."""
+drops all pages, because no requests arrive; a page is cached at its second request."""
 
 
 async def create(turns: Turns) -> None:
