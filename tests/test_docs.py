@@ -112,6 +112,16 @@ class TestSettings:
         assert load_settings() == defaults
 
 
+class TestMigrations:
+    def test_every_migration_has_a_row(self) -> None:
+        versions = (ROOT / "catalog/migrations/versions").glob("[0-9]*.py")
+        revisions = sorted(version.name[:4] for version in versions)
+
+        rows = [cell for cell in first_cells(read("docs/data_model.md")) if cell.isdecimal()]
+
+        assert rows == revisions
+
+
 class TestErrors:
     def test_every_error_has_a_row_with_its_status(self) -> None:
         rows = re.findall(

@@ -1,1 +1,1 @@
-"""HTML pages: the home page, and interactive documentation of the API."""
+"""HTML pages: the console with its session, and interactive documentation of the API."""

@@ -47,7 +47,7 @@ async def list_changes(query_args: ChangesQuery) -> Reply:
     To begin, export the products and follow the changes from the `Catalog-Change` of that response;
     then send `change` of each response as the next `since`. `wait` makes it a long poll; as
     `text/event-stream`, the same comes as server-sent events, resumed by `Last-Event-ID`. Changes
-    are kept for 30 days or as configured; older ones are 410.
+    are kept for 30 days; older ones are 410.
     """
     if negotiate((JSON, EVENT_STREAM)) == EVENT_STREAM:
         return await _stream(_last_event_id(query_args))
