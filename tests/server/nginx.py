@@ -187,10 +187,12 @@ def without_eras(text: str) -> str:
     return text.replace("return token.length === TOKEN_LENGTH && ", "return true || ")
 
 
-def without_looks(text: str) -> str:
+def without_polls(text: str) -> str:
     """Disable polling, so that for a minute nginx learns positions only from its own responses."""
     text = text.replace("MAX_AGE_MS = 200;", "MAX_AGE_MS = 60000;")
-    return text.replace("async function look(started) {", "async function look(started) { return;")
+    return text.replace(
+        "async function pollOnce(started) {", "async function pollOnce(started) { return;"
+    )
 
 
 def write_site(

@@ -21,7 +21,7 @@ from tests.server.nginx import (
     nginx,
     own_folder,
     without_eras,
-    without_looks,
+    without_polls,
 )
 from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service, until
 
@@ -307,7 +307,7 @@ class TestCache:
     async def test_page_is_stored_if_it_is_requested_again(self, edit: Edit, stored: int) -> None:
         async with (
             SlowPage().run() as service,
-            nginx(service.url, edit=lambda text: edit(without_looks(text))) as proxy,
+            nginx(service.url, edit=lambda text: edit(without_polls(text))) as proxy,
             httpx.AsyncClient(base_url=proxy.url) as anyone,
         ):
             await proxy.caching()
@@ -326,7 +326,7 @@ class TestCache:
     async def test_unnamed_page_is_not_stored_beyond_a_creation(self) -> None:
         async with (
             SlowPage().run() as service,
-            nginx(service.url, edit=without_looks) as proxy,
+            nginx(service.url, edit=without_polls) as proxy,
             httpx.AsyncClient(base_url=proxy.url) as anyone,
         ):
             await proxy.caching()
@@ -353,7 +353,7 @@ class TestCache:
             assert (await ada.post(PATH, content=many, headers=ndjson)).status_code == 200
 
         def edited(text: str) -> str:
-            return without_looks(edit(text) if edit else text)
+            return without_polls(edit(text) if edit else text)
 
         async with nginx(shop.service.url, edit=edited) as proxy:
             await proxy.caching()
@@ -514,7 +514,7 @@ class TestCache:
     ) -> None:
         async with (
             SlowPage().run() as service,
-            nginx(service.url, edit=lambda text: edit(patient(without_looks(text)))) as proxy,
+            nginx(service.url, edit=lambda text: edit(patient(without_polls(text)))) as proxy,
         ):
             await proxy.caching()
             *readers, writer = [await Connection.open(proxy.url) for _ in range(4)]
@@ -544,7 +544,7 @@ class TestCache:
     ) -> None:
         async with (
             SlowPage().run() as service,
-            nginx(service.url, edit=lambda text: edit(without_looks(text))) as proxy,
+            nginx(service.url, edit=lambda text: edit(without_polls(text))) as proxy,
         ):
             await proxy.caching()
             connections = [await Connection.open(proxy.url) for _ in range(4)]
@@ -629,7 +629,7 @@ class TestPartialWrites:
     async def _shop(self, catalog: Catalog) -> AsyncIterator[Shop]:
         async with catalog.start(CATALOG_READ_LIMIT="1000000/day") as service:
             await service.serving()
-            async with nginx(service.url, edit=without_looks) as proxy:
+            async with nginx(service.url, edit=without_polls) as proxy:
                 token = await service.sign_up()
                 yield Shop(service, proxy, token, catalog.folder / "catalog.db")
 
@@ -684,7 +684,7 @@ class TestPartialWrites:
         async with (
             SlowPage(takes_writes=False).run() as service,
             nginx(
-                f"{service.url} max_fails=0", edit=lambda text: without_looks(impatient(text))
+                f"{service.url} max_fails=0", edit=lambda text: without_polls(impatient(text))
             ) as proxy,
         ):
             service.delivery.set()

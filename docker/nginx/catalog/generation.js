@@ -19,7 +19,7 @@ function generation() {
     if (current && now % RECORD_EVERY_MS) {
         return current;
     }
-    ngx.shared.catalog.set('asked', now);
+    ngx.shared.catalog.set('last_demand', now);
     // If it has expired, cached pages may be stale: a busy nginx may poll late, and a poll may get
     // no response. Passing all requests on to the service would only add load, so begin a new one.
     return current || begin('any');
@@ -33,7 +33,7 @@ function settledGeneration() {
     if (isConfirmed && now % RECORD_EVERY_MS) {
         return current;
     }
-    ngx.shared.catalog.set('asked', now);
+    ngx.shared.catalog.set('last_demand', now);
     // The next response may confirm it: its pages need not be fetched again.
     return isConfirmed ? current : `${current} ${generation()}`;
 }

@@ -26,23 +26,23 @@ async function wait(r) {
         return;
     }
     // Before the time of the failure: a poll that is skipped for want of demand counts as answered.
-    ngx.shared.catalog.set('asked', Date.now());
+    ngx.shared.catalog.set('last_demand', Date.now());
     const failed = Date.now();
     for (;;) {
-        const answered = ngx.shared.catalog.get('answered');
-        if (answered > failed) {
+        const lastAnswer = ngx.shared.catalog.get('last_answer');
+        if (lastAnswer > failed) {
             r.variables.catalog_repeats = repeats + 1;
             // Keeps the body.
             r.internalRedirect(r.variables.request_uri);
             return;
         }
         // Nor does any request wait longer than that after its arrival.
-        if (!(Date.now() < Math.min(answered, arrived) + PATIENCE_MS)) {
+        if (!(Date.now() < Math.min(lastAnswer, arrived) + PATIENCE_MS)) {
             r.return(503);
             return;
         }
         await new Promise((resolve) => setTimeout(resolve, PAUSE_MS + Math.random() * SPREAD_MS));
-        ngx.shared.catalog.set('asked', Date.now());
+        ngx.shared.catalog.set('last_demand', Date.now());
     }
 }
 

@@ -20,15 +20,15 @@
 // again with other changes. Instances of an earlier release send a position only, which may belong
 // to any history.
 //
-// Polls follow demand: `asked` is the time of the last page request that generation.js recorded, or
+// Polls follow demand: `last_demand` is the time of the last page request that generation.js recorded, or
 // at which a request waited for an instance. Without one for IDLE_MS nginx polls nothing, and keeps
 // no generation: the next page comes from the service.
 //
 // `any_since` and `settled_since` are the starts of the last requests that have begun or confirmed
 // these generations.
 //
-// `looked` is the start of the last poll of the service, and `answered` that of the last successful
-// one; while nginx does not poll, the service counts as answering. outage.js uses it.
+// `last_poll` is the start of the last poll of the service, and `last_answer` that of the last
+// successful one; while nginx does not poll, the service counts as answering. outage.js uses it.
 
 import pages from './generation.js';
 
@@ -159,51 +159,51 @@ async function bridge() {
 }
 
 async function poll(end) {
-    const looks = [];
+    const polls = [];
     while (Date.now() < end) {
         const now = Date.now();
         if (isDue(now)) {
             // With thousands of clients a poll takes longer than the interval, so the next one does
             // not wait for it.
-            looks.push(look(now));
+            polls.push(pollOnce(now));
         } else {
-            rest(now);
+            stopPolling(now);
         }
         await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
     }
-    await Promise.all(looks);
+    await Promise.all(polls);
 }
 
-/** Whether pages were asked for lately, or the last poll has no answer (yet). */
+/** Whether pages were requested lately, or the last poll has no answer (yet). */
 function isDue(now) {
-    const answered = ngx.shared.catalog.get('answered');
-    const isAsked = now - (ngx.shared.catalog.get('asked') || 0) < IDLE_MS;
+    const lastAnswer = ngx.shared.catalog.get('last_answer');
+    const isInDemand = now - (ngx.shared.catalog.get('last_demand') || 0) < IDLE_MS;
     // An outage is followed to its end: later requests depend on how long it has lasted.
-    return isAsked || !answered || ngx.shared.catalog.get('looked') > answered;
+    return isInDemand || !lastAnswer || ngx.shared.catalog.get('last_poll') > lastAnswer;
 }
 
 /** Stop polling: without polls no generation may be kept, and no outage is known to have begun. */
-function rest(now) {
+function stopPolling(now) {
     // It would expire by itself, but not if the clock is set back.
     ngx.shared.catalog_generation.delete('any');
     ngx.shared.catalog.delete('settled');
-    ngx.shared.catalog.set('answered', now);
-    ngx.shared.catalog.set('looked', now);
+    ngx.shared.catalog.set('last_answer', now);
+    ngx.shared.catalog.set('last_poll', now);
 }
 
-async function look(started) {
-    ngx.shared.catalog.set('looked', started);
+async function pollOnce(started) {
+    ngx.shared.catalog.set('last_poll', started);
     const changes = ngx.shared.catalog_change;
     const before = changes.get('change');
     const generation = ngx.shared.catalog_generation.get('any');
-    const change = await askForChange();
+    const change = await fetchChange();
     if (!change) {
         if (!(Date.now() - ngx.shared.catalog.get('settled_since') < GAP_MS)) {
             ngx.shared.catalog.delete('settled');
         }
         return;
     }
-    ngx.shared.catalog.set('answered', started);
+    ngx.shared.catalog.set('last_answer', started);
     // Compared with the change known before the poll: one recorded meanwhile may be newer.
     const isRestored = isHigher(before, change) || isOther(before, change);
     if (isRestored) {
@@ -225,7 +225,7 @@ async function look(started) {
 }
 
 /** Poll the service for its last change; empty if it does not answer with one. */
-async function askForChange() {
+async function fetchChange() {
     try {
         const reply = await ngx.fetch(POSITION_URL, {method: 'HEAD'});
         return reply.headers.get('Catalog-Change') || reply.headers.get('Catalog-Position') || '';
