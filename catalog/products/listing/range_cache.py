@@ -18,7 +18,7 @@ from catalog.db.columns import MAX_ID
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing.page_reader import Page
 from catalog.products.listing.page_request import PageRequest
-from catalog.products.listing.row_encoding import with_fields
+from catalog.products.listing.page_rows import with_fields
 
 KEPT_BYTES = 32 * 1024 * 1024
 """Capacity of the cache in one process, some 100,000 products; the least recently used ranges are

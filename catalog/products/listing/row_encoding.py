@@ -16,6 +16,7 @@ from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
 from catalog.products.changes.change_counter import HEAD, parse_head
 from catalog.products.changes.change_ids import ChangeId
+from catalog.products.listing.page_rows import with_fields
 from catalog.products.models import Product
 from catalog.products.product_encoding import encoded, id_of, json_array, json_objects
 from catalog.products.schemas import Sort
@@ -111,9 +112,3 @@ class EncodedRows:
         """
         array = json_array(self._texts[:count])
         return array if fields is None else with_fields(array, fields)
-
-
-def with_fields(array: bytes, fields: Sequence[str]) -> bytes:
-    """Return a JSON array of products with only some fields of each."""
-    products = orjson.loads(array)
-    return orjson.dumps([{name: product[name] for name in fields} for product in products])

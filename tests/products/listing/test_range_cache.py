@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from catalog.db.columns import MAX_ID
 from catalog.http.pagination import Cursors
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.listing.page_reader import DecodedRows, page_of
+from catalog.products.listing.page_reader import page_of
 from catalog.products.listing.page_request import PageRequest, PageRequests
+from catalog.products.listing.page_rows import DecodedRows
 from catalog.products.listing.range_cache import (
     MAX_RANGES,
     KnownRange,

@@ -14,8 +14,8 @@ from catalog.http.pagination import Cursors
 from catalog.products import queries, service
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing import page_reader, row_encoding
-from catalog.products.listing.page_reader import DecodedRows, PageRows
 from catalog.products.listing.page_request import PageRequests
+from catalog.products.listing.page_rows import DecodedRows, PageRows
 from catalog.products.listing.row_encoding import EncodedRows
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, NewProduct
 from catalog.products.schemas import ListQuery
