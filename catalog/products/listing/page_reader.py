@@ -12,7 +12,7 @@ from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
 from catalog.products.changes import change_counter
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.listing import row_encoding
+from catalog.products.listing.encoded_rows import encoded_page, read_encoded_pages
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.listing.page_rows import DecodedRows, PageRows
 from catalog.products.search import planner
@@ -61,7 +61,7 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
         return has_texts and not request.selection.terms
 
     texts = [_text_query(each) for each in requests if comes_as_texts(each)]
-    together = iter(await row_encoding.read_pages(connection, texts) if texts else ())
+    together = iter(await read_encoded_pages(connection, texts) if texts else ())
     pages = []
     for each in requests:
         selection, after, limit = each.selection, each.after, each.query.limit
@@ -149,7 +149,7 @@ def _fitting(products: PageRows, limit: int) -> int:
 
 def _text_query(request: PageRequest) -> TextQuery:
     selection, after, limit = request.selection, request.after, request.query.limit
-    statement = row_encoding.page(
+    statement = encoded_page(
         sort=selection.sort,
         filters=selection.filters,
         resumed=after is not None,
