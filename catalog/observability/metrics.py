@@ -245,12 +245,12 @@ def count_dropped_lines(count: int) -> None:
     LINES_DROPPED.inc(count)
 
 
-_pages_kept = value_of(PAGES.labels("kept"))
+_page_hits = value_of(PAGES.labels("kept"))
 
 
-def count_kept_page() -> None:
+def count_page_hit() -> None:
     """Count a cache hit of a page; resolved in advance, as it is the most frequent event."""
-    _pages_kept.inc(1)
+    _page_hits.inc(1)
 
 
 class _Positions:

@@ -8,7 +8,7 @@ from catalog.products.bulk.exporting import MAX_EXPORTS
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.changes.change_reader import ChangeReader
 from catalog.products.changes.feed import Feed
-from catalog.products.listing.page_cache import Pages
+from catalog.products.listing.page_cache import PageCache
 from catalog.products.listing.page_request import PageRequests
 from catalog.products.listing.product_reader import ProductReader
 from catalog.products.overload import too_many
@@ -20,7 +20,7 @@ class Products:
     """State of one app: readers of pages and products, batched writes, change feed, bulk limits."""
 
     requests: PageRequests
-    pages: Pages
+    pages: PageCache
     reader: ProductReader
     changes: ChangeReader
     writes: BatchedWrites

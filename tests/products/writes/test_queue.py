@@ -18,7 +18,7 @@ from catalog.products import queries
 from catalog.products.changes import change_counter
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.following import read_changes
-from catalog.products.listing.page_cache import Pages
+from catalog.products.listing.page_cache import PageCache
 from catalog.products.models import NewProduct, Product
 from catalog.products.writes import BatchedWrites, Delete, Update, WriteResult
 from catalog.settings import Settings
@@ -45,7 +45,7 @@ async def queues(database: Database, settings: Settings) -> AsyncIterator[list[B
         for _ in range(2):
             own = Database(settings)
             stack.push_async_callback(own.close)
-            queues.append(BatchedWrites(own, Pages(own)))
+            queues.append(BatchedWrites(own, PageCache(own)))
             stack.push_async_callback(queues[-1].close)
         yield queues
 
