@@ -19,10 +19,10 @@ from catalog.products.writes import BatchedWrites
 class Products:
     """State of one app: readers of pages and products, batched writes, change feed, bulk limits."""
 
-    requests: PageRequests
-    pages: PageCache
-    reader: ProductReader
-    changes: ChangeReader
+    page_requests: PageRequests
+    page_cache: PageCache
+    product_reader: ProductReader
+    change_reader: ChangeReader
     writes: BatchedWrites
     feed: Feed
     imports: CapacityLimiter = field(

@@ -52,7 +52,7 @@ async def list_changes(query_args: ChangesQuery) -> Reply:
     if negotiate((JSON, EVENT_STREAM)) == EVENT_STREAM:
         return await _stream(_last_event_id(query_args))
     since, limit = query_args.since, query_args.limit
-    found = await products().changes.read(since, limit)
+    found = await products().change_reader.read(since, limit)
     if query_args.wait and found.is_empty:
         feed = products().feed
         # With the token, even if the client sent none: a change of history can then be detected.

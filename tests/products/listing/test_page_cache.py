@@ -111,7 +111,8 @@ class TestLists:
 
 def page_request(app: Quart, **given: str) -> PageRequest:
     query_string = urlencode(given).encode()
-    return products(app).requests.for_all(ListQuery.model_validate(given), query_string, prefix="")
+    query = ListQuery.model_validate(given)
+    return products(app).page_requests.for_all(query, query_string, prefix="")
 
 
 async def fill(database: Database, owner: Caller) -> None:
