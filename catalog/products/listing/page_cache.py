@@ -158,7 +158,8 @@ class PageCache:
     def is_in_demand(self) -> bool:
         """Return whether more than one page was requested since the last commit, or before it.
 
-        A single request does not count: nginx revalidates a page to find out about changes.
+        A single request does not count: to poll the position, nginx sends ``HEAD`` for a page with
+        ``limit=1``, up to 20 times a second.
         """
         return max(self._reads_before, self._reads_since) > 1
 
