@@ -16,7 +16,7 @@ from catalog.errors import ChangesGone, NotReady, Overloaded
 from catalog.observability.metrics import count_rejection, observe_position
 from catalog.products.changes.change_counter import current_change
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.following import Entry, read_changes
+from catalog.products.changes.log_reader import Entry, fitting, read_changes
 
 POLL_SECONDS = 0.1
 """Polling interval while there are followers; each poll costs one or two small queries."""
@@ -40,17 +40,6 @@ STRETCH = 256
 
 STRETCH_BYTES = 64 * 1024
 """JSON yielded to a follower at a time: each follower holds a copy until it has been sent."""
-
-
-def fitting(entries: Sequence[Entry], max_bytes: int) -> int:
-    """Count the leading entries whose JSON fits into ``max_bytes``; at least one, if any."""
-    count = size = 0
-    for entry in entries:
-        size += len(entry.json)
-        if size > max_bytes and count:
-            break
-        count += 1
-    return count
 
 
 class Feed:

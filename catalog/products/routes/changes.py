@@ -19,7 +19,7 @@ from catalog.http.validation import query_parameters
 from catalog.products.changes import change_ids
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_reader import page_reply
-from catalog.products.changes.following import Entry
+from catalog.products.changes.log_reader import Entry
 from catalog.products.changes.schemas import ChangePage, ChangesQuery, LastEventId, change_id
 from catalog.products.context import products
 from catalog.products.schemas import PositionHeaders

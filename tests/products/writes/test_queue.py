@@ -17,7 +17,7 @@ from catalog.errors import NotFound, PreconditionFailed
 from catalog.products import queries
 from catalog.products.changes import change_counter
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.following import read_changes
+from catalog.products.changes.log_reader import read_changes
 from catalog.products.listing.page_cache import PageCache
 from catalog.products.models import NewProduct, Product
 from catalog.products.writes import BatchedWrites, Delete, Update, WriteResult
