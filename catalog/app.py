@@ -220,7 +220,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
         lambda: metrics.measure(
             in_progress=enveloped.in_progress,
             pools=state.database.pools,
-            subscribers=products(app).feed.followers,
+            followers=products(app).feed.followers,
             tasks=len(asyncio.all_tasks()),
             request_body_bytes=bounded.waiting_bytes,
             response_buffer_bytes=state.buffers.held_bytes,
