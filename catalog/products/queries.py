@@ -301,8 +301,8 @@ SOME_IDS = select(_table.id).where(_table.id.in_(_product_ids))
 SOME = select(*COLUMNS).where(_table.id.in_(_product_ids)).order_by(_table.id)
 """Products by ``product_ids``."""
 
-SOME_LOCKED = SOME.with_for_update(of=Product.__table__)
-"""``SOME``, with row locks until the transaction ends."""
+LOCK_WAITING = SOME.with_for_update(of=Product.__table__)
+"""``SOME``, with row locks until the transaction ends; waits for those of other transactions."""
 
-SOME_UNLOCKED = SOME.with_for_update(of=Product.__table__, skip_locked=True)
-"""``SOME_LOCKED``, without the products that other transactions have locked."""
+LOCK_SKIPPING = SOME.with_for_update(of=Product.__table__, skip_locked=True)
+"""``LOCK_WAITING``, but skips the products that other transactions have locked."""

@@ -141,7 +141,7 @@ class TestConcurrentEdits:
     ) -> None:
         ids: BindParameter[int] = bindparam("product_ids", expanding=True)
         naive = select(*queries.COLUMNS).where(Product.id.in_(ids))
-        monkeypatch.setattr(queries, "SOME_UNLOCKED", naive)
+        monkeypatch.setattr(queries, "LOCK_SKIPPING", naive)
         editors = Editors(queues)
 
         await editors.run()
@@ -195,7 +195,7 @@ class TestLockedProduct:
 
         async def lock(session: AsyncSession) -> None:
             connection = await session.connection()
-            await connection.execute(queries.SOME_LOCKED, {"product_ids": [locked]})
+            await connection.execute(queries.LOCK_WAITING, {"product_ids": [locked]})
             is_locked.set()
             await may_end.wait()
 
