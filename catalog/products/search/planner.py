@@ -68,7 +68,7 @@ async def find(
     if ids.first is None:
         return []
     search = _Search(connection, selection, after, limit, max_bytes, (ids.first, ids.last))
-    rows = await search.look(NEAR)
+    rows = await search.search_next(NEAR)
     if search.is_done(rows):
         return rows
     return await (search.by_id(len(rows)) if selection.key == "id" else search.by_key(len(rows)))
@@ -154,7 +154,7 @@ class _Search:
     def _is_full(self, rows: Sequence[Any]) -> bool:
         return len(rows) == self._limit or sum(map(text_bytes, rows)) > self._max_bytes
 
-    async def look(self, distance: int, *, indexed: int = 0) -> Sequence[Any]:
+    async def search_next(self, distance: int, *, indexed: int = 0) -> Sequence[Any]:
         """Search the next ``distance`` products; see ``run``."""
         edge = await self._edge(distance)
         self.reached_end = edge is None
@@ -176,7 +176,7 @@ class _Search:
             # The buckets at both ends also hold ids outside the range.
             index_cost = self._index_cost(distance + BUCKET_IDS, share, _FOUND_BY_ID)
             is_scan = distance * _SCANNED_BY_ID < index_cost
-            rows = await self.look(distance, indexed=0 if is_scan else self._terms.indexed)
+            rows = await self.search_next(distance, indexed=0 if is_scan else self._terms.indexed)
             if self.is_done(rows):
                 return rows
             if not is_refined and len(self._terms.ordered) > 1:
