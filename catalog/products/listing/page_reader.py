@@ -105,7 +105,7 @@ def page_of(
 
 
 def _position(selection: Selection, products: PageRows, index: int) -> Position:
-    if selection.key == "id":
+    if selection.sort_column == "id":
         return (products.id_of(index),)
     return selection.position_of(products[index])
 
@@ -119,7 +119,7 @@ def _span_of(request: PageRequest, products: PageRows, count: int) -> range | No
     reading it again costs little more than reading the log.
     """
     selection, after = request.selection, request.after
-    if selection.key != "id" or request.query.total:
+    if selection.sort_column != "id" or request.query.total:
         return None
     low = int(after[-1]) if after else None
     high = products.id_of(count) if len(products) > count else None

@@ -57,7 +57,7 @@ class PageRequest:
         selection = self.selection
         is_filtered = bool(selection.filters or selection.terms)
         is_newest = selection.sort == "-id" and self.after is None
-        return selection.key == "id" and not (is_filtered or is_newest or self.query.total)
+        return selection.sort_column == "id" and not (is_filtered or is_newest or self.query.total)
 
     @property
     def after_id(self) -> int:

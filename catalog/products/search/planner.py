@@ -71,7 +71,8 @@ async def find(
     rows = await search.search_next(NEAR)
     if search.is_done(rows):
         return rows
-    return await (search.by_id(len(rows)) if selection.key == "id" else search.by_key(len(rows)))
+    find_page = search.by_id if selection.sort_column == "id" else search.by_key
+    return await find_page(len(rows))
 
 
 _NAME, _DESCRIPTION = map(queries.FIELDS.index, ("name", "description"))
@@ -200,7 +201,7 @@ class _Search:
         share = min(joint, _share(hits, NEAR))
         distance = max(2 * NEAR, int(_MARGIN * self._limit / share))
         # Ids ascend with time, so the index can be restricted to those of the next products.
-        is_in_time = self._selection.key == "created_at"
+        is_in_time = self._selection.sort_column == "created_at"
         cost = _SPANNED if is_in_time else _SCANNED_BY_KEY
         while distance * cost < index_cost:
             edge = await self._edge(distance)
@@ -291,7 +292,7 @@ class _Search:
 
     def _buckets(self, edge: dict[str, Any] | None) -> tuple[str, ...]:
         """Return the buckets between the position after which the page begins and the edge."""
-        if self._selection.key != "id":
+        if self._selection.sort_column != "id":
             return buckets_between(*self._ids)
         begin, end = self._values.get("after_id"), (edge or {}).get("edge_id")
         if self._selection.sort == "-id":
@@ -307,7 +308,7 @@ class _Search:
     async def _edge(self, distance: int) -> dict[str, Any] | None:
         """Return the position ``distance`` products ahead, or None if the list ends before it."""
         selection = self._selection
-        if selection.key == "id":
+        if selection.sort_column == "id":
             # Ids have gaps, so this may be fewer products, but never more.
             if selection.sort == "id":
                 edge = self._values.get("after_id", self._first_id - 1) + distance + 1
