@@ -57,7 +57,7 @@ from catalog.products.changes import change_log
 from catalog.products.changes.change_reader import ChangeReader
 from catalog.products.changes.feed import POLL_SECONDS, Feed
 from catalog.products.context import Products, products
-from catalog.products.listing.page_cache import Pages
+from catalog.products.listing.page_cache import PageCache
 from catalog.products.listing.page_request import PageRequests
 from catalog.products.listing.product_reader import ProductReader
 from catalog.products.writes import BatchedWrites
@@ -179,11 +179,11 @@ def create_app(settings: Settings) -> Quart:
 
 
 def _products(database: Database, cursors: Cursors) -> Products:
-    pages = Pages(database)
-    writes = BatchedWrites(database, pages)
+    page_cache = PageCache(database)
+    writes = BatchedWrites(database, page_cache)
     return Products(
         PageRequests(cursors),
-        pages,
+        page_cache,
         ProductReader(database),
         ChangeReader(database),
         writes,
@@ -220,7 +220,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
         lambda: metrics.measure(
             in_progress=enveloped.in_progress,
             pools=state.database.pools,
-            subscribers=products(app).feed.followers,
+            followers=products(app).feed.followers,
             tasks=len(asyncio.all_tasks()),
             request_body_bytes=bounded.waiting_bytes,
             response_buffer_bytes=state.buffers.held_bytes,

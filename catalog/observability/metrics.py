@@ -161,7 +161,7 @@ WRITE_BATCH_SIZE = _histogram(
     "write_batch_size", "Writes of single products per transaction.", buckets=BATCH_SIZES
 )
 POSITION = _gauge("position", "Highest known position of a change.", highest=True)
-CHANGE_SUBSCRIBERS = _gauge("change_subscribers", "Clients waiting for changes.")
+FOLLOWERS = _gauge("change_subscribers", "Clients waiting for changes.")
 EVENT_LOOP_TASKS = _gauge("event_loop_tasks", "Unfinished asyncio tasks.")
 IDEMPOTENCY = _counter(
     "idempotency_total",
@@ -245,12 +245,12 @@ def count_dropped_lines(count: int) -> None:
     LINES_DROPPED.inc(count)
 
 
-_pages_kept = value_of(PAGES.labels("kept"))
+_page_hits = value_of(PAGES.labels("kept"))
 
 
-def count_kept_page() -> None:
+def count_page_hit() -> None:
     """Count a cache hit of a page; resolved in advance, as it is the most frequent event."""
-    _pages_kept.inc(1)
+    _page_hits.inc(1)
 
 
 class _Positions:
@@ -296,7 +296,7 @@ def measure(
     *,
     in_progress: int,
     pools: Iterable[tuple[Pool, int, int, int]],
-    subscribers: int,
+    followers: int,
     tasks: int,
     request_body_bytes: int,
     response_buffer_bytes: int,
@@ -309,7 +309,7 @@ def measure(
         in_progress: requests in progress.
         pools: for each pool its name, its size, its connections in use, and the units of work that
             wait for one.
-        subscribers: clients that wait for changes.
+        followers: clients that wait for changes.
         tasks: unfinished tasks of the event loop.
         request_body_bytes: bytes of incomplete request bodies.
         response_buffer_bytes: bytes of responses that clients have not received yet.
@@ -321,7 +321,7 @@ def measure(
         POOL_SIZE.labels(pool).set(size)
         POOL_IN_USE.labels(pool).set(in_use)
         POOL_WAITING.labels(pool).set(waiting)
-    CHANGE_SUBSCRIBERS.set(subscribers)
+    FOLLOWERS.set(followers)
     EVENT_LOOP_TASKS.set(tasks)
     POSITION.set(_positions.highest)
 

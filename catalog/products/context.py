@@ -8,7 +8,7 @@ from catalog.products.bulk.exporting import MAX_EXPORTS
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.products.changes.change_reader import ChangeReader
 from catalog.products.changes.feed import Feed
-from catalog.products.listing.page_cache import Pages
+from catalog.products.listing.page_cache import PageCache
 from catalog.products.listing.page_request import PageRequests
 from catalog.products.listing.product_reader import ProductReader
 from catalog.products.overload import too_many
@@ -19,10 +19,10 @@ from catalog.products.writes import BatchedWrites
 class Products:
     """State of one app: readers of pages and products, batched writes, change feed, bulk limits."""
 
-    requests: PageRequests
-    pages: Pages
-    reader: ProductReader
-    changes: ChangeReader
+    page_requests: PageRequests
+    page_cache: PageCache
+    product_reader: ProductReader
+    change_reader: ChangeReader
     writes: BatchedWrites
     feed: Feed
     imports: CapacityLimiter = field(

@@ -58,7 +58,7 @@ def page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
         filters: the names of the selection's filters.
         resumed: whether the page resumes after a position instead of beginning at the start.
     """
-    statement = select(*COLUMNS).where(*_kept(filters))
+    statement = select(*COLUMNS).where(*_conditions(filters))
     if resumed:
         statement = statement.where(_behind(sort, _table.id, "after"))
     if has_index(sort, filters):
@@ -92,12 +92,12 @@ def _bounded(rows: Select[Any], sort: Sort) -> Select[Any]:
     order = _order_by(sort, _table.id)
     before = func.sum(TEXT_BYTES).over(order_by=order, rows=(None, -1))
     sized = select(_table.id, before.label("bytes_before")).join(some, some.c.id == _table.id)
-    kept = sized.subquery("sized")
+    sizes = sized.subquery("sized")
     return (
         select(*COLUMNS)
-        .join(kept, kept.c.id == _table.id)
+        .join(sizes, sizes.c.id == _table.id)
         .where(
-            func.coalesce(kept.c.bytes_before, 0)
+            func.coalesce(sizes.c.bytes_before, 0)
             <= bindparam("max_bytes", PAGE_BYTES, type_=Integer)
         )
     )
@@ -106,7 +106,7 @@ def _bounded(rows: Select[Any], sort: Sort) -> Select[Any]:
 @cache
 def count(*, filters: frozenset[str]) -> Select[Any]:
     """Build the statement that counts a selection without terms, from the selection's values."""
-    return select(func.count()).select_from(Product.__table__).where(*_kept(filters))
+    return select(func.count()).select_from(Product.__table__).where(*_conditions(filters))
 
 
 def has_index(sort: Sort, filters: frozenset[str]) -> bool:
@@ -143,7 +143,7 @@ def found(
     row_id = _words.rowid if alone else _table.id
     rows = select(row_id.label("id")).where(*_searched(terms, indexed))
     if not alone:
-        rows = _joined(rows, words_first=indexed > 0).where(*_kept(filters))
+        rows = _joined(rows, words_first=indexed > 0).where(*_conditions(filters))
     if resumed:
         rows = rows.where(_behind(sort, row_id, "after"))
     if bounded:
@@ -160,7 +160,7 @@ def count_found(*, filters: frozenset[str], terms: int, indexed: int) -> Select[
     rows = select(func.count()).where(*_searched(terms, indexed))
     if not filters:
         return rows.select_from(ProductWords.__table__)
-    return _joined(rows, words_first=indexed > 0).where(*_kept(filters))
+    return _joined(rows, words_first=indexed > 0).where(*_conditions(filters))
 
 
 @cache
@@ -196,7 +196,7 @@ def sample(*, terms: int) -> Select[Any]:
 def edge(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Select[Any]:
     """Build the statement for the position ``distance`` products after a position or the start."""
     key = _table[sort.removeprefix("-")]
-    statement: Select[Any] = select(key.label("key"), _table.id).where(*_kept(filters))
+    statement: Select[Any] = select(key.label("key"), _table.id).where(*_conditions(filters))
     if resumed:
         statement = statement.where(_behind(sort, _table.id, "after"))
     statement = _in_order(_by_index(statement, sort, filters), sort, _table.id)
@@ -221,7 +221,7 @@ IDS = select(func.min(_table.id).label("first"), func.max(_table.id).label("last
 @cache
 def some(*, filters: frozenset[str]) -> Select[Any]:
     """Build the statement that counts a selection without its terms, up to ``limit``."""
-    rows = select(_table.id).where(*_kept(filters)).limit(bindparam("limit", type_=Integer))
+    rows = select(_table.id).where(*_conditions(filters)).limit(bindparam("limit", type_=Integer))
     return select(func.count()).select_from(rows.subquery())
 
 
@@ -229,7 +229,7 @@ _SERVED = {"id": frozenset({"user_id"}), "price": frozenset({"min_price", "max_p
 """Filters that an index serves together with the sort order, by sort column."""
 
 
-def _kept(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
+def _conditions(filters: frozenset[str]) -> Iterator[ColumnElement[bool]]:
     return (CONDITIONS[name] for name in sorted(filters))
 
 
@@ -301,8 +301,8 @@ SOME_IDS = select(_table.id).where(_table.id.in_(_product_ids))
 SOME = select(*COLUMNS).where(_table.id.in_(_product_ids)).order_by(_table.id)
 """Products by ``product_ids``."""
 
-SOME_LOCKED = SOME.with_for_update(of=Product.__table__)
-"""``SOME``, with row locks until the transaction ends."""
+LOCK_WAITING = SOME.with_for_update(of=Product.__table__)
+"""``SOME``, with row locks until the transaction ends; waits for those of other transactions."""
 
-SOME_UNLOCKED = SOME.with_for_update(of=Product.__table__, skip_locked=True)
-"""``SOME_LOCKED``, without the products that other transactions have locked."""
+LOCK_SKIPPING = SOME.with_for_update(of=Product.__table__, skip_locked=True)
+"""``LOCK_WAITING``, but skips the products that other transactions have locked."""

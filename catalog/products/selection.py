@@ -30,7 +30,7 @@ class Selection:
         max_price: the highest price.
         user_id: the owner's account.
         ids: the only ids to include, in no order.
-        client_key: the key of the products.
+        client_key: the key that a client gave to the product.
         terms: prefixes, each of which some word of a product must have; from
             ``tokenizer.terms_of``.
     """
@@ -57,7 +57,7 @@ class Selection:
         )
 
     @property
-    def key(self) -> str:
+    def sort_column(self) -> str:
         """Name of the sort column."""
         return self.sort.removeprefix("-")
 
@@ -80,16 +80,17 @@ class Selection:
 
     def position_of(self, product: dict[str, Any]) -> Position:
         """Return the keyset position of a product, given as its JSON members."""
-        return (product["id"],) if self.key == "id" else (product[self.key], product["id"])
+        product_id, column = product["id"], self.sort_column
+        return (product_id,) if column == "id" else (product[column], product_id)
 
     def values_after(self, position: Position | None) -> dict[str, Any]:
         """Return the bind parameters for resuming after a position; none at the start."""
         if position is None:
             return {}
-        if self.key == "id":
+        if self.sort_column == "id":
             return {"after_id": position[-1]}
-        key, product_id = position
-        after = datetime.fromisoformat(str(key)) if self.key == "created_at" else key
+        value, product_id = position
+        after = datetime.fromisoformat(str(value)) if self.sort_column == "created_at" else value
         return {"after_key": after, "after_id": product_id}
 
 

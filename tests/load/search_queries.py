@@ -126,10 +126,10 @@ async def _owner_ids(database: Database) -> list[int]:
 
 async def middle(database: Database, selection: Selection) -> Position:
     """Return a keyset position in the middle of a list."""
-    key = Product.__table__.c[selection.key]
+    key = Product.__table__.c[selection.sort_column]
     async with database.connection() as connection:
         last_id = int(await connection.scalar(select(func.max(Product.id))) or 0)
-        if selection.key == "id":
+        if selection.sort_column == "id":
             return (last_id // 2,)
         ordered = select(key, Product.id).order_by(key, Product.id).offset(last_id // 2).limit(1)
         row: Any = (await connection.execute(ordered)).one()

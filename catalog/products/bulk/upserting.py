@@ -143,7 +143,7 @@ class Upserts:
         if not ids:
             return []
         # In the order of their ids, so that two transactions do not deadlock.
-        statement = queries.SOME_LOCKED if self._is_stored else queries.SOME
+        statement = queries.LOCK_WAITING if self._is_stored else queries.SOME
         rows = await self._session.execute(statement, {"product_ids": sorted(ids)})
         return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
 

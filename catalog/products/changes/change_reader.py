@@ -18,8 +18,7 @@ from catalog.errors import ChangesGone
 from catalog.http.replies.reply import Reply
 from catalog.products.changes import change_ids
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.feed import fitting
-from catalog.products.changes.following import ChangesAfter, Entry, read_each
+from catalog.products.changes.log_reader import ChangesRequest, Entry, fitting, read_each
 from catalog.products.queries import PAGE_BYTES
 
 MAX_BATCH = 8
@@ -30,7 +29,7 @@ TURN_BYTES = 256 * 1024
 of ``PAGE_BYTES`` takes some five milliseconds."""
 
 
-class FoundChanges(NamedTuple):
+class ChangesReply(NamedTuple):
     """Changes as they are sent.
 
     Attributes:
@@ -48,25 +47,27 @@ class ChangeReader:
     """Reader and renderer of changes; one per process."""
 
     def __init__(self, database: Database) -> None:
-        self._loader: BatchReader[ChangesAfter, FoundChanges | ChangesGone, FoundChanges] = (
-            batch_reader(database, _read, _found, trips=database.max_readers, max_batch=MAX_BATCH)
+        self._loader: BatchReader[ChangesRequest, ChangesReply | ChangesGone, ChangesReply] = (
+            batch_reader(
+                database, _read, _unwrapped, trips=database.max_readers, max_batch=MAX_BATCH
+            )
         )
 
-    async def read(self, since: ChangeId, limit: int) -> FoundChanges:
+    async def read(self, since: ChangeId, limit: int) -> ChangesReply:
         """Return the changes after a given one.
 
         Raises:
-            ChangesGone: as ``following.read_changes``.
+            ChangesGone: as ``log_reader.read_changes``.
             DatabaseUnavailable, DatabaseBusy: as ``Database.connection``.
         """
-        request = ChangesAfter(since, limit)
+        request = ChangesRequest(since, limit)
         return await self._loader.load(request, request)
 
 
 async def _read(
-    connection: ReadConnection, requests: Sequence[ChangesAfter]
-) -> list[FoundChanges | ChangesGone]:
-    found: list[FoundChanges | ChangesGone] = []
+    connection: ReadConnection, requests: Sequence[ChangesRequest]
+) -> list[ChangesReply | ChangesGone]:
+    found: list[ChangesReply | ChangesGone] = []
     size = 0
     async with aclosing(read_each(connection, requests)) as each:
         async for changes in each:
@@ -74,7 +75,7 @@ async def _read(
                 found.append(changes)
                 continue
             reply = page_reply(changes.entries, changes.last, more=changes.more)
-            found.append(FoundChanges(not changes.entries, changes.last, reply))
+            found.append(ChangesReply(not changes.entries, changes.last, reply))
             size += sum(len(entry.json) for entry in changes.entries)
             if size > TURN_BYTES:
                 # Other requests have their turn.
@@ -83,7 +84,7 @@ async def _read(
     return found
 
 
-def _found(_: ChangesAfter, found: FoundChanges | ChangesGone) -> FoundChanges:
+def _unwrapped(_: ChangesRequest, found: ChangesReply | ChangesGone) -> ChangesReply:
     if isinstance(found, ChangesGone):
         raise found
     return found

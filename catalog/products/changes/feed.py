@@ -16,7 +16,7 @@ from catalog.errors import ChangesGone, NotReady, Overloaded
 from catalog.observability.metrics import count_rejection, observe_position
 from catalog.products.changes.change_counter import current_change
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.following import Entry, read_changes
+from catalog.products.changes.log_reader import Entry, fitting, read_changes
 
 POLL_SECONDS = 0.1
 """Polling interval while there are followers; each poll costs one or two small queries."""
@@ -42,17 +42,6 @@ STRETCH_BYTES = 64 * 1024
 """JSON yielded to a follower at a time: each follower holds a copy until it has been sent."""
 
 
-def fitting(entries: Sequence[Entry], max_bytes: int) -> int:
-    """Count the leading entries whose JSON fits into ``max_bytes``; at least one, if any."""
-    count = size = 0
-    for entry in entries:
-        size += len(entry.json)
-        if size > max_bytes and count:
-            break
-        count += 1
-    return count
-
-
 class Feed:
     """Buffer of recent changes for followers; one per process."""
 
@@ -61,7 +50,7 @@ class Feed:
         self._followers = 0
         self._ended = False
         self._catching_up = asyncio.Semaphore(MAX_CATCHING_UP)
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         # The buffer: the changes after ``_begin`` up to ``_head``, without gaps. It is empty and
         # ``_begin`` is None while there are no followers.
         self._entries: list[Entry] = []
@@ -89,7 +78,7 @@ class Feed:
         if self._begin is None:
             async with self._watch() as connection:
                 self._begin = await current_change(connection)
-            self._tell()
+            self._notify()
         more = True
         while more:
             since = self._head
@@ -99,7 +88,7 @@ class Feed:
             except ChangesGone:
                 # Another history, as after a restore: each follower has to read the log itself.
                 self._forget()
-                self._tell()
+                self._notify()
                 return
             self._add(found.entries)
             more = found.more
@@ -115,7 +104,7 @@ class Feed:
         self._trim()
         self._entries += entries
         self._bytes += sum(len(entry.json) for entry in entries)
-        self._tell()
+        self._notify()
 
     def _trim(self) -> None:
         surplus = max(0, len(self._entries) - KEPT_CHANGES)
@@ -133,15 +122,15 @@ class Feed:
         self._bytes = 0
         self._begin = None
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Wake all waiters."""
-        self._news.set()
-        self._news = asyncio.Event()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def end(self) -> None:
         """Disconnect all followers before the process stops; idempotent."""
         self._ended = True
-        self._tell()
+        self._notify()
 
     @contextmanager
     def _following(self) -> Iterator[None]:
@@ -169,7 +158,7 @@ class Feed:
         deadline = asyncio.get_running_loop().time() + seconds
         with self._following():
             while not self._ended:
-                news = self._news
+                changed = self._changed
                 found = self._after(since, limit)
                 if found is None and self._begin is not None:
                     # Either the buffer has moved past ``since``, and the log has the changes; or
@@ -181,7 +170,7 @@ class Feed:
                     return found
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await news.wait()
+                        await changed.wait()
                 except TimeoutError:
                     break
         return []
@@ -203,7 +192,7 @@ class Feed:
             while True:
                 if self._ended:
                     raise NotReady("The service is restarting.")
-                news = self._news
+                changed = self._changed
                 found = self._after(last, STRETCH)
                 if found is None and has_caught_up and self._is_behind(last):
                     count_rejection("followers")
@@ -222,7 +211,7 @@ class Feed:
                     last = self._head
                 try:
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
-                        await news.wait()
+                        await changed.wait()
                 except TimeoutError:
                     yield ()
 

@@ -1,1 +1,1 @@
-"""Pages of products: page cache, page reader, and row encoding."""
+"""Pages of products: page cache, page reader, and encoded rows."""

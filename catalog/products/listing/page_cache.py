@@ -27,14 +27,14 @@ from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.http.pagination import link_headers
 from catalog.http.replies.conditional import etag_of
 from catalog.http.replies.reply import Reply
-from catalog.observability.metrics import PAGES, count_kept_page, count_rejection, observe_position
+from catalog.observability.metrics import PAGES, count_page_hit, count_rejection, observe_position
 from catalog.products.changes import change_counter, change_ids
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.recent_changes import RecentChanges
 from catalog.products.listing import page_reader
 from catalog.products.listing.page_reader import page_of
 from catalog.products.listing.page_request import PageRequest
-from catalog.products.listing.range_cache import KnownRange, RangeCache, range_of, rows_of
+from catalog.products.listing.range_cache import CachedRange, RangeCache, range_of, rows_of
 from catalog.products.models import ChangeType
 from catalog.products.overload import page_expired, too_many
 
@@ -42,12 +42,12 @@ MAX_READS = 512
 """Distinct pages read at a time in one process, most of them waiting for a connection; that many
 take about half a second."""
 
-KEPT_BYTES = 16 * 1024 * 1024
+CACHE_BYTES = 16 * 1024 * 1024
 """Capacity of the cache in one process; the least recently used pages are evicted first."""
 
 MAX_ONCE = 512
 """Composed pages of which it is noted that they were requested, so that those requested again are
-kept as they are sent."""
+cached as they are sent."""
 
 _BESIDES_PAGE = 3072
 """Approximate overhead of a cached page in bytes, besides its body, its query and its links: the
@@ -90,17 +90,17 @@ Connect = Callable[[], AbstractAsyncContextManager[ReadConnection]]
 PageLoader = BatchLoader[Hashable, PageRequest, ReadConnection, page_reader.Page, RenderedPage]
 
 
-class Pages:
+class PageCache:
     """Reader, renderer and cache of pages; one per process.
 
     Args:
         database: the database to read from.
-        kept_bytes: capacity of the cache.
+        max_bytes: capacity of the cache.
         max_reads: distinct pages read at a time.
     """
 
     def __init__(
-        self, database: Database, *, kept_bytes: int = KEPT_BYTES, max_reads: int = MAX_READS
+        self, database: Database, *, max_bytes: int = CACHE_BYTES, max_reads: int = MAX_READS
     ) -> None:
         self._database = database
         self._last_change = SingleFlight(
@@ -131,12 +131,12 @@ class Pages:
         self._heavy = self._loader(self._heavy_connection, trips=max_reads, max_batch=1)
         self._max_reads = max_reads
         self._ranges = RangeCache()
-        self._kept: OrderedDict[Hashable, RenderedPage] = OrderedDict()
-        self._kept_bytes = 0
+        self._cached: OrderedDict[Hashable, RenderedPage] = OrderedDict()
+        self._cached_bytes = 0
         # Keys of the pages that any change affects.
         self._short_lived: set[Hashable] = set()
         self._composed_once: OrderedDict[Hashable, None] = OrderedDict()
-        self._max_kept_bytes = kept_bytes
+        self._max_bytes = max_bytes
         self._reads_before = self._reads_since = 0
 
     def _loader(self, connect: Connect, *, trips: int, **options: Any) -> PageLoader:
@@ -158,7 +158,8 @@ class Pages:
     def is_in_demand(self) -> bool:
         """Return whether more than one page was requested since the last commit, or before it.
 
-        A single request does not count: nginx revalidates a page to find out about changes.
+        A single request does not count: to poll the position, nginx sends ``HEAD`` for a page with
+        ``limit=1``, up to 20 times a second.
         """
         return max(self._reads_before, self._reads_since) > 1
 
@@ -171,16 +172,16 @@ class Pages:
         """
         self._reads_since += 1
         began = deadline_start()
-        kept = self._kept.get(request.key)
-        if kept is not None and (current := await self._current(kept, began)) is not None:
+        cached = self._cached.get(request.key)
+        if cached is not None and (current := await self._current(cached, began)) is not None:
             # Unless another request has read the page meanwhile, or it was dropped.
-            if self._kept.get(request.key) is kept:
-                self._kept[request.key] = current
-                self._kept.move_to_end(request.key)
-            count_kept_page()
+            if self._cached.get(request.key) is cached:
+                self._cached[request.key] = current
+                self._cached.move_to_end(request.key)
+            count_page_hit()
             return current
         if request.is_range and (composed := await self._composed(request, began)) is not None:
-            count_kept_page()
+            count_page_hit()
             return composed
         loader = self._light if request.is_light else self._heavy
         if request.key not in loader and len(self._light) + len(self._heavy) >= self._max_reads:
@@ -219,11 +220,11 @@ class Pages:
         rows = rows_of(request, ranges)
         page = _rendered(request, page_of(request, current, rows, settled_id=settled_id))
         if self._is_repeated(request.key):
-            self._keep(request.key, page)
+            self._store(request.key, page)
         return page
 
     async def _catch_up(
-        self, cached: Sequence[RenderedPage | KnownRange], began: float
+        self, cached: Sequence[RenderedPage | CachedRange], began: float
     ) -> ChangeId | None:
         """Return the last change or a later one, up to which all changes are known.
 
@@ -243,16 +244,16 @@ class Pages:
         except DatabaseUnavailable:
             # The database may be restored before it returns, and a release without tokens leaves
             # the token as it is, so that the pages would seem valid.
-            self._kept.clear()
+            self._cached.clear()
             self._short_lived.clear()
-            self._kept_bytes = 0
+            self._cached_bytes = 0
             self._ranges.clear()
             recent.clear()
             raise
         # The log lacks a change that was made by hand, with a position only.
         return recent.last if last in recent else None
 
-    def _is_current(self, cached: RenderedPage | KnownRange, current: ChangeId) -> bool:
+    def _is_current(self, cached: RenderedPage | CachedRange, current: ChangeId) -> bool:
         """Return whether nothing has changed what is cached, up to what ``_catch_up`` returned."""
         if cached.change == current:
             return True
@@ -277,12 +278,12 @@ class Pages:
         """Render a page, once for all requests that share its read, and cache it."""
         observe_position(page.change.position)
         if request.is_range and request.is_light:
-            known = range_of(request, page)
-            self._ranges.add(known)
+            added = range_of(request, page)
+            self._ranges.add(added)
             # Their JSON is made once.
-            page = page._replace(products=rows_of(request, [known]))
+            page = page._replace(products=rows_of(request, [added]))
         rendered = _rendered(request, page)
-        self._keep(request.key, rendered)
+        self._store(request.key, rendered)
         return rendered
 
     def _is_repeated(self, key: Hashable) -> bool:
@@ -295,22 +296,22 @@ class Pages:
             self._composed_once.popitem(last=False)
         return False
 
-    def _keep(self, key: Hashable, page: RenderedPage) -> None:
+    def _store(self, key: Hashable, page: RenderedPage) -> None:
         self._evict(key)
-        if page.size > self._max_kept_bytes // 4:
+        if page.size > self._max_bytes // 4:
             # A page this large would evict most others.
             return
-        self._kept[key] = page
-        self._kept_bytes += page.size
+        self._cached[key] = page
+        self._cached_bytes += page.size
         if page.span is None:
             self._short_lived.add(key)
-        while self._kept_bytes > self._max_kept_bytes:
-            self._evict(next(iter(self._kept)))
+        while self._cached_bytes > self._max_bytes:
+            self._evict(next(iter(self._cached)))
 
     def _evict(self, key: Hashable) -> None:
-        page = self._kept.pop(key, None)
+        page = self._cached.pop(key, None)
         if page is not None:
-            self._kept_bytes -= page.size
+            self._cached_bytes -= page.size
             self._short_lived.discard(key)
 
 

@@ -1,7 +1,7 @@
 """Reader of product pages, several in one round trip where the engine allows it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,77 +12,11 @@ from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
 from catalog.products.changes import change_counter
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.listing import row_encoding
+from catalog.products.listing.encoded_rows import encoded_page, read_encoded_pages
 from catalog.products.listing.page_request import PageRequest
+from catalog.products.listing.page_rows import DecodedRows, PageRows
 from catalog.products.search import planner
 from catalog.products.selection import Position, Selection
-
-
-class PageRows(Protocol):
-    """Products read for a page, in any encoding."""
-
-    def __len__(self) -> int:
-        """Return the number of products."""
-
-    @property
-    def most_bytes(self) -> int:
-        """Upper bound of their size as JSON in bytes, cheap to compute."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the JSON members of one product."""
-
-    def id_of(self, index: int) -> int:
-        """Return the id of one product, which is faster than its members."""
-
-    def objects(self, count: int) -> list[bytes]:
-        """Return the JSON objects of the first ``count`` products, or of all if there are fewer."""
-
-    def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
-        """Encode the first ``count`` products, or all if there are fewer, as a JSON array.
-
-        Args:
-            count: the maximum number of products.
-            fields: the fields to include of each; None for all.
-        """
-
-
-_NAMES_BYTES = len(orjson.dumps(dict.fromkeys(queries.FIELDS)))
-
-
-class DecodedRows:
-    """Products as rows with the values of ``queries.FIELDS``."""
-
-    def __init__(self, rows: Sequence[Sequence[Any]]) -> None:
-        self._rows = rows
-
-    def __len__(self) -> int:
-        """Return the number of products."""
-        return len(self._rows)
-
-    @property
-    def most_bytes(self) -> int:
-        """Upper bound of their size as JSON in bytes."""
-        return len(orjson.dumps(list(map(tuple, self._rows)))) + _NAMES_BYTES * len(self)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the JSON members of one product."""
-        return dict(zip(queries.FIELDS, self._rows[index], strict=True))
-
-    def id_of(self, index: int) -> int:
-        """Return the id of one product."""
-        product_id: int = self._rows[index][queries.FIELDS.index("id")]
-        return product_id
-
-    def objects(self, count: int) -> list[bytes]:
-        """Return the JSON objects of the first ``count`` products."""
-        return [orjson.dumps(self[index]) for index in range(min(count, len(self)))]
-
-    def json(self, count: int, fields: Sequence[str] | None = None) -> bytes:
-        """Encode the first ``count`` products as a JSON array; see ``PageRows.json``."""
-        products = map(self.__getitem__, range(min(count, len(self))))
-        if fields is None:
-            return orjson.dumps(list(products))
-        return orjson.dumps([{name: product[name] for name in fields} for product in products])
 
 
 class Page(NamedTuple):
@@ -127,7 +61,7 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
         return has_texts and not request.selection.terms
 
     texts = [_text_query(each) for each in requests if comes_as_texts(each)]
-    together = iter(await row_encoding.read_pages(connection, texts) if texts else ())
+    together = iter(await read_encoded_pages(connection, texts) if texts else ())
     pages = []
     for each in requests:
         selection, after, limit = each.selection, each.after, each.query.limit
@@ -171,7 +105,7 @@ def page_of(
 
 
 def _position(selection: Selection, products: PageRows, index: int) -> Position:
-    if selection.key == "id":
+    if selection.sort_column == "id":
         return (products.id_of(index),)
     return selection.position_of(products[index])
 
@@ -185,7 +119,7 @@ def _span_of(request: PageRequest, products: PageRows, count: int) -> range | No
     reading it again costs little more than reading the log.
     """
     selection, after = request.selection, request.after
-    if selection.key != "id" or request.query.total:
+    if selection.sort_column != "id" or request.query.total:
         return None
     low = int(after[-1]) if after else None
     high = products.id_of(count) if len(products) > count else None
@@ -215,7 +149,7 @@ def _fitting(products: PageRows, limit: int) -> int:
 
 def _text_query(request: PageRequest) -> TextQuery:
     selection, after, limit = request.selection, request.after, request.query.limit
-    statement = row_encoding.page(
+    statement = encoded_page(
         sort=selection.sort,
         filters=selection.filters,
         resumed=after is not None,

@@ -12,8 +12,8 @@ from catalog.products.selection import Position, Selection
 
 MY_PATH = f"{PATH}/my"
 
-MAX_KNOWN = 1024
-MAX_KNOWN_BYTES = 512
+MAX_CACHED = 1024
+MAX_QUERY_BYTES = 512
 """Cached requests of a kind, and the length of their queries."""
 
 
@@ -57,7 +57,7 @@ class PageRequest:
         selection = self.selection
         is_filtered = bool(selection.filters or selection.terms)
         is_newest = selection.sort == "-id" and self.after is None
-        return selection.key == "id" and not (is_filtered or is_newest or self.query.total)
+        return selection.sort_column == "id" and not (is_filtered or is_newest or self.query.total)
 
     @property
     def after_id(self) -> int:
@@ -83,8 +83,8 @@ class PageRequests:
     def __init__(self, cursors: Cursors) -> None:
         self._cursors = cursors
         # Apart from each other, so that owners do not evict what all clients ask for.
-        self._known: OrderedDict[Hashable, PageRequest] = OrderedDict()
-        self._known_own: OrderedDict[Hashable, PageRequest] = OrderedDict()
+        self._cached: OrderedDict[Hashable, PageRequest] = OrderedDict()
+        self._cached_own: OrderedDict[Hashable, PageRequest] = OrderedDict()
 
     def for_all(self, query: ListQuery, query_string: bytes, *, prefix: str) -> PageRequest:
         """Return the request for a page of all products.
@@ -99,13 +99,13 @@ class PageRequests:
         """
         # Pages under different prefixes differ in that link.
         key = None, prefix, query_string
-        known = self._known.get(key)
-        if known is not None:
-            return known
+        cached = self._cached.get(key)
+        if cached is not None:
+            return cached
         selection = Selection.of(query, user_id=query.user_id)
         bound_to = selection.bound_to(PATH)
         place = Place(self._cursors, query.cursor, path=prefix + PATH, bound_to=bound_to)
-        return _kept(self._known, PageRequest(query, selection, place, query_string, key))
+        return _stored(self._cached, PageRequest(query, selection, place, query_string, key))
 
     def for_owner(
         self, query: MyListQuery, query_string: bytes, owner_id: int, *, prefix: str
@@ -116,20 +116,20 @@ class PageRequests:
             InvalidCursor: the cursor is invalid or belongs to another list.
         """
         key = owner_id, prefix, query_string
-        known = self._known_own.get(key)
-        if known is not None:
-            return known
+        cached = self._cached_own.get(key)
+        if cached is not None:
+            return cached
         # Bound to the list and not to the caller: the list shows only the caller's own anyway.
         bound_to = Selection.of(query, user_id=None).bound_to(MY_PATH)
         place = Place(self._cursors, query.cursor, path=prefix + MY_PATH, bound_to=bound_to)
         selection = Selection.of(query, user_id=owner_id)
-        return _kept(self._known_own, PageRequest(query, selection, place, query_string, key))
+        return _stored(self._cached_own, PageRequest(query, selection, place, query_string, key))
 
 
-def _kept(cache: OrderedDict[Hashable, PageRequest], request: PageRequest) -> PageRequest:
+def _stored(cache: OrderedDict[Hashable, PageRequest], request: PageRequest) -> PageRequest:
     """Cache a request, unless its query is long."""
-    if len(request.query_string) <= MAX_KNOWN_BYTES:
+    if len(request.query_string) <= MAX_QUERY_BYTES:
         cache[request.key] = request
-        if len(cache) > MAX_KNOWN:
+        if len(cache) > MAX_CACHED:
             cache.popitem(last=False)
     return request

@@ -18,7 +18,7 @@ from catalog.observability.metrics import observe_position
 from catalog.products import queries
 from catalog.products.changes import change_counter, change_ids
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.listing import row_encoding
+from catalog.products.listing.encoded_rows import read_encoded_products
 from catalog.products.models import ChangeType
 
 
@@ -49,7 +49,7 @@ async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[
     """Read products, on a server in one round trip."""
     products: dict[int, dict[str, Any]]
     if has_raw_rows(connection):
-        rows = await row_encoding.read_some(connection, ids)
+        rows = await read_encoded_products(connection, ids)
         change = rows.change
         products = {(product := rows[index])["id"]: product for index in range(len(rows))}
     else:

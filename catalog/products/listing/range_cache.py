@@ -18,9 +18,9 @@ from catalog.db.columns import MAX_ID
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing.page_reader import Page
 from catalog.products.listing.page_request import PageRequest
-from catalog.products.listing.row_encoding import with_fields
+from catalog.products.listing.page_rows import with_fields
 
-KEPT_BYTES = 32 * 1024 * 1024
+CACHE_BYTES = 32 * 1024 * 1024
 """Capacity of the cache in one process, some 100,000 products; the least recently used ranges are
 evicted first."""
 
@@ -33,7 +33,7 @@ _BESIDES_RANGE = 640
 
 
 @dataclass(slots=True)
-class KnownRange:
+class CachedRange:
     """Range of ids and all products in it, as of a change.
 
     Attributes:
@@ -63,11 +63,11 @@ class KnownRange:
         """The ids of all products whose changes affect the range."""
         return range(self.first, self.last + 1)
 
-    def between(self, first: int, last: int) -> "KnownRange":
+    def between(self, first: int, last: int) -> "CachedRange":
         """Return the part of the range from one id to another."""
         low, high = bisect_left(self.ids, first), bisect_right(self.ids, last)
         ids, objects = self.ids[low:high], self.objects[low:high]
-        return KnownRange(self.change, first, last, ids, objects, self.settled_id)
+        return CachedRange(self.change, first, last, ids, objects, self.settled_id)
 
 
 class CachedRows:
@@ -116,14 +116,14 @@ class RangeCache:
     It does not know whether they are current: each range has the change of its read.
 
     Args:
-        kept_bytes: capacity of the cache.
+        max_bytes: capacity of the cache.
     """
 
-    def __init__(self, *, kept_bytes: int = KEPT_BYTES) -> None:
-        self._max_size = kept_bytes
+    def __init__(self, *, max_bytes: int = CACHE_BYTES) -> None:
+        self._max_size = max_bytes
         self._size = 0
         # By their least ids, the least recently used first.
-        self._ranges: OrderedDict[int, KnownRange] = OrderedDict()
+        self._ranges: OrderedDict[int, CachedRange] = OrderedDict()
         self._firsts: list[int] = []
 
     def clear(self) -> None:
@@ -132,8 +132,8 @@ class RangeCache:
         self._firsts.clear()
         self._size = 0
 
-    def add(self, added: KnownRange) -> None:
-        """Cache a range; of those that overlap it, only the parts outside are kept."""
+    def add(self, added: CachedRange) -> None:
+        """Cache a range; of those that overlap it, only the parts outside stay."""
         low = bisect_right(self._firsts, added.first)
         if low and self._ranges[self._firsts[low - 1]].last >= added.first:
             low -= 1
@@ -141,60 +141,60 @@ class RangeCache:
         # All at once: where many products were deleted, there may be thousands.
         replaced = [self._ranges.pop(first) for first in self._firsts[low:high]]
         del self._firsts[low:high]
-        self._size -= sum(known.size for known in replaced)
-        if replaced and (known := replaced[0]).first < added.first:
-            self._put(known.between(known.first, added.first - 1))
-        if replaced and (known := replaced[-1]).last > added.last:
-            self._put(known.between(added.last + 1, known.last))
+        self._size -= sum(cached.size for cached in replaced)
+        if replaced and (cached := replaced[0]).first < added.first:
+            self._put(cached.between(cached.first, added.first - 1))
+        if replaced and (cached := replaced[-1]).last > added.last:
+            self._put(cached.between(added.last + 1, cached.last))
         self._put(added)
         while self._size > self._max_size:
             self.drop(next(iter(self._ranges.values())))
 
-    def find(self, request: PageRequest) -> list[KnownRange] | None:
-        """Return the ranges with the products of a page, and one more; None if some are unknown.
+    def find(self, request: PageRequest) -> list[CachedRange] | None:
+        """Return the ranges with the products of a page, and one more; None if some are not cached.
 
         They have fewer products if there are no more.
         """
-        found: list[KnownRange] = []
+        found: list[CachedRange] = []
         missing = request.query.limit + 1
         edge = request.after_id + (-1 if request.is_descending else 1)
         while missing > 0 and 1 <= edge <= MAX_ID:
-            known = self._around(edge)
-            if known is None or len(found) == MAX_RANGES:
+            cached = self._around(edge)
+            if cached is None or len(found) == MAX_RANGES:
                 return None
-            found.append(known)
+            found.append(cached)
             if request.is_descending:
-                missing -= bisect_right(known.ids, edge)
-                edge = known.first - 1
+                missing -= bisect_right(cached.ids, edge)
+                edge = cached.first - 1
             else:
-                missing -= len(known.ids) - bisect_left(known.ids, edge)
-                edge = known.last + 1
+                missing -= len(cached.ids) - bisect_left(cached.ids, edge)
+                edge = cached.last + 1
         return found
 
-    def use(self, ranges: Iterable[KnownRange], change: ChangeId) -> None:
+    def use(self, ranges: Iterable[CachedRange], change: ChangeId) -> None:
         """Note that ranges are used, and current as of a change."""
-        for known in ranges:
-            known.change = change
-            self._ranges.move_to_end(known.first)
+        for cached in ranges:
+            cached.change = change
+            self._ranges.move_to_end(cached.first)
 
-    def drop(self, known: KnownRange) -> None:
+    def drop(self, cached: CachedRange) -> None:
         """Drop a range."""
-        del self._ranges[known.first]
-        del self._firsts[bisect_left(self._firsts, known.first)]
-        self._size -= known.size
+        del self._ranges[cached.first]
+        del self._firsts[bisect_left(self._firsts, cached.first)]
+        self._size -= cached.size
 
-    def _around(self, product_id: int) -> KnownRange | None:
+    def _around(self, product_id: int) -> CachedRange | None:
         index = bisect_right(self._firsts, product_id) - 1
-        known = self._ranges[self._firsts[index]] if index >= 0 else None
-        return known if known is not None and known.last >= product_id else None
+        cached = self._ranges[self._firsts[index]] if index >= 0 else None
+        return cached if cached is not None and cached.last >= product_id else None
 
-    def _put(self, known: KnownRange) -> None:
-        self._ranges[known.first] = known
-        insort(self._firsts, known.first)
-        self._size += known.size
+    def _put(self, cached: CachedRange) -> None:
+        self._ranges[cached.first] = cached
+        insort(self._firsts, cached.first)
+        self._size += cached.size
 
 
-def range_of(request: PageRequest, page: Page) -> KnownRange:
+def range_of(request: PageRequest, page: Page) -> CachedRange:
     """Return the range of ids whose products are those of a page.
 
     Args:
@@ -210,21 +210,21 @@ def range_of(request: PageRequest, page: Page) -> KnownRange:
         first, last = end or 1, request.after_id - 1
     else:
         first, last = request.after_id + 1, end or MAX_ID
-    return KnownRange(page.change, first, last, ids, objects, page.settled_id)
+    return CachedRange(page.change, first, last, ids, objects, page.settled_id)
 
 
-def rows_of(request: PageRequest, ranges: Iterable[KnownRange]) -> CachedRows:
+def rows_of(request: PageRequest, ranges: Iterable[CachedRange]) -> CachedRows:
     """Return the products of a page, and one more, from the ranges of ``RangeCache.find``."""
     ids: list[int] = []
     objects: list[bytes] = []
-    for known in ranges:
+    for cached in ranges:
         if request.is_descending:
-            behind = slice(bisect_left(known.ids, request.after_id))
-            ids += known.ids[behind][::-1]
-            objects += known.objects[behind][::-1]
+            behind = slice(bisect_left(cached.ids, request.after_id))
+            ids += cached.ids[behind][::-1]
+            objects += cached.objects[behind][::-1]
         else:
-            behind = slice(bisect_right(known.ids, request.after_id), None)
-            ids += known.ids[behind]
-            objects += known.objects[behind]
+            behind = slice(bisect_right(cached.ids, request.after_id), None)
+            ids += cached.ids[behind]
+            objects += cached.objects[behind]
     count = request.query.limit + 1
     return CachedRows(ids[:count], objects[:count])

@@ -19,7 +19,7 @@ from catalog.http.validation import query_parameters
 from catalog.products.changes import change_ids
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_reader import page_reply
-from catalog.products.changes.following import Entry
+from catalog.products.changes.log_reader import Entry
 from catalog.products.changes.schemas import ChangePage, ChangesQuery, LastEventId, change_id
 from catalog.products.context import products
 from catalog.products.schemas import PositionHeaders
@@ -52,7 +52,7 @@ async def list_changes(query_args: ChangesQuery) -> Reply:
     if negotiate((JSON, EVENT_STREAM)) == EVENT_STREAM:
         return await _stream(_last_event_id(query_args))
     since, limit = query_args.since, query_args.limit
-    found = await products().changes.read(since, limit)
+    found = await products().change_reader.read(since, limit)
     if query_args.wait and found.is_empty:
         feed = products().feed
         # With the token, even if the client sent none: a change of history can then be detected.

@@ -49,8 +49,10 @@ async def list_products(query_args: ListQuery) -> Reply:
     `limit`.
     """
     request = current_request()
-    requests = products().requests
-    return await _list(requests.for_all(query_args, request.query_string, prefix=request.prefix))
+    page_requests = products().page_requests
+    return await _list(
+        page_requests.for_all(query_args, request.query_string, prefix=request.prefix)
+    )
 
 
 @blueprint.get("/my")
@@ -67,9 +69,11 @@ async def list_my_products(query_args: MyListQuery) -> Reply:
     Pages and exports as those of everyone's products.
     """
     request = current_request()
-    requests = products().requests
+    page_requests = products().page_requests
     return await _list(
-        requests.for_owner(query_args, request.query_string, caller_id(), prefix=request.prefix)
+        page_requests.for_owner(
+            query_args, request.query_string, caller_id(), prefix=request.prefix
+        )
     )
 
 
@@ -80,7 +84,7 @@ async def _list(page_request: PageRequest) -> Reply:
         name = "bom" if query.bom else "guard"
         raise InvalidRequest(errors=[FieldError("parameter", name, "is only for CSV")])
     if form is None:
-        page = await products().pages.read(page_request)
+        page = await products().page_cache.read(page_request)
         return revalidated(page.reply)
     if query.total:
         raise InvalidRequest(errors=[FieldError("parameter", "total", "is only for pages")])

@@ -120,7 +120,7 @@ async def read_product(product_id: int) -> Reply:
 
     Public; send the `ETag` as `If-Match` to change exactly this version.
     """
-    return revalidated(await products().reader.read(product_id))
+    return revalidated(await products().product_reader.read(product_id))
 
 
 @blueprint.patch("/<id:product_id>")

@@ -68,10 +68,11 @@ async def find(
     if ids.first is None:
         return []
     search = _Search(connection, selection, after, limit, max_bytes, (ids.first, ids.last))
-    rows = await search.look(NEAR)
+    rows = await search.search_next(NEAR)
     if search.is_done(rows):
         return rows
-    return await (search.by_id(len(rows)) if selection.key == "id" else search.by_key(len(rows)))
+    find_page = search.by_id if selection.sort_column == "id" else search.by_key
+    return await find_page(len(rows))
 
 
 _NAME, _DESCRIPTION = map(queries.FIELDS.index, ("name", "description"))
@@ -154,7 +155,7 @@ class _Search:
     def _is_full(self, rows: Sequence[Any]) -> bool:
         return len(rows) == self._limit or sum(map(text_bytes, rows)) > self._max_bytes
 
-    async def look(self, distance: int, *, indexed: int = 0) -> Sequence[Any]:
+    async def search_next(self, distance: int, *, indexed: int = 0) -> Sequence[Any]:
         """Search the next ``distance`` products; see ``run``."""
         edge = await self._edge(distance)
         self.reached_end = edge is None
@@ -176,7 +177,7 @@ class _Search:
             # The buckets at both ends also hold ids outside the range.
             index_cost = self._index_cost(distance + BUCKET_IDS, share, _FOUND_BY_ID)
             is_scan = distance * _SCANNED_BY_ID < index_cost
-            rows = await self.look(distance, indexed=0 if is_scan else self._terms.indexed)
+            rows = await self.search_next(distance, indexed=0 if is_scan else self._terms.indexed)
             if self.is_done(rows):
                 return rows
             if not is_refined and len(self._terms.ordered) > 1:
@@ -200,7 +201,7 @@ class _Search:
         share = min(joint, _share(hits, NEAR))
         distance = max(2 * NEAR, int(_MARGIN * self._limit / share))
         # Ids ascend with time, so the index can be restricted to those of the next products.
-        is_in_time = self._selection.key == "created_at"
+        is_in_time = self._selection.sort_column == "created_at"
         cost = _SPANNED if is_in_time else _SCANNED_BY_KEY
         while distance * cost < index_cost:
             edge = await self._edge(distance)
@@ -291,7 +292,7 @@ class _Search:
 
     def _buckets(self, edge: dict[str, Any] | None) -> tuple[str, ...]:
         """Return the buckets between the position after which the page begins and the edge."""
-        if self._selection.key != "id":
+        if self._selection.sort_column != "id":
             return buckets_between(*self._ids)
         begin, end = self._values.get("after_id"), (edge or {}).get("edge_id")
         if self._selection.sort == "-id":
@@ -307,7 +308,7 @@ class _Search:
     async def _edge(self, distance: int) -> dict[str, Any] | None:
         """Return the position ``distance`` products ahead, or None if the list ends before it."""
         selection = self._selection
-        if selection.key == "id":
+        if selection.sort_column == "id":
             # Ids have gaps, so this may be fewer products, but never more.
             if selection.sort == "id":
                 edge = self._values.get("after_id", self._first_id - 1) + distance + 1

@@ -214,7 +214,7 @@ class _Batch:
         # In the order of their ids, so that two batches do not deadlock.
         ids = sorted(product_ids)
         connection = await self._session.connection()
-        statement = queries.SOME_LOCKED if waits else queries.SOME_UNLOCKED
+        statement = queries.LOCK_WAITING if waits else queries.LOCK_SKIPPING
         rows = await connection.execute(statement, {"product_ids": ids})
         products: dict[int, dict[str, Any] | None] = {
             row[0]: dict(zip(queries.FIELDS, row, strict=True)) for row in rows

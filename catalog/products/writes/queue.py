@@ -9,7 +9,7 @@ from catalog.db.deadlines import deadline_start
 from catalog.errors import KeyInUse, KeyReused
 from catalog.observability.metrics import IDEMPOTENCY, WRITE_BATCH_SIZE
 from catalog.products.idempotency import key_of
-from catalog.products.listing.page_cache import Pages
+from catalog.products.listing.page_cache import PageCache
 from catalog.products.models import NewProduct
 from catalog.products.overload import WriteRefusals
 from catalog.products.search.tokenizer import text_of
@@ -30,12 +30,12 @@ class BatchedWrites:
 
     Args:
         database: the database to write to.
-        pages: the page cache, which each commit makes stale.
+        page_cache: the page cache, which is notified of each commit.
     """
 
-    def __init__(self, database: Database, pages: Pages) -> None:
+    def __init__(self, database: Database, page_cache: PageCache) -> None:
         self._database = database
-        self._pages = pages
+        self._page_cache = page_cache
         self._queue = self._group_commit(waits=False)
         # Edits of products that an import, the deletion of an account or another process has
         # locked wait here, so that they hold up no others.
@@ -46,7 +46,7 @@ class BatchedWrites:
             partial(self._commit, waits=waits),
             WriteRefusals(),
             patience=self._database.patience,
-            has_readers=self._pages.is_in_demand,
+            has_readers=self._page_cache.is_in_demand,
             limit=self._database.write_limit,
             size_of=characters_of,
             on_batch=WRITE_BATCH_SIZE.observe,
@@ -102,5 +102,5 @@ class BatchedWrites:
 
     async def _commit(self, writes: Sequence[Write], *, waits: bool) -> Sequence[Outcome]:
         outcomes = await self._database.transaction(write_products, writes, waits=waits)
-        self._pages.note_commit()
+        self._page_cache.note_commit()
         return outcomes

@@ -8,7 +8,7 @@ from sqlalchemy import event
 
 from catalog.db.database import Database
 from catalog.db.engines.mysql_connection import MysqlConnection
-from catalog.products.changes.following import Changes
+from catalog.products.changes.log_reader import Changes
 from tests.support import Caller
 
 

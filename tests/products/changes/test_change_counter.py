@@ -15,7 +15,7 @@ from catalog.errors import DatabaseUnavailable
 from catalog.products.changes import change_counter, change_log
 from catalog.products.changes.change_counter import LATE_IDS, Head, parse_head
 from catalog.products.changes.change_ids import ERA_LENGTH, ChangeId
-from catalog.products.changes.following import read_changes
+from catalog.products.changes.log_reader import read_changes
 from catalog.products.models import TOKEN_LENGTH, ChangeCounter, ChangeType, Product
 from catalog.settings import Settings
 from tests.db.support import Open, on_servers, run_on

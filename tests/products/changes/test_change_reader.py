@@ -9,13 +9,13 @@ import pytest
 from catalog.db.database import Database
 from catalog.errors import ChangesGone
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.change_reader import ChangeReader, FoundChanges
-from catalog.products.changes.following import read_changes
+from catalog.products.changes.change_reader import ChangeReader, ChangesReply
+from catalog.products.changes.log_reader import read_changes
 from tests.products.changes.support import noted_reads
 from tests.support import Caller
 
 
-def content_of(found: FoundChanges) -> Any:
+def content_of(found: ChangesReply) -> Any:
     body = found.reply.body
     assert isinstance(body, bytes)
     return orjson.loads(body)
@@ -81,7 +81,7 @@ class TestRead:
 
         assert isinstance(gone, ChangesGone)
         assert isinstance(other_history, ChangesGone)
-        assert isinstance(found, FoundChanges)
+        assert isinstance(found, ChangesReply)
         assert content_of(found)["position"] == 1
 
     async def test_head_has_no_changes(self, ada: Caller, database: Database) -> None:

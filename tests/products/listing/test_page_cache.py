@@ -16,7 +16,7 @@ from catalog.products import service
 from catalog.products.changes import change_counter
 from catalog.products.context import products
 from catalog.products.listing import page_reader
-from catalog.products.listing.page_cache import Pages, RenderedPage
+from catalog.products.listing.page_cache import PageCache, RenderedPage
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import NewProduct
 from catalog.products.schemas import PATH, ListQuery
@@ -111,7 +111,8 @@ class TestLists:
 
 def page_request(app: Quart, **given: str) -> PageRequest:
     query_string = urlencode(given).encode()
-    return products(app).requests.for_all(ListQuery.model_validate(given), query_string, prefix="")
+    query = ListQuery.model_validate(given)
+    return products(app).page_requests.for_all(query, query_string, prefix="")
 
 
 async def fill(database: Database, owner: Caller) -> None:
@@ -126,8 +127,8 @@ class TestCache:
         self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
-        size = (await Pages(database).read(page_request(app, limit="5"))).size
-        pages = Pages(database, kept_bytes=4 * size + size // 2)
+        size = (await PageCache(database).read(page_request(app, limit="5"))).size
+        pages = PageCache(database, max_bytes=4 * size + size // 2)
         reads.clear()
 
         async def read(min_price: str) -> RenderedPage:
@@ -146,7 +147,7 @@ class TestCache:
         self, app: Quart, ada: Caller, database: Database, reads: Reads
     ) -> None:
         await fill(database, ada)
-        pages = Pages(database, kept_bytes=4 * 4500)
+        pages = PageCache(database, max_bytes=4 * 4500)
         small, large = page_request(app, limit="1"), page_request(app)
         reads.clear()
 
@@ -161,7 +162,7 @@ class TestCache:
         self, app: Quart, ada: Caller, database: Database, others: int
     ) -> None:
         await fill(database, ada)
-        pages = Pages(database)
+        pages = PageCache(database)
         missing = [str(10**18 + number) for number in range(others)]
         requests = [
             page_request(app, limit="1", ids=",".join(["1", "2", str(number), *missing]))
@@ -193,7 +194,7 @@ class TestCache:
         reads: Reads,
     ) -> None:
         await fill(database, ada)
-        pages = Pages(database)
+        pages = PageCache(database)
         await pages.read(page_request(app))
 
         async def away(*_: Any) -> Any:
@@ -214,7 +215,7 @@ class TestDemand:
     async def test_demand_covers_the_reads_before_and_since_the_last_commit(
         self, app: Quart, database: Database, reads: int, expected: bool
     ) -> None:
-        pages = Pages(database)
+        pages = PageCache(database)
         assert not pages.is_in_demand()
 
         for _ in range(reads):
@@ -233,7 +234,7 @@ class TestBatching:
     ) -> None:
         await fill(database, ada)
         database = opened()
-        alone = Pages(database)
+        alone = PageCache(database)
         requests = [
             page_request(app, **({"limit": str(limit), "sort": sort} | more))
             for limit in (1, 3, 20, 21)
@@ -255,7 +256,7 @@ class TestBatching:
         light = sum(each.is_light for each in requests)
         reads.clear()
 
-        together = Pages(database, max_reads=len(requests))
+        together = PageCache(database, max_reads=len(requests))
         found = await asyncio.gather(*map(together.read, requests))
 
         assert [page.body for page in found] == expected
@@ -273,7 +274,7 @@ class TestOverload:
         self, app: Quart, ada: Caller, database: Database
     ) -> None:
         await fill(database, ada)
-        pages = Pages(database, max_reads=4)
+        pages = PageCache(database, max_reads=4)
 
         answers = await asyncio.gather(
             *(

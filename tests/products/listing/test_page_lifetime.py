@@ -21,7 +21,7 @@ from catalog.products import service
 from catalog.products.changes import change_log
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.recent_changes import RecentChanges
-from catalog.products.listing.page_cache import Pages, RenderedPage
+from catalog.products.listing.page_cache import PageCache, RenderedPage
 from catalog.products.models import ChangeCounter, ChangeType, NewProduct, Product
 from catalog.products.schemas import PATH
 from tests.db.support import Open, on_servers
@@ -54,7 +54,7 @@ class Other:
     def __init__(self, app: Quart, database: Database) -> None:
         self._app = app
         self._database = database
-        self.pages = Pages(database)
+        self.pages = PageCache(database)
 
     async def read(self, **given: str) -> RenderedPage:
         """Return a page, from the cache if it is current."""
@@ -62,7 +62,7 @@ class Other:
 
     async def read_anew(self, **given: str) -> RenderedPage:
         """Return the page as it is in the database."""
-        return await Pages(self._database).read(page_request(self._app, **given))
+        return await PageCache(self._database).read(page_request(self._app, **given))
 
     async def walk(self, count: int, **given: str) -> list[dict[str, str]]:
         """Return the parameters of consecutive pages after the first one."""

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from catalog.db.columns import MAX_ID
 from catalog.http.pagination import Cursors
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.listing.page_reader import DecodedRows, page_of
+from catalog.products.listing.page_reader import page_of
 from catalog.products.listing.page_request import PageRequest, PageRequests
+from catalog.products.listing.page_rows import DecodedRows
 from catalog.products.listing.range_cache import (
     MAX_RANGES,
-    KnownRange,
+    CachedRange,
     RangeCache,
     range_of,
     rows_of,
@@ -99,15 +100,15 @@ class TestPages:
         ids=st.sets(st.integers(1, 40)),
         reads=st.lists(WALKS, max_size=12),
         wanted=st.lists(WALKS, min_size=1, max_size=12),
-        kept_bytes=st.sampled_from([2000, 6000, 1 << 20]),
+        max_bytes=st.sampled_from([2000, 6000, 1 << 20]),
     )
     def test_composed_pages_have_the_products_of_all(
-        self, ids: set[int], reads: list[Walk], wanted: list[Walk], kept_bytes: int
+        self, ids: set[int], reads: list[Walk], wanted: list[Walk], max_bytes: int
     ) -> None:
-        cache = RangeCache(kept_bytes=kept_bytes)
+        cache = RangeCache(max_bytes=max_bytes)
         for walk in filter(is_range, reads):
             read(cache, sorted(ids), walk)
-            if kept_bytes == 1 << 20:
+            if max_bytes == 1 << 20:
                 # The last page is found again, but for the product behind it.
                 known = found(cache, walk._replace(limit=max(1, walk.limit - 1)))
                 assert known is not None or walk.limit == 1
@@ -155,9 +156,9 @@ class TestPages:
     def test_many_empty_ranges_are_not_looked_through(self) -> None:
         cache = RangeCache()
         for number in range(1, MAX_RANGES + 1):
-            cache.add(KnownRange(CHANGE, number, number, array("q"), []))
+            cache.add(CachedRange(CHANGE, number, number, array("q"), []))
         assert found(cache, Walk(MAX_RANGES + 1, 5, True)) == []
-        cache.add(KnownRange(CHANGE, MAX_RANGES + 1, MAX_RANGES + 1, array("q"), []))
+        cache.add(CachedRange(CHANGE, MAX_RANGES + 1, MAX_RANGES + 1, array("q"), []))
         assert found(cache, Walk(MAX_RANGES + 2, 5, True)) is None
 
     def test_end_of_the_ids_is_the_end_of_the_list(self) -> None:
@@ -169,10 +170,10 @@ class TestPages:
     async def test_thousands_of_ranges_are_replaced_in_one_short_step(self) -> None:
         cache = RangeCache()
         for number in range(1, 40_001):
-            cache.add(KnownRange(CHANGE, number, number, array("q", [number]), [b"{}"]))
+            cache.add(CachedRange(CHANGE, number, number, array("q", [number]), [b"{}"]))
 
         with Watchdog():
-            cache.add(KnownRange(CHANGE, 1, 40_000, array("q"), []))
+            cache.add(CachedRange(CHANGE, 1, 40_000, array("q"), []))
 
         assert found(cache, Walk(40_001, 5, True)) == []
 
@@ -180,10 +181,10 @@ class TestPages:
 class TestCapacity:
     def test_least_recently_used_range_is_evicted_first(self) -> None:
         ranges = [
-            KnownRange(CHANGE, first, first + 9, array("q", [first]), [b'{"id":%d}' % first])
+            CachedRange(CHANGE, first, first + 9, array("q", [first]), [b'{"id":%d}' % first])
             for first in (1, 11, 21)
         ]
-        cache = RangeCache(kept_bytes=sum(each.size for each in ranges[:2]))
+        cache = RangeCache(max_bytes=sum(each.size for each in ranges[:2]))
         cache.add(ranges[0])
         cache.add(ranges[1])
         cache.use([ranges[0]], CHANGE)
@@ -195,8 +196,8 @@ class TestCapacity:
         assert found(cache, Walk(31, 1, True)) is None
 
     def test_range_larger_than_the_cache_is_not_kept(self) -> None:
-        cache = RangeCache(kept_bytes=1000)
-        cache.add(KnownRange(CHANGE, 1, 10, array("q", [1]), [b"x" * 1000]))
+        cache = RangeCache(max_bytes=1000)
+        cache.add(CachedRange(CHANGE, 1, 10, array("q", [1]), [b"x" * 1000]))
         assert found(cache, Walk(11, 1, True)) is None
 
     @pytest.mark.parametrize("products", [0, 1, 20])
@@ -209,7 +210,7 @@ class TestCapacity:
                 ids = array("q", range(first, first + products))
                 objects = [b'{"id":%d,"name":"%b"}' % (each, b"x" * 100) for each in ids]
                 change = ChangeId(first, f"token {first}")
-                cache.add(KnownRange(change, first, first + 99, ids, objects))
+                cache.add(CachedRange(change, first, first + 99, ids, objects))
 
         assert grown() < sum(each.size for each in cache._ranges.values()) < 1.5 * grown()
 

@@ -87,7 +87,7 @@ class TestPlans:
         ]
         await database.transaction(insert_products, new_products)
         selection = Selection(sort=sort)
-        after = (500,) if selection.key == "id" else (DEEP[selection.key], 500)
+        after = (500,) if selection.sort_column == "id" else (DEEP[selection.sort_column], 500)
         statement = queries.page(sort=sort, filters=frozenset(), resumed=True)
         values = {**selection.values_after(after), "limit": 100}
 
@@ -105,7 +105,8 @@ class TestPlans:
 
         plan = await run_on(database.connection(), explained)
 
-        index = "PRIMARY" if selection.key == "id" else f"ix_products_{selection.key}_id"
+        column = selection.sort_column
+        index = "PRIMARY" if column == "id" else f"ix_products_{column}_id"
         assert index in plan.replace("INTEGER PRIMARY KEY", "PRIMARY"), plan
         # MariaDB, MySQL and SQLite show a sort by one of these words.
         assert not any(words in plan for words in ("filesort", "Sort:", "TEMP B-TREE")), plan

@@ -85,7 +85,7 @@ def ordered(products: Sequence[Stored], selection: Selection) -> list[int]:
 
     kept = sorted(
         filter(is_kept, products),
-        key=lambda each: (getattr(each, selection.key), each.id),
+        key=lambda each: (getattr(each, selection.sort_column), each.id),
         reverse=selection.sort.startswith("-"),
     )
     return [each.id for each in kept]

@@ -22,7 +22,7 @@ from catalog.errors import (
 from catalog.http.pagination import Cursors
 from catalog.products import queries
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.following import read_changes
+from catalog.products.changes.log_reader import read_changes
 from catalog.products.idempotency import key_of
 from catalog.products.listing.page_reader import read_pages, read_rows
 from catalog.products.listing.page_request import PageRequests

@@ -17,8 +17,8 @@ from catalog.errors import NotFound, PreconditionFailed
 from catalog.products import queries
 from catalog.products.changes import change_counter
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.following import read_changes
-from catalog.products.listing.page_cache import Pages
+from catalog.products.changes.log_reader import read_changes
+from catalog.products.listing.page_cache import PageCache
 from catalog.products.models import NewProduct, Product
 from catalog.products.writes import BatchedWrites, Delete, Update, WriteResult
 from catalog.settings import Settings
@@ -45,7 +45,7 @@ async def queues(database: Database, settings: Settings) -> AsyncIterator[list[B
         for _ in range(2):
             own = Database(settings)
             stack.push_async_callback(own.close)
-            queues.append(BatchedWrites(own, Pages(own)))
+            queues.append(BatchedWrites(own, PageCache(own)))
             stack.push_async_callback(queues[-1].close)
         yield queues
 
@@ -141,7 +141,7 @@ class TestConcurrentEdits:
     ) -> None:
         ids: BindParameter[int] = bindparam("product_ids", expanding=True)
         naive = select(*queries.COLUMNS).where(Product.id.in_(ids))
-        monkeypatch.setattr(queries, "SOME_UNLOCKED", naive)
+        monkeypatch.setattr(queries, "LOCK_SKIPPING", naive)
         editors = Editors(queues)
 
         await editors.run()
@@ -195,7 +195,7 @@ class TestLockedProduct:
 
         async def lock(session: AsyncSession) -> None:
             connection = await session.connection()
-            await connection.execute(queries.SOME_LOCKED, {"product_ids": [locked]})
+            await connection.execute(queries.LOCK_WAITING, {"product_ids": [locked]})
             is_locked.set()
             await may_end.wait()
 

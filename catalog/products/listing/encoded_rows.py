@@ -1,4 +1,4 @@
-"""Row encoding for MySQL and MariaDB: products are read as the texts of ``product_encoding``.
+"""Encoded rows: on MySQL and MariaDB, products are read as the texts of ``product_encoding``.
 
 The last change is read from the same snapshot, and any number of pages takes one round trip.
 """
@@ -16,13 +16,14 @@ from catalog.db.read_connection import ReadConnection
 from catalog.products import queries
 from catalog.products.changes.change_counter import HEAD, parse_head
 from catalog.products.changes.change_ids import ChangeId
+from catalog.products.listing.page_rows import with_fields
 from catalog.products.models import Product
 from catalog.products.product_encoding import encoded, id_of, json_array, json_objects
 from catalog.products.schemas import Sort
 
 
 @cache
-def page(
+def encoded_page(
     *, sort: Sort, filters: frozenset[str], resumed: bool, bounded: bool = False
 ) -> Select[Any]:
     """Build ``queries.page`` or ``queries.bounded_page`` with one encoded text per product."""
@@ -36,8 +37,10 @@ _BESIDES_TEXT = 100
 """Bytes of a product's JSON besides its encoded text: names of converted fields, and a fraction."""
 
 
-async def read_pages(connection: ReadConnection, pages: Sequence[TextQuery]) -> "list[EncodedRows]":
-    """Run statements built by ``page``, in one round trip if possible.
+async def read_encoded_pages(
+    connection: ReadConnection, pages: Sequence[TextQuery]
+) -> "list[EncodedRows]":
+    """Run statements built by ``encoded_page``, in one round trip if possible.
 
     Each result ends with the product that exceeds ``queries.PAGE_BYTES``, if one does.
     """
@@ -48,18 +51,18 @@ async def read_pages(connection: ReadConnection, pages: Sequence[TextQuery]) -> 
 
 
 @cache
-def _some(count: int) -> Select[Any]:
+def _encoded_products(count: int) -> Select[Any]:
     table = Product.__table__.c
     ids = [bindparam(f"id_{number}", type_=Id) for number in range(count)]
     return select(encoded()).where(table.id.in_(ids))
 
 
-async def read_some(connection: ReadConnection, ids: Sequence[int]) -> "EncodedRows":
+async def read_encoded_products(connection: ReadConnection, ids: Sequence[int]) -> "EncodedRows":
     """Read products by their ids, in no order, in one round trip."""
     # Few statements, whose SQL is cached: the number of ids is rounded up by repeating the last.
     count = 1 << (len(ids) - 1).bit_length()
     values = {f"id_{number}": ids[min(number, len(ids) - 1)] for number in range(count)}
-    head, found = await read_texts(connection, HEAD, TextQuery(_some(count), values))
+    head, found = await read_texts(connection, HEAD, TextQuery(_encoded_products(count), values))
     return EncodedRows(parse_head(head).change, found)
 
 
@@ -111,9 +114,3 @@ class EncodedRows:
         """
         array = json_array(self._texts[:count])
         return array if fields is None else with_fields(array, fields)
-
-
-def with_fields(array: bytes, fields: Sequence[str]) -> bytes:
-    """Return a JSON array of products with only some fields of each."""
-    products = orjson.loads(array)
-    return orjson.dumps([{name: product[name] for name in fields} for product in products])

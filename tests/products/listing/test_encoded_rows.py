@@ -1,4 +1,4 @@
-"""Row encoding: encoded rows equal decoded ones, value for value."""
+"""Encoded rows equal decoded ones, value for value."""
 
 import struct
 from typing import Any
@@ -13,10 +13,14 @@ from catalog.db.read_connection import ReadConnection
 from catalog.http.pagination import Cursors
 from catalog.products import queries, service
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.listing import page_reader, row_encoding
-from catalog.products.listing.page_reader import DecodedRows, PageRows
+from catalog.products.listing import page_reader
+from catalog.products.listing.encoded_rows import (
+    EncodedRows,
+    encoded_page,
+    read_encoded_pages,
+)
 from catalog.products.listing.page_request import PageRequests
-from catalog.products.listing.row_encoding import EncodedRows
+from catalog.products.listing.page_rows import DecodedRows, PageRows
 from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, NewProduct
 from catalog.products.schemas import ListQuery
 from catalog.products.selection import Selection
@@ -65,8 +69,8 @@ async def both(
         shape = {"sort": selection.sort, "filters": selection.filters, "resumed": bool(after)}
         values = {**selection.values, **selection.values_after(after), "limit": limit}
         rows = await connection.execute(queries.page(**shape), values)
-        question = TextQuery(row_encoding.page(**shape), values)
-        (products,) = await row_encoding.read_pages(connection, [question])
+        query = TextQuery(encoded_page(**shape), values)
+        (products,) = await read_encoded_pages(connection, [query])
         return products, DecodedRows(rows.all())
 
     return await run_on(database.connection(), read)

@@ -15,11 +15,11 @@ from catalog.products import queries, service
 from catalog.products.changes import change_log
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_reader import page_reply
-from catalog.products.changes.following import Changes, ChangesAfter, read_changes, read_each
+from catalog.products.changes.log_reader import Changes, ChangesRequest, read_changes, read_each
 from catalog.products.models import MAX_DESCRIPTION, ChangeType, NewProduct, Product, ProductChange
 from catalog.products.queries import FEW_ROWS
 from tests.db.support import on_servers, run_on
-from tests.products.listing.test_row_encoding import PRICES, TEXTS
+from tests.products.listing.test_encoded_rows import PRICES, TEXTS
 from tests.support import Caller
 
 T = TypeVar("T")
@@ -178,7 +178,7 @@ class TestReadEach:
         self, changes: int, database: Database, max_bytes: int
     ) -> None:
         requests = [
-            ChangesAfter(ChangeId(position, token), limit)
+            ChangesRequest(ChangeId(position, token), limit)
             for position in (0, 3, changes - 1, changes, changes + 1)
             for token in ("", OTHER_HISTORY)
             for limit in (1, 20, 1000)

@@ -45,6 +45,17 @@ class Entry(NamedTuple):
     json: bytes
 
 
+def fitting(entries: Sequence[Entry], max_bytes: int) -> int:
+    """Count the leading entries whose JSON fits into ``max_bytes``; at least one, if any."""
+    count = size = 0
+    for entry in entries:
+        size += len(entry.json)
+        if size > max_bytes and count:
+            break
+        count += 1
+    return count
+
+
 class Changes(NamedTuple):
     """Consecutive changes from the log.
 
@@ -59,7 +70,7 @@ class Changes(NamedTuple):
     more: bool
 
 
-class ChangesAfter(NamedTuple):
+class ChangesRequest(NamedTuple):
     """Request for up to ``limit`` changes after ``since``."""
 
     since: ChangeId
@@ -94,7 +105,7 @@ async def read_changes(
             history, for example after a restore from a backup; or it has been deleted itself, so
             that its token cannot be compared.
     """
-    request = ChangesAfter(since, limit)
+    request = ChangesRequest(since, limit)
     async with aclosing(read_each(connection, [request], max_bytes=max_bytes)) as each:
         found = await anext(each)
     if isinstance(found, ChangesGone):
@@ -104,7 +115,7 @@ async def read_changes(
 
 async def read_each(
     connection: AsyncConnection,
-    requests: Sequence[ChangesAfter],
+    requests: Sequence[ChangesRequest],
     *,
     max_bytes: int = queries.PAGE_BYTES,
 ) -> AsyncGenerator[Changes | ChangesGone]:
@@ -132,8 +143,8 @@ async def read_each(
         yield found
 
 
-class _Following(NamedTuple):
-    """Rendered changes.
+class _UncheckedChanges(NamedTuple):
+    """Rendered changes, not yet checked against the request.
 
     Attributes:
         entries: the changes that are retained.
@@ -152,7 +163,7 @@ def _none_after(since: ChangeId, head: ChangeId) -> Changes:
     return Changes([], head, more=False)
 
 
-def _checked(found: _Following, since: ChangeId, head: ChangeId) -> Changes:
+def _checked(found: _UncheckedChanges, since: ChangeId, head: ChangeId) -> Changes:
     entries, token = found
     # Positions have no gaps, so a missing one can only have been deleted.
     if not entries or entries[0].change.position != since.position + 1:
@@ -172,8 +183,8 @@ def _other_history(change: ChangeId) -> ChangesGone:
 
 
 async def _read(
-    connection: AsyncConnection, requests: Sequence[ChangesAfter], max_bytes: int
-) -> list[Callable[[], _Following]]:
+    connection: AsyncConnection, requests: Sequence[ChangesRequest], max_bytes: int
+) -> list[Callable[[], _UncheckedChanges]]:
     """Read the rows for each request, to be rendered by a call."""
     if not (isinstance(connection, ReadConnection) and has_raw_rows(connection)):
         return [
@@ -182,14 +193,14 @@ async def _read(
     if requests and all(each.is_short for each in requests):
         together = await _texts_together(connection, requests, max_bytes)
         if together is not None:
-            return [partial(together.following, each, max_bytes) for each in requests]
+            return [partial(together.changes_for, each, max_bytes) for each in requests]
     return [
         partial(_from_texts, await _texts_after(connection, each, max_bytes)) for each in requests
     ]
 
 
 async def _texts_after(
-    connection: ReadConnection, request: ChangesAfter, max_bytes: int
+    connection: ReadConnection, request: ChangesRequest, max_bytes: int
 ) -> list[bytes]:
     values = {"since": request.since.position, "limit": request.limit, "max_bytes": max_bytes}
     query = TextQuery(FOLLOWING_TEXTS, values)
@@ -198,7 +209,7 @@ async def _texts_after(
 
 
 async def _texts_together(
-    connection: ReadConnection, requests: Sequence[ChangesAfter], max_bytes: int
+    connection: ReadConnection, requests: Sequence[ChangesRequest], max_bytes: int
 ) -> "_Texts | None":
     """Read the changes for short requests at once; None if they are more than ``max_bytes`` each.
 
@@ -226,7 +237,7 @@ class _Texts:
         self._texts = texts
         self._positions = [int(text[: text.index(SEPARATOR)]) for text in texts]
 
-    def following(self, request: ChangesAfter, max_bytes: int) -> _Following:
+    def changes_for(self, request: ChangesRequest, max_bytes: int) -> _UncheckedChanges:
         """Render the changes for a request, up to the one that exceeds ``max_bytes``."""
         since = request.since.position
         low = bisect_left(self._positions, since)
@@ -238,10 +249,10 @@ class _Texts:
         texts = self._texts[low:high]
         sizes_before = accumulate(map(len, texts[:-1]), initial=0)
         count = sum(size <= max_bytes for size in sizes_before)
-        return _Following(_from_texts(texts[:count]).entries, token)
+        return _UncheckedChanges(_from_texts(texts[:count]).entries, token)
 
 
-def _from_texts(texts: Sequence[bytes]) -> _Following:
+def _from_texts(texts: Sequence[bytes]) -> _UncheckedChanges:
     rows = [text.split(SEPARATOR, 4) for text in texts]
     products = iter(json_objects([product for *_, product in rows if product]))
     entries = []
@@ -252,11 +263,11 @@ def _from_texts(texts: Sequence[bytes]) -> _Following:
         json = b'{"position":%b%b,"product":%b}' % (position, own, content)
         entries.append(Entry(ChangeId(int(position), token.decode()), name, json))
     before = rows[0][2] if rows else b""
-    return _Following(entries, before[1:].decode() if before else None)
+    return _UncheckedChanges(entries, before[1:].decode() if before else None)
 
 
 async def _rows_after(
-    connection: AsyncConnection, request: ChangesAfter, max_bytes: int
+    connection: AsyncConnection, request: ChangesRequest, max_bytes: int
 ) -> Sequence[Any]:
     """Return the rows of ``FOLLOWING``; for a few, the bound is applied here, which is faster."""
     values = {"since": request.since.position, "limit": request.limit}
@@ -273,12 +284,12 @@ async def _rows_after(
     return rows[:count]
 
 
-def _from_rows(rows: Sequence[Any]) -> _Following:
+def _from_rows(rows: Sequence[Any]) -> _UncheckedChanges:
     entries = []
     for row in rows:
         change = ChangeId(row.position, row.token)
         entries.append(Entry(change, str(change).encode(), orjson.dumps(_change(row))))
-    return _Following(entries, rows[0].token_before if rows else None)
+    return _UncheckedChanges(entries, rows[0].token_before if rows else None)
 
 
 def _change(row: Sequence[Any]) -> dict[str, Any]:
