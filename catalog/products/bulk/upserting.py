@@ -125,15 +125,9 @@ class Upserts:
             # In pieces, which the event loop formats one at a time.
             for start in range(0, len(self._changes), LOGGED_CHANGES):
                 changes = self._changes[start : start + LOGGED_CHANGES]
-                self.done.last = await self._record(self._session, changes)
+                self.done.last = await change_log.record_all(self._session, changes, at=self._at)
                 renew_deadline(self._session)
         return self.done
-
-    async def _record(self, session: AsyncSession, changes: Sequence[Logged]) -> ChangeId:
-        if all(change.kind is ChangeType.CREATED for change in changes):
-            ids = [change.product_id for change in changes]
-            return await change_log.record_created(session, ids, at=self._at)
-        return await change_log.record_all(session, changes, at=self._at)
 
     async def _read(self, lines: Sequence[UpsertLine]) -> list[dict[str, Any]]:
         """Return the products that lines name, or whose keys they claim; locked if stored."""

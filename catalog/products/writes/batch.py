@@ -241,15 +241,21 @@ class _Batch:
 
     async def log(self) -> list[Outcome]:
         """Log the changes, which takes the positions, and return all outcomes."""
-        taking = [each for each in self._decisions if each.kind is not None]
+        changes = [
+            Logged(kind, product["id"], product["version"])
+            for _, kind, product in self._decisions
+            if kind is not None
+        ]
         latest: dict[int, ChangeId] = {}
         before = ChangeId(0)
-        if len(taking) < len(self._decisions):
+        if len(changes) < len(self._decisions):
             # Read before this transaction takes positions. The products are locked, so they
             # include it.
             before = await change_counter.current_change(self._session)
-        last = await self._record(taking)
-        position = last.position - len(taking)
+        last = before
+        if changes:
+            last = await change_log.record_all(self._session, changes, at=self._at)
+        position = last.position - len(changes)
         done = []
         for place, kind, product in self._decisions:
             product_id = product["id"]
@@ -266,19 +272,6 @@ class _Batch:
         if done:
             await idempotency.remember(self._session, done)
         return [self._outcomes[index] for index in range(len(self._writes))]
-
-    async def _record(self, taking: Sequence[_Decision]) -> ChangeId:
-        if not taking:
-            return ChangeId(0)
-        if all(each.kind is ChangeType.CREATED for each in taking):
-            ids = [each.product["id"] for each in taking]
-            return await change_log.record_created(self._session, ids, at=self._at)
-        changes = [
-            Logged(kind, product["id"], product["version"])
-            for _, kind, product in taking
-            if kind is not None
-        ]
-        return await change_log.record_all(self._session, changes, at=self._at)
 
 
 def _replay(new_product: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
