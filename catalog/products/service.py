@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from time import monotonic
 from typing import Any, NamedTuple
@@ -193,3 +193,9 @@ def rendered(new_product: NewProduct, product_id: int, created_at: datetime) -> 
         "created_at": instant,
         "updated_at": instant,
     }
+
+
+def updated(product: dict[str, Any], values: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """Return the JSON members of a product after an update that changes it."""
+    own = {"version": product["version"] + 1, "updated_at": rfc3339_text(at)}
+    return {**product, **values, **own}

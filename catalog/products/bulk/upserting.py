@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.db.columns import now, rfc3339_text
+from catalog.db.columns import now
 from catalog.db.deadlines import renew_deadline
 from catalog.db.transactions import RetryTransaction
 from catalog.errors import (
@@ -246,15 +246,9 @@ class _Round:
             raise PreconditionFailed(f"The product has version {product['version']}.")
         if "key" in changes:
             self._move(target, changes["key"])
-        version = product["version"] + 1
-        target.product = {
-            **product,
-            **changes,
-            "version": version,
-            "updated_at": rfc3339_text(self._at),
-        }
+        target.product = service.updated(product, changes, self._at)
         target.changed |= changes.keys()
-        self._log.append((target, ChangeType.UPDATED, version))
+        self._log.append((target, ChangeType.UPDATED, target.product["version"]))
         self._done.updated += 1
 
     def _move(self, target: _Target, key: str | None) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.accounts import usable_roles
 from catalog.auth.models import Role
-from catalog.db.columns import now, rfc3339_text
+from catalog.db.columns import now
 from catalog.db.statements import affected_rows
 from catalog.errors import (
     AccountUnavailable,
@@ -33,7 +33,13 @@ from catalog.products.changes.change_log import Logged
 from catalog.products.idempotency import Done, Key
 from catalog.products.keys import KeyClaims, find_holders
 from catalog.products.models import ChangeType, NewProduct, Product
-from catalog.products.service import insert_unlogged, rendered, require_all, store_updates
+from catalog.products.service import (
+    insert_unlogged,
+    rendered,
+    require_all,
+    store_updates,
+    updated,
+)
 from catalog.products.writes.requests import (
     Create,
     Delete,
@@ -178,8 +184,7 @@ class _Batch:
             elif any(product[field] != value for field, value in edit.values.items()):
                 kind = ChangeType.UPDATED
                 changed[product_id] |= edit.values.keys()
-                own = {"version": product["version"] + 1, "updated_at": rfc3339_text(self._at)}
-                product = products[product_id] = {**product, **edit.values, **own}
+                product = products[product_id] = updated(product, edit.values, self._at)
             self._decisions.append(_Decision(index, kind, product))
         if deleted:
             gone = delete(Product).where(Product.id.in_(deleted))
