@@ -139,7 +139,7 @@ class Upserts:
         # In the order of their ids, so that two transactions do not deadlock.
         statement = queries.SOME_LOCKED if self._is_stored else queries.SOME
         rows = await self._session.execute(statement, {"product_ids": sorted(ids)})
-        return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
+        return [queries.members_of(row) for row in rows]
 
     async def _holders(self, keys: Collection[str]) -> set[int]:
         if not keys:

@@ -222,7 +222,7 @@ class _Batch:
         statement = queries.SOME_LOCKED if waits else queries.SOME_UNLOCKED
         rows = await connection.execute(statement, {"product_ids": ids})
         products: dict[int, dict[str, Any] | None] = {
-            row[0]: dict(zip(queries.FIELDS, row, strict=True)) for row in rows
+            row[0]: queries.members_of(row) for row in rows
         }
         missing = [each for each in ids if each not in products]
         if missing:

@@ -87,7 +87,7 @@ async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
         return await read_rows(connection, **options)
 
     rows = await run_on(database.connection(), read)
-    return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
+    return [queries.members_of(row) for row in rows]
 
 
 async def disable(session: AsyncSession, user_id: int) -> None:
