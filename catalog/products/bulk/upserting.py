@@ -4,17 +4,16 @@ A line names one of the owner's products by ``id``, else by ``key``. The lines o
 decided one after the other, on products that are locked, and stored in few statements.
 """
 
-import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from time import monotonic
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from catalog.concurrency.turns import Turn
 from catalog.db.columns import now
 from catalog.db.deadlines import renew_deadline
 from catalog.db.transactions import RetryTransaction
@@ -43,9 +42,6 @@ ROUND_LINES = 500
 """Lines that are decided and stored together; reading their products takes some milliseconds."""
 
 LOGGED_CHANGES = 2000
-
-_TURN_SECONDS = 0.005
-"""Time on the event loop before a round yields to other tasks, plus at most one line."""
 
 
 @dataclass(slots=True)
@@ -177,7 +173,7 @@ class _Round:
 
     async def decide(self, lines: Sequence[UpsertLine], *, is_stored: bool) -> int:
         """Decide lines; return how many, since a key that was given up needs a new round."""
-        turn_ends = monotonic() + _TURN_SECONDS
+        turn = Turn()
         for count, line in enumerate(lines):
             try:
                 self._decide(line)
@@ -191,9 +187,7 @@ class _Round:
                 # Without storing, the line is decided as in the next round.
                 self._given_up.clear()
                 self._decide(line)
-            if monotonic() > turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = monotonic() + _TURN_SECONDS
+            await turn.yield_if_over()
         return len(lines)
 
     def _decide(self, line: UpsertLine) -> None:
