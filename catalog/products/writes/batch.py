@@ -7,7 +7,8 @@ two to one product, the second sees the outcome of the first.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -85,16 +86,17 @@ async def write_products(
     return await batch.log()
 
 
-class _Decision(NamedTuple):
+@dataclass(slots=True)
+class _Decision:
     """Write that succeeds.
 
     Attributes:
-        place: its place in the batch.
+        index: its index in the batch.
         kind: the kind of its change; None if it changes nothing.
         product: the product after it, or before its delete.
     """
 
-    place: int
+    index: int
     kind: ChangeType | None
     product: dict[str, Any]
 
@@ -107,7 +109,7 @@ class _Batch:
         self._writes = writes
         self._at = now()
         self._roles: Mapping[int, Role] = {}
-        # By the places of the writes.
+        # By the indexes of the writes.
         self._outcomes: dict[int, Outcome] = {}
         # In the order of the positions.
         self._decisions: list[_Decision] = []
@@ -170,22 +172,17 @@ class _Batch:
                 self._outcomes[index] = LockedElsewhere()
                 continue
             try:
-                product = self._admitted(edit, products[product_id])
-                if isinstance(edit, Update):
-                    claims.claim(product["user_id"], edit.values.get("key"), product_id)
+                decision = self._decide(index, edit, products[product_id], claims)
             except CatalogError as refusal:
                 self._outcomes[index] = refusal
                 continue
-            kind: ChangeType | None = None
+            self._decisions.append(decision)
             if isinstance(edit, Delete):
-                kind = ChangeType.DELETED
                 products[product_id] = None
                 deleted.append(product_id)
-            elif any(product[field] != value for field, value in edit.values.items()):
-                kind = ChangeType.UPDATED
+            elif decision.kind is ChangeType.UPDATED:
+                products[product_id] = decision.product
                 changed[product_id] |= edit.values.keys()
-                product = products[product_id] = updated(product, edit.values, self._at)
-            self._decisions.append(_Decision(index, kind, product))
         if deleted:
             gone = delete(Product).where(Product.id.in_(deleted))
             require_all(await affected_rows(self._session, gone), deleted)
@@ -195,6 +192,23 @@ class _Batch:
             if product is not None and product["id"] in changed
         )
         await store_updates(self._session, stored, at=self._at)
+
+    def _decide(
+        self, index: int, edit: Edit, product: dict[str, Any] | None, claims: KeyClaims
+    ) -> _Decision:
+        """Decide an edit of a product, None if it does not exist.
+
+        Raises:
+            CatalogError: the edit is refused.
+        """
+        product = self._admitted(edit, product)
+        if isinstance(edit, Delete):
+            return _Decision(index, ChangeType.DELETED, product)
+        claims.claim(product["user_id"], edit.values.get("key"), edit.product_id)
+        if all(product[field] == value for field, value in edit.values.items()):
+            return _Decision(index, None, product)
+        after = updated(product, edit.values, self._at)
+        return _Decision(index, ChangeType.UPDATED, after)
 
     async def _key_claims(
         self, edits: Sequence[tuple[int, Edit]], products: Mapping[int, dict[str, Any] | None]
@@ -247,9 +261,9 @@ class _Batch:
     async def log(self) -> list[Outcome]:
         """Log the changes, which takes the positions, and return all outcomes."""
         changes = [
-            Logged(kind, product["id"], product["version"])
-            for _, kind, product in self._decisions
-            if kind is not None
+            Logged(each.kind, each.product["id"], each.product["version"])
+            for each in self._decisions
+            if each.kind is not None
         ]
         latest: dict[int, ChangeId] = {}
         before = ChangeId(0)
@@ -262,15 +276,16 @@ class _Batch:
             last = await change_log.record_all(self._session, changes, at=self._at)
         position = last.position - len(changes)
         done = []
-        for place, kind, product in self._decisions:
+        for decision in self._decisions:
+            index, product = decision.index, decision.product
             product_id = product["id"]
-            if kind is None:
-                self._outcomes[place] = WriteResult(product, latest.get(product_id, before))
+            if decision.kind is None:
+                self._outcomes[index] = WriteResult(product, latest.get(product_id, before))
                 continue
             position += 1
             change = latest[product_id] = ChangeId(position, last.token)
-            self._outcomes[place] = WriteResult(product, change, batch_position=last.position)
-            write = self._writes[place]
+            self._outcomes[index] = WriteResult(product, change, batch_position=last.position)
+            write = self._writes[index]
             if isinstance(write, Create) and write.key is not None:
                 key = write.key
                 done.append((key, Done(key.content_hash, product_id, change, self._at)))
