@@ -32,7 +32,6 @@ from catalog.http.replies.conditional import idempotency_key, if_match, represen
 from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.validation import json_body, validated_query
-from catalog.observability.metrics import observe_position
 from catalog.products.bulk.formats import FORMATS, IMPORTED
 from catalog.products.bulk.schemas import BulkCreated, BulkQuery
 from catalog.products.changes import change_ids
@@ -175,7 +174,6 @@ def _written(
 
 def _headers_of(write: WriteResult) -> dict[str, str]:
     """Return the headers with a write's position, and with that of its batch if it is another."""
-    observe_position(write.change.position)
     headers = change_ids.position_headers(write.change)
     if write.batch_position not in {None, write.change.position}:
         headers[change_ids.BATCH_HEADER] = str(write.batch_position)

@@ -7,7 +7,7 @@ from catalog.concurrency.group_commit import GroupCommit
 from catalog.db.database import Database
 from catalog.db.deadlines import deadline_start
 from catalog.errors import KeyInUse, KeyReused
-from catalog.observability.metrics import IDEMPOTENCY, WRITE_BATCH_SIZE
+from catalog.observability.metrics import IDEMPOTENCY, WRITE_BATCH_SIZE, observe_position
 from catalog.products.idempotency import key_of
 from catalog.products.listing.page_cache import Pages
 from catalog.products.models import NewProduct
@@ -103,4 +103,6 @@ class BatchedWrites:
     async def _commit(self, writes: Sequence[Write], *, waits: bool) -> Sequence[Outcome]:
         outcomes = await self._database.transaction(write_products, writes, waits=waits)
         self._pages.note_commit()
+        done = (each.change.position for each in outcomes if isinstance(each, WriteResult))
+        observe_position(max(done, default=0))
         return outcomes
