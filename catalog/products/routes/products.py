@@ -18,9 +18,9 @@ from catalog.errors import (
     DuplicateValue,
     FieldError,
     Forbidden,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
     InvalidRequest,
-    KeyInUse,
-    KeyReused,
     LinesInvalid,
     Overloaded,
     PreconditionFailed,
@@ -86,7 +86,14 @@ def _require_one(query: BulkQuery) -> None:
 @blueprint.post("")
 @limited("write")
 @signed_in
-@refuses(AccountUnavailable, DuplicateValue, KeyInUse, KeyReused, LinesInvalid, Overloaded)
+@refuses(
+    AccountUnavailable,
+    DuplicateValue,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    LinesInvalid,
+    Overloaded,
+)
 @also_takes(*FORMATS)
 @takes_many
 @json_body(ProductCreate, besides=IMPORTED)

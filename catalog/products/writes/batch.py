@@ -23,7 +23,7 @@ from catalog.errors import (
     DuplicateValue,
     FieldError,
     Forbidden,
-    KeyReused,
+    IdempotencyKeyReused,
     NotFound,
     PreconditionFailed,
 )
@@ -66,8 +66,8 @@ async def write_products(
 
     Returns:
         for each write, in order, its result or its error: AccountUnavailable if the caller's
-        account is disabled or deleted; KeyReused if the key was used with other content before;
-        DuplicateValue if another product of the owner has the product's key;
+        account is disabled or deleted; IdempotencyKeyReused if the idempotency key was used with
+        other content before; DuplicateValue if another product of the owner has the product's key;
         NotFound if no product has the id; Forbidden if the product belongs to another account;
         PreconditionFailed if the precondition does not hold.
 
@@ -298,6 +298,6 @@ def _replay(new_product: NewProduct, key: Key, done: Done) -> WriteResult | Cata
     """Rebuild the first response, from the content that the repeated request carries again."""
     if done.content_hash != key.content_hash:
         rule = "was used with different content before"
-        return KeyReused(errors=[FieldError("header", "Idempotency-Key", rule)])
+        return IdempotencyKeyReused(errors=[FieldError("header", "Idempotency-Key", rule)])
     product = rendered(new_product, done.product_id, done.created_at)
     return WriteResult(product, done.change, replayed=True)

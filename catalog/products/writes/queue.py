@@ -6,7 +6,7 @@ from functools import partial
 from catalog.concurrency.group_commit import GroupCommit
 from catalog.db.database import Database
 from catalog.db.deadlines import deadline_start
-from catalog.errors import KeyInUse, KeyReused
+from catalog.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 from catalog.observability.metrics import IDEMPOTENCY, WRITE_BATCH_SIZE, observe_position
 from catalog.products.idempotency import key_of
 from catalog.products.listing.page_cache import Pages
@@ -74,10 +74,10 @@ class BatchedWrites:
             created = await self._queue.write(
                 create, key=create.key and create.key.name, since=since
             )
-        except KeyInUse:
+        except IdempotencyKeyInUse:
             IDEMPOTENCY.labels("conflict").inc()
             raise
-        except KeyReused:
+        except IdempotencyKeyReused:
             IDEMPOTENCY.labels("mismatch").inc()
             raise
         IDEMPOTENCY.labels("replayed" if created.replayed else "first").inc()

@@ -15,7 +15,7 @@ from catalog.db.read_connection import ReadConnection
 from catalog.errors import (
     AccountUnavailable,
     Forbidden,
-    KeyReused,
+    IdempotencyKeyReused,
     NotFound,
     PreconditionFailed,
 )
@@ -189,7 +189,7 @@ class TestCreateWithKey:
 
         (refusal,) = await database.transaction(write_products, [with_key("key", "Desk")])
 
-        assert isinstance(refusal, KeyReused)
+        assert isinstance(refusal, IdempotencyKeyReused)
         (error,) = refusal.errors
         assert (error.place, error.name) == ("header", "Idempotency-Key")
 
