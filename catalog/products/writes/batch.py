@@ -31,7 +31,7 @@ from catalog.products import idempotency, queries
 from catalog.products.changes import change_counter, change_log
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_log import Logged
-from catalog.products.idempotency import Done, Key
+from catalog.products.idempotency import Done, KeyedCreate
 from catalog.products.keys import KeyClaims, find_holders
 from catalog.products.models import ChangeType, NewProduct, Product
 from catalog.products.service import (
@@ -129,8 +129,8 @@ class _Batch:
     async def create(self) -> None:
         """Insert the products, except those that were created under their key before."""
         creates = [(index, each) for index, each in self._undecided() if isinstance(each, Create)]
-        keys = [key for _, (_, key) in creates if key is not None]
-        known = await idempotency.find_done(self._session, keys) if keys else {}
+        keyed = [each.idempotency for _, each in creates if each.idempotency is not None]
+        known = await idempotency.find_done(self._session, keyed) if keyed else {}
         claimed = {
             (new_product.owner_id, new_product.key)
             for _, (new_product, _) in creates
@@ -138,9 +138,10 @@ class _Batch:
         }
         claims = KeyClaims(await find_holders(self._session, claimed))
         todo: list[tuple[int, NewProduct]] = []
-        for index, (new_product, key) in creates:
-            if key is not None and key.name in known:
-                self._outcomes[index] = _replay(new_product, key, known[key.name])
+        for index, (new_product, keyed_create) in creates:
+            if keyed_create is not None and keyed_create.name in known:
+                done = known[keyed_create.name]
+                self._outcomes[index] = _replay(new_product, keyed_create, done)
                 continue
             try:
                 claims.claim(new_product.owner_id, new_product.key, None)
@@ -286,17 +287,20 @@ class _Batch:
             change = latest[product_id] = ChangeId(position, last.token)
             self._outcomes[index] = WriteResult(product, change, batch_position=last.position)
             write = self._writes[index]
-            if isinstance(write, Create) and write.key is not None:
-                key = write.key
-                done.append((key, Done(key.content_hash, product_id, change, self._at)))
+            if isinstance(write, Create) and write.idempotency is not None:
+                content_hash = write.idempotency.content_hash
+                made = Done(content_hash, product_id, change, self._at)
+                done.append((write.idempotency, made))
         if done:
             await idempotency.remember(self._session, done)
         return [self._outcomes[index] for index in range(len(self._writes))]
 
 
-def _replay(new_product: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
+def _replay(
+    new_product: NewProduct, keyed_create: KeyedCreate, done: Done
+) -> WriteResult | CatalogError:
     """Rebuild the first response, from the content that the repeated request carries again."""
-    if done.content_hash != key.content_hash:
+    if done.content_hash != keyed_create.content_hash:
         rule = "was used with different content before"
         return IdempotencyKeyReused(errors=[FieldError("header", "Idempotency-Key", rule)])
     product = rendered(new_product, done.product_id, done.created_at)

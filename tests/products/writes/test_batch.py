@@ -23,7 +23,7 @@ from catalog.http.pagination import Cursors
 from catalog.products import queries
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.following import read_changes
-from catalog.products.idempotency import key_of
+from catalog.products.idempotency import keyed_create
 from catalog.products.listing.page_reader import read_pages, read_rows
 from catalog.products.listing.page_request import PageRequests
 from catalog.products.models import NewProduct, Product
@@ -73,7 +73,7 @@ def lamp(caller_id: int, name: str = "Lamp") -> Create:
 
 def with_key(key: str, name: str = "Lamp", caller_id: int = ADA) -> Create:
     product = lamp(caller_id, name).new_product
-    return Create(product, key_of(product, key))
+    return Create(product, keyed_create(product, key))
 
 
 async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
