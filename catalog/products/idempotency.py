@@ -1,7 +1,8 @@
 """Idempotency keys: a create that is retried with the same key is not executed again.
 
-See draft-ietf-httpapi-idempotency-key-header-07. The key commits with its product, and under the
-lock on the change counter, so two requests cannot both find it missing.
+See draft-ietf-httpapi-idempotency-key-header-07. The key commits with its product. Two processes
+may both find it missing; the primary key then lets one commit, and the other is retried and
+replays the response.
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ class BatchedWrites:
 
     Args:
         database: the database to write to.
-        pages: the page cache, which each commit makes stale.
+        pages: the page cache, which is notified of each commit.
     """
 
     def __init__(self, database: Database, pages: Pages) -> None:
