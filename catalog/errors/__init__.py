@@ -27,7 +27,7 @@
     - DuplicateValue (409, taken)
     - LastAdmin (409, last-admin)
     - TooManyKeys (409, too-many-keys)
-    - KeyInUse (409, idempotency-key-in-use)
+    - IdempotencyKeyInUse (409, idempotency-key-in-use)
   x ChangesGone (410, changes-gone)
   x PreconditionFailed (412, precondition-failed)
   x BodyTooLarge (413, body-too-large)
@@ -35,7 +35,7 @@
   x UnsupportedMediaType (415, unsupported-media-type)
   x InvalidRequest (422, invalid)
     - LinesInvalid (422, lines-invalid)
-    - KeyReused (422, idempotency-key-reused)
+    - IdempotencyKeyReused (422, idempotency-key-reused)
   x HeadersTooLarge (431, headers-too-large)
   x TooManyRequests (429, rate-limited)
     - LoginThrottled (429, too-many-guesses)
@@ -87,9 +87,9 @@ from catalog.errors.operation import CannotCheck, OperatorError, SettingsInvalid
 from catalog.errors.requests import (
     BodyTooLarge,
     HeadersTooLarge,
+    IdempotencyKeyReused,
     InvalidCursor,
     InvalidRequest,
-    KeyReused,
     LinesInvalid,
     MalformedRequest,
     MethodNotImplemented,
@@ -103,7 +103,7 @@ from catalog.errors.resources import (
     ChangesGone,
     Conflict,
     DuplicateValue,
-    KeyInUse,
+    IdempotencyKeyInUse,
     LastAdmin,
     MethodNotAllowed,
     NotFound,
@@ -124,11 +124,11 @@ __all__ = [
     "FieldError",
     "Forbidden",
     "HeadersTooLarge",
+    "IdempotencyKeyInUse",
+    "IdempotencyKeyReused",
     "InternalError",
     "InvalidCursor",
     "InvalidRequest",
-    "KeyInUse",
-    "KeyReused",
     "KeysThrottled",
     "LastAdmin",
     "LinesInvalid",

@@ -74,7 +74,7 @@ class InvalidRequest(CatalogError):
     title = "A field is not valid"
 
 
-class KeyReused(InvalidRequest):
+class IdempotencyKeyReused(InvalidRequest):
     """The ``Idempotency-Key`` was used for a request with other content."""
 
     slug = "idempotency-key-reused"

@@ -51,7 +51,7 @@ class TooManyKeys(Conflict):
     title = "The account has too many API keys"
 
 
-class KeyInUse(Conflict):
+class IdempotencyKeyInUse(Conflict):
     """A request with the same ``Idempotency-Key`` is still in progress."""
 
     slug = "idempotency-key-in-use"

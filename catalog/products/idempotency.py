@@ -1,7 +1,8 @@
 """Idempotency keys: a create that is retried with the same key is not executed again.
 
-See draft-ietf-httpapi-idempotency-key-header-07. The key commits with its product, and under the
-lock on the change counter, so two requests cannot both find it missing.
+See draft-ietf-httpapi-idempotency-key-header-07. The key commits with its product. Two processes
+may both find it missing; the primary key then lets one commit, and the other is retried and
+replays the response.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ _COLUMNS = (
 )
 
 
-class Key(NamedTuple):
+class KeyedCreate(NamedTuple):
     """Identity of a create request: owner, hash of the key, and hash of the content."""
 
     owner_id: int
@@ -35,18 +36,18 @@ class Key(NamedTuple):
 
     @property
     def name(self) -> tuple[int, str]:
-        """Unique name of the key, among those of all owners."""
+        """Unique name of the idempotency key, among those of all owners."""
         return self.owner_id, self.key_hash
 
 
-def key_of(product: NewProduct, text: str) -> Key:
-    """Return the key of a new product, from the text of its ``Idempotency-Key`` header.
+def keyed_create(product: NewProduct, text: str) -> KeyedCreate:
+    """Return the identity of a create, from the text of its ``Idempotency-Key`` header.
 
     The hash of the same content must not change from one release to the next: stored keys have it.
     """
     content = orjson.dumps([*product[:3], *([] if product.key is None else [product.key])])
     hashes = (sha256(part).hexdigest() for part in (text.encode(), content))
-    return Key(product.owner_id, *hashes)
+    return KeyedCreate(product.owner_id, *hashes)
 
 
 class Done(NamedTuple):
@@ -58,8 +59,10 @@ class Done(NamedTuple):
     created_at: datetime
 
 
-async def find_done(session: AsyncSession, keys: Sequence[Key]) -> dict[tuple[int, str], Done]:
-    """Return the stored results of those keys that were used before, by ``Key.name``."""
+async def find_done(
+    session: AsyncSession, creates: Sequence[KeyedCreate]
+) -> dict[tuple[int, str], Done]:
+    """Return the stored results of those keys that were used before, by ``KeyedCreate.name``."""
     names = tuple_(IdempotencyKey.user_id, IdempotencyKey.key_hash)
     rows = await session.execute(
         select(
@@ -70,7 +73,7 @@ async def find_done(session: AsyncSession, keys: Sequence[Key]) -> dict[tuple[in
             IdempotencyKey.position,
             IdempotencyKey.token,
             IdempotencyKey.created_at,
-        ).where(names.in_([key.name for key in keys]))
+        ).where(names.in_([create.name for create in creates]))
     )
     return {
         (row.user_id, row.key_hash): Done(
@@ -80,7 +83,7 @@ async def find_done(session: AsyncSession, keys: Sequence[Key]) -> dict[tuple[in
     }
 
 
-async def remember(session: AsyncSession, done: Sequence[tuple[Key, Done]]) -> None:
+async def remember(session: AsyncSession, done: Sequence[tuple[KeyedCreate, Done]]) -> None:
     """Store the results of creates with keys, in the transaction of the creates.
 
     Raises:
@@ -88,10 +91,10 @@ async def remember(session: AsyncSession, done: Sequence[tuple[Key, Done]]) -> N
     """
     rows = [
         (
-            *(*key.name, made.content_hash, made.product_id, *made.change),
+            *(*create.name, made.content_hash, made.product_id, *made.change),
             stored_instant(session, made.created_at),
         )
-        for key, made in done
+        for create, made in done
     ]
     await insert_rows(session, IdempotencyKey, _COLUMNS, rows)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from catalog.db.error_translation import did_not_answer, waited_too_long
-from catalog.errors import DatabaseBusy, KeyInUse, Overloaded, Unavailable
+from catalog.errors import DatabaseBusy, IdempotencyKeyInUse, Overloaded, Unavailable
 from catalog.observability.metrics import Shed, count_rejection
 
 
@@ -26,7 +26,7 @@ class WriteRefusals:
 
     def key_in_use(self) -> Exception:
         """Return 409 for a write whose idempotency key is in use."""
-        return KeyInUse()
+        return IdempotencyKeyInUse()
 
     def is_undetermined(self, error: Exception) -> bool:
         """Tell whether a batch that failed may have been committed."""

@@ -1,6 +1,6 @@
 """SELECT statements on products: pages, counts and searches of a ``Selection``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -32,6 +32,12 @@ COLUMNS = (
 FIELDS = tuple(column.key for column in COLUMNS)
 """Names of ``COLUMNS``, in the same order, which is that of the JSON members, on which
 ``product_encoding`` relies; ``service`` repeats the order for new products."""
+
+
+def members_of(row: Sequence[Any]) -> dict[str, Any]:
+    """Return the JSON members of a product, from a row with the values of ``FIELDS``."""
+    return dict(zip(FIELDS, row, strict=True))
+
 
 PAGE_BYTES = 1024 * 1024
 """Maximum size of the products of a page, unless it has only one. The longest product takes a tenth

@@ -1,16 +1,15 @@
 """Inserts and updates of products, and the deletion of an account's products."""
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from time import monotonic
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalog.concurrency.turns import Turn
 from catalog.db.columns import now, rfc3339_text
 from catalog.db.statements import (
     affected_rows,
@@ -31,10 +30,6 @@ _INSERTED_COLUMNS = (
     *("name", "description", "price", "client_key", "user_id", "version"),
     *("created_at", "updated_at"),
 )
-
-
-_TURN_SECONDS = 0.005
-"""Time on the event loop before a batch yields to other tasks, plus at most one text."""
 
 _COLUMNS = {"key": "client_key"}
 """Names of columns, where they are not those of the fields."""
@@ -165,7 +160,7 @@ def require_all(found: int, products: Sequence[object]) -> None:
 
 async def _tokenized(products: Sequence[dict[str, Any]]) -> list[tuple[int, str]]:
     """Return the ids and the words of products; long texts do not block the event loop."""
-    turn_ends = monotonic() + _TURN_SECONDS
+    turn = Turn()
     words = []
     for each in products:
         text = text_of(each["name"], each["description"])
@@ -173,9 +168,7 @@ async def _tokenized(products: Sequence[dict[str, Any]]) -> list[tuple[int, str]
         if each is products[-1]:
             tokens = f"{tokens} {own_token(each['id'], each['version'])}"
         words.append((each["id"], tokens))
-        if monotonic() > turn_ends:
-            await asyncio.sleep(0)
-            turn_ends = monotonic() + _TURN_SECONDS
+        await turn.yield_if_over()
     return words
 
 
@@ -193,3 +186,9 @@ def rendered(new_product: NewProduct, product_id: int, created_at: datetime) -> 
         "created_at": instant,
         "updated_at": instant,
     }
+
+
+def updated(product: dict[str, Any], values: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """Return the JSON members of a product after an update that changes it."""
+    own = {"version": product["version"] + 1, "updated_at": rfc3339_text(at)}
+    return {**product, **values, **own}

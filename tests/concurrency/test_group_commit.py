@@ -14,7 +14,13 @@ from catalog.concurrency.group_commit import (
     MAX_WAITING,
     GroupCommit,
 )
-from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable, KeyInUse
+from catalog.errors import (
+    CatalogError,
+    Conflict,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    IdempotencyKeyInUse,
+)
 from catalog.products.overload import WriteRefusals
 
 
@@ -377,7 +383,7 @@ class TestKeys:
         async with table.held_up():
             first = asyncio.create_task(writer.write(1, key="key"))
             await asyncio.sleep(0)
-            with pytest.raises(KeyInUse):
+            with pytest.raises(IdempotencyKeyInUse):
                 await writer.write(2, key="key")
             other = asyncio.create_task(writer.write(3, key="another"))
 

@@ -1,10 +1,9 @@
 """Content codings of request bodies: gzip (RFC 1952), decoded as it arrives."""
 
-import asyncio
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from time import monotonic
 
+from catalog.concurrency.turns import Turn
 from catalog.errors import BodyTooLarge, MalformedRequest, UnsupportedMediaType
 from catalog.http.request import Fields
 
@@ -19,9 +18,6 @@ MAX_RATIO = 100
 UNRATED_BYTES = 1024 * 1024
 """Largest ratio of decoded to encoded bytes, and the decoded bytes that any body may have. Products
 with numbered names reach 15, one product over and over some 400, and a bomb 1,032."""
-
-_TURN_SECONDS = 0.005
-"""Longest work on the event loop before yielding to other tasks, plus at most one step."""
 
 
 def is_gzip(fields: Fields) -> bool:
@@ -98,14 +94,12 @@ async def decoded(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         BodyTooLarge: it decodes to too many times its size.
     """
     decoder = GzipDecoder()
-    turn_ends = monotonic() + _TURN_SECONDS
+    turn = Turn()
     async for encoded in pieces:
         for piece in decoder.decode(encoded):
             if piece:
                 yield piece
-            if monotonic() > turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = monotonic() + _TURN_SECONDS
+            await turn.yield_if_over()
     decoder.finish()
 
 

@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from time import monotonic
 from typing import Any, NamedTuple
 
+from catalog.concurrency.turns import Turn
 from catalog.observability.metrics import observe_position
 from catalog.products import service
 from catalog.products.bulk.formats import (
@@ -34,9 +34,6 @@ blocks the event loop for about ten milliseconds."""
 PIECE_BYTES = 64 * 1024
 """Minimum size of the pieces passed to the reader, which scans an incomplete record anew each
 time."""
-
-_TURN_SECONDS = 0.005
-"""Longest work on the event loop before yielding to other tasks, plus at most one step."""
 
 
 @dataclass(slots=True)
@@ -146,7 +143,7 @@ async def read_chunks(
     pieces: AsyncIterable[bytes], reader: Reader, imported: ImportResult
 ) -> AsyncGenerator[Chunk, None]:
     """Yield the valid products of a text in chunks, and record the faults of the other lines."""
-    turn_ends = monotonic() + _TURN_SECONDS
+    turn = Turn()
     parsed_products: list[Any] = []
     numbers: list[int] = []
     characters = 0
@@ -164,13 +161,9 @@ async def read_chunks(
                 imported.add_unread(parsed)
             elif parsed is not None:
                 imported.add_faults(parsed)
-            if monotonic() > turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = monotonic() + _TURN_SECONDS
+            await turn.yield_if_over()
         # The last step of a piece takes time even if it completes no line.
-        if monotonic() > turn_ends:
-            await asyncio.sleep(0)
-            turn_ends = monotonic() + _TURN_SECONDS
+        await turn.yield_if_over()
     yield Chunk(parsed_products, numbers, reader.line)
 
 
@@ -199,13 +192,11 @@ async def _gather(pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[bytes, bo
 
 async def tokenize(parsed_products: Sequence[ParsedProduct], owner_id: int) -> list[NewProduct]:
     """Tokenize products, and yield to the event loop every few milliseconds."""
-    turn_ends = monotonic() + _TURN_SECONDS
+    turn = Turn()
     new_products = []
     for product in parsed_products:
         new_products.append(_new_product(product, owner_id))
-        if monotonic() > turn_ends:
-            await asyncio.sleep(0)
-            turn_ends = monotonic() + _TURN_SECONDS
+        await turn.yield_if_over()
     return new_products
 
 

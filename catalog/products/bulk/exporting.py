@@ -89,7 +89,7 @@ async def export_products(
         while rows := await next_rows:
             if left is not None:
                 left -= len(rows)
-            after = selection.position_of(dict(zip(queries.FIELDS, rows[-1], strict=True)))
+            after = selection.position_of(queries.members_of(rows[-1]))
             fitting = EXPORTED_CHARACTERS * len(rows) // max(1, sum(map(_characters, rows)))
             at_once = max(1, min(EXPORTED_ROWS, fitting))
             if left != 0:

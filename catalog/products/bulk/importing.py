@@ -5,9 +5,9 @@ Each chunk is written in a transaction of its own, while the next ones are parse
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
-from typing import NamedTuple, cast
+from collections.abc import AsyncIterable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import NamedTuple, Self, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -71,7 +71,10 @@ async def import_products(
             async for chunk in chunks:
                 await _try_chunk(database, chunk, imported, owner_id=owner_id)
         else:
-            await _import_in_chunks(database, chunks, imported, owner_id=owner_id)
+            with _progress_in_errors(imported):
+                async with _ChunkWriter(database, imported, owner_id=owner_id) as writer:
+                    async for chunk in chunks:
+                        await writer.start(chunk)
     return imported
 
 
@@ -96,6 +99,21 @@ async def _upsert(session: AsyncSession, lines: Sequence[UpsertLine], *, owner_i
     return await upserts.log()
 
 
+@contextmanager
+def _progress_in_errors(imported: ImportResult) -> Iterator[None]:
+    """Add to a CatalogError what had been created by then."""
+    try:
+        yield
+    except LinesInvalid:
+        raise
+    except CatalogError as error:
+        error.members |= {**imported.rendered(), "line": imported.line}
+        if imported.change is not None:
+            # The response reports created products, so caches have to see their position.
+            error.headers.update(change_ids.position_headers(imported.change))
+        raise
+
+
 class _Writing(NamedTuple):
     """Chunk that is being written.
 
@@ -108,70 +126,91 @@ class _Writing(NamedTuple):
     done: "asyncio.Task[None]"
 
 
-async def _import_in_chunks(
-    database: Database, chunks: AsyncIterator[Chunk], imported: ImportResult, *, owner_id: int
-) -> None:
-    async def write(
-        new_products: list[NewProduct], line: int, numbered: asyncio.Event, before: _Writing | None
-    ) -> None:
-        try:
-            if new_products:
-                imported.count(
-                    await database.bulk_transaction(
-                        _create,
-                        new_products,
-                        owner_id=owner_id,
-                        before=before,
-                        on_numbered=numbered.set,
-                    )
-                )
-            imported.line = line
-        finally:
-            numbered.set()
+class _ChunkWriter:
+    """Writer of chunks, each in a transaction of its own; they commit in order.
 
-    async def upsert(lines: list[UpsertLine], line: int, numbered: asyncio.Event) -> None:
-        try:
-            done = await database.bulk_transaction(_upsert, lines, owner_id=owner_id)
-            imported.count_upserted(done)
-            imported.line = line
-        finally:
-            numbered.set()
+    Leaving its context completes the chunks that were started, even after an error.
 
-    writing: deque[_Writing] = deque()
-    try:
-        try:
-            async for chunk in chunks:
-                lines = chunk.upserts()
-                numbered = asyncio.Event()
-                if lines is not None:
-                    # Its outcome depends on those of all chunks before it.
-                    while writing:
-                        await writing.popleft().done
-                    task = asyncio.create_task(upsert(lines, chunk.line, numbered))
-                else:
-                    # Tokenized while the database is still busy with the previous chunks.
-                    new_products = await tokenize(
-                        cast("list[ParsedProduct]", chunk.parsed_products), owner_id
-                    )
-                    while len(writing) >= min(CHUNKS_AT_ONCE, database.max_bulk_writers):
-                        await writing.popleft().done
-                    before = writing[-1] if writing else None
-                    task = asyncio.create_task(write(new_products, chunk.line, numbered, before))
-                writing.append(_Writing(numbered, task))
-        finally:
-            # The chunks that were started are completed, even if reading has failed.
-            tasks = [each.done for each in writing]
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    Args:
+        database: the database to write to.
+        imported: gets the outcomes of the chunks.
+        owner_id: the owner of the products.
+    """
+
+    def __init__(self, database: Database, imported: ImportResult, *, owner_id: int) -> None:
+        self._database = database
+        self._imported = imported
+        self._owner_id = owner_id
+        self._most_at_once = min(CHUNKS_AT_ONCE, database.max_bulk_writers)
+        self._writing: deque[_Writing] = deque()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        tasks = [each.done for each in self._writing]
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        if kind is not None:
+            return
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-    except CatalogError as error:
-        if not isinstance(error, LinesInvalid):
-            error.members |= {**imported.rendered(), "line": imported.line}
-            if imported.change is not None:
-                # The response reports created products, so caches have to see their position.
-                error.headers.update(change_ids.position_headers(imported.change))
-        raise
+
+    async def start(self, chunk: Chunk) -> None:
+        """Start to write a chunk, as soon as few enough others are being written.
+
+        Raises:
+            CatalogError: one of the chunks before it has failed.
+        """
+        numbered = asyncio.Event()
+        lines = chunk.upserts()
+        if lines is not None:
+            # Its outcome depends on those of all chunks before it.
+            await self._complete_all_but(0)
+            work = self._upsert(lines, chunk.line, numbered)
+        else:
+            # Tokenized while the database is still busy with the previous chunks.
+            parsed_products = cast("Sequence[ParsedProduct]", chunk.parsed_products)
+            new_products = await tokenize(parsed_products, self._owner_id)
+            await self._complete_all_but(self._most_at_once - 1)
+            before = self._writing[-1] if self._writing else None
+            work = self._create(new_products, chunk.line, numbered, before)
+        self._writing.append(_Writing(numbered, asyncio.create_task(work)))
+
+    async def _complete_all_but(self, count: int) -> None:
+        while len(self._writing) > count:
+            await self._writing.popleft().done
+
+    async def _upsert(self, lines: list[UpsertLine], line: int, numbered: asyncio.Event) -> None:
+        with self._ending_at(line, numbered):
+            done = await self._database.bulk_transaction(_upsert, lines, owner_id=self._owner_id)
+            self._imported.count_upserted(done)
+
+    async def _create(
+        self,
+        new_products: list[NewProduct],
+        line: int,
+        numbered: asyncio.Event,
+        before: _Writing | None,
+    ) -> None:
+        with self._ending_at(line, numbered):
+            if new_products:
+                created = await self._database.bulk_transaction(
+                    _create,
+                    new_products,
+                    owner_id=self._owner_id,
+                    before=before,
+                    on_numbered=numbered.set,
+                )
+                self._imported.count(created)
+
+    @contextmanager
+    def _ending_at(self, line: int, numbered: asyncio.Event) -> Iterator[None]:
+        try:
+            yield
+            self._imported.line = line
+        finally:
+            numbered.set()
 
 
 async def _create(

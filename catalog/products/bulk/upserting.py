@@ -4,18 +4,17 @@ A line names one of the owner's products by ``id``, else by ``key``. The lines o
 decided one after the other, on products that are locked, and stored in few statements.
 """
 
-import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from time import monotonic
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from catalog.db.columns import now, rfc3339_text
+from catalog.concurrency.turns import Turn
+from catalog.db.columns import now
 from catalog.db.deadlines import renew_deadline
 from catalog.db.transactions import RetryTransaction
 from catalog.errors import (
@@ -43,9 +42,6 @@ ROUND_LINES = 500
 """Lines that are decided and stored together; reading their products takes some milliseconds."""
 
 LOGGED_CHANGES = 2000
-
-_TURN_SECONDS = 0.005
-"""Time on the event loop before a round yields to other tasks, plus at most one line."""
 
 
 @dataclass(slots=True)
@@ -125,15 +121,9 @@ class Upserts:
             # In pieces, which the event loop formats one at a time.
             for start in range(0, len(self._changes), LOGGED_CHANGES):
                 changes = self._changes[start : start + LOGGED_CHANGES]
-                self.done.last = await self._record(self._session, changes)
+                self.done.last = await change_log.record_all(self._session, changes, at=self._at)
                 renew_deadline(self._session)
         return self.done
-
-    async def _record(self, session: AsyncSession, changes: Sequence[Logged]) -> ChangeId:
-        if all(change.kind is ChangeType.CREATED for change in changes):
-            ids = [change.product_id for change in changes]
-            return await change_log.record_created(session, ids, at=self._at)
-        return await change_log.record_all(session, changes, at=self._at)
 
     async def _read(self, lines: Sequence[UpsertLine]) -> list[dict[str, Any]]:
         """Return the products that lines name, or whose keys they claim; locked if stored."""
@@ -145,7 +135,7 @@ class Upserts:
         # In the order of their ids, so that two transactions do not deadlock.
         statement = queries.LOCK_WAITING if self._is_stored else queries.SOME
         rows = await self._session.execute(statement, {"product_ids": sorted(ids)})
-        return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
+        return [queries.members_of(row) for row in rows]
 
     async def _holders(self, keys: Collection[str]) -> set[int]:
         if not keys:
@@ -183,7 +173,7 @@ class _Round:
 
     async def decide(self, lines: Sequence[UpsertLine], *, is_stored: bool) -> int:
         """Decide lines; return how many, since a key that was given up needs a new round."""
-        turn_ends = monotonic() + _TURN_SECONDS
+        turn = Turn()
         for count, line in enumerate(lines):
             try:
                 self._decide(line)
@@ -197,9 +187,7 @@ class _Round:
                 # Without storing, the line is decided as in the next round.
                 self._given_up.clear()
                 self._decide(line)
-            if monotonic() > turn_ends:
-                await asyncio.sleep(0)
-                turn_ends = monotonic() + _TURN_SECONDS
+            await turn.yield_if_over()
         return len(lines)
 
     def _decide(self, line: UpsertLine) -> None:
@@ -252,15 +240,9 @@ class _Round:
             raise PreconditionFailed(f"The product has version {product['version']}.")
         if "key" in changes:
             self._move(target, changes["key"])
-        version = product["version"] + 1
-        target.product = {
-            **product,
-            **changes,
-            "version": version,
-            "updated_at": rfc3339_text(self._at),
-        }
+        target.product = service.updated(product, changes, self._at)
         target.changed |= changes.keys()
-        self._log.append((target, ChangeType.UPDATED, version))
+        self._log.append((target, ChangeType.UPDATED, target.product["version"]))
         self._done.updated += 1
 
     def _move(self, target: _Target, key: str | None) -> None:

@@ -72,6 +72,8 @@ async def record(
 async def record_all(session: AsyncSession, changes: Sequence[Logged], *, at: datetime) -> ChangeId:
     """Log changes; must be the last step of a transaction.
 
+    The creation of ``MANY`` products or more is copied by the database from their rows.
+
     Args:
         session: the transaction of the changes themselves.
         changes: the changes.
@@ -85,6 +87,8 @@ async def record_all(session: AsyncSession, changes: Sequence[Logged], *, at: da
         return await current_change(session)
     created = [each.product_id for each in changes if each.kind is ChangeType.CREATED]
     is_addition = len(created) == len(changes)
+    if is_addition and _can_be_copied(created):
+        return await _copy_created(session, created, at=at)
     last = await take_positions(session, len(changes), created, is_addition=is_addition)
     instant = stored_instant(session, at)
     rows = [
@@ -100,18 +104,25 @@ async def record_all(session: AsyncSession, changes: Sequence[Logged], *, at: da
 async def record_created(
     session: AsyncSession, product_ids: Sequence[int], *, at: datetime
 ) -> ChangeId:
-    """Log the creation of products; from ``MANY`` on, the database copies it from their rows.
+    """Log the creation of products, as ``record_all``."""
+    # Asked first, because an import need not build entries that are copied.
+    if _can_be_copied(product_ids):
+        return await _copy_created(session, product_ids, at=at)
+    created = [(product_id, 1) for product_id in product_ids]
+    return await record(session, ChangeType.CREATED, created, at=at)
 
-    Returns:
-        the last change.
-    """
-    if not product_ids:
-        return await current_change(session)
-    count, first_id, last_id = len(product_ids), product_ids[0], product_ids[-1]
+
+def _can_be_copied(product_ids: Sequence[int]) -> bool:
+    """Tell whether products are many, and the only ones in the range of their ids."""
+    ids = list(product_ids)
     # Ids may have gaps, from concurrent inserts or from the step between ids in a cluster.
-    if count < MANY or list(product_ids) != list(range(first_id, last_id + 1)):
-        created = [(product_id, 1) for product_id in product_ids]
-        return await record(session, ChangeType.CREATED, created, at=at)
+    return len(ids) >= MANY and ids == list(range(ids[0], ids[-1] + 1))
+
+
+async def _copy_created(
+    session: AsyncSession, product_ids: Sequence[int], *, at: datetime
+) -> ChangeId:
+    count, first_id, last_id = len(product_ids), product_ids[0], product_ids[-1]
     last = await take_positions(session, count, (first_id, last_id), is_addition=True)
     offset = last.position - last_id
     values = {"offset": offset, "first_id": first_id, "last_id": last_id, "at": at}

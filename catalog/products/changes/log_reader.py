@@ -302,5 +302,5 @@ def _change(row: Sequence[Any]) -> dict[str, Any]:
         "id": product_id,
         "version": version,
         "at": at,
-        "product": dict(zip(queries.FIELDS, product, strict=True)) if is_there else None,
+        "product": queries.members_of(product) if is_there else None,
     }

@@ -56,7 +56,7 @@ class DecodedRows:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the JSON members of one product."""
-        return dict(zip(queries.FIELDS, self._rows[index], strict=True))
+        return queries.members_of(self._rows[index])
 
     def id_of(self, index: int) -> int:
         """Return the id of one product."""

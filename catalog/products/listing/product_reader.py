@@ -55,7 +55,7 @@ async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[
     else:
         change = await change_counter.current_change(connection)
         found = await connection.execute(queries.SOME, {"product_ids": ids})
-        products = {row[0]: dict(zip(queries.FIELDS, row, strict=True)) for row in found}
+        products = {row[0]: queries.members_of(row) for row in found}
     return [ProductAt(change, products.get(product_id)) for product_id in ids]
 
 

@@ -18,9 +18,9 @@ from catalog.errors import (
     DuplicateValue,
     FieldError,
     Forbidden,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
     InvalidRequest,
-    KeyInUse,
-    KeyReused,
     LinesInvalid,
     Overloaded,
     PreconditionFailed,
@@ -32,7 +32,6 @@ from catalog.http.replies.conditional import idempotency_key, if_match, represen
 from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.validation import json_body, validated_query
-from catalog.observability.metrics import observe_position
 from catalog.products.bulk.formats import FORMATS, IMPORTED
 from catalog.products.bulk.schemas import BulkCreated, BulkQuery
 from catalog.products.changes import change_ids
@@ -87,7 +86,14 @@ def _require_one(query: BulkQuery) -> None:
 @blueprint.post("")
 @limited("write")
 @signed_in
-@refuses(AccountUnavailable, DuplicateValue, KeyInUse, KeyReused, LinesInvalid, Overloaded)
+@refuses(
+    AccountUnavailable,
+    DuplicateValue,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    LinesInvalid,
+    Overloaded,
+)
 @also_takes(*FORMATS)
 @takes_many
 @json_body(ProductCreate, besides=IMPORTED)
@@ -175,7 +181,6 @@ def _written(
 
 def _headers_of(write: WriteResult) -> dict[str, str]:
     """Return the headers with a write's position, and with that of its batch if it is another."""
-    observe_position(write.change.position)
     headers = change_ids.position_headers(write.change)
     if write.batch_position not in {None, write.change.position}:
         headers[change_ids.BATCH_HEADER] = str(write.batch_position)

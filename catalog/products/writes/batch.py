@@ -7,14 +7,15 @@ two to one product, the second sees the outcome of the first.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.accounts import usable_roles
 from catalog.auth.models import Role
-from catalog.db.columns import now, rfc3339_text
+from catalog.db.columns import now
 from catalog.db.statements import affected_rows
 from catalog.errors import (
     AccountUnavailable,
@@ -22,7 +23,7 @@ from catalog.errors import (
     DuplicateValue,
     FieldError,
     Forbidden,
-    KeyReused,
+    IdempotencyKeyReused,
     NotFound,
     PreconditionFailed,
 )
@@ -30,10 +31,16 @@ from catalog.products import idempotency, queries
 from catalog.products.changes import change_counter, change_log
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_log import Logged
-from catalog.products.idempotency import Done, Key
+from catalog.products.idempotency import Done, KeyedCreate
 from catalog.products.keys import KeyClaims, find_holders
 from catalog.products.models import ChangeType, NewProduct, Product
-from catalog.products.service import insert_unlogged, rendered, require_all, store_updates
+from catalog.products.service import (
+    insert_unlogged,
+    rendered,
+    require_all,
+    store_updates,
+    updated,
+)
 from catalog.products.writes.requests import (
     Create,
     Delete,
@@ -59,8 +66,8 @@ async def write_products(
 
     Returns:
         for each write, in order, its result or its error: AccountUnavailable if the caller's
-        account is disabled or deleted; KeyReused if the key was used with other content before;
-        DuplicateValue if another product of the owner has the product's key;
+        account is disabled or deleted; IdempotencyKeyReused if the idempotency key was used with
+        other content before; DuplicateValue if another product of the owner has the product's key;
         NotFound if no product has the id; Forbidden if the product belongs to another account;
         PreconditionFailed if the precondition does not hold.
 
@@ -79,16 +86,17 @@ async def write_products(
     return await batch.log()
 
 
-class _Decision(NamedTuple):
+@dataclass(slots=True)
+class _Decision:
     """Write that succeeds.
 
     Attributes:
-        place: its place in the batch.
+        index: its index in the batch.
         kind: the kind of its change; None if it changes nothing.
         product: the product after it, or before its delete.
     """
 
-    place: int
+    index: int
     kind: ChangeType | None
     product: dict[str, Any]
 
@@ -101,7 +109,7 @@ class _Batch:
         self._writes = writes
         self._at = now()
         self._roles: Mapping[int, Role] = {}
-        # By the places of the writes.
+        # By the indexes of the writes.
         self._outcomes: dict[int, Outcome] = {}
         # In the order of the positions.
         self._decisions: list[_Decision] = []
@@ -121,8 +129,8 @@ class _Batch:
     async def create(self) -> None:
         """Insert the products, except those that were created under their key before."""
         creates = [(index, each) for index, each in self._undecided() if isinstance(each, Create)]
-        keys = [key for _, (_, key) in creates if key is not None]
-        known = await idempotency.find_done(self._session, keys) if keys else {}
+        keyed = [each.idempotency for _, each in creates if each.idempotency is not None]
+        known = await idempotency.find_done(self._session, keyed) if keyed else {}
         claimed = {
             (new_product.owner_id, new_product.key)
             for _, (new_product, _) in creates
@@ -130,9 +138,10 @@ class _Batch:
         }
         claims = KeyClaims(await find_holders(self._session, claimed))
         todo: list[tuple[int, NewProduct]] = []
-        for index, (new_product, key) in creates:
-            if key is not None and key.name in known:
-                self._outcomes[index] = _replay(new_product, key, known[key.name])
+        for index, (new_product, keyed_create) in creates:
+            if keyed_create is not None and keyed_create.name in known:
+                done = known[keyed_create.name]
+                self._outcomes[index] = _replay(new_product, keyed_create, done)
                 continue
             try:
                 claims.claim(new_product.owner_id, new_product.key, None)
@@ -164,23 +173,17 @@ class _Batch:
                 self._outcomes[index] = LockedElsewhere()
                 continue
             try:
-                product = self._admitted(edit, products[product_id])
-                if isinstance(edit, Update):
-                    claims.claim(product["user_id"], edit.values.get("key"), product_id)
+                decision = self._decide(index, edit, products[product_id], claims)
             except CatalogError as refusal:
                 self._outcomes[index] = refusal
                 continue
-            kind: ChangeType | None = None
+            self._decisions.append(decision)
             if isinstance(edit, Delete):
-                kind = ChangeType.DELETED
                 products[product_id] = None
                 deleted.append(product_id)
-            elif any(product[field] != value for field, value in edit.values.items()):
-                kind = ChangeType.UPDATED
+            elif decision.kind is ChangeType.UPDATED:
+                products[product_id] = decision.product
                 changed[product_id] |= edit.values.keys()
-                own = {"version": product["version"] + 1, "updated_at": rfc3339_text(self._at)}
-                product = products[product_id] = {**product, **edit.values, **own}
-            self._decisions.append(_Decision(index, kind, product))
         if deleted:
             gone = delete(Product).where(Product.id.in_(deleted))
             require_all(await affected_rows(self._session, gone), deleted)
@@ -190,6 +193,23 @@ class _Batch:
             if product is not None and product["id"] in changed
         )
         await store_updates(self._session, stored, at=self._at)
+
+    def _decide(
+        self, index: int, edit: Edit, product: dict[str, Any] | None, claims: KeyClaims
+    ) -> _Decision:
+        """Decide an edit of a product, None if it does not exist.
+
+        Raises:
+            CatalogError: the edit is refused.
+        """
+        product = self._admitted(edit, product)
+        if isinstance(edit, Delete):
+            return _Decision(index, ChangeType.DELETED, product)
+        claims.claim(product["user_id"], edit.values.get("key"), edit.product_id)
+        if all(product[field] == value for field, value in edit.values.items()):
+            return _Decision(index, None, product)
+        after = updated(product, edit.values, self._at)
+        return _Decision(index, ChangeType.UPDATED, after)
 
     async def _key_claims(
         self, edits: Sequence[tuple[int, Edit]], products: Mapping[int, dict[str, Any] | None]
@@ -217,7 +237,7 @@ class _Batch:
         statement = queries.LOCK_WAITING if waits else queries.LOCK_SKIPPING
         rows = await connection.execute(statement, {"product_ids": ids})
         products: dict[int, dict[str, Any] | None] = {
-            row[0]: dict(zip(queries.FIELDS, row, strict=True)) for row in rows
+            row[0]: queries.members_of(row) for row in rows
         }
         missing = [each for each in ids if each not in products]
         if missing:
@@ -241,50 +261,47 @@ class _Batch:
 
     async def log(self) -> list[Outcome]:
         """Log the changes, which takes the positions, and return all outcomes."""
-        taking = [each for each in self._decisions if each.kind is not None]
+        changes = [
+            Logged(each.kind, each.product["id"], each.product["version"])
+            for each in self._decisions
+            if each.kind is not None
+        ]
         latest: dict[int, ChangeId] = {}
         before = ChangeId(0)
-        if len(taking) < len(self._decisions):
+        if len(changes) < len(self._decisions):
             # Read before this transaction takes positions. The products are locked, so they
             # include it.
             before = await change_counter.current_change(self._session)
-        last = await self._record(taking)
-        position = last.position - len(taking)
+        last = before
+        if changes:
+            last = await change_log.record_all(self._session, changes, at=self._at)
+        position = last.position - len(changes)
         done = []
-        for place, kind, product in self._decisions:
+        for decision in self._decisions:
+            index, product = decision.index, decision.product
             product_id = product["id"]
-            if kind is None:
-                self._outcomes[place] = WriteResult(product, latest.get(product_id, before))
+            if decision.kind is None:
+                self._outcomes[index] = WriteResult(product, latest.get(product_id, before))
                 continue
             position += 1
             change = latest[product_id] = ChangeId(position, last.token)
-            self._outcomes[place] = WriteResult(product, change, batch_position=last.position)
-            write = self._writes[place]
-            if isinstance(write, Create) and write.key is not None:
-                key = write.key
-                done.append((key, Done(key.content_hash, product_id, change, self._at)))
+            self._outcomes[index] = WriteResult(product, change, batch_position=last.position)
+            write = self._writes[index]
+            if isinstance(write, Create) and write.idempotency is not None:
+                content_hash = write.idempotency.content_hash
+                made = Done(content_hash, product_id, change, self._at)
+                done.append((write.idempotency, made))
         if done:
             await idempotency.remember(self._session, done)
         return [self._outcomes[index] for index in range(len(self._writes))]
 
-    async def _record(self, taking: Sequence[_Decision]) -> ChangeId:
-        if not taking:
-            return ChangeId(0)
-        if all(each.kind is ChangeType.CREATED for each in taking):
-            ids = [each.product["id"] for each in taking]
-            return await change_log.record_created(self._session, ids, at=self._at)
-        changes = [
-            Logged(kind, product["id"], product["version"])
-            for _, kind, product in taking
-            if kind is not None
-        ]
-        return await change_log.record_all(self._session, changes, at=self._at)
 
-
-def _replay(new_product: NewProduct, key: Key, done: Done) -> WriteResult | CatalogError:
+def _replay(
+    new_product: NewProduct, keyed_create: KeyedCreate, done: Done
+) -> WriteResult | CatalogError:
     """Rebuild the first response, from the content that the repeated request carries again."""
-    if done.content_hash != key.content_hash:
+    if done.content_hash != keyed_create.content_hash:
         rule = "was used with different content before"
-        return KeyReused(errors=[FieldError("header", "Idempotency-Key", rule)])
+        return IdempotencyKeyReused(errors=[FieldError("header", "Idempotency-Key", rule)])
     product = rendered(new_product, done.product_id, done.created_at)
     return WriteResult(product, done.change, replayed=True)

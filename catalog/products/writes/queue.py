@@ -6,9 +6,9 @@ from functools import partial
 from catalog.concurrency.group_commit import GroupCommit
 from catalog.db.database import Database
 from catalog.db.deadlines import deadline_start
-from catalog.errors import KeyInUse, KeyReused
-from catalog.observability.metrics import IDEMPOTENCY, WRITE_BATCH_SIZE
-from catalog.products.idempotency import key_of
+from catalog.errors import IdempotencyKeyInUse, IdempotencyKeyReused
+from catalog.observability.metrics import IDEMPOTENCY, WRITE_BATCH_SIZE, observe_position
+from catalog.products.idempotency import keyed_create
 from catalog.products.listing.page_cache import PageCache
 from catalog.products.models import NewProduct
 from catalog.products.overload import WriteRefusals
@@ -52,12 +52,12 @@ class BatchedWrites:
             on_batch=WRITE_BATCH_SIZE.observe,
         )
 
-    async def create(self, new_product: NewProduct, key: str | None) -> WriteResult:
+    async def create(self, new_product: NewProduct, idempotency_key: str | None) -> WriteResult:
         """Create a product.
 
         Args:
             new_product: the product to create.
-            key: the client's ``Idempotency-Key``, if it sent one.
+            idempotency_key: the client's ``Idempotency-Key``, if it sent one.
 
         Raises:
             CatalogError: as ``write_products``; or the queue is full, or the create was not
@@ -67,17 +67,16 @@ class BatchedWrites:
         # event loop all at once.
         new_product = new_product._replace(words=text_of(new_product.name, new_product.description))
         since = deadline_start()
-        if key is None:
+        if idempotency_key is None:
             return await self._queue.write(Create(new_product), since=since)
-        create = Create(new_product, key_of(new_product, key))
+        idempotency = keyed_create(new_product, idempotency_key)
+        create = Create(new_product, idempotency)
         try:
-            created = await self._queue.write(
-                create, key=create.key and create.key.name, since=since
-            )
-        except KeyInUse:
+            created = await self._queue.write(create, key=idempotency.name, since=since)
+        except IdempotencyKeyInUse:
             IDEMPOTENCY.labels("conflict").inc()
             raise
-        except KeyReused:
+        except IdempotencyKeyReused:
             IDEMPOTENCY.labels("mismatch").inc()
             raise
         IDEMPOTENCY.labels("replayed" if created.replayed else "first").inc()
@@ -103,4 +102,6 @@ class BatchedWrites:
     async def _commit(self, writes: Sequence[Write], *, waits: bool) -> Sequence[Outcome]:
         outcomes = await self._database.transaction(write_products, writes, waits=waits)
         self._page_cache.note_commit()
+        done = (each.change.position for each in outcomes if isinstance(each, WriteResult))
+        observe_position(max(done, default=0))
         return outcomes

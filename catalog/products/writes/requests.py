@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from catalog.errors import CatalogError
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.idempotency import Key
+from catalog.products.idempotency import KeyedCreate
 from catalog.products.models import NewProduct
 
 IsExpected = Callable[[dict[str, Any]], bool]
@@ -13,10 +13,10 @@ IsExpected = Callable[[dict[str, Any]], bool]
 
 
 class Create(NamedTuple):
-    """Create of a product, with the idempotency key if the client sent one."""
+    """Create of a product, with its identity if the client sent an idempotency key."""
 
     new_product: NewProduct
-    key: Key | None = None
+    idempotency: KeyedCreate | None = None
 
     @property
     def caller_id(self) -> int:

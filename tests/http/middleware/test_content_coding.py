@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from quart import Quart
 
 from catalog.errors import BodyTooLarge, MalformedRequest, UnsupportedMediaType
-from catalog.http.middleware import content_coding
 from catalog.http.middleware.content_coding import (
     MAX_RATIO,
     PIECE_BYTES,
@@ -177,7 +176,7 @@ class TestBounds:
         self, monkeypatch: pytest.MonkeyPatch, turn_seconds: float, least: int, most: int
     ) -> None:
         # Independent of the processor: turns that are over at once, or, as a control, never.
-        monkeypatch.setattr(content_coding, "_TURN_SECONDS", turn_seconds)
+        monkeypatch.setattr("catalog.concurrency.turns.TURN_SECONDS", turn_seconds)
         turns = 0
 
         async def count() -> None:

@@ -358,6 +358,6 @@ async def by(database: Database, indexed: int, selection: Selection) -> list[dic
         sought = terms.sought_in(buckets_between(1, MAX_ID), indexed)
         values = {**selection.values, **terms.values, "sought": sought, "limit": 100}
         rows = await connection.execute(statement, values)
-        return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
+        return [queries.members_of(row) for row in rows]
 
     return await run_on(database.connection(), find)

@@ -104,7 +104,7 @@ async def walk(database: Database, selection: Selection, limit: int = 150) -> li
             limit=limit,
             max_bytes=queries.PAGE_BYTES,
         )
-        products = [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
+        products = [queries.members_of(row) for row in rows]
         ids += [product["id"] for product in products]
         if len(products) < limit:
             return ids

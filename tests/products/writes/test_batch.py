@@ -15,7 +15,7 @@ from catalog.db.read_connection import ReadConnection
 from catalog.errors import (
     AccountUnavailable,
     Forbidden,
-    KeyReused,
+    IdempotencyKeyReused,
     NotFound,
     PreconditionFailed,
 )
@@ -23,7 +23,7 @@ from catalog.http.pagination import Cursors
 from catalog.products import queries
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.log_reader import read_changes
-from catalog.products.idempotency import key_of
+from catalog.products.idempotency import keyed_create
 from catalog.products.listing.page_reader import read_pages, read_rows
 from catalog.products.listing.page_request import PageRequests
 from catalog.products.models import NewProduct, Product
@@ -73,7 +73,7 @@ def lamp(caller_id: int, name: str = "Lamp") -> Create:
 
 def with_key(key: str, name: str = "Lamp", caller_id: int = ADA) -> Create:
     product = lamp(caller_id, name).new_product
-    return Create(product, key_of(product, key))
+    return Create(product, keyed_create(product, key))
 
 
 async def withdraw(database: Database, product_id: int, caller_id: int) -> None:
@@ -87,7 +87,7 @@ async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
         return await read_rows(connection, **options)
 
     rows = await run_on(database.connection(), read)
-    return [dict(zip(queries.FIELDS, row, strict=True)) for row in rows]
+    return [queries.members_of(row) for row in rows]
 
 
 async def disable(session: AsyncSession, user_id: int) -> None:
@@ -189,7 +189,7 @@ class TestCreateWithKey:
 
         (refusal,) = await database.transaction(write_products, [with_key("key", "Desk")])
 
-        assert isinstance(refusal, KeyReused)
+        assert isinstance(refusal, IdempotencyKeyReused)
         (error,) = refusal.errors
         assert (error.place, error.name) == ("header", "Idempotency-Key")
 

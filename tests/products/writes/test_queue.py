@@ -211,3 +211,19 @@ class TestLockedProduct:
 
         assert not was_done
         assert (await late).product["price"] == 5.0
+
+
+class TestPositionMetric:
+    async def test_position_of_each_commit_is_observed_once(
+        self, queues: list[BatchedWrites], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        observed: list[int] = []
+        monkeypatch.setattr("catalog.products.writes.queue.observe_position", observed.append)
+
+        created = await asyncio.gather(*(queues[0].create(lamp(), None) for _ in range(8)))
+        lamp_id = created[0].product["id"]
+        updated = await queues[0].edit(Update(lamp_id, ADA, {"price": 5.0}))
+        deleted = await queues[0].edit(Delete(lamp_id, ADA))
+
+        last = [each.batch_position for each in (*created, updated, deleted)]
+        assert observed == list(dict.fromkeys(last))
