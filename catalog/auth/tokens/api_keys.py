@@ -108,7 +108,7 @@ async def create(
         raise AccountUnavailable
     live, now = (await session.execute(queries.LIVE_KEY_COUNT, mine)).one()
     if expires_at is not None and expires_at <= now:
-        raise InvalidRequest(errors=[FieldError("pointer", "/expires_at", "It is in the past.")])
+        raise InvalidRequest(errors=[FieldError("pointer", "/expires_at", "must be in the future")])
     if live >= KEYS_PER_ACCOUNT:
         raise TooManyKeys(f"An account may have {KEYS_PER_ACCOUNT} API keys; revoke one first.")
     text = generate()
