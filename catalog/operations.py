@@ -84,7 +84,7 @@ async def check_readiness() -> Reply:
                 revision in state.known_revisions and revision != state.head_revision
             )
             if revocations.has_lapsed and not is_outdated:
-                await revocations.look(connection)
+                await revocations.load_changes(connection)
     except Unavailable as error:
         known = "has not been loaded yet" if age is None else f"is {age:.1f} seconds old"
         raise type(error)(f"{error.detail} The list of ended sessions {known}.") from error

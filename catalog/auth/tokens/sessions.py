@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.auth import queries
 from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken
 from catalog.auth.tokens.jwt import Bearer, successor_id
-from catalog.auth.tokens.session_state import GRACE, hash_of, look
+from catalog.auth.tokens.session_state import GRACE, hash_of, read_usable
 from catalog.db.columns import database_now
 from catalog.db.statements import affected_rows
 from catalog.errors import NotFound
@@ -133,7 +133,7 @@ async def rotate(
             session, in a transaction that this refusal does not roll back.
     """
     presented, successor = hash_of(bearer.token_id), successor_id(bearer.token_id)
-    state = await look(session, bearer)
+    state = await read_usable(session, bearer)
     while state.superseded_at is None:
         expires_at = lifetimes.expiry(issued_at=state.now, created_at=state.created_at)
         # Compare-and-swap: concurrent rotations find another hash once this one has committed.
@@ -148,7 +148,7 @@ async def rotate(
             row = {"token_hash": presented, "superseded_at": state.now}
             await session.execute(insert(SupersededToken).values(row))
         else:
-            state = await look(session, bearer)
+            state = await read_usable(session, bearer)
     # Whichever request rotated the token, the times are those of this single rotation.
     issued_at = state.superseded_at
     return TokenGrant(
