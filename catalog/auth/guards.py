@@ -21,8 +21,8 @@ from catalog.auth.tokens.jwt import Bearer, Kind, Tokens
 from catalog.auth.tokens.known_keys import KeyBearer
 from catalog.db.deadlines import after_waiting
 from catalog.errors import (
+    ApiKeysThrottled,
     Forbidden,
-    KeysThrottled,
     ScopeInsufficient,
     SessionRequired,
     TokenInvalid,
@@ -65,19 +65,19 @@ def signed_in(view: View[P, T]) -> View[P, T]:
 
     A key of the scope ``read`` is refused unless the method only reads.
     """
-    view = refuses(ScopeInsufficient, KeysThrottled)(view)
+    view = refuses(ScopeInsufficient, ApiKeysThrottled)(view)
     return _guarded(view, "access", _authenticate, _authenticate_key)
 
 
 def session_required(view: View[P, T]) -> View[P, T]:
     """Require an access token of a live session; ``caller()`` is its bearer."""
-    view = refuses(SessionRequired, KeysThrottled)(view)
+    view = refuses(SessionRequired, ApiKeysThrottled)(view)
     return _guarded(view, "session", _authenticate, _refuse_verified_key)
 
 
 def for_admins(view: View[P, T]) -> View[P, T]:
     """Require an administrator's access token; ``caller_id()`` is the account."""
-    view = refuses(SessionRequired, KeysThrottled)(view)
+    view = refuses(SessionRequired, ApiKeysThrottled)(view)
     return _guarded(view, "admin", _authenticate_admin, _refuse_verified_key)
 
 

@@ -17,7 +17,7 @@ from catalog.auth.tokens.api_keys import FoundKey
 from catalog.auth.tokens.revocations import Revocations
 from catalog.db.batch_reader import BatchReader, batch_reader
 from catalog.db.database import Database
-from catalog.errors import KeysThrottled, TokenExpired, TokenInvalid
+from catalog.errors import ApiKeysThrottled, TokenExpired, TokenInvalid
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class KnownKeys:
         Raises:
             TokenInvalid: the key is unknown, or was revoked.
             TokenExpired: the key has expired.
-            KeysThrottled: the address has sent too many unknown keys.
+            ApiKeysThrottled: the address has sent too many unknown keys.
             DatabaseUnavailable, DatabaseBusy: the key could not be verified.
         """
         # Not the key itself: read access to the memory must not yield keys.
@@ -123,7 +123,7 @@ class KnownKeys:
         began = time.monotonic()
         count, until = self._unknown.get(network, (0, 0.0))
         if count >= UNKNOWN_KEYS and began < until:
-            raise KeysThrottled(retry_after_seconds=max(1, ceil(until - began)))
+            raise ApiKeysThrottled(retry_after_seconds=max(1, ceil(until - began)))
         found = await self._lookups.load(key_hash, key_hash)
         # From the beginning of the lookup: a revocation that it missed is polled for after that.
         expires = began + KNOWN_SECONDS
