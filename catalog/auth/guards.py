@@ -16,9 +16,9 @@ from quart_schema import security_scheme
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.models import Role, Scope
+from catalog.auth.tokens.api_key_cache import KeyBearer
 from catalog.auth.tokens.api_keys import PREFIX
 from catalog.auth.tokens.jwt import Bearer, Kind, Tokens
-from catalog.auth.tokens.known_keys import KeyBearer
 from catalog.db.deadlines import after_waiting
 from catalog.errors import (
     ApiKeysThrottled,
@@ -141,7 +141,7 @@ async def _refuse_any_key(_: str) -> KeyBearer:
 
 
 async def _verify_key(key: str) -> KeyBearer:
-    bearer = await auth().known_keys.authenticate(key, network=client_network())
+    bearer = await auth().api_key_cache.authenticate(key, network=client_network())
     annotate(current_request().scope, user_id=str(bearer.user_id))
     return bearer
 

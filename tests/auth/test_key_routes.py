@@ -12,9 +12,9 @@ from sqlalchemy import event, update
 from catalog.app import create_app
 from catalog.auth.context import auth
 from catalog.auth.models import ApiKey
-from catalog.auth.tokens import api_keys, known_keys
+from catalog.auth.tokens import api_key_cache, api_keys
+from catalog.auth.tokens.api_key_cache import UNKNOWN_KEYS
 from catalog.auth.tokens.api_keys import KEYS_PER_ACCOUNT, generate, is_well_formed
-from catalog.auth.tokens.known_keys import UNKNOWN_KEYS
 from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.http.context import app_state
@@ -295,7 +295,7 @@ class TestNoQueries:
         self, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The negative control of the test above."""
-        monkeypatch.setattr(known_keys, "KNOWN_SECONDS", 0.0)
+        monkeypatch.setattr(api_key_cache, "CACHED_SECONDS", 0.0)
         program = await program_of(ada)
 
         with statements(database) as sent:
@@ -462,9 +462,9 @@ class TestExpiry:
         expires_at = (now() + timedelta(hours=1)).isoformat()
         program = await program_of(ada, expires_at=expires_at)
         assert (await mine(program)).status_code == 200
-        known = auth(ada.app).known_keys
+        cache = auth(ada.app).api_key_cache
         with statements(database) as sent:
-            entries = known._known
+            entries = cache._verified
             for key_hash, entry in entries.items():
                 entries[key_hash] = entry._replace(expires=0.0)
 
@@ -486,26 +486,26 @@ class TestExpiry:
 class TestLastUsed:
     async def test_use_is_written_rarely(self, ada: Caller, database: Database) -> None:
         program = await program_of(ada)
-        known = auth(ada.app).known_keys
+        cache = auth(ada.app).api_key_cache
         with statements(database) as sent:
-            await known.write_last_used()
+            await cache.write_last_used()
         assert sent == []
 
         for _ in range(10):
             await mine(program)
-        await known.write_last_used()
+        await cache.write_last_used()
 
         (listed,) = (await ada.get(PATH)).json["keys"]
         assert listed["last_used_at"] >= listed["created_at"]
-        known._known.clear()
+        cache._verified.clear()
         await mine(program)
         with statements(database) as sent:
-            await known.write_last_used()
+            await cache.write_last_used()
         assert sent == []
         await shift(database, ApiKey, -2 * api_keys.LAST_USED_PRECISION, "last_used_at")
-        known._known.clear()
+        cache._verified.clear()
         await mine(program)
-        await known.write_last_used()
+        await cache.write_last_used()
         (again,) = (await ada.get(PATH)).json["keys"]
         assert again["last_used_at"] >= listed["last_used_at"]
 
