@@ -21,9 +21,9 @@ from catalog.auth.session_reader import SessionReader
 from catalog.auth.tokens import api_keys, sessions
 from catalog.auth.tokens.api_key_cache import ApiKeyCache
 from catalog.auth.tokens.jwt import Tokens
-from catalog.auth.tokens.keys import KeyRing, signing_secret
 from catalog.auth.tokens.revocations import POLL_SECONDS as REVOCATION_SECONDS
 from catalog.auth.tokens.revocations import Revocations
+from catalog.auth.tokens.signing_keys import KeyRing, signing_secret
 from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES

@@ -177,7 +177,8 @@ async def list_public_keys() -> Reply:
     For services that verify access tokens themselves.
     """
     # The models select the members, so no private one leaks, whatever a key holds.
-    body = PublicKeys.model_validate({"keys": auth().keys.public_keys()}).model_dump_json().encode()
+    key_set = PublicKeys.model_validate({"keys": auth().signing_keys.public_keys()})
+    body = key_set.model_dump_json().encode()
     # Not application/jwk-set+json: some clients reject it, and none rejects this.
     headers = {"Cache-Control": "public, max-age=300"}
     return cacheable_reply(body, etag_of(body, version=1), headers=headers)
