@@ -19,11 +19,11 @@ from catalog.auth.passwords import login_throttle
 from catalog.auth.passwords.hashing import Passwords
 from catalog.auth.session_reader import SessionReader
 from catalog.auth.tokens import api_keys, sessions
+from catalog.auth.tokens.api_key_cache import ApiKeyCache
 from catalog.auth.tokens.jwt import Tokens
-from catalog.auth.tokens.keys import KeyRing, signing_secret
-from catalog.auth.tokens.known_keys import KnownKeys
 from catalog.auth.tokens.revocations import POLL_SECONDS as REVOCATION_SECONDS
 from catalog.auth.tokens.revocations import Revocations
+from catalog.auth.tokens.signing_keys import KeyRing, signing_secret
 from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES
@@ -158,10 +158,12 @@ def create_app(settings: Settings) -> Quart:
         # a replica or the disk has acknowledged it; nothing bounds that time.
         lateness=3 * timedelta(seconds=database.write_limit),
     )
-    known_keys = KnownKeys(database, revocations)
+    api_key_cache = ApiKeyCache(database, revocations)
     readers = AccountReader(database), SessionReader(database)
     on_delete = service.delete_products_of
-    auth.attach(app, Auth(keys, Passwords(settings), revocations, known_keys, *readers, on_delete))
+    auth.attach(
+        app, Auth(keys, Passwords(settings), revocations, api_key_cache, *readers, on_delete)
+    )
     products.attach(app, _products(database, app_state(app).cursors))
     configure_routing(app)
     configure_validation(app)
@@ -301,7 +303,7 @@ def _tasks(app: Quart) -> list[BackgroundTask | LoopLag]:
         at_once=True,
     )
     last_used = BackgroundTask(
-        auth(app).known_keys.write_last_used,
+        auth(app).api_key_cache.write_last_used,
         TaskLog("api_keys_last_used"),
         interval=LAST_USED_SECONDS,
         jitter=1,

@@ -84,7 +84,7 @@ async def check_readiness() -> Reply:
                 revision in state.known_revisions and revision != state.head_revision
             )
             if revocations.has_lapsed and not is_outdated:
-                await revocations.look(connection)
+                await revocations.load_changes(connection)
     except Unavailable as error:
         known = "has not been loaded yet" if age is None else f"is {age:.1f} seconds old"
         raise type(error)(f"{error.detail} The list of ended sessions {known}.") from error
@@ -177,7 +177,8 @@ async def list_public_keys() -> Reply:
     For services that verify access tokens themselves.
     """
     # The models select the members, so no private one leaks, whatever a key holds.
-    body = PublicKeys.model_validate({"keys": auth().keys.public_keys()}).model_dump_json().encode()
+    key_set = PublicKeys.model_validate({"keys": auth().signing_keys.public_keys()})
+    body = key_set.model_dump_json().encode()
     # Not application/jwk-set+json: some clients reject it, and none rejects this.
     headers = {"Cache-Control": "public, max-age=300"}
     return cacheable_reply(body, etag_of(body, version=1), headers=headers)

@@ -11,7 +11,7 @@ import pytest
 from dotenv import dotenv_values
 from sqlalchemy import URL
 
-from catalog.auth.tokens.keys import KeyRing
+from catalog.auth.tokens.signing_keys import KeyRing
 from catalog.settings import load_settings, variable_names
 from tests.engines import migrate
 from tests.test_build import commands

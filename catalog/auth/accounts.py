@@ -1,6 +1,6 @@
 """Account rules: changes by the owner or the operator, and continued access."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, bindparam, delete, select, update
@@ -33,8 +33,11 @@ PUBLIC_COLUMNS = (
 )
 """Columns of an account that its owner and administrators may see."""
 
-_OWN_ACCOUNT = select(*PUBLIC_COLUMNS).where(
-    User.id == bindparam("user_id", type_=Id), User.disabled.is_(False)
+AccountRow = dict[str, Any]
+"""Values of ``PUBLIC_COLUMNS``, by their names."""
+
+_USABLE_ACCOUNTS = select(*PUBLIC_COLUMNS).where(
+    User.id.in_(bindparam("user_ids", type_=Id, expanding=True)), User.disabled.is_(False)
 )
 
 
@@ -112,16 +115,34 @@ async def change_password(
     return await sessions.end_all(session, user_id=account.id, but=session_id)
 
 
-async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) -> dict[str, Any]:
+async def read_usable(
+    connection: AsyncConnection | AsyncSession, user_ids: Sequence[int]
+) -> list[AccountRow | None]:
+    """Return accounts in the order of the ids; None for those that are disabled or deleted."""
+    rows = await connection.execute(_USABLE_ACCOUNTS, {"user_ids": user_ids})
+    found = {row["id"]: dict(row) for row in rows.mappings()}
+    return [found.get(user_id) for user_id in user_ids]
+
+
+async def read_own(connection: AsyncConnection | AsyncSession, *, user_id: int) -> AccountRow:
     """Return the caller's own account.
 
     Raises:
         AccountUnavailable: it is disabled or deleted.
     """
-    row = (await connection.execute(_OWN_ACCOUNT, {"user_id": user_id})).one_or_none()
-    if row is None:
+    (account,) = await read_usable(connection, [user_id])
+    return require_usable(account)
+
+
+def require_usable(account: AccountRow | None) -> AccountRow:
+    """Return an account of ``read_usable``.
+
+    Raises:
+        AccountUnavailable: it is disabled or deleted.
+    """
+    if account is None:
         raise AccountUnavailable
-    return dict(row._mapping)
+    return account
 
 
 async def reset_password(
@@ -170,7 +191,7 @@ async def _require_named(session: AsyncSession, login: str) -> Account:
     return account
 
 
-async def change_email(session: AsyncSession, *, user_id: int, email: str) -> dict[str, Any]:
+async def change_email(session: AsyncSession, *, user_id: int, email: str) -> AccountRow:
     """Change an account's e-mail address.
 
     Returns:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.accounts import (
     PUBLIC_COLUMNS,
+    AccountRow,
     Ended,
     end_access,
     keep_an_admin,
@@ -23,7 +24,7 @@ from catalog.errors import Forbidden, NotFound
 class Page(NamedTuple):
     """Page of accounts, and the id after which the next page begins; None on the last page."""
 
-    users: list[dict[str, Any]]
+    users: list[AccountRow]
     last: tuple[int] | None
 
 
@@ -37,7 +38,7 @@ async def list_users(connection: AsyncConnection, *, limit: int, before_id: int 
     return Page(users, (users[-1]["id"],) if len(rows) > limit else None)
 
 
-async def read_user(connection: AsyncConnection | AsyncSession, *, user_id: int) -> dict[str, Any]:
+async def read_user(connection: AsyncConnection | AsyncSession, *, user_id: int) -> AccountRow:
     """Return one account.
 
     Raises:
@@ -60,8 +61,8 @@ class Change(NamedTuple):
         ended: the account's sessions and API keys, if it was disabled.
     """
 
-    before: dict[str, Any]
-    after: dict[str, Any]
+    before: AccountRow
+    after: AccountRow
     ended: Ended
 
 

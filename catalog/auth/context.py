@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.auth.account_reader import AccountReader
 from catalog.auth.passwords.hashing import Passwords
 from catalog.auth.session_reader import SessionReader
-from catalog.auth.tokens.keys import KeyRing
-from catalog.auth.tokens.known_keys import KnownKeys
+from catalog.auth.tokens.api_key_cache import ApiKeyCache
 from catalog.auth.tokens.revocations import Revocations
+from catalog.auth.tokens.signing_keys import KeyRing
 from catalog.http.context import AppExtension
 
 
@@ -22,10 +22,10 @@ class Auth:
         on_account_delete: deletes an account's other data, in the transaction that deletes it.
     """
 
-    keys: KeyRing
+    signing_keys: KeyRing
     passwords: Passwords
     revocations: Revocations
-    known_keys: KnownKeys
+    api_key_cache: ApiKeyCache
     accounts: AccountReader
     sessions: SessionReader
     on_account_delete: Callable[[AsyncSession, int], Awaitable[None]]

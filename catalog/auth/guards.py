@@ -16,13 +16,13 @@ from quart_schema import security_scheme
 from catalog.auth.audit import Audit, record
 from catalog.auth.context import auth
 from catalog.auth.models import Role, Scope
+from catalog.auth.tokens.api_key_cache import KeyBearer
 from catalog.auth.tokens.api_keys import PREFIX
 from catalog.auth.tokens.jwt import Bearer, Kind, Tokens
-from catalog.auth.tokens.known_keys import KeyBearer
 from catalog.db.deadlines import after_waiting
 from catalog.errors import (
+    ApiKeysThrottled,
     Forbidden,
-    KeysThrottled,
     ScopeInsufficient,
     SessionRequired,
     TokenInvalid,
@@ -65,34 +65,34 @@ def signed_in(view: View[P, T]) -> View[P, T]:
 
     A key of the scope ``read`` is refused unless the method only reads.
     """
-    view = refuses(ScopeInsufficient, KeysThrottled)(view)
+    view = refuses(ScopeInsufficient, ApiKeysThrottled)(view)
     return _guarded(view, "access", _authenticate, _authenticate_key)
 
 
 def session_required(view: View[P, T]) -> View[P, T]:
     """Require an access token of a live session; ``caller()`` is its bearer."""
-    view = refuses(SessionRequired, KeysThrottled)(view)
-    return _guarded(view, "session", _authenticate, _refuse_key)
+    view = refuses(SessionRequired, ApiKeysThrottled)(view)
+    return _guarded(view, "session", _authenticate, _refuse_verified_key)
 
 
 def for_admins(view: View[P, T]) -> View[P, T]:
     """Require an administrator's access token; ``caller_id()`` is the account."""
-    view = refuses(SessionRequired, KeysThrottled)(view)
-    return _guarded(view, "admin", _authenticate_admin, _refuse_key)
+    view = refuses(SessionRequired, ApiKeysThrottled)(view)
+    return _guarded(view, "admin", _authenticate_admin, _refuse_verified_key)
 
 
 def refresh_token_required(view: View[P, T]) -> View[P, T]:
     """Require a refresh token; ``caller()`` is its bearer, whose session is not checked yet."""
-    return _guarded(view, "refresh", _let_refresh, _take_no_key)
+    return _guarded(view, "refresh", _decode_refresh, _refuse_any_key)
 
 
 def any_token_required(view: View[P, T]) -> View[P, T]:
     """Require a token of either kind; ``caller()`` is its bearer, whose session may have ended."""
-    return _guarded(view, "any", _let_out, _take_no_key)
+    return _guarded(view, "any", _decode_any, _refuse_any_key)
 
 
 async def _authenticate(token: str) -> Bearer:
-    bearer = _decoded(token, Kind.ACCESS)
+    bearer = _decode(token, Kind.ACCESS)
     revocations = auth().revocations
     if revocations.has_lapsed:
         await revocations.refresh()
@@ -108,15 +108,15 @@ async def _authenticate_admin(token: str) -> Bearer:
     return bearer
 
 
-async def _let_refresh(token: str) -> Bearer:
-    return _decoded(token, Kind.REFRESH)
+async def _decode_refresh(token: str) -> Bearer:
+    return _decode(token, Kind.REFRESH)
 
 
-async def _let_out(token: str) -> Bearer:
-    return _decoded(token, Kind.ACCESS, Kind.REFRESH)
+async def _decode_any(token: str) -> Bearer:
+    return _decode(token, Kind.ACCESS, Kind.REFRESH)
 
 
-def _decoded(token: str, *kinds: Kind) -> Bearer:
+def _decode(token: str, *kinds: Kind) -> Bearer:
     bearer = tokens().decode(token, *kinds)
     # Before any further check, so that the access log names the account of a refused request.
     annotate(current_request().scope, user_id=str(bearer.user_id))
@@ -124,24 +124,24 @@ def _decoded(token: str, *kinds: Kind) -> Bearer:
 
 
 async def _authenticate_key(key: str) -> KeyBearer:
-    bearer = await _authenticated(key)
+    bearer = await _verify_key(key)
     if bearer.scope is Scope.READ and current_request().method not in _READING:
         raise ScopeInsufficient
     return bearer
 
 
-async def _refuse_key(key: str) -> KeyBearer:
-    bearer = await _authenticated(key)
+async def _refuse_verified_key(key: str) -> KeyBearer:
+    bearer = await _verify_key(key)
     record(Audit.ACCESS_REFUSED, user_id=bearer.user_id, key_id=bearer.key_id)
     raise SessionRequired
 
 
-async def _take_no_key(_: str) -> KeyBearer:
+async def _refuse_any_key(_: str) -> KeyBearer:
     raise WrongTokenKind("This request requires a token of a session, not an API key.")
 
 
-async def _authenticated(key: str) -> KeyBearer:
-    bearer = await auth().known_keys.authenticate(key, network=client_network())
+async def _verify_key(key: str) -> KeyBearer:
+    bearer = await auth().api_key_cache.authenticate(key, network=client_network())
     annotate(current_request().scope, user_id=str(bearer.user_id))
     return bearer
 

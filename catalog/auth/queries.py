@@ -48,7 +48,7 @@ _times = (
     .label("times")
 )
 
-GUESSES = select(_times, _now)
+WRONG_PASSWORD_TIMES = select(_times, _now)
 """Times of wrong passwords, null for none, and the current time; takes ``subject``."""
 
 LOCKED_ACCOUNT = (

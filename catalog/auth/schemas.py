@@ -160,7 +160,7 @@ _RFC3339 = re.compile(
 def _instant(value: object) -> object:
     if not isinstance(value, str):
         return value
-    fault = "It must be a time such as 2036-01-31T12:00:00Z"
+    fault = "must be a time such as 2036-01-31T12:00:00Z"
     if _RFC3339.fullmatch(value) is None:
         raise ValueError(fault)
     try:
@@ -171,7 +171,7 @@ def _instant(value: object) -> object:
 
 def _not_blank(text: str) -> str:
     if not text.strip():
-        raise ValueError("A name must not be blank")
+        raise ValueError("must not be blank")
     return text
 
 

@@ -91,7 +91,12 @@ async def sign_up(
 
 
 async def sign_up_and_in(
-    session: AsyncSession, *, username: str, email: str, password_hash: str, opening: SessionRequest
+    session: AsyncSession,
+    *,
+    username: str,
+    email: str,
+    password_hash: str,
+    session_request: SessionRequest,
 ) -> tuple[User, TokenGrant]:
     """Create an account and begin its first session.
 
@@ -99,7 +104,9 @@ async def sign_up_and_in(
         DuplicateValue: as ``sign_up``.
     """
     user = await sign_up(session, username=username, email=email, password_hash=password_hash)
-    grant = await sessions.begin(session, user_id=user.id, role=Role(user.role), opening=opening)
+    grant = await sessions.begin(
+        session, user_id=user.id, role=Role(user.role), session_request=session_request
+    )
     return user, grant
 
 
@@ -182,7 +189,7 @@ async def verify(attempt: Attempt, *, password: str, passwords: Passwords) -> Ac
 
 
 async def log_in(
-    session: AsyncSession, *, account: Account, subject: str, opening: SessionRequest
+    session: AsyncSession, *, account: Account, subject: str, session_request: SessionRequest
 ) -> TokenGrant | None:
     """Begin a session of an account whose password has just been verified.
 
@@ -203,7 +210,9 @@ async def log_in(
     login_throttle.refuse_beyond_limit(row.times, row.now)
     if row.disabled or row.password_hash != account.password_hash:
         return None
-    return await sessions.begin(session, user_id=account.id, role=Role(row.role), opening=opening)
+    return await sessions.begin(
+        session, user_id=account.id, role=Role(row.role), session_request=session_request
+    )
 
 
 def check_admin(

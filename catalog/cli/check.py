@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.app import tracing_classes
 from catalog.auth.accounts import has_admin
 from catalog.auth.service import check_admin
-from catalog.auth.tokens.keys import Key, KeyRing, existing_secret
+from catalog.auth.tokens.signing_keys import Key, KeyRing, existing_secret
 from catalog.cli.base import EXPECTED, lines_of, run, settings_for_command
 from catalog.cli.schema import schema_fault
 from catalog.db.engines import Purpose, create_engine

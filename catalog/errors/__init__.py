@@ -26,7 +26,7 @@
   x Conflict (409, conflict)
     - DuplicateValue (409, taken)
     - LastAdmin (409, last-admin)
-    - TooManyKeys (409, too-many-keys)
+    - TooManyApiKeys (409, too-many-keys)
     - IdempotencyKeyInUse (409, idempotency-key-in-use)
   x ChangesGone (410, changes-gone)
   x PreconditionFailed (412, precondition-failed)
@@ -39,7 +39,7 @@
   x HeadersTooLarge (431, headers-too-large)
   x TooManyRequests (429, rate-limited)
     - LoginThrottled (429, too-many-guesses)
-    - KeysThrottled (429, too-many-unknown-keys)
+    - ApiKeysThrottled (429, too-many-unknown-keys)
   x InternalError (500, internal-error)
   x MethodNotImplemented (501, not-implemented)
   x VersionNotSupported (505, version-not-supported)
@@ -72,10 +72,10 @@ from catalog.errors.access import (
     WrongTokenKind,
 )
 from catalog.errors.availability import (
+    ApiKeysThrottled,
     DatabaseBusy,
     DatabaseUnavailable,
     InternalError,
-    KeysThrottled,
     LoginThrottled,
     NotReady,
     Overloaded,
@@ -108,11 +108,12 @@ from catalog.errors.resources import (
     MethodNotAllowed,
     NotFound,
     PreconditionFailed,
-    TooManyKeys,
+    TooManyApiKeys,
 )
 
 __all__ = [
     "AccountUnavailable",
+    "ApiKeysThrottled",
     "BodyTooLarge",
     "CannotCheck",
     "CatalogError",
@@ -129,7 +130,6 @@ __all__ = [
     "InternalError",
     "InvalidCursor",
     "InvalidRequest",
-    "KeysThrottled",
     "LastAdmin",
     "LinesInvalid",
     "LoginThrottled",
@@ -152,7 +152,7 @@ __all__ = [
     "TokenInvalid",
     "TokenMissing",
     "TokenReused",
-    "TooManyKeys",
+    "TooManyApiKeys",
     "TooManyRequests",
     "Unauthenticated",
     "Unavailable",

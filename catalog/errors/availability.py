@@ -25,7 +25,7 @@ class LoginThrottled(TooManyRequests):
     title = "Too many wrong passwords"
 
 
-class KeysThrottled(TooManyRequests):
+class ApiKeysThrottled(TooManyRequests):
     """Too many unknown API keys from this address; keys in use elsewhere still work."""
 
     slug = "too-many-unknown-keys"

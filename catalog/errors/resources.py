@@ -44,7 +44,7 @@ class LastAdmin(Conflict):
     title = "At least one administrator must remain"
 
 
-class TooManyKeys(Conflict):
+class TooManyApiKeys(Conflict):
     """The account has as many API keys as it may have; revoke one first."""
 
     slug = "too-many-keys"

@@ -9,7 +9,7 @@ from quart import Quart
 from sqlalchemy import URL, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from catalog.auth import account_reader
+from catalog.auth import accounts
 from catalog.auth.context import auth
 from catalog.auth.models import LoginSession, User
 from catalog.db.database import Database
@@ -431,11 +431,10 @@ class TestSharedReads:
         self, ada: Caller, bob: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         batches: list[list[int]] = []
-        read = account_reader._read
 
         async def noted(connection: Any, ids: Any) -> Any:
             batches.append(sorted(ids))
-            return await read(connection, ids)
+            return await accounts.read_usable(connection, ids)
 
         reader = auth(ada.app).accounts
         monkeypatch.setattr(reader._loader, "_read", noted)

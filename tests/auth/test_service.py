@@ -29,7 +29,9 @@ from tests.db.support import run_on
 from tests.support import Caller
 
 DAY = timedelta(days=1)
-OPENING = SessionRequest("192.0.2.1", "curl", SessionLifetimes(refresh=DAY, session=DAY), limit=10)
+SESSION_REQUEST = SessionRequest(
+    "192.0.2.1", "curl", SessionLifetimes(refresh=DAY, session=DAY), limit=10
+)
 
 
 async def sign_up(database: Database, username: str, email: str) -> User:
@@ -48,7 +50,7 @@ async def account_of(database: Database, login: str) -> Account:
 
 async def begin(database: Database, user_id: int) -> TokenGrant:
     return await database.transaction(
-        sessions.begin, user_id=user_id, role=Role.USER, opening=OPENING
+        sessions.begin, user_id=user_id, role=Role.USER, session_request=SESSION_REQUEST
     )
 
 
@@ -110,7 +112,7 @@ class TestSignUp:
             username="ada",
             email="ada@example.com",
             password_hash="x",
-            opening=OPENING,
+            session_request=SESSION_REQUEST,
         )
 
         assert (grant.user_id, grant.role) == (user.id, Role.USER)
@@ -181,7 +183,7 @@ class TestFindAttempt:
 class TestLogIn:
     async def log_in(self, database: Database, account: Account) -> TokenGrant | None:
         return await database.transaction(
-            service.log_in, account=account, subject="s", opening=OPENING
+            service.log_in, account=account, subject="s", session_request=SESSION_REQUEST
         )
 
     async def test_session_begins_with_the_current_role(self, database: Database) -> None:

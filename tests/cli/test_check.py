@@ -8,9 +8,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from catalog.auth.tokens.keys import KeyRing
+from catalog.auth.tokens.signing_keys import KeyRing
 from catalog.migrations import head_revision
-from tests.auth.tokens.keys.pem import pem_of, private_key, public_pem_of
+from tests.auth.tokens.signing_keys.pem import pem_of, private_key, public_pem_of
 from tests.cli.commands import CommandLine
 from tests.engines import SECRET, Engine, settings_for
 from tests.support import Caller

@@ -43,7 +43,9 @@ async def check(connection: AsyncConnection | AsyncSession, *, subject: str) -> 
     Raises:
         LoginThrottled: the limit is reached; gives the seconds until the next attempt.
     """
-    times, now = (await connection.execute(queries.GUESSES, {"subject": subject})).one()
+    times, now = (
+        await connection.execute(queries.WRONG_PASSWORD_TIMES, {"subject": subject})
+    ).one()
     refuse_beyond_limit(times, now)
 
 

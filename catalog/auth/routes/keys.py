@@ -9,7 +9,7 @@ from catalog.auth.models import Scope
 from catalog.auth.routes.deadline import one_deadline
 from catalog.auth.schemas import KeyCreate, KeyCreated, KeyList, KeyRead
 from catalog.auth.tokens import api_keys
-from catalog.errors import AccountUnavailable, TooManyKeys
+from catalog.errors import AccountUnavailable, TooManyApiKeys
 from catalog.http.adapter import Routes
 from catalog.http.context import database
 from catalog.http.openapi import answers_nothing, refuses
@@ -25,7 +25,7 @@ tag_blueprint(blueprint, ["auth"])
 @blueprint.post("")
 @session_required
 @one_deadline
-@refuses(AccountUnavailable, TooManyKeys)
+@refuses(AccountUnavailable, TooManyApiKeys)
 @json_body(KeyCreate)
 @document_response(KeyCreated, 201)
 async def create_key(data: KeyCreate) -> Reply:

@@ -82,7 +82,7 @@ async def sign_up(data: SignUp) -> Reply:
         username=data.username,
         email=data.email,
         password_hash=await auth().passwords.hash(data.password),
-        opening=_opening(),
+        session_request=_session_request(),
     )
     record(Audit.SIGNED_UP, user_id=user.id, session_id=grant.session_id)
     access_token, refresh_token = await _tokens_of(grant)
@@ -118,7 +118,10 @@ async def log_in(data: LogIn) -> Reply:
         with recording(attempt, failed=Audit.SIGN_IN_FAILED, blocked=Audit.SIGN_IN_BLOCKED):
             account = await verified(attempt, data.password)
             grant = await database().transaction(
-                service.log_in, account=account, subject=attempt.subject, opening=_opening()
+                service.log_in,
+                account=account,
+                subject=attempt.subject,
+                session_request=_session_request(),
             )
     record(Audit.SIGNED_IN, user_id=account.id, session_id=grant.session_id)
     await _keep_current(account, data.password)
@@ -193,7 +196,7 @@ async def _rotated(bearer: Bearer) -> Reply:
     grant = await database().transaction(
         sessions.rotate,
         bearer=bearer,
-        lives=_lives(),
+        lifetimes=_lifetimes(),
     )
     record(Audit.TOKEN_ROTATED, user_id=bearer.user_id, session_id=bearer.session_id)
     access_token, refresh_token = await _tokens_of(grant)
@@ -267,16 +270,16 @@ async def log_out_everywhere() -> Reply:
     return no_content()
 
 
-def _lives() -> SessionLifetimes:
+def _lifetimes() -> SessionLifetimes:
     refresh = settings().refresh_token_ttl
     return SessionLifetimes(refresh=refresh, session=SESSION_FACTOR * refresh)
 
 
-def _opening() -> SessionRequest:
+def _session_request() -> SessionRequest:
     return SessionRequest(
         address=client_address(),
         agent=current_request().header("user-agent"),
-        lives=_lives(),
+        lifetimes=_lifetimes(),
     )
 
 

@@ -20,7 +20,7 @@ from catalog.auth import queries
 from catalog.auth.models import KEY_PREFIX_LENGTH, ApiKey, Scope
 from catalog.db.columns import database_now
 from catalog.db.statements import affected_rows
-from catalog.errors import AccountUnavailable, FieldError, InvalidRequest, NotFound, TooManyKeys
+from catalog.errors import AccountUnavailable, FieldError, InvalidRequest, NotFound, TooManyApiKeys
 
 PREFIX = "ck_"
 
@@ -98,7 +98,7 @@ async def create(
     Raises:
         AccountUnavailable: the account is disabled or deleted.
         InvalidRequest: the key would have expired already.
-        TooManyKeys: the account has ``KEYS_PER_ACCOUNT`` live keys.
+        TooManyApiKeys: the account has ``KEYS_PER_ACCOUNT`` live keys.
     """
     mine = {"user_id": user_id}
     # The lock serializes creates, so that each counts the others' keys; and it holds off a
@@ -108,9 +108,9 @@ async def create(
         raise AccountUnavailable
     live, now = (await session.execute(queries.LIVE_KEY_COUNT, mine)).one()
     if expires_at is not None and expires_at <= now:
-        raise InvalidRequest(errors=[FieldError("pointer", "/expires_at", "It is in the past.")])
+        raise InvalidRequest(errors=[FieldError("pointer", "/expires_at", "must be in the future")])
     if live >= KEYS_PER_ACCOUNT:
-        raise TooManyKeys(f"An account may have {KEYS_PER_ACCOUNT} API keys; revoke one first.")
+        raise TooManyApiKeys(f"An account may have {KEYS_PER_ACCOUNT} API keys; revoke one first.")
     text = generate()
     row = {
         "name": name,

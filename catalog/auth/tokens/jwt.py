@@ -21,7 +21,7 @@ from quart import Quart
 from quart_jwt_extended import JWTManager, create_access_token, create_refresh_token
 
 from catalog.auth.models import Role
-from catalog.auth.tokens.keys import KeyRing
+from catalog.auth.tokens.signing_keys import KeyRing
 from catalog.db.columns import MAX_ID
 from catalog.errors import TokenExpired, TokenInvalid, WrongTokenKind
 from catalog.settings import Settings

@@ -83,9 +83,9 @@ class Revocations:
         # that one failed. A list that is in use stays so during an outage.
         self._is_due = True
         # Requests wait for it as long as for any read, also behind one that is under way.
-        self._looks = SingleFlight(
+        self._loader = SingleFlight(
             partial(database.watch, within=database.read_limit),
-            self.look,
+            self.load_changes,
             limit=database.read_limit,
             timed_out=did_not_answer,
         )
@@ -164,7 +164,7 @@ class Revocations:
             return
         with self._asking():
             async with self._database.watch(within=PATIENCE_SECONDS) as connection:
-                await self.look(connection)
+                await self.load_changes(connection)
 
     async def refresh(self, *, since: float | None = None) -> None:
         """Ask the database for changes; concurrent callers share a query that begins after them.
@@ -176,7 +176,7 @@ class Revocations:
             DatabaseUnavailable, DatabaseBusy: it failed; known changes stay.
         """
         with self._asking():
-            await self._looks.load(since=since)
+            await self._loader.load(since=since)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -188,7 +188,7 @@ class Revocations:
             self._is_due = True
             raise
 
-    async def look(self, connection: AsyncConnection) -> None:
+    async def load_changes(self, connection: AsyncConnection) -> None:
         """Ask for changes on a connection."""
         asked_at = time.monotonic()
         await self._read_changes(connection)

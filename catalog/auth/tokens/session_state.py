@@ -107,7 +107,7 @@ def resume(bearer: Bearer, found: SessionState | None) -> Resumed:
     return Resumed(Role(state.role), state.expires_at, is_due)
 
 
-async def look(session: AsyncSession, bearer: Bearer) -> SessionState:
+async def read_usable(session: AsyncSession, bearer: Bearer) -> SessionState:
     """Return the state of a usable refresh token; ``superseded_at`` is None for a current one.
 
     Raises:
@@ -119,7 +119,7 @@ async def look(session: AsyncSession, bearer: Bearer) -> SessionState:
 
 
 def usable(bearer: Bearer, state: SessionState | None) -> SessionState:
-    """Return the state of a usable refresh token; raises as ``look``."""
+    """Return the state of a usable refresh token; raises as ``read_usable``."""
     if state is None or state.revoked_at is not None or state.expires_at <= state.now:
         raise SessionEnded
     if state.user_id != bearer.user_id or state.disabled or not state.role:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from catalog.auth import queries
 from catalog.auth.models import MAX_ADDRESS, MAX_AGENT, LoginSession, Role, SupersededToken
 from catalog.auth.tokens.jwt import Bearer, successor_id
-from catalog.auth.tokens.session_state import GRACE, hash_of, look
+from catalog.auth.tokens.session_state import GRACE, hash_of, read_usable
 from catalog.db.columns import database_now
 from catalog.db.statements import affected_rows
 from catalog.errors import NotFound
@@ -57,13 +57,13 @@ class SessionRequest:
     Attributes:
         address: the client's address.
         agent: the client's ``User-Agent``.
-        lives: the lifetimes of the session and its tokens.
+        lifetimes: the lifetimes of the session and its tokens.
         limit: live sessions that the account may have, this one included.
     """
 
     address: str
     agent: str
-    lives: SessionLifetimes
+    lifetimes: SessionLifetimes
     limit: int = SESSIONS_PER_ACCOUNT
 
 
@@ -79,15 +79,15 @@ class TokenGrant(NamedTuple):
 
 
 async def begin(
-    session: AsyncSession, *, user_id: int, role: Role, opening: SessionRequest
+    session: AsyncSession, *, user_id: int, role: Role, session_request: SessionRequest
 ) -> TokenGrant:
     """Begin a session; beyond the account's limit, its least recently used sessions end."""
     mine = {"user_id": user_id}
     live, issued_at = (await session.execute(queries.LIVE_SESSION_COUNT, mine)).one()
-    if live >= opening.limit:
-        surplus = {**mine, "surplus": live - opening.limit + 1}
+    if live >= session_request.limit:
+        surplus = {**mine, "surplus": live - session_request.limit + 1}
         await _revoke(session, (await session.scalars(queries.SURPLUS_SESSIONS, surplus)).all())
-    expires_at = opening.lives.expiry(issued_at=issued_at, created_at=issued_at)
+    expires_at = session_request.lifetimes.expiry(issued_at=issued_at, created_at=issued_at)
     token_id = token_hex(16)
     row = {
         "user_id": user_id,
@@ -95,8 +95,8 @@ async def begin(
         "created_at": issued_at,
         "last_used_at": issued_at,
         "expires_at": expires_at,
-        "address": opening.address[:MAX_ADDRESS],
-        "agent": opening.agent[:MAX_AGENT],
+        "address": session_request.address[:MAX_ADDRESS],
+        "agent": session_request.agent[:MAX_AGENT],
     }
     # Not as an entity: the ORM's unit of work would be half of a log-in's cost here.
     connection = await session.connection()
@@ -115,7 +115,9 @@ async def touch(session: AsyncSession, *, session_id: int) -> None:
     )
 
 
-async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetimes) -> TokenGrant:
+async def rotate(
+    session: AsyncSession, *, bearer: Bearer, lifetimes: SessionLifetimes
+) -> TokenGrant:
     """Supersede a refresh token by its successor.
 
     All requests with the same token, concurrent or within ``GRACE``, get the same successor.
@@ -123,7 +125,7 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
     Args:
         session: the transaction.
         bearer: the bearer of the token to rotate.
-        lives: the lifetimes of the successor and its session.
+        lifetimes: the lifetimes of the successor and its session.
 
     Raises:
         SessionEnded, AccountUnavailable: the session has ended, or its account is unusable.
@@ -131,9 +133,9 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
             session, in a transaction that this refusal does not roll back.
     """
     presented, successor = hash_of(bearer.token_id), successor_id(bearer.token_id)
-    state = await look(session, bearer)
+    state = await read_usable(session, bearer)
     while state.superseded_at is None:
-        expires_at = lives.expiry(issued_at=state.now, created_at=state.created_at)
+        expires_at = lifetimes.expiry(issued_at=state.now, created_at=state.created_at)
         # Compare-and-swap: concurrent rotations find another hash once this one has committed.
         rotation = (
             update(LoginSession)
@@ -146,7 +148,7 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
             row = {"token_hash": presented, "superseded_at": state.now}
             await session.execute(insert(SupersededToken).values(row))
         else:
-            state = await look(session, bearer)
+            state = await read_usable(session, bearer)
     # Whichever request rotated the token, the times are those of this single rotation.
     issued_at = state.superseded_at
     return TokenGrant(
@@ -155,7 +157,7 @@ async def rotate(session: AsyncSession, *, bearer: Bearer, lives: SessionLifetim
         role=Role(state.role),
         token_id=successor,
         issued_at=issued_at,
-        expires_at=lives.expiry(issued_at=issued_at, created_at=state.created_at),
+        expires_at=lifetimes.expiry(issued_at=issued_at, created_at=state.created_at),
     )
 
 

@@ -20,7 +20,7 @@ from quart import Quart
 
 from catalog.auth.models import Role
 from catalog.auth.tokens.jwt import MAX_TOKEN_LENGTH, Kind, issue_access_token
-from tests.auth.tokens.keys.pem import private_key, public_pem_of
+from tests.auth.tokens.signing_keys.pem import private_key, public_pem_of
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, exchange, holder_of_tokens
 from tests.support import Caller, memory_traced, problem_of

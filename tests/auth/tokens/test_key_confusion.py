@@ -15,7 +15,7 @@ from quart import Quart
 from catalog.auth.guards import tokens
 from catalog.auth.tokens.jwt import Kind
 from catalog.errors import TokenInvalid
-from tests.auth.tokens.keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
+from tests.auth.tokens.signing_keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
 from tests.auth.tokens.test_jwt import (
     ABSENT,
     BASE64,

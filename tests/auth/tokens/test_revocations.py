@@ -362,8 +362,10 @@ def bearer(session_id: int, *, user_id: int = 1, role: Role = Role.USER) -> Bear
 
 async def begin(database: Database) -> int:
     """Begin a session and return its id."""
-    opening = sessions.SessionRequest("", "", sessions.SessionLifetimes(TTL, TTL), 100)
-    grant = await database.transaction(sessions.begin, user_id=1, role=Role.USER, opening=opening)
+    session_request = sessions.SessionRequest("", "", sessions.SessionLifetimes(TTL, TTL), 100)
+    grant = await database.transaction(
+        sessions.begin, user_id=1, role=Role.USER, session_request=session_request
+    )
     return grant.session_id
 
 

@@ -20,8 +20,8 @@ from tests.auth.tokens.test_sessions import (
     begin,
     carefully,
     live_ids,
-    opening,
     serving,
+    session_request,
 )
 from tests.db.support import Open, on_sqlite, until
 
@@ -51,7 +51,7 @@ class TestEnd:
         await begin(store)
         admin = await store.transaction(add_admin)
         await store.transaction(
-            sessions.begin, user_id=admin, role=Role.ADMIN, opening=opening(100)
+            sessions.begin, user_id=admin, role=Role.ADMIN, session_request=session_request(100)
         )
         mine, other = await rows_of(store, LoginSession)
         assert mine["address"]

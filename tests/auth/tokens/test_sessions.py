@@ -375,18 +375,18 @@ class TestTheft:
         assert [row["revoked_at"] for row in await rows_of(onlooker, LoginSession)] == [None] * 2
 
 
-LIVES = SessionLifetimes(refresh=30 * DAY, session=90 * DAY)
+LIFETIMES = SessionLifetimes(refresh=30 * DAY, session=90 * DAY)
 OWNER = Account(1, "ada", "ada@example.com", "user", disabled=False, password_hash="")
 SUBJECT = subject_of(OWNER.id, "192.0.2.1")
 
 
-def opening(limit: int = 100) -> SessionRequest:
-    return SessionRequest(address="192.0.2.1", agent="test", lives=LIVES, limit=limit)
+def session_request(limit: int = 100) -> SessionRequest:
+    return SessionRequest(address="192.0.2.1", agent="test", lifetimes=LIFETIMES, limit=limit)
 
 
 async def begin(database: Database, limit: int = 100) -> TokenGrant:
     return await database.transaction(
-        sessions.begin, user_id=OWNER.id, role=Role.USER, opening=opening(limit)
+        sessions.begin, user_id=OWNER.id, role=Role.USER, session_request=session_request(limit)
     )
 
 
@@ -403,7 +403,7 @@ Rotate = Callable[[AsyncSession, Bearer], Awaitable[TokenGrant]]
 
 
 async def carefully(session: AsyncSession, bearer: Bearer) -> TokenGrant:
-    return await sessions.rotate(session, bearer=bearer, lives=LIVES)
+    return await sessions.rotate(session, bearer=bearer, lifetimes=LIFETIMES)
 
 
 async def naively(session: AsyncSession, bearer: Bearer) -> TokenGrant:
@@ -425,7 +425,7 @@ async def naively(session: AsyncSession, bearer: Bearer) -> TokenGrant:
         if known is None:
             row = {"token_hash": presented, "superseded_at": instant}
             await session.execute(insert(SupersededToken).values(row))
-    return TokenGrant(*bearer[:2], Role.USER, successor, instant, instant + LIVES.refresh)
+    return TokenGrant(*bearer[:2], Role.USER, successor, instant, instant + LIFETIMES.refresh)
 
 
 class TestRace:
@@ -481,7 +481,9 @@ class TestRace:
 
 
 async def log_in(session: AsyncSession, limit: int = 100) -> TokenGrant | None:
-    return await service.log_in(session, account=OWNER, subject=SUBJECT, opening=opening(limit))
+    return await service.log_in(
+        session, account=OWNER, subject=SUBJECT, session_request=session_request(limit)
+    )
 
 
 class TestLimit:
@@ -551,7 +553,9 @@ async def log_in_unlocked(session: AsyncSession) -> TokenGrant | None:
     """Log in without the lock, trusting that the account stays as it was read."""
     row = (await session.execute(select(User.disabled).where(User.id == OWNER.id))).one()
     assert not row.disabled
-    return await sessions.begin(session, user_id=OWNER.id, role=Role.USER, opening=opening())
+    return await sessions.begin(
+        session, user_id=OWNER.id, role=Role.USER, session_request=session_request()
+    )
 
 
 each_end = pytest.mark.parametrize("end", [disable, change_password])

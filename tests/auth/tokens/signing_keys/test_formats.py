@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import SecretStr
 
 from catalog.errors import SettingsInvalid
-from tests.auth.tokens.keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
-from tests.auth.tokens.keys.rings import NEW, OLD, each_algorithm, ring
+from tests.auth.tokens.signing_keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
+from tests.auth.tokens.signing_keys.rings import NEW, OLD, each_algorithm, ring
 from tests.http.wire import app_without_database
 
 

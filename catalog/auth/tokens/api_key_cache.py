@@ -17,14 +17,14 @@ from catalog.auth.tokens.api_keys import FoundKey
 from catalog.auth.tokens.revocations import Revocations
 from catalog.db.batch_reader import BatchReader, batch_reader
 from catalog.db.database import Database
-from catalog.errors import KeysThrottled, TokenExpired, TokenInvalid
+from catalog.errors import ApiKeysThrottled, TokenExpired, TokenInvalid
 
 T = TypeVar("T")
 
-KNOWN_SECONDS = 60.0
+CACHED_SECONDS = 60.0
 """How long a verified or refused key is cached; less than revocations are kept."""
 
-MAX_KNOWN_KEYS = 10_000
+MAX_CACHED_KEYS = 10_000
 """Verified keys in a process; some 5 MB at the maximum. As many refused ones."""
 
 UNKNOWN_KEYS = 60
@@ -59,7 +59,7 @@ class KeyBearer(NamedTuple):
         return {}
 
 
-class _Known(NamedTuple):
+class _Verified(NamedTuple):
     """A verified key; times by the monotonic clock."""
 
     bearer: KeyBearer
@@ -67,8 +67,8 @@ class _Known(NamedTuple):
     expires: float
 
 
-class KnownKeys:
-    """Verified API keys of one process.
+class ApiKeyCache:
+    """Cache of the verified API keys of one process.
 
     Args:
         database: the database that has the keys.
@@ -79,7 +79,7 @@ class KnownKeys:
         self._database = database
         self._revocations = revocations
         # By the key's hash, in the order of the time at which they expire.
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._verified: OrderedDict[str, _Verified] = OrderedDict()
         self._refused: OrderedDict[str, float] = OrderedDict()
         # By network: unknown keys, and when their count begins anew.
         self._unknown: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -98,47 +98,47 @@ class KnownKeys:
         Raises:
             TokenInvalid: the key is unknown, or was revoked.
             TokenExpired: the key has expired.
-            KeysThrottled: the address has sent too many unknown keys.
+            ApiKeysThrottled: the address has sent too many unknown keys.
             DatabaseUnavailable, DatabaseBusy: the key could not be verified.
         """
         # Not the key itself: read access to the memory must not yield keys.
         key_hash = api_keys.hash_of(text)
         # The event loop's clock is the same.
         now = began = time.monotonic()
-        known = self._known.get(key_hash)
-        if known is None or known.until <= now:
+        verified = self._verified.get(key_hash)
+        if verified is None or verified.until <= now:
             if not api_keys.is_well_formed(text) or self._refused.get(key_hash, 0) > now:
                 raise TokenInvalid
-            known = await self._look_up(key_hash, network)
+            verified = await self._look_up(key_hash, network)
             now = time.monotonic()
         if self._revocations.has_lapsed:
             await self._revocations.refresh(since=began)
-        if self._revocations.is_revoked(known.bearer.key_id):
+        if self._revocations.is_revoked(verified.bearer.key_id):
             raise TokenInvalid
-        if known.expires <= now:
+        if verified.expires <= now:
             raise TokenExpired("The API key has expired.")
-        return known.bearer
+        return verified.bearer
 
-    async def _look_up(self, key_hash: str, network: str) -> _Known:
+    async def _look_up(self, key_hash: str, network: str) -> _Verified:
         began = time.monotonic()
         count, until = self._unknown.get(network, (0, 0.0))
         if count >= UNKNOWN_KEYS and began < until:
-            raise KeysThrottled(retry_after_seconds=max(1, ceil(until - began)))
+            raise ApiKeysThrottled(retry_after_seconds=max(1, ceil(until - began)))
         found = await self._lookups.load(key_hash, key_hash)
         # From the beginning of the lookup: a revocation that it missed is polled for after that.
-        expires = began + KNOWN_SECONDS
+        expires = began + CACHED_SECONDS
         if found is None:
-            _keep(self._refused, key_hash, expires, MAX_KNOWN_KEYS)
+            _keep(self._refused, key_hash, expires, MAX_CACHED_KEYS)
             self._count_unknown(network, began)
             raise TokenInvalid
         bearer = KeyBearer(found.user_id, found.key_id, Scope(found.scope))
         # By the database's clock, which has made the key.
         life = (found.expires_at - found.now).total_seconds() if found.expires_at else float("inf")
-        known = _Known(bearer, expires, began + life)
-        _keep(self._known, key_hash, known, MAX_KNOWN_KEYS)
+        verified = _Verified(bearer, expires, began + life)
+        _keep(self._verified, key_hash, verified, MAX_CACHED_KEYS)
         if found.is_due:
             self._used.add(found.key_id)
-        return known
+        return verified
 
     def _count_unknown(self, network: str, now: float) -> None:
         count, until = self._unknown.get(network, (0, 0.0))

@@ -11,7 +11,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import URL
 
-from catalog.auth.tokens.keys import existing_secret, signing_secret
+from catalog.auth.tokens.signing_keys import existing_secret, signing_secret
 from catalog.errors import StartFailed
 from catalog.settings import Settings
 from tests.engines import SECRET
@@ -19,7 +19,7 @@ from tests.engines import SECRET
 # Forks eight children, which block on a pipe until all of them have started.
 EIGHT_AT_ONCE = """
 import os, sys
-from catalog.auth.tokens.keys import signing_secret
+from catalog.auth.tokens.signing_keys import signing_secret
 from catalog.settings import Settings
 
 settings = Settings(database_url=sys.argv[1])

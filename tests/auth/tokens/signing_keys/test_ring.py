@@ -12,10 +12,10 @@ from quart import Quart
 
 from catalog.app import create_app
 from catalog.auth.context import auth
-from catalog.auth.tokens.keys import KeyRing
+from catalog.auth.tokens.signing_keys import KeyRing
 from catalog.settings import Settings
-from tests.auth.tokens.keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
-from tests.auth.tokens.keys.rings import NEW, OLD, each_algorithm, ring, settings_with
+from tests.auth.tokens.signing_keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
+from tests.auth.tokens.signing_keys.rings import NEW, OLD, each_algorithm, ring, settings_with
 from tests.auth.tokens.test_jwt import GOOD, INVALID, verdict
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, holder_of_tokens
@@ -117,7 +117,7 @@ class TestPublishedKeys:
             etags.add(answer.headers["ETag"])
             assert SECRET.get_secret_value() not in answer.body.decode()
 
-            kid = auth(app).keys.for_access.kid
+            kid = auth(app).signing_keys.for_access.kid
             assert [key["alg"] for key in answer.json["keys"]] == [algorithm, *ALGORITHMS]
             assert answer.json["keys"][0]["kid"] == kid
 

@@ -6,9 +6,9 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
 
-from catalog.auth.tokens.keys import KeyRing
+from catalog.auth.tokens.signing_keys import KeyRing
 from catalog.settings import Settings
-from tests.auth.tokens.keys.pem import ALGORITHMS
+from tests.auth.tokens.signing_keys.pem import ALGORITHMS
 from tests.engines import settings_for
 
 NOWHERE = URL.create("sqlite+aiosqlite", database="/nonexistent/catalog.db")

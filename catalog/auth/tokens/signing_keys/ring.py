@@ -1,6 +1,6 @@
 """The service's keys: which sign, and which are still accepted while keys are rotated."""
 
-from catalog.auth.tokens.keys.formats import (
+from catalog.auth.tokens.signing_keys.formats import (
     Key,
     load_private_key,
     load_public_keys,
