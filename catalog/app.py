@@ -29,7 +29,7 @@ from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
 from catalog.fastpath.direct import DirectPath
-from catalog.fastpath.dispatch import FastPath, Operation
+from catalog.fastpath.dispatch import Dispatcher, Operation
 from catalog.http.adapter import CatalogApp
 from catalog.http.context import AppExtension, AppState, app_state
 from catalog.http.limit_store import create_store
@@ -194,13 +194,13 @@ def _products(database: Database, cursors: Cursors) -> Products:
 def _wrap(app: Quart, settings: Settings) -> None:
     """Wrap the framework in middleware; the one added last sees a request first."""
     state = app_state(app)
-    fast_path = FastPath(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
+    dispatcher = Dispatcher(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
     admitted = ConcurrencyLimit(
-        fast_path,
+        dispatcher,
         max_reads=MAX_READS,
         max_writes=MAX_WRITES,
         unlimited=(*operations.HEALTH, products_routes.WAITING),
-        own_capacity=fast_path.capacity_of,
+        own_capacity=dispatcher.capacity_of,
     )
     bounded = BoundedBodies(
         admitted,
@@ -231,7 +231,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     proxies = TrustedProxies(traced or enveloped, settings.trusted_proxies, settings.root_path)
     direct = DirectPath(
         proxies,
-        fast_path=fast_path,
+        dispatcher=dispatcher,
         proxies=proxies,
         responses=enveloped,
         limit=admitted,

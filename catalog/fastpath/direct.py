@@ -1,4 +1,4 @@
-"""Direct path: answers a hot request in one call.
+"""Direct path: answers a hot request in one call, around the middleware.
 
 Each layer of middleware around the framework costs two coroutines and a copy of the response's head
 for every request. A request whose whole body has arrived needs none of that: here the same parts of
@@ -18,7 +18,7 @@ from hypercorn.typing import (
 )
 
 from catalog.errors import CatalogError
-from catalog.fastpath.dispatch import FastPath, Match
+from catalog.fastpath.dispatch import Dispatcher, Match
 from catalog.fastpath.response import Response
 from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.http.middleware.cors import Cors
@@ -40,7 +40,7 @@ class DirectPath:
 
     Args:
         app: the application with its middleware.
-        fast_path: knows the hot operations.
+        dispatcher: knows the hot operations.
         proxies: reads what trusted proxies say about a request.
         responses: counts and logs the requests, and adds the headers that all responses share.
         limit: bounds the requests in progress.
@@ -53,7 +53,7 @@ class DirectPath:
         self,
         app: ASGIFramework,
         *,
-        fast_path: FastPath,
+        dispatcher: Dispatcher,
         proxies: TrustedProxies,
         responses: ResponseHeadersMiddleware,
         limit: ConcurrencyLimit,
@@ -62,7 +62,7 @@ class DirectPath:
         traced: Traced | None,
     ) -> None:
         self._app = app
-        self._fast_path = fast_path
+        self._dispatcher = dispatcher
         self._proxies = proxies
         self._responses = responses
         self._limit = limit
@@ -100,12 +100,12 @@ class DirectPath:
         if body and (len(body) > MAX_BODY_BYTES or b"content-encoding" in fields_of(scope)):
             return None
         found: HTTPScope = self._proxies.seen(scope)
-        return found if self._fast_path.match(found) is not None else None
+        return found if self._dispatcher.match(found) is not None else None
 
     def _is_hot(self, scope: Any) -> bool:
         if self._root_path:
             scope = published_under(self._root_path, scope)
-        return self._fast_path.match(scope) is not None
+        return self._dispatcher.match(scope) is not None
 
     def answer(self, scope: HTTPScope, body: bytes, send: Send) -> Awaitable[None]:
         """Answer a hot request.
@@ -115,7 +115,7 @@ class DirectPath:
             body: its whole body.
             send: sends the response.
         """
-        matched = self._fast_path.match(scope)
+        matched = self._dispatcher.match(scope)
         assert matched is not None  # noqa: S101 (what find has returned; tells mypy)
         return self._reply(scope, body, matched, send)
 
