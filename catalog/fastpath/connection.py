@@ -127,7 +127,7 @@ class PlainTCPServer(TCPServer):
     async def _idle_timeout(self) -> None:
         """Close the connection after the keep-alive time-out, counted from the last response.
 
-        Responses of the fast path do not restart the timer, so their time is looked up here.
+        Responses of the direct path do not restart the timer, so their time is looked up here.
         """
         protocol: Any = self.protocol.protocol
         patience = self.config.keep_alive_timeout

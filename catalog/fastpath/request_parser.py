@@ -1,4 +1,4 @@
-"""Parser of plain HTTP/1.x requests (RFC 9112), for the fast path.
+"""Parser of plain HTTP/1.x requests (RFC 9112), for the direct path.
 
 A general parser's work on a head costs more than reading a shared page. Only unambiguous requests
 are parsed here: with a Content-Length or without a body, in bytes that need no decoding, complete

@@ -27,7 +27,7 @@ PREFIX = "catalog.prefix"
 """Key on a request's scope: the path under which the service is published; absent at the root."""
 
 MATCH = "catalog.match"
-"""Key on a request's scope: what the fast path has found out about it."""
+"""Key on a request's scope: what the dispatcher has found out about it."""
 
 BY_NAME = "catalog.fields"
 """Key on a request's scope: its header fields as ``fields_of`` returns them."""
