@@ -25,11 +25,11 @@ from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
-from catalog.fastpath.request_head import OF_BODY, Header, head_of, keeps_alive, refusal_of
+from catalog.fastpath.request_head import OF_BODY, head_of, keeps_alive, refusal_of
 from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response import Response, reason_of
 from catalog.http.middleware.body_stream import MALFORMED
-from catalog.http.request import BY_NAME
+from catalog.http.request import BY_NAME, Header
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability import metrics
 

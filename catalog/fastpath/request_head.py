@@ -18,8 +18,7 @@ from catalog.errors import (
     UriTooLong,
     VersionNotSupported,
 )
-
-Header = tuple[bytes, bytes]
+from catalog.http.request import Header
 
 MAX_LINE_BYTES = 8192
 """Longest request line, and longest line of a header field; nginx keeps a line in one buffer."""

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from catalog.http.request import Fields
-
-Header = tuple[bytes, bytes]
+from catalog.http.request import Fields, Header
 
 MAX_HEAD_BYTES = 8192
 

@@ -9,8 +9,7 @@ from wsgiref.handlers import format_date_time
 
 from catalog.http.middleware.response_headers import enveloped
 from catalog.http.replies.reply import Reply
-
-Header = tuple[bytes, bytes]
+from catalog.http.request import Header
 
 _CLOSE = b"connection: close\r\n"
 

@@ -17,6 +17,9 @@ from werkzeug.http import parse_options_header
 
 from catalog.errors import MalformedRequest
 
+Header = tuple[bytes, bytes]
+"""A header field: its name in lower case, and its value."""
+
 Fields = Mapping[bytes, list[bytes]]
 """Values of a request's header fields, in the order of their lines, by name in lower case."""
 

@@ -27,6 +27,7 @@ from catalog.http.context import app_state
 from catalog.http.middleware.trace_context import trace_id_of
 from catalog.http.request import (
     Fields,
+    Header,
     Request,
     fields_of,
     reset_current_request,
@@ -46,8 +47,6 @@ _ALWAYS = (
 
 # Headers that describe content, and so are dropped from responses without any.
 _OF_CONTENT = {b"content-length", b"content-type"}
-
-Header = tuple[bytes, bytes]
 
 
 class ResponseHeadersMiddleware:
