@@ -34,6 +34,12 @@ Send = Callable[[Response], Awaitable[None]]
 Traced = Callable[[HTTPScope], AbstractContextManager[Callable[[int], None]]]
 """Context of a request that is traced; to be called with the status code of the response."""
 
+HotRequest = tuple[HTTPScope, Match]
+"""The scope of a hot request as its client sent it, and its operation.
+
+A plain tuple: one with names takes a microsecond more for every request.
+"""
+
 
 class DirectPath:
     """ASGI application around the middleware: answers hot requests, and passes on all others.
@@ -74,7 +80,7 @@ class DirectPath:
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request, connection for a WebSocket, or lifespan."""
-        found: HTTPScope | None = None
+        found: HotRequest | None = None
         if scope["type"] == "http" and not _may_have_body(scope):
             found = self.find(scope)
         if found is None:
@@ -88,8 +94,8 @@ class DirectPath:
 
         await self.answer(found, b"", send_events)
 
-    def find(self, scope: Any, body: bytes = b"") -> HTTPScope | None:
-        """Return the scope of a hot request as its client sent it; None for any other.
+    def find(self, scope: Any, body: bytes = b"") -> HotRequest | None:
+        """Return a hot request; None for any other.
 
         Args:
             scope: the request.
@@ -99,25 +105,25 @@ class DirectPath:
             return None
         if body and (len(body) > MAX_BODY_BYTES or b"content-encoding" in fields_of(scope)):
             return None
-        found: HTTPScope = self._proxies.seen(scope)
-        return found if self._dispatcher.match(found) is not None else None
+        seen: HTTPScope = self._proxies.seen(scope)
+        match = self._dispatcher.match(seen)
+        return None if match is None else (seen, match)
 
     def _is_hot(self, scope: Any) -> bool:
         if self._root_path:
             scope = published_under(self._root_path, scope)
         return self._dispatcher.match(scope) is not None
 
-    def answer(self, scope: HTTPScope, body: bytes, send: Send) -> Awaitable[None]:
+    def answer(self, hot: HotRequest, body: bytes, send: Send) -> Awaitable[None]:
         """Answer a hot request.
 
         Args:
-            scope: the request, as ``find`` returns it.
+            hot: the request, as ``find`` returns it.
             body: its whole body.
             send: sends the response.
         """
-        matched = self._dispatcher.match(scope)
-        assert matched is not None  # noqa: S101 (what find has returned; tells mypy)
-        return self._reply(scope, body, matched, send)
+        scope, match = hot
+        return self._reply(scope, body, match, send)
 
     def refuse(self, scope: Any, error: CatalogError, send: Send) -> Awaitable[None]:
         """Answer a request that the server refuses for its head."""
