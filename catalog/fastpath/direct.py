@@ -24,9 +24,9 @@ from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.http.middleware.cors import Cors
 from catalog.http.middleware.proxies import TrustedProxies, published_under
 from catalog.http.middleware.request_body import MAX_BODY_BYTES
-from catalog.http.middleware.response_headers import ResponseHeadersMiddleware, annotate
+from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
 from catalog.http.replies.problems import problem_reply, to_problem
-from catalog.http.request import fields_of
+from catalog.http.request import ROUTE, annotate, fields_of
 from catalog.observability import metrics
 
 Send = Callable[[Response], Awaitable[None]]
@@ -154,10 +154,10 @@ class DirectPath:
             exchange.request.body = body
             try:
                 if isinstance(found, CatalogError):
-                    annotate(scope, route=metrics.OTHER)
+                    annotate(scope, ROUTE, metrics.OTHER)
                     reply = problem_reply(found)
                 else:
-                    annotate(scope, route=found.target.rule)
+                    annotate(scope, ROUTE, found.target.rule)
                     with self._limit.admit(scope):
                         reply = await found.target.view(**found.arguments)
             except Exception as fault:  # noqa: BLE001 (it is reported to the client, and logged)

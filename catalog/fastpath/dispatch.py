@@ -20,11 +20,10 @@ from hypercorn.typing import (
 from quart import Quart
 
 from catalog.http.middleware.concurrency_limit import Capacity
-from catalog.http.middleware.response_headers import annotate
 from catalog.http.replies.negotiation import JSON, best_of, offered_by
 from catalog.http.replies.problems import problem_reply, to_problem
 from catalog.http.replies.reply import Reply, send_reply
-from catalog.http.request import MATCH, Fields, fields_of
+from catalog.http.request import MATCH, ROUTE, Fields, annotate, fields_of
 from catalog.http.routing import IdConverter
 from catalog.http.validation import takes_query
 
@@ -160,7 +159,7 @@ class Dispatcher:
         if scope["type"] != "http" or (matched := self.match(scope)) is None:
             await self._framework(scope, receive, send)
             return
-        annotate(scope, route=matched.target.rule)
+        annotate(scope, ROUTE, matched.target.rule)
         try:
             reply = await matched.target.view(**matched.arguments)
         except Exception as fault:  # noqa: BLE001 (it is reported to the client, and logged)

@@ -35,6 +35,12 @@ MATCH = "catalog.match"
 BY_NAME = "catalog.fields"
 """Key on a request's scope: its header fields as ``fields_of`` returns them."""
 
+ROUTE = "catalog.route"
+"""Key on a request's scope: the route template that it matched, once that is known."""
+
+USER_ID = "catalog.user_id"
+"""Key on a request's scope: the id of its account as text, once its token is read."""
+
 _CURRENT: ContextVar["Request"] = ContextVar("catalog.request")
 
 
@@ -56,6 +62,11 @@ def fields_of(scope: Any) -> Fields:
 def changed(scope: Any, **changes: Any) -> Any:
     """Return a copy of a scope with changes, and without what was derived from it."""
     return {key: scope[key] for key in scope.keys() - {BY_NAME, MATCH}} | changes
+
+
+def annotate(scope: Any, key: str, value: str) -> None:
+    """Store a value on the request's scope for inner and outer layers."""
+    scope[key] = value
 
 
 class Request:

@@ -26,6 +26,8 @@ from quart import Quart
 from catalog.http.context import app_state
 from catalog.http.middleware.trace_context import trace_id_of
 from catalog.http.request import (
+    ROUTE,
+    USER_ID,
     Fields,
     Header,
     Request,
@@ -133,7 +135,7 @@ class ResponseHeadersMiddleware:
 
     def count(self, scope: Any, status: int, seconds: float) -> None:
         """Count a request."""
-        route = scope.get("catalog.route")
+        route = scope.get(ROUTE)
         if route is None and status != HTTPStatus.NOT_FOUND:
             route = self._route_of(scope["path"])
         metrics.count_request(
@@ -148,12 +150,12 @@ class ResponseHeadersMiddleware:
         client = request.client
         fields = {
             "method": request.method,
-            "route": metrics.label_of(scope.get("catalog.route", metrics.OTHER)),
+            "route": metrics.label_of(scope.get(ROUTE, metrics.OTHER)),
             "path": scope["path"][:200],
             "status": status,
             "duration_ms": round(seconds * 1000, 2),
             "client": client[0] if client else None,
-            "user_id": int(scope["catalog.user_id"]) if "catalog.user_id" in scope else None,
+            "user_id": int(scope[USER_ID]) if USER_ID in scope else None,
         }
         # To collect what is bound costs more than to make the line.
         is_traced = self._is_tracing or b"traceparent" in request.fields
@@ -272,9 +274,3 @@ def _trace_id(fields: Fields) -> str | None:
     parents = fields.get(b"traceparent", ())
     # Of two it is unclear which one applies.
     return trace_id_of(parents[0]) if len(parents) == 1 else None
-
-
-def annotate(scope: Any, **values: str) -> None:
-    """Store values on the request's scope for inner and outer layers."""
-    for name, value in values.items():
-        scope[f"catalog.{name}"] = value
