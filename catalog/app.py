@@ -40,9 +40,9 @@ from catalog.http.middleware.concurrency_limit import (
     ConcurrencyLimit,
 )
 from catalog.http.middleware.cors import Cors
+from catalog.http.middleware.exchange import ExchangeMiddleware
 from catalog.http.middleware.proxies import TrustedProxies
 from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
-from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
 from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.replies.problems import handle_errors
@@ -210,7 +210,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     )
     # Below the headers of all responses, and above all that refuses requests.
     cors = Cors(bounded, settings.cors_origins) if settings.cors_origins else None
-    enveloped = ResponseHeadersMiddleware(
+    exchanges = ExchangeMiddleware(
         cors or bounded,
         app,
         quiet=operations.HEALTH,
@@ -218,7 +218,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     )
     state.gauges.append(
         lambda: metrics.measure(
-            in_progress=enveloped.in_progress,
+            in_progress=exchanges.in_progress,
             pools=state.database.pools,
             subscribers=products(app).feed.followers,
             tasks=len(asyncio.all_tasks()),
@@ -227,13 +227,13 @@ def _wrap(app: Quart, settings: Settings) -> None:
         )
     )
     metrics.set_build_info(build_commit())
-    traced = _traced(app, enveloped, settings)
-    proxies = TrustedProxies(traced or enveloped, settings.trusted_proxies, settings.root_path)
+    traced = _traced(app, exchanges, settings)
+    proxies = TrustedProxies(traced or exchanges, settings.trusted_proxies, settings.root_path)
     direct = DirectPath(
         proxies,
         dispatcher=dispatcher,
         proxies=proxies,
-        responses=enveloped,
+        exchanges=exchanges,
         limit=admitted,
         cors=cors,
         root_path=settings.root_path,

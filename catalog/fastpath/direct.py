@@ -22,9 +22,9 @@ from catalog.fastpath.dispatch import Dispatcher, Match
 from catalog.fastpath.response import Response
 from catalog.http.middleware.concurrency_limit import ConcurrencyLimit
 from catalog.http.middleware.cors import Cors
+from catalog.http.middleware.exchange import ExchangeMiddleware
 from catalog.http.middleware.proxies import TrustedProxies, published_under
 from catalog.http.middleware.request_body import MAX_BODY_BYTES
-from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
 from catalog.http.replies.problems import problem_reply, to_problem
 from catalog.http.request import ROUTE, annotate, fields_of
 from catalog.observability import metrics
@@ -48,7 +48,7 @@ class DirectPath:
         app: the application with its middleware.
         dispatcher: knows the hot operations.
         proxies: reads what trusted proxies say about a request.
-        responses: counts and logs the requests, and adds the headers that all responses share.
+        exchanges: sets the current request, counts and logs.
         limit: bounds the requests in progress.
         cors: adds the headers for pages of other origins, if there are any.
         root_path: the prefix under which the service is published; empty at the root.
@@ -61,7 +61,7 @@ class DirectPath:
         *,
         dispatcher: Dispatcher,
         proxies: TrustedProxies,
-        responses: ResponseHeadersMiddleware,
+        exchanges: ExchangeMiddleware,
         limit: ConcurrencyLimit,
         cors: Cors | None,
         root_path: str,
@@ -70,7 +70,7 @@ class DirectPath:
         self._app = app
         self._dispatcher = dispatcher
         self._proxies = proxies
-        self._responses = responses
+        self._exchanges = exchanges
         self._limit = limit
         self._cors = cors
         self._root_path = root_path
@@ -150,7 +150,7 @@ class DirectPath:
     async def _respond(
         self, scope: HTTPScope, body: bytes, found: Match | CatalogError, send: Send
     ) -> None:
-        with self._responses.exchange(scope) as exchange:
+        with self._exchanges.exchange(scope) as exchange:
             exchange.request.body = body
             try:
                 if isinstance(found, CatalogError):
