@@ -49,7 +49,13 @@ class ChangeReader:
 
     def __init__(self, database: Database) -> None:
         self._loader: BatchReader[ChangesAfter, FoundChanges | ChangesGone, FoundChanges] = (
-            batch_reader(database, _read, _found, trips=database.max_readers, max_batch=MAX_BATCH)
+            batch_reader(
+                database,
+                _read,
+                _found,
+                max_concurrent_reads=database.max_readers,
+                max_batch=MAX_BATCH,
+            )
         )
 
     async def read(self, since: ChangeId, limit: int) -> FoundChanges:
