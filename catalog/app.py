@@ -24,7 +24,8 @@ from catalog.auth.tokens.keys import KeyRing, signing_secret
 from catalog.auth.tokens.known_keys import KnownKeys
 from catalog.auth.tokens.revocations import POLL_SECONDS as REVOCATION_SECONDS
 from catalog.auth.tokens.revocations import Revocations
-from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
+from catalog.concurrency.background_tasks import BackgroundTask
+from catalog.concurrency.loop_lag import LoopLag
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
