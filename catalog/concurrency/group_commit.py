@@ -17,9 +17,9 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context, copy_context
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from catalog.concurrency.waiters import copy_of, pop_batch, settle
+from catalog.concurrency.waiters import Expired, copy_of, settle
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -247,3 +247,58 @@ class GroupCommit(Generic[W, R]):
 
 def _is_given_up(waiting: _Waiting[W, R]) -> bool:
     return waiting.outcome.done() and not waiting.outcome.cancelled()
+
+
+class Waiter(Protocol):
+    """Caller in a queue.
+
+    Attributes:
+        since: time of arrival, by the loop's clock.
+        outcome: future that the caller awaits.
+    """
+
+    @property
+    def since(self) -> float: ...
+    @property
+    def outcome(self) -> asyncio.Future[Any]: ...
+
+
+Queued = TypeVar("Queued", bound=Waiter)
+
+
+def pop_batch(
+    queue: deque[Queued],
+    max_waiters: int,
+    *,
+    patience: float,
+    expired: Expired,
+    size_of: Callable[[Queued], int] = lambda _: 0,
+    max_size: int = 0,
+) -> list[Queued]:
+    """Pop the oldest live waiters from a queue.
+
+    Cancelled waiters are dropped, and those that have waited too long get an error.
+
+    Args:
+        queue: waiters, oldest first.
+        max_waiters: largest number of waiters in the batch.
+        patience: seconds after which a waiter has waited too long.
+        expired: makes the error for such a waiter.
+        size_of: returns a waiter's size.
+        max_size: largest total size of the batch; a single waiter may exceed it.
+    """
+    size = 0
+    began_after = asyncio.get_running_loop().time() - patience
+    batch: list[Queued] = []
+    while queue and len(batch) < max_waiters:
+        size += size_of(queue[0])
+        if batch and size > max_size:
+            break
+        waiter = queue.popleft()
+        if waiter.outcome.done():
+            continue
+        if waiter.since < began_after:
+            waiter.outcome.set_exception(expired())
+        else:
+            batch.append(waiter)
+    return batch
