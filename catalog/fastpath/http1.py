@@ -25,7 +25,7 @@ from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
-from catalog.fastpath.request_head import OF_BODY, head_of, keeps_alive, refusal_of
+from catalog.fastpath.request_head import OF_BODY, head_of, keeps_alive, to_catalog_error
 from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response import Response, reason_of
 from catalog.http.middleware.body_stream import MALFORMED
@@ -276,7 +276,7 @@ class PlainH11Protocol(H11Protocol):
             body = {"type": "http.request", "body": b"", "more_body": False, MALFORMED: True}
             await stream.app_put(body)
         elif self.connection.our_state is h11.IDLE:
-            refusal = refusal_of(error, self.connection.trailing_data[0])
+            refusal = to_catalog_error(error, self.connection.trailing_data[0])
             await self._refuse(refusal)
         else:
             await self.send(Closed())

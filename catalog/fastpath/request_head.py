@@ -93,8 +93,8 @@ def keeps_alive(request: h11.Request) -> bool:
     return b"keep-alive" in options and b"close" not in options
 
 
-def refusal_of(error: h11.RemoteProtocolError, unparsed: bytes) -> CatalogError:
-    """Return the refusal of a head that cannot be parsed.
+def to_catalog_error(error: h11.RemoteProtocolError, unparsed: bytes) -> CatalogError:
+    """Translate the error of a head that cannot be parsed into the service's own.
 
     Args:
         error: of the general parser.
