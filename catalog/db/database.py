@@ -53,7 +53,7 @@ class Observer(Protocol):
         """
 
 
-class _Nobody:
+class _NullObserver:
     """Observer that ignores all events."""
 
     def waited(self, pool: PoolName, seconds: float) -> None:
@@ -120,7 +120,7 @@ class Database:
         self._probe_engine = engine(Purpose.PROBING)
         # Background tasks have another one, so that health checks cannot starve them.
         self._watch_engine = engine(Purpose.WATCHING)
-        self._observer = observer or _Nobody()
+        self._observer = observer or _NullObserver()
         self._writes = Transactions(
             async_sessionmaker(self._write_engine, expire_on_commit=False),
             limit=self.write_limit,
