@@ -65,8 +65,8 @@ async def both(
         shape = {"sort": selection.sort, "filters": selection.filters, "resumed": bool(after)}
         values = {**selection.values, **selection.values_after(after), "limit": limit}
         rows = await connection.execute(queries.page(**shape), values)
-        question = TextQuery(row_encoding.page(**shape), values)
-        (products,) = await row_encoding.read_pages(connection, [question])
+        query = TextQuery(row_encoding.page(**shape), values)
+        (products,) = await row_encoding.read_pages(connection, [query])
         return products, DecodedRows(rows.all())
 
     return await run_on(database.connection(), read)
