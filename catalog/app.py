@@ -24,12 +24,13 @@ from catalog.auth.tokens.jwt import Tokens
 from catalog.auth.tokens.revocations import POLL_SECONDS as REVOCATION_SECONDS
 from catalog.auth.tokens.revocations import Revocations
 from catalog.auth.tokens.signing_keys import KeyRing, signing_secret
-from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
+from catalog.concurrency.background_tasks import BackgroundTask
+from catalog.concurrency.loop_lag import LoopLag
 from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES
 from catalog.errors import SettingsInvalid
 from catalog.fastpath.direct import DirectPath
-from catalog.fastpath.dispatch import FastPath, Operation
+from catalog.fastpath.dispatch import Dispatcher, Operation
 from catalog.http.adapter import CatalogApp
 from catalog.http.context import AppExtension, AppState, app_state
 from catalog.http.limit_store import create_store
@@ -40,9 +41,9 @@ from catalog.http.middleware.concurrency_limit import (
     ConcurrencyLimit,
 )
 from catalog.http.middleware.cors import Cors
+from catalog.http.middleware.exchange import ExchangeMiddleware
 from catalog.http.middleware.proxies import TrustedProxies
 from catalog.http.middleware.request_body import BODY_SECONDS, MAX_BODY_BYTES, BoundedBodies
-from catalog.http.middleware.response_headers import ResponseHeadersMiddleware
 from catalog.http.openapi import configure_openapi
 from catalog.http.pagination import Cursors
 from catalog.http.replies.problems import handle_errors
@@ -196,13 +197,13 @@ def _products(database: Database, cursors: Cursors) -> Products:
 def _wrap(app: Quart, settings: Settings) -> None:
     """Wrap the framework in middleware; the one added last sees a request first."""
     state = app_state(app)
-    fast_path = FastPath(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
+    dispatcher = Dispatcher(app, HOT_OPERATIONS if settings.fast_path == "on" else ())
     admitted = ConcurrencyLimit(
-        fast_path,
+        dispatcher,
         max_reads=MAX_READS,
         max_writes=MAX_WRITES,
         unlimited=(*operations.HEALTH, products_routes.WAITING),
-        own_capacity=fast_path.capacity_of,
+        own_capacity=dispatcher.capacity_of,
     )
     bounded = BoundedBodies(
         admitted,
@@ -212,7 +213,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     )
     # Below the headers of all responses, and above all that refuses requests.
     cors = Cors(bounded, settings.cors_origins) if settings.cors_origins else None
-    enveloped = ResponseHeadersMiddleware(
+    exchanges = ExchangeMiddleware(
         cors or bounded,
         app,
         quiet=operations.HEALTH,
@@ -220,7 +221,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     )
     state.gauges.append(
         lambda: metrics.measure(
-            in_progress=enveloped.in_progress,
+            in_progress=exchanges.in_progress,
             pools=state.database.pools,
             followers=products(app).feed.followers,
             tasks=len(asyncio.all_tasks()),
@@ -229,13 +230,13 @@ def _wrap(app: Quart, settings: Settings) -> None:
         )
     )
     metrics.set_build_info(build_commit())
-    traced = _traced(app, enveloped, settings)
-    proxies = TrustedProxies(traced or enveloped, settings.trusted_proxies, settings.root_path)
+    traced = _traced(app, exchanges, settings)
+    proxies = TrustedProxies(traced or exchanges, settings.trusted_proxies, settings.root_path)
     direct = DirectPath(
         proxies,
-        fast_path=fast_path,
+        dispatcher=dispatcher,
         proxies=proxies,
-        responses=enveloped,
+        exchanges=exchanges,
         limit=admitted,
         cors=cors,
         root_path=settings.root_path,

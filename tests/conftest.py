@@ -25,7 +25,7 @@ from catalog.db.deadlines import Deadlines
 from catalog.db.engines import create_engine
 from catalog.http.context import app_state
 from catalog.http.replies import problems
-from catalog.observability.debounce import Debounce
+from catalog.observability.log_throttle import LogThrottle
 from catalog.settings import Settings, usable_cores
 from tests import engines
 from tests.db.support import PATIENT, Open
@@ -170,8 +170,8 @@ def clean_environment(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_refusals_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reset the debounce, so that the first refusal of each test is logged."""
-    monkeypatch.setattr(problems, "_refusals", Debounce())
+    """Reset the throttle, so that the first refusal of each test is logged."""
+    monkeypatch.setattr(problems, "_refusals", LogThrottle())
 
 
 @pytest.fixture(scope="session", autouse=True)

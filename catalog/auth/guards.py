@@ -30,9 +30,8 @@ from catalog.errors import (
     WrongTokenKind,
 )
 from catalog.http.limits import client_network
-from catalog.http.middleware.response_headers import annotate
 from catalog.http.openapi import refuses
-from catalog.http.request import current_request
+from catalog.http.request import USER_ID, annotate, current_request
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,7 +118,7 @@ async def _decode_any(token: str) -> Bearer:
 def _decode(token: str, *kinds: Kind) -> Bearer:
     bearer = tokens().decode(token, *kinds)
     # Before any further check, so that the access log names the account of a refused request.
-    annotate(current_request().scope, user_id=str(bearer.user_id))
+    annotate(current_request().scope, USER_ID, str(bearer.user_id))
     return bearer
 
 
@@ -142,7 +141,7 @@ async def _refuse_any_key(_: str) -> KeyBearer:
 
 async def _verify_key(key: str) -> KeyBearer:
     bearer = await auth().api_key_cache.authenticate(key, network=client_network())
-    annotate(current_request().scope, user_id=str(bearer.user_id))
+    annotate(current_request().scope, USER_ID, str(bearer.user_id))
     return bearer
 
 

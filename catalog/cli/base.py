@@ -14,7 +14,7 @@ import click
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from catalog.db.error_translation import refusal_for
+from catalog.db.error_translation import to_catalog_error
 from catalog.errors import CatalogError, OperatorError
 from catalog.observability.logs import configure_logging
 from catalog.settings import Settings, load_settings
@@ -67,7 +67,7 @@ class Commands(click.Group):
 
 def lines_of(error: Exception) -> Iterator[str]:
     """Yield a failure as ``title: detail``, a line for each fault."""
-    known = error if isinstance(error, CatalogError) else refusal_for(error)
+    known = error if isinstance(error, CatalogError) else to_catalog_error(error)
     if known is None:
         title = "Database error" if isinstance(error, DBAPIError) else "System error"
         yield f"{title}: {_driver_text(error)}"

@@ -53,7 +53,7 @@ class _Load(Generic[K, Q, R]):
         """Whether callers wait for the next read."""
         return any(not outcome.done() for _, outcome in self.waiting)
 
-    def depart(self) -> None:
+    def begin_read(self) -> None:
         """Let the waiting callers share the read that begins now."""
         self.sharing, self.waiting = self.waiting, []
 
@@ -72,7 +72,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         read: reads the answers to questions, in their order.
         convert: makes the value of a question's answer, once for all callers that share it and
             after the connection is released.
-        trips: largest number of concurrent reads. At most one of them is of the same key.
+        max_concurrent_reads: bound on concurrent reads. At most one of them is of the same key.
         max_batch: largest number of loads in one read.
         patience: seconds that a load may wait for its read to begin.
         expired: makes the error of a load that has waited longer.
@@ -88,7 +88,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         read: Callable[[C, Sequence[Q]], Awaitable[Sequence[A]]],
         convert: Callable[[Q, A], R],
         *,
-        trips: int,
+        max_concurrent_reads: int,
         max_batch: int = MAX_BATCH,
         patience: float = math.inf,
         expired: Expired = TimeoutError,
@@ -98,7 +98,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         self._connect = connect
         self._read = read
         self._convert = convert
-        self._trips = trips
+        self._max_concurrent_reads = max_concurrent_reads
         self._max_batch = max_batch
         self._patience = patience
         self._expired = expired
@@ -106,7 +106,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         self._timed_out = timed_out
         self._loads: dict[K, _Load[K, Q, R]] = {}
         self._queue: deque[_Load[K, Q, R]] = deque()
-        self._under_way = 0
+        self._running = 0
         # The event loop holds only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
         # One timer serves all callers; it is left running when there are none.
@@ -143,8 +143,8 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         if load is None:
             load = self._loads[key] = _Load(key, question, now)
             self._queue.append(load)
-            if self._under_way < self._trips:
-                self._under_way += 1
+            if self._running < self._max_concurrent_reads:
+                self._running += 1
                 # Runs in an empty context: the work is shared by many requests.
                 task = event_loop.create_task(self._run(), context=Context())
                 self._tasks.add(task)
@@ -164,7 +164,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         finally:
             # Decremented here and not in a done call-back: a load that arrives in between would
             # start no task and wait for ever.
-            self._under_way -= 1
+            self._running -= 1
 
     async def _read_batch(self) -> None:
         """Acquire a connection, then read the loads that wait by then."""
@@ -174,13 +174,13 @@ class BatchLoader(Generic[K, Q, C, A, R]):
             async with self._connect() as connection:
                 # Callers that arrive from here on wait for the next read: this one may miss what is
                 # committed from now on.
-                batch = self._depart()
+                batch = self._begin_read()
                 questions = [load.question for load in batch]
                 answers = await self._read(connection, questions) if batch else []
         except Exception as error:  # noqa: BLE001 (it is passed on to the callers)
             # No batch means that no connection came: fail the loads that have waited for it as long
             # as this read.
-            batch = batch or self._depart_since(began)
+            batch = batch or self._take_since(began)
             for load in batch:
                 load.settle(error)
         else:
@@ -188,9 +188,9 @@ class BatchLoader(Generic[K, Q, C, A, R]):
                 self._finish(load, answer)
         finally:
             for load in batch:
-                self._land(load)
+                self._end_read(load)
 
-    def _depart(self) -> list[_Load[K, Q, R]]:
+    def _begin_read(self) -> list[_Load[K, Q, R]]:
         """Take the oldest loads that are still wanted from the queue; their read begins now."""
         began_after = asyncio.get_running_loop().time() - self._patience
         batch: list[_Load[K, Q, R]] = []
@@ -199,21 +199,21 @@ class BatchLoader(Generic[K, Q, C, A, R]):
             if not load.has_waiters:
                 del self._loads[load.key]
                 continue
-            load.depart()
+            load.begin_read()
             if load.since < began_after:
                 load.settle(self._expired())
-                self._land(load)
+                self._end_read(load)
             else:
                 batch.append(load)
         return batch
 
-    def _depart_since(self, began: float) -> list[_Load[K, Q, R]]:
+    def _take_since(self, began: float) -> list[_Load[K, Q, R]]:
         """Take the loads from the queue that have waited since ``began`` or longer."""
-        departed: list[_Load[K, Q, R]] = []
+        taken: list[_Load[K, Q, R]] = []
         while self._queue and self._queue[0].since <= began:
-            departed.append(self._queue.popleft())
-            departed[-1].depart()
-        return departed
+            taken.append(self._queue.popleft())
+            taken[-1].begin_read()
+        return taken
 
     def _finish(self, load: _Load[K, Q, R], answer: A) -> None:
         try:
@@ -221,7 +221,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         except Exception as error:  # noqa: BLE001 (it is passed on to the callers)
             load.settle(error)
 
-    def _land(self, load: _Load[K, Q, R]) -> None:
+    def _end_read(self, load: _Load[K, Q, R]) -> None:
         """End a load's read, and queue the load again if callers have arrived meanwhile."""
         for _, outcome in load.sharing:
             # They have no outcome, because the read was cancelled.

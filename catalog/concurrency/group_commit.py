@@ -1,15 +1,13 @@
 """Group commit: concurrent writes share one transaction.
 
-A commit costs a flush to disk and the lock on the change counter, however much it writes. One batch
-runs at a time, and writes that arrive meanwhile form the next one; a single write is a batch of one
-and starts at once.
+A commit costs a flush to disk, however much it writes. One batch runs at a time, and writes that
+arrive meanwhile form the next one; a single write is a batch of one and starts at once.
 
 A transaction costs as much for one write as for several. So after a batch of several the next one
 waits until its callers have returned with their next writes, but no longer than that batch took:
 otherwise one half of the callers would wait for the other in turns, in batches of half the size.
 
-A commit also makes every cached page of the list stale. So while pages are being read, a batch of
-several is followed by a short pause: cached pages live longer, and the next batch is larger.
+On request, a batch of several is followed by a pause, so that the next one is larger.
 """
 
 import asyncio
@@ -17,28 +15,15 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextvars import Context, copy_context
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from catalog.concurrency.waiters import copy_of, pop_batch, settle
+from catalog.concurrency.waiters import Expired, copy_of, settle
 
 W = TypeVar("W")
 R = TypeVar("R")
 
-MAX_BATCH = 256
-"""Writes in one transaction."""
-
-MAX_BATCH_SIZE = 250_000
-"""Characters in one transaction; a single write may exceed it. Formatting more of them as SQL would
-block the event loop for more than some ten milliseconds."""
-
-REST_SECONDS = 0.04
-"""Pause after a batch of several while pages are being read."""
-
 MAX_RETURN_SECONDS = 0.02
 """Longest wait for the callers of a batch to return."""
-
-MAX_WAITING = 4096
-"""Longest queue of writes; writes beyond it are rejected at once."""
 
 
 class Refusals(Protocol):
@@ -76,10 +61,14 @@ class GroupCommit(Generic[W, R]):
             the error that rejected it. Nothing was committed when it raises, unless
             ``refusals.is_undetermined`` says so.
         refusals: makes the errors for writes that are not committed.
+        max_batch: largest number of writes in a batch.
+        max_waiting: longest queue of writes; writes beyond it are rejected at once.
         patience: seconds that a write may wait for its batch to begin.
-        has_readers: returns whether many pages have been read since the last batch.
         limit: deadline of a write in seconds, waiting included; its transaction is not cancelled.
-        size_of: returns the approximate number of characters of a write.
+        size_of: returns the size of a write.
+        max_size: largest total size of a batch; a single write may exceed it.
+        pause: seconds between a batch of several and the next one.
+        should_pause: returns whether there is a pause, once it would begin.
         on_batch: called with the number of writes of each batch.
     """
 
@@ -88,20 +77,28 @@ class GroupCommit(Generic[W, R]):
         commit: Callable[[Sequence[W]], Awaitable[Sequence[R | Exception]]],
         refusals: Refusals,
         *,
+        max_batch: int,
+        max_waiting: int,
         patience: float,
-        has_readers: Callable[[], bool] = lambda: False,
         limit: float = math.inf,
         size_of: Callable[[W], int] = lambda _: 0,
+        max_size: float = math.inf,
+        pause: float = 0.0,
+        should_pause: Callable[[], bool] = lambda: True,
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._commit = commit
         self._refusals = refusals
         self._on_batch = on_batch
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
         self._patience = patience
         self._limit = limit
         self._size_of = size_of
-        self._has_readers = has_readers
-        self._rest_until = self._return_until = 0.0
+        self._max_size = max_size
+        self._pause = pause
+        self._should_pause = should_pause
+        self._pause_until = self._return_until = 0.0
         # Writes that waited or were being committed at the end of the last batch of several.
         self._expected = 0
         # Whether the last batch left writes behind, so that waiting would not make it larger.
@@ -128,7 +125,7 @@ class GroupCommit(Generic[W, R]):
         Raises:
             Exception: one of ``refusals``, or the error that rejected the write.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= self._max_waiting:
             raise self._refusals.full()
         if key is not None and key in self._keys:
             raise self._refusals.key_in_use()
@@ -178,26 +175,26 @@ class GroupCommit(Generic[W, R]):
 
     async def _next_batch(self) -> list[_Waiting[W, R]]:
         now = asyncio.get_running_loop().time()
-        if now < self._rest_until and self._waiting and self._has_readers():
-            await asyncio.sleep(self._rest_until - now)
+        if now < self._pause_until and self._waiting and self._should_pause():
+            await asyncio.sleep(self._pause_until - now)
         elif now < self._return_until and 0 < len(self._waiting) < self._expected:
             await self._wait_for_return()
         batch = pop_batch(
             self._waiting,
-            MAX_BATCH,
+            self._max_batch,
             patience=self._patience,
             expired=self._refusals.expired,
             size_of=lambda waiting: self._size_of(waiting.write),
-            max_size=MAX_BATCH_SIZE,
+            max_size=self._max_size,
         )
         self._was_full = bool(self._waiting)
         return batch
 
     def _note_end(self, size: int, began: float, now: float) -> None:
         """Record the end of a batch of several."""
-        self._rest_until = now + REST_SECONDS
+        self._pause_until = now + self._pause
         self._return_until = now if self._was_full else now + min(MAX_RETURN_SECONDS, now - began)
-        self._expected = min(MAX_BATCH, size + len(self._waiting))
+        self._expected = min(self._max_batch, size + len(self._waiting))
 
     async def _wait_for_return(self) -> None:
         """Wait until as many writes wait as at the end of the last batch, or for its duration."""
@@ -247,3 +244,58 @@ class GroupCommit(Generic[W, R]):
 
 def _is_given_up(waiting: _Waiting[W, R]) -> bool:
     return waiting.outcome.done() and not waiting.outcome.cancelled()
+
+
+class Waiter(Protocol):
+    """Caller in a queue.
+
+    Attributes:
+        since: time of arrival, by the loop's clock.
+        outcome: future that the caller awaits.
+    """
+
+    @property
+    def since(self) -> float: ...
+    @property
+    def outcome(self) -> asyncio.Future[Any]: ...
+
+
+Queued = TypeVar("Queued", bound=Waiter)
+
+
+def pop_batch(
+    queue: deque[Queued],
+    max_waiters: int,
+    *,
+    patience: float,
+    expired: Expired,
+    size_of: Callable[[Queued], int] = lambda _: 0,
+    max_size: float = math.inf,
+) -> list[Queued]:
+    """Pop the oldest live waiters from a queue.
+
+    Cancelled waiters are dropped, and those that have waited too long get an error.
+
+    Args:
+        queue: waiters, oldest first.
+        max_waiters: largest number of waiters in the batch.
+        patience: seconds after which a waiter has waited too long.
+        expired: makes the error for such a waiter.
+        size_of: returns a waiter's size.
+        max_size: largest total size of the batch; a single waiter may exceed it.
+    """
+    size = 0
+    began_after = asyncio.get_running_loop().time() - patience
+    batch: list[Queued] = []
+    while queue and len(batch) < max_waiters:
+        size += size_of(queue[0])
+        if batch and size > max_size:
+            break
+        waiter = queue.popleft()
+        if waiter.outcome.done():
+            continue
+        if waiter.since < began_after:
+            waiter.outcome.set_exception(expired())
+        else:
+            batch.append(waiter)
+    return batch

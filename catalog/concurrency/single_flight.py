@@ -35,7 +35,7 @@ class SingleFlight(Generic[C, R]):
             connect,
             self._read_one,
             lambda _, value: value,
-            trips=1,
+            max_concurrent_reads=1,
             limit=limit,
             timed_out=timed_out,
         )

@@ -18,9 +18,9 @@ R = TypeVar("R")
 MAX_BATCH = 64
 """Reads in one round trip; those of the longest products take the event loop some milliseconds."""
 
-TRIPS = 2
+MAX_CONCURRENT_READS = 2
 """Concurrent round trips. Fewer and larger ones cost less, here and in the database: of 64 clients
-with one trip for each connection, a batch had two or three reads. The second goes on when the
+with one round trip for each connection, a batch had two or three reads. The second goes on when the
 connection of the first stalls."""
 
 BatchReader = BatchLoader[K, K, ReadConnection, A, R]
@@ -32,7 +32,7 @@ def batch_reader(
     read: Callable[[ReadConnection, Sequence[K]], Awaitable[Sequence[A]]],
     convert: Callable[[K, A], R],
     *,
-    trips: int = TRIPS,
+    max_concurrent_reads: int = MAX_CONCURRENT_READS,
     max_batch: int = MAX_BATCH,
 ) -> BatchReader[K, A, R]:
     """Return a loader on the connections of a database, with its deadlines.
@@ -43,14 +43,14 @@ def batch_reader(
         database: the database.
         read: reads the answers to keys, in their order.
         convert: makes the value of a key's answer, or raises the error of its callers.
-        trips: largest number of concurrent reads, but not more than connections.
+        max_concurrent_reads: largest number of concurrent reads, but not more than connections.
         max_batch: largest number of reads that share a connection at a time.
     """
     return BatchLoader(
         database.connection,
         read,
         convert,
-        trips=min(trips, database.max_readers),
+        max_concurrent_reads=min(max_concurrent_reads, database.max_readers),
         max_batch=max_batch,
         patience=database.patience,
         expired=database.read_expired,

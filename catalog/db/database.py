@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import (
 from catalog.concurrency.fair_semaphore import FairSemaphore
 from catalog.db.deadlines import DEADLINES, Deadlines, deadline
 from catalog.db.engines import DriverThreads, Purpose, create_engine, dispose_of
-from catalog.db.error_translation import refusals, waited_too_long
+from catalog.db.error_translation import translated_errors, waited_too_long
 from catalog.db.read_connection import ReadConnection
 from catalog.db.transactions import Transactions
 from catalog.errors import DatabaseBusy
@@ -53,7 +53,7 @@ class Observer(Protocol):
         """
 
 
-class _Nobody:
+class _NullObserver:
     """Observer that ignores all events."""
 
     def waited(self, pool: PoolName, seconds: float) -> None:
@@ -120,7 +120,7 @@ class Database:
         self._probe_engine = engine(Purpose.PROBING)
         # Background tasks have another one, so that health checks cannot starve them.
         self._watch_engine = engine(Purpose.WATCHING)
-        self._observer = observer or _Nobody()
+        self._observer = observer or _NullObserver()
         self._writes = Transactions(
             async_sessionmaker(self._write_engine, expire_on_commit=False),
             limit=self.write_limit,
@@ -225,7 +225,7 @@ class Database:
     async def _bulk_attempts(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         clock = asyncio.get_running_loop().time
         ends_at = clock() + BULK_PATIENCE
-        with refusals():
+        with translated_errors():
             async with self._bulk_permits.permit():
                 while True:
                     try:
@@ -248,7 +248,7 @@ class Database:
             DatabaseUnavailable: the database is unreachable, or the context took longer than
                 ``read_limit``.
         """
-        with refusals():
+        with translated_errors():
             connection = ReadConnection(self._read_engine)
             async with deadline(self.read_limit), self._read_permits.permit(), connection:
                 yield connection
@@ -289,7 +289,7 @@ class Database:
 
 @asynccontextmanager
 async def _outside_pools(engine: AsyncEngine, within: float) -> AsyncIterator[AsyncConnection]:
-    with refusals():
+    with translated_errors():
         async with asyncio.timeout(within), engine.connect() as connection:
             yield connection
 

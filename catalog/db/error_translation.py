@@ -97,7 +97,7 @@ def _code_of(cause: BaseException | None) -> int | None:
     return None
 
 
-def refusal_for(error: Exception) -> CatalogError | None:
+def to_catalog_error(error: Exception) -> CatalogError | None:
     """Translate a driver's error into the service's own; None for a bug or any other error."""
     if isinstance(error, PoolTimeout):
         return DatabaseBusy("No database connection came free in time.")
@@ -126,15 +126,15 @@ def waited_too_long() -> DatabaseBusy:
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Translate driver errors raised inside the context; bugs propagate unchanged."""
     try:
         yield
     except (SQLAlchemyError, TimeoutError) as error:
-        refusal = refusal_for(error)
-        if refusal is None:
+        translated = to_catalog_error(error)
+        if translated is None:
             raise
-        raise refusal from error
+        raise translated from error
 
 
 def is_permanent(error: Exception) -> bool:

@@ -62,7 +62,7 @@ class TextQuery(NamedTuple):
 
 
 async def read_texts(
-    connection: ReadConnection, *questions: TextQuery, max_bytes: int = sys.maxsize
+    connection: ReadConnection, *queries: TextQuery, max_bytes: int = sys.maxsize
 ) -> list[list[bytes]]:
     """Run statements in as few round trips as possible.
 
@@ -72,7 +72,7 @@ async def read_texts(
 
     Args:
         connection: a connection to a server.
-        questions: the statements.
+        queries: the statements.
         max_bytes: size limit of each statement's result. Texts after the one that exceeds it are
             dropped as they arrive, so that a result may be much larger than what is held.
 
@@ -82,35 +82,34 @@ async def read_texts(
     Raises:
         DBAPIError: as ``ReadConnection.execute``.
     """
-    plain = [question for question in questions if question.is_plain]
+    plain = [query for query in queries if query.is_plain]
     read_plain = partial(_read_as_one, connection, plain, max_bytes)
     found = iter(await connection.once_more_if_lost(read_plain) if plain else ())
     return [
-        next(found) if question.is_plain else await _read_alone(connection, question)
-        for question in questions
+        next(found) if query.is_plain else await _read_alone(connection, query) for query in queries
     ]
 
 
-async def _read_alone(connection: AsyncConnection, question: TextQuery) -> list[bytes]:
-    texts = await connection.scalars(question.statement, question.values)
+async def _read_alone(connection: AsyncConnection, query: TextQuery) -> list[bytes]:
+    texts = await connection.scalars(query.statement, query.values)
     return [str(text).encode() for text in texts]
 
 
 async def _read_as_one(
-    connection: AsyncConnection, questions: Sequence[TextQuery], max_bytes: int
+    connection: AsyncConnection, queries: Sequence[TextQuery], max_bytes: int
 ) -> list[list[bytes]]:
     dialect = connection.dialect
-    statements = [_Sql.of(each.statement, dialect).filled(each.values) for each in questions]
+    statements = [_Sql.of(each.statement, dialect).filled(each.values) for each in queries]
     sql = b"(" + _BETWEEN.join(statements) + b")" if len(statements) > 1 else statements[0]
     driver: Any = (await connection.get_raw_connection()).driver_connection
     result = _Result(max_bytes)
     try:
         await driver.send_query(sql)
-        while not result.take(await driver.read_some(_READ_BYTES)):
+        while not result.feed(await driver.read_some(_READ_BYTES)):
             pass
     except Error as error:
         try:
-            await connection.run_sync(_raise, str(questions[0].statement), error)
+            await connection.run_sync(_raise, str(queries[0].statement), error)
         except DBAPIError as raised:
             # The connection survives an error that the server reported.
             if not result.is_over:
@@ -194,7 +193,7 @@ class _Result:
         self._is_first = True
         self._is_at_rows = False
 
-    def take(self, piece: bytes) -> bool:
+    def feed(self, piece: bytes) -> bool:
         """Parse the next bytes, and return whether the answer is complete.
 
         Raises:
@@ -216,7 +215,7 @@ class _Result:
                 start = begin - _PACKET_HEAD_BYTES
                 break
             if kind > _TWO_BYTES or kind == _NULL or not self._is_at_rows:
-                if self._take_other(data, begin, start):
+                if self._parse_other(data, begin, start):
                     self.is_over = True
                     return True
                 continue
@@ -227,7 +226,7 @@ class _Result:
         self._rest = data[start:]
         return False
 
-    def _take_other(self, data: bytes, begin: int, behind: int) -> bool:
+    def _parse_other(self, data: bytes, begin: int, behind: int) -> bool:
         """Parse a packet that is no row of the usual length; return whether it is the last one."""
         kind, size = data[begin], behind - begin
         if size == _LONGEST_PACKET:

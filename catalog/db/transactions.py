@@ -10,7 +10,13 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from catalog.db.deadlines import deadline, session_info
-from catalog.db.error_translation import code_of, is_lost, refusals, was_never_sent, worth_a_retry
+from catalog.db.error_translation import (
+    code_of,
+    is_lost,
+    translated_errors,
+    was_never_sent,
+    worth_a_retry,
+)
 from catalog.errors import DatabaseBusy
 
 T = TypeVar("T")
@@ -70,7 +76,7 @@ class Transactions:
             Conflict, DatabaseBusy, DatabaseUnavailable: as ``Database.transaction``.
         """
         contention: DBAPIError | None = None
-        with refusals():
+        with translated_errors():
             try:
                 async with deadline(self._limit) as limit:
                     for attempt in range(1, MAX_ATTEMPTS):

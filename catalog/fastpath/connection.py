@@ -10,14 +10,11 @@ from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.events import Closed, Event, RawData, Updated
 
 from catalog.fastpath.output import Parts
+from catalog.http.middleware.lingering_close import LINGER_SECONDS
 from catalog.http.response_buffers import ResponseBuffers
 
 HEAD_SECONDS = 8.0
 """Time-out from the first byte of a request's head to its last. nginx, in front, has 5 s."""
-
-
-LINGER_SECONDS = 1.0
-"""Time for which the input of a refused client is drained: a reset would overtake the response."""
 
 
 class PlainTCPServer(TCPServer):
@@ -127,7 +124,7 @@ class PlainTCPServer(TCPServer):
     async def _idle_timeout(self) -> None:
         """Close the connection after the keep-alive time-out, counted from the last response.
 
-        Responses of the fast path do not restart the timer, so their time is looked up here.
+        Responses of the direct path do not restart the timer, so their time is looked up here.
         """
         protocol: Any = self.protocol.protocol
         patience = self.config.keep_alive_timeout

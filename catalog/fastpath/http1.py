@@ -1,8 +1,8 @@
-"""HTTP/1.1 on hypercorn: restrictions that it cannot be configured for, and a fast path.
+"""HTTP/1.1 on hypercorn: restrictions that it cannot be configured for, and the direct path.
 
 hypercorn runs every request in a task of its own beside one that keeps reading, cancels and
 recreates a timer, and lets h11 validate both directions. That suits long requests, but makes up
-three quarters of the cost of a short one. The fast path answers plain requests without it.
+three quarters of the cost of a short one. The direct path answers plain requests without it.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
-from catalog.fastpath.request_head import OF_BODY, Header, head_of, keeps_alive, refusal_of
+from catalog.fastpath.request_head import OF_BODY, head_of, keeps_alive, to_catalog_error
 from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response import Response, reason_of
 from catalog.http.middleware.body_stream import MALFORMED
-from catalog.http.request import BY_NAME
+from catalog.http.request import BY_NAME, Header
 from catalog.http.response_buffers import ResponseBuffers
 from catalog.observability import metrics
 
@@ -51,7 +51,7 @@ class PlainH11Protocol(H11Protocol):
     Attributes:
         direct: answers hot requests. Their response is short and is completed even if the client
             disconnects, so that reading for a disconnect is unnecessary meanwhile.
-        is_answering: whether a response of the fast path is in progress.
+        is_answering: whether a response of the direct path is in progress.
         answered_at: time of the last such response, by the loop's clock.
         has_failed: whether the connection is not parsed any further and ends after its response.
         head_began_at: start of an incomplete head, by the same clock; 0 if there is none.
@@ -71,7 +71,7 @@ class PlainH11Protocol(H11Protocol):
         self.head_began_at = 0.0
 
     async def handle(self, event: Event) -> None:
-        """Handle an event; a complete plain request on an idle connection takes the fast path."""
+        """Handle an event; a complete plain request on an idle connection takes the direct path."""
         if not isinstance(event, RawData):
             await super().handle(event)
             return
@@ -276,7 +276,7 @@ class PlainH11Protocol(H11Protocol):
             body = {"type": "http.request", "body": b"", "more_body": False, MALFORMED: True}
             await stream.app_put(body)
         elif self.connection.our_state is h11.IDLE:
-            refusal = refusal_of(error, self.connection.trailing_data[0])
+            refusal = to_catalog_error(error, self.connection.trailing_data[0])
             await self._refuse(refusal)
         else:
             await self.send(Closed())
@@ -293,7 +293,7 @@ class PlainH11Protocol(H11Protocol):
         await self._answer(self.direct.refuse(scope, error, self._send_whole))
 
     async def _send_error_response(self, status_code: int) -> None:
-        # Requests with a stream or on the fast path are counted by the application.
+        # Requests with a stream or on the direct path are counted by the application.
         if self.stream is None and not self.is_answering:
             metrics.count_request(metrics.OTHER, metrics.OTHER, status_code, 0.0)
         await super()._send_error_response(status_code)

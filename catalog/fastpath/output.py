@@ -17,7 +17,8 @@ class Parts(Event):
 
 
 def sendable(parts: Sequence[bytes]) -> Event:
-    """Send large parts uncopied, and join small ones, which is faster."""
+    """Return the event that sends parts: large ones uncopied, and small ones joined."""
     if sum(map(len, parts)) < LARGE_BYTES:
+        # Faster than several parts.
         return RawData(b"".join(parts))
     return Parts([part for part in parts if part])

@@ -18,8 +18,7 @@ from catalog.errors import (
     UriTooLong,
     VersionNotSupported,
 )
-
-Header = tuple[bytes, bytes]
+from catalog.http.request import Header
 
 MAX_LINE_BYTES = 8192
 """Longest request line, and longest line of a header field; nginx keeps a line in one buffer."""
@@ -94,8 +93,8 @@ def keeps_alive(request: h11.Request) -> bool:
     return b"keep-alive" in options and b"close" not in options
 
 
-def refusal_of(error: h11.RemoteProtocolError, unparsed: bytes) -> CatalogError:
-    """Return the refusal of a head that cannot be parsed.
+def to_catalog_error(error: h11.RemoteProtocolError, unparsed: bytes) -> CatalogError:
+    """Translate the error of a head that cannot be parsed into the service's own.
 
     Args:
         error: of the general parser.

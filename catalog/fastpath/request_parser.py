@@ -1,4 +1,4 @@
-"""Parser of plain HTTP/1.x requests (RFC 9112), for the fast path.
+"""Parser of plain HTTP/1.x requests (RFC 9112), for the direct path.
 
 A general parser's work on a head costs more than reading a shared page. Only unambiguous requests
 are parsed here: with a Content-Length or without a body, in bytes that need no decoding, complete
@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from catalog.http.request import Fields
-
-Header = tuple[bytes, bytes]
+from catalog.http.request import Fields, Header
 
 MAX_HEAD_BYTES = 8192
 

@@ -7,10 +7,9 @@ from time import time
 from typing import NamedTuple
 from wsgiref.handlers import format_date_time
 
-from catalog.http.middleware.response_headers import enveloped
+from catalog.http.middleware.response_headers import with_common_headers
 from catalog.http.replies.reply import Reply
-
-Header = tuple[bytes, bytes]
+from catalog.http.request import Header
 
 _CLOSE = b"connection: close\r\n"
 
@@ -33,7 +32,7 @@ class Response(NamedTuple):
     @property
     def fields(self) -> list[Header]:
         """All header fields."""
-        return [*enveloped(self.reply.fields, is_private=self.is_private), *self.own]
+        return [*with_common_headers(self.reply.fields, is_private=self.is_private), *self.own]
 
     @property
     def body(self) -> bytes:
@@ -64,7 +63,7 @@ class Response(NamedTuple):
             # A page is sent often, so this part of its head is made once.
             head = heads[self.is_private] = _lines(
                 b"HTTP/1.1 %d %b" % (self.reply.status, reason_of(self.reply.status)),
-                enveloped(self.reply.fields, is_private=self.is_private),
+                with_common_headers(self.reply.fields, is_private=self.is_private),
             )
         own = _lines(b"", self.own)
         if is_last:

@@ -17,6 +17,9 @@ from werkzeug.http import parse_options_header
 
 from catalog.errors import MalformedRequest
 
+Header = tuple[bytes, bytes]
+"""A header field: its name in lower case, and its value."""
+
 Fields = Mapping[bytes, list[bytes]]
 """Values of a request's header fields, in the order of their lines, by name in lower case."""
 
@@ -27,10 +30,16 @@ PREFIX = "catalog.prefix"
 """Key on a request's scope: the path under which the service is published; absent at the root."""
 
 MATCH = "catalog.match"
-"""Key on a request's scope: what the fast path has found out about it."""
+"""Key on a request's scope: what the dispatcher has found out about it."""
 
 BY_NAME = "catalog.fields"
 """Key on a request's scope: its header fields as ``fields_of`` returns them."""
+
+ROUTE = "catalog.route"
+"""Key on a request's scope: the route template that it matched, once that is known."""
+
+USER_ID = "catalog.user_id"
+"""Key on a request's scope: the id of its account as text, once its token is read."""
 
 _CURRENT: ContextVar["Request"] = ContextVar("catalog.request")
 
@@ -53,6 +62,11 @@ def fields_of(scope: Any) -> Fields:
 def changed(scope: Any, **changes: Any) -> Any:
     """Return a copy of a scope with changes, and without what was derived from it."""
     return {key: scope[key] for key in scope.keys() - {BY_NAME, MATCH}} | changes
+
+
+def annotate(scope: Any, key: str, value: str) -> None:
+    """Store a value on the request's scope for inner and outer layers."""
+    scope[key] = value
 
 
 class Request:

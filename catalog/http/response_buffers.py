@@ -71,7 +71,7 @@ class _Waiting:
         self.began_at = self.taken_at = now
         self.size = self.untaken = _untaken(transport)
 
-    def look(self, now: float) -> None:
+    def update(self, now: float) -> None:
         """Record the client's progress."""
         untaken = _untaken(self.transport)
         if untaken <= self.untaken - PROGRESS_BYTES:
@@ -155,7 +155,7 @@ class ResponseBuffers:
         # A dropped client's bytes are released when its transport reports the loss, in a later turn
         # of the event loop.
         for waiting in list(self._waiting):
-            waiting.look(now)
+            waiting.update(now)
             if now - waiting.taken_at >= self._timeout:
                 self._drop(waiting)
         if self._held >= self._max_bytes:

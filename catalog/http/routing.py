@@ -8,7 +8,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import IntegerConverter, RequestRedirect
 
 from catalog.db.columns import MAX_ID
-from catalog.http.middleware.response_headers import annotate
+from catalog.http.request import ROUTE, annotate
 
 
 def _up_to(largest: int) -> str:
@@ -76,4 +76,4 @@ def configure_routing(app: Quart) -> None:
 async def _remember_route() -> None:
     """Store the matched route on the scope for the access log, outside the framework."""
     if request.url_rule is not None:
-        annotate(request.scope, route=request.url_rule.rule)
+        annotate(request.scope, ROUTE, request.url_rule.rule)

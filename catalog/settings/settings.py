@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     """Which requests are logged: all, those answered with 400 and above, or none."""
 
     fast_path: Literal["on", "off"] = "on"
-    """Whether plain pages and creates are answered without the framework, alike but sooner."""
+    """Whether hot requests are answered without the framework, alike but sooner."""
 
     tracing: Literal["off", "otlp"] = "off"
     """``otlp`` sends OpenTelemetry traces where the ``OTEL_`` variables say; needs an extra."""

@@ -1,14 +1,13 @@
 """Background tasks: repeated work that survives its failures."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from catalog.concurrency.background_tasks import BackgroundTask, LoopLag
+from catalog.concurrency.background_tasks import BackgroundTask
 from catalog.errors import CatalogError, DatabaseBusy, DatabaseUnavailable
 from catalog.observability.task_log import TaskLog
 
@@ -173,45 +172,3 @@ class TestStop:
 
     async def test_stop_without_a_start_does_nothing(self) -> None:
         await BackgroundTask(Work(), TaskLog("chore"), interval=0).stop()
-
-
-class TestLoopLag:
-    async def test_blocking_work_shows_as_lag(self) -> None:
-        lags: list[float] = []
-        lag = LoopLag(lags.append, interval=0.01)
-        await lag.start()
-
-        time.sleep(0.1)
-        await asyncio.sleep(0.02)
-        await lag.stop()
-
-        assert 0.09 <= max(lags) < 5
-
-    async def test_waiting_does_not_show_as_lag(self) -> None:
-        lags: list[float] = []
-        measured = asyncio.Event()
-
-        def observe(seconds: float) -> None:
-            lags.append(seconds)
-            # Other work on the machine adds lag now and then.
-            if seconds < 0.02:
-                measured.set()
-
-        lag = LoopLag(observe, interval=0.02)
-        await lag.start()
-        async with asyncio.timeout(30):
-            await measured.wait()
-        await lag.stop()
-
-        assert min(lags) >= 0
-
-    async def test_lag_is_not_measured_after_a_stop(self) -> None:
-        lags: list[float] = []
-        lag = LoopLag(lags.append, interval=0.001)
-        await lag.start()
-        await lag.stop()
-        await lag.stop()
-
-        await asyncio.sleep(0.01)
-
-        assert lags == []

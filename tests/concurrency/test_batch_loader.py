@@ -29,7 +29,7 @@ class NaiveLoader(Loader):
 
 
 def loader_of(source: Source, kind: type[Loader] = BatchLoader, **options: Any) -> Loader:
-    defaults: dict[str, Any] = {"trips": 1, "patience": 5.0, "expired": DatabaseBusy}
+    defaults: dict[str, Any] = {"max_concurrent_reads": 1, "patience": 5.0, "expired": DatabaseBusy}
     return kind(source.connect, source.read, lambda _, answer: answer, **defaults | options)
 
 
@@ -76,7 +76,7 @@ class TestBatches:
 
     async def test_batch_size_and_concurrent_reads_are_bounded(self) -> None:
         source = Source()
-        loader = loader_of(source, trips=3)
+        loader = loader_of(source, max_concurrent_reads=3)
         source.connection.clear()
         keys = range(4 * MAX_BATCH + 1)
         tasks = loading(loader, *keys)
@@ -98,7 +98,7 @@ class TestSharing:
             return values[-1]
 
         loader: BatchLoader[int, int, None, int, str]
-        loader = BatchLoader(source.connect, source.read, convert, trips=1)
+        loader = BatchLoader(source.connect, source.read, convert, max_concurrent_reads=1)
         found = await asyncio.gather(*(loader.load(key, key) for key in (1, 2, 1, 1)))
 
         assert found == ["1: 10", "2: 20", "1: 10", "1: 10"]
@@ -106,12 +106,12 @@ class TestSharing:
         assert values == ["1: 10", "2: 20"]
 
     @pytest.mark.parametrize(("kind", "seen"), [(BatchLoader, 1), (NaiveLoader, 0)])
-    @pytest.mark.parametrize("trips", [1, 3])
+    @pytest.mark.parametrize("at_once", [1, 3])
     async def test_caller_after_a_read_began_sees_what_was_committed_before_its_call(
-        self, kind: type[Loader], seen: int, trips: int
+        self, kind: type[Loader], seen: int, at_once: int
     ) -> None:
         source = Source(lambda _: source.value)
-        loader = loader_of(source, kind, trips=trips)
+        loader = loader_of(source, kind, max_concurrent_reads=at_once)
         source.answer.clear()
         first = loading(loader, 1)
         await turns()
@@ -144,7 +144,7 @@ class TestSharing:
 
     async def test_key_has_one_read_at_a_time(self) -> None:
         source = Source()
-        loader = loader_of(source, trips=3)
+        loader = loader_of(source, max_concurrent_reads=3)
         source.answer.clear()
         tasks = loading(loader, 1)
         for _ in range(3):
@@ -220,7 +220,7 @@ class TestFailures:
             return answer / (question - 1)
 
         loader: BatchLoader[int, int, None, int, float]
-        loader = BatchLoader(source.connect, source.read, convert, trips=1)
+        loader = BatchLoader(source.connect, source.read, convert, max_concurrent_reads=1)
         found = await asyncio.gather(
             *(loader.load(key, key) for key in (1, 2)), return_exceptions=True
         )
@@ -241,7 +241,9 @@ class TestFailures:
             yield
 
         source.connection.clear()
-        loader: Loader = BatchLoader(connect, source.read, lambda _, answer: answer, trips=1)
+        loader: Loader = BatchLoader(
+            connect, source.read, lambda _, answer: answer, max_concurrent_reads=1
+        )
         early = asyncio.create_task(loader.load(1, 1))
         await turns()
         await asyncio.sleep(0.02)

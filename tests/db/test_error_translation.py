@@ -7,7 +7,7 @@ from pymysql import err
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from catalog.db.error_translation import is_astray, is_permanent, refusal_for, worth_a_retry
+from catalog.db.error_translation import is_astray, is_permanent, to_catalog_error, worth_a_retry
 from catalog.errors import CatalogError, Conflict, DatabaseBusy, DatabaseUnavailable
 
 # The servers' error codes, named as in mysqld_error.h and errmsg.h.
@@ -216,7 +216,7 @@ class TestTranslation:
         wrapped.__cause__ = err.OperationalError(code, SECRET_TEXT)
 
         for error in (server_error(code), DBAPIError("SELECT 1", {}, wrapped)):
-            answer = refusal_for(error)
+            answer = to_catalog_error(error)
 
             assert type(answer) is refusal
             assert SECRET_TEXT not in answer.detail
@@ -226,7 +226,7 @@ class TestTranslation:
         [(name, refusal) for refusal, names in SQLITE_CODES.items() for name in names],
     )
     def test_sqlite_code_is_translated(self, name: str, refusal: type[CatalogError]) -> None:
-        answer = refusal_for(sqlite_error(getattr(sqlite3, name)))
+        answer = to_catalog_error(sqlite_error(getattr(sqlite3, name)))
 
         assert type(answer) is refusal
         assert SECRET_TEXT not in answer.detail
@@ -235,13 +235,13 @@ class TestTranslation:
         cause = sqlite3.OperationalError("no such table: products")
         cause.sqlite_errorcode = sqlite3.SQLITE_ERROR
 
-        assert type(refusal_for(DBAPIError("SELECT 1", {}, cause))) is DatabaseUnavailable
+        assert type(to_catalog_error(DBAPIError("SELECT 1", {}, cause))) is DatabaseUnavailable
 
     @pytest.mark.parametrize("code", BUGS, ids=BUGS.values())
     def test_programming_error_is_not_translated(self, code: int) -> None:
         error = server_error(code)
 
-        assert refusal_for(error) is None
+        assert to_catalog_error(error) is None
 
     @pytest.mark.parametrize(
         "code",
@@ -256,36 +256,36 @@ class TestTranslation:
     def test_programming_error_is_not_translated_on_sqlite(self, code: int | None) -> None:
         error = sqlite_error(code)
 
-        assert refusal_for(error) is None
+        assert to_catalog_error(error) is None
 
     def test_connection_loss_is_unavailable_whatever_the_code(self) -> None:
         error = DBAPIError("SELECT 1", {}, OSError("reset"), connection_invalidated=True)
 
-        assert type(refusal_for(error)) is DatabaseUnavailable
+        assert type(to_catalog_error(error)) is DatabaseUnavailable
 
     def test_error_caused_by_connection_loss_is_unavailable(self) -> None:
         loss = DBAPIError("SELECT 1", {}, OSError("reset"), connection_invalidated=True)
         error = PendingRollbackError("Can't reconnect until invalid savepoint is rolled back.")
         error.__context__ = loss
 
-        assert type(refusal_for(error)) is DatabaseUnavailable
-        assert refusal_for(PendingRollbackError("Of our own making.")) is None
+        assert type(to_catalog_error(error)) is DatabaseUnavailable
+        assert to_catalog_error(PendingRollbackError("Of our own making.")) is None
 
     def test_pool_time_out_is_busy(self) -> None:
-        assert type(refusal_for(PoolTimeout())) is DatabaseBusy
+        assert type(to_catalog_error(PoolTimeout())) is DatabaseBusy
 
     def test_query_time_out_is_unavailable(self) -> None:
-        assert type(refusal_for(TimeoutError())) is DatabaseUnavailable
+        assert type(to_catalog_error(TimeoutError())) is DatabaseUnavailable
 
     def test_other_error_is_not_translated(self) -> None:
         error = StatementError("bad parameter", "SELECT 1", {}, ValueError("naive"))
 
-        assert refusal_for(error) is None
+        assert to_catalog_error(error) is None
 
     @pytest.mark.parametrize("refusal", [DatabaseBusy, DatabaseUnavailable])
     def test_temporary_error_has_retry_after(self, refusal: type[CatalogError]) -> None:
         (code, *_) = SERVER_CODES[refusal]
-        answer = refusal_for(server_error(code))
+        answer = to_catalog_error(server_error(code))
 
         assert isinstance(answer, CatalogError)
         assert int(answer.headers["Retry-After"]) >= 1

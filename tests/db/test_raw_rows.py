@@ -73,7 +73,7 @@ class TestReadTexts:
     async def test_batched_statements_match_single_ones(self, database: Database) -> None:
         at: Statement = select(func.concat(bindparam("at", type_=Timestamp())))
         downwards = PADDED.order_by(None).order_by(NUMBER.desc())
-        questions = [
+        queries = [
             TextQuery(NOTHING, {}),
             TextQuery(ECHO, {"value": "') UNION ALL (SELECT '"}),
             *(TextQuery(PADDED.limit(limit), {"size": 9}) for limit in (3, 1, 900)),
@@ -84,8 +84,8 @@ class TestReadTexts:
             TextQuery(NOTHING, {}),
         ]
 
-        together = await run_on(database.connection(), read_texts, *questions)
-        alone = [(await run_on(database.connection(), read_texts, each))[0] for each in questions]
+        together = await run_on(database.connection(), read_texts, *queries)
+        alone = [(await run_on(database.connection(), read_texts, each))[0] for each in queries]
 
         assert together == alone
         assert [len(texts) for texts in together] == [0, 1, 3, 1, 900, 1, 5, 0, 900, 0]
@@ -182,7 +182,7 @@ class TestResult:
         texts = [b"", b"\xfe\xff\x00", b"a" * 250, b"b" * 251, b"c" * 3000]
         result = _Result()
 
-        ends = [result.take(piece) for piece in pieces(answer_of(*texts), size)]
+        ends = [result.feed(piece) for piece in pieces(answer_of(*texts), size)]
 
         assert ends == [False] * (len(ends) - 1) + [True]
         assert result.texts == texts
@@ -191,22 +191,22 @@ class TestResult:
         texts = [b"d" * 65_535, b"e" * 65_536, b"f" * 300_000]
         result = _Result()
 
-        assert [result.take(piece) for piece in pieces(answer_of(*texts), 65_536)][-1]
+        assert [result.feed(piece) for piece in pieces(answer_of(*texts), 65_536)][-1]
         assert result.texts == texts
 
     def test_truncated_result_is_an_error(self) -> None:
         result = _Result()
-        result.take(answer_of(b"a")[:-9])
+        result.feed(answer_of(b"a")[:-9])
 
         with pytest.raises(Error, match="Lost connection"):
-            result.take(b"")
+            result.feed(b"")
         assert not result.is_over
 
     def test_error_packet_among_the_rows_is_raised(self) -> None:
         result = _Result()
 
         with pytest.raises(Error, match="interrupted"):
-            result.take(answer_of(b"a", end=b"\xff\x25\x05#70100interrupted"))
+            result.feed(answer_of(b"a", end=b"\xff\x25\x05#70100interrupted"))
         assert result.is_over
 
     @pytest.mark.parametrize("content", [b"\xfb", b"\xfe" + bytes(8) + b"7"])
@@ -214,4 +214,4 @@ class TestResult:
         head = answer_of()[:-9]
 
         with pytest.raises(Error):
-            _Result().take(head + packet(content) + packet(b"\xfe\x00\x00\x02\x00"))
+            _Result().feed(head + packet(content) + packet(b"\xfe\x00\x00\x02\x00"))

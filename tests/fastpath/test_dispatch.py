@@ -11,7 +11,7 @@ from sqlalchemy import URL
 
 from catalog.app import HOT_OPERATIONS, MAX_BATCHED_READS, MAX_CHANGE_READS, create_app
 from catalog.db.database import Database
-from catalog.fastpath.dispatch import FastPath, Operation
+from catalog.fastpath.dispatch import Dispatcher, Operation
 from catalog.http.adapter import CatalogApp, Routes
 from catalog.http.middleware.concurrency_limit import UNBOUNDED
 from catalog.http.replies.reply import Reply
@@ -406,11 +406,11 @@ class TestMatch:
         assert seen.requests == len(self.COLD) + 10
 
     async def test_reads_that_share_round_trips_have_bounds_of_their_own(self, app: Quart) -> None:
-        fast_path = FastPath(app, HOT_OPERATIONS)
+        dispatcher = Dispatcher(app, HOT_OPERATIONS)
 
         def bound_of(method: str, path: str) -> int | None:
             scope: Any = {"method": method, "path": path, "query_string": b"", "headers": []}
-            capacity = fast_path.capacity_of(scope)
+            capacity = dispatcher.capacity_of(scope)
             return None if capacity is None else capacity.most
 
         requests = [*self.HOT, *self.COLD]
@@ -448,11 +448,11 @@ class TestRegistration:
         app.register_blueprint(routes)
 
         with pytest.raises(ValueError, match="hooks"):
-            FastPath(app, [Operation("things.view")])
+            Dispatcher(app, [Operation("things.view")])
 
     async def test_parameters_other_than_an_id_are_refused(self) -> None:
         app, routes = self.app_with("/things/<name>")
         app.register_blueprint(routes)
 
         with pytest.raises(ValueError, match="parameters"):
-            FastPath(app, [Operation("things.view")])
+            Dispatcher(app, [Operation("things.view")])

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from catalog.fastpath.response import Header, Response
+from catalog.fastpath.response import Response
 from catalog.http.replies.reply import Reply
+from catalog.http.request import Header
 
 
 def response_to(reply: Reply, own: Sequence[Header] = (), *, is_private: bool = False) -> Response:

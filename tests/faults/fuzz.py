@@ -17,6 +17,7 @@ GUIDES = [
     "catalog.auth.normalization",
     "catalog.auth.schemas",
     "catalog.auth.tokens.jwt",
+    "catalog.http.idempotency_key",
     "catalog.http.replies.conditional",
     "catalog.http.replies.negotiation",
     "catalog.http.pagination",

@@ -30,8 +30,9 @@ from catalog.errors import (
     TokenMissing,
 )
 from catalog.fastpath import request_parser
+from catalog.http.idempotency_key import key_among
 from catalog.http.pagination import Cursors
-from catalog.http.replies.conditional import Tags, key_among
+from catalog.http.replies.conditional import Tags
 from catalog.http.replies.negotiation import CSV as CSV_TYPE
 from catalog.http.replies.negotiation import JSON, NDJSON, best_of
 from catalog.http.replies.problems import field_errors, problem

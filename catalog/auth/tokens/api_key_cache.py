@@ -85,7 +85,7 @@ class ApiKeyCache:
         self._unknown: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._used: set[int] = set()
         self._lookups: BatchReader[str, FoundKey | None, FoundKey | None] = batch_reader(
-            database, api_keys.find, lambda _, found: found, trips=1
+            database, api_keys.find, lambda _, found: found, max_concurrent_reads=1
         )
 
     async def authenticate(self, text: str, *, network: str) -> KeyBearer:

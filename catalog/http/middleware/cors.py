@@ -16,9 +16,7 @@ from hypercorn.typing import (
 )
 
 from catalog.http.replies.reply import no_content, send_reply
-from catalog.http.request import Fields, fields_of
-
-Header = tuple[bytes, bytes]
+from catalog.http.request import Fields, Header, fields_of
 
 ANY = b"*"
 

@@ -14,7 +14,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 from catalog.http.middleware.forwarded import parse_address, parse_forwarded, parse_node
 from catalog.http.request import PREFIX, Fields, changed, fields_of
-from catalog.observability.debounce import Debounce
+from catalog.observability.log_throttle import LogThrottle
 from catalog.observability.logs import logger
 from catalog.settings import is_root_path
 
@@ -64,7 +64,7 @@ class TrustedProxies:
         self._app = app
         self._networks = tuple(networks)
         self._root_path = root_path
-        self._unreadable = Debounce(UNREADABLE_SECONDS)
+        self._unreadable = LogThrottle(UNREADABLE_SECONDS)
         # Reading addresses took a tenth of the time of a page.
         self._is_trusted = lru_cache(KNOWN)(self._is_in_networks)
         self._read = lru_cache(KNOWN)(self._read_list)

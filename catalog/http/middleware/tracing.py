@@ -20,6 +20,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from catalog.http.request import ROUTE
 from catalog.observability.metrics import METHODS, OTHER, label_of
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -95,7 +96,7 @@ class TracedRequests:
         finally:
             context.detach(token)
             structlog.contextvars.unbind_contextvars("trace_id", "span_id")
-            route: Any = scope.get("catalog.route")
+            route: Any = scope.get(ROUTE)
             if route is not None and route != OTHER:
                 span.set_attribute("http.route", label_of(route))
                 span.update_name(f"{name} {label_of(route)}")

@@ -1,4 +1,4 @@
-"""Conditional requests by entity tag (RFC 9110, section 13), and idempotency keys."""
+"""Conditional requests by entity tag (RFC 9110, section 13)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,6 @@ from catalog.errors import FieldError, InvalidRequest
 from catalog.http.replies.reply import Reply, admitted
 from catalog.http.request import current_request
 
-_KEY = re.compile(r"[\x20-\x7e]{1,255}")
-# A string of a structured field (RFC 9651, section 3.3.3).
-_QUOTED_KEY = re.compile(r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*+"')
-_ESCAPED = re.compile(r'\\(["\\])')
 _SEPARATORS = re.compile(r"[ \t,]*+")
 # A tag is followed by the end of the header, or by a comma before the next tag.
 _LISTED_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*+")[ \t]*+(?:\Z|,[ \t,]*+)')
@@ -97,31 +93,6 @@ def if_match() -> Tags | None:
         return Tags(",".join(values))
     except ValueError as fault:
         raise InvalidRequest(errors=[FieldError("header", "If-Match", str(fault))]) from None
-
-
-def idempotency_key() -> str | None:
-    """Return the request's ``Idempotency-Key``; None if there is none.
-
-    A key in double quotes, as draft-ietf-httpapi-idempotency-key-header-07 writes it, is the text
-    within them.
-
-    Raises:
-        InvalidRequest: several fields, or a key that is not 1 to 255 printable ASCII characters.
-    """
-    return key_among(current_request().header_values("idempotency-key"))
-
-
-def key_among(values: Sequence[str]) -> str | None:
-    """Return the key of a request's ``Idempotency-Key`` fields; raises as ``idempotency_key``."""
-    if not values:
-        return None
-    key = values[0]
-    if _QUOTED_KEY.fullmatch(key):
-        key = _ESCAPED.sub(r"\1", key[1:-1])
-    if len(values) > 1 or _KEY.fullmatch(key) is None:
-        rule = "must be 1 to 255 printable ASCII characters"
-        raise InvalidRequest(errors=[FieldError("header", "Idempotency-Key", rule)])
-    return key
 
 
 def is_known(etag: str, if_none_match: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from catalog.errors.wording import broken_rule
 from catalog.http.replies.problem_page import problem_page, wants_page
 from catalog.http.replies.reply import Reply, no_content
 from catalog.http.request import current_request
-from catalog.observability.debounce import Debounce
+from catalog.observability.log_throttle import LogThrottle
 from catalog.observability.logs import logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -24,7 +24,7 @@ MAX_FIELD_ERRORS = 100
 """Errors reported at once; a body of unknown fields would get a response many times its size."""
 
 _log = logger(__name__)
-_refusals = Debounce()
+_refusals = LogThrottle()
 
 _CAUSE_CHARACTERS = 200
 """Prefix of a cause that tells kinds of refusals apart; the rest may differ each time."""

@@ -24,7 +24,7 @@ class Reply:
         media_type: the content's type; None if there is no content.
 
     Attributes:
-        heads: parts of the response's head as bytes, which the fast path caches.
+        heads: parts of the response's head as bytes, which the direct path caches.
     """
 
     # Neither a tuple nor a dataclass: quart-schema would take these for something to convert.

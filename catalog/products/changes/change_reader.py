@@ -49,7 +49,11 @@ class ChangeReader:
     def __init__(self, database: Database) -> None:
         self._loader: BatchReader[ChangesRequest, ChangesReply | ChangesGone, ChangesReply] = (
             batch_reader(
-                database, _read, _unwrapped, trips=database.max_readers, max_batch=MAX_BATCH
+                database,
+                _read,
+                _unwrapped,
+                max_concurrent_reads=database.max_readers,
+                max_batch=MAX_BATCH,
             )
         )
 

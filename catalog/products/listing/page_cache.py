@@ -118,7 +118,7 @@ class PageCache:
         )
         self._light = self._loader(
             database.connection,
-            trips=database.max_readers,
+            max_concurrent_reads=database.max_readers,
             patience=database.patience,
             expired=page_expired,
         )
@@ -128,7 +128,9 @@ class PageCache:
             patience=database.patience,
             expired=too_many("Too many long pages are being read.", "pages"),
         )
-        self._heavy = self._loader(self._heavy_connection, trips=max_reads, max_batch=1)
+        self._heavy = self._loader(
+            self._heavy_connection, max_concurrent_reads=max_reads, max_batch=1
+        )
         self._max_reads = max_reads
         self._ranges = RangeCache()
         self._cached: OrderedDict[Hashable, RenderedPage] = OrderedDict()
@@ -139,12 +141,12 @@ class PageCache:
         self._max_bytes = max_bytes
         self._reads_before = self._reads_since = 0
 
-    def _loader(self, connect: Connect, *, trips: int, **options: Any) -> PageLoader:
+    def _loader(self, connect: Connect, *, max_concurrent_reads: int, **options: Any) -> PageLoader:
         return BatchLoader(
             connect,
             page_reader.read_pages,
             self._render,
-            trips=trips,
+            max_concurrent_reads=max_concurrent_reads,
             limit=self._database.read_limit,
             timed_out=did_not_answer,
             **options,

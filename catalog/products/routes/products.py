@@ -26,9 +26,10 @@ from catalog.errors import (
     PreconditionFailed,
 )
 from catalog.http.adapter import Routes
+from catalog.http.idempotency_key import idempotency_key
 from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
-from catalog.http.replies.conditional import idempotency_key, if_match, representation, revalidated
+from catalog.http.replies.conditional import if_match, representation, revalidated
 from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.validation import json_body, validated_query

@@ -1,4 +1,9 @@
-"""Writes of single products, batched by group commit; one queue of them per process."""
+"""Writes of single products, batched by group commit; one queue of them per process.
+
+A commit takes the lock on the change counter, and makes every cached page of the list stale. So
+while pages are being read, a batch of several is followed by a short pause: cached pages live
+longer, and the next batch is larger.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +29,19 @@ from catalog.products.writes.requests import (
     characters_of,
 )
 
+MAX_BATCH = 256
+"""Writes in one transaction."""
+
+MAX_BATCH_CHARACTERS = 250_000
+"""Characters in one transaction; a single write may exceed it. Formatting more of them as SQL would
+block the event loop for more than some ten milliseconds."""
+
+MAX_WAITING = 4096
+"""Longest queue of writes; writes beyond it are rejected at once."""
+
+PAUSE_SECONDS = 0.04
+"""Pause after a batch of several while pages are being read."""
+
 
 class BatchedWrites:
     """Queue of creates, updates and deletes that commits concurrent ones together.
@@ -45,10 +63,14 @@ class BatchedWrites:
         return GroupCommit(
             partial(self._commit, waits=waits),
             WriteRefusals(),
+            max_batch=MAX_BATCH,
+            max_waiting=MAX_WAITING,
             patience=self._database.patience,
-            has_readers=self._page_cache.is_in_demand,
             limit=self._database.write_limit,
             size_of=characters_of,
+            max_size=MAX_BATCH_CHARACTERS,
+            pause=PAUSE_SECONDS,
+            should_pause=self._page_cache.is_in_demand,
             on_batch=WRITE_BATCH_SIZE.observe,
         )
 

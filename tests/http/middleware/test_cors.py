@@ -10,7 +10,7 @@ from quart import Quart
 
 from catalog import app as composition
 from catalog.http.middleware.cors import EXPOSED
-from tests.http.middleware.test_response_headers import KINDS, Kind
+from tests.http.kinds import KINDS, Kind
 from tests.http.wire import JSON, Header, app_without_database, exchange
 from tests.support import Response
 

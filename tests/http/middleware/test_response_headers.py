@@ -1,129 +1,22 @@
-"""Headers of every response: request id, security, caching; HEAD, OPTIONS, draining."""
+"""Headers of every response: security, caching; HEAD, OPTIONS, 304."""
 
 import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypercorn.asyncio
 import pytest
 from hypercorn.config import Config
 from quart import Quart
 
-from catalog.app import begin_drain
-from tests.http.wire import JSON, Header, app_without_database, exchange
-from tests.support import Caller, Response, problem_of
+from tests.http.kinds import KINDS, Kind, ask, every_kind
+from tests.http.wire import exchange
+from tests.support import Caller, Response
 
 TOKEN = (b"authorization", b"Bearer x")
-
-
-class Kind(NamedTuple):
-    """A request and the status of its response."""
-
-    status: int
-    method: str
-    path: str
-    headers: tuple[Header, ...] = ()
-    body: bytes = b""
-
-
-KINDS = {
-    "200": Kind(200, "GET", "/livez"),
-    "200-to-head": Kind(200, "HEAD", "/livez"),
-    "204": Kind(204, "OPTIONS", "/api/products"),
-    "400": Kind(400, "POST", "/api/auth/login", (JSON,), b"{"),
-    "400-outside-the-framework": Kind(
-        400, "POST", "/", ((b"transfer-encoding", b"chunked"), (b"content-length", b"0"))
-    ),
-    "401": Kind(401, "POST", "/api/products"),
-    "404": Kind(404, "GET", "/nowhere"),
-    "405": Kind(405, "DELETE", "/livez"),
-    "406": Kind(406, "GET", "/api/products", ((b"accept", b"text/html"),)),
-    "413": Kind(413, "POST", "/api/auth/login", (JSON, (b"content-length", b"999999999"))),
-    "415": Kind(415, "POST", "/api/auth/login", (), b"{}"),
-    "422": Kind(422, "POST", "/api/auth/login", (JSON,), b"{}"),
-    "500": Kind(500, "GET", "/unforeseen"),
-    "503": Kind(503, "GET", "/readyz"),
-    "page": Kind(200, "GET", "/sign-in"),
-    "documentation": Kind(200, "GET", "/docs"),
-    "asset": Kind(200, "GET", "/docs/docs.js"),
-    "script": Kind(200, "GET", "/docs/swagger-ui-bundle.js"),
-    "openapi": Kind(200, "GET", "/openapi.json"),
-    "problem": Kind(200, "GET", "/problems/not-found"),
-}
-every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-
-
-@pytest.fixture(scope="module")
-def app_that_fails(tmp_path_factory: pytest.TempPathFactory) -> Quart:
-    """Return an app without a database and with a route that raises."""
-    app = app_without_database(tmp_path_factory.mktemp("fails"))
-
-    @app.get("/unforeseen")
-    async def unforeseen() -> str:
-        raise RuntimeError
-
-    return app
-
-
-async def ask(app: Quart, kind: Kind, *more: Header) -> Response:
-    answer = await exchange(
-        app, kind.method, kind.path, headers=[*kind.headers, *more], body=[kind.body]
-    )
-    assert answer.status_code == kind.status
-    return answer
-
-
-class TestRequestId:
-    @every_kind
-    async def test_client_request_id_is_echoed(self, app_that_fails: Quart, kind: Kind) -> None:
-        answer = await ask(app_that_fails, kind, (b"x-request-id", b"from-Client_1.0"))
-
-        assert answer.headers.getlist("X-Request-ID") == ["from-Client_1.0"]
-        if kind.status >= 400:
-            assert answer.json["request_id"] == "from-Client_1.0"
-
-    @every_kind
-    async def test_request_id_is_generated_if_missing(
-        self, app_that_fails: Quart, kind: Kind
-    ) -> None:
-        first = await ask(app_that_fails, kind)
-        second = await ask(app_that_fails, kind)
-
-        for answer in (first, second):
-            assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
-        assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
-
-    @pytest.mark.parametrize("given", ["a", "0", "-", "A.b_c-9", "x" * 128], ids=len)
-    async def test_valid_request_id_is_echoed(self, stranger: Caller, given: str) -> None:
-        answer = await stranger.get("/livez", headers={"X-Request-ID": given})
-
-        assert answer.headers["X-Request-ID"] == given
-
-    @pytest.mark.parametrize(
-        "given",
-        [
-            b"",
-            b" ",
-            b"x" * 129,
-            b"a b",
-            b"a,b",
-            b"a/b",
-            b'"quoted"',
-            b"<script>",
-            b"caf\xc3\xa9",
-            b"a\tb",
-            b"a\x00",
-            b"\xff",
-        ],
-        ids=repr,
-    )
-    async def test_invalid_request_id_is_replaced(self, bare_app: Quart, given: bytes) -> None:
-        answer = await exchange(bare_app, "GET", "/livez", headers=[(b"x-request-id", given)])
-
-        assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
 
 
 class TestSecurityHeaders:
@@ -258,50 +151,6 @@ class TestNotModified:
         assert b"\r\ncontent-length:" not in head.lower()
         assert b"\r\ncontent-type:" not in head.lower()
         assert body == b""
-
-
-class TestDraining:
-    @pytest.mark.parametrize("name", sorted(set(KINDS) - {"500"}))
-    async def test_responses_close_the_connection_while_draining(
-        self, tmp_path: Path, name: str
-    ) -> None:
-        app = app_without_database(tmp_path)
-        begin_drain(app)
-
-        answer = await ask(app, KINDS[name])
-
-        assert "close" in answer.headers.getlist("Connection")
-
-    async def test_readiness_fails_while_draining(self, tmp_path: Path) -> None:
-        app = app_without_database(tmp_path)
-        begin_drain(app)
-
-        answer = await Caller(app).get("/readyz")
-
-        assert problem_of(answer) == (503, "not-ready")
-        assert "shutting down" in answer.json["detail"]
-
-    async def test_connections_are_kept_alive_before_draining(self, bare_app: Quart) -> None:
-        answer = await ask(bare_app, KINDS["200"])
-
-        assert "Connection" not in answer.headers
-
-
-class TestWebSocket:
-    async def test_websocket_is_closed(self, bare_app: Quart) -> None:
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "websocket.connect"}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope: Any = {"type": "websocket", "path": "/", "headers": [], "client": None}
-
-        await bare_app.asgi_app(scope, receive, send)
-
-        assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 def comparable(answer: Response) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Debouncing of log events: a fault that fails every request is not logged for every request."""
+"""Throttling of log events: a fault that fails every request is not logged for every request."""
 
 import time
 from collections import OrderedDict
@@ -11,7 +11,7 @@ MAX_KINDS = 256
 """Distinct kinds kept; beyond it the least recently logged one is evicted."""
 
 
-class Debounce:
+class LogThrottle:
     """Rate limit of log lines by kind, which counts suppressed events; one per process.
 
     Args:
