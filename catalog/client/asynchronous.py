@@ -193,10 +193,13 @@ class AsyncClient:
             min_price: the lowest price.
             max_price: the highest price.
             user_id: only this owner's.
-            ids: only these, up to 200.
+            ids: only these, up to 200; none of them if it is empty.
             key: only those of which it is their owners' name.
             page_size: products fetched at a time, 1 to 1000.
         """
+        if key == "" or (ids is not None and len(ids) == 0):
+            # The service takes an empty parameter for an absent one, and would return all products.
+            return
         params = filters_of(sort, q, min_price, max_price, user_id, ids, key=key, limit=page_size)
         path: str | None = "/api/products/my" if mine else "/api/products"
         while path is not None:

@@ -1,13 +1,21 @@
 """The synchronous client: the asynchronous one, on an event loop in a thread of its own."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
-from anyio import to_thread
+from anyio import Lock, to_thread
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from catalog.client.asynchronous import AsyncClient
@@ -210,13 +218,33 @@ def _in_thread(function: Callable[[], str]) -> Callable[[], Awaitable[str]]:
 
 def _iterate(portal: BlockingPortal, values: AsyncIterator[T]) -> Iterator[T]:
     """Iterate over asynchronous values; closes their generator when the loop is left."""
+    # An interrupted step is cancelled, but its generator cannot be closed before it has ended.
+    turn = Lock()
+
+    async def step() -> T:
+        async with turn:
+            return await anext(values)
+
+    async def close() -> None:
+        async with turn:
+            if isinstance(values, AsyncGenerator):
+                await values.aclose()
+
     try:
         while True:
+            upcoming = portal.start_task_soon(step)
             try:
-                yield portal.call(anext, values)
+                value = upcoming.result()
             except StopAsyncIteration:
                 return
+            finally:
+                upcoming.cancel()
+            yield value
     finally:
-        close = getattr(values, "aclose", None)
-        if close is not None:
-            portal.call(close)
+        try:
+            closing = portal.start_task_soon(close)
+        except RuntimeError:
+            # The client is closed, and its event loop has closed the generator.
+            pass
+        else:
+            closing.result()

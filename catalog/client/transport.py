@@ -34,7 +34,8 @@ MAX_DELAY_SECONDS = 5.0
 _UNSENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 # Refused before any work was done.
 _UNSTARTED: Final = {"overloaded", "not-ready"}
-_GATEWAY: Final = {502, 504}
+# Of a proxy that reaches no instance of the service.
+_GATEWAY: Final = {502, 503, 504}
 
 
 @dataclass(frozen=True, slots=True)

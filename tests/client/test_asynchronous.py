@@ -163,6 +163,8 @@ class TestProducts:
         network.requests.clear()
 
         assert [product.id async for product in ada.products(ids=[lamp.id])] == [lamp.id]
+        assert [product async for product in ada.products(ids=[])] == []
+        assert [product async for product in ada.products(key="")] == []
         assert (await ada.get(lamp.id)) == lamp
 
         assert all("authorization" not in request.headers for request in network.requests)
@@ -242,6 +244,7 @@ class TestCreate:
             problem(503, "overloaded", {"Retry-After": "0"}),
             problem(409, "idempotency-key-in-use", {"Retry-After": "0"}),
             httpx.Response(502, text="<h1>Bad Gateway</h1>"),
+            httpx.Response(503, text="<h1>Service Unavailable</h1>"),
         ]
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -250,7 +253,7 @@ class TestCreate:
 
         assert loop.time() - began >= 1
         keys = {request.headers["Idempotency-Key"] for request in network.requests}
-        assert (len(network.requests), len(keys)) == (5, 1)
+        assert (len(network.requests), len(keys)) == (6, 1)
 
     async def test_wait_beyond_the_patience_is_an_error_at_once(
         self, ada: AsyncClient, network: FaultyTransport
@@ -563,7 +566,9 @@ class TestUnavailable:
         async with httpx.AsyncClient(transport=network) as http:
             # Without patience each attempt is an error that the follower itself has to bear.
             client = AsyncClient(running.url, http=http, patience=0)
-            network.answers = [httpx.Response(502, text="<h1>Bad Gateway</h1>") for _ in range(3)]
+            network.answers = [
+                httpx.Response(status, text="<h1>No instance</h1>") for status in (502, 503, 504)
+            ]
 
             async with asyncio.timeout(30), aclosing(client.follow(since)) as changes:
                 waiting = asyncio.ensure_future(anext(changes))

@@ -1,6 +1,7 @@
 """The synchronous client against the running service."""
 
 import asyncio
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -11,6 +12,8 @@ from catalog.client import Client, NotFound, Product, ProductChanges
 from tests.client.conftest import name
 from tests.server.service import Service
 from tests.support import PASSWORD
+
+PATIENCE_SECONDS = 60
 
 
 def use(url: str) -> None:
@@ -67,3 +70,45 @@ class TestClient:
             Client("http://127.0.0.1:9", colour="red")
 
         assert threading.active_count() == before
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from catalog.client import Client
+
+# Programs in the background start with it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with Client(sys.argv[1]) as client:
+    with client.export() as export:
+        since = export.change
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        for change in client.follow(since):
+            pass
+    except KeyboardInterrupt:
+        print("interrupted")
+    print(len(list(client.products(ids=[1]))))
+    left = client.products()
+    print(next(left, None) is None)
+del left
+"""
+
+
+class TestIteration:
+    async def test_interrupted_loop_raises_the_interrupt_and_leaves_the_client_usable(
+        self, running: Service
+    ) -> None:
+        program = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            INTERRUPTED,
+            running.url,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        printed, errors = await asyncio.wait_for(program.communicate(), PATIENCE_SECONDS)
+
+        # An iterator that outlives the client ends in silence, too.
+        assert errors == b""
+        assert printed.decode().splitlines()[0] == "interrupted"
+        assert program.returncode == 0
