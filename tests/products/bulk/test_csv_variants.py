@@ -76,6 +76,7 @@ class TestHeader:
             b"\n,,\r\n NAME\t,price ,,\nLamp,9.5,,\n,,,,\n\n",
             b"name;price;;\nLamp;9.5\n;;;\n",
             b"name,price\nLamp,9.5,,,\n",
+            b"name;price" + b";" * 200 + b"\nLamp;9,5\n",
             b",name,price\n0,Lamp,9.5\n",
             b"Unnamed: 0,name,price\n0,Lamp,9.5\n",
         ],

@@ -304,6 +304,7 @@ class TestRoundTrip:
             return await ada.post(f"{PATH}?mode=upsert", data=text, headers=headers)
 
         assert counts(await send(b"id;price\n1.0;2,5\n;3\n1x;3\n1;\n")) == (0, 1, 0, 3)
+        assert counts(await send(b"id;price\n1,0;2,5\n")) == (0, 0, 1, 0)
         assert problem_of(await send(b"price\n1\n")) == (422, "lines-invalid")
         assert (await product(ada, 1))["price"] == 2.5
 

@@ -109,11 +109,11 @@ class Columns:
     def __init__(
         self, header: Sequence[str], line: int, *, separator: str, options: ReaderOptions
     ) -> None:
-        if len(header) > MAX_COLUMNS:
-            raise header_refused(faults_of(line, HEADER_TOO_LONG))
         names = [_normalized(name) for name in header]
         while names and not names[-1]:
             names.pop()
+        if len(names) > MAX_COLUMNS:
+            raise header_refused(faults_of(line, HEADER_TOO_LONG))
         names_product = options.upsert and not {"id", "key"}.isdisjoint(names)
         required = () if names_product else _REQUIRED
         faults = list(_faults(line, header, names, required))
@@ -181,6 +181,8 @@ class Columns:
         if name != "price":
             # pandas writes whole numbers as floats where others of the column are missing.
             cell = cell.removesuffix(".0")
+            if self._has_decimal_comma:
+                cell = cell.removesuffix(",0")
             is_number = cell.isascii() and cell.isdigit() and len(cell) < _DIGITS
             return int(cell) if is_number else cell or None
         number = cell.replace(",", ".", 1) if self._has_decimal_comma else cell
@@ -232,8 +234,8 @@ def _faults(
 def header_refused(faults: Sequence[LineFault]) -> LinesInvalid:
     """Return the refusal of a text whose header has faults."""
     detail = (
-        "The header must name the columns name and price, and may name description and key, "
-        "separated by commas, semicolons or tabs."
+        "The header must name the columns name and price, or id or key for an upsert, and may name "
+        "others of a product, separated by commas, semicolons or tabs."
     )
     return refused(detail, faults)
 
