@@ -4,8 +4,9 @@ import gzip
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase, IOBase
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import click
 
@@ -44,21 +45,23 @@ def is_compressed(file: Path) -> bool:
 
 
 @contextmanager
-def opened_text(file: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+def opened_text(file: Path) -> Iterator[tuple[BufferedIOBase, IOBase]]:
     """Open a file, or standard input.
 
     Yields:
         the uncompressed text; and the file itself, whose position shows the progress.
     """
     if is_standard(file):
-        yield sys.stdin.buffer, sys.stdin.buffer
+        standard_input = cast("BufferedIOBase", sys.stdin.buffer)
+        yield standard_input, standard_input
         return
-    with file.open("rb") as raw:
-        if not is_compressed(file):
+    if not is_compressed(file):
+        with file.open("rb") as raw:
             yield raw, raw
-            return
-        with gzip.open(raw) as text:
-            yield cast("IO[bytes]", text), raw
+        return
+    # Without a buffer, which a pipe would have to fill before anything is decompressed.
+    with file.open("rb", buffering=0) as packed, gzip.open(packed) as text:
+        yield text, packed
 
 
 def counted(number: int, thing: str) -> str:

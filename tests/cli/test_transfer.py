@@ -1,8 +1,14 @@
 """``catalog import`` and ``catalog export``."""
 
+import asyncio
 import csv
 import gzip
 import json
+import os
+import pty
+import signal
+import tty
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -26,6 +32,18 @@ def samples(tmp_path: Path) -> Path:
                 product = {"name": new_product.name, "price": new_product.price}
                 text.write(json.dumps({**product, "description": new_product.description}) + "\n")
     return file
+
+
+def lines_of(count: int) -> bytes:
+    """Return products as NDJSON, each with a key."""
+    return b"".join(b'{"name":"Lamp","price":1,"key":"sku-%d"}\n' % n for n in range(count))
+
+
+async def until_created(catalog: CommandLine, count: int) -> None:
+    """Wait until there are so many products."""
+    async with asyncio.timeout(30):
+        while await catalog.query("SELECT count(*) FROM products") != [(count,)]:
+            await asyncio.sleep(0.05)
 
 
 def said_in(text: str) -> list[tuple[str, str | None, float]]:
@@ -188,6 +206,149 @@ class TestImport:
         faults = await catalog.faults_of("import", str(file), "--owner", str(ada and "ada"))
 
         assert "gzip" in faults[-1]
+
+    @pytest.mark.parametrize("damage", ["cut", "checksum", "garbage"])
+    async def test_damaged_end_of_gzip_tells_how_far_the_import_came(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, damage: str
+    ) -> None:
+        packed = gzip.compress(lines_of(5_000))
+        ends = {"cut": packed[:-9], "checksum": packed[:-8] + bytes(8), "garbage": packed + b"gar"}
+        file = tmp_path / "products.ndjson.gz"
+        file.write_bytes(ends[damage])
+
+        told, fault = await catalog.faults_of("import", str(file), "--owner", str(ada and "ada"))
+
+        assert told == "Created 4,000 products, up to line 4,000."
+        assert fault.endswith("The file is not valid gzip, or its end is missing or damaged.")
+        assert await catalog.query("SELECT count(*) FROM products") == [(4_000,)]
+
+    async def test_broken_off_upsert_tells_what_it_updated(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "products.ndjson.gz"
+        file.write_bytes(gzip.compress(lines_of(5_000)))
+        await catalog.output_of("import", str(file), "--owner", str(ada and "ada"))
+        changed = lines_of(5_000).replace(b"Lamp", b"Rug", 1_000)
+        file.write_bytes(gzip.compress(changed)[:-9])
+
+        told, _ = await catalog.faults_of("import", str(file), "--owner", "ada", "--mode=upsert")
+
+        assert told == "Created 0 products, updated 1,000; 3,000 unchanged, up to line 4,000."
+
+
+class TestPipe:
+    """Imports from what has neither a size nor a position."""
+
+    @pytest.mark.parametrize("count", [1, 5_000])
+    async def test_fifo_is_imported_at_a_terminal(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, count: int
+    ) -> None:
+        fifo = tmp_path / "products.ndjson"
+        os.mkfifo(fifo)
+        terminal, its_end = pty.openpty()
+
+        async with catalog.started(
+            *("import", str(fifo), "--owner", str(ada and "ada")), standard_error=its_end
+        ) as process:
+            os.close(its_end)
+            await asyncio.to_thread(fifo.write_bytes, lines_of(count))
+            printed, _ = await process.communicate()
+
+        os.set_blocking(terminal, False)
+        shown = b""
+        with suppress(OSError):
+            shown = os.read(terminal, 1024)
+        os.close(terminal)
+        assert (process.returncode, shown) == (0, b"")
+        assert (
+            printed.decode() == f"Created {count:,} product{'s' * (count > 1)}; 0 lines failed.\n"
+        )
+
+    @pytest.mark.parametrize("packed", [False, True])
+    async def test_lines_are_written_while_the_next_are_awaited(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, packed: bool
+    ) -> None:
+        fifo = tmp_path / ("products.ndjson.gz" if packed else "products.ndjson")
+        os.mkfifo(fifo)
+        text = lines_of(5_000)
+
+        async with catalog.started("import", str(fifo), "--owner", str(ada and "ada")) as process:
+            with await asyncio.to_thread(fifo.open, "wb") as writer:
+                await asyncio.to_thread(writer.write, gzip.compress(text) if packed else text)
+                writer.flush()
+                await until_created(catalog, 4_000)
+            printed, _ = await process.communicate()
+
+        assert printed == b"Created 5,000 products; 0 lines failed.\n"
+
+    @pytest.mark.parametrize("mode", ["create", "upsert"])
+    async def test_interrupt_ends_the_import_and_tells_how_far_it_came(
+        self, catalog: CommandLine, ada: Caller, mode: str
+    ) -> None:
+        arguments = ("import", "-", "--format", "ndjson", "--owner", str(ada and "ada"))
+
+        async with catalog.started(
+            *arguments, "--mode", mode, standard_input=asyncio.subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(b'{"name": "", "price": 1}\n' + lines_of(5_000))
+            await until_created(catalog, 4_000)
+            process.send_signal(signal.SIGINT)
+            # Standard input stays open.
+            await asyncio.wait_for(process.wait(), 30)
+            assert process.stderr is not None
+            told = (await process.stderr.read()).decode().splitlines()
+
+        assert process.returncode == 1
+        assert told == [
+            "Line 1: name must not be empty.",
+            "Created 4,000 products"
+            + (", updated 0; 0 unchanged" if mode == "upsert" else "")
+            + ", up to line 4,001.",
+            "",
+            "Aborted!",
+        ]
+        assert await catalog.query("SELECT count(*) FROM products") == [(4_000,)]
+
+    async def test_failed_read_tells_how_far_the_import_came(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
+        # A terminal whose other end is closed is an input/output error.
+        terminal, its_end = pty.openpty()
+        tty.setraw(its_end)
+
+        async with catalog.started(
+            *("import", "-", "--format", "ndjson", "--owner", str(ada and "ada")),
+            standard_input=terminal,
+        ) as process:
+            with os.fdopen(its_end, "wb") as writer:
+                await asyncio.to_thread(writer.write, lines_of(5_000))
+            _, errors = await process.communicate()
+        os.close(terminal)
+
+        told, fault = errors.decode().splitlines()
+        assert told == "Created 4,000 products, up to line 4,000."
+        assert fault == "System error: Input/output error"
+
+    async def test_interrupted_atomic_import_writes_nothing(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
+        arguments = ("import", "-", "--format", "ndjson", "--owner", str(ada and "ada"))
+
+        async with catalog.started(
+            *arguments, "--atomic", standard_input=asyncio.subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(lines_of(5_000))
+            # Returns when the command has read nearly all of it.
+            await process.stdin.drain()
+            process.send_signal(signal.SIGINT)
+            await asyncio.wait_for(process.wait(), 30)
+            assert process.stderr is not None
+            told = await process.stderr.read()
+
+        assert (process.returncode, told.decode().split()) == (1, ["Aborted!"])
+        assert await catalog.query("SELECT count(*) FROM products") == [(0,)]
 
 
 class TestExport:
