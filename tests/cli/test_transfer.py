@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import stat
 import tty
 from contextlib import suppress
 from io import StringIO
@@ -402,3 +403,74 @@ class TestExport:
         assert json.loads(file.read_text())["name"] == "Lamp"
         assert [each.name for each in tmp_path.glob("*.ndjson*")] == ["all.ndjson"]
         assert not list(tmp_path.glob(".all*"))
+
+    @pytest.mark.parametrize("name", ["all.ndjson", "all.ndjson.gz"])
+    async def test_fifo_is_written_to(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, name: str
+    ) -> None:
+        await ada.create_product("Lamp")
+        fifo = tmp_path / name
+        os.mkfifo(fifo)
+
+        reading = asyncio.create_task(asyncio.to_thread(fifo.read_bytes))
+        exported = await catalog.run("export", str(fifo))
+        text = await asyncio.wait_for(reading, 10)
+
+        assert exported.exit_code == 0
+        assert json.loads(gzip.decompress(text) if name.endswith("gz") else text)["name"] == "Lamp"
+        assert fifo.is_fifo()
+
+    async def test_open_pipe_and_device_are_written_to(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
+        await ada.create_product("Lamp")
+        reader, writer = os.pipe()
+
+        # As the shell names it in `>(wc -l)`.
+        piped = await catalog.run("export", f"/proc/self/fd/{writer}", "--format", "ndjson")
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            text = pipe.read()
+        assert (piped.exit_code, json.loads(text)["name"]) == (0, "Lamp")
+
+        terminal, its_end = pty.openpty()
+        device = os.ttyname(its_end)
+        shown = await catalog.run("export", device, "--format", "ndjson")
+        text = os.read(terminal, 1024)
+        os.close(its_end)
+        os.close(terminal)
+        assert (shown.exit_code, json.loads(text)["name"]) == (0, "Lamp")
+
+    @pytest.mark.parametrize("is_dangling", [False, True])
+    async def test_symbolic_link_is_followed(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, is_dangling: bool
+    ) -> None:
+        await ada.create_product("Lamp")
+        target = tmp_path / "elsewhere" / "today"
+        target.parent.mkdir()
+        if not is_dangling:
+            target.write_text("what was there before")
+        link = tmp_path / "all.ndjson"
+        link.symlink_to("elsewhere/today")
+
+        await catalog.run("export", str(link))
+
+        assert link.is_symlink()
+        assert json.loads(target.read_text())["name"] == "Lamp"
+        assert [each.name for each in target.parent.iterdir()] == ["today"]
+
+    async def test_file_keeps_its_mode_and_a_new_one_has_that_of_the_umask(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        await ada.create_product("Lamp")
+        private, public = tmp_path / "private.csv", tmp_path / "new.csv"
+        private.touch(mode=0o600)
+
+        mask = os.umask(0o027)
+        try:
+            for file in (private, public):
+                await catalog.run("export", str(file))
+        finally:
+            os.umask(mask)
+
+        assert [stat.S_IMODE(file.stat().st_mode) for file in (private, public)] == [0o600, 0o640]
