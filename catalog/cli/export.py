@@ -13,7 +13,14 @@ from typing import IO
 import click
 
 from catalog.cli.base import run, settings_for_command
-from catalog.cli.product_files import FORMATS_BY_NAME, form_of, is_compressed, is_standard
+from catalog.cli.product_files import (
+    FORMATS_BY_NAME,
+    form_of,
+    is_compressed,
+    is_standard,
+    refuse_unless_csv,
+    suffix_of,
+)
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
 from catalog.products import queries
@@ -49,6 +56,11 @@ def export(file: Path | None, format_name: str | None, bom: bool, no_guard: bool
     Prints the position, and the change, from which to follow later changes on standard error.
     """
     form = form_of(file, format_name)
+    if format_name is None and suffix_of(file) == "tsv":
+        raise click.UsageError(
+            "CSV is exported with commas, not tabs: name the file .csv, or specify --format csv."
+        )
+    refuse_unless_csv(form, bom=bom, no_guard=no_guard)
     settings = settings_for_command()
     options = WriterOptions(bom, guard=not no_guard)
     if file is None or is_standard(file):

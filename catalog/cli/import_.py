@@ -21,6 +21,7 @@ from catalog.cli.product_files import (
     form_of,
     is_standard,
     opened_text,
+    refuse_unless_csv,
 )
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
@@ -82,6 +83,7 @@ def import_(
     form = form_of(file, format_name)
     if charset not in form.charsets:
         raise click.UsageError(f"{form.name} is always UTF-8.")
+    refuse_unless_csv(form, no_guard=no_guard)
     upsert = mode == "upsert"
     is_regular = not is_standard(file) and file.is_file()
     reader = form.reader(ReaderOptions(form.charsets[charset], guard=not no_guard, upsert=upsert))

@@ -32,11 +32,30 @@ def form_of(file: Path | None, format_name: str | None) -> Format:
     """
     if format_name is not None:
         return FORMATS_BY_NAME[format_name]
-    name = file.name.lower().removesuffix(_COMPRESSED) if file else ""
-    form = _SUFFIXES.get(name.rpartition(".")[2]) if "." in name else None
+    form = _SUFFIXES.get(suffix_of(file))
     if form is None:
         raise click.UsageError(f"Specify the format: --format {' or '.join(FORMATS_BY_NAME)}.")
     return form
+
+
+def suffix_of(file: Path | None) -> str:
+    """Return a file's suffix before ``.gz``, in small letters and without the dot."""
+    return Path(file.name.lower().removesuffix(_COMPRESSED)).suffix[1:] if file else ""
+
+
+def refuse_unless_csv(form: Format, **options: bool) -> None:
+    """Refuse options of CSV for another format.
+
+    Args:
+        form: the format.
+        options: whether each option is given, by its name with ``_`` for ``-``.
+
+    Raises:
+        click.UsageError: one is given.
+    """
+    for name, is_given in options.items():
+        if is_given and form is not CSV:
+            raise click.UsageError(f"--{name.replace('_', '-')} is only for CSV.")
 
 
 def is_compressed(file: Path) -> bool:

@@ -387,6 +387,29 @@ class TestExport:
         assert printed.stdout.startswith("\ufeffid,name")
         assert ",=1+1," in printed.stdout
 
+    async def test_tabs_and_options_of_csv_for_ndjson_are_refused(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "all.ndjson"
+        file.write_text('{"name": "Lamp", "price": 1}\n')
+        usages = {
+            ("export", str(tmp_path / "all.tsv")): "with commas, not tabs",
+            ("export", str(tmp_path / "all.TSV.gz")): "with commas, not tabs",
+            ("export", str(file), "--bom"): "--bom is only for CSV.",
+            ("export", "--format", "ndjson", "--no-guard"): "--no-guard is only for CSV.",
+            ("import", str(file), "--owner", "ada", "--no-guard"): "--no-guard is only for CSV.",
+        }
+
+        results = {arguments: await catalog.run(*arguments) for arguments in usages}
+
+        assert ada
+        assert [result.exit_code for result in results.values()] == [2] * len(usages)
+        for arguments, fault in usages.items():
+            assert fault in results[arguments].stderr
+        assert [each.name for each in tmp_path.glob("all*")] == ["all.ndjson"]
+        named = await catalog.run("export", str(tmp_path / "all.tsv"), "--format", "csv")
+        assert named.exit_code == 0
+
     async def test_file_is_replaced_atomically(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
