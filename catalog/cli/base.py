@@ -11,7 +11,6 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from importlib import import_module
 from io import RawIOBase, TextIOWrapper
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import click
@@ -117,9 +116,19 @@ def _replace_closed_streams() -> None:
         sys.stdin = TextIOWrapper(cast("BinaryIO", _Closed("Standard input")))
     # Messages do not fail: a command that has written to the database has succeeded.
     if sys.stdout is None:
-        sys.stdout = _ClosedOutput(Path(os.devnull).open("wb"), encoding="utf-8")  # noqa: SIM115 (until the process ends)
+        sys.stdout = _ClosedOutput(_null(1), encoding="utf-8")
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (the same)
+        sys.stderr = TextIOWrapper(_null(2), encoding="utf-8")
+
+
+def _null(descriptor: int) -> BinaryIO:
+    """Open the null device as a file descriptor, which the service's workers inherit."""
+    opened = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(opened, descriptor)
+    os.set_inheritable(descriptor, True)
+    if opened != descriptor:
+        os.close(opened)
+    return os.fdopen(descriptor, "wb")
 
 
 def lines_of(error: Exception) -> Iterator[str]:

@@ -112,7 +112,7 @@ class TestClosedStream:
         ("command", "output"),
         [
             ("migrate >&-", ""),
-            ("seed --users=1 --products=1 >&- 2>&-", ""),
+            ("seed --users=1 --products=1 >&- 2>&- <&-", ""),
             ("migrate <&- 2>&-", "Nothing to do: the database is at 0008.\n"),
         ],
     )
