@@ -40,10 +40,16 @@ async def _checked(url: str, only: str) -> "Report":
         # Imported late: the service itself needs no HTTP client.
         import httpx
 
-        from catalog.conformance import check_conformance
+        from catalog.conformance import RULES, check_conformance, rules_with
     except ImportError as error:
         fault = f"It needs packages: pip install 'catalog[client]' ({error})"
         raise CannotCheck(fault) from None
+    if not rules_with(only):
+        sections = ", ".join(dict.fromkeys(rule.section for rule in RULES))
+        raise click.BadParameter(
+            f"no rule's name or section contains {only!r}; the sections are: {sections}.",
+            param_hint="'--only'",
+        )
     try:
         return await check_conformance(url, only=only)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -1,10 +1,14 @@
 """``catalog import``."""
 
+import asyncio
+import gzip
+import os
+import stat
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
+from io import BufferedIOBase, IOBase, UnsupportedOperation
 from pathlib import Path
-from typing import IO
 
 import click
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +21,7 @@ from catalog.cli.product_files import (
     form_of,
     is_standard,
     opened_text,
+    refuse_unless_csv,
 )
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
@@ -78,21 +83,26 @@ def import_(
     form = form_of(file, format_name)
     if charset not in form.charsets:
         raise click.UsageError(f"{form.name} is always UTF-8.")
+    refuse_unless_csv(form, no_guard=no_guard)
     upsert = mode == "upsert"
+    is_regular = not is_standard(file) and file.is_file()
     reader = form.reader(ReaderOptions(form.charsets[charset], guard=not no_guard, upsert=upsert))
     settings = settings_for_command()
     with (
         opened_text(file) as (text, raw),
         click.progressbar(
-            length=0 if is_standard(file) else file.stat().st_size,
+            length=file.stat().st_size if is_regular else 0,
             label="Importing",
             file=sys.stderr,
-            hidden=is_standard(file) or not sys.stderr.isatty(),
+            # Only a regular file has a size and a position.
+            hidden=not is_regular or not sys.stderr.isatty(),
         ) as bar,
     ):
-        pieces = _pieces(text, lambda: bar.update(raw.tell() - bar.pos) if not bar.hidden else None)
+        source = _Source(
+            text, raw, lambda: bar.update(raw.tell() - bar.pos) if not bar.hidden else None
+        )
         imported = run(
-            _import(settings, pieces, reader, owner, upsert=upsert, atomic=atomic, dry_run=dry_run)
+            _import(settings, source, reader, owner, upsert=upsert, atomic=atomic, dry_run=dry_run)
         )
     for fault in imported.faults:
         click.echo(f"Line {fault.line}: {fault.message}", err=True)
@@ -102,26 +112,82 @@ def import_(
 
 
 def _summary(imported: ImportResult, *, dry_run: bool) -> str:
+    return f"{_done(imported, dry_run=dry_run)}; {counted(imported.failed, 'line')} failed."
+
+
+def _done(imported: ImportResult, *, dry_run: bool = False) -> str:
     create, update = ("Would create", "update") if dry_run else ("Created", "updated")
     done = f"{create} {counted(imported.created, 'product')}"
     if imported.has_upserts:
         done += f", {update} {imported.updated:,}; {imported.unchanged:,} unchanged"
-    return f"{done}; {counted(imported.failed, 'line')} failed."
+    return done
 
 
-async def _pieces(text: IO[bytes], advance: Callable[[], None]) -> AsyncIterator[bytes]:
-    # Blocking is harmless: nothing else runs on this event loop.
-    try:
-        while piece := text.read(_PIECE_BYTES):
-            yield piece
-            advance()
-    except (EOFError, zlib.error):
-        raise MalformedRequest("The file is not valid gzip, or its end is missing.") from None
+class _Source:
+    """Text of an import, read as it comes.
+
+    Args:
+        text: the uncompressed text.
+        raw: the file itself; a pipe or a terminal is waited for, and meanwhile what was read before
+            is written.
+        advance: called after each piece.
+    """
+
+    def __init__(self, text: BufferedIOBase, raw: IOBase, advance: Callable[[], None]) -> None:
+        self._text = text
+        self._raw = raw
+        self._advance = advance
+        self._wake = asyncio.Event()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Cancel the reader of the pieces at its next piece."""
+        self._is_stopped = True
+        self._wake.set()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the text.
+
+        Raises:
+            MalformedRequest: it is no valid gzip.
+            asyncio.CancelledError: ``stop`` was called.
+        """
+        try:
+            while piece := await self._read():
+                yield piece
+                self._advance()
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            fault = "The file is not valid gzip, or its end is missing or damaged."
+            raise MalformedRequest(fault) from None
+
+    async def _read(self) -> bytes:
+        await self._until_readable()
+        if self._is_stopped:
+            raise asyncio.CancelledError
+        # Does not block the event loop for long: at most until a disk has answered.
+        return self._text.read1(_PIECE_BYTES)
+
+    async def _until_readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            handle = self._raw.fileno()
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                return
+            loop.add_reader(handle, self._wake.set)
+        except (UnsupportedOperation, PermissionError):
+            # Memory, or a device such as /dev/null: never waits.
+            return
+        try:
+            await self._wake.wait()
+            if not self._is_stopped:
+                self._wake.clear()
+        finally:
+            loop.remove_reader(handle)
 
 
 async def _import(
     settings: Settings,
-    pieces: AsyncIterator[bytes],
+    source: _Source,
     reader: Reader,
     owner: str,
     *,
@@ -135,29 +201,44 @@ async def _import(
         await require_schema(await session.connection())
         return await accounts.account_id(session, login=owner)
 
+    imported = ImportResult(has_upserts=upsert)
     try:
-        return await importing.import_products(
-            database,
-            pieces,
-            reader,
-            owner_id=await database.transaction(account),
-            upsert=upsert,
-            atomic=atomic,
-            dry_run=dry_run,
+        owner_id = await database.transaction(account)
+        work = asyncio.create_task(
+            importing.import_products(
+                database,
+                source.pieces(),
+                reader,
+                owner_id=owner_id,
+                upsert=upsert,
+                atomic=atomic,
+                dry_run=dry_run,
+                imported=imported,
+            )
         )
-    except CatalogError as error:
-        _tell(error)
-        raise
+        try:
+            return await _finished(work, source)
+        except BaseException as error:
+            _tell_faults(error, imported)
+            if not (atomic or dry_run or isinstance(error, LinesInvalid)):
+                click.echo(f"{_done(imported)}, up to line {imported.line:,}.", err=True)
+            raise
     finally:
         await database.close()
 
 
-def _tell(error: CatalogError) -> None:
-    """Print the invalid lines of an import that failed as a whole, and how far it came."""
-    faults = error.members.get("errors")
+async def _finished(work: "asyncio.Task[ImportResult]", source: _Source) -> ImportResult:
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        # Interrupted. What is being written is completed, so that the report is true.
+        source.stop()
+        return await work
+
+
+def _tell_faults(error: BaseException, imported: ImportResult) -> None:
+    """Print the invalid lines of an import that failed as a whole."""
+    members = error.members if isinstance(error, CatalogError) else imported.rendered()
+    faults = members.get("errors")
     for fault in faults if isinstance(faults, list) else []:
         click.echo(f"Line {fault['line']}: {fault['message']}", err=True)
-    if not isinstance(error, LinesInvalid) and "line" in error.members:
-        created, line = error.members["created"], error.members["line"]
-        assert isinstance(created, int)  # noqa: S101 (tells mypy)
-        click.echo(f"Created {counted(created, 'product')}, up to line {line:,}.", err=True)

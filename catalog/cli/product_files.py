@@ -4,8 +4,9 @@ import gzip
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase, IOBase
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import click
 
@@ -31,11 +32,30 @@ def form_of(file: Path | None, format_name: str | None) -> Format:
     """
     if format_name is not None:
         return FORMATS_BY_NAME[format_name]
-    name = file.name.lower().removesuffix(_COMPRESSED) if file else ""
-    form = _SUFFIXES.get(name.rpartition(".")[2]) if "." in name else None
+    form = _SUFFIXES.get(suffix_of(file))
     if form is None:
         raise click.UsageError(f"Specify the format: --format {' or '.join(FORMATS_BY_NAME)}.")
     return form
+
+
+def suffix_of(file: Path | None) -> str:
+    """Return a file's suffix before ``.gz``, in small letters and without the dot."""
+    return Path(file.name.lower().removesuffix(_COMPRESSED)).suffix[1:] if file else ""
+
+
+def refuse_unless_csv(form: Format, **options: bool) -> None:
+    """Refuse options of CSV for another format.
+
+    Args:
+        form: the format.
+        options: whether each option is given, by its name with ``_`` for ``-``.
+
+    Raises:
+        click.UsageError: one is given.
+    """
+    for name, is_given in options.items():
+        if is_given and form is not CSV:
+            raise click.UsageError(f"--{name.replace('_', '-')} is only for CSV.")
 
 
 def is_compressed(file: Path) -> bool:
@@ -44,21 +64,23 @@ def is_compressed(file: Path) -> bool:
 
 
 @contextmanager
-def opened_text(file: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+def opened_text(file: Path) -> Iterator[tuple[BufferedIOBase, IOBase]]:
     """Open a file, or standard input.
 
     Yields:
         the uncompressed text; and the file itself, whose position shows the progress.
     """
     if is_standard(file):
-        yield sys.stdin.buffer, sys.stdin.buffer
+        standard_input = cast("BufferedIOBase", sys.stdin.buffer)
+        yield standard_input, standard_input
         return
-    with file.open("rb") as raw:
-        if not is_compressed(file):
+    if not is_compressed(file):
+        with file.open("rb") as raw:
             yield raw, raw
-            return
-        with gzip.open(raw) as text:
-            yield cast("IO[bytes]", text), raw
+        return
+    # Without a buffer, which a pipe would have to fill before anything is decompressed.
+    with file.open("rb", buffering=0) as packed, gzip.open(packed) as text:
+        yield text, packed
 
 
 def counted(number: int, thing: str) -> str:

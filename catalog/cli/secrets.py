@@ -9,10 +9,12 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from secrets import token_hex
 
 import click
+from click.core import ParameterSource
 
 from catalog.errors import OperatorError, SettingsInvalid
 from catalog.settings import parse_database_url, removed_variables, unknown_variables
@@ -33,10 +35,43 @@ CATALOG_HTTP_BIND={http_bind}
 
 MYSQL_PORTS = {None, 3306}
 
+MAX_PORT = 65_535
+
+
+def published(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what Compose cannot publish, and an option that would have no effect."""
+    address, colon, port = value.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT
+    if not is_port or (colon and not _is_address(address)):
+        raise click.BadParameter("must be a port, or address:port.", ctx=context, param=parameter)
+    # A variable has an effect of its own: for Compose it wins over .env.
+    is_option = context.get_parameter_source("http_bind") is ParameterSource.COMMANDLINE
+    if (
+        is_option
+        and ENV_FILE.exists()
+        and read_env_file(ENV_FILE).get("CATALOG_HTTP_BIND") != value
+    ):
+        raise click.BadParameter(
+            ".env exists and is never changed: set CATALOG_HTTP_BIND in it.",
+            ctx=context,
+            param=parameter,
+        )
+    return value
+
+
+def _is_address(text: str) -> bool:
+    is_v6 = text.startswith("[") and text.endswith("]")
+    try:
+        IPv6Address(text[1:-1]) if is_v6 else IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
 
 @click.command()
 @click.option(
     "--http-bind",
+    callback=published,
     envvar="CATALOG_HTTP_BIND",
     default="127.0.0.1:8080",
     show_default=True,

@@ -4,6 +4,7 @@ Depends on ``catalog.client`` and httpx alone, so that it knows nothing of how t
 """
 
 from catalog.conformance.report import Report
-from catalog.conformance.run import check_conformance
+from catalog.conformance.rules import RULES
+from catalog.conformance.run import check_conformance, rules_with
 
-__all__ = ["Report", "check_conformance"]
+__all__ = ["RULES", "Report", "check_conformance", "rules_with"]

@@ -18,6 +18,11 @@ TIMEOUT_SECONDS = 30.0
 """Time-out of one response; long polls last up to 25 seconds."""
 
 
+def rules_with(text: str) -> list[Rule]:
+    """Return the rules whose name or section contains a text, without regard to case."""
+    return [rule for rule in RULES if text.lower() in f"{rule.section} {rule.name}".lower()]
+
+
 async def check_conformance(
     url: str,
     *,
@@ -36,7 +41,7 @@ async def check_conformance(
     Raises:
         httpx.HTTPError: the deployment cannot be reached, or refuses to create accounts.
     """
-    rules = [rule for rule in RULES if only.lower() in f"{rule.section} {rule.name}".lower()]
+    rules = rules_with(only)
     async with httpx.AsyncClient(
         base_url=url, timeout=TIMEOUT_SECONDS, transport=transport
     ) as http:

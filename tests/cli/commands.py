@@ -1,6 +1,11 @@
 """Helpers for tests of the command line."""
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -40,6 +45,27 @@ class CommandLine:
         if not isinstance(result.exception, SystemExit | None):
             raise result.exception
         return result
+
+    @asynccontextmanager
+    async def started(
+        self, *arguments: str, standard_input: int = DEVNULL, standard_error: int = PIPE
+    ) -> AsyncIterator[Process]:
+        """Start a command as a process; kill it at the end if it still runs."""
+        # A shell without job control starts programs in the background with SIGINT ignored.
+        started = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", f"{started}from catalog.cli import main; main()", *arguments),
+            env={**os.environ, **{name: value or "" for name, value in self.environment.items()}},
+            stdin=standard_input,
+            stdout=PIPE,
+            stderr=standard_error,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     async def output_of(self, *arguments: str, **environment: str | None) -> str:
         """Return the output of a command that must succeed and print no warning."""

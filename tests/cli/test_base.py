@@ -1,9 +1,15 @@
 """Behaviour common to all commands."""
 
+import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+
 import pytest
 
 from catalog import __version__
 from tests.cli.commands import CommandLine
+from tests.support import Caller
 
 COMMANDS = (
     *("serve", "migrate", "create-admin", "reset-password", "end-sessions"),
@@ -65,6 +71,63 @@ class TestFailure:
     async def test_usage_error_exits_with_two(self, nowhere: CommandLine) -> None:
         assert (await nowhere.run("seed", "--products=-1")).exit_code == 2
         assert (await nowhere.run("sow")).exit_code == 2
+
+
+class TestClosedStream:
+    """Commands whose standard streams were closed before their start, as with ``>&-``."""
+
+    async def outcome(self, catalog: CommandLine, command: str) -> tuple[int | None, str]:
+        """Run a command line in a shell; return its status and output."""
+        process = await asyncio.create_subprocess_shell(
+            f"{sys.executable} -m catalog {command}",
+            env={
+                **os.environ,
+                **{name: value or "" for name, value in catalog.environment.items()},
+            },
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        output, _ = await process.communicate()
+        return process.returncode, output.decode()
+
+    @pytest.mark.parametrize(
+        ("command", "stream"),
+        [
+            ("export --format csv >&-", "output"),
+            ("openapi >&-", "output"),
+            ("import - --format csv --owner ada --dry-run <&-", "input"),
+        ],
+    )
+    async def test_data_cannot_be_read_or_written(
+        self, catalog: CommandLine, ada: Caller, command: str, stream: str
+    ) -> None:
+        assert await self.outcome(catalog, command) == (
+            1,
+            f"System error: Standard {stream} is closed\n",
+        )
+        assert ada
+
+    @pytest.mark.parametrize(
+        ("command", "output"),
+        [
+            ("migrate >&-", ""),
+            ("seed --users=1 --products=1 >&- 2>&- <&-", ""),
+            ("migrate <&- 2>&-", "Nothing to do: the database is at 0008.\n"),
+        ],
+    )
+    async def test_messages_are_discarded(
+        self, catalog: CommandLine, command: str, output: str
+    ) -> None:
+        assert await self.outcome(catalog, command) == (0, output)
+
+    async def test_password_is_generated_without_standard_input(self, catalog: CommandLine) -> None:
+        code, output = await self.outcome(
+            catalog, "create-admin --username=grace --email=grace@example.com <&-"
+        )
+
+        assert code == 0, output
+        assert "Password, shown only now:" in output
 
 
 class TestLogs:

@@ -134,6 +134,37 @@ class TestFresh:
 
         assert result.output == "Wrote .env with new secrets.\n"
 
+    @pytest.mark.parametrize("bind", ["80", "0.0.0.0:80", "[::1]:8080", "127.0.0.1:65535"])
+    def test_http_bind_of_the_option_is_written_to_env(self, clone: Clone, bind: str) -> None:
+        assert clone.run("--http-bind", bind).exit_code == 0
+
+        assert f"\nCATALOG_HTTP_BIND={bind}\n" in clone.env_file.read_text()
+
+    @pytest.mark.parametrize(
+        "bind",
+        [
+            *("nonsense", "0.0.0.0:99999", "0.0.0.0:0", "0.0.0.0:", "::1:80", "[::1]", ":80"),
+            *("localhost:80", "80\nJWT_SECRET_KEY=x", "127.0.0.1:80 "),
+        ],
+    )
+    def test_http_bind_that_cannot_be_published_is_refused(self, clone: Clone, bind: str) -> None:
+        results = [clone.run("--http-bind", bind), clone.run(CATALOG_HTTP_BIND=bind)]
+
+        assert [result.exit_code for result in results] == [2, 2]
+        assert "must be a port, or address:port." in results[0].stderr
+        assert not clone.env_file.exists()
+
+    def test_http_bind_that_an_existing_env_does_not_have_is_refused(self, clone: Clone) -> None:
+        clone.run("--http-bind", "8081")
+
+        same = clone.run("--http-bind", "8081")
+        other = clone.run("--http-bind", "8082")
+        variable = clone.run(CATALOG_HTTP_BIND="8082")
+
+        assert (same.exit_code, other.exit_code, variable.exit_code) == (0, 2, 0)
+        assert ".env exists and is never changed: set CATALOG_HTTP_BIND in it." in other.stderr
+        assert "\nCATALOG_HTTP_BIND=8081\n" in clone.env_file.read_text()
+
     def test_http_bind_of_the_environment_is_written_to_env(self, clone: Clone) -> None:
         clone.run(CATALOG_HTTP_BIND="0.0.0.0:80")
 

@@ -1,8 +1,15 @@
 """``catalog import`` and ``catalog export``."""
 
+import asyncio
 import csv
 import gzip
 import json
+import os
+import pty
+import signal
+import stat
+import tty
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -26,6 +33,18 @@ def samples(tmp_path: Path) -> Path:
                 product = {"name": new_product.name, "price": new_product.price}
                 text.write(json.dumps({**product, "description": new_product.description}) + "\n")
     return file
+
+
+def lines_of(count: int) -> bytes:
+    """Return products as NDJSON, each with a key."""
+    return b"".join(b'{"name":"Lamp","price":1,"key":"sku-%d"}\n' % n for n in range(count))
+
+
+async def until_created(catalog: CommandLine, count: int) -> None:
+    """Wait until there are so many products."""
+    async with asyncio.timeout(30):
+        while await catalog.query("SELECT count(*) FROM products") != [(count,)]:
+            await asyncio.sleep(0.05)
 
 
 def said_in(text: str) -> list[tuple[str, str | None, float]]:
@@ -189,6 +208,149 @@ class TestImport:
 
         assert "gzip" in faults[-1]
 
+    @pytest.mark.parametrize("damage", ["cut", "checksum", "garbage"])
+    async def test_damaged_end_of_gzip_tells_how_far_the_import_came(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, damage: str
+    ) -> None:
+        packed = gzip.compress(lines_of(5_000))
+        ends = {"cut": packed[:-9], "checksum": packed[:-8] + bytes(8), "garbage": packed + b"gar"}
+        file = tmp_path / "products.ndjson.gz"
+        file.write_bytes(ends[damage])
+
+        told, fault = await catalog.faults_of("import", str(file), "--owner", str(ada and "ada"))
+
+        assert told == "Created 4,000 products, up to line 4,000."
+        assert fault.endswith("The file is not valid gzip, or its end is missing or damaged.")
+        assert await catalog.query("SELECT count(*) FROM products") == [(4_000,)]
+
+    async def test_broken_off_upsert_tells_what_it_updated(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "products.ndjson.gz"
+        file.write_bytes(gzip.compress(lines_of(5_000)))
+        await catalog.output_of("import", str(file), "--owner", str(ada and "ada"))
+        changed = lines_of(5_000).replace(b"Lamp", b"Rug", 1_000)
+        file.write_bytes(gzip.compress(changed)[:-9])
+
+        told, _ = await catalog.faults_of("import", str(file), "--owner", "ada", "--mode=upsert")
+
+        assert told == "Created 0 products, updated 1,000; 3,000 unchanged, up to line 4,000."
+
+
+class TestPipe:
+    """Imports from what has neither a size nor a position."""
+
+    @pytest.mark.parametrize("count", [1, 5_000])
+    async def test_fifo_is_imported_at_a_terminal(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, count: int
+    ) -> None:
+        fifo = tmp_path / "products.ndjson"
+        os.mkfifo(fifo)
+        terminal, its_end = pty.openpty()
+
+        async with catalog.started(
+            *("import", str(fifo), "--owner", str(ada and "ada")), standard_error=its_end
+        ) as process:
+            os.close(its_end)
+            await asyncio.to_thread(fifo.write_bytes, lines_of(count))
+            printed, _ = await process.communicate()
+
+        os.set_blocking(terminal, False)
+        shown = b""
+        with suppress(OSError):
+            shown = os.read(terminal, 1024)
+        os.close(terminal)
+        assert (process.returncode, shown) == (0, b"")
+        assert (
+            printed.decode() == f"Created {count:,} product{'s' * (count > 1)}; 0 lines failed.\n"
+        )
+
+    @pytest.mark.parametrize("packed", [False, True])
+    async def test_lines_are_written_while_the_next_are_awaited(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, packed: bool
+    ) -> None:
+        fifo = tmp_path / ("products.ndjson.gz" if packed else "products.ndjson")
+        os.mkfifo(fifo)
+        text = lines_of(5_000)
+
+        async with catalog.started("import", str(fifo), "--owner", str(ada and "ada")) as process:
+            with await asyncio.to_thread(fifo.open, "wb") as writer:
+                await asyncio.to_thread(writer.write, gzip.compress(text) if packed else text)
+                writer.flush()
+                await until_created(catalog, 4_000)
+            printed, _ = await process.communicate()
+
+        assert printed == b"Created 5,000 products; 0 lines failed.\n"
+
+    @pytest.mark.parametrize("mode", ["create", "upsert"])
+    async def test_interrupt_ends_the_import_and_tells_how_far_it_came(
+        self, catalog: CommandLine, ada: Caller, mode: str
+    ) -> None:
+        arguments = ("import", "-", "--format", "ndjson", "--owner", str(ada and "ada"))
+
+        async with catalog.started(
+            *arguments, "--mode", mode, standard_input=asyncio.subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(b'{"name": "", "price": 1}\n' + lines_of(5_000))
+            await until_created(catalog, 4_000)
+            process.send_signal(signal.SIGINT)
+            # Standard input stays open.
+            await asyncio.wait_for(process.wait(), 30)
+            assert process.stderr is not None
+            told = (await process.stderr.read()).decode().splitlines()
+
+        assert process.returncode == 1
+        assert told == [
+            "Line 1: name must not be empty.",
+            "Created 4,000 products"
+            + (", updated 0; 0 unchanged" if mode == "upsert" else "")
+            + ", up to line 4,001.",
+            "",
+            "Aborted!",
+        ]
+        assert await catalog.query("SELECT count(*) FROM products") == [(4_000,)]
+
+    async def test_failed_read_tells_how_far_the_import_came(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
+        # A terminal whose other end is closed is an input/output error.
+        terminal, its_end = pty.openpty()
+        tty.setraw(its_end)
+
+        async with catalog.started(
+            *("import", "-", "--format", "ndjson", "--owner", str(ada and "ada")),
+            standard_input=terminal,
+        ) as process:
+            with os.fdopen(its_end, "wb") as writer:
+                await asyncio.to_thread(writer.write, lines_of(5_000))
+            _, errors = await process.communicate()
+        os.close(terminal)
+
+        told, fault = errors.decode().splitlines()
+        assert told == "Created 4,000 products, up to line 4,000."
+        assert fault == "System error: Input/output error"
+
+    async def test_interrupted_atomic_import_writes_nothing(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
+        arguments = ("import", "-", "--format", "ndjson", "--owner", str(ada and "ada"))
+
+        async with catalog.started(
+            *arguments, "--atomic", standard_input=asyncio.subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(lines_of(5_000))
+            # Returns when the command has read nearly all of it.
+            await process.stdin.drain()
+            process.send_signal(signal.SIGINT)
+            await asyncio.wait_for(process.wait(), 30)
+            assert process.stderr is not None
+            told = await process.stderr.read()
+
+        assert (process.returncode, told.decode().split()) == (1, ["Aborted!"])
+        assert await catalog.query("SELECT count(*) FROM products") == [(0,)]
+
 
 class TestExport:
     async def test_csv_has_a_header_and_escapes_formulas(
@@ -225,6 +387,29 @@ class TestExport:
         assert printed.stdout.startswith("\ufeffid,name")
         assert ",=1+1," in printed.stdout
 
+    async def test_tabs_and_options_of_csv_for_ndjson_are_refused(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "all.ndjson"
+        file.write_text('{"name": "Lamp", "price": 1}\n')
+        usages = {
+            ("export", str(tmp_path / "all.tsv")): "with commas, not tabs",
+            ("export", str(tmp_path / "all.TSV.gz")): "with commas, not tabs",
+            ("export", str(file), "--bom"): "--bom is only for CSV.",
+            ("export", "--format", "ndjson", "--no-guard"): "--no-guard is only for CSV.",
+            ("import", str(file), "--owner", "ada", "--no-guard"): "--no-guard is only for CSV.",
+        }
+
+        results = {arguments: await catalog.run(*arguments) for arguments in usages}
+
+        assert ada
+        assert [result.exit_code for result in results.values()] == [2] * len(usages)
+        for arguments, fault in usages.items():
+            assert fault in results[arguments].stderr
+        assert [each.name for each in tmp_path.glob("all*")] == ["all.ndjson"]
+        named = await catalog.run("export", str(tmp_path / "all.tsv"), "--format", "csv")
+        assert named.exit_code == 0
+
     async def test_file_is_replaced_atomically(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
@@ -241,3 +426,74 @@ class TestExport:
         assert json.loads(file.read_text())["name"] == "Lamp"
         assert [each.name for each in tmp_path.glob("*.ndjson*")] == ["all.ndjson"]
         assert not list(tmp_path.glob(".all*"))
+
+    @pytest.mark.parametrize("name", ["all.ndjson", "all.ndjson.gz"])
+    async def test_fifo_is_written_to(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, name: str
+    ) -> None:
+        await ada.create_product("Lamp")
+        fifo = tmp_path / name
+        os.mkfifo(fifo)
+
+        reading = asyncio.create_task(asyncio.to_thread(fifo.read_bytes))
+        exported = await catalog.run("export", str(fifo))
+        text = await asyncio.wait_for(reading, 10)
+
+        assert exported.exit_code == 0
+        assert json.loads(gzip.decompress(text) if name.endswith("gz") else text)["name"] == "Lamp"
+        assert fifo.is_fifo()
+
+    async def test_open_pipe_and_device_are_written_to(
+        self, catalog: CommandLine, ada: Caller
+    ) -> None:
+        await ada.create_product("Lamp")
+        reader, writer = os.pipe()
+
+        # As the shell names it in `>(wc -l)`.
+        piped = await catalog.run("export", f"/proc/self/fd/{writer}", "--format", "ndjson")
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            text = pipe.read()
+        assert (piped.exit_code, json.loads(text)["name"]) == (0, "Lamp")
+
+        terminal, its_end = pty.openpty()
+        device = os.ttyname(its_end)
+        shown = await catalog.run("export", device, "--format", "ndjson")
+        text = os.read(terminal, 1024)
+        os.close(its_end)
+        os.close(terminal)
+        assert (shown.exit_code, json.loads(text)["name"]) == (0, "Lamp")
+
+    @pytest.mark.parametrize("is_dangling", [False, True])
+    async def test_symbolic_link_is_followed(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path, is_dangling: bool
+    ) -> None:
+        await ada.create_product("Lamp")
+        target = tmp_path / "elsewhere" / "today"
+        target.parent.mkdir()
+        if not is_dangling:
+            target.write_text("what was there before")
+        link = tmp_path / "all.ndjson"
+        link.symlink_to("elsewhere/today")
+
+        await catalog.run("export", str(link))
+
+        assert link.is_symlink()
+        assert json.loads(target.read_text())["name"] == "Lamp"
+        assert [each.name for each in target.parent.iterdir()] == ["today"]
+
+    async def test_file_keeps_its_mode_and_a_new_one_has_that_of_the_umask(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        await ada.create_product("Lamp")
+        private, public = tmp_path / "private.csv", tmp_path / "new.csv"
+        private.touch(mode=0o600)
+
+        mask = os.umask(0o027)
+        try:
+            for file in (private, public):
+                await catalog.run("export", str(file))
+        finally:
+            os.umask(mask)
+
+        assert [stat.S_IMODE(file.stat().st_mode) for file in (private, public)] == [0o600, 0o640]

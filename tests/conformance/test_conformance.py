@@ -148,6 +148,13 @@ class TestCommand:
         assert "7 of 7 rules kept" in output
         assert len(ET.parse(file).findall(".//testcase")) == 7  # noqa: S314 (our own)
 
+    async def test_text_that_is_in_no_rule_is_a_usage_error(self) -> None:
+        code, output = await self.run("http://127.0.0.1:9", "--only", "lsits")
+
+        assert code == 2
+        assert "no rule's name or section contains 'lsits'" in output
+        assert "Everywhere, Accounts, API keys, Products, Lists, Bulk, Changes" in output
+
     async def test_unreachable_deployment_is_an_error(self) -> None:
         code, output = await self.run("http://127.0.0.1:9")
 

@@ -41,6 +41,7 @@ async def import_products(
     upsert: bool = False,
     atomic: bool = False,
     dry_run: bool = False,
+    imported: ImportResult | None = None,
 ) -> ImportResult:
     """Create the products that a text describes, for an owner, or change those that it names.
 
@@ -52,6 +53,7 @@ async def import_products(
         upsert: whether the reader yields lines that may change products.
         atomic: whether to create all products or none; up to ``MAX_ATOMIC_ROWS``.
         dry_run: whether to validate only, and create nothing.
+        imported: a new result to fill in, for callers that need it whatever ends the import.
 
     Raises:
         LinesInvalid: the text is unreadable as a whole; or an atomic import has an invalid line.
@@ -60,7 +62,7 @@ async def import_products(
         CatalogError: the import was aborted by an error of the body or of the database. The error's
             members tell what had been created by then.
     """
-    imported = ImportResult(has_upserts=upsert)
+    imported = imported or ImportResult(has_upserts=upsert)
     if dry_run:
         async with database.connection() as connection:
             await require_account(connection, user_id=owner_id)
