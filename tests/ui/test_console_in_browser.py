@@ -243,6 +243,27 @@ class TestImport:
 
 
 class TestLists:
+    async def test_parameters_of_the_form_of_a_list_are_ignored(
+        self, chromium: Browser, service: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await create(page, "Lamp")
+        await create(page, "Rug")
+        await page.goto("./?fields=id&format=csv&total=true&bom=true&guard=false&limit=1")
+        await live(page)
+        await page.get_by_role("link", name="Lamp").click()
+        await page.get_by_role("button", name="Edit").wait_for()
+
+        # The list is read from the API this time.
+        await page.go_back()
+        await page.get_by_role("link", name="Lamp").wait_for()
+
+        assert await page.locator("tbody bdi").all_inner_texts() == ["Rug", "Lamp"]
+        async with httpx.AsyncClient(base_url=service) as client:
+            for link in await page.locator("a[download]").all():
+                assert (await client.get(await link.get_attribute("href"))).status_code == 200
+
     async def test_list_goes_on_at_its_end(self, chromium: Browser) -> None:
         page = await chromium.window(viewport={"width": 800, "height": 400})
         await log_in_as_admin(page)

@@ -8,6 +8,9 @@ import { useEffect, useRef, useState } from "../vendor/hooks.js";
 const FIELDS = "id,name,price,user_id,created_at,version";
 const PAGE_SIZE = 30;
 
+// Parameters that the page ignores, as the service does when it sends the first one.
+const FORM_PARAMETERS = ["fields", "fields[]", "format", "total", "bom", "guard"];
+
 const SORTS = [
   ["-id", "Newest first"],
   ["id", "Oldest first"],
@@ -100,16 +103,23 @@ const STATES = {
   gone: "Not live: load the page again.",
 };
 
-function firstUrl(query) {
+/** Which products a page's query selects, without what says how a list is to be written. */
+function selectionOf(query) {
   const params = new URLSearchParams(query);
+  for (const name of FORM_PARAMETERS) params.delete(name);
+  return params;
+}
+
+function firstUrl(query) {
+  const params = selectionOf(query);
   params.set("fields", FIELDS);
-  params.set("limit", PAGE_SIZE);
+  params.set("limit", query.get("limit") || PAGE_SIZE);
   return `/api/products?${params}`;
 }
 
 function exportUrl(query, format) {
-  const params = new URLSearchParams(query);
-  for (const name of ["cursor", "limit", "fields"]) params.delete(name);
+  const params = selectionOf(query);
+  for (const name of ["cursor", "limit"]) params.delete(name);
   params.set("format", format);
   return `${root}/api/products?${params}`;
 }
