@@ -1,13 +1,16 @@
 import { json, request, root, session, untilRetry } from "../api.js";
 import { html } from "../html.js";
 import { follow } from "../live.js";
-import { Confirmation, Fault, Field, Heading, Moment, amount, fieldsOf, useAction } from "../parts.js";
+import {
+  Confirmation, Fault, Field, Heading, LiveState, Moment, amount, fieldsOf, useAction,
+} from "../parts.js";
 import { go } from "../router.js";
 import { useEffect, useState } from "../vendor/hooks.js";
 
 /** A product, and for its owner or an administrator the means to change it. */
 export function ProductPage({ id, initial }) {
   const [state, setState] = useState(initial ?? {});
+  const [liveState, setLiveState] = useState("connecting");
   const [isEditing, setEditing] = useState(false);
   const [isDeleting, setDeleting] = useState(false);
   const { product, etag, change, problem } = state;
@@ -50,7 +53,11 @@ export function ProductPage({ id, initial }) {
         if (event.type === "deleted") setState({ problem: { status: 404 } });
         else refresh(controller.signal);
       },
-      () => {},
+      (told) => {
+        setLiveState(told);
+        // One product is read again at once, and followed from there.
+        if (told === "gone") refresh(controller.signal);
+      },
     );
     return () => {
       stop();
@@ -91,6 +98,7 @@ export function ProductPage({ id, initial }) {
         ${" "}<${Moment} at=${product.updated_at} />, version ${product.version}
       </small>
     </p>
+    <${LiveState} state=${liveState} />
     <${Fault} problem=${refusal} />
     ${mayChange &&
     html`<div class="actions">

@@ -1,7 +1,7 @@
 import { json, request, root, session } from "../api.js";
 import { html } from "../html.js";
 import { follow } from "../live.js";
-import { Fault, Heading, Link, Moment, amount, fieldsOf, useAction } from "../parts.js";
+import { Fault, Heading, Link, LiveState, Moment, amount, fieldsOf, useAction } from "../parts.js";
 import { go } from "../router.js";
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
 
@@ -72,11 +72,7 @@ export function ProductList({ query, initial }) {
   const isEmpty = !products.length && !next && !isLoading && !problem;
   return html`<${Heading}>${owner ? `Products of user ${owner}` : "Products"}<//>
     <${Filters} query=${query} />
-    <p class="status">
-      <span class=${`dot ${state}`}></span>${" "}
-      <span role="status">${STATES[state]}</span>${" "}
-      <span role="status">${news}</span>
-    </p>
+    <${LiveState} state=${state}><span role="status">${news}</span><//>
     <table class="products">
       <thead>
         <tr><th scope="col">Name</th><th scope="col" class="number">Price</th><th scope="col">Created</th></tr>
@@ -95,13 +91,6 @@ export function ProductList({ query, initial }) {
       </small>
     </p>`;
 }
-
-const STATES = {
-  connecting: "Connecting …",
-  live: "Live.",
-  waiting: "The connection was lost; trying again …",
-  gone: "Not live: load the page again.",
-};
 
 /** Which products a page's query selects, without what says how a list is to be written. */
 function selectionOf(query) {
