@@ -72,6 +72,40 @@ async def take_picture(page: Any, name: str) -> None:
         await page.screenshot(path=Path(PICTURES) / f"{name}.png")
 
 
+async def token_of(page: Any, service: str) -> dict[str, str]:
+    """Return the header that signs a program in as the page's account."""
+    session = await page.context.request.post(
+        f"{service}/console/session/refresh", data={}, headers={"Origin": service}
+    )
+    return {"Authorization": f"Bearer {(await session.json())['access_token']}"}
+
+
+async def create_as_program(
+    page: Any, service: str, name: str, description: str | None
+) -> dict[str, Any]:
+    """Create a product of the page's account with texts that no form can send."""
+    body = {"name": name, "price": 5, "description": description}
+    async with httpx.AsyncClient(base_url=service, headers=await token_of(page, service)) as client:
+        answer = await client.post("/api/products", json=body)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+
+async def change_as_program(page: Any, service: str, product_id: int, **changes: Any) -> None:
+    """Change a product of the page's account."""
+    async with httpx.AsyncClient(base_url=service, headers=await token_of(page, service)) as client:
+        answer = await client.patch(f"/api/products/{product_id}", json=changes)
+        assert answer.status_code == 200, answer.text
+
+
+async def read(service: str, product_id: int) -> tuple[str, float, str | None]:
+    """Return the name, price and description of a product."""
+    async with httpx.AsyncClient(base_url=service) as client:
+        product = (await client.get(f"/api/products/{product_id}")).json()
+    return product["name"], product["price"], product["description"]
+
+
 @both_ways
 class TestJourney:
     async def test_new_product_appears_live_in_another_window(self, chromium: Browser) -> None:
@@ -209,6 +243,101 @@ class TestJourney:
         await row.get_by_role("button", name="Disable").click()
 
         await row.get_by_role("button", name="Enable").wait_for()
+
+
+class TestEdit:
+    @pytest.mark.parametrize(
+        ("name", "description"),
+        [
+            ("Desk\nlamp", "one\r\ntwo\r\n"),
+            (" Desk\tlamp\u2028", "\n one\rtwo "),
+            ("Desk lamp", ""),
+            ("Desk lamp", None),
+        ],
+    )
+    async def test_other_fields_stay_as_they_are(
+        self, chromium: Browser, service: str, name: str, description: str | None
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        made = await create_as_program(page, service, name, description)
+
+        await page.goto(f"./products/{made['id']}")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Price").fill("6")
+        await page.get_by_role("button", name="Save").click()
+        await page.get_by_text("version 2").wait_for()
+
+        assert await read(service, made["id"]) == (name, 6, description)
+
+    async def test_unchanged_form_changes_nothing(self, chromium: Browser, service: str) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        made = await create_as_program(page, service, "Desk\nlamp", "one\r\ntwo")
+
+        await page.goto(f"./products/{made['id']}")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_role("button", name="Save").click()
+
+        await page.get_by_role("button", name="Edit").wait_for()
+        assert await page.get_by_text("version 1").count() == 1
+
+    async def test_description_is_removed_by_an_empty_field(
+        self, chromium: Browser, service: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        made = await create_as_program(page, service, "Lamp", "Warm")
+
+        await page.goto(f"./products/{made['id']}")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Description").fill("")
+        await page.get_by_role("button", name="Save").click()
+        await page.get_by_text("version 2").wait_for()
+
+        assert await read(service, made["id"]) == ("Lamp", 5, None)
+
+    @pytest.mark.parametrize(
+        ("choice", "outcome"),
+        [("Keep mine", ("Old lamp", 5, "one\r\ntwo")), ("Take the saved one", ("Rug", 2, "new"))],
+    )
+    async def test_product_is_saved_as_the_conflict_shows_it(
+        self, chromium: Browser, service: str, choice: str, outcome: Any
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        made = await create_as_program(page, service, "Lamp", "one\r\ntwo")
+        await page.goto(f"./products/{made['id']}")
+        await page.get_by_role("button", name="Edit").click()
+        await change_as_program(page, service, made["id"], name="Rug", price=2, description="new")
+
+        await page.get_by_label("Name").fill("Old lamp")
+        await page.get_by_role("button", name="Save").click()
+        await page.get_by_role("button", name=choice).click()
+        assert await page.get_by_label("Name").input_value() == outcome[0]
+        await page.get_by_role("button", name="Save").click()
+        await page.get_by_role("button", name="Edit").wait_for()
+
+        assert await read(service, made["id"]) == outcome
+        await chromium.forgive("412")
+
+    async def test_typed_text_outlives_a_renewed_sign_in(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await create(page, "Lamp")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Name").fill("Rug")
+
+        # As another tab does when it signs in.
+        other = await page.context.new_page()
+        chromium.watch(other)
+        await other.goto("./")
+        async with page.expect_response("**/console/session/refresh") as renewed:
+            await other.evaluate("localStorage.setItem('catalog-signed-in', 'again')")
+        await (await renewed.value).finished()
+        await page.evaluate("new Promise(requestAnimationFrame)")
+
+        assert await page.get_by_label("Name").input_value() == "Rug"
 
 
 class TestImport:
