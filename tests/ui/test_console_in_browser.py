@@ -472,6 +472,23 @@ class TestImport:
 
 
 class TestLists:
+    @pytest.mark.parametrize(
+        "query", ["ids=1,2", "ids[]=1", "key=sku-1", "q=lamp", "max_price=2", "sort=name"]
+    )
+    async def test_new_product_does_not_appear_where_it_may_not_belong(
+        self, chromium: Browser, query: str
+    ) -> None:
+        author = await chromium.window()
+        await sign_up(author)
+        watcher = await chromium.window()
+        await watcher.goto(f"./?{query}")
+        await live(watcher)
+
+        await create(author, "Rug", "5")
+
+        await watcher.get_by_text("There are new products.").wait_for()
+        assert not await watcher.get_by_role("link", name="Rug").count()
+
     async def test_parameters_of_the_form_of_a_list_are_ignored(
         self, chromium: Browser, service: str
     ) -> None:
@@ -546,6 +563,118 @@ class TestLists:
         await page.get_by_role("link", name="Desk lamp").click()
 
         await page.get_by_text("Warm").wait_for()
+
+
+class TestForms:
+    async def test_role_is_shown_as_it_is_after_a_refusal(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await log_in_as_admin(page)
+        await page.get_by_role("link", name="Users").click()
+        role = page.get_by_label("Role of admin")
+
+        await role.select_option("user")
+        await page.get_by_role("alert").wait_for()
+
+        assert await role.input_value() == "admin"
+        await chromium.forgive("409")
+
+    async def test_role_can_be_changed(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await log_in_as_admin(page)
+        await sign_up(await chromium.window(), "bob")
+        await page.get_by_role("link", name="Users").click()
+
+        async with page.expect_response("**/api/users/*"):
+            await page.get_by_label("Role of bob").select_option("admin")
+
+        await page.reload()
+        role = page.get_by_label("Role of bob")
+        await role.wait_for()
+        assert await role.input_value() == "admin"
+
+    async def test_refused_password_is_not_called_changed(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await page.get_by_role("link", name="ada").click()
+        changed = page.get_by_text("The password is changed.")
+
+        for current in (PASSWORD, "wrong password"):
+            await page.get_by_label("Current password").fill(current)
+            await page.get_by_label("New password").fill("another correct horse")
+            await page.get_by_role("button", name="Change").click()
+            outcome = changed if current == PASSWORD else page.get_by_role("alert")
+            await outcome.wait_for()
+
+        assert not await changed.count()
+        await chromium.forgive("403")
+
+    async def test_new_product_can_be_edited_after_a_lost_response(
+        self, chromium: Browser, service: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await page.get_by_role("link", name="New", exact=True).click()
+        await page.get_by_label("Name").fill("Lamp")
+
+        async def lose_response(route: Any) -> None:
+            await route.fetch()
+            await route.abort()
+
+        for price in ("3", "4", "3"):
+            await page.route("**/api/products", lose_response, times=1)
+            await page.get_by_label("Price").fill(price)
+            async with page.expect_event("requestfailed"):
+                await page.get_by_role("button", name="Create").click()
+            await page.get_by_text("The service cannot be reached.").wait_for()
+        await page.get_by_role("button", name="Create").click()
+        await page.get_by_role("button", name="Edit").wait_for()
+
+        assert page.url.endswith("/products/1")
+        async with httpx.AsyncClient(base_url=service) as client:
+            listed = (await client.get("/api/products")).json()["products"]
+        assert [each["price"] for each in listed] == [4, 3]
+        await chromium.forgive("net::ERR_FAILED")
+
+    @pytest.mark.parametrize(
+        ("to", "path"),
+        [
+            ("//example.org", "/"),
+            ("/%5Cexample.org", "/"),
+            ("https://example.org/", "/"),
+            ("javascript:alert(1)", "/"),
+            ("/account", "/account"),
+            ("/?q=lamp", "/?q=lamp"),
+        ],
+    )
+    async def test_sign_in_leads_to_pages_of_the_console_only(
+        self, chromium: Browser, service: str, to: str, path: str
+    ) -> None:
+        first = await chromium.window()
+        await sign_up(first)
+        page = await chromium.window()
+
+        await page.goto(f"./sign-in?to={to}")
+        await page.get_by_label("Username").fill("ada")
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.locator("form").get_by_role("button", name="Sign in").click()
+        await page.get_by_role("button", name="Log out").wait_for()
+
+        await page.wait_for_url(f"{service}{path}")
+        assert not await page.get_by_role("alert").count()
+
+    async def test_refusal_of_a_log_in_is_not_shown_at_the_sign_up(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await page.goto("./sign-in")
+        await page.get_by_label("Username").fill("ada")
+        await page.get_by_label("Password").fill("wrong password")
+        await page.locator("form").get_by_role("button", name="Sign in").click()
+        await page.get_by_role("alert").wait_for()
+
+        await page.get_by_role("button", name="Sign up").click()
+        await page.get_by_label("E-mail").wait_for()
+
+        assert not await page.get_by_role("alert").count()
+        await chromium.forgive("401")
 
 
 class TestAppearance:

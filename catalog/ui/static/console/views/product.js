@@ -223,14 +223,16 @@ function Conflict({ mine, theirs, onMine, onTheirs }) {
   </section>`;
 }
 
+const newKey = () => crypto.randomUUID?.() ?? String(Math.random());
+
 /** A form for a new product. */
 export function NewProduct() {
-  // One key for this form, so that sending it again after a lost response makes no second product.
-  const [key] = useState(() => crypto.randomUUID?.() ?? String(Math.random()));
+  // One key for each content, so that sending it again after a lost response makes no second product.
+  const keys = useRef({});
   const [create, isBusy, problem] = useAction(async (event) => {
-    const created = await json("POST", "/api/products", productOf(fieldsOf(event)), {
-      "Idempotency-Key": key,
-    });
+    const product = productOf(fieldsOf(event));
+    const key = (keys.current[JSON.stringify(product)] ??= newKey());
+    const created = await json("POST", "/api/products", product, { "Idempotency-Key": key });
     go(`/products/${created.id}`);
   });
   return html`<article>

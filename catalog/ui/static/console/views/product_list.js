@@ -8,6 +8,9 @@ import { useEffect, useRef, useState } from "../vendor/hooks.js";
 const FIELDS = "id,name,price,user_id,created_at,version";
 const PAGE_SIZE = 30;
 
+// Parameters with which a new product may not belong to the list, or not to its beginning.
+const FILTERS = ["q", "min_price", "max_price", "ids", "ids[]", "key", "cursor"];
+
 // Parameters that the page ignores, as the service does when it sends the first one.
 const FORM_PARAMETERS = ["fields", "fields[]", "format", "total", "bom", "guard"];
 
@@ -29,7 +32,7 @@ export function ProductList({ query, initial }) {
   const [news, setNews] = useState("");
   // New products belong at the top of the newest first; elsewhere their place is not known.
   const isNewestFirst = ["", "-id"].includes(query.get("sort") ?? "");
-  const isFiltered = ["q", "min_price", "max_price"].some((name) => query.get(name));
+  const isFiltered = FILTERS.some((name) => query.getAll(name).some(Boolean));
   const owner = query.get("user_id");
 
   const [more, isLoading, problem] = useAction(async () => {
