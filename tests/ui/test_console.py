@@ -71,6 +71,15 @@ class TestProducts:
         assert '<option value="price" selected>' in text_of(page)
         assert 'name="q" aria-label="Search" placeholder="Search" value="lamp"' in text_of(page)
 
+    @pytest.mark.parametrize(
+        ("sort", "shown"),
+        [("", "-id"), ("id", "id"), ("created_at", "id"), ("-created_at", "-id"), ("name", "name")],
+    )
+    async def test_form_shows_the_order(self, anyone: Caller, sort: str, shown: str) -> None:
+        page = text_of(await anyone.get(f"/?sort={sort}"))
+
+        assert re.findall(r'<option value="([^"]*)" selected>', page) == [shown]
+
     @pytest.mark.parametrize("name", HOSTILE)
     async def test_names_are_escaped(self, ada: Caller, name: str) -> None:
         product = (await ada.create_product(name, 1, description=name)).json

@@ -472,6 +472,21 @@ class TestImport:
 
 
 class TestLists:
+    async def test_form_shows_the_order_of_creation(self, chromium: Browser) -> None:
+        author = await chromium.window()
+        await sign_up(author)
+        page = await chromium.window()
+        await page.goto("./?sort=created_at")
+        await live(page)
+        assert await page.get_by_label("Order").input_value() == "id"
+        await page.goto("./?sort=-created_at")
+        await live(page)
+        assert await page.get_by_label("Order").input_value() == "-id"
+
+        await create(author, "Rug")
+
+        await page.get_by_role("link", name="Rug").wait_for()
+
     @pytest.mark.parametrize(
         "query", ["ids=1,2", "ids[]=1", "key=sku-1", "q=lamp", "max_price=2", "sort=name"]
     )

@@ -23,6 +23,9 @@ const SORTS = [
   ["-price", "Price, high to low"],
 ];
 
+/** The order of a list, as one of `SORTS`: ids are given in the order of creation. */
+const orderOf = (query) => (query.get("sort") || "-id").replace("created_at", "id");
+
 /** All products that match the query, as an endless list that is kept up to date. */
 export function ProductList({ query, initial }) {
   const [products, setProducts] = useState(initial?.products ?? []);
@@ -31,7 +34,7 @@ export function ProductList({ query, initial }) {
   const [state, setState] = useState("connecting");
   const [news, setNews] = useState("");
   // New products belong at the top of the newest first; elsewhere their place is not known.
-  const isNewestFirst = ["", "-id"].includes(query.get("sort") ?? "");
+  const isNewestFirst = orderOf(query) === "-id";
   const isFiltered = FILTERS.some((name) => query.getAll(name).some(Boolean));
   const owner = query.get("user_id");
 
@@ -168,7 +171,7 @@ function Filters({ query }) {
     <select name="sort" aria-label="Order">
       ${SORTS.map(
         ([name, text]) =>
-          html`<option value=${name} selected=${name === (value("sort") || "-id")}>${text}</option>`,
+          html`<option value=${name} selected=${name === orderOf(query)}>${text}</option>`,
       )}
     </select>
     <button>Show</button>
