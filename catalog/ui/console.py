@@ -21,8 +21,13 @@ from catalog.ui.assets import fingerprint, modules
 
 blueprint = Blueprint("console", __name__, template_folder="templates")
 
-_LIST_DEFAULTS = {"limit": "30", "fields": "id,name,price,user_id,created_at,version"}
-"""Query of the list, as far as the page's own does not say; the console asks for the same."""
+_PAGE_SIZE = "30"
+_FIELDS = "id,name,price,user_id,created_at,version"
+"""Products of a page unless the query says how many, and their fields; the console asks for the
+same."""
+
+_FORM_PARAMETERS = {"fields", "format", "total", "bom", "guard"}
+"""Parameters that change the form of the API's list; the page needs its own, and ignores them."""
 
 _SORTS = {
     "-id": "Newest first",
@@ -46,10 +51,7 @@ _POLICY = (
 @hide
 async def show_products() -> Response:
     """Show a page of products."""
-    query, given = current_request().query, current_request().query_string
-    missing = {name: value for name, value in _LIST_DEFAULTS.items() if name not in query}
-    query_string = b"&".join(filter(None, (given, urlencode(missing, safe=",").encode())))
-    reply = await call_view("product_lists.list_products", query_string=query_string)
+    reply = await call_view("product_lists.list_products", query_string=_list_query())
     page = {**_members(reply), "change": reply.headers["Catalog-Change"]}
     # The API's next page and the page's own have the same query.
     next_query = (page["next"] or "").partition("?")[2]
@@ -80,6 +82,19 @@ async def show_product(product_id: int) -> Response:
 async def show_console() -> Response:
     """Show a page that only the console can fill."""
     return await _page("console.html", None)
+
+
+def _list_query() -> bytes:
+    """Return the API's query for the products that the page's own query selects."""
+    query = current_request().query
+    given = [
+        (name, value)
+        for name, value in query.items(multi=True)
+        if name.removesuffix("[]") not in _FORM_PARAMETERS
+    ]
+    # An empty limit is an absent one.
+    default = [] if any(query.getlist("limit")) else [("limit", _PAGE_SIZE)]
+    return urlencode([*given, *default, ("fields", _FIELDS)], safe=",").encode()
 
 
 def _members(reply: Reply) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _ASSETS = {
     "docs.css": _OURS,
     "docs.js": _OURS,
     "docs_accessibility.js": _OURS,
+    # Of the pages that browsers get for errors, also from nginx.
     "page.css": _OURS,
     "swagger-ui-bundle.js": _SWAGGER_UI,
     "swagger-ui.css": _SWAGGER_UI,

@@ -71,6 +71,15 @@ class TestProducts:
         assert '<option value="price" selected>' in text_of(page)
         assert 'name="q" aria-label="Search" placeholder="Search" value="lamp"' in text_of(page)
 
+    @pytest.mark.parametrize(
+        ("sort", "shown"),
+        [("", "-id"), ("id", "id"), ("created_at", "id"), ("-created_at", "-id"), ("name", "name")],
+    )
+    async def test_form_shows_the_order(self, anyone: Caller, sort: str, shown: str) -> None:
+        page = text_of(await anyone.get(f"/?sort={sort}"))
+
+        assert re.findall(r'<option value="([^"]*)" selected>', page) == [shown]
+
     @pytest.mark.parametrize("name", HOSTILE)
     async def test_names_are_escaped(self, ada: Caller, name: str) -> None:
         product = (await ada.create_product(name, 1, description=name)).json
@@ -93,6 +102,77 @@ class TestProducts:
         assert page.status_code == 200
         assert "<script>" not in text_of(page)
 
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "fields=id",
+            "fields=id,name",
+            "fields[]=id",
+            "fields=",
+            "format=csv",
+            "format=ndjson",
+            "format=json",
+            "format=csv&format=json",
+            "total=true",
+            "bom=true",
+            "guard=false",
+        ],
+    )
+    async def test_parameters_of_the_form_of_a_list_do_not_change_the_page(
+        self, ada: Caller, query: str
+    ) -> None:
+        for name in ("Desk lamp", "Rug", "Floor lamp"):
+            await ada.create_product(name)
+
+        plain = await ada.get("/?q=lamp&limit=1", token="")
+        page = await ada.get(f"/?q=lamp&{query}&limit=1", token="")
+
+        assert page.status_code == 200
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert text_of(page) == text_of(plain)
+
+    @pytest.mark.parametrize(
+        "accept", ["text/csv", "application/x-ndjson", "application/json", "text/event-stream"]
+    )
+    async def test_page_is_html_whatever_the_client_accepts(self, ada: Caller, accept: str) -> None:
+        await ada.create_product("Lamp")
+
+        for path in ("/", "/products/1"):
+            page = await ada.get(path, token="", headers={"Accept": accept})
+
+            assert page.status_code == 200
+            assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+
+    @pytest.mark.parametrize(
+        ("query", "names"),
+        [
+            ("ids=1,3", ["Desk", "Lamp"]),
+            ("ids=1&ids[]=3", ["Desk", "Lamp"]),
+            ("key=sku-2", ["Rug"]),
+            ("user_id=7", []),
+            ("limit=", ["Desk", "Rug", "Lamp"]),
+            ("sort=created_at&limit=2", ["Lamp", "Rug"]),
+        ],
+    )
+    async def test_page_has_the_products_that_the_query_selects(
+        self, ada: Caller, query: str, names: list[str]
+    ) -> None:
+        for number, name in enumerate(("Lamp", "Rug", "Desk"), start=1):
+            await ada.create_product(name, key=f"sku-{number}")
+
+        page = await ada.get(f"/?{query}", token="")
+
+        assert [each["name"] for each in data_of(page)["products"]] == names
+
+    async def test_head_is_answered_as_get(self, ada: Caller) -> None:
+        await ada.create_product("Lamp")
+
+        for path in ("/", "/?format=csv", "/products/1", "/import"):
+            page = await ada.send("HEAD", path, token="")
+
+            assert page.status_code == 200
+            assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+
     @pytest.mark.parametrize("query", ["limit=0", "sort=colour", "cursor=AAAA", "surprise=1"])
     async def test_faulty_query_is_refused_as_by_the_api(self, anyone: Caller, query: str) -> None:
         page = await anyone.get(f"/?{query}")
@@ -113,6 +193,13 @@ class TestProduct:
             data_of(page)["etag"]
             == (await ada.get(f"/api/products/{product['id']}")).headers["ETag"]
         )
+
+    async def test_query_is_ignored(self, ada: Caller) -> None:
+        await ada.create_product("Lamp")
+
+        page = await ada.get("/products/1?fields=id&format=csv", token="")
+
+        assert text_of(page) == text_of(await ada.get("/products/1", token=""))
 
     @pytest.mark.parametrize("path", ["/products/7", "/products/0", "/products/x"])
     async def test_missing_product_is_not_found(self, anyone: Caller, path: str) -> None:

@@ -1,6 +1,7 @@
 """Journeys through the console in a real browser, straight and through nginx."""
 
 import asyncio
+import gzip
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -70,6 +71,40 @@ async def take_picture(page: Any, name: str) -> None:
         # Rows that have just arrived are highlighted for a moment.
         await page.emulate_media(reduced_motion="reduce")
         await page.screenshot(path=Path(PICTURES) / f"{name}.png")
+
+
+async def token_of(page: Any, service: str) -> dict[str, str]:
+    """Return the header that signs a program in as the page's account."""
+    session = await page.context.request.post(
+        f"{service}/console/session/refresh", data={}, headers={"Origin": service}
+    )
+    return {"Authorization": f"Bearer {(await session.json())['access_token']}"}
+
+
+async def create_as_program(
+    page: Any, service: str, name: str, description: str | None
+) -> dict[str, Any]:
+    """Create a product of the page's account with texts that no form can send."""
+    body = {"name": name, "price": 5, "description": description}
+    async with httpx.AsyncClient(base_url=service, headers=await token_of(page, service)) as client:
+        answer = await client.post("/api/products", json=body)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+
+async def change_as_program(page: Any, service: str, product_id: int, **changes: Any) -> None:
+    """Change a product of the page's account."""
+    async with httpx.AsyncClient(base_url=service, headers=await token_of(page, service)) as client:
+        answer = await client.patch(f"/api/products/{product_id}", json=changes)
+        assert answer.status_code == 200, answer.text
+
+
+async def read(service: str, product_id: int) -> tuple[str, float, str | None]:
+    """Return the name, price and description of a product."""
+    async with httpx.AsyncClient(base_url=service) as client:
+        product = (await client.get(f"/api/products/{product_id}")).json()
+    return product["name"], product["price"], product["description"]
 
 
 @both_ways
@@ -211,6 +246,101 @@ class TestJourney:
         await row.get_by_role("button", name="Enable").wait_for()
 
 
+class TestEdit:
+    @pytest.mark.parametrize(
+        ("name", "description"),
+        [
+            ("Desk\nlamp", "one\r\ntwo\r\n"),
+            (" Desk\tlamp\u2028", "\n one\rtwo "),
+            ("Desk lamp", ""),
+            ("Desk lamp", None),
+        ],
+    )
+    async def test_other_fields_stay_as_they_are(
+        self, chromium: Browser, service: str, name: str, description: str | None
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        made = await create_as_program(page, service, name, description)
+
+        await page.goto(f"./products/{made['id']}")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Price").fill("6")
+        await page.get_by_role("button", name="Save").click()
+        await page.get_by_text("version 2").wait_for()
+
+        assert await read(service, made["id"]) == (name, 6, description)
+
+    async def test_unchanged_form_changes_nothing(self, chromium: Browser, service: str) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        made = await create_as_program(page, service, "Desk\nlamp", "one\r\ntwo")
+
+        await page.goto(f"./products/{made['id']}")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_role("button", name="Save").click()
+
+        await page.get_by_role("button", name="Edit").wait_for()
+        assert await page.get_by_text("version 1").count() == 1
+
+    async def test_description_is_removed_by_an_empty_field(
+        self, chromium: Browser, service: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        made = await create_as_program(page, service, "Lamp", "Warm")
+
+        await page.goto(f"./products/{made['id']}")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Description").fill("")
+        await page.get_by_role("button", name="Save").click()
+        await page.get_by_text("version 2").wait_for()
+
+        assert await read(service, made["id"]) == ("Lamp", 5, None)
+
+    @pytest.mark.parametrize(
+        ("choice", "outcome"),
+        [("Keep mine", ("Old lamp", 5, "one\r\ntwo")), ("Take the saved one", ("Rug", 2, "new"))],
+    )
+    async def test_product_is_saved_as_the_conflict_shows_it(
+        self, chromium: Browser, service: str, choice: str, outcome: Any
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        made = await create_as_program(page, service, "Lamp", "one\r\ntwo")
+        await page.goto(f"./products/{made['id']}")
+        await page.get_by_role("button", name="Edit").click()
+        await change_as_program(page, service, made["id"], name="Rug", price=2, description="new")
+
+        await page.get_by_label("Name").fill("Old lamp")
+        await page.get_by_role("button", name="Save").click()
+        await page.get_by_role("button", name=choice).click()
+        assert await page.get_by_label("Name").input_value() == outcome[0]
+        await page.get_by_role("button", name="Save").click()
+        await page.get_by_role("button", name="Edit").wait_for()
+
+        assert await read(service, made["id"]) == outcome
+        await chromium.forgive("412")
+
+    async def test_typed_text_outlives_a_renewed_sign_in(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await create(page, "Lamp")
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Name").fill("Rug")
+
+        # As another tab does when it signs in.
+        other = await page.context.new_page()
+        chromium.watch(other)
+        await other.goto("./")
+        async with page.expect_response("**/console/session/refresh") as renewed:
+            await other.evaluate("localStorage.setItem('catalog-signed-in', 'again')")
+        await (await renewed.value).finished()
+        await page.evaluate("new Promise(requestAnimationFrame)")
+
+        assert await page.get_by_label("Name").input_value() == "Rug"
+
+
 class TestImport:
     async def test_faulty_lines_are_listed(self, chromium: Browser, tmp_path: Path) -> None:
         page = await chromium.window()
@@ -225,6 +355,105 @@ class TestImport:
         await page.get_by_text("2 created, 1 failed.").wait_for()
         row = await page.locator("tbody tr").inner_text()
         assert row.split("\t")[:2] == ["3", "price"]
+
+    @pytest.mark.parametrize(
+        ("charset", "choice"), [("cp1252", "windows-1252"), ("cp1251", "windows-1251")]
+    )
+    async def test_encoding_of_csv_can_be_chosen(
+        self, chromium: Browser, tmp_path: Path, charset: str, choice: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        name = {"cp1252": "Stühle", "cp1251": "Стул"}[charset]
+        file = tmp_path / "products.csv"
+        file.write_bytes(f"Name;Price\r\n{name};9,50\r\n".encode(charset))
+        await page.get_by_role("link", name="Import").click()
+        await page.get_by_label("File").set_input_files(file)
+        await page.get_by_role("button", name="Import").click()
+        await page.get_by_role("alert").wait_for()
+
+        await page.get_by_label("Encoding of CSV").select_option(choice)
+        await page.get_by_role("button", name="Import").click()
+        await page.get_by_text("1 created, 0 failed.").wait_for()
+
+        await page.get_by_role("link", name="See the products").click()
+        await page.get_by_role("link", name=name).wait_for()
+        await chromium.forgive("422")
+
+    async def test_each_offered_encoding_is_known(self, chromium: Browser, service: str) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await page.get_by_role("link", name="Import").click()
+        options = await page.get_by_label("Encoding of CSV").locator("option").all()
+        charsets = [await option.get_attribute("value") for option in options]
+        headers = await token_of(page, service)
+
+        async with httpx.AsyncClient(base_url=service, headers=headers) as client:
+            for charset in filter(None, charsets):
+                content_type = {"Content-Type": f"text/csv; charset={charset}"}
+                text = "name,price\nLamp,1\n"
+                answer = await client.post(
+                    "/api/products?dry_run=true", content=text, headers=content_type
+                )
+                assert (answer.status_code, answer.json()["created"]) == (200, 1), charset
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("products.csv.gz", "name,price\nLamp,1\n"),
+            ("products.NDJSON.GZ", '{"name": "Lamp", "price": 1}\n'),
+        ],
+    )
+    async def test_file_may_be_compressed(
+        self, chromium: Browser, tmp_path: Path, name: str, text: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        file = tmp_path / name
+        file.write_bytes(gzip.compress(text.encode()))
+        await page.get_by_role("link", name="Import").click()
+        # NDJSON is always UTF-8.
+        await page.get_by_label("Encoding of CSV").select_option("windows-1252")
+        await page.get_by_label("File").set_input_files(file)
+        await page.get_by_role("button", name="Import").click()
+
+        await page.get_by_text("1 created, 0 failed.").wait_for()
+
+    @pytest.mark.parametrize(
+        ("created", "text"),
+        [
+            (4000, "4,000 created, 2 failed, up to line 4,003."),
+            (0, "Nothing was created."),
+        ],
+    )
+    async def test_aborted_import_tells_how_far_it_has_come(
+        self, chromium: Browser, tmp_path: Path, created: int, text: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        file = tmp_path / "products.csv"
+        file.write_text("name,price\nLamp,1\n")
+        problem = {
+            "status": 503,
+            "code": "database-busy",
+            "detail": "The database is busy.",
+            "created": created,
+            "failed": 2,
+            "errors": [{"line": 7, "pointer": "/price", "message": "price is missing."}],
+            "line": 4003,
+        }
+        await page.route(
+            "**/api/products", lambda route: route.fulfill(status=503, json=problem), times=1
+        )
+
+        await page.get_by_role("link", name="Import").click()
+        await page.get_by_label("File").set_input_files(file)
+        await page.get_by_role("button", name="Import").click()
+
+        await page.get_by_text(text).wait_for()
+        await page.get_by_text("The database is busy.").wait_for()
+        assert "price is missing." in await page.locator("tbody").inner_text()
+        await chromium.forgive("503")
 
     async def test_export_downloads_what_is_shown(self, chromium: Browser) -> None:
         page = await chromium.window()
@@ -243,6 +472,59 @@ class TestImport:
 
 
 class TestLists:
+    async def test_form_shows_the_order_of_creation(self, chromium: Browser) -> None:
+        author = await chromium.window()
+        await sign_up(author)
+        page = await chromium.window()
+        await page.goto("./?sort=created_at")
+        await live(page)
+        assert await page.get_by_label("Order").input_value() == "id"
+        await page.goto("./?sort=-created_at")
+        await live(page)
+        assert await page.get_by_label("Order").input_value() == "-id"
+
+        await create(author, "Rug")
+
+        await page.get_by_role("link", name="Rug").wait_for()
+
+    @pytest.mark.parametrize(
+        "query", ["ids=1,2", "ids[]=1", "key=sku-1", "q=lamp", "max_price=2", "sort=name"]
+    )
+    async def test_new_product_does_not_appear_where_it_may_not_belong(
+        self, chromium: Browser, query: str
+    ) -> None:
+        author = await chromium.window()
+        await sign_up(author)
+        watcher = await chromium.window()
+        await watcher.goto(f"./?{query}")
+        await live(watcher)
+
+        await create(author, "Rug", "5")
+
+        await watcher.get_by_text("There are new products.").wait_for()
+        assert not await watcher.get_by_role("link", name="Rug").count()
+
+    async def test_parameters_of_the_form_of_a_list_are_ignored(
+        self, chromium: Browser, service: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await create(page, "Lamp")
+        await create(page, "Rug")
+        await page.goto("./?fields=id&format=csv&total=true&bom=true&guard=false&limit=1")
+        await live(page)
+        await page.get_by_role("link", name="Lamp").click()
+        await page.get_by_role("button", name="Edit").wait_for()
+
+        # The list is read from the API this time.
+        await page.go_back()
+        await page.get_by_role("link", name="Lamp").wait_for()
+
+        assert await page.locator("tbody bdi").all_inner_texts() == ["Rug", "Lamp"]
+        async with httpx.AsyncClient(base_url=service) as client:
+            for link in await page.locator("a[download]").all():
+                assert (await client.get(await link.get_attribute("href"))).status_code == 200
+
     async def test_list_goes_on_at_its_end(self, chromium: Browser) -> None:
         page = await chromium.window(viewport={"width": 800, "height": 400})
         await log_in_as_admin(page)
@@ -296,6 +578,118 @@ class TestLists:
         await page.get_by_role("link", name="Desk lamp").click()
 
         await page.get_by_text("Warm").wait_for()
+
+
+class TestForms:
+    async def test_role_is_shown_as_it_is_after_a_refusal(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await log_in_as_admin(page)
+        await page.get_by_role("link", name="Users").click()
+        role = page.get_by_label("Role of admin")
+
+        await role.select_option("user")
+        await page.get_by_role("alert").wait_for()
+
+        assert await role.input_value() == "admin"
+        await chromium.forgive("409")
+
+    async def test_role_can_be_changed(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await log_in_as_admin(page)
+        await sign_up(await chromium.window(), "bob")
+        await page.get_by_role("link", name="Users").click()
+
+        async with page.expect_response("**/api/users/*"):
+            await page.get_by_label("Role of bob").select_option("admin")
+
+        await page.reload()
+        role = page.get_by_label("Role of bob")
+        await role.wait_for()
+        assert await role.input_value() == "admin"
+
+    async def test_refused_password_is_not_called_changed(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await page.get_by_role("link", name="ada").click()
+        changed = page.get_by_text("The password is changed.")
+
+        for current in (PASSWORD, "wrong password"):
+            await page.get_by_label("Current password").fill(current)
+            await page.get_by_label("New password").fill("another correct horse")
+            await page.get_by_role("button", name="Change").click()
+            outcome = changed if current == PASSWORD else page.get_by_role("alert")
+            await outcome.wait_for()
+
+        assert not await changed.count()
+        await chromium.forgive("403")
+
+    async def test_new_product_can_be_edited_after_a_lost_response(
+        self, chromium: Browser, service: str
+    ) -> None:
+        page = await chromium.window()
+        await sign_up(page)
+        await page.get_by_role("link", name="New", exact=True).click()
+        await page.get_by_label("Name").fill("Lamp")
+
+        async def lose_response(route: Any) -> None:
+            await route.fetch()
+            await route.abort()
+
+        for price in ("3", "4", "3"):
+            await page.route("**/api/products", lose_response, times=1)
+            await page.get_by_label("Price").fill(price)
+            async with page.expect_event("requestfailed"):
+                await page.get_by_role("button", name="Create").click()
+            await page.get_by_text("The service cannot be reached.").wait_for()
+        await page.get_by_role("button", name="Create").click()
+        await page.get_by_role("button", name="Edit").wait_for()
+
+        assert page.url.endswith("/products/1")
+        async with httpx.AsyncClient(base_url=service) as client:
+            listed = (await client.get("/api/products")).json()["products"]
+        assert [each["price"] for each in listed] == [4, 3]
+        await chromium.forgive("net::ERR_FAILED")
+
+    @pytest.mark.parametrize(
+        ("to", "path"),
+        [
+            ("//example.org", "/"),
+            ("/%5Cexample.org", "/"),
+            ("https://example.org/", "/"),
+            ("javascript:alert(1)", "/"),
+            ("/account", "/account"),
+            ("/?q=lamp", "/?q=lamp"),
+        ],
+    )
+    async def test_sign_in_leads_to_pages_of_the_console_only(
+        self, chromium: Browser, service: str, to: str, path: str
+    ) -> None:
+        first = await chromium.window()
+        await sign_up(first)
+        page = await chromium.window()
+
+        await page.goto(f"./sign-in?to={to}")
+        await page.get_by_label("Username").fill("ada")
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.locator("form").get_by_role("button", name="Sign in").click()
+        await page.get_by_role("button", name="Log out").wait_for()
+
+        await page.wait_for_url(f"{service}{path}")
+        assert not await page.get_by_role("alert").count()
+
+    async def test_refusal_of_a_log_in_is_not_shown_at_the_sign_up(self, chromium: Browser) -> None:
+        page = await chromium.window()
+        await page.goto("./sign-in")
+        await page.get_by_label("Username").fill("ada")
+        await page.get_by_label("Password").fill("wrong password")
+        await page.locator("form").get_by_role("button", name="Sign in").click()
+        await page.get_by_role("alert").wait_for()
+
+        await page.get_by_role("button", name="Sign up").click()
+        await page.get_by_label("E-mail").wait_for()
+
+        assert not await page.get_by_role("alert").count()
+        await chromium.forgive("401")
 
 
 class TestAppearance:

@@ -1,5 +1,7 @@
 """The console while the service is slow, refuses, or cannot be reached, in a real browser."""
 
+import json
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
@@ -15,6 +17,7 @@ from tests.db.support import PATIENT, on_sqlite
 from tests.faults.proxy import Fault, FaultProxy, proxied
 from tests.server.in_process import InProcess, serving
 from tests.server.nginx import impatient, needs_nginx, nginx
+from tests.server.service import Catalog
 from tests.support import PASSWORD
 from tests.ui.console import create, live, sign_up
 
@@ -258,3 +261,86 @@ class TestLostNetwork:
         await reader.unroute(f"**/api/products/{product}")
 
         await reader.get_by_role("heading", name="Rug").wait_for()
+
+
+async def end_once(page: Any, code: str) -> None:
+    """End the page's next stream of changes as the service does."""
+    reason = json.dumps({"code": code, "detail": "The stream has ended."})
+    await page.route(
+        "**/api/products/changes?*",
+        lambda route: route.fulfill(
+            content_type="text/event-stream",
+            body=f":\n\nretry: 100\nevent: end\ndata: {reason}\n\n",
+        ),
+        times=1,
+    )
+
+
+class TestEndedStream:
+    @pytest.mark.usefixtures("engine")  # That of the module's mark.
+    async def test_pages_stay_live_while_workers_are_replaced(
+        self, tmp_path: Path, chromium_process: Any
+    ) -> None:
+        async with (
+            Catalog(tmp_path).start() as service,
+            browser((await service.serving()).url, chromium_process) as opened,
+        ):
+            token = await service.sign_up("ada")
+            body = {"name": "Lamp", "price": 1}
+            await (await service.connect()).ask("POST", "/api/products", token=token, body=body)
+            pages = [await opened.window(), await opened.window()]
+            for page, path in zip(pages, ("./", "./products/1"), strict=True):
+                await page.goto(path)
+                await live(page)
+
+            service.send_signal(signal.SIGHUP)
+            await service.event("reload_done")
+            await service.event("worker_stopped")
+            changes = {"name": "Rug"}
+            client = await service.connect()
+            await client.ask("PATCH", "/api/products/1", token=token, body=changes)
+
+            await pages[0].get_by_role("link", name="Rug").wait_for()
+            await pages[1].get_by_role("heading", name="Rug").wait_for()
+            for page in pages:
+                await live(page)
+
+    @pytest.mark.parametrize("code", ["not-ready", "overloaded", "database-unavailable"])
+    async def test_stream_is_resumed(self, site: Site, code: str) -> None:
+        await site.create("Lamp")
+
+        for path in ("./", "./products/1"):
+            page = await site.browser.window()
+            await end_once(page, code)
+            await page.goto(path)
+
+            await page.get_by_text(LOST).wait_for()
+            await live(page)
+
+    async def test_list_tells_that_changes_are_gone(self, site: Site) -> None:
+        page = await site.browser.window()
+        await end_once(page, "changes-gone")
+
+        await page.goto("./")
+
+        await page.get_by_text("Not live: load the page again.").wait_for()
+
+    async def test_product_is_read_again_when_changes_are_gone(self, site: Site) -> None:
+        await site.create("Lamp")
+        page = await site.browser.window()
+        await end_once(page, "changes-gone")
+
+        async with page.expect_response("**/api/products/1"):
+            await page.goto("./products/1")
+
+    async def test_product_page_tells_that_the_connection_was_lost(self, site: Site) -> None:
+        await site.create("Lamp")
+        page = await site.browser.window()
+        await page.goto("./products/1")
+        await live(page)
+
+        site.network.refuse()
+        await page.get_by_text(LOST).wait_for()
+        await site.network.listen()
+
+        await live(page)

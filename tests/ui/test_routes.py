@@ -36,6 +36,17 @@ class TestPages:
             assert not reference.startswith("//"), reference
             assert (await anyone.get(reference)).status_code == 200, reference
 
+    async def test_page_of_an_error_has_its_style_sheet(self, anyone: Caller) -> None:
+        page = await anyone.get("/nowhere", headers={"Accept": "text/html"})
+
+        style_sheet, home = references_of(page)
+        answer = await anyone.get(style_sheet)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (
+            200,
+            "text/css; charset=utf-8",
+        )
+        assert home == "/"
+
     @pytest.mark.parametrize("path", PAGES)
     async def test_page_is_html_with_revalidation(self, anyone: Caller, path: str) -> None:
         page = await anyone.get(path)

@@ -163,13 +163,13 @@ export async function json(method, path, value, headers = {}) {
 }
 
 /** Upload a file with its progress, which fetch does not report. */
-export async function upload(path, file, mediaType, onProgress) {
+export async function upload(path, file, headers, onProgress) {
   // So that the token does not expire in the first moments of a long upload.
   await renew();
   return new Promise((resolve, reject) => {
     const transfer = new XMLHttpRequest();
     transfer.open("POST", root + path);
-    transfer.setRequestHeader("Content-Type", mediaType);
+    for (const [name, value] of Object.entries(headers)) transfer.setRequestHeader(name, value);
     transfer.setRequestHeader("Authorization", `Bearer ${session.token}`);
     transfer.responseType = "json";
     transfer.upload.onprogress = (event) => onProgress(event.loaded, event.total);

@@ -2,7 +2,7 @@
 import { logOut, observe, resume, root, session } from "./api.js";
 import { html } from "./html.js";
 import { Fault, Heading, Link, useAction } from "./parts.js";
-import { go, observeLocation, place } from "./router.js";
+import { go, isOwn, observeLocation, place } from "./router.js";
 import { useEffect, useErrorBoundary, useReducer } from "./vendor/hooks.js";
 import { render } from "./vendor/preact.js";
 import { Account } from "./views/account.js";
@@ -30,7 +30,10 @@ function View() {
     return html`<${ProductList} key=${`${query}`} query=${query} initial=${takeInitialPage()} />`;
   if (product)
     return html`<${ProductPage} key=${path} id=${product[1]} initial=${takeInitialPage()} />`;
-  if (path === "/sign-in") return html`<${SignIn} onward=${query.get("to") ?? "/"} />`;
+  if (path === "/sign-in") {
+    const to = query.get("to") ?? "/";
+    return html`<${SignIn} onward=${isOwn(to) ? to : "/"} />`;
+  }
   if (!session.isKnown) return html`<p aria-busy="true">Signing in …</p>`;
   if (!session.user) return html`<${SignIn} onward=${path} />`;
   if (path === "/products/new") return html`<${NewProduct} />`;

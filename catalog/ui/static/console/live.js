@@ -31,11 +31,18 @@ export function follow(since, onChange, onState) {
       last = event.lastEventId || last;
       onChange(JSON.parse(event.data));
     };
-    source.addEventListener("end", gone);
+    source.addEventListener("end", ended);
     source.onerror = () => {
       tell("waiting");
       if (source.readyState === EventSource.CLOSED) again();
     };
+  }
+
+  // A service that stops ends its streams. The connection is closed after that, and the browser
+  // resumes the stream from the last change, with another process.
+  function ended(event) {
+    if (JSON.parse(event.data).code === "changes-gone") gone();
+    else tell("waiting");
   }
 
   // The stream does not tell why it was refused, so a page of the feed is asked for.

@@ -40,6 +40,21 @@ export function Fault({ problem, retry }) {
   </div>`;
 }
 
+const LIVE_STATES = {
+  connecting: "Connecting …",
+  live: "Live.",
+  waiting: "The connection was lost; trying again …",
+  gone: "Not live: load the page again.",
+};
+
+/** Whether a page follows the changes, as `follow` tells it. */
+export function LiveState({ state, children }) {
+  return html`<p class="status">
+    <span class=${`dot ${state}`}></span>${" "}
+    <span role="status">${LIVE_STATES[state]}</span>${" "} ${children}
+  </p>`;
+}
+
 /** A labelled input with the error of its field. */
 export function Field({ label, name, problem, hint, multiline, ...rest }) {
   const message = problem?.of?.(name);

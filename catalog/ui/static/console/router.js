@@ -31,6 +31,11 @@ addEventListener("popstate", changed);
 // The console answers links to its own pages; all others load as usual.
 const OWN = /^\/($|products\/|sign-in$|import$|account$|users$)/;
 
+/** Whether a target, a path below the root with or without a query, is a page of the console. */
+export function isOwn(target) {
+  return OWN.test(target.split(/[?#]/)[0]);
+}
+
 addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
   const isPlain = event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey);
@@ -39,7 +44,7 @@ addEventListener("click", (event) => {
   const url = new URL(link.href);
   if (url.origin !== location.origin || !url.pathname.startsWith(`${root}/`) || url.hash) return;
   const path = url.pathname.slice(root.length);
-  if (!OWN.test(path)) return;
+  if (!isOwn(path)) return;
   event.preventDefault();
   go(path + url.search);
 });

@@ -123,6 +123,7 @@ function Password() {
   const [isDone, setDone] = useState(false);
   const [change, isBusy, problem] = useAction(async (event) => {
     const form = event.target;
+    setDone(false);
     await json("POST", "/api/auth/password", fieldsOf(event));
     form.reset();
     setDone(true);

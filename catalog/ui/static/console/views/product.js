@@ -1,13 +1,16 @@
 import { json, request, root, session, untilRetry } from "../api.js";
 import { html } from "../html.js";
 import { follow } from "../live.js";
-import { Confirmation, Fault, Field, Heading, Moment, amount, fieldsOf, useAction } from "../parts.js";
+import {
+  Confirmation, Fault, Field, Heading, LiveState, Moment, amount, fieldsOf, useAction,
+} from "../parts.js";
 import { go } from "../router.js";
-import { useEffect, useState } from "../vendor/hooks.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "../vendor/hooks.js";
 
 /** A product, and for its owner or an administrator the means to change it. */
 export function ProductPage({ id, initial }) {
   const [state, setState] = useState(initial ?? {});
+  const [liveState, setLiveState] = useState("connecting");
   const [isEditing, setEditing] = useState(false);
   const [isDeleting, setDeleting] = useState(false);
   const { product, etag, change, problem } = state;
@@ -50,7 +53,11 @@ export function ProductPage({ id, initial }) {
         if (event.type === "deleted") setState({ problem: { status: 404 } });
         else refresh(controller.signal);
       },
-      () => {},
+      (told) => {
+        setLiveState(told);
+        // One product is read again at once, and followed from there.
+        if (told === "gone") refresh(controller.signal);
+      },
     );
     return () => {
       stop();
@@ -91,6 +98,7 @@ export function ProductPage({ id, initial }) {
         ${" "}<${Moment} at=${product.updated_at} />, version ${product.version}
       </small>
     </p>
+    <${LiveState} state=${liveState} />
     <${Fault} problem=${refusal} />
     ${mayChange &&
     html`<div class="actions">
@@ -109,38 +117,61 @@ export function ProductPage({ id, initial }) {
   </article>`;
 }
 
-/** What a form's fields say about a product. */
-function productOf({ name, price, description }) {
-  return { name, price: Number(price), description: description === "" ? null : description };
+/** What fields of a form, some or all, say about a product. */
+function productOf({ price, description, ...fields }) {
+  if (price !== undefined) fields.price = Number(price);
+  if (description !== undefined) fields.description = description === "" ? null : description;
+  return fields;
 }
 
+/** The members of one object that the other one does not have or has otherwise. */
+function differenceOf(values, others) {
+  return Object.fromEntries(
+    Object.entries(values).filter(([name, value]) => value !== others[name]),
+  );
+}
+
+// Only what the inputs begin with: what is typed stays when the page is drawn again.
 function ProductFields({ product = {}, problem }) {
-  return html`<${Field} label="Name" name="name" required value=${product.name} problem=${problem} />
+  return html`<${Field}
+      label="Name" name="name" required defaultValue=${product.name} problem=${problem}
+    />
     <${Field}
       label="Price" name="price" type="number" min="0" max="1000000000000" step="any" required
-      value=${product.price} problem=${problem}
+      defaultValue=${product.price} problem=${problem}
     />
     <${Field}
       label="Description" name="description" multiline rows="5"
-      value=${product.description ?? ""} problem=${problem}
+      defaultValue=${product.description ?? ""} problem=${problem}
     />`;
 }
 
 function Edit({ product, etag, onDone }) {
-  const [draft, setDraft] = useState(product);
-  const [basis, setBasis] = useState(etag);
+  // The version that the form began with, and the one that is known to be saved.
+  const [basis, setBasis] = useState({ product, etag });
+  const [saved, setSaved] = useState(basis);
   const [conflict, setConflict] = useState(null);
+  const form = useRef();
+  const shown = useRef();
+  // Inputs do not show every text as it is: those of one line drop line breaks, and the others write
+  // all of them as LF. So a field is changed if it is not as it was shown.
+  useLayoutEffect(() => {
+    shown.current = Object.fromEntries(new FormData(form.current));
+  }, [basis]);
   const [save, isBusy, problem] = useAction(async (event) => {
-    const mine = productOf(fieldsOf(event));
-    setDraft({ ...draft, ...mine });
+    const changed = productOf(differenceOf(fieldsOf(event), shown.current));
+    const { name, price, description } = basis.product;
+    const mine = { name, price, description, ...changed };
+    const changes = differenceOf(mine, saved.product);
     try {
-      await json("PATCH", `/api/products/${product.id}`, mine, { "If-Match": basis });
+      await json("PATCH", `/api/products/${product.id}`, changes, { "If-Match": saved.etag });
     } catch (refusal) {
       if (refusal.status !== 412) throw refusal;
       // Changed meanwhile: show both versions; saving again is conditional on the other one.
       const response = await request("GET", `/api/products/${product.id}`);
-      setConflict({ mine, theirs: await response.json() });
-      setBasis(response.headers.get("ETag"));
+      const theirs = await response.json();
+      setConflict({ mine, theirs });
+      setSaved({ product: theirs, etag: response.headers.get("ETag") });
       return;
     }
     onDone();
@@ -151,13 +182,13 @@ function Edit({ product, etag, onDone }) {
     html`<${Conflict}
       ...${conflict}
       onTheirs=${() => {
-        setDraft(conflict.theirs);
+        setBasis(saved);
         setConflict(null);
       }}
       onMine=${() => setConflict(null)}
     />`}
-    <form onSubmit=${save} key=${draft.version}>
-      <${ProductFields} product=${draft} problem=${problem} />
+    <form onSubmit=${save} key=${basis.etag} ref=${form}>
+      <${ProductFields} product=${basis.product} problem=${problem} />
       <${Fault} problem=${problem} />
       <div class="actions">
         <button aria-busy=${isBusy} disabled=${Boolean(conflict)}>Save</button>
@@ -192,14 +223,16 @@ function Conflict({ mine, theirs, onMine, onTheirs }) {
   </section>`;
 }
 
+const newKey = () => crypto.randomUUID?.() ?? String(Math.random());
+
 /** A form for a new product. */
 export function NewProduct() {
-  // One key for this form, so that sending it again after a lost response makes no second product.
-  const [key] = useState(() => crypto.randomUUID?.() ?? String(Math.random()));
+  // One key for each content, so that sending it again after a lost response makes no second product.
+  const keys = useRef({});
   const [create, isBusy, problem] = useAction(async (event) => {
-    const created = await json("POST", "/api/products", productOf(fieldsOf(event)), {
-      "Idempotency-Key": key,
-    });
+    const product = productOf(fieldsOf(event));
+    const key = (keys.current[JSON.stringify(product)] ??= newKey());
+    const created = await json("POST", "/api/products", product, { "Idempotency-Key": key });
     go(`/products/${created.id}`);
   });
   return html`<article>

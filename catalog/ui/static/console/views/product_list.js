@@ -1,12 +1,18 @@
 import { json, request, root, session } from "../api.js";
 import { html } from "../html.js";
 import { follow } from "../live.js";
-import { Fault, Heading, Link, Moment, amount, fieldsOf, useAction } from "../parts.js";
+import { Fault, Heading, Link, LiveState, Moment, amount, fieldsOf, useAction } from "../parts.js";
 import { go } from "../router.js";
 import { useEffect, useRef, useState } from "../vendor/hooks.js";
 
 const FIELDS = "id,name,price,user_id,created_at,version";
 const PAGE_SIZE = 30;
+
+// Parameters with which a new product may not belong to the list, or not to its beginning.
+const FILTERS = ["q", "min_price", "max_price", "ids", "ids[]", "key", "cursor"];
+
+// Parameters that the page ignores, as the service does when it sends the first one.
+const FORM_PARAMETERS = ["fields", "fields[]", "format", "total", "bom", "guard"];
 
 const SORTS = [
   ["-id", "Newest first"],
@@ -17,6 +23,9 @@ const SORTS = [
   ["-price", "Price, high to low"],
 ];
 
+/** The order of a list, as one of `SORTS`: ids are given in the order of creation. */
+const orderOf = (query) => (query.get("sort") || "-id").replace("created_at", "id");
+
 /** All products that match the query, as an endless list that is kept up to date. */
 export function ProductList({ query, initial }) {
   const [products, setProducts] = useState(initial?.products ?? []);
@@ -25,8 +34,8 @@ export function ProductList({ query, initial }) {
   const [state, setState] = useState("connecting");
   const [news, setNews] = useState("");
   // New products belong at the top of the newest first; elsewhere their place is not known.
-  const isNewestFirst = ["", "-id"].includes(query.get("sort") ?? "");
-  const isFiltered = ["q", "min_price", "max_price"].some((name) => query.get(name));
+  const isNewestFirst = orderOf(query) === "-id";
+  const isFiltered = FILTERS.some((name) => query.getAll(name).some(Boolean));
   const owner = query.get("user_id");
 
   const [more, isLoading, problem] = useAction(async () => {
@@ -69,11 +78,7 @@ export function ProductList({ query, initial }) {
   const isEmpty = !products.length && !next && !isLoading && !problem;
   return html`<${Heading}>${owner ? `Products of user ${owner}` : "Products"}<//>
     <${Filters} query=${query} />
-    <p class="status">
-      <span class=${`dot ${state}`}></span>${" "}
-      <span role="status">${STATES[state]}</span>${" "}
-      <span role="status">${news}</span>
-    </p>
+    <${LiveState} state=${state}><span role="status">${news}</span><//>
     <table class="products">
       <thead>
         <tr><th scope="col">Name</th><th scope="col" class="number">Price</th><th scope="col">Created</th></tr>
@@ -93,23 +98,23 @@ export function ProductList({ query, initial }) {
     </p>`;
 }
 
-const STATES = {
-  connecting: "Connecting …",
-  live: "Live.",
-  waiting: "The connection was lost; trying again …",
-  gone: "Not live: load the page again.",
-};
+/** Which products a page's query selects, without what says how a list is to be written. */
+function selectionOf(query) {
+  const params = new URLSearchParams(query);
+  for (const name of FORM_PARAMETERS) params.delete(name);
+  return params;
+}
 
 function firstUrl(query) {
-  const params = new URLSearchParams(query);
+  const params = selectionOf(query);
   params.set("fields", FIELDS);
-  params.set("limit", PAGE_SIZE);
+  params.set("limit", query.get("limit") || PAGE_SIZE);
   return `/api/products?${params}`;
 }
 
 function exportUrl(query, format) {
-  const params = new URLSearchParams(query);
-  for (const name of ["cursor", "limit", "fields"]) params.delete(name);
+  const params = selectionOf(query);
+  for (const name of ["cursor", "limit"]) params.delete(name);
   params.set("format", format);
   return `${root}/api/products?${params}`;
 }
@@ -166,7 +171,7 @@ function Filters({ query }) {
     <select name="sort" aria-label="Order">
       ${SORTS.map(
         ([name, text]) =>
-          html`<option value=${name} selected=${name === (value("sort") || "-id")}>${text}</option>`,
+          html`<option value=${name} selected=${name === orderOf(query)}>${text}</option>`,
       )}
     </select>
     <button>Show</button>

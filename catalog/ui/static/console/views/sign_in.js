@@ -7,11 +7,15 @@ import { useState } from "../vendor/hooks.js";
 /** Log-in and sign-up; `onward` is the page to show afterwards. */
 export function SignIn({ onward }) {
   const [isNew, setNew] = useState(false);
-  const [submit, isBusy, problem] = useAction(async (event) => {
+  const [wasNew, setWasNew] = useState(false);
+  const [submit, isBusy, failure] = useAction(async (event) => {
     const fields = fieldsOf(event);
+    setWasNew(isNew);
     await (isNew ? signUp(fields) : logIn(fields));
     go(onward, { replace: true });
   });
+  // What was wrong with one of the forms says nothing about the other.
+  const problem = wasNew === isNew ? failure : null;
   const password = isNew ? "new-password" : "current-password";
   return html`<article class="narrow">
     <${Heading}>${isNew ? "Sign up" : "Sign in"}<//>

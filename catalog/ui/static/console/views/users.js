@@ -45,11 +45,10 @@ function Row({ user, change }) {
     <td>
       <select
         aria-label=${`Role of ${user.username}`}
+        value=${user.role}
         onChange=${(event) => change(user, { role: event.target.value })}
       >
-        ${["user", "admin"].map(
-          (role) => html`<option value=${role} selected=${role === user.role}>${role}</option>`,
-        )}
+        ${["user", "admin"].map((role) => html`<option value=${role}>${role}</option>`)}
       </select>
     </td>
     <td>
