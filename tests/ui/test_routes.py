@@ -70,17 +70,6 @@ class TestPages:
         assert not re.search(rb"<script(?![^>]*\ssrc=)|\son\w+=|javascript:|<style", page.body)
 
 
-class TestProblems:
-    async def test_all_references_of_a_problem_exist(self, anyone: Caller) -> None:
-        page = await anyone.get("/nowhere", headers={"Accept": "text/html"})
-
-        assert page.status_code == 404
-        references = references_of(page)
-        assert len(references) == 2
-        for reference in references:
-            assert (await anyone.get(reference)).status_code == 200, reference
-
-
 class TestDocs:
     async def test_page_loads_this_services_document_only(self, anyone: Caller) -> None:
         script = (await anyone.get("/docs/docs.js")).body.decode()
