@@ -25,7 +25,7 @@ from catalog.cli.product_files import (
 )
 from catalog.cli.schema import require_schema
 from catalog.db.database import Database
-from catalog.errors import CatalogError, LinesInvalid, MalformedRequest
+from catalog.errors import CatalogError, MalformedRequest
 from catalog.products.bulk import importing
 from catalog.products.bulk.chunks import ImportResult
 from catalog.products.bulk.formats import CSV, Reader, ReaderOptions
@@ -88,22 +88,31 @@ def import_(
     is_regular = not is_standard(file) and file.is_file()
     reader = form.reader(ReaderOptions(form.charsets[charset], guard=not no_guard, upsert=upsert))
     settings = settings_for_command()
-    with (
-        opened_text(file) as (text, raw),
-        click.progressbar(
-            length=file.stat().st_size if is_regular else 0,
-            label="Importing",
-            file=sys.stderr,
-            # Only a regular file has a size and a position.
-            hidden=not is_regular or not sys.stderr.isatty(),
-        ) as bar,
-    ):
-        source = _Source(
-            text, raw, lambda: bar.update(raw.tell() - bar.pos) if not bar.hidden else None
-        )
-        imported = run(
-            _import(settings, source, reader, owner, upsert=upsert, atomic=atomic, dry_run=dry_run)
-        )
+    imported = ImportResult(has_upserts=upsert)
+    try:
+        with (
+            opened_text(file) as (text, raw),
+            click.progressbar(
+                length=file.stat().st_size if is_regular else 0,
+                label="Importing",
+                file=sys.stderr,
+                # Only a regular file has a size and a position.
+                hidden=not is_regular or not sys.stderr.isatty(),
+            ) as bar,
+        ):
+            source = _Source(
+                text, raw, lambda: bar.update(raw.tell() - bar.pos) if not bar.hidden else None
+            )
+            work = _import(
+                settings, source, reader, owner, imported, atomic=atomic, dry_run=dry_run
+            )
+            run(work)
+    except BaseException as error:
+        # Below the progress bar.
+        _tell_faults(error, imported)
+        if imported.line and not (atomic or dry_run):
+            click.echo(f"{_done(imported)}, up to line {imported.line:,}.", err=True)
+        raise
     for fault in imported.faults:
         click.echo(f"Line {fault.line}: {fault.message}", err=True)
     click.echo(_summary(imported, dry_run=dry_run))
@@ -190,18 +199,17 @@ async def _import(
     source: _Source,
     reader: Reader,
     owner: str,
+    imported: ImportResult,
     *,
-    upsert: bool,
     atomic: bool,
     dry_run: bool,
-) -> ImportResult:
+) -> None:
     database = Database(settings)
 
     async def account(session: AsyncSession) -> int:
         await require_schema(await session.connection())
         return await accounts.account_id(session, login=owner)
 
-    imported = ImportResult(has_upserts=upsert)
     try:
         owner_id = await database.transaction(account)
         work = asyncio.create_task(
@@ -210,30 +218,20 @@ async def _import(
                 source.pieces(),
                 reader,
                 owner_id=owner_id,
-                upsert=upsert,
+                upsert=imported.has_upserts,
                 atomic=atomic,
                 dry_run=dry_run,
                 imported=imported,
             )
         )
         try:
-            return await _finished(work, source)
-        except BaseException as error:
-            _tell_faults(error, imported)
-            if not (atomic or dry_run or isinstance(error, LinesInvalid)):
-                click.echo(f"{_done(imported)}, up to line {imported.line:,}.", err=True)
-            raise
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # Interrupted. What is being written is completed, so that the report is true.
+            source.stop()
+            await work
     finally:
         await database.close()
-
-
-async def _finished(work: "asyncio.Task[ImportResult]", source: _Source) -> ImportResult:
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        # Interrupted. What is being written is completed, so that the report is true.
-        source.stop()
-        return await work
 
 
 def _tell_faults(error: BaseException, imported: ImportResult) -> None:

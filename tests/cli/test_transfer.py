@@ -223,6 +223,26 @@ class TestImport:
         assert fault.endswith("The file is not valid gzip, or its end is missing or damaged.")
         assert await catalog.query("SELECT count(*) FROM products") == [(4_000,)]
 
+    async def test_progress_bar_ends_before_the_report(
+        self, catalog: CommandLine, ada: Caller, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "products.ndjson.gz"
+        file.write_bytes(gzip.compress(lines_of(5_000))[:-9])
+        terminal, its_end = pty.openpty()
+
+        async with catalog.started(
+            *("import", str(file), "--owner", str(ada and "ada")), standard_error=its_end
+        ) as process:
+            os.close(its_end)
+            await process.communicate()
+
+        shown = b""
+        with suppress(OSError):
+            while more := os.read(terminal, 1024):
+                shown += more
+        os.close(terminal)
+        assert "Created 4,000 products, up to line 4,000." in shown.decode().splitlines()
+
     async def test_broken_off_upsert_tells_what_it_updated(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
