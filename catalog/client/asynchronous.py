@@ -32,6 +32,7 @@ from catalog.client.models import (
     UploadLine,
     UploadReport,
 )
+from catalog.client.read_ahead import ReadAhead
 from catalog.client.transport import Request, Transport
 from catalog.client.uploading import UploadMode, upload
 
@@ -222,7 +223,11 @@ class AsyncClient:
         max_price: float | None = None,
         user_id: int | None = None,
     ) -> AsyncIterator[Export]:
-        """Provide all products that match, as one stream and with the change to follow from."""
+        """Provide all products that match, as one stream and with the change to follow from.
+
+        They are read ahead of your loop, at the pace of the service: up to 4 MB into memory, and
+        more into a temporary file, which is removed at the end.
+        """
         request = Request(
             "GET",
             "/api/products/my" if mine else "/api/products",
@@ -231,7 +236,9 @@ class AsyncClient:
             headers={"Accept": "application/x-ndjson"},
         )
         async with self._transport.stream(request) as response:
-            yield Export(response)
+            change = response.headers["Catalog-Change"]
+            async with ReadAhead(response.aiter_bytes()) as body:
+                yield Export(change, body)
 
     async def create(
         self,

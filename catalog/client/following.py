@@ -79,7 +79,7 @@ class Following:
             timeout=httpx.Timeout(SILENCE_SECONDS),
         )
         async with self._transport.stream(request) as response:
-            async for event in _events(lines_of(response)):
+            async for event in _events(lines_of(response.aiter_bytes())):
                 yield event
         raise ConnectionFailed("The stream of changes has ended.")
 

@@ -204,7 +204,7 @@ async def _unexpected(response: httpx.Response) -> UnexpectedResponse:
     return UnexpectedResponse(f"{response.status_code} with {media_type}", status=200)
 
 
-async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
+async def lines_of(body: AsyncIterator[bytes]) -> AsyncIterator[str]:
     """Yield the lines of a body, which end with line feeds alone.
 
     httpx also ends lines at the other characters that Unicode has for it, which JSON may contain.
@@ -214,7 +214,7 @@ async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
     """
     rest = b""
     try:
-        async for piece in response.aiter_bytes():
+        async for piece in body:
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 yield line.decode()

@@ -39,6 +39,7 @@ from tests.server.service import Catalog, Service
 from tests.support import PASSWORD
 
 KILLS = 4
+STALL_SECONDS = 2
 
 
 async def names_of(client: AsyncClient) -> list[str]:
@@ -449,6 +450,29 @@ class TestExport:
             assert [product async for product in export] == [lamp]
         async with aclosing(ada.follow(since)) as changes:
             assert (await anext(changes)).product == lamp
+
+    async def test_consumer_may_pause_longer_than_the_service_waits(self, catalog: Catalog) -> None:
+        catalog.definitions["catalog.http.response_buffers"] = f"STALL_SECONDS = {STALL_SECONDS}"
+        catalog.definitions["catalog.server.sockets"] = f"STALL_SECONDS = {STALL_SECONDS + 1}"
+        # 11 MB, more than the buffers of a connection.
+        count, description = 700, "x" * 16_000
+        encoding = {"Accept-Encoding": "identity"}
+        async with (
+            catalog.start() as service,
+            httpx.AsyncClient(headers=encoding, timeout=30) as http,
+        ):
+            client = AsyncClient((await service.serving()).url, http=http)
+            await client.sign_up("ada", "ada@example.com", PASSWORD)
+            await client.upload({**lamp, "description": description} for lamp in lamps(count))
+            products: list[Product] = []
+
+            async with client.export(sort="id") as export:
+                async for product in export:
+                    if not products:
+                        await asyncio.sleep(STALL_SECONDS * 3)
+                    products.append(product)
+
+        assert [product.price for product in products] == list(range(count))
 
 
 def stream(text: str) -> httpx.Response:
