@@ -1,11 +1,11 @@
 """Lists of products: their filters, and all of one as a stream."""
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from catalog.client.models import Product, Sort
 from catalog.client.read_ahead import ReadAhead
+from catalog.client.responses import parsed
 from catalog.client.transport import lines_of
 
 
@@ -27,9 +27,10 @@ class Export:
 
         Raises:
             ConnectionFailed: the connection ended before the list did.
+            UnexpectedResponse: the list is not the service's.
         """
         async for line in lines_of(aiter(self._body)):
-            yield Product.from_json(json.loads(line))
+            yield parsed(line, Product.from_json)
 
 
 def filters_of(

@@ -129,11 +129,16 @@ class Transport:
                     return refusal
                 response = await self._send_once(request, await self.credentials.token(self))
             if whole:
-                await response.aread()
+                await _read(response)
         except httpx.TransportError as fault:
             failure = ConnectionFailed(f"{request.method} {request.path}: {fault!r}")
             failure.__cause__ = fault
             return failure
+        except httpx.RequestError as fault:
+            # A body that is not in the coding it names, or redirects without end.
+            unexpected = UnexpectedResponse(f"{request.method} {request.path}: {fault!r}")
+            unexpected.__cause__ = fault
+            return unexpected
         if not response.is_success:
             return error_of(response)
         return response if _is_expected(request, response) else await _unexpected(response)
@@ -156,7 +161,7 @@ class Transport:
             raise UnexpectedResponse(f"The service referred to another one: {built.url}")
         response = await self.http.send(built, stream=True)
         if not response.is_success:
-            await response.aread()
+            await _read(response)
         return response
 
 
@@ -204,6 +209,15 @@ async def _unexpected(response: httpx.Response) -> UnexpectedResponse:
     return UnexpectedResponse(f"{response.status_code} with {media_type}", status=200)
 
 
+async def _read(response: httpx.Response) -> None:
+    try:
+        await response.aread()
+    except httpx.DecodingError:
+        # The connection still has the rest of the body.
+        await response.aclose()
+        raise
+
+
 async def lines_of(body: AsyncIterator[bytes]) -> AsyncIterator[str]:
     """Yield the lines of a body, which end with line feeds alone.
 
@@ -211,6 +225,7 @@ async def lines_of(body: AsyncIterator[bytes]) -> AsyncIterator[str]:
 
     Raises:
         ConnectionFailed: the connection ended before the body did.
+        UnexpectedResponse: the body is not in the coding it names, or no UTF-8.
     """
     rest = b""
     try:
@@ -218,7 +233,9 @@ async def lines_of(body: AsyncIterator[bytes]) -> AsyncIterator[str]:
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 yield line.decode()
+        if rest:
+            yield rest.decode()
     except httpx.TransportError as fault:
         raise ConnectionFailed(f"The response was interrupted: {fault!r}") from fault
-    if rest:
-        yield rest.decode()
+    except (httpx.DecodingError, UnicodeDecodeError) as fault:
+        raise UnexpectedResponse(f"The response is damaged: {fault!r}", status=200) from fault

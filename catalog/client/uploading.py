@@ -8,6 +8,7 @@ import httpx
 
 from catalog.client.errors import CatalogError
 from catalog.client.models import UploadLine, UploadReport
+from catalog.client.responses import contents
 
 UPLOAD_LINES = 1000
 UPLOAD_BYTES = 1024 * 1024
@@ -60,9 +61,10 @@ async def upload(
                 params={"mode": mode} if mode == "upsert" else {},
                 headers={"Content-Type": "application/x-ndjson"},
             )
+            outcome = contents(answer, UploadReport.from_json)
         except CatalogError as error:
             raise UploadInterrupted(report, lines) from error
-        report = report.plus(UploadReport.from_json(answer.json()), first_line=lines)
+        report = report.plus(outcome, first_line=lines)
         lines += count
         if progress is not None:
             progress(report)
