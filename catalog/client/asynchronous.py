@@ -113,6 +113,9 @@ class AsyncClient:
     ) -> httpx.Response:
         """Send any request of the API with this client's credentials, retries and errors.
 
+        A success must have a media type that the request asks for, by ``format`` in the query or by
+        ``Accept`` (``*/*`` for any); without these, JSON. Its body is not checked.
+
         Args:
             method: the method.
             path: the path, below the service's URL.

@@ -38,6 +38,14 @@ _UNSTARTED: Final = {"overloaded", "not-ready"}
 _GATEWAY: Final = {502, 503, 504}
 
 
+# Values of the query parameter ``format``.
+_FORMATS: Final = {
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request of the API.
@@ -196,10 +204,20 @@ def _may_repeat(error: CatalogError, is_repeatable: bool) -> bool:
 
 
 def _is_expected(request: Request, response: httpx.Response) -> bool:
-    """Return whether a success has the media type that the request accepts, or no body."""
-    accepted = request.headers.get("Accept", "application/json")
-    media_type = response.headers.get("content-type", accepted)
-    return bool(media_type.partition(";")[0].strip() == accepted)
+    """Return whether a success has a media type that the request accepts, or no body."""
+    if "content-type" not in response.headers:
+        return True
+    # As for the service, the parameter precedes the header.
+    named = _FORMATS.get(response.request.url.params.get("format", ""))
+    accepted = named or httpx.Headers(request.headers).get("accept", "application/json")
+    media_type = _without_parameters(response.headers["content-type"])
+    kind = media_type.partition("/")[0]
+    ranges = {_without_parameters(each) for each in accepted.split(",")}
+    return not ranges.isdisjoint({media_type, f"{kind}/*", "*/*"})
+
+
+def _without_parameters(media_type: str) -> str:
+    return media_type.partition(";")[0].strip().lower()
 
 
 async def _unexpected(response: httpx.Response) -> UnexpectedResponse:

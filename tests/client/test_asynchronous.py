@@ -546,6 +546,42 @@ class TestFollow:
             assert (await waiting).type == "deleted"
 
 
+class TestSend:
+    @pytest.mark.parametrize(
+        ("path", "options", "media_type"),
+        [
+            ("/api/products", {}, "application/json"),
+            ("/api/products", {"params": {"format": "csv"}}, "text/csv"),
+            ("/api/products?format=ndjson", {}, "application/x-ndjson"),
+            ("/api/products?format=json", {"headers": {"Accept": "text/csv"}}, "application/json"),
+            ("/api/products", {"headers": {"accept": "text/csv"}}, "text/csv"),
+            ("/api/products", {"headers": {"ACCEPT": "Text/CSV; header=present"}}, "text/csv"),
+            ("/api/products", {"headers": {"Accept": "text/csv, */*;q=0.1"}}, "text/csv"),
+            ("/api/products", {"headers": {"Accept": "text/*"}}, "text/csv"),
+            ("/api/products", {"headers": {"Accept": "*/*"}}, "application/json"),
+            ("/metrics", {"headers": {"Accept": "*/*"}}, "text/plain"),
+        ],
+    )
+    async def test_success_has_the_media_type_asked_for(
+        self, ada: AsyncClient, path: str, options: dict[str, Any], media_type: str
+    ) -> None:
+        answer = await ada.send("GET", path, **options)
+
+        assert answer.headers["Content-Type"].partition(";")[0] == media_type
+
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"params": {"format": "csv"}}, {"headers": {"accept": "text/csv, application/json"}}],
+    )
+    async def test_success_of_another_media_type_is_unexpected(
+        self, ada: AsyncClient, network: FaultyTransport, options: dict[str, Any]
+    ) -> None:
+        network.answers = [httpx.Response(200, html="<h1>Welcome to the Wi-Fi</h1>")]
+
+        with pytest.raises(UnexpectedResponse):
+            await ada.send("GET", "/api/products", **options)
+
+
 class TestUnavailable:
     async def test_service_that_is_gone_is_a_failed_connection(
         self,
