@@ -332,6 +332,8 @@ class AsyncClient:
 
         Raises:
             UploadInterrupted: the outcome of a request is unknown, or the service refused it.
+            Exception: whatever ``products`` or ``progress`` raised, with a note of what was done.
+                Products that came after the last full request are not sent.
         """
         return await upload(self.send, products, mode=mode, progress=progress)
 

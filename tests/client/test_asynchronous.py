@@ -425,6 +425,38 @@ class TestUpload:
         assert (caught.value.lines, caught.value.report.created) == (20, 20)
         assert len(await names_of(ada)) == 30
 
+    @pytest.mark.parametrize("product", [None, {"name": "Lamp", "price": float("nan")}])
+    async def test_error_of_the_iterable_passes_with_a_note_of_what_was_done(
+        self, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch, product: Any
+    ) -> None:
+        monkeypatch.setattr(uploading, "UPLOAD_LINES", 10)
+        reports: list[UploadReport] = []
+
+        def broken() -> Iterator[NewProduct]:
+            yield from lamps(25)
+            if product is not None:
+                yield product
+            raise ValueError("Line 26 of the file is damaged.")
+
+        with pytest.raises(ValueError, match=r"damaged|JSON compliant") as caught:
+            await ada.upload(broken(), progress=reports.append)
+
+        assert caught.value.__notes__ == [
+            "The upload ended after 20 products: 20 created, 0 updated, 0 unchanged, 0 failed."
+        ]
+        assert reports[-1].created == len(await names_of(ada)) == 20
+
+    async def test_error_of_the_progress_passes_with_a_note_of_what_was_done(
+        self, ada: AsyncClient
+    ) -> None:
+        def fail(_: UploadReport) -> None:
+            raise BrokenPipeError
+
+        with pytest.raises(BrokenPipeError) as caught:
+            await ada.upload(lamps(2), progress=fail)
+
+        assert "2 created" in caught.value.__notes__[0]
+
 
 class TestExport:
     async def test_export_streams_all_products_and_names_the_change_to_follow(
