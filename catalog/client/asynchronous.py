@@ -7,10 +7,12 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Self
 from uuid import uuid4
 
@@ -32,6 +34,8 @@ from catalog.client.models import (
     UploadLine,
     UploadReport,
 )
+from catalog.client.read_ahead import ReadAhead
+from catalog.client.responses import change_of, contents
 from catalog.client.transport import Request, Transport
 from catalog.client.uploading import UploadMode, upload
 
@@ -109,6 +113,9 @@ class AsyncClient:
     ) -> httpx.Response:
         """Send any request of the API with this client's credentials, retries and errors.
 
+        A success must have a media type that the request asks for, by ``format`` in the query or by
+        ``Accept`` (``*/*`` for any); without these, JSON. Its body is not checked.
+
         Args:
             method: the method.
             path: the path, below the service's URL.
@@ -126,13 +133,13 @@ class AsyncClient:
             "POST", "/api/auth/signup", json=fields, is_public=True, is_repeatable=False
         )
         session = SessionCredentials(username=username, password=password)
-        session.accept(answer.json())
+        contents(answer, session.accept)
         self._transport.credentials = session
-        return Account.from_json({**answer.json(), "role": "user"})
+        return contents(answer, lambda members: Account.from_json({**members, "role": "user"}))
 
     async def me(self) -> Account:
         """Return the caller's account."""
-        return Account.from_json((await self.send("GET", "/api/auth/me")).json())
+        return contents(await self.send("GET", "/api/auth/me"), Account.from_json)
 
     async def log_out(self) -> None:
         """End the session."""
@@ -147,12 +154,12 @@ class AsyncClient:
         if expires_at is not None:
             fields["expires_at"] = expires_at.isoformat()
         answer = await self.send("POST", "/api/auth/keys", json=fields, is_repeatable=False)
-        return Key.from_json(answer.json())
+        return contents(answer, Key.from_json)
 
     async def api_keys(self) -> Sequence[Key]:
         """Return the caller's API keys, newest first."""
         answer = await self.send("GET", "/api/auth/keys")
-        return [Key.from_json(each) for each in answer.json()["keys"]]
+        return contents(answer, lambda members: [Key.from_json(each) for each in members["keys"]])
 
     async def revoke_api_key(self, key_id: int) -> None:
         """Revoke an API key; one that was revoked already is no error."""
@@ -204,11 +211,9 @@ class AsyncClient:
         path: str | None = "/api/products/my" if mine else "/api/products"
         while path is not None:
             answer = await self.send("GET", path, is_public=not mine, params=params)
-            page = answer.json()
-            for each in page["products"]:
-                yield Product.from_json(each)
-            # Relative to the host, with the service's own path if it has one.
-            path = str(answer.url.join(page["next"])) if page["next"] else None
+            page, path = contents(answer, partial(_page_of, answer.url))
+            for product in page:
+                yield product
             params = {}
 
     @asynccontextmanager
@@ -222,7 +227,11 @@ class AsyncClient:
         max_price: float | None = None,
         user_id: int | None = None,
     ) -> AsyncIterator[Export]:
-        """Provide all products that match, as one stream and with the change to follow from."""
+        """Provide all products that match, as one stream and with the change to follow from.
+
+        They are read ahead of your loop, at the pace of the service: up to 4 MB into memory, and
+        more into a temporary file, which is removed at the end.
+        """
         request = Request(
             "GET",
             "/api/products/my" if mine else "/api/products",
@@ -231,7 +240,9 @@ class AsyncClient:
             headers={"Accept": "application/x-ndjson"},
         )
         async with self._transport.stream(request) as response:
-            yield Export(response)
+            change = change_of(response)
+            async with ReadAhead(response.aiter_bytes()) as body:
+                yield Export(change, body)
 
     async def create(
         self,
@@ -321,6 +332,8 @@ class AsyncClient:
 
         Raises:
             UploadInterrupted: the outcome of a request is unknown, or the service refused it.
+            Exception: whatever ``products`` or ``progress`` raised, with a note of what was done.
+                Products that came after the last full request are not sent.
         """
         return await upload(self.send, products, mode=mode, progress=progress)
 
@@ -347,4 +360,11 @@ class AsyncClient:
 
 
 def _product_of(answer: httpx.Response) -> Product:
-    return Product.from_json(answer.json(), answer.headers.get("ETag"))
+    return contents(answer, partial(Product.from_json, etag=answer.headers.get("ETag")))
+
+
+def _page_of(url: httpx.URL, members: Mapping[str, Any]) -> tuple[Sequence[Product], str | None]:
+    """Return the products of the page at a URL, and the URL of the next page."""
+    products = [Product.from_json(each) for each in members["products"]]
+    # Relative to the host, with the service's own path if it has one.
+    return products, str(url.join(members["next"])) if members["next"] else None

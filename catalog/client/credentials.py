@@ -6,11 +6,13 @@ wait for that.
 
 import asyncio
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Protocol
 
 import httpx
 
 from catalog.client.errors import CatalogError, Refused, Unauthenticated
+from catalog.client.responses import contents
 
 
 class Sender(Protocol):
@@ -107,12 +109,12 @@ class SessionCredentials(Credentials):
                 if not isinstance(refusal, Unauthenticated) or self._login is None:
                     raise
             else:
-                self._access = answer.json()["access_token"]
+                self._access = contents(answer, itemgetter("access_token"))
                 return
         if self._login is None:
             return
         answer = await sender.post("/api/auth/login", json=self._login)
-        self.accept(answer.json())
+        contents(answer, self.accept)
 
     def accept(self, tokens: Mapping[str, Any]) -> None:
         """Take the tokens of a log-in or a sign-up."""

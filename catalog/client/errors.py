@@ -23,6 +23,9 @@ import httpx
 
 from catalog.client.models import Product
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, httpx.InvalidURL)
+"""Exceptions of parsers that meet no JSON, or JSON of another shape than the service sends."""
+
 
 class CatalogError(Exception):
     """Base of all errors of the client.
@@ -116,8 +119,10 @@ class PreconditionFailed(Refused):
     @property
     def current(self) -> Product | None:
         """The product as it is now, if the service says so."""
-        current = self.problem.get("current")
-        return Product.from_json(current) if isinstance(current, Mapping) else None
+        try:
+            return Product.from_json(self.problem["current"])
+        except MALFORMED:
+            return None
 
 
 class Invalid(Refused):
@@ -158,9 +163,9 @@ def error_of(response: httpx.Response) -> CatalogError:
     """Return the error of a response that was read and is no success."""
     try:
         problem = response.json()
-    except ValueError:
+    except MALFORMED:
         problem = None
-    if not isinstance(problem, dict) or "code" not in problem:
+    if not isinstance(problem, dict) or not isinstance(problem.get("code"), str):
         start = f"{response.status_code} without a problem: {response.text[:200]!r}"
         return UnexpectedResponse(start, status=response.status_code)
     kind = _BY_CODE.get(problem["code"]) or _BY_STATUS.get(response.status_code, Refused)
@@ -175,7 +180,10 @@ def retry_after(response: httpx.Response) -> float | None:
 
 def _faults_of(problem: Mapping[str, Any]) -> Sequence[Fault]:
     faults = []
-    for each in problem.get("errors") or ():
+    errors = problem.get("errors")
+    for each in errors if isinstance(errors, list) else ():
+        if not isinstance(each, Mapping):
+            continue
         for place in ("pointer", "parameter", "header", "line"):
             if place in each:
                 faults.append(Fault(place, str(each[place]), str(each.get("message", ""))))

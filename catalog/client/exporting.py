@@ -1,34 +1,36 @@
 """Lists of products: their filters, and all of one as a stream."""
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import httpx
-
 from catalog.client.models import Product, Sort
+from catalog.client.read_ahead import ReadAhead
+from catalog.client.responses import parsed
 from catalog.client.transport import lines_of
 
 
 class Export:
     """All products of a list, as they are read.
 
+    They are read ahead, into a temporary file if they are many, so that a slow loop gets all.
+
     Attributes:
         change: the change from which to follow, so that nothing is missed.
     """
 
-    def __init__(self, response: httpx.Response) -> None:
-        self.change = response.headers["Catalog-Change"]
-        self._response = response
+    def __init__(self, change: str, body: ReadAhead) -> None:
+        self.change = change
+        self._body = body
 
     async def __aiter__(self) -> AsyncIterator[Product]:
         """Yield the products.
 
         Raises:
             ConnectionFailed: the connection ended before the list did.
+            UnexpectedResponse: the list is not the service's.
         """
-        async for line in lines_of(self._response):
-            yield Product.from_json(json.loads(line))
+        async for line in lines_of(aiter(self._body)):
+            yield parsed(line, Product.from_json)
 
 
 def filters_of(

@@ -1,8 +1,8 @@
 """Following the changes: server-sent events that resume by themselves."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from catalog.client.errors import (
     Unavailable,
 )
 from catalog.client.models import Change
+from catalog.client.responses import change_of, parsed
 from catalog.client.transport import Request, Transport, delay_before_repeat, lines_of
 
 SILENCE_SECONDS = 40.0
@@ -64,9 +65,7 @@ class Following:
         if self._start_over is not None:
             return await self._start_over()
         request = Request("GET", "/api/products", is_public=True, params={"limit": 1})
-        answer = await self._transport.send(request)
-        change: str = answer.headers["Catalog-Change"]
-        return change
+        return change_of(await self._transport.send(request))
 
     async def _connection(self, since: str) -> AsyncIterator[Change]:
         """Yield the changes that one connection brings; it ends when the process behind it does."""
@@ -79,7 +78,7 @@ class Following:
             timeout=httpx.Timeout(SILENCE_SECONDS),
         )
         async with self._transport.stream(request) as response:
-            async for event in _events(lines_of(response)):
+            async for event in _events(lines_of(response.aiter_bytes())):
                 yield event
         raise ConnectionFailed("The stream of changes has ended.")
 
@@ -93,9 +92,9 @@ async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Change]:
             fields[name] = value.removeprefix(" ")
             continue
         if fields.get("event") == "end":
-            raise _end(json.loads(fields["data"]))
+            raise parsed(fields.get("data", ""), _end)
         if "data" in fields:
-            yield Change.from_json(json.loads(fields["data"]), fields.get("id"))
+            yield parsed(fields["data"], partial(Change.from_json, change=fields.get("id")))
         fields = {}
 
 

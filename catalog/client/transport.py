@@ -38,6 +38,14 @@ _UNSTARTED: Final = {"overloaded", "not-ready"}
 _GATEWAY: Final = {502, 503, 504}
 
 
+# Values of the query parameter ``format``.
+_FORMATS: Final = {
+    "json": "application/json",
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request of the API.
@@ -129,11 +137,16 @@ class Transport:
                     return refusal
                 response = await self._send_once(request, await self.credentials.token(self))
             if whole:
-                await response.aread()
+                await _read(response)
         except httpx.TransportError as fault:
             failure = ConnectionFailed(f"{request.method} {request.path}: {fault!r}")
             failure.__cause__ = fault
             return failure
+        except httpx.RequestError as fault:
+            # A body that is not in the coding it names, or redirects without end.
+            unexpected = UnexpectedResponse(f"{request.method} {request.path}: {fault!r}")
+            unexpected.__cause__ = fault
+            return unexpected
         if not response.is_success:
             return error_of(response)
         return response if _is_expected(request, response) else await _unexpected(response)
@@ -156,7 +169,7 @@ class Transport:
             raise UnexpectedResponse(f"The service referred to another one: {built.url}")
         response = await self.http.send(built, stream=True)
         if not response.is_success:
-            await response.aread()
+            await _read(response)
         return response
 
 
@@ -191,10 +204,20 @@ def _may_repeat(error: CatalogError, is_repeatable: bool) -> bool:
 
 
 def _is_expected(request: Request, response: httpx.Response) -> bool:
-    """Return whether a success has the media type that the request accepts, or no body."""
-    accepted = request.headers.get("Accept", "application/json")
-    media_type = response.headers.get("content-type", accepted)
-    return bool(media_type.partition(";")[0].strip() == accepted)
+    """Return whether a success has a media type that the request accepts, or no body."""
+    if "content-type" not in response.headers:
+        return True
+    # As for the service, the parameter precedes the header.
+    named = _FORMATS.get(response.request.url.params.get("format", ""))
+    accepted = named or httpx.Headers(request.headers).get("accept", "application/json")
+    media_type = _without_parameters(response.headers["content-type"])
+    kind = media_type.partition("/")[0]
+    ranges = {_without_parameters(each) for each in accepted.split(",")}
+    return not ranges.isdisjoint({media_type, f"{kind}/*", "*/*"})
+
+
+def _without_parameters(media_type: str) -> str:
+    return media_type.partition(";")[0].strip().lower()
 
 
 async def _unexpected(response: httpx.Response) -> UnexpectedResponse:
@@ -204,21 +227,33 @@ async def _unexpected(response: httpx.Response) -> UnexpectedResponse:
     return UnexpectedResponse(f"{response.status_code} with {media_type}", status=200)
 
 
-async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
+async def _read(response: httpx.Response) -> None:
+    try:
+        await response.aread()
+    except httpx.DecodingError:
+        # The connection still has the rest of the body.
+        await response.aclose()
+        raise
+
+
+async def lines_of(body: AsyncIterator[bytes]) -> AsyncIterator[str]:
     """Yield the lines of a body, which end with line feeds alone.
 
     httpx also ends lines at the other characters that Unicode has for it, which JSON may contain.
 
     Raises:
         ConnectionFailed: the connection ended before the body did.
+        UnexpectedResponse: the body is not in the coding it names, or no UTF-8.
     """
     rest = b""
     try:
-        async for piece in response.aiter_bytes():
+        async for piece in body:
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 yield line.decode()
+        if rest:
+            yield rest.decode()
     except httpx.TransportError as fault:
         raise ConnectionFailed(f"The response was interrupted: {fault!r}") from fault
-    if rest:
-        yield rest.decode()
+    except (httpx.DecodingError, UnicodeDecodeError) as fault:
+        raise UnexpectedResponse(f"The response is damaged: {fault!r}", status=200) from fault

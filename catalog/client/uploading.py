@@ -8,6 +8,7 @@ import httpx
 
 from catalog.client.errors import CatalogError
 from catalog.client.models import UploadLine, UploadReport
+from catalog.client.responses import contents
 
 UPLOAD_LINES = 1000
 UPLOAD_BYTES = 1024 * 1024
@@ -47,25 +48,37 @@ async def upload(
 
     Raises:
         UploadInterrupted: the outcome of a request is unknown, or the service refused it.
+        Exception: whatever ``products`` or ``progress`` raised, with a note of what was done.
     """
     report, lines = UploadReport(), 0
-    async for chunk, count, has_names in _chunks(products):
-        try:
-            answer = await send(
-                "POST",
-                "/api/products",
-                # A product without a name of its own would be created once more.
-                is_repeatable=mode == "upsert" and has_names,
-                content=chunk,
-                params={"mode": mode} if mode == "upsert" else {},
-                headers={"Content-Type": "application/x-ndjson"},
-            )
-        except CatalogError as error:
-            raise UploadInterrupted(report, lines) from error
-        report = report.plus(UploadReport.from_json(answer.json()), first_line=lines)
-        lines += count
-        if progress is not None:
-            progress(report)
+    try:
+        async for chunk, count, has_names in _chunks(products):
+            try:
+                answer = await send(
+                    "POST",
+                    "/api/products",
+                    # A product without a name of its own would be created once more.
+                    is_repeatable=mode == "upsert" and has_names,
+                    content=chunk,
+                    params={"mode": mode} if mode == "upsert" else {},
+                    headers={"Content-Type": "application/x-ndjson"},
+                )
+                outcome = contents(answer, UploadReport.from_json)
+            except CatalogError as error:
+                raise UploadInterrupted(report, lines) from error
+            report = report.plus(outcome, first_line=lines)
+            lines += count
+            if progress is not None:
+                progress(report)
+    except UploadInterrupted:
+        raise
+    except Exception as error:
+        # The caller's own: it keeps its type, because it is no error of the service.
+        error.add_note(
+            f"The upload ended after {lines} products: {report.created} created,"
+            f" {report.updated} updated, {report.unchanged} unchanged, {report.failed} failed."
+        )
+        raise
     return report
 
 

@@ -39,6 +39,7 @@ from tests.server.service import Catalog, Service
 from tests.support import PASSWORD
 
 KILLS = 4
+STALL_SECONDS = 2
 
 
 async def names_of(client: AsyncClient) -> list[str]:
@@ -424,6 +425,38 @@ class TestUpload:
         assert (caught.value.lines, caught.value.report.created) == (20, 20)
         assert len(await names_of(ada)) == 30
 
+    @pytest.mark.parametrize("product", [None, {"name": "Lamp", "price": float("nan")}])
+    async def test_error_of_the_iterable_passes_with_a_note_of_what_was_done(
+        self, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch, product: Any
+    ) -> None:
+        monkeypatch.setattr(uploading, "UPLOAD_LINES", 10)
+        reports: list[UploadReport] = []
+
+        def broken() -> Iterator[NewProduct]:
+            yield from lamps(25)
+            if product is not None:
+                yield product
+            raise ValueError("Line 26 of the file is damaged.")
+
+        with pytest.raises(ValueError, match=r"damaged|JSON compliant") as caught:
+            await ada.upload(broken(), progress=reports.append)
+
+        assert caught.value.__notes__ == [
+            "The upload ended after 20 products: 20 created, 0 updated, 0 unchanged, 0 failed."
+        ]
+        assert reports[-1].created == len(await names_of(ada)) == 20
+
+    async def test_error_of_the_progress_passes_with_a_note_of_what_was_done(
+        self, ada: AsyncClient
+    ) -> None:
+        def fail(_: UploadReport) -> None:
+            raise BrokenPipeError
+
+        with pytest.raises(BrokenPipeError) as caught:
+            await ada.upload(lamps(2), progress=fail)
+
+        assert "2 created" in caught.value.__notes__[0]
+
 
 class TestExport:
     async def test_export_streams_all_products_and_names_the_change_to_follow(
@@ -449,6 +482,29 @@ class TestExport:
             assert [product async for product in export] == [lamp]
         async with aclosing(ada.follow(since)) as changes:
             assert (await anext(changes)).product == lamp
+
+    async def test_consumer_may_pause_longer_than_the_service_waits(self, catalog: Catalog) -> None:
+        catalog.definitions["catalog.http.response_buffers"] = f"STALL_SECONDS = {STALL_SECONDS}"
+        catalog.definitions["catalog.server.sockets"] = f"STALL_SECONDS = {STALL_SECONDS + 1}"
+        # 11 MB, more than the buffers of a connection.
+        count, description = 700, "x" * 16_000
+        encoding = {"Accept-Encoding": "identity"}
+        async with (
+            catalog.start() as service,
+            httpx.AsyncClient(headers=encoding, timeout=30) as http,
+        ):
+            client = AsyncClient((await service.serving()).url, http=http)
+            await client.sign_up("ada", "ada@example.com", PASSWORD)
+            await client.upload({**lamp, "description": description} for lamp in lamps(count))
+            products: list[Product] = []
+
+            async with client.export(sort="id") as export:
+                async for product in export:
+                    if not products:
+                        await asyncio.sleep(STALL_SECONDS * 3)
+                    products.append(product)
+
+        assert [product.price for product in products] == list(range(count))
 
 
 def stream(text: str) -> httpx.Response:
@@ -520,6 +576,42 @@ class TestFollow:
                 await asyncio.sleep(0.01)
             await ada.delete(lamp)
             assert (await waiting).type == "deleted"
+
+
+class TestSend:
+    @pytest.mark.parametrize(
+        ("path", "options", "media_type"),
+        [
+            ("/api/products", {}, "application/json"),
+            ("/api/products", {"params": {"format": "csv"}}, "text/csv"),
+            ("/api/products?format=ndjson", {}, "application/x-ndjson"),
+            ("/api/products?format=json", {"headers": {"Accept": "text/csv"}}, "application/json"),
+            ("/api/products", {"headers": {"accept": "text/csv"}}, "text/csv"),
+            ("/api/products", {"headers": {"ACCEPT": "Text/CSV; header=present"}}, "text/csv"),
+            ("/api/products", {"headers": {"Accept": "text/csv, */*;q=0.1"}}, "text/csv"),
+            ("/api/products", {"headers": {"Accept": "text/*"}}, "text/csv"),
+            ("/api/products", {"headers": {"Accept": "*/*"}}, "application/json"),
+            ("/metrics", {"headers": {"Accept": "*/*"}}, "text/plain"),
+        ],
+    )
+    async def test_success_has_the_media_type_asked_for(
+        self, ada: AsyncClient, path: str, options: dict[str, Any], media_type: str
+    ) -> None:
+        answer = await ada.send("GET", path, **options)
+
+        assert answer.headers["Content-Type"].partition(";")[0] == media_type
+
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"params": {"format": "csv"}}, {"headers": {"accept": "text/csv, application/json"}}],
+    )
+    async def test_success_of_another_media_type_is_unexpected(
+        self, ada: AsyncClient, network: FaultyTransport, options: dict[str, Any]
+    ) -> None:
+        network.answers = [httpx.Response(200, html="<h1>Welcome to the Wi-Fi</h1>")]
+
+        with pytest.raises(UnexpectedResponse):
+            await ada.send("GET", "/api/products", **options)
 
 
 class TestUnavailable:

@@ -110,7 +110,7 @@ async def _events(
     async with site.http.stream("GET", f"{PATH}?since={since}", headers=headers) as answer:
         media_type = answer.headers.get("content-type", "")
         expect(media_type.startswith("text/event-stream"), f"The stream is {media_type!r}")
-        async for line in lines_of(answer):
+        async for line in lines_of(answer.aiter_bytes()):
             if line.startswith("id:"):
                 name = line[3:].strip()
             elif line.startswith("data:"):
