@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from typing import Generic, TypeVar
 
+from catalog.concurrency.turns import Turn
 from catalog.concurrency.waiters import Expired, copy_of, settle
 
 K = TypeVar("K", bound=Hashable)
@@ -184,8 +185,10 @@ class BatchLoader(Generic[K, Q, C, A, R]):
             for load in batch:
                 load.settle(error)
         else:
-            for load, answer in zip(batch, answers, strict=True):
-                self._finish(load, answer)
+            if len(batch) > 1:
+                await self._finish_all(batch, answers)
+            elif batch:
+                self._finish(batch[0], answers[0])
         finally:
             for load in batch:
                 self._end_read(load)
@@ -214,6 +217,13 @@ class BatchLoader(Generic[K, Q, C, A, R]):
             taken.append(self._queue.popleft())
             taken[-1].begin_read()
         return taken
+
+    async def _finish_all(self, loads: Sequence[_Load[K, Q, R]], answers: Sequence[A]) -> None:
+        """Finish loads in turns: long answers take milliseconds each to convert."""
+        turn = Turn()
+        for load, answer in zip(loads, answers, strict=True):
+            self._finish(load, answer)
+            await turn.yield_if_over()
 
     def _finish(self, load: _Load[K, Q, R], answer: A) -> None:
         try:

@@ -30,7 +30,7 @@ from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response import Response, reason_of
 from catalog.http.middleware.body_stream import MALFORMED
 from catalog.http.request import BY_NAME, Header
-from catalog.http.response_buffers import ResponseBuffers
+from catalog.http.response_buffers import SHARED_BYTES, ResponseBuffers
 from catalog.observability import metrics
 
 REFUSALS_A_SECOND = 1000
@@ -192,7 +192,7 @@ class PlainH11Protocol(H11Protocol):
             return
         head, self._head = self._head, b""
         if head or parts:
-            await self.send(sendable([head, *(parts or ())]))
+            await self.send(sendable([head, *(parts or ())], joined_below=SHARED_BYTES))
 
     async def send_continue(self) -> None:
         """Send 100 if the client waits for it."""

@@ -16,9 +16,9 @@ class Parts(Event):
         self.parts = parts
 
 
-def sendable(parts: Sequence[bytes]) -> Event:
-    """Return the event that sends parts: large ones uncopied, and small ones joined."""
-    if sum(map(len, parts)) < LARGE_BYTES:
+def sendable(parts: Sequence[bytes], *, joined_below: int = LARGE_BYTES) -> Event:
+    """Return the event that sends parts: uncopied from that size on, and shorter ones joined."""
+    if sum(map(len, parts)) < joined_below:
         # Faster than several parts.
         return RawData(b"".join(parts))
     return Parts([part for part in parts if part])

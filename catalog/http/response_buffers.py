@@ -21,6 +21,12 @@ from catalog.observability.metrics import STALLED_CLIENTS, count_rejection
 LARGE_BYTES = 64 * 1024
 """From this size on a body is not copied behind its head, and must be admitted first."""
 
+SHARED_BYTES = 4 * 1024
+"""From this size on a piece of a stream is not copied: all its followers hold the same object.
+
+Copies of shorter ones are bounded by the number of followers.
+"""
+
 MAX_BUFFERED_BYTES = 24 * 1024 * 1024
 """Bytes of unsent responses in one process; beyond it, large responses are refused with 503.
 
@@ -41,7 +47,10 @@ PROGRESS_BYTES = 1024
 """Bytes that a client must read within the time-out, or all that is left if that is less."""
 
 GRACE_SECONDS = 1.0
-"""Age of a response before its client can be dropped to make room for others."""
+"""Age of a response before its client can be dropped to make room for others; none is needed beyond
+twice the bound."""
+
+_SHORTEST_SECONDS = 0.001
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -79,7 +88,7 @@ class _Waiting:
 
     def rate(self, now: float) -> float:
         """Return the client's reading rate in bytes per second."""
-        return (self.size - self.untaken) / (now - self.began_at)
+        return (self.size - self.untaken) / max(now - self.began_at, _SHORTEST_SECONDS)
 
 
 class ResponseBuffers:
@@ -159,7 +168,8 @@ class ResponseBuffers:
             if now - waiting.taken_at >= self._timeout:
                 self._drop(waiting)
         if self._held >= self._max_bytes:
-            slow = [each for each in self._waiting if now - each.began_at >= GRACE_SECONDS]
+            grace = GRACE_SECONDS if self._held < 2 * self._max_bytes else 0.0
+            slow = [each for each in self._waiting if now - each.began_at >= grace]
             slow.sort(key=lambda each: each.rate(now))
             # Half of them at a time: their pages may be shared with clients that stay.
             for waiting in slow[: (len(slow) + 1) // 2]:

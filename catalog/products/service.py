@@ -24,7 +24,7 @@ from catalog.errors import Conflict
 from catalog.products.changes import change_log
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.models import ChangeType, NewProduct, Product, ProductWords
-from catalog.products.search.tokenizer import own_token, text_of, tokens_of
+from catalog.products.search.tokenizer import own_token, text_in_turns, tokens_of
 
 _INSERTED_COLUMNS = (
     *("name", "description", "price", "client_key", "user_id", "version"),
@@ -85,14 +85,13 @@ async def insert_unlogged(
     ids = await insert_numbered_rows(session, Product, _INSERTED_COLUMNS, rows)
     if on_numbered is not None:
         on_numbered()
-    tokens = []
-    for product_id, new_product in zip(ids, new_products, strict=True):
-        words = (
-            text_of(new_product.name, new_product.description)
-            if new_product.words is None
-            else new_product.words
-        )
-        tokens.append((product_id, tokens_of(words, product_id)))
+    texts = [each.words for each in new_products if each.words is not None]
+    if len(texts) < len(new_products):
+        texts = await _words_of(new_products)
+    tokens = [
+        (product_id, tokens_of(text, product_id))
+        for product_id, text in zip(ids, texts, strict=True)
+    ]
     if tokens:
         product_id, last = tokens[-1]
         tokens[-1] = (product_id, f"{last} {own_token(product_id, 1)}")
@@ -105,6 +104,17 @@ async def insert_unlogged(
         reset_id_step(session)
         raise RetryTransaction from error
     return ids
+
+
+async def _words_of(new_products: Sequence[NewProduct]) -> list[str]:
+    """Return the words of products, also of those that have none yet."""
+    turn = Turn()
+    texts = []
+    for each in new_products:
+        text = each.words
+        texts.append(await text_in_turns(each.name, each.description) if text is None else text)
+        await turn.yield_if_over()
+    return texts
 
 
 async def delete_products_of(session: AsyncSession, user_id: int) -> None:
@@ -163,7 +173,7 @@ async def _tokenized(products: Sequence[dict[str, Any]]) -> list[tuple[int, str]
     turn = Turn()
     words = []
     for each in products:
-        text = text_of(each["name"], each["description"])
+        text = await text_in_turns(each["name"], each["description"])
         tokens = tokens_of(text, each["id"])
         if each is products[-1]:
             tokens = f"{tokens} {own_token(each['id'], each['version'])}"

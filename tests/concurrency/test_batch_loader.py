@@ -60,6 +60,52 @@ class TestBatches:
         assert source.reads == [[0], [1], [2]]
         assert len(loader) == 0
 
+    async def test_turn_may_end_after_each_conversion(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # So that each conversion takes longer than a turn.
+        monkeypatch.setattr("catalog.concurrency.turns.TURN_SECONDS", -1.0)
+        source = Source()
+        converted: list[int] = []
+        seen: list[int] = []
+
+        def convert(key: int, answer: int) -> int:
+            converted.append(key)
+            return answer
+
+        async def watch() -> None:
+            while len(converted) < 3:
+                await asyncio.sleep(0)
+                seen.append(len(converted))
+
+        loader: Loader = BatchLoader(source.connect, source.read, convert, max_concurrent_reads=1)
+        watching = asyncio.create_task(watch())
+        answers = await asyncio.gather(*loading(loader, 1, 2, 3))
+        await watching
+
+        assert answers == [10, 20, 30]
+        assert source.reads == [[1, 2, 3]]
+        assert {1, 2, 3} <= set(seen)
+
+    async def test_cancelled_read_between_conversions_leaves_no_caller(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.concurrency.turns.TURN_SECONDS", -1.0)
+        source = Source()
+
+        def convert(_: int, answer: int) -> int:
+            (task,) = loader._tasks
+            task.cancel()
+            return answer
+
+        loader: Loader = BatchLoader(source.connect, source.read, convert, max_concurrent_reads=1)
+        tasks = loading(loader, 1, 2)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert outcomes[0] == 10
+        assert isinstance(outcomes[1], asyncio.CancelledError)
+        assert len(loader) == 0
+
     async def test_load_that_comes_after_a_read_began_joins_the_next_one(self) -> None:
         source = Source()
         loader = loader_of(source)

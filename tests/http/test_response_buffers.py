@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from catalog.errors import Overloaded
+from catalog.http import response_buffers
 from catalog.http.response_buffers import LARGE_BYTES, PROGRESS_BYTES, ResponseBuffers
 
 PATIENCE_SECONDS = 30.0
@@ -68,6 +69,22 @@ class TestResponseBuffers:
                     await asyncio.sleep(0.05)
 
         assert not steady.aborted.is_set()
+
+    @pytest.mark.parametrize("count", [1, 2], ids=["bound", "twice"])
+    async def test_young_responses_are_dropped_only_beyond_twice_the_bound(
+        self, monkeypatch: pytest.MonkeyPatch, count: int
+    ) -> None:
+        monkeypatch.setattr(response_buffers, "GRACE_SECONDS", 3600.0)
+        monkeypatch.setattr(response_buffers, "SWEEP_SECONDS", 0.01)
+        buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=3600)
+        pipes = [Pipe(LARGE_BYTES) for _ in range(count)]
+
+        with ExitStack() as held:
+            for pipe in pipes:
+                held.enter_context(buffers.holding(pipe, [bytes(LARGE_BYTES)]))
+            await asyncio.sleep(0.2)
+
+        assert any(pipe.aborted.is_set() for pipe in pipes) == (count > 1)
 
     async def test_slowest_client_is_dropped_when_the_buffers_are_full(self) -> None:
         buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=60)

@@ -24,7 +24,7 @@ from catalog.products.bulk.formats import (
 from catalog.products.bulk.upserting import MAX_FAULTS, Upserted
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.models import NewProduct
-from catalog.products.search.tokenizer import text_of
+from catalog.products.search.tokenizer import text_in_turns
 
 CHUNK_ROWS = 2000
 CHUNK_CHARACTERS = 250_000
@@ -195,12 +195,12 @@ async def tokenize(parsed_products: Sequence[ParsedProduct], owner_id: int) -> l
     turn = Turn()
     new_products = []
     for product in parsed_products:
-        new_products.append(_new_product(product, owner_id))
+        new_products.append(await _new_product(product, owner_id))
         await turn.yield_if_over()
     return new_products
 
 
-def _new_product(product: ParsedProduct, owner_id: int) -> NewProduct:
+async def _new_product(product: ParsedProduct, owner_id: int) -> NewProduct:
     name, description, price, key = product
-    words = text_of(name, description)
+    words = await text_in_turns(name, description)
     return NewProduct(name, description, price, owner_id, words=words, key=key)

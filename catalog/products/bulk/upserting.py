@@ -33,7 +33,6 @@ from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.change_log import Logged
 from catalog.products.keys import TAKEN
 from catalog.products.models import ChangeType, NewProduct, Product
-from catalog.products.search.tokenizer import text_of
 
 MAX_FAULTS = 1000
 """Faults that are reported in detail; further invalid lines are only counted."""
@@ -220,8 +219,7 @@ class _Round:
         key = values.get("key")
         self._claim(key)
         name, description = values["name"], values.get("description")
-        price, words = values["price"], text_of(name, description)
-        new_product = NewProduct(name, description, price, self._owner_id, words=words, key=key)
+        new_product = NewProduct(name, description, values["price"], self._owner_id, key=key)
         target = _Target(service.rendered(new_product, 0, self._at))
         if key is not None:
             self._by_key[key] = target

@@ -9,6 +9,7 @@ before.
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import lru_cache
 from typing import NamedTuple
 
 from catalog.db.batch_reader import BatchReader, batch_reader
@@ -103,7 +104,12 @@ def page_reply(entries: Sequence[Entry], last: ChangeId, *, more: bool) -> Reply
         more: whether the log has more changes after them.
     """
     count = fitting(entries, PAGE_BYTES)
-    entries, more = entries[:count], more or count < len(entries)
+    return _page_reply(tuple(entries[:count]), last, more=more or count < len(entries))
+
+
+# Long polls mostly end with the same changes, and their clients hold what they have not read yet.
+@lru_cache(maxsize=2)
+def _page_reply(entries: tuple[Entry, ...], last: ChangeId, *, more: bool) -> Reply:
     last = entries[-1].change if entries else last
     body = b'{"changes":[%b],"position":%d,"change":"%b","more":%b}' % (
         b",".join(entry.json for entry in entries),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from catalog.concurrency.turns import Turn
 from catalog.db.columns import MAX_ID
 from catalog.db.raw_rows import TextQuery, has_raw_rows
 from catalog.db.read_connection import ReadConnection
@@ -63,6 +64,8 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
     texts = [_text_query(each) for each in requests if comes_as_texts(each)]
     together = iter(await read_encoded_pages(connection, texts) if texts else ())
     pages = []
+    # To tell how many long products fit on a page takes some ten milliseconds.
+    turn = Turn() if len(requests) > 1 else None
     for each in requests:
         selection, after, limit = each.selection, each.after, each.query.limit
         products: PageRows
@@ -76,6 +79,8 @@ async def read_pages(connection: ReadConnection, requests: Sequence[PageRequest]
             products = DecodedRows(rows)
         total = await _total(connection, each)
         pages.append(page_of(each, change, products, total=total, settled_id=settled_id))
+        if turn is not None:
+            await turn.yield_if_over()
     return pages
 
 

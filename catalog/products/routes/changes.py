@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 
 import orjson
 from quart_schema import document_headers, document_response, tag_blueprint
@@ -9,12 +10,14 @@ from quart_schema import document_headers, document_response, tag_blueprint
 from catalog.auth.guards import public
 from catalog.errors import CatalogError, ChangesGone, FieldError, InvalidRequest, Overloaded
 from catalog.http.adapter import Routes
+from catalog.http.context import app_state
 from catalog.http.limits import limited
 from catalog.http.openapi import refuses
 from catalog.http.replies.negotiation import EVENT_STREAM, JSON, negotiate, offers
 from catalog.http.replies.reply import Reply, admitted
 from catalog.http.replies.streaming import stream_reply
 from catalog.http.request import current_request
+from catalog.http.response_buffers import SHARED_BYTES, ResponseBuffers
 from catalog.http.validation import query_parameters
 from catalog.products.changes import change_ids
 from catalog.products.changes.change_ids import ChangeId
@@ -82,13 +85,15 @@ async def _stream(since: ChangeId) -> Reply:
     # Errors are raised before the response begins, while they can still be reported by a status.
     await feed.check(since)
     return await stream_reply(
-        _events(feed.follow(since)),
+        _events(feed.follow(since), app_state().buffers),
         media_type=EVENT_STREAM,
         headers=change_ids.read_headers(since),
     )
 
 
-async def _events(stretches: AsyncGenerator[Sequence[Entry], None]) -> AsyncGenerator[bytes, None]:
+async def _events(
+    stretches: AsyncGenerator[Sequence[Entry], None], buffers: ResponseBuffers
+) -> AsyncGenerator[bytes, None]:
     # Sent at once, so that proxies and clients see that the response has begun.
     yield b":\n\n"
     # Part of the first event: some clients take a block without data for an empty event.
@@ -96,13 +101,26 @@ async def _events(stretches: AsyncGenerator[Sequence[Entry], None]) -> AsyncGene
     try:
         async with aclosing(stretches):
             async for stretch in stretches:
-                # The JSON has no line breaks, so one data line holds it.
-                events = b"".join(b"id: %b\ndata: %b\n\n" % entry[1:] for entry in stretch)
-                if events:
-                    yield begin + events
-                    begin = b""
-                else:
+                if not stretch:
                     yield b":\n\n"
+                    continue
+                events = _encoded(tuple(stretch))
+                if len(events) >= SHARED_BYTES:
+                    # The client resumes when others have been sent what waits for them.
+                    buffers.admit()
+                if begin:
+                    # By itself, so that the events are the same object as for other followers.
+                    yield begin
+                    begin = b""
+                yield events
     except CatalogError as error:
         end = orjson.dumps({"code": error.slug, "detail": error.detail})
         yield b"%bevent: end\ndata: %b\n\n" % (begin, end)
+
+
+# Followers are mostly at the same change, and hold what they have not read yet.
+@lru_cache(maxsize=4)
+def _encoded(stretch: tuple[Entry, ...]) -> bytes:
+    """Return the events of changes; the same object for equal changes of late."""
+    # The JSON has no line breaks, so one data line holds it.
+    return b"".join(b"id: %b\ndata: %b\n\n" % entry[1:] for entry in stretch)

@@ -9,12 +9,13 @@ word, without fetching all of them.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from operator import add
 
 import regex
 
+from catalog.concurrency.turns import Turn
 from catalog.normal_forms import normalize
 
 MARK = "_"
@@ -68,15 +69,24 @@ _LEARNT = 2
 _BETWEEN = "\0"
 """Separator of pieces that are folded together; no normal form joins others to it."""
 
+_PART_LENGTH = 2_000
+"""Characters of a long text that are folded or encoded at a time."""
+
 _PLAIN = bytes(ord(chr(n).lower()) if chr(n).isalnum() else ord(" ") for n in range(128)).ljust(256)
 
 
 def text_of(name: str, description: str | None) -> str:
     """Return the distinct words of a product, each with a space and the mark before it."""
-    text = name if description is None else f"{name}\n{description}"
-    separator = f" {MARK}"
-    words = separator.join(_words(text))
-    return f"{separator}{words}" if words else ""
+    return _marked(_words(_joined(name, description)))
+
+
+async def text_in_turns(name: str, description: str | None) -> str:
+    """Return the words of ``text_of``; a long text does not block the event loop."""
+    text = _joined(name, description)
+    if len(text) <= _PART_LENGTH or text.isascii():
+        return _marked(_words(text))
+    words = _pieces.find(text)
+    return _marked(await _words_in_turns(text) if words is None else words)
 
 
 def tokens_of(text: str, product_id: int) -> str:
@@ -110,6 +120,16 @@ def terms_of(q: str) -> tuple[str, ...]:
     # The last character of a run without spaces is already part of the pair before it.
     words = _cut_out(_encoded(_folded(q)), with_last=False)
     return tuple(f"{MARK}{word}" for word in _each_once(words))
+
+
+def _joined(name: str, description: str | None) -> str:
+    return name if description is None else f"{name}\n{description}"
+
+
+def _marked(words: Iterable[str]) -> str:
+    separator = f" {MARK}"
+    joined = separator.join(words)
+    return f"{separator}{joined}" if joined else ""
 
 
 def _words(text: str) -> Iterable[str]:
@@ -170,7 +190,11 @@ def _cut(word: str) -> str:
 
 def _encoded(text: str) -> str:
     """Encode a text, with spaces for characters that are not part of a word."""
-    encoded = f" {_codes.of(text)}"
+    return _without_marks(f" {_codes.of(text)}")
+
+
+def _without_marks(encoded: str) -> str:
+    """Remove the marks' signs, and the marks with which no word can begin."""
     if _MARK_SIGN in encoded:
         encoded = _LEADING_MARKS.sub(" ", encoded).replace(_MARK_SIGN, "")
     return encoded
@@ -193,23 +217,98 @@ def _cut_out(encoded: str, *, with_last: bool) -> list[str]:
                 words.append(parts[-1])
             continue
         # Words of other scripts directly precede or follow such a run.
-        last, is_alone = "", True
-        for part in parts:
-            code = part[-_CODE_LENGTH:]
-            if len(part) > _CODE_LENGTH:
-                if last and (with_last or is_alone):
-                    words.append(last)
-                words.append(part[:-_CODE_LENGTH])
-                is_alone = True
-            elif last:
-                words.append(last + code)
-                is_alone = False
-            last = code
+        last, is_alone = _extend(words, parts, "", is_alone=True, with_last=with_last)
         if last and (with_last or is_alone):
             words.append(last)
         if rest:
             words.append(rest)
     return words
+
+
+def _extend(
+    words: list[str], parts: Iterable[str], last: str, *, is_alone: bool, with_last: bool
+) -> tuple[str, bool]:
+    """Add the words of a chunk's next parts.
+
+    Args:
+        words: where to add them.
+        parts: each ends with the code of a character in a script without spaces.
+        last: the code at the end of the parts before; empty if there are none.
+        is_alone: whether that code is in no pair yet.
+        with_last: whether the last character of a run is a word.
+
+    Returns:
+        the last two arguments for the parts that follow.
+    """
+    for part in parts:
+        code = part[-_CODE_LENGTH:]
+        if len(part) > _CODE_LENGTH:
+            if last and (with_last or is_alone):
+                words.append(last)
+            words.append(part[:-_CODE_LENGTH])
+            is_alone = True
+        elif last:
+            words.append(last + code)
+            is_alone = False
+        last = code
+    return last, is_alone
+
+
+async def _words_in_turns(text: str) -> Iterable[str]:
+    """Return the words of ``_folded_words``, with a turn for others between parts of the text."""
+    turn = Turn()
+    folded = []
+    for part in _parts(_without_repeats(text)):
+        folded.append(_folded(part))
+        await turn.yield_if_over()
+    text = "".join(folded)
+    if text.isascii():
+        return _plain_words(text)
+    codes = [" "]
+    for start in range(0, len(text), _PART_LENGTH):
+        codes.append(_codes.of(text[start : start + _PART_LENGTH]))
+        await turn.yield_if_over()
+    encoded = _without_marks("".join(codes))
+    await turn.yield_if_over()
+    distinct: dict[str, None] = {}
+    for words in _lots_of_words(encoded):
+        distinct.update(dict.fromkeys(_each_once(words)))
+        await turn.yield_if_over()
+    return distinct
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Cut a text into parts that can be folded one by one."""
+    start = 0
+    while found := _CUT.search(text, start + _PART_LENGTH):
+        yield text[start : found.start()]
+        start = found.start()
+    yield text[start:]
+
+
+def _lots_of_words(encoded: str) -> Iterator[list[str]]:
+    """Split an encoded text into the words of ``_cut_out``, not too many at a time."""
+    chunks = encoded.split()
+    start = size = 0
+    for number, chunk in enumerate(chunks):
+        size += len(chunk) + 1
+        if size <= _PART_LENGTH * _UNSPACED_LENGTH:
+            continue
+        yield _cut_out(" ".join(chunks[start:number]), with_last=True)
+        yield from _lots_of_chunk(chunk)
+        start, size = number + 1, 0
+    yield _cut_out(" ".join(chunks[start:]), with_last=True)
+
+
+def _lots_of_chunk(chunk: str) -> Iterator[list[str]]:
+    *parts, rest = chunk.split(_UNSPACED_SIGN)
+    last, is_alone = "", True
+    for start in range(0, len(parts), _PART_LENGTH):
+        words: list[str] = []
+        lot = islice(parts, start, start + _PART_LENGTH)
+        last, is_alone = _extend(words, lot, last, is_alone=is_alone, with_last=True)
+        yield words
+    yield [word for word in (last, rest) if word]
 
 
 # Code of a character: ASCII letters and digits are their own code, except "q", with which all other
@@ -225,6 +324,15 @@ _MARK_SIGN = "\x02"
 # Combining marks that do not follow a letter of a word in a script with spaces.
 _LEADING_MARKS = re.compile(
     rf"{_MARK_SIGN}(?<=[ {_UNSPACED_SIGN}]{_MARK_SIGN}).{{5}}(?:{_MARK_SIGN}.{{5}})*+"
+)
+
+# Characters before which a text can be cut before it is folded, because no normal form joins their
+# decomposition to what precedes it, and folding does not drop its beginning. The ranges are letters
+# whose decomposition begins with a mark, a vowel of Hangul or a tatweel.
+_CUT = regex.compile(
+    r"[[\p{L}\p{N}\p{S}\p{Z}\s]&&\p{ccc=0}&&\p{NFC_QC=Y}"
+    r"--[\u0640\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\ud7b0-\ud7fb\ufcf2-\ufcf4\ufe70-\ufe7f\uff9e-\uffdc]]",
+    regex.VERSION1,
 )
 _WHOLE_CODES = re.compile(r"(?:[^q]|q(?:q|[^q].{3}))*+")
 
@@ -308,6 +416,11 @@ class _Pieces:
 
     def words_of(self, text: str) -> Iterable[str]:
         """Return the distinct words of a text, encoded."""
+        words = self.find(text)
+        return _folded_words(text) if words is None else words
+
+    def find(self, text: str) -> Iterable[str] | None:
+        """Return the distinct words of a text; None if some are not cached, of which it learns."""
         pieces = text.split()
         known = self._known
         try:
@@ -315,7 +428,7 @@ class _Pieces:
         except KeyError:
             pass
         self._learn([piece for piece in pieces if piece not in known][:_LEARNT])
-        return _folded_words(text)
+        return None
 
     def _learn(self, pieces: Sequence[str]) -> None:
         text = _BETWEEN.join(pieces)

@@ -17,7 +17,7 @@ from catalog.products.idempotency import keyed_create
 from catalog.products.listing.page_cache import PageCache
 from catalog.products.models import NewProduct
 from catalog.products.overload import WriteRefusals
-from catalog.products.search.tokenizer import text_of
+from catalog.products.search.tokenizer import text_in_turns
 from catalog.products.writes.batch import write_products
 from catalog.products.writes.requests import (
     Create,
@@ -87,7 +87,8 @@ class BatchedWrites:
         """
         # Tokenized here and not in the batch, where long texts of many requests would block the
         # event loop all at once.
-        new_product = new_product._replace(words=text_of(new_product.name, new_product.description))
+        words = await text_in_turns(new_product.name, new_product.description)
+        new_product = new_product._replace(words=words)
         since = deadline_start()
         if idempotency_key is None:
             return await self._queue.write(Create(new_product), since=since)

@@ -9,8 +9,8 @@ import pytest
 from catalog.db.database import Database
 from catalog.errors import ChangesGone
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.change_reader import ChangeReader, ChangesReply
-from catalog.products.changes.log_reader import read_changes
+from catalog.products.changes.change_reader import ChangeReader, ChangesReply, page_reply
+from catalog.products.changes.log_reader import Entry, read_changes
 from tests.products.changes.support import noted_reads
 from tests.support import Caller
 
@@ -55,6 +55,19 @@ class TestRead:
         assert len({id(each.reply) for each in found}) == 3
         # The first read may begin before the others are requested; each reads the head.
         assert len(statements) <= 4
+
+    async def test_equal_changes_have_one_reply(self) -> None:
+        # Equal objects, as from the feed; their clients hold the reply until they have read it.
+        entries = [Entry(ChangeId(number, "a"), b"%d.a" % number, b"{}") for number in (1, 2)]
+
+        replies = [page_reply([*entries], ChangeId(0), more=False) for _ in range(3)]
+        others = [
+            page_reply(entries, ChangeId(0), more=True),
+            page_reply([entries[0], entries[1]._replace(json=b"[]")], ChangeId(0), more=False),
+        ]
+
+        assert len({id(reply) for reply in replies}) == 1
+        assert len({reply.body for reply in (replies[0], *others)}) == 3
 
     async def test_request_during_a_read_sees_what_was_acknowledged_before_it(
         self, ada: Caller, database: Database

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import orjson
 import pytest
 from quart import Quart
+from quart import typing as quart_typing
 from quart.testing import connections
 from sqlalchemy import delete, event, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -17,13 +18,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from catalog.app import begin_drain
 from catalog.db.database import Database
 from catalog.errors import CatalogError, ChangesGone, NotReady, Overloaded
+from catalog.http.context import app_state
+from catalog.http.response_buffers import MAX_BUFFERED_BYTES, SHARED_BYTES
 from catalog.products.changes import feed as feed_module
 from catalog.products.changes.change_counter import current_change
 from catalog.products.changes.change_ids import ChangeId
-from catalog.products.changes.feed import Feed
+from catalog.products.changes.feed import WOKEN_AT_A_TIME, Feed
 from catalog.products.context import products
 from catalog.products.models import ChangeCounter, ProductChange
 from tests.db.support import Stopwatch, run_on
+from tests.http.test_response_buffers import Pipe
 from tests.support import Caller, at_once, fields_of, problem_of
 
 PATH = "/api/products/changes"
@@ -171,6 +175,35 @@ class TestFollow:
         # About ten polls a second of one or two statements each, and the background tasks.
         assert statements["watch"] < 60 + 30 * stopwatch.seconds
 
+    @pytest.mark.parametrize("polls", [False, True], ids=["followers", "polls"])
+    async def test_waiters_are_woken_in_portions(
+        self, ada: Caller, feed: Feed, *, polls: bool
+    ) -> None:
+        count = 4 * WOKEN_AT_A_TIME
+        woken = 0
+
+        async def follow() -> None:
+            nonlocal woken
+            if polls:
+                await feed.wait(since=START, limit=10, seconds=60)
+            else:
+                async with aclosing(feed.follow(START)) as stretches:
+                    await anext(stretches)
+            woken += 1
+
+        tasks = [asyncio.create_task(follow()) for _ in range(count)]
+        await until(lambda: feed._begin is not None and len(feed._waiting) == count)
+        creating = asyncio.create_task(ada.create_product("Lamp"))
+        in_each_turn = []
+        async with asyncio.timeout(60):
+            while woken < count:
+                before = woken
+                await asyncio.sleep(0)
+                in_each_turn.append(woken - before)
+            await asyncio.gather(creating, *tasks)
+
+        assert 0 < max(in_each_turn) <= WOKEN_AT_A_TIME
+
     async def test_poller_stops_without_followers(
         self, feed: Feed, ada: Caller, database: Database
     ) -> None:
@@ -302,6 +335,14 @@ class LastEventId(NamedTuple):
     parameter: str
 
 
+async def received(connection: quart_typing.TestHTTPConnectionProtocol, part: bytes) -> bytes:
+    """Receive pieces of a stream up to the first with a part, and return that one."""
+    async with asyncio.timeout(60):
+        while part not in (piece := await connection.receive()):
+            pass
+    return piece
+
+
 class TestStream:
     async def test_stream_sends_changes_as_events(self, app: Quart, ada: Caller) -> None:
         lamp = (await ada.create_product("Lamp", description="two\nlines\r\n\r\nof text")).json
@@ -384,6 +425,36 @@ class TestStream:
         end = answer.body.decode().rstrip().splitlines()[-2:]
         assert end[0] == "event: end"
         assert orjson.loads(end[1].removeprefix("data: "))["code"] == "not-ready"
+
+    async def test_followers_are_sent_the_same_object(self, app: Quart, ada: Caller) -> None:
+        await ada.create_product("Lamp", description="x" * SHARED_BYTES)
+
+        sent = []
+        for _ in range(3):
+            async with app.test_client().request(PATH, headers=STREAM) as connection:
+                await connection.send_complete()
+                sent.append(await received(connection, b"data: "))
+                await connection.disconnect()
+
+        assert len({id(events) for events in sent}) == 1
+
+    async def test_full_buffers_end_a_stream_of_long_changes_only(
+        self, app: Quart, ada: Caller, feed: Feed
+    ) -> None:
+        buffers = app_state(app).buffers
+        async with app.test_client().request(PATH, headers=STREAM) as connection:
+            await connection.send_complete()
+            await connection.receive()
+            await until(lambda: feed._begin is not None)
+            with buffers.holding(Pipe(1), [bytes(MAX_BUFFERED_BYTES)]):
+                await ada.create_product("Lamp")
+                await received(connection, b"data: ")
+                await ada.create_product("Stool", description="x" * SHARED_BYTES)
+                end = await received(connection, b"data: ")
+            await connection.disconnect()
+
+        assert end.startswith(b"event: end\n")
+        assert b'"overloaded"' in end
 
     async def test_disconnected_client_is_no_longer_counted_as_follower(
         self, app: Quart, feed: Feed

@@ -13,9 +13,10 @@ from catalog.products.models import NewProduct
 from catalog.products.queries import PAGE_BYTES
 from catalog.products.selection import Selection
 from catalog.products.service import insert_products
-from tests.db.support import run_on
+from tests.db.support import on_servers, run_on
 from tests.products.listing.test_lists import LIST, SORTS
-from tests.support import Caller
+from tests.support import Caller, at_once
+from tests.watchdog import Watchdog
 
 PRODUCTS = 130
 # One byte, four bytes, and a character that JSON escapes to six bytes.
@@ -51,6 +52,26 @@ async def walk(caller: Caller, url: str) -> list[dict[str, Any]]:
 
 def size_of(page: dict[str, Any]) -> int:
     return len(orjson.dumps(page["products"]))
+
+
+class TestManyPages:
+    @on_servers
+    @pytest.mark.parametrize("fields", ["", "&fields=id"])
+    async def test_pages_read_together_do_not_block_the_event_loop(
+        self, ada: Caller, database: Database, fields: str
+    ) -> None:
+        new_products = [
+            NewProduct(f"Lamp {number}", "\x01" * 16_383, 1.0, ada.user_id or 0)
+            for number in range(70)
+        ]
+        await database.transaction(insert_products, new_products)
+        path = f"{LIST}?limit=100&sort=id{fields}"
+        await ada.get(path)
+
+        with Watchdog():
+            answers = await at_once(20, lambda number: ada.get(f"{path}&max_price={number + 1}"))
+
+        assert {answer.status_code for answer in answers} == {200}
 
 
 class TestPage:

@@ -1,5 +1,6 @@
 """Tokenizer: words of texts and searches, and the tokens that the index stores."""
 
+import asyncio
 import random
 import re
 import sys
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalog.products.models import MAX_DESCRIPTION
+from catalog.products.search import tokenizer
 from catalog.products.search.tokenizer import (
     BUCKET_IDS,
     BUCKETS,
@@ -18,6 +20,7 @@ from catalog.products.search.tokenizer import (
     bucket_of,
     buckets_between,
     terms_of,
+    text_in_turns,
     text_of,
     tokens_of,
 )
@@ -31,6 +34,22 @@ MIXED = st.text(
         "ß\u3099\uff9eﾊ\ufdfa㌀Ⅷ½\u200d\x01\x02한"
     ),
     max_size=200,
+)
+
+
+LONGEST = (
+    # The twelve of U+3300 to U+33FF with the longest decomposition.
+    "".join(
+        sorted(
+            map(chr, range(0x3300, 0x3400)),
+            key=lambda sign: -len(unicodedata.normalize("NFKD", sign)),
+        )[:12]
+    ),
+    "".join(map(chr, range(0x4E00, 0xA000))),
+    "".join(map(chr, range(0x20000, 0x2A6E0))),
+    "".join(map(chr, range(0xAC00, 0xD7A4))),
+    "\ufdfa\ufdfba ",
+    "か\u3099ab ",
 )
 
 
@@ -75,6 +94,46 @@ class TestTextOf:
             assert text_of(long, None) == text_of(cut, None) == text_of(f"{cut}{letter}x", None)
             assert text_of(cut, None) != text_of(cut[:-1], None)
             assert terms_of(long) == terms_of(cut)
+
+
+class TestTextInTurns:
+    @given(MIXED, st.integers(1, 20))
+    def test_parts_have_the_words_of_the_whole(self, text: str, length: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tokenizer, "_PART_LENGTH", length)
+            words = asyncio.run(text_in_turns("é", text)).split()
+
+        assert words == text_of("é", text).split()
+
+    @given(TEXTS, st.integers(1, 5))
+    def test_parts_of_any_text_have_its_words(self, text: str, length: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tokenizer, "_PART_LENGTH", length)
+            words = asyncio.run(text_in_turns("é", text)).split()
+
+        assert words == text_of("é", text).split()
+
+    @pytest.mark.parametrize("letters", LONGEST, ids=map(ascii, LONGEST))
+    async def test_long_text_does_not_block_the_event_loop(self, letters: str) -> None:
+        drawn = random.Random(1)  # noqa: S311 (a test)
+        text = "".join(drawn.choices(letters, k=MAX_DESCRIPTION))
+        expected = text_of("Lamp", text)
+
+        with Watchdog(limit=0.02):
+            words = await text_in_turns("Lamp", text)
+
+        assert words == expected
+
+    async def test_turn_may_end_in_a_long_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("catalog.concurrency.turns.TURN_SECONDS", -1.0)
+        task = asyncio.create_task(text_in_turns("Lamp", "\u3316" * MAX_DESCRIPTION))
+        turns = 0
+        while not task.done():
+            await asyncio.sleep(0)
+            turns += 1
+
+        # Folded to six times as many characters.
+        assert turns > 6 * MAX_DESCRIPTION // tokenizer._PART_LENGTH
 
 
 def characters(*ranges: range) -> str:
