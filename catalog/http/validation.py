@@ -75,7 +75,6 @@ def configure_validation(app: Quart) -> None:
 
 async def _only_known_parameters() -> None:
     here = current_request()
-    # By the rule and not by the path, because werkzeug drops doubled slashes at its beginning.
     rule = request.url_rule
     if not here.query_string or rule is None or not rule.rule.startswith("/api/"):
         return
@@ -137,16 +136,16 @@ def json_body(
         @wraps(view)
         async def validated(*args: Any, **kwargs: Any) -> T:
             here = current_request()
-            if here.ask is not None:
-                if not optional:
-                    # Refuses other media types before the client sends the body.
-                    _json_of(here, besides)
-                here.body = await here.ask()
+            if not optional:
+                # Refuses other media types before the client sends the body.
+                _require_json(here, besides)
+            await here.receive_body()
             if optional and not here.body:
                 value = {}
             else:
-                body = _json_of(here, besides)
-                value = parse_json(body if here.decode is None else await here.decode(body))
+                if optional:
+                    _require_json(here, besides)
+                value = parse_json(await here.decoded_body())
             if not isinstance(value, dict):
                 raise InvalidRequest(errors=[FieldError("pointer", "", _no_object(besides))])
             try:
@@ -160,8 +159,8 @@ def json_body(
     return decorator
 
 
-def _json_of(here: Request, besides: Collection[str]) -> bytes:
-    """Return a body that is declared as JSON.
+def _require_json(here: Request, besides: Collection[str]) -> None:
+    """Check that a body is declared as JSON.
 
     Raises:
         UnsupportedMediaType: the body is not declared as JSON in UTF-8.
@@ -177,7 +176,6 @@ def _json_of(here: Request, besides: Collection[str]) -> bytes:
         )
     if not is_utf8(parameters):
         raise UnsupportedMediaType("JSON must be in UTF-8.")
-    return here.body
 
 
 def is_utf8(parameters: Mapping[str, str]) -> bool:

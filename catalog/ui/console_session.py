@@ -116,7 +116,7 @@ async def log_out_of_console() -> Reply:
 
 
 async def _with_cookie(endpoint: str) -> Reply:
-    signed_in = await _called(endpoint, method="POST", body=current_request().body)
+    signed_in = await _called(endpoint, method="POST", body=await current_request().decoded_body())
     refresh_token = signed_in.pop("refresh_token")
     lifetime = int(settings().refresh_token_ttl.total_seconds())
     access_token = signed_in.pop("access_token")

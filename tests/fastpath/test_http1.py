@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from weakref import WeakSet
 
 import pytest
@@ -23,6 +24,7 @@ from catalog.fastpath.response import Response
 from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.response_buffers import ResponseBuffers
 from tests.server.service import Answer, Connection, Service, until
+from tests.support import PASSWORD
 
 
 class TestHttp2:
@@ -239,6 +241,58 @@ class TestExpect:
             await connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
 
             assert (await connection.answer()).status == status
+
+    async def test_compressed_log_in_to_the_console_is_read(self, shared_service: Service) -> None:
+        await shared_service.sign_up("expecting_console")
+        body = gzip.compress(
+            json.dumps({"username": "expecting_console", "password": PASSWORD}).encode()
+        )
+        connection = await shared_service.connect()
+
+        await connection.send(
+            b"POST /console/session HTTP/1.1\r\nHost: catalog\r\nExpect: 100-continue\r\n"
+            b"Content-Type: application/json\r\nContent-Encoding: gzip\r\n"
+            b"Sec-Fetch-Site: same-origin\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        assert (await connection.answer()).status == 100
+        await connection.send(body)
+        answer = await connection.answer()
+
+        assert answer.status == 200, answer.body
+
+
+class TestSlashesBeforeThePath:
+    SPELLINGS = ("//api/products", "///api/products", "/%2fapi/products", "http://a//api/products")
+
+    @pytest.mark.parametrize("path", SPELLINGS)
+    @pytest.mark.parametrize("expect", ["Expect: 100-continue\r\n", ""])
+    async def test_import_is_read_and_of_any_size(
+        self, shared_service: Service, path: str, expect: str
+    ) -> None:
+        token = await shared_service.sign_up(f"slashes_{uuid4().hex[:8]}")
+        connection = await shared_service.connect()
+        lines = b'{"name":"Lamp","price":1}\n' * 20_000
+
+        await connection.send(
+            f"POST {path}?dry_run=true HTTP/1.1\r\nHost: catalog\r\n{expect}"
+            f"Content-Type: application/x-ndjson\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Length: {len(lines)}\r\n\r\n".encode()
+        )
+        if expect:
+            assert (await connection.answer()).status == 100
+        await connection.send(lines)
+        answer = await connection.answer()
+
+        assert answer.status == 200, answer.body
+        assert json.loads(answer.body)["created"] == 20_000
+
+    async def test_error_of_the_api_is_no_page(self, shared_service: Service) -> None:
+        connection = await shared_service.connect()
+
+        for path in ("//api/nothing", "/%2fapi/nothing", "//api/a%00b"):
+            answer = await connection.get(path, "Accept: text/html")
+
+            assert answer.headers["content-type"] == "application/problem+json"
 
 
 class TestRefusal:
