@@ -21,6 +21,7 @@ from hypercorn.config import Config
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.http1 import PlainH11Protocol
 from catalog.fastpath.response import Response
+from catalog.http.middleware.lingering_close import lingering
 from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.response_buffers import ResponseBuffers
 from tests.server.service import Answer, Connection, Service, until
@@ -509,6 +510,7 @@ class Quick:
     """An application with delayable responses, on a server with a short idle time-out.
 
     It is both of the server's applications: the direct path, if ``is_direct``, and the general one.
+    Unless it ``is_reading``, it responds with lingering close.
     """
 
     def __init__(self) -> None:
@@ -517,6 +519,7 @@ class Quick:
         self.asked = asyncio.Event()
         self.shutdown = asyncio.Event()
         self.is_direct = True
+        self.is_reading = True
         self._connections: list[Connection] = []
 
     async def connect(self, url: str) -> Connection:
@@ -530,7 +533,8 @@ class Quick:
                 await send({"type": f"{message['type']}.complete"})
             await send({"type": "lifespan.shutdown.complete"})
             return
-        await send_reply(send, await self._reply(scope))
+        reply = await self._reply(scope)
+        await send_reply(send if self.is_reading else lingering(receive, send), reply)
 
     def find(self, scope: Any, _body: bytes) -> Any:
         return scope if self.is_direct else None
@@ -623,6 +627,34 @@ class TestConnection:
                 quick.go.set()
 
             await until(lambda: open_files() == before)
+
+    async def test_body_of_tiny_chunks_after_a_refusal_does_not_hold_the_loop(
+        self, quick: Quick
+    ) -> None:
+        quick.is_direct = quick.is_reading = False
+        async with quick.serving() as url:
+            connection = await quick.connect(url)
+
+            async def send_chunks() -> None:
+                await connection.send(
+                    b"POST / HTTP/1.1\r\nHost: catalog\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )
+                with suppress(OSError):
+                    while True:
+                        await connection.send(b"1\r\na\r\n" * 40_000)
+
+            sending = asyncio.create_task(send_chunks())
+            answer = asyncio.create_task(connection.answer())
+            longest = 0.0
+            while not sending.done():
+                # Of this thread's CPU, so that other processes do not count.
+                began = time.thread_time()
+                await asyncio.sleep(0)
+                longest = max(longest, time.thread_time() - began)
+
+            assert (await answer).closes
+
+        assert longest < 0.1
 
     async def test_response_in_flight_is_finished_at_shutdown(self, quick: Quick) -> None:
         async with quick.serving() as url:
