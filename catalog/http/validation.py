@@ -166,16 +166,21 @@ def _require_json(here: Request, besides: Collection[str]) -> None:
         UnsupportedMediaType: the body is not declared as JSON in UTF-8.
     """
     media_type, parameters = here.content_type
-    if media_type != JSON and not (media_type == MERGE_PATCH and here.method == "PATCH"):
-        taken = (JSON, MERGE_PATCH) if here.method == "PATCH" else (JSON, *besides)
-        # RFC 5789, section 3.1, and RFC 9110, section 15.5.16.
-        field = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}.get(here.method)
-        raise UnsupportedMediaType(
-            f"The body must be {in_words(taken)}.",
-            headers={field: ", ".join(taken)} if field else {},
-        )
-    if not is_utf8(parameters):
-        raise UnsupportedMediaType("JSON must be in UTF-8.")
+    is_json = media_type == JSON or (media_type == MERGE_PATCH and here.method == "PATCH")
+    if is_json and is_utf8(parameters):
+        return
+    taken = (JSON, MERGE_PATCH) if here.method == "PATCH" else (JSON, *besides)
+    rule = "JSON must be in UTF-8." if is_json else f"The body must be {in_words(taken)}."
+    raise UnsupportedMediaType(rule, headers=accepted(here.method, taken))
+
+
+def accepted(method: str, media_types: Iterable[str]) -> dict[str, str]:
+    """Return the header that names the media types of bodies that a route accepts, if there is one.
+
+    It is for 415 (RFC 9110, section 15.5.16, and RFC 5789, section 3.1).
+    """
+    field = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}.get(method)
+    return {field: ", ".join(media_types)} if field else {}
 
 
 def is_utf8(parameters: Mapping[str, str]) -> bool:
