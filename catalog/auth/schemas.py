@@ -61,10 +61,11 @@ def _stripped(name: object) -> object:
 
 _SHOWN: dict[str, JsonValue] = {"format": "password", "pattern": WITHOUT_NUL_PATTERN}
 
+# The bound stands before the validator that runs first: behind it, pydantic would count items.
 Password = Annotated[
     str,
-    BeforeValidator(_composed),
     Field(max_length=MAX_PASSWORD, json_schema_extra=_SHOWN),
+    BeforeValidator(_composed),
     WithoutNul,
 ]
 
@@ -109,7 +110,7 @@ class LogIn(RequestBody):
     """Credentials."""
 
     username: Annotated[
-        str, BeforeValidator(_stripped), Field(max_length=MAX_LOGIN_NAME), WithoutNul
+        str, Field(max_length=MAX_LOGIN_NAME), BeforeValidator(_stripped), WithoutNul
     ] = Field(
         description="The username or the e-mail address. Blanks around it do not count.",
         examples=["ada"],

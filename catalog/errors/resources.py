@@ -75,7 +75,9 @@ class ChangesGone(CatalogError):
 
 
 class PreconditionFailed(CatalogError):
-    """The resource does not match ``If-Match``; ``current`` holds its current representation.
+    """The resource does not match ``If-Match``, or matches ``If-None-Match`` of a write.
+
+    For a write, ``current`` holds its current representation.
 
     Args:
         current: the resource, ready to render, if it is known.

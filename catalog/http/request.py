@@ -79,10 +79,11 @@ class Request:
 
     Attributes:
         fields: its header fields.
-        body: the whole body; empty if it is streamed.
+        body: the whole body as it was sent; empty if it is streamed, or not received yet.
         decode: decodes the body if it has a content coding, else None; a stream is decoded already.
         stream: the pieces of a streamed body, else None.
-        ask: reads the body of a client that waits for 100 before it sends it, else None.
+        ask: reads the body of a client that waits for 100 before it sends it; None for others, and
+            once it has.
         limit_headers: the headers of its rate limit, once it was counted.
         bearer: the bearer of its token, once a guard has admitted it; its type is the guard's.
     """
@@ -141,6 +142,26 @@ class Request:
     def query(self) -> MultiDict[str, str]:
         """The query parameters; raises as ``parse_query``."""
         return parse_query(self.query_string)
+
+    async def receive_body(self) -> None:
+        """Receive the body of a client that waits for 100 before it sends it; idempotent.
+
+        Raises:
+            BodyTooLarge, MalformedRequest, RequestTimeout, Overloaded: it does not arrive.
+        """
+        if self.ask is not None:
+            self.body = await self.ask()
+            self.ask = None
+
+    async def decoded_body(self) -> bytes:
+        """Return the whole body without its content coding.
+
+        Raises:
+            MalformedRequest, BodyTooLarge: it cannot be decoded, or as ``receive_body``.
+            RequestTimeout, Overloaded: as ``receive_body``.
+        """
+        await self.receive_body()
+        return self.body if self.decode is None else await self.decode(self.body)
 
     @property
     def content_type(self) -> tuple[str, Mapping[str, str]]:

@@ -75,7 +75,6 @@ def configure_validation(app: Quart) -> None:
 
 async def _only_known_parameters() -> None:
     here = current_request()
-    # By the rule and not by the path, because werkzeug drops doubled slashes at its beginning.
     rule = request.url_rule
     if not here.query_string or rule is None or not rule.rule.startswith("/api/"):
         return
@@ -137,16 +136,16 @@ def json_body(
         @wraps(view)
         async def validated(*args: Any, **kwargs: Any) -> T:
             here = current_request()
-            if here.ask is not None:
-                if not optional:
-                    # Refuses other media types before the client sends the body.
-                    _json_of(here, besides)
-                here.body = await here.ask()
+            if not optional:
+                # Refuses other media types before the client sends the body.
+                _require_json(here, besides)
+            await here.receive_body()
             if optional and not here.body:
                 value = {}
             else:
-                body = _json_of(here, besides)
-                value = parse_json(body if here.decode is None else await here.decode(body))
+                if optional:
+                    _require_json(here, besides)
+                value = parse_json(await here.decoded_body())
             if not isinstance(value, dict):
                 raise InvalidRequest(errors=[FieldError("pointer", "", _no_object(besides))])
             try:
@@ -160,24 +159,28 @@ def json_body(
     return decorator
 
 
-def _json_of(here: Request, besides: Collection[str]) -> bytes:
-    """Return a body that is declared as JSON.
+def _require_json(here: Request, besides: Collection[str]) -> None:
+    """Check that a body is declared as JSON.
 
     Raises:
         UnsupportedMediaType: the body is not declared as JSON in UTF-8.
     """
     media_type, parameters = here.content_type
-    if media_type != JSON and not (media_type == MERGE_PATCH and here.method == "PATCH"):
-        taken = (JSON, MERGE_PATCH) if here.method == "PATCH" else (JSON, *besides)
-        # RFC 5789, section 3.1, and RFC 9110, section 15.5.16.
-        field = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}.get(here.method)
-        raise UnsupportedMediaType(
-            f"The body must be {in_words(taken)}.",
-            headers={field: ", ".join(taken)} if field else {},
-        )
-    if not is_utf8(parameters):
-        raise UnsupportedMediaType("JSON must be in UTF-8.")
-    return here.body
+    is_json = media_type == JSON or (media_type == MERGE_PATCH and here.method == "PATCH")
+    if is_json and is_utf8(parameters):
+        return
+    taken = (JSON, MERGE_PATCH) if here.method == "PATCH" else (JSON, *besides)
+    rule = "JSON must be in UTF-8." if is_json else f"The body must be {in_words(taken)}."
+    raise UnsupportedMediaType(rule, headers=accepted(here.method, taken))
+
+
+def accepted(method: str, media_types: Iterable[str]) -> dict[str, str]:
+    """Return the header that names the media types of bodies that a route accepts, if there is one.
+
+    It is for 415 (RFC 9110, section 15.5.16, and RFC 5789, section 3.1).
+    """
+    field = {"PATCH": "Accept-Patch", "POST": "Accept-Post"}.get(method)
+    return {field: ", ".join(media_types)} if field else {}
 
 
 def is_utf8(parameters: Mapping[str, str]) -> bool:

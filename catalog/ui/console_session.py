@@ -22,6 +22,7 @@ from catalog.http.context import settings
 from catalog.http.replies.negotiation import JSON
 from catalog.http.replies.reply import Reply, json_reply, no_content
 from catalog.http.request import current_request
+from catalog.http.validation import accepted
 from catalog.ui.api_call import call_view
 
 PATH = "/console/session"
@@ -58,7 +59,9 @@ def from_this_origin(view: View) -> View:
         if not is_ours:
             raise Forbidden("Only the console's own pages may do this; use /api/auth instead.")
         if request.content_type[0] != JSON:
-            raise UnsupportedMediaType("The body must be application/json.")
+            raise UnsupportedMediaType(
+                "The body must be application/json.", headers=accepted(request.method, [JSON])
+            )
         return await view()
 
     return guarded
@@ -116,7 +119,7 @@ async def log_out_of_console() -> Reply:
 
 
 async def _with_cookie(endpoint: str) -> Reply:
-    signed_in = await _called(endpoint, method="POST", body=current_request().body)
+    signed_in = await _called(endpoint, method="POST", body=await current_request().decoded_body())
     refresh_token = signed_in.pop("refresh_token")
     lifetime = int(settings().refresh_token_ttl.total_seconds())
     access_token = signed_in.pop("access_token")

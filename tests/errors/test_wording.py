@@ -119,6 +119,26 @@ class TestSchemas:
                 worded += 1
         assert worded
 
+    @pytest.mark.parametrize(
+        ("schema", "field", "size"), [("LogIn", "username", 257), ("LogIn", "password", 129)]
+    )
+    def test_length_of_a_text_is_counted_in_characters(
+        self, schema: str, field: str, size: int
+    ) -> None:
+        (found,) = (each for each in SCHEMAS if each.__name__ == schema)
+        errors = {error.name: error for error in errors_of(found, {field: "a" * size})[1]}
+
+        expected = f"{field} must have at most {size - 1} characters."
+        assert errors[f"/{field}"].message == expected
+
+    @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
+    def test_text_has_no_items(self, schema: type[BaseModel]) -> None:
+        if issubclass(schema, QueryParameters):
+            return  # A list is a text there.
+        for given in inputs_for(schema):
+            for foreign, ours in zip(*errors_of(schema, given), strict=True):
+                assert not (isinstance(foreign["input"], str) and "items" in ours.rule), ours
+
     def test_missing_field_is_named(self) -> None:
         (schema,) = (each for each in SCHEMAS if each.__name__ == "ProductCreate")
 

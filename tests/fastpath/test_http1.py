@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 from weakref import WeakSet
 
 import pytest
@@ -20,9 +21,11 @@ from hypercorn.config import Config
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.http1 import PlainH11Protocol
 from catalog.fastpath.response import Response
+from catalog.http.middleware.lingering_close import lingering
 from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.response_buffers import ResponseBuffers
 from tests.server.service import Answer, Connection, Service, until
+from tests.support import PASSWORD
 
 
 class TestHttp2:
@@ -240,6 +243,58 @@ class TestExpect:
 
             assert (await connection.answer()).status == status
 
+    async def test_compressed_log_in_to_the_console_is_read(self, shared_service: Service) -> None:
+        await shared_service.sign_up("expecting_console")
+        body = gzip.compress(
+            json.dumps({"username": "expecting_console", "password": PASSWORD}).encode()
+        )
+        connection = await shared_service.connect()
+
+        await connection.send(
+            b"POST /console/session HTTP/1.1\r\nHost: catalog\r\nExpect: 100-continue\r\n"
+            b"Content-Type: application/json\r\nContent-Encoding: gzip\r\n"
+            b"Sec-Fetch-Site: same-origin\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        assert (await connection.answer()).status == 100
+        await connection.send(body)
+        answer = await connection.answer()
+
+        assert answer.status == 200, answer.body
+
+
+class TestSlashesBeforeThePath:
+    SPELLINGS = ("//api/products", "///api/products", "/%2fapi/products", "http://a//api/products")
+
+    @pytest.mark.parametrize("path", SPELLINGS)
+    @pytest.mark.parametrize("expect", ["Expect: 100-continue\r\n", ""])
+    async def test_import_is_read_and_of_any_size(
+        self, shared_service: Service, path: str, expect: str
+    ) -> None:
+        token = await shared_service.sign_up(f"slashes_{uuid4().hex[:8]}")
+        connection = await shared_service.connect()
+        lines = b'{"name":"Lamp","price":1}\n' * 20_000
+
+        await connection.send(
+            f"POST {path}?dry_run=true HTTP/1.1\r\nHost: catalog\r\n{expect}"
+            f"Content-Type: application/x-ndjson\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Length: {len(lines)}\r\n\r\n".encode()
+        )
+        if expect:
+            assert (await connection.answer()).status == 100
+        await connection.send(lines)
+        answer = await connection.answer()
+
+        assert answer.status == 200, answer.body
+        assert json.loads(answer.body)["created"] == 20_000
+
+    async def test_error_of_the_api_is_no_page(self, shared_service: Service) -> None:
+        connection = await shared_service.connect()
+
+        for path in ("//api/nothing", "/%2fapi/nothing", "//api/a%00b"):
+            answer = await connection.get(path, "Accept: text/html")
+
+            assert answer.headers["content-type"] == "application/problem+json"
+
 
 class TestRefusal:
     @pytest.mark.parametrize("method", ["get", "Get", "dELETE"])
@@ -455,6 +510,7 @@ class Quick:
     """An application with delayable responses, on a server with a short idle time-out.
 
     It is both of the server's applications: the direct path, if ``is_direct``, and the general one.
+    Unless it ``is_reading``, it responds with lingering close.
     """
 
     def __init__(self) -> None:
@@ -463,6 +519,7 @@ class Quick:
         self.asked = asyncio.Event()
         self.shutdown = asyncio.Event()
         self.is_direct = True
+        self.is_reading = True
         self._connections: list[Connection] = []
 
     async def connect(self, url: str) -> Connection:
@@ -476,7 +533,8 @@ class Quick:
                 await send({"type": f"{message['type']}.complete"})
             await send({"type": "lifespan.shutdown.complete"})
             return
-        await send_reply(send, await self._reply(scope))
+        reply = await self._reply(scope)
+        await send_reply(send if self.is_reading else lingering(receive, send), reply)
 
     def find(self, scope: Any, _body: bytes) -> Any:
         return scope if self.is_direct else None
@@ -569,6 +627,34 @@ class TestConnection:
                 quick.go.set()
 
             await until(lambda: open_files() == before)
+
+    async def test_body_of_tiny_chunks_after_a_refusal_does_not_hold_the_loop(
+        self, quick: Quick
+    ) -> None:
+        quick.is_direct = quick.is_reading = False
+        async with quick.serving() as url:
+            connection = await quick.connect(url)
+
+            async def send_chunks() -> None:
+                await connection.send(
+                    b"POST / HTTP/1.1\r\nHost: catalog\r\nTransfer-Encoding: chunked\r\n\r\n"
+                )
+                with suppress(OSError):
+                    while True:
+                        await connection.send(b"1\r\na\r\n" * 40_000)
+
+            sending = asyncio.create_task(send_chunks())
+            answer = asyncio.create_task(connection.answer())
+            longest = 0.0
+            while not sending.done():
+                # Of this thread's CPU, so that other processes do not count.
+                began = time.thread_time()
+                await asyncio.sleep(0)
+                longest = max(longest, time.thread_time() - began)
+
+            assert (await answer).closes
+
+        assert longest < 0.1
 
     async def test_response_in_flight_is_finished_at_shutdown(self, quick: Quick) -> None:
         async with quick.serving() as url:

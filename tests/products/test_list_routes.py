@@ -158,6 +158,17 @@ class TestListProducts:
         assert seen == sorted(set(seen), reverse=True)
         assert set(staying) <= set(seen)
 
+    async def test_if_match_gets_the_expected_page_only(self, ada: Caller, anyone: Caller) -> None:
+        await create_some(ada, 3)
+        expected = {"If-Match": (await anyone.get("/api/products")).headers["ETag"]}
+
+        same = await anyone.get("/api/products", headers=expected)
+        await ada.create_product("Lamp")
+        changed = await anyone.get("/api/products", headers=expected)
+
+        assert same.status_code == 200
+        assert problem_of(changed) == (412, "precondition-failed")
+
     async def test_matching_entity_tag_gets_304_until_a_change(
         self, ada: Caller, anyone: Caller
     ) -> None:

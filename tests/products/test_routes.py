@@ -266,6 +266,19 @@ class TestReadProduct:
             answer = await anyone.get(path, headers={"If-None-Match": other})
             assert (answer.status_code, answer.body) == (200, created.body)
 
+    async def test_if_match_gets_the_expected_state_only(self, ada: Caller, anyone: Caller) -> None:
+        created = await ada.create_product("Lamp")
+        path, tag = created.headers["Location"], created.headers["ETag"]
+
+        for expected in (tag, f"W/{tag}", f'"x", {tag}', "*", "nonsense"):
+            answer = await anyone.get(path, headers={"If-Match": expected})
+            assert (answer.status_code, answer.body) == (200, created.body)
+        for method in ("GET", "HEAD"):
+            both = {"If-Match": '"1-0"', "If-None-Match": tag}
+            answer = await anyone.send(method, path, headers=both)
+            assert answer.status_code == 412
+        assert problem_of(await anyone.get(path, headers=both)) == (412, "precondition-failed")
+
     async def test_missing_product_is_not_found(self, anyone: Caller) -> None:
         for number in (*NO_IDS, "1", str(MAX_ID)):
             assert problem_of(await anyone.get(f"/api/products/{number}")) == (404, "not-found")
@@ -353,6 +366,31 @@ class TestChangeProduct:
         answer = await ada.send("PATCH", path, json={"price": 8}, headers={"If-Match": "1"})
 
         assert (problem_of(answer), fields_of(answer)) == ((422, "invalid"), ["If-Match"])
+
+    @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+    async def test_if_none_match_excludes_states(self, ada: Caller, method: str) -> None:
+        created = await ada.create_product("Lamp")
+        path, tag = created.headers["Location"], created.headers["ETag"]
+        body = {"price": 8} if method == "PATCH" else None
+
+        for excluded in ("*", tag, f'"x", W/{tag}'):
+            headers = {"If-None-Match": excluded}
+            refused = await ada.send(method, path, headers=headers, json=body)
+            assert problem_of(refused) == (412, "precondition-failed")
+            assert refused.json["current"] == created.json
+        for headers in (
+            {"If-Match": tag, "If-None-Match": "*"},
+            {"If-Match": '"x"', "If-None-Match": '"x"'},
+        ):
+            refused = await ada.send(method, path, headers=headers, json=body)
+            assert problem_of(refused) == (412, "precondition-failed")
+        malformed = await ada.send(method, path, headers={"If-None-Match": "1"}, json=body)
+        assert (problem_of(malformed), fields_of(malformed)) == (
+            (422, "invalid"),
+            ["If-None-Match"],
+        )
+        headers = {"If-Match": tag, "If-None-Match": '"x"'}
+        assert (await ada.send(method, path, headers=headers, json=body)).status_code == 200
 
     async def test_if_match_prevents_lost_updates(self, ada: Caller) -> None:
         path = (await ada.create_product("Counter", 0)).headers["Location"]

@@ -214,6 +214,27 @@ class TestProxy:
             assert problem["code"] == "not-found"
             assert problem["request_id"] == answer.headers["x-request-id"]
 
+    @pytest.mark.parametrize("path", ["//api/products", "/%2fapi/products"])
+    async def test_slashes_before_the_path_are_one_straight_and_through_nginx(
+        self, shop: Shop, path: str
+    ) -> None:
+        lines = b'{"name":"Lamp","price":1}\n' * 20_000
+        head = (
+            f"POST {path}?dry_run=true HTTP/1.1\r\nHost: catalog\r\n"
+            f"Content-Type: application/x-ndjson\r\nAuthorization: Bearer {shop.token}\r\n"
+            f"Content-Length: {len(lines)}\r\n\r\n"
+        )
+        for url in (shop.service.url, shop.proxy.url):
+            connection = await Connection.open(url)
+
+            await connection.send(head.encode() + lines)
+            imported = await connection.answer()
+            missing = await connection.get("//api/nothing", "Accept: text/html")
+            await connection.close()
+
+            assert (imported.status, json.loads(imported.body)["created"]) == (200, 20_000)
+            assert missing.headers["content-type"] == "application/problem+json"
+
     async def test_json_body_is_bounded_and_import_is_not(self, shop: Shop) -> None:
         line = json.dumps({"name": "Lamp", "price": 1, "description": TEXT}).encode() + b"\n"
         ndjson = {"Content-Type": "application/x-ndjson"}

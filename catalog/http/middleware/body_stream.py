@@ -106,9 +106,10 @@ async def pieces_of(request: Request) -> AsyncIterator[bytes]:
     Raises:
         RequestTimeout: the next piece did not arrive in time.
         MalformedRequest, BodyTooLarge: it cannot be decoded.
+        Overloaded: a body that is not streamed was evicted to make room for others.
     """
     if request.stream is None:
-        yield await request.decode(request.body) if request.decode else request.body
+        yield await request.decoded_body()
         return
     async for piece in request.stream:
         yield piece

@@ -1,7 +1,7 @@
 """Requests as the client sent them, when they come through trusted proxies.
 
 Sets the client's address, the scheme and the host, and separates the path prefix under which the
-service is published from the path.
+service is published from the path, of which several slashes at its beginning become one.
 """
 
 import re
@@ -76,7 +76,9 @@ class TrustedProxies:
         await self._app(self.seen(scope) if scope["type"] == "http" else scope, receive, send)
 
     def seen(self, scope: Any) -> Any:
-        """Return the scope of a request as its client sent it."""
+        """Return the scope of a request as its client sent it, with one slash before its path."""
+        if scope["path"].startswith("//"):
+            scope = changed(scope, path=with_one_slash(scope["path"]))
         client = scope.get("client")
         peer = client[0] if client else None
         if peer is None or self._is_trusted(peer):
@@ -210,8 +212,17 @@ def published_under(prefix: str, scope: Any) -> Any:
 def path_below(prefix: str, path: str) -> str:
     """Return a path without a prefix that it begins with."""
     if path == prefix or path.startswith(f"{prefix}/"):
-        return path[len(prefix) :] or "/"
+        return with_one_slash(path[len(prefix) :])
     return path
+
+
+def with_one_slash(path: str) -> str:
+    """Return a path with one slash at its beginning, as nginx and werkzeug read it.
+
+    Done here for all layers, because each decides by the path: how large a body may be, how it is
+    read, what form errors have.
+    """
+    return "/" + path.lstrip("/")
 
 
 def _last(fields: Fields, name: bytes) -> str:

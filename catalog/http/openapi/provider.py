@@ -151,6 +151,8 @@ class Provider(OpenAPIProvider):
             implied.append(errors.NotAcceptable)
         if self._is_limited(view):
             implied.append(errors.TooManyRequests)
+        if marks.revalidates:
+            implied.append(errors.PreconditionFailed)
         for operations in paths.values():
             for method, operation in operations.items():
                 operation = _declared(operation, marks)

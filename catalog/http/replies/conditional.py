@@ -1,14 +1,14 @@
 """Conditional requests by entity tag (RFC 9110, section 13)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b, sha256
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 
-from catalog.errors import FieldError, InvalidRequest
+from catalog.errors import FieldError, InvalidRequest, PreconditionFailed
 from catalog.http.replies.reply import Reply, admitted
 from catalog.http.request import current_request
 
@@ -86,13 +86,43 @@ def if_match() -> Tags | None:
     Raises:
         InvalidRequest: the header is malformed; ignoring it could lose an update.
     """
-    values = current_request().header_values("if-match")
+    return _tags_in("If-Match")
+
+
+def if_none_match() -> Tags | None:
+    """Return the tags of ``If-None-Match`` of a write; None without the header.
+
+    Raises:
+        InvalidRequest: the header is malformed; ignoring it could do what the client excluded.
+    """
+    return _tags_in("If-None-Match")
+
+
+def _tags_in(field: str) -> Tags | None:
+    values = current_request().header_values(field.lower())
     if not values:
         return None
     try:
         return Tags(",".join(values))
     except ValueError as fault:
-        raise InvalidRequest(errors=[FieldError("header", "If-Match", str(fault))]) from None
+        raise InvalidRequest(errors=[FieldError("header", field, str(fault))]) from None
+
+
+def precondition() -> Callable[[str], bool] | None:
+    """Return the condition of a write on the current entity tag; None if it has none.
+
+    A method other than GET and HEAD is not performed if a tag of ``If-None-Match`` is current
+    (RFC 9110, section 13.1.2).
+
+    Raises:
+        InvalidRequest: as ``if_match`` and ``if_none_match``.
+    """
+    expected, excluded = if_match(), if_none_match()
+    if expected is None and excluded is None:
+        return None
+    return lambda etag: (
+        (expected is None or etag in expected) and (excluded is None or etag not in excluded)
+    )
 
 
 def is_known(etag: str, if_none_match: Sequence[str]) -> bool:
@@ -109,8 +139,21 @@ def is_known(etag: str, if_none_match: Sequence[str]) -> bool:
         return False
 
 
+def _is_unexpected(etag: str, values: Sequence[str]) -> bool:
+    """Return whether the client wants another representation only (RFC 9110, section 13.1.1)."""
+    try:
+        return etag not in Tags(",".join(values))
+    except ValueError:
+        # As harmless in a read as a malformed If-None-Match.
+        return False
+
+
 def cacheable_reply(body: bytes, etag: str, *, headers: Mapping[str, str]) -> Reply:
-    """Return the response to a GET, or 304 if the client has it (RFC 9110, section 15.4.5)."""
+    """Return the response to a GET, or 304 if the client has it (RFC 9110, section 15.4.5).
+
+    Raises:
+        PreconditionFailed, Overloaded: as ``revalidated``.
+    """
     return revalidated(Reply(body, headers={**headers, "ETag": etag}))
 
 
@@ -118,9 +161,14 @@ def revalidated(reply: Reply) -> Reply:
     """Return a response to a GET that has an ``ETag``, or 304 if the client has it.
 
     Raises:
+        PreconditionFailed: ``If-Match`` names other representations only.
         Overloaded: as ``admitted``.
     """
     request = current_request()
+    if b"if-match" in request.fields:
+        etag = reply.headers["ETag"]
+        if _is_unexpected(etag, request.header_values("if-match")):
+            raise PreconditionFailed
     if b"if-none-match" in request.fields:
         etag = reply.headers["ETag"]
         if is_known(etag, request.header_values("if-none-match")):

@@ -29,7 +29,7 @@ from catalog.http.adapter import Routes
 from catalog.http.idempotency_key import idempotency_key
 from catalog.http.limits import limited
 from catalog.http.openapi import also_takes, refuses, revalidates
-from catalog.http.replies.conditional import if_match, representation, revalidated
+from catalog.http.replies.conditional import precondition, representation, revalidated
 from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
 from catalog.http.validation import json_body, validated_query
@@ -149,9 +149,9 @@ async def change_product(product_id: int, data: ProductUpdate) -> Reply:
 
 
 def _is_expected() -> IsExpected | None:
-    """Return the precondition of the ``If-Match`` header, or None without one."""
-    tags = if_match()
-    return None if tags is None else lambda product: representation(product)[1] in tags
+    """Return the precondition of the request's headers, or None without one."""
+    holds = precondition()
+    return None if holds is None else lambda product: holds(representation(product)[1])
 
 
 @blueprint.delete("/<id:product_id>")

@@ -2,10 +2,13 @@
 
 import asyncio
 import gzip
+from functools import partial
 from typing import Any
 
 import pytest
 
+from catalog.http.middleware.body_stream import pieces_of
+from catalog.http.middleware.content_coding import decoded_body
 from catalog.http.middleware.request_body import BoundedBodies
 from catalog.http.request import current_request
 from tests.http.middleware.test_request_body import PATIENCE_SECONDS
@@ -83,6 +86,28 @@ class Server:
 CSV = (b"content-type", b"text/CSV; charset=utf-8")
 CHUNKED = (b"transfer-encoding", b"chunked")
 GZIP = (b"content-encoding", b"gzip")
+
+
+class TestPiecesOf:
+    @pytest.mark.parametrize("is_encoded", [False, True])
+    async def test_body_that_is_not_streamed_is_asked_for_once_and_decoded(
+        self, is_encoded: bool
+    ) -> None:
+        asked = []
+
+        async def ask() -> bytes:
+            asked.append(True)
+            return gzip.compress(b"lines") if is_encoded else b"lines"
+
+        with handling() as request:
+            request.ask = ask
+            if is_encoded:
+                request.decode = partial(decoded_body, max_bytes=10)
+
+            for _ in range(2):
+                assert [piece async for piece in pieces_of(request)] == [b"lines"]
+
+        assert asked == [True]
 
 
 class TestStream:

@@ -367,6 +367,9 @@ class TestPrefix:
             ("/", "/"),
             ("/shopping", "/shopping"),
             ("/shop/shop/x", "/shop/x"),
+            ("/shop//api/products", "/api/products"),
+            ("//shop/api/products", "/api/products"),
+            ("//shop//", "/"),
         ],
     )
     async def test_path_has_the_prefix_or_not(self, path: str, below: str) -> None:
@@ -375,6 +378,14 @@ class TestPrefix:
         assert (await scope_behind(PROXY, headers, path=path))["path"] == below
         configured = await scope_behind(STRANGER, [], path=path, root_path="/shop")
         assert (configured["path"], configured[PREFIX]) == (below, "/shop")
+
+    @pytest.mark.parametrize(
+        ("path", "seen_as"),
+        [("//x", "/x"), ("///x/y", "/x/y"), ("//", "/"), ("/x//y", "/x//y"), ("/x//", "/x//")],
+    )
+    async def test_slashes_before_the_path_are_one(self, path: str, seen_as: str) -> None:
+        for peer in (PROXY, STRANGER, None):
+            assert (await scope_behind(peer, [], path=path))["path"] == seen_as
 
     async def test_named_prefix_replaces_the_setting(self) -> None:
         headers = [(b"x-forwarded-prefix", b"/other")]

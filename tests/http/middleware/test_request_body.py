@@ -308,6 +308,21 @@ class TestMediaType:
 
         assert problem_of(answer) == (422, "invalid")
 
+    async def test_types_are_named_for_another_charset_too(self, holder: Caller) -> None:
+        wrong = {"Content-Type": "application/json; charset=utf-16"}
+
+        login = await holder.send("POST", "/api/auth/login", data=b"{}", headers=wrong)
+        patch = await holder.send("PATCH", "/api/products/7", data=b"{}", headers=wrong)
+        create = await holder.send("POST", "/api/products", data=b"{}", headers=wrong)
+        csv = {"Content-Type": "text/csv; charset=nothing"}
+        bulk = await holder.send("POST", "/api/products", data=b"x", headers=csv)
+
+        assert {each.status_code for each in (login, patch, create, bulk)} == {415}
+        assert login.headers["Accept-Post"] == "application/json"
+        assert patch.headers["Accept-Patch"] == "application/json, application/merge-patch+json"
+        both = {create.headers["Accept-Post"], bulk.headers["Accept-Post"]}
+        assert both == {", ".join(("application/json", *IMPORTED))}
+
     @pytest.mark.parametrize("charset", ["latin-1", "utf-16", "utf-8-sig", "utf-8 ", ""])
     async def test_json_in_another_charset_is_refused(self, holder: Caller, charset: str) -> None:
         media_type = f'application/json; charset="{charset}"'
