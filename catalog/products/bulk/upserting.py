@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.concurrency.turns import Turn
 from catalog.db.columns import now
 from catalog.db.deadlines import renew_deadline
+from catalog.db.statements import affected_rows
 from catalog.db.transactions import RetryTransaction
 from catalog.errors import (
     CatalogError,
@@ -73,10 +74,6 @@ class _Target:
     changed: set[str] = field(default_factory=set)
 
 
-class _KeyGivenUp(Exception):
-    """A line claims a key that a line before it has given up, so the round has to be stored."""
-
-
 class Upserts:
     """Upserts of one transaction.
 
@@ -102,8 +99,8 @@ class Upserts:
         while rest:
             targets = await self._read(rest[:ROUND_LINES])
             part = _Round(self._owner_id, self._at, targets, self.done)
-            count = await part.decide(rest[:ROUND_LINES], is_stored=self._is_stored)
-            del rest[:count]
+            await part.decide(rest[:ROUND_LINES])
+            del rest[:ROUND_LINES]
             if isinstance(self._session, AsyncSession):
                 try:
                     self._changes += await part.store(self._session)
@@ -167,28 +164,24 @@ class _Round:
             for target in self._by_id.values()
             if target.product["user_id"] == owner_id and target.product["key"] is not None
         }
-        self._given_up: set[str] = set()
+        # Keys that the products had before lines of this round, and the products' ids.
+        self._given_up: dict[str, int] = {}
+        # Ids of products whose former keys others have claimed.
+        self._released: set[int] = set()
         self._new: list[tuple[_Target, NewProduct]] = []
         self._log: list[tuple[_Target, ChangeType, int]] = []
 
-    async def decide(self, lines: Sequence[UpsertLine], *, is_stored: bool) -> int:
-        """Decide lines; return how many, since a key that was given up needs a new round."""
+    async def decide(self, lines: Sequence[UpsertLine]) -> None:
+        """Decide lines, each on the outcome of those before it."""
         turn = Turn()
-        for count, line in enumerate(lines):
+        for line in lines:
             try:
                 self._decide(line)
             except CatalogError as refusal:
                 self._done.failed += 1
                 if len(self._done.faults) < MAX_FAULTS:
                     self._done.faults.append(_faults_of(line, refusal))
-            except _KeyGivenUp:
-                if is_stored:
-                    return count
-                # Without storing, the line is decided as in the next round.
-                self._given_up.clear()
-                self._decide(line)
             await turn.yield_if_over()
-        return len(lines)
 
     def _decide(self, line: UpsertLine) -> None:
         target = self._target_of(line)
@@ -251,7 +244,7 @@ class _Round:
         before = target.product["key"]
         if before is not None:
             del self._by_key[before]
-            self._given_up.add(before)
+            self._given_up[before] = target.product["id"]
         if key is not None:
             self._by_key[key] = target
 
@@ -259,10 +252,15 @@ class _Round:
         if key in self._by_key:
             raise _taken()
         if key in self._given_up:
-            raise _KeyGivenUp
+            self._released.add(self._given_up.pop(key))
 
     async def store(self, session: AsyncSession) -> list[Logged]:
         """Store the outcome; return the changes in the order of the lines."""
+        if self._released:
+            # The engines check keys row by row, so those that pass from one product to another are
+            # removed first. Every other key is free or stays where it is.
+            released = update(Product).where(Product.id.in_(sorted(self._released)))
+            await affected_rows(session, released.values({Product.key: None}))
         if self._new:
             new_products = [new_product for _, new_product in self._new]
             ids = await service.insert_unlogged(session, new_products, at=self._at)

@@ -8,7 +8,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, func, select, text
+from sqlalchemy import URL, event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.db.database import Database
@@ -161,6 +161,56 @@ class TestUpsert:
         assert [(each["name"], each["key"]) for each in listed] == [
             *(("Lamp", None), ("Rug", "a"), ("Desk", "b"), ("Chair", "c")),
         ]
+
+    async def test_keys_passed_on_and_back_within_a_round(self, ada: Caller) -> None:
+        await ada.create_product("Lamp", key="a")
+        await ada.create_product("Rug", key="b")
+
+        answer = await upsert(
+            ada,
+            {"id": 1, "key": "c"},
+            {"id": 2, "key": "a"},
+            {"id": 1, "key": "b"},
+            {"id": 1, "key": "c"},
+            {"name": "Desk", "price": 1, "key": "b"},
+            {"id": 2, "key": None},
+            {"id": 1, "key": "a"},
+            {"id": 2, "key": "c"},
+        )
+
+        assert counts(answer) == (1, 7, 0, 0)
+        listed = (await ada.get(f"{PATH}?sort=id")).json["products"]
+        assert [(each["name"], each["key"]) for each in listed] == [
+            *(("Lamp", "a"), ("Rug", "c"), ("Desk", "b")),
+        ]
+
+    @pytest.mark.parametrize("query", ["", "&atomic=true", "&dry_run=true"])
+    async def test_chain_of_moved_keys_is_read_and_stored_once(
+        self, ada: Caller, database: Database, query: str
+    ) -> None:
+        """Each line takes the key that the line before it gave up."""
+        count = 100
+        await upsert(ada, *({**LAMP, "key": f"t-{number}"} for number in range(count)))
+        statements: list[str] = []
+
+        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if "products" in statement:
+                statements.append(statement)
+
+        for engine in database.engines:
+            event.listen(engine.sync_engine, "before_cursor_execute", note)
+
+        moved = await upsert(
+            ada,
+            {"id": 1, "key": "t-x"},
+            *({"id": number + 1, "key": f"t-{number - 1}"} for number in range(1, count)),
+            query=query,
+        )
+
+        assert counts(moved) == (0, count, 0, 0)
+        assert len(statements) < 10
+        if "dry_run" not in query:
+            assert (await product(ada, count))["key"] == f"t-{count - 2}"
 
     async def test_invalid_lines_are_reported(self, ada: Caller) -> None:
         answer = await upsert(
