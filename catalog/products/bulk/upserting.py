@@ -4,12 +4,13 @@ A line names one of the owner's products by ``id``, else by ``key``. The lines o
 decided one after the other, on products that are locked, and stored in few statements.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import LargeBinary, cast, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -42,7 +43,16 @@ MAX_FAULTS = 1000
 ROUND_LINES = 500
 """Lines that are decided and stored together; reading their products takes some milliseconds."""
 
+ROUND_BYTES = 500_000
+"""Texts of the products of a round, in UTF-8; a single line may exceed it. A change of a name
+replaces the words of the whole product, which can take 50 ms for each of the longest."""
+
 LOGGED_CHANGES = 2000
+
+
+_TEXT_BYTES = func.length(cast(Product.name, LargeBinary)) + func.coalesce(
+    func.length(cast(Product.description, LargeBinary)), 0
+)
 
 
 @dataclass(slots=True)
@@ -95,18 +105,59 @@ class Upserts:
         Raises:
             RetryTransaction: a concurrent transaction claimed one of the keys.
         """
-        rest = list(lines)
-        while rest:
-            targets = await self._read(rest[:ROUND_LINES])
-            part = _Round(self._owner_id, self._at, targets, self.done)
-            await part.decide(rest[:ROUND_LINES])
-            del rest[:ROUND_LINES]
-            if isinstance(self._session, AsyncSession):
-                try:
-                    self._changes += await part.store(self._session)
-                except IntegrityError as error:
-                    raise RetryTransaction from error
-                renew_deadline(self._session)
+        await self.apply_some(lines, max_bytes=math.inf)
+
+    async def apply_some(self, lines: Sequence[UpsertLine], *, max_bytes: float) -> int:
+        """Decide lines and store the outcome, until their products are too large for more.
+
+        Args:
+            lines: the lines.
+            max_bytes: size of the products' texts, in UTF-8, from which on no other round begins.
+
+        Returns:
+            the number of lines that were decided, at least one.
+
+        Raises:
+            RetryTransaction: as ``apply``.
+        """
+        count, size = 0, 0
+        for start in range(0, len(lines), ROUND_LINES):
+            for end, part_size in await self._cut(lines[start : start + ROUND_LINES]):
+                await self._apply_round(lines[count : start + end])
+                count, size = start + end, size + part_size
+                if size >= max_bytes:
+                    return count
+        return count
+
+    async def _apply_round(self, lines: Sequence[UpsertLine]) -> None:
+        part = _Round(self._owner_id, self._at, await self._read(lines), self.done)
+        await part.decide(lines)
+        if isinstance(self._session, AsyncSession):
+            try:
+                self._changes += await part.store(self._session)
+            except IntegrityError as error:
+                raise RetryTransaction from error
+            renew_deadline(self._session)
+
+    async def _cut(self, lines: Sequence[UpsertLine]) -> list[tuple[int, int]]:
+        """Return where the rounds of lines end, and the size of the products of each.
+
+        The sizes are read before the products are locked, so they are estimates.
+        """
+        holders = await self._holders(_keys_of(lines))
+        named = [{line.product_id, holders.get(line.values.get("key"))} - {None} for line in lines]
+        sizes = await self._sizes(set().union(*named))
+        rounds = []
+        size, seen = 0, set[int | None]()
+        for index, product_ids in enumerate(named):
+            more = sum(sizes.get(each, 0) for each in product_ids - seen)
+            if index and size + more > ROUND_BYTES:
+                rounds.append((index, size))
+                size, seen = 0, set()
+                more = sum(sizes.get(each, 0) for each in product_ids)
+            size += more
+            seen |= product_ids
+        return [*rounds, (len(lines), size)]
 
     @property
     def _is_stored(self) -> bool:
@@ -125,8 +176,7 @@ class Upserts:
     async def _read(self, lines: Sequence[UpsertLine]) -> list[dict[str, Any]]:
         """Return the products that lines name, or whose keys they claim; locked if stored."""
         ids = {line.product_id for line in lines if line.product_id is not None}
-        keys = {line.values["key"] for line in lines if line.values.get("key") is not None}
-        ids |= await self._holders(keys)
+        ids |= set((await self._holders(_keys_of(lines))).values())
         if not ids:
             return []
         # In the order of their ids, so that two transactions do not deadlock.
@@ -134,12 +184,24 @@ class Upserts:
         rows = await self._session.execute(statement, {"product_ids": sorted(ids)})
         return [queries.members_of(row) for row in rows]
 
-    async def _holders(self, keys: Collection[str]) -> set[int]:
+    async def _holders(self, keys: Collection[str]) -> dict[str | None, int]:
+        """Return the ids of the owner's products that have some keys."""
         if not keys:
-            return set()
-        own = select(Product.id).where(Product.user_id == self._owner_id)
+            return {}
+        own = select(Product.key, Product.id).where(Product.user_id == self._owner_id)
         rows = await self._session.execute(own.where(Product.key.in_(sorted(keys))))
-        return set(rows.scalars())
+        return dict(rows.all())
+
+    async def _sizes(self, product_ids: Collection[int | None]) -> dict[int | None, int]:
+        """Return the bytes of the texts of products, by their ids."""
+        if not product_ids:
+            return {}
+        some = select(Product.id, _TEXT_BYTES).where(Product.id.in_(product_ids))
+        return dict((await self._session.execute(some)).all())
+
+
+def _keys_of(lines: Sequence[UpsertLine]) -> set[str]:
+    return {line.values["key"] for line in lines if line.values.get("key") is not None}
 
 
 class _Round:
