@@ -20,6 +20,7 @@ from catalog.products.overload import WriteRefusals
 from catalog.products.search.tokenizer import text_of
 from catalog.products.writes.batch import write_products
 from catalog.products.writes.requests import (
+    BatchFull,
     Create,
     Edit,
     LockedElsewhere,
@@ -111,10 +112,15 @@ class BatchedWrites:
             CatalogError: as ``create``.
         """
         since = deadline_start()
-        try:
-            return await self._queue.write(edit, since=since)
-        except LockedElsewhere:
-            return await self._late_queue.write(edit, since=since)
+        queue = self._queue
+        while True:
+            try:
+                return await queue.write(edit, since=since)
+            except LockedElsewhere:
+                queue = self._late_queue
+            except BatchFull as full:
+                # Now the queue knows its size, and makes batches that such edits fit into.
+                edit = edit._replace(stored_bytes=full.stored_bytes)
 
     async def close(self) -> None:
         """Wait until all queued writes are committed."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, cast
@@ -108,6 +108,28 @@ def is_serial(done: list[WriteResult]) -> bool:
     return all(
         versions == [*range(2, len(versions) + 2)] for versions in versions_of(done).values()
     )
+
+
+class TestLongProducts:
+    async def test_short_edits_of_long_products_share_small_batches(
+        self, queues: list[BatchedWrites], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limit, count = 5000, 20
+        monkeypatch.setattr("catalog.products.writes.queue.MAX_BATCH_CHARACTERS", limit)
+        monkeypatch.setattr("catalog.products.writes.batch.MAX_REINDEXED_BYTES", limit)
+        queue = queues[0]
+        new_products = [NewProduct("Lamp", "ä" * 500, 1.0, ADA) for _ in range(count)]
+        made = [(await queue.create(each, None)).product["id"] for each in new_products]
+        edits = [Update(product_id, ADA, {"name": "Desk"}) for product_id in made]
+
+        changed = await asyncio.gather(*(queue.edit(each) for each in edits))
+        deleted = await asyncio.gather(*(queue.edit(Delete(each, ADA)) for each in made))
+
+        for done in (changed, deleted):
+            # The writes of a batch share its last position.
+            batches = Counter(each.batch_position for each in done)
+            assert sum(batches.values()) == count
+            assert max(batches.values()) <= limit // 1004
 
 
 class TestConcurrentEdits:
