@@ -151,7 +151,10 @@ async def change_product(product_id: int, data: ProductUpdate) -> Reply:
 def _is_expected() -> IsExpected | None:
     """Return the precondition of the ``If-Match`` header, or None without one."""
     tags = if_match()
-    return None if tags is None else lambda product: representation(product)[1] in tags
+    if tags is None or tags.has_any:
+        # A product that does not exist is refused anyway.
+        return None
+    return lambda product: representation(product)[1] in tags
 
 
 @blueprint.delete("/<id:product_id>")

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.accounts import usable_roles
 from catalog.auth.models import Role
+from catalog.concurrency.turns import Turn
 from catalog.db.columns import now
 from catalog.db.statements import affected_rows
 from catalog.errors import (
@@ -175,7 +176,10 @@ class _Batch:
         deleted: list[int] = []
         changed: dict[int, set[str]] = defaultdict(set)
         reindexed: dict[int, int] = {}
+        turn = Turn()
         for index, edit in edits:
+            # Each may compute the entity tag of a long product.
+            await turn.yield_if_over()
             product_id = edit.product_id
             if product_id not in products:
                 self._outcomes[index] = LockedElsewhere()

@@ -299,6 +299,36 @@ class TestChangeProduct:
         assert seen == [before]
         assert allowed.product["name"] == "Desk"
 
+    async def test_preconditions_of_a_batch_are_checked_in_turns(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each may compute the entity tag of a long product."""
+        monkeypatch.setattr("catalog.concurrency.turns.TURN_SECONDS", -1.0)
+        lamp = (await create_product(database))["id"]
+        turns: list[int] = []
+        loop = asyncio.get_running_loop()
+
+        def note_turn() -> None:
+            turns.append(0)
+            waiting[0] = loop.call_soon(note_turn)
+
+        def is_expected(_product: dict[str, Any]) -> bool:
+            turns[-1] += 1
+            return False
+
+        waiting = [loop.call_soon(note_turn)]
+        try:
+            refused = await database.transaction(
+                write_products,
+                [Update(lamp, ADA, {"price": 2.0}, is_expected) for _ in range(5)]
+                + [Delete(lamp, ADA, is_expected) for _ in range(5)],
+            )
+        finally:
+            waiting[0].cancel()
+
+        assert {type(each) for each in refused} == {PreconditionFailed}
+        assert (sum(turns), max(turns)) == (10, 1)
+
     async def test_missing_product_is_not_found(self, database: Database) -> None:
         with pytest.raises(NotFound):
             await self.change(database, 7, name="Desk")
