@@ -54,10 +54,10 @@ from catalog.products.writes.requests import (
     WriteResult,
 )
 
-MAX_REINDEXED_BYTES = 250_000
+MAX_REINDEXED_BYTES = 100_000
 """Texts in UTF-8 of the products whose words a batch replaces or deletes; those of a single product
-may exceed it. The words of the longest product take 50 ms on SQLite, however little a client sent
-to change its name, and all other writes wait meanwhile."""
+may exceed it. The words of the longest product, of 50 kB, take SQLite 50 to 100 ms, however little
+a client sent to change its name, and all other writes wait meanwhile."""
 
 
 async def write_products(

@@ -115,7 +115,6 @@ class TestLongProducts:
         self, queues: list[BatchedWrites], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         limit, count = 5000, 20
-        monkeypatch.setattr("catalog.products.writes.queue.MAX_BATCH_CHARACTERS", limit)
         monkeypatch.setattr("catalog.products.writes.batch.MAX_REINDEXED_BYTES", limit)
         queue = queues[0]
         new_products = [NewProduct("Lamp", "ä" * 500, 1.0, ADA) for _ in range(count)]
@@ -130,6 +129,25 @@ class TestLongProducts:
             batches = Counter(each.batch_position for each in done)
             assert sum(batches.values()) == count
             assert max(batches.values()) <= limit // 1004
+
+    async def test_edits_that_were_put_off_hold_up_no_other_write(
+        self, queues: list[BatchedWrites], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.products.writes.batch.MAX_REINDEXED_BYTES", 1)
+        count = 20
+        queue = queues[0]
+        made = [(await queue.create(lamp(), None)).product["id"] for _ in range(count)]
+        edits = [
+            asyncio.create_task(queue.edit(Update(product_id, ADA, {"name": "Desk"})))
+            for product_id in made
+        ]
+        await asyncio.wait(edits, return_when=asyncio.FIRST_COMPLETED)
+
+        created = await queue.create(lamp(), None)
+
+        changed = await asyncio.gather(*edits)
+        later = [each for each in changed if each.change.position > created.change.position]
+        assert len(later) > count // 2
 
 
 class TestConcurrentEdits:
