@@ -27,7 +27,7 @@ from catalog.products.models import NewProduct
 CHUNKS_AT_ONCE = 2
 """Concurrent chunks of one import, if the engine allows several writers; they commit in order."""
 
-UPSERTED_BYTES = 500_000
+UPSERTED_BYTES = 150_000
 """Texts of products, in UTF-8, after which upserts are committed before their chunk ends: a line of
 some bytes can replace the words of the longest product. Other writes wait for one transaction."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import LargeBinary, cast, func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -43,16 +43,11 @@ MAX_FAULTS = 1000
 ROUND_LINES = 500
 """Lines that are decided and stored together; reading their products takes some milliseconds."""
 
-ROUND_BYTES = 500_000
+ROUND_BYTES = 150_000
 """Texts of the products of a round, in UTF-8; a single line may exceed it. A change of a name
 replaces the words of the whole product, which can take 50 ms for each of the longest."""
 
 LOGGED_CHANGES = 2000
-
-
-_TEXT_BYTES = func.length(cast(Product.name, LargeBinary)) + func.coalesce(
-    func.length(cast(Product.description, LargeBinary)), 0
-)
 
 
 @dataclass(slots=True)
@@ -112,7 +107,7 @@ class Upserts:
 
         Args:
             lines: the lines.
-            max_bytes: size of the products' texts, in UTF-8, from which on no other round begins.
+            max_bytes: bytes of the products' texts; those of the first round may exceed it.
 
         Returns:
             the number of lines that were decided, at least one.
@@ -123,10 +118,11 @@ class Upserts:
         count, size = 0, 0
         for start in range(0, len(lines), ROUND_LINES):
             for end, part_size in await self._cut(lines[start : start + ROUND_LINES]):
-                await self._apply_round(lines[count : start + end])
-                count, size = start + end, size + part_size
-                if size >= max_bytes:
+                size += part_size
+                if count and size > max_bytes:
                     return count
+                await self._apply_round(lines[count : start + end])
+                count = start + end
         return count
 
     async def _apply_round(self, lines: Sequence[UpsertLine]) -> None:
@@ -196,7 +192,7 @@ class Upserts:
         """Return the bytes of the texts of products, by their ids."""
         if not product_ids:
             return {}
-        some = select(Product.id, _TEXT_BYTES).where(Product.id.in_(product_ids))
+        some = select(Product.id, queries.TEXT_BYTES).where(Product.id.in_(product_ids))
         return dict((await self._session.execute(some)).all())
 
 

@@ -260,7 +260,7 @@ class TestUpsert:
             ada, *({**LAMP, "key": str(key), "description": description} for key in range(6))
         )
         monkeypatch.setattr(upserting, "ROUND_BYTES", 2100)
-        monkeypatch.setattr(importing, "UPSERTED_BYTES", 2000)
+        monkeypatch.setattr(importing, "UPSERTED_BYTES", 2100)
         read: list[int] = []
         logged: list[int] = []
         original_read, original_log = Upserts._read, Upserts.log
