@@ -27,6 +27,10 @@ from catalog.products.models import NewProduct
 CHUNKS_AT_ONCE = 2
 """Concurrent chunks of one import, if the engine allows several writers; they commit in order."""
 
+UPSERTED_BYTES = 150_000
+"""Texts of products, in UTF-8, after which upserts are committed before their chunk ends: a line of
+some bytes can replace the words of the longest product. Other writes wait for one transaction."""
+
 MAX_IMPORTS = 16
 """Concurrent imports in one process. Each holds up to some megabytes for as long as its client
 takes."""
@@ -94,11 +98,14 @@ async def _try_chunk(
     imported.count_upserted(upserts.done, has_ids=False)
 
 
-async def _upsert(session: AsyncSession, lines: Sequence[UpsertLine], *, owner_id: int) -> Upserted:
+async def _upsert(
+    session: AsyncSession, lines: Sequence[UpsertLine], *, owner_id: int
+) -> tuple[int, Upserted]:
+    """Upsert as many lines as one transaction should; return their number and the outcome."""
     await require_account(session, user_id=owner_id)
     upserts = Upserts(session, owner_id=owner_id)
-    await upserts.apply(lines)
-    return await upserts.log()
+    count = await upserts.apply_some(lines, max_bytes=UPSERTED_BYTES)
+    return count, await upserts.log()
 
 
 @contextmanager
@@ -185,8 +192,14 @@ class _ChunkWriter:
 
     async def _upsert(self, lines: list[UpsertLine], line: int, numbered: asyncio.Event) -> None:
         with self._ending_at(line, numbered):
-            done = await self._database.bulk_transaction(_upsert, lines, owner_id=self._owner_id)
-            self._imported.count_upserted(done)
+            while lines:
+                count, done = await self._database.bulk_transaction(
+                    _upsert, lines, owner_id=self._owner_id
+                )
+                self._imported.count_upserted(done)
+                lines = lines[count:]
+                if lines:
+                    self._imported.line = lines[0].number - 1
 
     async def _create(
         self,

@@ -4,18 +4,20 @@ A line names one of the owner's products by ``id``, else by ``key``. The lines o
 decided one after the other, on products that are locked, and stored in few statements.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.concurrency.turns import Turn
 from catalog.db.columns import now
 from catalog.db.deadlines import renew_deadline
+from catalog.db.statements import affected_rows
 from catalog.db.transactions import RetryTransaction
 from catalog.errors import (
     CatalogError,
@@ -39,6 +41,10 @@ MAX_FAULTS = 1000
 
 ROUND_LINES = 500
 """Lines that are decided and stored together; reading their products takes some milliseconds."""
+
+ROUND_BYTES = 150_000
+"""Texts of the products of a round, in UTF-8; a single line may exceed it. A change of a name
+replaces the words of the whole product, which can take 50 ms for each of the longest."""
 
 LOGGED_CHANGES = 2000
 
@@ -72,10 +78,6 @@ class _Target:
     changed: set[str] = field(default_factory=set)
 
 
-class _KeyGivenUp(Exception):
-    """A line claims a key that a line before it has given up, so the round has to be stored."""
-
-
 class Upserts:
     """Upserts of one transaction.
 
@@ -97,18 +99,60 @@ class Upserts:
         Raises:
             RetryTransaction: a concurrent transaction claimed one of the keys.
         """
-        rest = list(lines)
-        while rest:
-            targets = await self._read(rest[:ROUND_LINES])
-            part = _Round(self._owner_id, self._at, targets, self.done)
-            count = await part.decide(rest[:ROUND_LINES], is_stored=self._is_stored)
-            del rest[:count]
-            if isinstance(self._session, AsyncSession):
-                try:
-                    self._changes += await part.store(self._session)
-                except IntegrityError as error:
-                    raise RetryTransaction from error
-                renew_deadline(self._session)
+        await self.apply_some(lines, max_bytes=math.inf)
+
+    async def apply_some(self, lines: Sequence[UpsertLine], *, max_bytes: float) -> int:
+        """Decide lines and store the outcome, until their products are too large for more.
+
+        Args:
+            lines: the lines.
+            max_bytes: bytes of the products' texts; those of the first round may exceed it.
+
+        Returns:
+            the number of lines that were decided, at least one.
+
+        Raises:
+            RetryTransaction: as ``apply``.
+        """
+        count, size = 0, 0
+        for start in range(0, len(lines), ROUND_LINES):
+            for end, part_size in await self._cut(lines[start : start + ROUND_LINES]):
+                size += part_size
+                if count and size > max_bytes:
+                    return count
+                await self._apply_round(lines[count : start + end])
+                count = start + end
+        return count
+
+    async def _apply_round(self, lines: Sequence[UpsertLine]) -> None:
+        part = _Round(self._owner_id, self._at, await self._read(lines), self.done)
+        await part.decide(lines)
+        if isinstance(self._session, AsyncSession):
+            try:
+                self._changes += await part.store(self._session)
+            except IntegrityError as error:
+                raise RetryTransaction from error
+            renew_deadline(self._session)
+
+    async def _cut(self, lines: Sequence[UpsertLine]) -> list[tuple[int, int]]:
+        """Return where the rounds of lines end, and the size of the products of each.
+
+        The sizes are read before the products are locked, so they are estimates.
+        """
+        holders = await self._holders(_keys_of(lines))
+        named = [{line.product_id, holders.get(line.values.get("key"))} - {None} for line in lines]
+        sizes = await self._sizes(set().union(*named))
+        rounds = []
+        size, seen = 0, set[int | None]()
+        for index, product_ids in enumerate(named):
+            more = sum(sizes.get(each, 0) for each in product_ids - seen)
+            if index and size + more > ROUND_BYTES:
+                rounds.append((index, size))
+                size, seen = 0, set()
+                more = sum(sizes.get(each, 0) for each in product_ids)
+            size += more
+            seen |= product_ids
+        return [*rounds, (len(lines), size)]
 
     @property
     def _is_stored(self) -> bool:
@@ -127,8 +171,7 @@ class Upserts:
     async def _read(self, lines: Sequence[UpsertLine]) -> list[dict[str, Any]]:
         """Return the products that lines name, or whose keys they claim; locked if stored."""
         ids = {line.product_id for line in lines if line.product_id is not None}
-        keys = {line.values["key"] for line in lines if line.values.get("key") is not None}
-        ids |= await self._holders(keys)
+        ids |= set((await self._holders(_keys_of(lines))).values())
         if not ids:
             return []
         # In the order of their ids, so that two transactions do not deadlock.
@@ -136,12 +179,24 @@ class Upserts:
         rows = await self._session.execute(statement, {"product_ids": sorted(ids)})
         return [queries.members_of(row) for row in rows]
 
-    async def _holders(self, keys: Collection[str]) -> set[int]:
+    async def _holders(self, keys: Collection[str]) -> dict[str | None, int]:
+        """Return the ids of the owner's products that have some keys."""
         if not keys:
-            return set()
-        own = select(Product.id).where(Product.user_id == self._owner_id)
+            return {}
+        own = select(Product.key, Product.id).where(Product.user_id == self._owner_id)
         rows = await self._session.execute(own.where(Product.key.in_(sorted(keys))))
-        return set(rows.scalars())
+        return dict(rows.all())
+
+    async def _sizes(self, product_ids: Collection[int | None]) -> dict[int | None, int]:
+        """Return the bytes of the texts of products, by their ids."""
+        if not product_ids:
+            return {}
+        some = select(Product.id, queries.TEXT_BYTES).where(Product.id.in_(product_ids))
+        return dict((await self._session.execute(some)).all())
+
+
+def _keys_of(lines: Sequence[UpsertLine]) -> set[str]:
+    return {line.values["key"] for line in lines if line.values.get("key") is not None}
 
 
 class _Round:
@@ -166,28 +221,24 @@ class _Round:
             for target in self._by_id.values()
             if target.product["user_id"] == owner_id and target.product["key"] is not None
         }
-        self._given_up: set[str] = set()
+        # Keys that the products had before lines of this round, and the products' ids.
+        self._given_up: dict[str, int] = {}
+        # Ids of products whose former keys others have claimed.
+        self._released: set[int] = set()
         self._new: list[tuple[_Target, NewProduct]] = []
         self._log: list[tuple[_Target, ChangeType, int]] = []
 
-    async def decide(self, lines: Sequence[UpsertLine], *, is_stored: bool) -> int:
-        """Decide lines; return how many, since a key that was given up needs a new round."""
+    async def decide(self, lines: Sequence[UpsertLine]) -> None:
+        """Decide lines, each on the outcome of those before it."""
         turn = Turn()
-        for count, line in enumerate(lines):
+        for line in lines:
             try:
                 self._decide(line)
             except CatalogError as refusal:
                 self._done.failed += 1
                 if len(self._done.faults) < MAX_FAULTS:
                     self._done.faults.append(_faults_of(line, refusal))
-            except _KeyGivenUp:
-                if is_stored:
-                    return count
-                # Without storing, the line is decided as in the next round.
-                self._given_up.clear()
-                self._decide(line)
             await turn.yield_if_over()
-        return len(lines)
 
     def _decide(self, line: UpsertLine) -> None:
         target = self._target_of(line)
@@ -249,7 +300,7 @@ class _Round:
         before = target.product["key"]
         if before is not None:
             del self._by_key[before]
-            self._given_up.add(before)
+            self._given_up[before] = target.product["id"]
         if key is not None:
             self._by_key[key] = target
 
@@ -257,10 +308,15 @@ class _Round:
         if key in self._by_key:
             raise _taken()
         if key in self._given_up:
-            raise _KeyGivenUp
+            self._released.add(self._given_up.pop(key))
 
     async def store(self, session: AsyncSession) -> list[Logged]:
         """Store the outcome; return the changes in the order of the lines."""
+        if self._released:
+            # The engines check keys row by row, so those that pass from one product to another are
+            # removed first. Every other key is free or stays where it is.
+            released = update(Product).where(Product.id.in_(sorted(self._released)))
+            await affected_rows(session, released.values({Product.key: None}))
         if self._new:
             new_products = [new_product for _, new_product in self._new]
             ids = await service.insert_unlogged(session, new_products, at=self._at)

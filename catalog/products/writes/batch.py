@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.accounts import usable_roles
 from catalog.auth.models import Role
+from catalog.concurrency.turns import Turn
 from catalog.db.columns import now
 from catalog.db.statements import affected_rows
 from catalog.errors import (
@@ -42,6 +43,7 @@ from catalog.products.service import (
     updated,
 )
 from catalog.products.writes.requests import (
+    BatchFull,
     Create,
     Delete,
     Edit,
@@ -51,6 +53,11 @@ from catalog.products.writes.requests import (
     Write,
     WriteResult,
 )
+
+MAX_REINDEXED_BYTES = 100_000
+"""Texts in UTF-8 of the products whose words a batch replaces or deletes; those of a single product
+may exceed it. The words of the longest product, of 50 kB, take SQLite 50 to 100 ms, however little
+a client sent to change its name, and all other writes wait meanwhile."""
 
 
 async def write_products(
@@ -63,6 +70,7 @@ async def write_products(
         writes: the writes.
         waits: whether to wait for products that other transactions have locked. Otherwise the
             outcome of their edits is ``LockedElsewhere``, and nothing holds up the other writes.
+            In either case the outcome of an edit may be ``BatchFull``.
 
     Returns:
         for each write, in order, its result or its error: AccountUnavailable if the caller's
@@ -167,10 +175,20 @@ class _Batch:
         claims = await self._key_claims(edits, products)
         deleted: list[int] = []
         changed: dict[int, set[str]] = defaultdict(set)
+        reindexed: dict[int, int] = {}
+        turn = Turn()
         for index, edit in edits:
+            # Each may compute the entity tag of a long product.
+            await turn.yield_if_over()
             product_id = edit.product_id
             if product_id not in products:
                 self._outcomes[index] = LockedElsewhere()
+                continue
+            # Before it is decided: an edit that is put off must not have claimed a key.
+            size = _reindexed_bytes(edit, products[product_id])
+            others = sum(reindexed.values()) - reindexed.get(product_id, 0)
+            if size and others and others + size > MAX_REINDEXED_BYTES:
+                self._outcomes[index] = BatchFull(size)
                 continue
             try:
                 decision = self._decide(index, edit, products[product_id], claims)
@@ -178,6 +196,8 @@ class _Batch:
                 self._outcomes[index] = refusal
                 continue
             self._decisions.append(decision)
+            if size and decision.kind is not None:
+                reindexed[product_id] = size
             if isinstance(edit, Delete):
                 products[product_id] = None
                 deleted.append(product_id)
@@ -294,6 +314,17 @@ class _Batch:
         if done:
             await idempotency.remember(self._session, done)
         return [self._outcomes[index] for index in range(len(self._writes))]
+
+
+def _reindexed_bytes(edit: Edit, product: dict[str, Any] | None) -> int:
+    """Return the size of a product's texts if an edit may replace or delete its words, else 0."""
+    if product is None:
+        return 0
+    values: Mapping[str, Any] = {} if isinstance(edit, Delete) else edit.values
+    if isinstance(edit, Update) and values.keys().isdisjoint(("name", "description")):
+        return 0
+    name, description = ({**product, **values}[field] for field in ("name", "description"))
+    return len(name.encode()) + len((description or "").encode())
 
 
 def _replay(

@@ -18,8 +18,9 @@ from catalog.products.listing.page_cache import PageCache
 from catalog.products.models import NewProduct
 from catalog.products.overload import WriteRefusals
 from catalog.products.search.tokenizer import text_in_turns
-from catalog.products.writes.batch import write_products
+from catalog.products.writes.batch import MAX_REINDEXED_BYTES, write_products
 from catalog.products.writes.requests import (
+    BatchFull,
     Create,
     Edit,
     LockedElsewhere,
@@ -58,8 +59,12 @@ class BatchedWrites:
         # Edits of products that an import, the deletion of an account or another process has
         # locked wait here, so that they hold up no others.
         self._late_queue = self._group_commit(waits=True)
+        # Edits of long products that a batch had no room for wait here, for the same reason.
+        self._long_queue = self._group_commit(waits=False, max_size=MAX_REINDEXED_BYTES)
 
-    def _group_commit(self, *, waits: bool) -> GroupCommit[Write, WriteResult]:
+    def _group_commit(
+        self, *, waits: bool, max_size: int = MAX_BATCH_CHARACTERS
+    ) -> GroupCommit[Write, WriteResult]:
         return GroupCommit(
             partial(self._commit, waits=waits),
             WriteRefusals(),
@@ -68,7 +73,7 @@ class BatchedWrites:
             patience=self._database.patience,
             limit=self._database.write_limit,
             size_of=characters_of,
-            max_size=MAX_BATCH_CHARACTERS,
+            max_size=max_size,
             pause=PAUSE_SECONDS,
             should_pause=self._page_cache.is_in_demand,
             on_batch=WRITE_BATCH_SIZE.observe,
@@ -112,14 +117,22 @@ class BatchedWrites:
             CatalogError: as ``create``.
         """
         since = deadline_start()
-        try:
-            return await self._queue.write(edit, since=since)
-        except LockedElsewhere:
-            return await self._late_queue.write(edit, since=since)
+        queue = self._queue
+        while True:
+            try:
+                return await queue.write(edit, since=since)
+            except LockedElsewhere:
+                queue = self._late_queue
+            except BatchFull as full:
+                # Now its size is known, so that batches are made that such edits fit into.
+                edit = edit._replace(stored_bytes=full.stored_bytes)
+                if queue is self._queue:
+                    queue = self._long_queue
 
     async def close(self) -> None:
         """Wait until all queued writes are committed."""
         await self._queue.close()
+        await self._long_queue.close()
         await self._late_queue.close()
 
     async def _commit(self, writes: Sequence[Write], *, waits: bool) -> Sequence[Outcome]:

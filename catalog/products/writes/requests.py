@@ -31,6 +31,7 @@ class Update(NamedTuple):
 
     Attributes:
         may_administer: whether an administrator has its rights in this request.
+        stored_bytes: as in ``BatchFull``, once that is known.
     """
 
     product_id: int
@@ -38,6 +39,7 @@ class Update(NamedTuple):
     values: Mapping[str, Any]
     is_expected: IsExpected | None = None
     may_administer: bool = True
+    stored_bytes: int = 0
 
 
 class Delete(NamedTuple):
@@ -45,12 +47,14 @@ class Delete(NamedTuple):
 
     Attributes:
         may_administer: whether an administrator has its rights in this request.
+        stored_bytes: as in ``BatchFull``, once that is known.
     """
 
     product_id: int
     caller_id: int
     is_expected: IsExpected | None = None
     may_administer: bool = True
+    stored_bytes: int = 0
 
 
 Edit = Update | Delete
@@ -78,11 +82,26 @@ class LockedElsewhere(Exception):
     """Outcome of an edit whose product another transaction has locked."""
 
 
-Outcome = WriteResult | CatalogError | LockedElsewhere
+class BatchFull(Exception):
+    """Outcome of an edit whose product is too long for what is left of its batch.
+
+    Attributes:
+        stored_bytes: size of the product's texts in UTF-8, all of whose words the edit replaces.
+    """
+
+    def __init__(self, stored_bytes: int) -> None:
+        super().__init__()
+        self.stored_bytes = stored_bytes
+
+
+Outcome = WriteResult | CatalogError | LockedElsewhere | BatchFull
 
 
 def characters_of(write: Write) -> int:
-    """Return the number of characters that a write sends: texts, and the words of a create."""
+    """Return the size of a write: the texts that it sends, and the words or texts it replaces.
+
+    Characters, but bytes for texts that are stored already.
+    """
     if isinstance(write, Create):
         new_product = write.new_product
         return (
@@ -91,5 +110,6 @@ def characters_of(write: Write) -> int:
             + len(new_product.words or "")
         )
     if isinstance(write, Update):
-        return sum(len(value) for value in write.values.values() if isinstance(value, str))
-    return 0
+        sent = sum(len(value) for value in write.values.values() if isinstance(value, str))
+        return sent + write.stored_bytes
+    return write.stored_bytes

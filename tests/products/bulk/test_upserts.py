@@ -3,17 +3,17 @@
 import asyncio
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, func, select, text
+from sqlalchemy import URL, event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.db.database import Database
-from catalog.products.bulk import upserting
-from catalog.products.bulk.formats import NDJSON, ReaderOptions
+from catalog.products.bulk import importing, upserting
+from catalog.products.bulk.formats import NDJSON, ReaderOptions, UpsertLine
 from catalog.products.bulk.importing import import_products
 from catalog.products.bulk.upserting import Upserts
 from catalog.products.models import Product
@@ -162,6 +162,56 @@ class TestUpsert:
             *(("Lamp", None), ("Rug", "a"), ("Desk", "b"), ("Chair", "c")),
         ]
 
+    async def test_keys_passed_on_and_back_within_a_round(self, ada: Caller) -> None:
+        await ada.create_product("Lamp", key="a")
+        await ada.create_product("Rug", key="b")
+
+        answer = await upsert(
+            ada,
+            {"id": 1, "key": "c"},
+            {"id": 2, "key": "a"},
+            {"id": 1, "key": "b"},
+            {"id": 1, "key": "c"},
+            {"name": "Desk", "price": 1, "key": "b"},
+            {"id": 2, "key": None},
+            {"id": 1, "key": "a"},
+            {"id": 2, "key": "c"},
+        )
+
+        assert counts(answer) == (1, 7, 0, 0)
+        listed = (await ada.get(f"{PATH}?sort=id")).json["products"]
+        assert [(each["name"], each["key"]) for each in listed] == [
+            *(("Lamp", "a"), ("Rug", "c"), ("Desk", "b")),
+        ]
+
+    @pytest.mark.parametrize("query", ["", "&atomic=true", "&dry_run=true"])
+    async def test_chain_of_moved_keys_is_read_and_stored_once(
+        self, ada: Caller, database: Database, query: str
+    ) -> None:
+        """Each line takes the key that the line before it gave up."""
+        count = 100
+        await upsert(ada, *({**LAMP, "key": f"t-{number}"} for number in range(count)))
+        statements: list[str] = []
+
+        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if "products" in statement:
+                statements.append(statement)
+
+        for engine in database.engines:
+            event.listen(engine.sync_engine, "before_cursor_execute", note)
+
+        moved = await upsert(
+            ada,
+            {"id": 1, "key": "t-x"},
+            *({"id": number + 1, "key": f"t-{number - 1}"} for number in range(1, count)),
+            query=query,
+        )
+
+        assert counts(moved) == (0, count, 0, 0)
+        assert len(statements) < 10
+        if "dry_run" not in query:
+            assert (await product(ada, count))["key"] == f"t-{count - 2}"
+
     async def test_invalid_lines_are_reported(self, ada: Caller) -> None:
         answer = await upsert(
             ada,
@@ -194,6 +244,45 @@ class TestUpsert:
         assert counts(created) == (50, 0, 0, 0)
         assert counts(mixed) == (0, 25, 75, 0)
         assert mixed.headers["Catalog-Position"] == "75"
+
+    @pytest.mark.parametrize(("size", "rounds", "commits"), [(1000, 3, 3), (70, 1, 1)])
+    async def test_rounds_and_transactions_are_cut_by_the_texts_of_their_products(
+        self,
+        ada: Caller,
+        monkeypatch: pytest.MonkeyPatch,
+        size: int,
+        rounds: int,
+        commits: int,
+    ) -> None:
+        """Short lines replace the words of long products."""
+        description = "ä" * (size // 2)
+        await upsert(
+            ada, *({**LAMP, "key": str(key), "description": description} for key in range(6))
+        )
+        monkeypatch.setattr(upserting, "ROUND_BYTES", 2100)
+        monkeypatch.setattr(importing, "UPSERTED_BYTES", 2100)
+        read: list[int] = []
+        logged: list[int] = []
+        original_read, original_log = Upserts._read, Upserts.log
+
+        async def note_read(upserts: Upserts, lines: Sequence[UpsertLine]) -> list[dict[str, Any]]:
+            read.append(len(lines))
+            return await original_read(upserts, lines)
+
+        async def note_log(upserts: Upserts) -> upserting.Upserted:
+            logged.append(upserts.done.updated)
+            return await original_log(upserts)
+
+        monkeypatch.setattr(Upserts, "_read", note_read)
+        monkeypatch.setattr(Upserts, "log", note_log)
+
+        answer = await upsert(ada, *({"key": str(key), "name": "Rug"} for key in range(6)))
+
+        assert counts(answer) == (0, 6, 0, 0)
+        assert read == [6 // rounds] * rounds
+        assert logged == [6 // commits] * commits
+        assert answer.headers["Catalog-Position"] == "12"
+        assert len((await ada.get(f"{PATH}?q=rug")).json["products"]) == 6
 
     @pytest.mark.parametrize("query", ["&dry_run=true", "&dry_run=true&atomic=true"])
     async def test_dry_run_reports_and_writes_nothing(self, ada: Caller, query: str) -> None:
@@ -354,8 +443,8 @@ class TestConcurrency:
     ) -> None:
         """Negative control: the counts detect keys that several products have."""
 
-        async def find_none(upserts: Upserts, keys: object) -> set[int]:  # noqa: ARG001
-            return set()
+        async def find_none(upserts: Upserts, keys: object) -> dict[str, int]:  # noqa: ARG001
+            return {}
 
         index = "ix_products_client_key_user_id"
         on = "" if database_url.get_backend_name() == "sqlite" else " ON products"

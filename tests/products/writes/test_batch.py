@@ -33,7 +33,7 @@ from catalog.products.selection import Selection
 from catalog.products.service import delete_products_of, insert_unlogged
 from catalog.products.writes import Create, Delete, IsExpected, Update, WriteResult
 from catalog.products.writes.batch import write_products
-from catalog.products.writes.requests import LockedElsewhere, Write, characters_of
+from catalog.products.writes.requests import BatchFull, LockedElsewhere, Write, characters_of
 from tests.db.support import on_servers, run_on
 from tests.products.changes.support import content_of
 
@@ -229,6 +229,14 @@ class TestCreateWithKey:
 
         assert [characters_of(Create(each)) for each in new_products] == [4, 8, 17]
 
+    def test_size_of_an_edit_includes_texts_that_it_replaces(self) -> None:
+        update = Update(1, ADA, {"name": "Lamp", "price": 1.0})
+        delete = Delete(1, ADA)
+
+        sizes = [characters_of(each) for each in (update, update._replace(stored_bytes=10))]
+        assert sizes == [4, 14]
+        assert [characters_of(delete), characters_of(delete._replace(stored_bytes=9))] == [0, 9]
+
 
 class TestChangeProduct:
     async def change(
@@ -290,6 +298,36 @@ class TestChangeProduct:
 
         assert seen == [before]
         assert allowed.product["name"] == "Desk"
+
+    async def test_preconditions_of_a_batch_are_checked_in_turns(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each may compute the entity tag of a long product."""
+        monkeypatch.setattr("catalog.concurrency.turns.TURN_SECONDS", -1.0)
+        lamp = (await create_product(database))["id"]
+        turns: list[int] = []
+        loop = asyncio.get_running_loop()
+
+        def note_turn() -> None:
+            turns.append(0)
+            waiting[0] = loop.call_soon(note_turn)
+
+        def is_expected(_product: dict[str, Any]) -> bool:
+            turns[-1] += 1
+            return False
+
+        waiting = [loop.call_soon(note_turn)]
+        try:
+            refused = await database.transaction(
+                write_products,
+                [Update(lamp, ADA, {"price": 2.0}, is_expected) for _ in range(5)]
+                + [Delete(lamp, ADA, is_expected) for _ in range(5)],
+            )
+        finally:
+            waiting[0].cancel()
+
+        assert {type(each) for each in refused} == {PreconditionFailed}
+        assert (sum(turns), max(turns)) == (10, 1)
 
     async def test_missing_product_is_not_found(self, database: Database) -> None:
         with pytest.raises(NotFound):
@@ -476,6 +514,43 @@ class TestBatchOfEdits:
             selection = Selection(terms=terms_of(words))
             shown = await listed(database, selection=selection)
             assert [each["id"] for each in shown] == [each["id"] for each in found]
+
+    async def test_short_edits_of_long_products_are_put_off_when_the_batch_is_full(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.products.writes.batch.MAX_REINDEXED_BYTES", 450)
+        new_products = [NewProduct("Lamp", "ä" * 98, 1.0, ADA, key=f"k{n}") for n in range(7)]
+        made = [(await write(database, Create(each))).product["id"] for each in new_products]
+        writes: list[Write] = [
+            Update(made[0], BOB, {"name": "Desk"}),
+            Update(made[0], ADA, {"name": "Lamp"}),
+            Update(made[0], ADA, {"name": "Desk"}),
+            Update(made[0], ADA, {"name": "Rugs"}),
+            Delete(made[1], ADA),
+            Update(made[2], ADA, {"name": "Desk", "key": "k"}),
+            Delete(made[3], ADA),
+            Update(made[4], ADA, {"description": None}),
+            Update(made[5], ADA, {"price": 2.0, "key": "k"}),
+            Update(made[0], ADA, {"name": "Mats"}),
+        ]
+
+        outcomes = await database.transaction(write_products, writes)
+
+        kinds = [type(each) for each in outcomes]
+        assert kinds == [
+            *(Forbidden, WriteResult, WriteResult, WriteResult, WriteResult),
+            *(BatchFull, BatchFull, WriteResult, WriteResult, WriteResult),
+        ]
+        assert [each.stored_bytes for each in outcomes if isinstance(each, BatchFull)] == [200, 200]
+
+    async def test_single_edit_of_a_long_product_is_never_put_off(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.products.writes.batch.MAX_REINDEXED_BYTES", 1)
+        lamp = await create_product(database)
+
+        assert (await write(database, Update(lamp["id"], ADA, {"name": "Desk"}))).product
+        assert (await write(database, Delete(lamp["id"], ADA))).product
 
     @on_servers
     async def test_product_locked_elsewhere_holds_up_no_other_write(

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, cast
@@ -108,6 +108,46 @@ def is_serial(done: list[WriteResult]) -> bool:
     return all(
         versions == [*range(2, len(versions) + 2)] for versions in versions_of(done).values()
     )
+
+
+class TestLongProducts:
+    async def test_short_edits_of_long_products_share_small_batches(
+        self, queues: list[BatchedWrites], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        limit, count = 5000, 20
+        monkeypatch.setattr("catalog.products.writes.batch.MAX_REINDEXED_BYTES", limit)
+        queue = queues[0]
+        new_products = [NewProduct("Lamp", "ä" * 500, 1.0, ADA) for _ in range(count)]
+        made = [(await queue.create(each, None)).product["id"] for each in new_products]
+        edits = [Update(product_id, ADA, {"name": "Desk"}) for product_id in made]
+
+        changed = await asyncio.gather(*(queue.edit(each) for each in edits))
+        deleted = await asyncio.gather(*(queue.edit(Delete(each, ADA)) for each in made))
+
+        for done in (changed, deleted):
+            # The writes of a batch share its last position.
+            batches = Counter(each.batch_position for each in done)
+            assert sum(batches.values()) == count
+            assert max(batches.values()) <= limit // 1004
+
+    async def test_edits_that_were_put_off_hold_up_no_other_write(
+        self, queues: list[BatchedWrites], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.products.writes.batch.MAX_REINDEXED_BYTES", 1)
+        count = 20
+        queue = queues[0]
+        made = [(await queue.create(lamp(), None)).product["id"] for _ in range(count)]
+        edits = [
+            asyncio.create_task(queue.edit(Update(product_id, ADA, {"name": "Desk"})))
+            for product_id in made
+        ]
+        await asyncio.wait(edits, return_when=asyncio.FIRST_COMPLETED)
+
+        created = await queue.create(lamp(), None)
+
+        changed = await asyncio.gather(*edits)
+        later = [each for each in changed if each.change.position > created.change.position]
+        assert len(later) > count // 2
 
 
 class TestConcurrentEdits:
