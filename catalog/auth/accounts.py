@@ -219,19 +219,21 @@ async def delete_account(
     *,
     subject: str,
     account: Account,
-    on_account_delete: Callable[[AsyncSession, int], Awaitable[None]],
-) -> Ended:
+    on_account_delete: Callable[[AsyncSession, int], Awaitable[bool]],
+) -> Ended | None:
     """Delete an account, end its sessions and revoke its API keys.
 
     Args:
         session: the transaction.
         subject: the subject under which its wrong passwords are counted.
         account: the account as it was when its password was verified.
-        on_account_delete: deletes the account's other data; called while its row is locked, so
-            that nothing is added meanwhile.
+        on_account_delete: deletes the account's other data, or a part of it if it is much, and
+            tells whether it was all; called while its row is locked, so that nothing is added
+            meanwhile.
 
     Returns:
-        its sessions and its API keys.
+        its sessions and its API keys; None if other data are left, so that the account stays until
+        the next call.
 
     Raises:
         LoginThrottled: as ``service.log_in``.
@@ -244,10 +246,11 @@ async def delete_account(
     mine = select(User.id).where(User.id == user_id, User.password_hash == account.password_hash)
     if await session.scalar(mine.with_for_update()) is None:
         raise WrongPassword
+    if not await on_account_delete(session, user_id):
+        return None
     ended = await end_access(session, user_id=user_id)
     await sessions.forget_origins(session, user_id=user_id)
     await api_keys.forget_names(session, user_id=user_id)
-    await on_account_delete(session, user_id)
     await affected_rows(session, delete(User).where(User.id == user_id))
     return ended
 

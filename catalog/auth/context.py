@@ -19,7 +19,8 @@ class Auth:
     """One app's signing keys, hashing threads, revocations, verified API keys and readers.
 
     Attributes:
-        on_account_delete: deletes an account's other data, in the transaction that deletes it.
+        on_account_delete: deletes an account's other data, or a part of it if it is much, in a
+            transaction of ``accounts.delete_account``; tells whether it was all.
     """
 
     signing_keys: KeyRing
@@ -28,7 +29,7 @@ class Auth:
     api_key_cache: ApiKeyCache
     accounts: AccountReader
     sessions: SessionReader
-    on_account_delete: Callable[[AsyncSession, int], Awaitable[None]]
+    on_account_delete: Callable[[AsyncSession, int], Awaitable[bool]]
 
 
 auth = AppExtension[Auth]("catalog.auth")

@@ -21,6 +21,7 @@ from catalog.db.statements import (
 )
 from catalog.db.transactions import RetryTransaction
 from catalog.errors import Conflict
+from catalog.products import queries
 from catalog.products.changes import change_log
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.models import ChangeType, NewProduct, Product, ProductWords
@@ -30,6 +31,14 @@ _INSERTED_COLUMNS = (
     *("name", "description", "price", "client_key", "user_id", "version"),
     *("created_at", "updated_at"),
 )
+
+MAX_DELETED = 1000
+"""Products of an account that are deleted in one transaction: all other writers wait for it on
+SQLite, and at its end on the other engines."""
+
+MAX_DELETED_BYTES = 250_000
+"""Their texts in UTF-8; a single product may exceed it. The words of the longest take SQLite 20
+to 50 ms."""
 
 _COLUMNS = {"key": "client_key"}
 """Names of columns, where they are not those of the fields."""
@@ -117,17 +126,29 @@ async def _words_of(new_products: Sequence[NewProduct]) -> list[str]:
     return texts
 
 
-async def delete_products_of(session: AsyncSession, user_id: int) -> None:
-    """Delete all products of an account that is about to be deleted.
+async def delete_products_of(session: AsyncSession, user_id: int) -> bool:
+    """Delete products of an account that is about to be deleted, as many as a transaction should.
 
     The caller holds the lock on the account's row, so that no product is added meanwhile.
+
+    Returns:
+        whether that were all.
     """
-    own = select(Product.id, Product.version).where(Product.user_id == user_id)
-    rows = await session.execute(own.order_by(Product.id).with_for_update())
-    last = [(row.id, row.version) for row in rows]
+    own = select(Product.id, Product.version, queries.TEXT_BYTES).where(Product.user_id == user_id)
+    some = own.order_by(Product.id).limit(MAX_DELETED).with_for_update()
+    rows = (await session.execute(some)).all()
+    size = 0
+    last: list[tuple[int, int]] = []
+    for product_id, version, text_bytes in rows:
+        size += text_bytes
+        if last and size > MAX_DELETED_BYTES:
+            break
+        last.append((product_id, version))
     if last:
-        await affected_rows(session, delete(Product).where(Product.user_id == user_id))
+        first = Product.id <= last[-1][0]
+        await affected_rows(session, delete(Product).where(Product.user_id == user_id, first))
         await change_log.record(session, ChangeType.DELETED, last, at=now())
+    return len(last) == len(rows) < MAX_DELETED
 
 
 async def store_updates(

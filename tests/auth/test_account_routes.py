@@ -321,6 +321,22 @@ class TestDeleteAccount:
         assert await counted(database, User) == 1
         assert problem_of(await bob.log_in("ada")) == (401, "credentials-wrong")
 
+    async def test_products_of_several_transactions_are_deleted_before_the_account(
+        self, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("catalog.products.service.MAX_DELETED", 2)
+        for number in range(5):
+            await ada.create_product(f"Lamp {number}")
+
+        answer = await delete_account(ada)
+
+        assert answer.status_code == 204
+        assert (await counted(database, Product), await counted(database, User)) == (0, 0)
+        changes = (await ada.get("/api/products/changes?since=5")).json["changes"]
+        assert [(each["type"], each["id"]) for each in changes] == [
+            ("deleted", number + 1) for number in range(5)
+        ]
+
     async def test_sessions_end_with_the_account(self, ada: Caller) -> None:
         other = await Caller.logged_in(ada.app, "ada")
 

@@ -345,13 +345,38 @@ class TestDeleteAccount:
         """Return the ids of the ended sessions, and of the accounts whose data were deleted."""
         emptied: list[int] = []
 
-        async def empty(_: AsyncSession, user_id: int) -> None:
+        async def empty(_: AsyncSession, user_id: int) -> bool:
             emptied.append(user_id)
+            return True
 
         ended = await database.transaction(
             accounts.delete_account, subject="s", account=account, on_account_delete=empty
         )
+        assert ended is not None
         return ended.sessions, emptied
+
+    async def test_account_and_its_sessions_stay_until_its_other_data_are_deleted(
+        self, database: Database
+    ) -> None:
+        ada = await sign_up(database, "ada", "ada@example.com")
+        session_id = (await begin(database, ada.id)).session_id
+        left = [2, 1, 0]
+
+        async def empty(_: AsyncSession, user_id: int) -> bool:
+            assert user_id == ada.id
+            return left.pop(0) == 0
+
+        account = await account_of(database, "ada")
+        ended = [
+            await database.transaction(
+                accounts.delete_account, subject="s", account=account, on_account_delete=empty
+            )
+            for _ in range(3)
+        ]
+
+        assert ended[:2] == [None, None]
+        assert ended[2] is not None
+        assert ended[2].sessions == [session_id]
 
     async def test_account_its_data_and_the_origins_of_its_sessions_go(
         self, database: Database

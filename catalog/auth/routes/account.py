@@ -85,12 +85,15 @@ async def delete_account(data: AccountDeletion) -> Reply:
     Needs the password, so that a token alone deletes nothing. All sessions of the account end.
     """
     async with _confirmed(data.password, "/password") as (account, subject):
-        ended = await database().transaction(
-            accounts.delete_account,
-            subject=subject,
-            account=account,
-            on_account_delete=auth().on_account_delete,
-        )
+        ended = None
+        # In transactions between which other writers get their turn.
+        while ended is None:
+            ended = await database().transaction(
+                accounts.delete_account,
+                subject=subject,
+                account=account,
+                on_account_delete=auth().on_account_delete,
+            )
     auth().revocations.add(ended.sessions)
     auth().revocations.add_keys(ended.keys)
     record(Audit.ACCOUNT_DELETED, user_id=account.id)

@@ -12,6 +12,7 @@ from sqlalchemy import URL, event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.db.database import Database
+from catalog.errors import Overloaded
 from catalog.products.bulk import importing, upserting
 from catalog.products.bulk.formats import NDJSON, ReaderOptions, UpsertLine
 from catalog.products.bulk.importing import import_products
@@ -283,6 +284,30 @@ class TestUpsert:
         assert logged == [6 // commits] * commits
         assert answer.headers["Catalog-Position"] == "12"
         assert len((await ada.get(f"{PATH}?q=rug")).json["products"]) == 6
+
+    async def test_error_between_transactions_of_a_chunk_reports_the_last_line_before_it(
+        self, ada: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await upsert(ada, *({**LAMP, "key": str(key)} for key in range(4)))
+        monkeypatch.setattr(upserting, "ROUND_BYTES", 8)
+        monkeypatch.setattr(importing, "UPSERTED_BYTES", 8)
+        original, logs = Upserts.log, 0
+
+        async def fail_once(upserts: Upserts) -> upserting.Upserted:
+            nonlocal logs
+            logs += 1
+            if logs == 2:
+                raise Overloaded
+            return await original(upserts)
+
+        monkeypatch.setattr(Upserts, "log", fail_once)
+
+        failed = await upsert(ada, *({"key": str(key), "price": 7} for key in range(4)))
+
+        assert problem_of(failed) == (503, "overloaded")
+        assert (failed.json["updated"], failed.json["line"]) == (2, 2)
+        products = (await ada.get(f"{PATH}?sort=id")).json["products"]
+        assert [each["price"] for each in products] == [7.0, 7.0, 1.0, 1.0]
 
     @pytest.mark.parametrize("query", ["&dry_run=true", "&dry_run=true&atomic=true"])
     async def test_dry_run_reports_and_writes_nothing(self, ada: Caller, query: str) -> None:

@@ -20,7 +20,7 @@ from catalog.errors import (
     PreconditionFailed,
 )
 from catalog.http.pagination import Cursors
-from catalog.products import queries
+from catalog.products import queries, service
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.log_reader import read_changes
 from catalog.products.idempotency import keyed_create
@@ -347,6 +347,31 @@ class TestDeleteProductsOf:
         assert [(each["type"], each["id"]) for each in content_of(changes)] == [
             ("deleted", product["id"]) for product in mine
         ]
+
+    @pytest.mark.parametrize(
+        ("limits", "transactions"),
+        [({"MAX_DELETED": 2}, 3), ({"MAX_DELETED_BYTES": 9}, 3), ({"MAX_DELETED_BYTES": 1}, 5)],
+    )
+    async def test_each_transaction_deletes_a_part_of_many_products(
+        self,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        limits: dict[str, int],
+        transactions: int,
+    ) -> None:
+        for name, limit in limits.items():
+            monkeypatch.setattr(service, name, limit)
+        mine = [await create_product(database) for _ in range(5)]
+        other = await create_product(database, caller_id=BOB)
+
+        count = 1
+        while not await database.transaction(delete_products_of, ADA):
+            count += 1
+
+        assert count == transactions
+        assert await listed(database) == [other]
+        changes = await run_on(database.connection(), read_changes, since=ChangeId(6), limit=10)
+        assert [each["id"] for each in content_of(changes)] == [product["id"] for product in mine]
 
 
 class TestDeleteProduct:
