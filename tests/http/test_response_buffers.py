@@ -2,13 +2,19 @@
 
 import asyncio
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from catalog.errors import Overloaded
 from catalog.http import response_buffers
-from catalog.http.response_buffers import LARGE_BYTES, PROGRESS_BYTES, ResponseBuffers
+from catalog.http.response_buffers import (
+    LARGE_BYTES,
+    PROGRESS_BYTES,
+    SWEPT_AT_A_TIME,
+    ResponseBuffers,
+)
 
 PATIENCE_SECONDS = 30.0
 
@@ -85,6 +91,25 @@ class TestResponseBuffers:
             await asyncio.sleep(0.2)
 
         assert any(pipe.aborted.is_set() for pipe in pipes) == (count > 1)
+
+    async def test_stalled_clients_are_dropped_in_portions(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(response_buffers, "SWEEP_SECONDS", 0.01)
+        buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=0)
+        pipes = [Pipe(1) for _ in range(3 * SWEPT_AT_A_TIME + 1)]
+
+        with ExitStack() as held:
+            for pipe in pipes:
+                held.enter_context(buffers.holding(pipe, [bytes(1)]))
+            counts = [0]
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while counts[-1] < len(pipes):
+                    await asyncio.sleep(0)
+                    counts.append(sum(pipe.aborted.is_set() for pipe in pipes))
+
+        steps = [after - before for before, after in pairwise(counts)]
+        assert max(steps) == SWEPT_AT_A_TIME
 
     async def test_slowest_client_is_dropped_when_the_buffers_are_full(self) -> None:
         buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=60)
