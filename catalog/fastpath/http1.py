@@ -206,13 +206,13 @@ class PlainH11Protocol(H11Protocol):
         Unlike the parent, never switch to HTTP/2, answer errors as problems, and leave 100 to the
         request (``Continuing``).
 
-        Yields to other tasks: a body of tiny chunks takes 20 us for each, and neither reading nor
-        parsing suspends while there is data.
+        Yields to other tasks inside of a body: tiny chunks take 20 us each, and neither reading nor
+        parsing suspends while there is data. Not elsewhere: a response that is sent before the end
+        of its request is parsed ends the connection.
         """
         turn = Turn()
         connection: Any = self.connection
         while True:
-            await turn.yield_if_over()
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
@@ -221,6 +221,7 @@ class PlainH11Protocol(H11Protocol):
             if isinstance(event, h11.Request):
                 await self.send(Updated(idle=False))
                 await self._create_stream(event)
+                turn = Turn()
             elif event is h11.PAUSED:
                 await self.can_read.clear()
                 await self.can_read.wait()
@@ -232,6 +233,7 @@ class PlainH11Protocol(H11Protocol):
                 break
             elif isinstance(event, h11.Data):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+                await turn.yield_if_over()
             elif isinstance(event, h11.EndOfMessage):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
             else:

@@ -347,6 +347,15 @@ class TestRefusal:
         assert answer.closes
         assert await connection.reader.read() == b""
 
+    async def test_fields_of_pipelined_requests_do_not_add_up(
+        self, shared_service: Service
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(b"GET /livez HTTP/1.1\r\nHost: catalog\r\n\r\n" * 700)
+
+        assert {(await connection.answer()).status for _ in range(700)} == {200}
+
     async def test_refused_head_request_gets_no_body(self, shared_service: Service) -> None:
         connection = await shared_service.connect()
 
