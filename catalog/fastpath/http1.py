@@ -21,12 +21,18 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import H11SendableEvent
 
 from catalog.concurrency.turns import Turn
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, HeadersTooLarge
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
-from catalog.fastpath.request_head import OF_BODY, head_of, keeps_alive, to_catalog_error
+from catalog.fastpath.request_head import (
+    OF_BODY,
+    has_too_many_fields,
+    head_of,
+    keeps_alive,
+    to_catalog_error,
+)
 from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response import Response, reason_of
 from catalog.http.middleware.body_stream import MALFORMED
@@ -213,6 +219,9 @@ class PlainH11Protocol(H11Protocol):
         turn = Turn()
         connection: Any = self.connection
         while True:
+            if self.stream is None and has_too_many_fields(self.connection.trailing_data[0]):
+                await self._refuse(HeadersTooLarge())
+                break
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:

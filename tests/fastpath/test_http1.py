@@ -324,6 +324,7 @@ class TestRefusal:
             (b"GET /livez HTTP/1.1\r\nCookie: " + b"a" * 9000, 431, "headers-too-large"),
             (b"GET /livez HTTP/1.1" + b"\r\nCookie: a" * 70_000, 431, "headers-too-large"),
             (b"GET /livez HTTP/1.1" + b"\r\nCookie: a" * 3000, 431, "headers-too-large"),
+            (b"GET /livez HTTP/1.1" + b"\r\na:" * 1000, 431, "headers-too-large"),
             (b"get /livez HTTP/1.1", 501, "not-implemented"),
             (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", 501, "not-implemented"),
             (b"GET /livez HTTP/2.0", 505, "version-not-supported"),
