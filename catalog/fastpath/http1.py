@@ -97,6 +97,11 @@ class PlainH11Protocol(H11Protocol):
                     self._keeps_old_alive = message.is_old
                     await self._answer(self.direct.answer(found, message.body, self._send_whole))
                     return
+            if event.data.startswith(b"\r\n"):
+                # RFC 9112, section 2.2: some clients send an empty line behind a body.
+                event = RawData(event.data[2:])
+                if not event.data:
+                    return
         self._is_unused = False
         await super().handle(event)
         self._note_head()

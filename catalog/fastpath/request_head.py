@@ -106,7 +106,13 @@ def has_too_many_fields(unparsed: bytes) -> bool:
 
 
 def keeps_alive(request: h11.Request) -> bool:
-    """Return whether a request of HTTP/1.0 asks to keep the connection (RFC 9112, C.2.2)."""
+    """Return whether a request of HTTP/1.0 asks to keep the connection (RFC 9112, C.2.2).
+
+    Not with ``Transfer-Encoding``, because a proxy may have framed its body differently
+    (section 6.1).
+    """
+    if any(name == b"transfer-encoding" for name, _ in request.headers):
+        return False
     values = [value.lower() for name, value in request.headers if name == b"connection"]
     options = {option.strip() for value in values for option in value.split(b",")}
     return b"keep-alive" in options and b"close" not in options
