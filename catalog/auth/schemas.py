@@ -154,7 +154,7 @@ class AccountDeletion(RequestBody):
 
 
 _RFC3339 = re.compile(
-    r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})", re.ASCII
+    r"(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(\.\d+)?(Z|[+-]\d{2}:\d{2})", re.ASCII | re.IGNORECASE
 )
 
 
@@ -162,10 +162,13 @@ def _instant(value: object) -> object:
     if not isinstance(value, str):
         return value
     fault = "must be a time such as 2036-01-31T12:00:00Z"
-    if _RFC3339.fullmatch(value) is None:
+    match = _RFC3339.fullmatch(value)
+    if match is None:
         raise ValueError(fault)
+    time, fraction, zone = match.groups("")
     try:
-        return datetime.fromisoformat(value).astimezone(UTC)
+        # Microseconds are kept; what is beyond them is cut.
+        return datetime.fromisoformat((time + fraction[:7] + zone).upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(fault) from None
 

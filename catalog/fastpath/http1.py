@@ -21,12 +21,18 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import H11SendableEvent
 
 from catalog.concurrency.turns import Turn
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, HeadersTooLarge
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
-from catalog.fastpath.request_head import OF_BODY, head_of, keeps_alive, to_catalog_error
+from catalog.fastpath.request_head import (
+    OF_BODY,
+    has_too_many_fields,
+    head_of,
+    keeps_alive,
+    to_catalog_error,
+)
 from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response import Response, reason_of
 from catalog.http.middleware.body_stream import MALFORMED
@@ -90,6 +96,11 @@ class PlainH11Protocol(H11Protocol):
                 if found is not None:
                     self._keeps_old_alive = message.is_old
                     await self._answer(self.direct.answer(found, message.body, self._send_whole))
+                    return
+            if event.data.startswith(b"\r\n"):
+                # RFC 9112, section 2.2: some clients send an empty line behind a body.
+                event = RawData(event.data[2:])
+                if not event.data:
                     return
         self._is_unused = False
         await super().handle(event)
@@ -206,13 +217,16 @@ class PlainH11Protocol(H11Protocol):
         Unlike the parent, never switch to HTTP/2, answer errors as problems, and leave 100 to the
         request (``Continuing``).
 
-        Yields to other tasks: a body of tiny chunks takes 20 us for each, and neither reading nor
-        parsing suspends while there is data.
+        Yields to other tasks inside of a body: tiny chunks take 20 us each, and neither reading nor
+        parsing suspends while there is data. Not elsewhere: a response that is sent before the end
+        of its request is parsed ends the connection.
         """
         turn = Turn()
         connection: Any = self.connection
         while True:
-            await turn.yield_if_over()
+            if self.stream is None and has_too_many_fields(self.connection.trailing_data[0]):
+                await self._refuse(HeadersTooLarge())
+                break
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
@@ -221,6 +235,7 @@ class PlainH11Protocol(H11Protocol):
             if isinstance(event, h11.Request):
                 await self.send(Updated(idle=False))
                 await self._create_stream(event)
+                turn = Turn()
             elif event is h11.PAUSED:
                 await self.can_read.clear()
                 await self.can_read.wait()
@@ -232,6 +247,7 @@ class PlainH11Protocol(H11Protocol):
                 break
             elif isinstance(event, h11.Data):
                 await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+                await turn.yield_if_over()
             elif isinstance(event, h11.EndOfMessage):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
             else:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from catalog.fastpath.request_head import MAX_FIELDS
 from catalog.http.request import Fields, Header
 
 MAX_HEAD_BYTES = 8192
@@ -117,7 +118,7 @@ def _parsed_fields(lines: bytes) -> _Fields | None:
         fields.append((name, value))
         by_name.setdefault(name, []).append(value)
     # RFC 9112, section 3.2: no Host or two is an error, which the general parser reports.
-    if len(by_name.get(b"host", ())) != 1:
+    if len(by_name.get(b"host", ())) != 1 or len(fields) > MAX_FIELDS:
         return None
     return _Fields(fields, by_name, int(length or 0), keeps_alive)
 

@@ -137,6 +137,19 @@ class TestHttp10:
         assert (answer.status, answer.closes) == (200, True)
         assert await connection.reader.read() == b""
 
+    async def test_transfer_encoding_ends_the_connection(self, shared_service: Service) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(
+            b"POST /api/auth/login HTTP/1.0\r\nHost: catalog\r\nConnection: keep-alive\r\n"
+            b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"2\r\n{}\r\n0\r\n\r\n"
+        )
+        answer = await connection.answer()
+
+        assert (answer.status, answer.closes) == (422, True)
+        assert await connection.reader.read() == b""
+
     async def test_response_of_unknown_length_ends_with_the_connection(
         self, shared_service: Service
     ) -> None:
@@ -296,6 +309,29 @@ class TestSlashesBeforeThePath:
             assert answer.headers["content-type"] == "application/problem+json"
 
 
+class TestEmptyLine:
+    @pytest.mark.parametrize("path", ["/api/products?limit=3", "/%6civez"])
+    async def test_empty_line_before_a_request_is_ignored(
+        self, shared_service: Service, path: str
+    ) -> None:
+        connection = await shared_service.connect()
+
+        for line in (b"\r\n", b""):
+            request = f"GET {path} HTTP/1.1\r\nHost: catalog\r\n\r\n".encode()
+            await connection.send(line + request)
+            assert (await connection.answer()).status == 200
+        await connection.send(b"\r\n")
+        await asyncio.sleep(0.05)
+        assert (await connection.get(path)).status == 200
+
+    async def test_more_empty_lines_are_refused(self, shared_service: Service) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(b"\r\n\r\nGET /livez HTTP/1.1\r\nHost: catalog\r\n\r\n")
+
+        assert (await connection.answer()).status == 400
+
+
 class TestRefusal:
     @pytest.mark.parametrize("method", ["get", "Get", "dELETE"])
     async def test_method_in_lower_case_is_refused(
@@ -324,6 +360,7 @@ class TestRefusal:
             (b"GET /livez HTTP/1.1\r\nCookie: " + b"a" * 9000, 431, "headers-too-large"),
             (b"GET /livez HTTP/1.1" + b"\r\nCookie: a" * 70_000, 431, "headers-too-large"),
             (b"GET /livez HTTP/1.1" + b"\r\nCookie: a" * 3000, 431, "headers-too-large"),
+            (b"GET /livez HTTP/1.1" + b"\r\na:" * 1000, 431, "headers-too-large"),
             (b"get /livez HTTP/1.1", 501, "not-implemented"),
             (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip", 501, "not-implemented"),
             (b"GET /livez HTTP/2.0", 505, "version-not-supported"),
@@ -346,6 +383,15 @@ class TestRefusal:
         assert answer.headers["cache-control"] == "no-store"
         assert answer.closes
         assert await connection.reader.read() == b""
+
+    async def test_fields_of_pipelined_requests_do_not_add_up(
+        self, shared_service: Service
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(b"GET /livez HTTP/1.1\r\nHost: catalog\r\n\r\n" * 700)
+
+        assert {(await connection.answer()).status for _ in range(700)} == {200}
 
     async def test_refused_head_request_gets_no_body(self, shared_service: Service) -> None:
         connection = await shared_service.connect()

@@ -4,7 +4,7 @@ import h11
 import pytest
 
 from catalog.errors import MalformedRequest
-from catalog.fastpath.request_head import head_of
+from catalog.fastpath.request_head import MAX_FIELDS, has_too_many_fields, head_of
 
 
 def request(target: bytes, method: bytes = b"GET") -> h11.Request:
@@ -43,3 +43,16 @@ class TestHeadOf:
     def test_other_target_is_refused(self, target: bytes) -> None:
         with pytest.raises(MalformedRequest):
             head_of(request(target))
+
+
+class TestHasTooManyFields:
+    LINE = b"GET / HTTP/1.1\r\n"
+
+    def test_fields_of_a_head_are_counted_to_its_end(self) -> None:
+        for end in (b"\r\n", b"\n"):
+            most = self.LINE + (b"a:" + end) * MAX_FIELDS
+            assert not has_too_many_fields(most)
+            assert not has_too_many_fields(most + end)
+            assert not has_too_many_fields(most + end + b"x\n" * 5000)
+            assert has_too_many_fields(most + b"a:" + end)
+            assert has_too_many_fields(most + b"a:" + end + end)
