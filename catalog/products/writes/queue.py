@@ -1,8 +1,8 @@
 """Writes of single products, batched by group commit; one queue of them per process.
 
-A commit takes the lock on the change counter, and makes every cached page of the list stale. So
-while pages are being read, a batch of several is followed by a short pause: cached pages live
-longer, and the next batch is larger.
+A commit takes the lock on the change counter, and makes cached pages of the list stale. So while
+pages are being read, a batch of several is followed by a short pause: cached pages live longer, and
+the next batch is larger.
 """
 
 from collections.abc import Sequence
