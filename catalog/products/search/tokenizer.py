@@ -8,15 +8,21 @@ tokens that they can neither split nor drop: ``0c_lamp`` is the word ``lamp`` of
 word, without fetching all of them.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from operator import add
 
-import regex
-
 from catalog.concurrency.turns import Turn
-from catalog.normal_forms import normalize
+from catalog.products.search.character_codes import (
+    CODE_LENGTH,
+    DIGITS,
+    UNSPACED_LENGTH,
+    UNSPACED_SIGN,
+    WHOLE_CODES,
+    codes,
+    without_marks,
+)
+from catalog.products.search.folding import folded, parts_of
 
 MARK = "_"
 """Separator before the word in a token; occurs nowhere else in it."""
@@ -32,32 +38,8 @@ OWN = "id"
 MAX_TOKEN_LENGTH = 80
 """Characters, including bucket and mark; InnoDB drops tokens longer than 84."""
 
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_NAMES = tuple(f"{_DIGITS[number // 36]}{_DIGITS[number % 36]}" for number in range(BUCKETS))
+_NAMES = tuple(f"{DIGITS[number // 36]}{DIGITS[number % 36]}" for number in range(BUCKETS))
 _MAX_LENGTH = MAX_TOKEN_LENGTH - len(_NAMES[0]) - len(MARK)
-
-# Accents; the optional vowel points of Hebrew and Arabic, and the tatweel; variation selectors and
-# joiners, soft hyphens, and other marks that only affect rendering or line breaks.
-_IGNORED = re.compile(
-    "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640"
-    "\u064b-\u065f\u0670\u06d6-\u06dc\u00ad\u200c\u200d\u2060\ufeff\u20d0-\u20ff"
-    "\ufe00-\ufe0f\U000e0100-\U000e01ef]+"
-)
-# Scripts without spaces between words; U+30FC is the prolonged sound mark of both kana.
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc]"
-
-# Unicode does not decompose these, but on keyboards without these letters they are typed like this.
-_LATIN = {
-    "ø": "o",
-    "ł": "l",
-    "đ": "d",
-    "ð": "d",
-    "þ": "th",
-    "æ": "ae",
-    "œ": "oe",
-    "\u0131": "i",
-    "ħ": "h",
-}
 
 _FOUR_WORDS = "\ufdfa"
 _FIRST_AND_LAST_WORD = "\u0635\u0644\u0649 \u0648\u0633\u0644\u0645"
@@ -118,7 +100,7 @@ def buckets_between(first_id: int, last_id: int) -> tuple[str, ...]:
 def terms_of(q: str) -> tuple[str, ...]:
     """Return the terms of a search: marked word prefixes, all of which a product must have."""
     # The last character of a run without spaces is already part of the pair before it.
-    words = _cut_out(_encoded(_folded(q)), with_last=False)
+    words = _cut_out(_encoded(folded(q)), with_last=False)
     return tuple(f"{MARK}{word}" for word in _each_once(words))
 
 
@@ -139,7 +121,7 @@ def _words(text: str) -> Iterable[str]:
 
 
 def _folded_words(text: str) -> Iterable[str]:
-    text = _folded(_without_repeats(text))
+    text = folded(_without_repeats(text))
     return _plain_words(text) if text.isascii() else _encoded_words(text)
 
 
@@ -162,19 +144,6 @@ def _without_repeats(text: str) -> str:
     return f"{before}{sign}{behind.replace(sign, _FIRST_AND_LAST_WORD)}" if sign else text
 
 
-def _folded(text: str) -> str:
-    """Fold case, width and accents."""
-    if text.isascii():
-        return text.lower()
-    folded = _IGNORED.sub("", normalize("NFKD", text)).casefold()
-    # One replace per letter, because most do not occur; a translation table costs a look-up for
-    # each character.
-    for letter, plain in _LATIN.items():
-        folded = folded.replace(letter, plain)
-    # Recompose, so that each Hangul syllable is one letter and not three.
-    return normalize("NFKC", folded)
-
-
 def _each_once(words: Iterable[str]) -> Iterable[str]:
     """Remove duplicates, and truncate words that are too long, at a character boundary."""
     distinct = dict.fromkeys(words)
@@ -184,20 +153,13 @@ def _each_once(words: Iterable[str]) -> Iterable[str]:
 
 
 def _cut(word: str) -> str:
-    codes = _WHOLE_CODES.match(word, 0, _MAX_LENGTH)
-    return codes[0] if codes else ""
+    whole = WHOLE_CODES.match(word, 0, _MAX_LENGTH)
+    return whole[0] if whole else ""
 
 
 def _encoded(text: str) -> str:
     """Encode a text, with spaces for characters that are not part of a word."""
-    return _without_marks(f" {_codes.of(text)}")
-
-
-def _without_marks(encoded: str) -> str:
-    """Remove the marks' signs, and the marks with which no word can begin."""
-    if _MARK_SIGN in encoded:
-        encoded = _LEADING_MARKS.sub(" ", encoded).replace(_MARK_SIGN, "")
-    return encoded
+    return without_marks(f" {codes.of(text)}")
 
 
 def _cut_out(encoded: str, *, with_last: bool) -> list[str]:
@@ -206,12 +168,12 @@ def _cut_out(encoded: str, *, with_last: bool) -> list[str]:
     A run in a script without spaces yields its pairs of adjacent characters and, if requested, its
     last character; a run of one character is a word.
     """
-    if _UNSPACED_SIGN not in encoded:
+    if UNSPACED_SIGN not in encoded:
         return encoded.split()
     words: list[str] = []
     for chunk in encoded.split():
-        *parts, rest = chunk.split(_UNSPACED_SIGN)
-        if parts and len(chunk) == len(parts) * _UNSPACED_LENGTH:
+        *parts, rest = chunk.split(UNSPACED_SIGN)
+        if parts and len(chunk) == len(parts) * UNSPACED_LENGTH:
             words.extend(map(add, parts, islice(parts, 1, None)))
             if with_last or len(parts) == 1:
                 words.append(parts[-1])
@@ -241,11 +203,11 @@ def _extend(
         the last two arguments for the parts that follow.
     """
     for part in parts:
-        code = part[-_CODE_LENGTH:]
-        if len(part) > _CODE_LENGTH:
+        code = part[-CODE_LENGTH:]
+        if len(part) > CODE_LENGTH:
             if last and (with_last or is_alone):
                 words.append(last)
-            words.append(part[:-_CODE_LENGTH])
+            words.append(part[:-CODE_LENGTH])
             is_alone = True
         elif last:
             words.append(last + code)
@@ -257,18 +219,18 @@ def _extend(
 async def _words_in_turns(text: str) -> Iterable[str]:
     """Return the words of ``_folded_words``, with a turn for others between parts of the text."""
     turn = Turn()
-    folded = []
-    for part in _parts(_without_repeats(text)):
-        folded.append(_folded(part))
+    parts = []
+    for part in parts_of(_without_repeats(text), _PART_LENGTH):
+        parts.append(folded(part))
         await turn.yield_if_over()
-    text = "".join(folded)
+    text = "".join(parts)
     if text.isascii():
         return _plain_words(text)
-    codes = [" "]
+    encoded_parts = [" "]
     for start in range(0, len(text), _PART_LENGTH):
-        codes.append(_codes.of(text[start : start + _PART_LENGTH]))
+        encoded_parts.append(codes.of(text[start : start + _PART_LENGTH]))
         await turn.yield_if_over()
-    encoded = _without_marks("".join(codes))
+    encoded = without_marks("".join(encoded_parts))
     await turn.yield_if_over()
     distinct: dict[str, None] = {}
     for words in _lots_of_words(encoded):
@@ -277,22 +239,13 @@ async def _words_in_turns(text: str) -> Iterable[str]:
     return distinct
 
 
-def _parts(text: str) -> Iterator[str]:
-    """Cut a text into parts that can be folded one by one."""
-    start = 0
-    while found := _CUT.search(text, start + _PART_LENGTH):
-        yield text[start : found.start()]
-        start = found.start()
-    yield text[start:]
-
-
 def _lots_of_words(encoded: str) -> Iterator[list[str]]:
     """Split an encoded text into the words of ``_cut_out``, not too many at a time."""
     chunks = encoded.split()
     start = size = 0
     for number, chunk in enumerate(chunks):
         size += len(chunk) + 1
-        if size <= _PART_LENGTH * _UNSPACED_LENGTH:
+        if size <= _PART_LENGTH * UNSPACED_LENGTH:
             continue
         yield _cut_out(" ".join(chunks[start:number]), with_last=True)
         yield from _lots_of_chunk(chunk)
@@ -301,7 +254,7 @@ def _lots_of_words(encoded: str) -> Iterator[list[str]]:
 
 
 def _lots_of_chunk(chunk: str) -> Iterator[list[str]]:
-    *parts, rest = chunk.split(_UNSPACED_SIGN)
+    *parts, rest = chunk.split(UNSPACED_SIGN)
     last, is_alone = "", True
     for start in range(0, len(parts), _PART_LENGTH):
         words: list[str] = []
@@ -309,93 +262,6 @@ def _lots_of_chunk(chunk: str) -> Iterator[list[str]]:
         last, is_alone = _extend(words, lot, last, is_alone=is_alone, with_last=True)
         yield words
     yield [word for word in (last, rest) if word]
-
-
-# Code of a character: ASCII letters and digits are their own code, except "q", with which all other
-# codes begin. Other characters of words have "q" and four more characters, followed by a sign in
-# scripts without spaces, and preceded by one if no word can begin with the character. All others
-# are a space. No code is a prefix of another, so encoded words have a common prefix only where the
-# words do.
-_CODE_LENGTH = 5
-_UNSPACED_SIGN = "\x01"
-_UNSPACED_LENGTH = _CODE_LENGTH + len(_UNSPACED_SIGN)
-_MARK_SIGN = "\x02"
-
-# Combining marks that do not follow a letter of a word in a script with spaces.
-_LEADING_MARKS = re.compile(
-    rf"{_MARK_SIGN}(?<=[ {_UNSPACED_SIGN}]{_MARK_SIGN}).{{5}}(?:{_MARK_SIGN}.{{5}})*+"
-)
-
-# Characters before which a text can be cut before it is folded, because no normal form joins their
-# decomposition to what precedes it, and folding does not drop its beginning. The ranges are letters
-# whose decomposition begins with a mark, a vowel of Hangul or a tatweel.
-_CUT = regex.compile(
-    r"[[\p{L}\p{N}\p{S}\p{Z}\s]&&\p{ccc=0}&&\p{NFC_QC=Y}"
-    r"--[\u0640\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\ud7b0-\ud7fb\ufcf2-\ufcf4\ufe70-\ufe7f\uff9e-\uffdc]]",
-    regex.VERSION1,
-)
-_WHOLE_CODES = re.compile(r"(?:[^q]|q(?:q|[^q].{3}))*+")
-
-# A pair of digits holds 1,296 values; the first digit of U+10FFFF = 1,114,111 is below "q".
-_PAIRS = tuple(f"{first}{second}" for first in _DIGITS for second in _DIGITS)
-
-_ASCII_CODES = {letter: letter for letter in f"{_DIGITS}{_DIGITS[10:].upper()}"} | {"q": "qq"}
-
-_KINDS = (
-    # In scripts with spaces: characters that can begin a word, then those that can only continue
-    # one.
-    (regex.compile(rf"[[\p{{L}}\p{{N}}]--{_UNSPACED}]+", regex.VERSION1), "", ""),
-    (regex.compile(rf"[\p{{M}}--{_UNSPACED}]+", regex.VERSION1), _MARK_SIGN, ""),
-    (
-        regex.compile(rf"[{_UNSPACED}&&[\p{{L}}\p{{M}}\p{{N}}]]+", regex.VERSION1),
-        "",
-        _UNSPACED_SIGN,
-    ),
-)
-
-
-class _Codes:
-    """Cache of character codes; computing a code takes five times as long as looking it up.
-
-    Args:
-        limit: the maximum number of cached codes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._known: dict[str, str] = {}
-
-    def of(self, text: str) -> str:
-        """Return the codes of a text's characters, concatenated."""
-        known = self._known
-        try:
-            return "".join(map(known.__getitem__, text))
-        except KeyError:
-            pass
-        unknown = set(text).difference(known)
-        if len(known) + len(unknown) > self._limit:
-            # Replace the dictionary instead of clearing it: another thread may be reading it.
-            known, unknown = {}, set(text)
-        # One update, so that other threads see all codes at once.
-        known.update(_made_codes(unknown))
-        self._known = known
-        return "".join(map(known.__getitem__, text))
-
-
-def _made_codes(characters: Iterable[str]) -> dict[str, str]:
-    codes = dict.fromkeys(characters, " ")
-    # Sorted, because neighbouring characters are mostly of one kind and so form long runs.
-    ordered = "".join(sorted(codes))
-    for kind, before, behind in _KINDS:
-        for run in kind.findall(ordered):
-            for character in run:
-                high, low = divmod(ord(character), len(_PAIRS))
-                codes[character] = f"{before}q{_PAIRS[high]}{_PAIRS[low]}{behind}"
-    codes.update((each, _ASCII_CODES[each]) for each in _ASCII_CODES.keys() & codes.keys())
-    return codes
-
-
-_codes = _Codes(limit=32_768)
 
 
 class _Pieces:
@@ -434,8 +300,8 @@ class _Pieces:
         text = _BETWEEN.join(pieces)
         if len(text) > self._longest or text.count(_BETWEEN) >= len(pieces) or _FOUR_WORDS in text:
             return
-        words = map(tuple, map(_encoded_words, _folded(text).split(_BETWEEN)))
-        # Replaced as in _Codes.
+        words = map(tuple, map(_encoded_words, folded(text).split(_BETWEEN)))
+        # Replaced as in ``character_codes``.
         known = self._known if len(self._known) + len(pieces) <= self._limit else {}
         known.update(zip(pieces, words, strict=True))
         self._known = known

@@ -97,25 +97,6 @@ class TestTextOf:
 
 
 class TestTextInTurns:
-    def test_nothing_that_a_cut_precedes_is_joined_to_the_text_before_it(self) -> None:
-        """Only second characters of compositions, and vowels and ends of Hangul, can be joined."""
-        characters = [chr(n) for n in range(sys.maxunicode + 1) if not 0xD800 <= n < 0xE000]
-        decompositions = filter(None, map(unicodedata.decomposition, characters))
-        # Without a tag, such as <compat>, for normal forms decompose these and never compose them.
-        pairs = [each.split() for each in decompositions if "<" not in each and " " in each]
-        joined = {chr(int(second, 16)) for _, second in pairs}
-        joined |= {chr(n) for n in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
-
-        cut = tokenizer._CUT.findall("".join(characters))
-
-        assert len(cut) > 100_000
-        for character in cut:
-            folded = unicodedata.normalize("NFD", tokenizer._folded(character))
-            # What is dropped would let the next character follow the text before.
-            assert folded, ascii(character)
-            assert not unicodedata.combining(folded[0]), ascii(character)
-            assert folded[0] not in joined, ascii(character)
-
     @given(MIXED, st.integers(1, 20))
     def test_parts_have_the_words_of_the_whole(self, text: str, length: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
