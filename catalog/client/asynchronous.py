@@ -7,12 +7,10 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
-    Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial
 from typing import Any, Self
 from uuid import uuid4
 
@@ -21,7 +19,7 @@ import httpx
 from catalog.client.credentials import Credentials, KeyCredentials, SessionCredentials
 from catalog.client.editing import Merge, change_as_read
 from catalog.client.errors import NotFound
-from catalog.client.exporting import Export, filters_of
+from catalog.client.exporting import Export, export_request, filters_of, list_path
 from catalog.client.following import Following
 from catalog.client.models import (
     Account,
@@ -35,7 +33,7 @@ from catalog.client.models import (
     UploadReport,
 )
 from catalog.client.read_ahead import ReadAhead
-from catalog.client.responses import change_of, contents
+from catalog.client.responses import change_of, contents, page_of, product_of
 from catalog.client.transport import Request, Transport
 from catalog.client.uploading import UploadMode, upload
 
@@ -176,7 +174,7 @@ class AsyncClient:
             NotFound: there is none with this id.
         """
         answer = await self.send("GET", f"/api/products/{product_id}", is_public=True)
-        return _product_of(answer)
+        return product_of(answer)
 
     async def products(
         self,
@@ -208,10 +206,10 @@ class AsyncClient:
             # The service takes an empty parameter for an absent one, and would return all products.
             return
         params = filters_of(sort, q, min_price, max_price, user_id, ids, key=key, limit=page_size)
-        path: str | None = "/api/products/my" if mine else "/api/products"
+        path: str | None = list_path(mine=mine)
         while path is not None:
             answer = await self.send("GET", path, is_public=not mine, params=params)
-            page, path = contents(answer, partial(_page_of, answer.url))
+            page, path = page_of(answer)
             for product in page:
                 yield product
             params = {}
@@ -229,17 +227,10 @@ class AsyncClient:
     ) -> AsyncIterator[Export]:
         """Provide all products that match, as one stream and with the change to follow from.
 
-        They are read ahead of your loop, at the pace of the service: up to 4 MB into memory, and
-        more into a temporary file, which is removed at the end.
+        They are read ahead of your loop: up to 4 MB into memory, and more into a temporary file.
         """
-        request = Request(
-            "GET",
-            "/api/products/my" if mine else "/api/products",
-            is_public=not mine,
-            params=filters_of(sort, q, min_price, max_price, user_id, None),
-            headers={"Accept": "application/x-ndjson"},
-        )
-        async with self._transport.stream(request) as response:
+        filters = filters_of(sort, q, min_price, max_price, user_id, None)
+        async with self._transport.stream(export_request(filters, mine=mine)) as response:
             change = change_of(response)
             async with ReadAhead(response.aiter_bytes()) as body:
                 yield Export(change, body)
@@ -269,7 +260,7 @@ class AsyncClient:
             json=fields if key is None else {**fields, "key": key},
             headers={"Idempotency-Key": idempotency_key or uuid4().hex},
         )
-        return _product_of(answer)
+        return product_of(answer)
 
     async def update(
         self,
@@ -299,7 +290,7 @@ class AsyncClient:
     async def _change(self, product_id: int, changes: ProductChanges, etag: str | None) -> Product:
         headers = {"If-Match": etag} if etag else {}
         path = f"/api/products/{product_id}"
-        return _product_of(await self.send("PATCH", path, json=changes, headers=headers))
+        return product_of(await self.send("PATCH", path, json=changes, headers=headers))
 
     async def delete(self, product: Product | int) -> None:
         """Delete a product.
@@ -357,14 +348,3 @@ class AsyncClient:
             ChangesGone: the changes are not available, and there is no ``start_over``.
         """
         return Following(self._transport, start_over).changes(since)
-
-
-def _product_of(answer: httpx.Response) -> Product:
-    return contents(answer, partial(Product.from_json, etag=answer.headers.get("ETag")))
-
-
-def _page_of(url: httpx.URL, members: Mapping[str, Any]) -> tuple[Sequence[Product], str | None]:
-    """Return the products of the page at a URL, and the URL of the next page."""
-    products = [Product.from_json(each) for each in members["products"]]
-    # Relative to the host, with the service's own path if it has one.
-    return products, str(url.join(members["next"])) if members["next"] else None

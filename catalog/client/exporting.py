@@ -6,7 +6,7 @@ from typing import Any
 from catalog.client.models import Product, Sort
 from catalog.client.read_ahead import ReadAhead
 from catalog.client.responses import parsed
-from catalog.client.transport import lines_of
+from catalog.client.transport import Request, lines_of
 
 
 class Export:
@@ -31,6 +31,16 @@ class Export:
         """
         async for line in lines_of(aiter(self._body)):
             yield parsed(line, Product.from_json)
+
+
+def list_path(*, mine: bool) -> str:
+    return "/api/products/my" if mine else "/api/products"
+
+
+def export_request(filters: Mapping[str, Any], *, mine: bool) -> Request:
+    """Return the request of all products that match."""
+    accept = {"Accept": "application/x-ndjson"}
+    return Request("GET", list_path(mine=mine), is_public=not mine, params=filters, headers=accept)
 
 
 def filters_of(
