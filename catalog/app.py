@@ -159,12 +159,10 @@ def create_app(settings: Settings) -> Quart:
         # a replica or the disk has acknowledged it; nothing bounds that time.
         lateness=3 * timedelta(seconds=database.write_limit),
     )
-    api_key_cache = ApiKeyCache(database, revocations)
+    cache = ApiKeyCache(database, revocations)
     readers = AccountReader(database), SessionReader(database)
     on_delete = service.delete_products_of
-    auth.attach(
-        app, Auth(keys, Passwords(settings), revocations, api_key_cache, *readers, on_delete)
-    )
+    auth.attach(app, Auth(keys, Passwords(settings), revocations, cache, *readers, on_delete))
     products.attach(app, _products(database, app_state(app).cursors))
     configure_routing(app)
     configure_validation(app)
