@@ -157,7 +157,7 @@ def create_app(settings: Settings) -> Quart:
         access_token_ttl=settings.access_token_ttl,
         # A COMMIT that is abandoned at the deadline may still take effect later, for instance when
         # a replica or the disk has acknowledged it; nothing bounds that time.
-        lateness=3 * timedelta(seconds=database.write_limit),
+        lateness=3 * timedelta(seconds=database.deadlines.write),
     )
     cache = ApiKeyCache(database, revocations)
     readers = AccountReader(database), SessionReader(database)
@@ -290,7 +290,7 @@ def _tasks(app: Quart) -> list[BackgroundTask | LoopLag]:
         BackgroundTask(
             partial(_sweep, partial(database.transaction, sweep, **options, limit=SWEPT_AT_ONCE)),
             TaskLog(name),
-            interval=SWEEP_SECONDS,
+            interval_seconds=SWEEP_SECONDS,
             jitter=1,
         )
         for name, sweep, options in outdated
@@ -298,18 +298,20 @@ def _tasks(app: Quart) -> list[BackgroundTask | LoopLag]:
     refresh = BackgroundTask(
         revocations.poll,
         TaskLog("revocations"),
-        interval=REVOCATION_SECONDS,
+        interval_seconds=REVOCATION_SECONDS,
         at_once=True,
     )
     last_used = BackgroundTask(
         auth(app).api_key_cache.write_last_used,
         TaskLog("api_keys_last_used"),
-        interval=LAST_USED_SECONDS,
+        interval_seconds=LAST_USED_SECONDS,
         jitter=1,
     )
-    poll = BackgroundTask(products(app).feed.poll, TaskLog("changes"), interval=POLL_SECONDS)
+    poll = BackgroundTask(
+        products(app).feed.poll, TaskLog("changes"), interval_seconds=POLL_SECONDS
+    )
     gauges = BackgroundTask(
-        partial(_measure, app), TaskLog("gauges"), interval=GAUGE_SECONDS, at_once=True
+        partial(_measure, app), TaskLog("gauges"), interval_seconds=GAUGE_SECONDS, at_once=True
     )
     lag = LoopLag(metrics.LOOP_LAG_SECONDS.observe)
     return [refresh, last_used, poll, gauges, lag, *sweeps]

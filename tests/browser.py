@@ -25,7 +25,7 @@ needs_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium is not there: no page is tested in a browser"
 )
 
-PATIENCE_MILLISECONDS = 60_000
+TIMEOUT_MILLISECONDS = 60_000
 """Time-out of each step, which takes milliseconds on an idle machine."""
 
 
@@ -50,7 +50,7 @@ class Browser:
             **options: those of a browser context.
         """
         context = await self._chromium.new_context(base_url=f"{self._url}/", **options)
-        context.set_default_timeout(PATIENCE_MILLISECONDS)
+        context.set_default_timeout(TIMEOUT_MILLISECONDS)
         page = await context.new_page()
         self.watch(page)
         return page

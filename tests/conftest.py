@@ -182,7 +182,7 @@ def patient_deadlines() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("catalog.app.DEADLINES", PATIENT)
-        patch.setattr("catalog.auth.tokens.revocations.PATIENCE_SECONDS", PATIENT.read)
+        patch.setattr("catalog.auth.tokens.revocations.READ_SECONDS", PATIENT.read)
         for function in (Database.__init__, create_engine):
             patch.setattr(
                 function, "__kwdefaults__", {**defaults_of(function), "deadlines": PATIENT}

@@ -26,7 +26,7 @@ from catalog.settings import Settings, parse_database_url
 
 NAMES = ("sqlite", "mariadb", "mysql")
 SECRET = SecretStr(secrets.token_hex(32))
-START_PATIENCE_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 60.0
 MAX_DELETED_WORDS = 200
 """Rows of words that are deleted between two truncations of their table."""
 
@@ -340,7 +340,7 @@ def tied_to_us() -> list[str]:
 
 async def answering(process: subprocess.Popen[bytes], url: URL) -> None:
     """Wait until a started server accepts connections."""
-    deadline = time.monotonic() + START_PATIENCE_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         try:
             async with connected(url):

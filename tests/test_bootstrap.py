@@ -241,8 +241,8 @@ class TestStart:
         async with relayed(empty_database_url) as relay:
             starting = asyncio.create_task(prepare(settings_for(relay.url, **GIVEN)))
             # Cut the connections at increasing intervals, at any step, until the start completes.
-            for patience in range(1, 8):
-                await asyncio.wait([starting], timeout=0.03 * patience)
+            for waits in range(1, 8):
+                await asyncio.wait([starting], timeout=0.03 * waits)
                 relay.cut()
             await asyncio.wait_for(starting, timeout=60)
 

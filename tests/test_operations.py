@@ -68,7 +68,7 @@ class TestLiveness:
 
 class TestReadiness:
     @pytest.fixture(autouse=True)
-    def patience(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def long_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Triple the deadline, because a busy machine may exceed it."""
         assert operations.READINESS_SECONDS < 1
         monkeypatch.setattr(operations, "READINESS_SECONDS", 3.0)

@@ -22,7 +22,7 @@ class BackgroundTask:
     Args:
         work: coroutine function to run.
         observer: receives the outcome of each run.
-        interval: seconds between the end of one run and the start of the next.
+        interval_seconds: time between the end of one run and the start of the next.
         jitter: largest random extension of the interval, as a fraction of it, so that processes
             started together do not all run it at the same time.
         at_once: whether ``start`` runs it once and waits for that run, before the app serves.
@@ -33,13 +33,13 @@ class BackgroundTask:
         work: Callable[[], Awaitable[object]],
         observer: Observer,
         *,
-        interval: float,
+        interval_seconds: float,
         jitter: float = 0,
         at_once: bool = False,
     ) -> None:
         self._work = work
         self._observer = observer
-        self._interval = interval
+        self._interval_seconds = interval_seconds
         self._jitter = jitter
         self._at_once = at_once
         self._task: asyncio.Task[None] | None = None
@@ -61,7 +61,7 @@ class BackgroundTask:
     async def _repeat(self) -> None:
         # Work may turn its cancellation into an error, which ``_attempt`` would swallow.
         while not self._stopping:
-            await asyncio.sleep(self._interval * (1 + self._jitter * random.random()))  # noqa: S311 (not a secret)
+            await asyncio.sleep(self._interval_seconds * (1 + self._jitter * random.random()))  # noqa: S311 (not a secret)
             await self._attempt()
 
     async def _attempt(self) -> None:

@@ -25,7 +25,7 @@ MAX_BATCH = 16
 """Loads in one read. More would save little, and the first would wait for the last."""
 
 RESOLUTION_SECONDS = 0.01
-"""Shortest interval of looks for callers whose limit has passed; each look passes all callers."""
+"""Shortest interval of checks for callers whose deadline has passed; each passes all callers."""
 
 
 class _Load(Generic[K, Q, R]):
@@ -75,11 +75,11 @@ class BatchLoader(Generic[K, Q, C, A, R]):
             after the connection is released.
         max_concurrent_reads: bound on concurrent reads. At most one of them is of the same key.
         max_batch: largest number of loads in one read.
-        patience: seconds that a load may wait for its read to begin.
+        wait_seconds: longest wait of a load for its read to begin.
         expired: makes the error of a load that has waited longer.
-        limit: seconds after which a caller gets an error, whichever read it waits for: the one in
-            progress may take its whole time before the next one begins. It may come late by
-            ``RESOLUTION_SECONDS``.
+        deadline_seconds: time after which a caller gets an error, whichever read it waits for: the
+            one in progress may take its whole time before the next one begins. The error may come
+            late by ``RESOLUTION_SECONDS``.
         timed_out: makes that error.
     """
 
@@ -91,9 +91,9 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         *,
         max_concurrent_reads: int,
         max_batch: int = MAX_BATCH,
-        patience: float = math.inf,
+        wait_seconds: float = math.inf,
         expired: Expired = TimeoutError,
-        limit: float = math.inf,
+        deadline_seconds: float = math.inf,
         timed_out: Expired = TimeoutError,
     ) -> None:
         self._connect = connect
@@ -101,9 +101,9 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         self._convert = convert
         self._max_concurrent_reads = max_concurrent_reads
         self._max_batch = max_batch
-        self._patience = patience
+        self._wait_seconds = wait_seconds
         self._expired = expired
-        self._limit = limit
+        self._deadline_seconds = deadline_seconds
         self._timed_out = timed_out
         self._loads: dict[K, _Load[K, Q, R]] = {}
         self._queue: deque[_Load[K, Q, R]] = deque()
@@ -132,7 +132,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         Args:
             key: the key.
             question: what to read; the same for the same key.
-            since: start of the limit, by the loop's clock; now if not given.
+            since: start of the deadline, by the loop's clock; now if not given.
 
         Raises:
             Exception: what ``expired`` or ``timed_out`` makes; or a copy of the error with which
@@ -151,7 +151,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         # One future per caller, so that a cancelled caller does not cancel the others.
-        until = (now if since is None else since) + self._limit
+        until = (now if since is None else since) + self._deadline_seconds
         outcome: asyncio.Future[R] = event_loop.create_future()
         load.waiting.append((until, outcome))
         if until < self._timer_at:
@@ -195,7 +195,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
 
     def _begin_read(self) -> list[_Load[K, Q, R]]:
         """Take the oldest loads that are still wanted from the queue; their read begins now."""
-        began_after = asyncio.get_running_loop().time() - self._patience
+        began_after = asyncio.get_running_loop().time() - self._wait_seconds
         batch: list[_Load[K, Q, R]] = []
         while self._queue and len(batch) < self._max_batch:
             load = self._queue.popleft()
@@ -250,7 +250,7 @@ class BatchLoader(Generic[K, Q, C, A, R]):
         self._timer = asyncio.get_running_loop().call_at(when, self._give_up)
 
     def _give_up(self) -> None:
-        """Fail the callers whose limit has passed, and set the timer for the next one."""
+        """Fail the callers whose deadline has passed, and set the timer for the next one."""
         self._timer, self._timer_at = None, math.inf
         now, following = asyncio.get_running_loop().time(), math.inf
         for load in self._loads.values():

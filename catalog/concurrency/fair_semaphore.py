@@ -12,7 +12,7 @@ class FairSemaphore:
 
     Args:
         size: permits.
-        patience: seconds to wait for a permit.
+        wait_seconds: longest wait for a permit.
         expired: makes the error of a caller that has waited too long.
         on_wait: called with the seconds that a caller has waited, 0.0 if a permit was free.
 
@@ -26,29 +26,29 @@ class FairSemaphore:
         self,
         size: int,
         *,
-        patience: float,
+        wait_seconds: float,
         expired: Expired = TimeoutError,
         on_wait: Callable[[float], object] = lambda _: None,
     ) -> None:
         self.size = size
         self.in_use = self.waiting = 0
-        self._patience = patience
+        self._wait_seconds = wait_seconds
         self._expired = expired
         self._on_wait = on_wait
         self._free = asyncio.Semaphore(size)
 
     @asynccontextmanager
-    async def permit(self, patience: float | None = None) -> AsyncIterator[None]:
+    async def permit(self, wait_seconds: float | None = None) -> AsyncIterator[None]:
         """Wait for a permit, and hold it inside the context.
 
         Args:
-            patience: seconds to wait; None for the semaphore's own.
+            wait_seconds: longest wait; None for the semaphore's own.
 
         Raises:
             Exception: what ``expired`` makes, if no permit came free in time.
         """
         if self._free.locked():
-            await self._wait(self._patience if patience is None else patience)
+            await self._wait(self._wait_seconds if wait_seconds is None else wait_seconds)
         else:
             # A permit is free, so no timer is needed.
             await self._free.acquire()
@@ -60,12 +60,12 @@ class FairSemaphore:
             self.in_use -= 1
             self._free.release()
 
-    async def _wait(self, patience: float) -> None:
+    async def _wait(self, wait_seconds: float) -> None:
         clock = asyncio.get_running_loop().time
         began = clock()
         self.waiting += 1
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(wait_seconds):
                 await self._free.acquire()
         except TimeoutError:
             raise self._expired() from None

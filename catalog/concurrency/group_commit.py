@@ -63,11 +63,11 @@ class GroupCommit(Generic[W, R]):
         refusals: makes the errors for writes that are not committed.
         max_batch: largest number of writes in a batch.
         max_waiting: longest queue of writes; writes beyond it are rejected at once.
-        patience: seconds that a write may wait for its batch to begin.
-        limit: deadline of a write in seconds, waiting included; its transaction is not cancelled.
+        wait_seconds: longest wait of a write for its batch to begin.
+        deadline_seconds: deadline of a write, waiting included; its transaction is not cancelled.
         size_of: returns the size of a write.
         max_size: largest total size of a batch; a single write may exceed it.
-        pause: seconds between a batch of several and the next one.
+        pause_seconds: time between a batch of several and the next one.
         should_pause: returns whether there is a pause, once it would begin.
         on_batch: called with the number of writes of each batch.
     """
@@ -79,11 +79,11 @@ class GroupCommit(Generic[W, R]):
         *,
         max_batch: int,
         max_waiting: int,
-        patience: float,
-        limit: float = math.inf,
+        wait_seconds: float,
+        deadline_seconds: float = math.inf,
         size_of: Callable[[W], int] = lambda _: 0,
         max_size: float = math.inf,
-        pause: float = 0.0,
+        pause_seconds: float = 0.0,
         should_pause: Callable[[], bool] = lambda: True,
         on_batch: Callable[[int], object] = lambda _: None,
     ) -> None:
@@ -92,11 +92,11 @@ class GroupCommit(Generic[W, R]):
         self._on_batch = on_batch
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._patience = patience
-        self._limit = limit
+        self._wait_seconds = wait_seconds
+        self._deadline_seconds = deadline_seconds
         self._size_of = size_of
         self._max_size = max_size
-        self._pause = pause
+        self._pause_seconds = pause_seconds
         self._should_pause = should_pause
         self._pause_until = self._return_until = 0.0
         # Writes that waited or were being committed at the end of the last batch of several.
@@ -144,7 +144,7 @@ class GroupCommit(Generic[W, R]):
             # Runs in an empty context: the work is shared by many requests.
             self._running = loop.create_task(self._run(), context=Context())
         timer = loop.call_at(
-            (now if since is None else since) + self._limit, self._give_up, waiting
+            (now if since is None else since) + self._deadline_seconds, self._give_up, waiting
         )
         try:
             return await outcome
@@ -182,7 +182,7 @@ class GroupCommit(Generic[W, R]):
         batch = pop_batch(
             self._waiting,
             self._max_batch,
-            patience=self._patience,
+            wait_seconds=self._wait_seconds,
             expired=self._refusals.expired,
             size_of=lambda waiting: self._size_of(waiting.write),
             max_size=self._max_size,
@@ -192,7 +192,7 @@ class GroupCommit(Generic[W, R]):
 
     def _note_end(self, size: int, began: float, now: float) -> None:
         """Record the end of a batch of several."""
-        self._pause_until = now + self._pause
+        self._pause_until = now + self._pause_seconds
         self._return_until = now if self._was_full else now + min(MAX_RETURN_SECONDS, now - began)
         self._expected = min(self._max_batch, size + len(self._waiting))
 
@@ -267,7 +267,7 @@ def pop_batch(
     queue: deque[Queued],
     max_waiters: int,
     *,
-    patience: float,
+    wait_seconds: float,
     expired: Expired,
     size_of: Callable[[Queued], int] = lambda _: 0,
     max_size: float = math.inf,
@@ -279,13 +279,13 @@ def pop_batch(
     Args:
         queue: waiters, oldest first.
         max_waiters: largest number of waiters in the batch.
-        patience: seconds after which a waiter has waited too long.
+        wait_seconds: longest wait.
         expired: makes the error for such a waiter.
         size_of: returns a waiter's size.
         max_size: largest total size of the batch; a single waiter may exceed it.
     """
     size = 0
-    began_after = asyncio.get_running_loop().time() - patience
+    began_after = asyncio.get_running_loop().time() - wait_seconds
     batch: list[Queued] = []
     while queue and len(batch) < max_waiters:
         size += size_of(queue[0])

@@ -15,12 +15,14 @@ class LoopLag:
 
     Args:
         observe: called with each lag, in seconds.
-        interval: seconds between measurements.
+        interval_seconds: time between measurements.
     """
 
-    def __init__(self, observe: Callable[[float], None], *, interval: float = LAG_SECONDS) -> None:
+    def __init__(
+        self, observe: Callable[[float], None], *, interval_seconds: float = LAG_SECONDS
+    ) -> None:
         self._observe = observe
-        self._interval = interval
+        self._interval_seconds = interval_seconds
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -34,7 +36,9 @@ class LoopLag:
 
     def _wait(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._interval, self._measure, loop.time() + self._interval)
+        self._timer = loop.call_later(
+            self._interval_seconds, self._measure, loop.time() + self._interval_seconds
+        )
 
     def _measure(self, due: float) -> None:
         # Loops round to the resolution of their clock, so a call-back may run early by that much.

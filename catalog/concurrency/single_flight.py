@@ -18,7 +18,7 @@ class SingleFlight(Generic[C, R]):
     Args:
         connect: acquires a connection. Until there is one, callers join the read.
         read: reads the value.
-        limit: seconds after which a caller gets an error.
+        deadline_seconds: time after which a caller gets an error.
         timed_out: makes that error.
     """
 
@@ -27,7 +27,7 @@ class SingleFlight(Generic[C, R]):
         connect: Callable[[], AbstractAsyncContextManager[C]],
         read: Callable[[C], Awaitable[R]],
         *,
-        limit: float = math.inf,
+        deadline_seconds: float = math.inf,
         timed_out: Expired = TimeoutError,
     ) -> None:
         self._read = read
@@ -36,7 +36,7 @@ class SingleFlight(Generic[C, R]):
             self._read_one,
             lambda _, value: value,
             max_concurrent_reads=1,
-            limit=limit,
+            deadline_seconds=deadline_seconds,
             timed_out=timed_out,
         )
 
@@ -44,7 +44,7 @@ class SingleFlight(Generic[C, R]):
         """Return, once it is awaited, the value as it was at some moment after that.
 
         Args:
-            since: start of the limit, by the loop's clock; now if not given.
+            since: start of the deadline, by the loop's clock; now if not given.
 
         Raises:
             Exception: what ``timed_out`` makes; or a copy of the error of the shared read.

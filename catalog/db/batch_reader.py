@@ -52,8 +52,8 @@ def batch_reader(
         convert,
         max_concurrent_reads=min(max_concurrent_reads, database.max_readers),
         max_batch=max_batch,
-        patience=database.patience,
+        wait_seconds=database.deadlines.checkout,
         expired=database.read_expired,
-        limit=database.read_limit,
+        deadline_seconds=database.deadlines.read,
         timed_out=did_not_answer,
     )

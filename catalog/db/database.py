@@ -26,7 +26,7 @@ from catalog.settings import Settings
 T = TypeVar("T")
 P = ParamSpec("P")
 
-BULK_PATIENCE = 240.0
+BULK_WAIT_SECONDS = 240.0
 """Seconds that a bulk transaction waits for a connection. A proxy's read time-out should be longer:
 the nginx configuration has 300 s."""
 
@@ -95,9 +95,7 @@ class Database:
         max_readers: concurrent reads.
         max_writers: concurrent transactions.
         max_bulk_writers: concurrent bulk transactions among these; at most half, but at least one.
-        patience: seconds that a read or a transaction waits for a connection.
-        read_limit: deadline of a read, in seconds.
-        write_limit: deadline of a transaction, in seconds.
+        deadlines: the time limits.
     """
 
     def __init__(
@@ -110,8 +108,7 @@ class Database:
         self.max_readers = settings.database_pool_size
         self.max_writers = 1 if settings.embedded else settings.database_pool_size
         self.max_bulk_writers = max(1, self.max_writers // 2)
-        self.read_limit = deadlines.read
-        self.write_limit = deadlines.write
+        self.deadlines = deadlines
         self._threads = DriverThreads()
         engine = partial(create_engine, settings, threads=self._threads, deadlines=deadlines)
         self._read_engine = engine(Purpose.READING)
@@ -123,16 +120,15 @@ class Database:
         self._observer = observer or _NullObserver()
         self._writes = Transactions(
             async_sessionmaker(self._write_engine, expire_on_commit=False),
-            limit=self.write_limit,
+            deadline_seconds=self.deadlines.write,
             on_retry=self._observer.retried,
         )
-        self.patience = deadlines.checkout
         # The pools' own queues let newcomers overtake waiters, some of them until they time out.
         self._read_permits = self._permits("read", self.max_readers)
         self._write_permits = self._permits("write", self.max_writers)
         # Not observed: only waits for the pool itself are.
         self._bulk_permits = FairSemaphore(
-            self.max_bulk_writers, patience=BULK_PATIENCE, expired=PoolTimeout
+            self.max_bulk_writers, wait_seconds=BULK_WAIT_SECONDS, expired=PoolTimeout
         )
         self._unfinished: set[asyncio.Task[Any]] = set()
 
@@ -143,7 +139,7 @@ class Database:
 
         return FairSemaphore(
             size,
-            patience=self.patience,
+            wait_seconds=self.deadlines.checkout,
             expired=expired,
             on_wait=partial(self._observer.waited, name),
         )
@@ -199,14 +195,14 @@ class Database:
         At most ``max_bulk_writers`` run at a time, in the order of their calls, so that other
         writes always find a connection, or wait for one bulk transaction where the engine has a
         single writer. The wait does not count against the deadline. Neither a full pool nor a lock
-        held elsewhere fails it before ``BULK_PATIENCE``.
+        held elsewhere fails it before ``BULK_WAIT_SECONDS``.
 
         A later call whose work waits for an earlier one cannot deadlock with it: the earlier one
         keeps its bulk permit until it ends, and bulk transactions never fill a pool of several.
 
         Raises:
             Conflict, DatabaseUnavailable: as ``transaction``.
-            DatabaseBusy: no connection or lock came free for ``BULK_PATIENCE`` seconds.
+            DatabaseBusy: no connection or lock came free for ``BULK_WAIT_SECONDS`` seconds.
         """
         return await self._finished(self._bulk_attempts(partial(_call, work, args, kwargs)))
 
@@ -224,12 +220,12 @@ class Database:
 
     async def _bulk_attempts(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
         clock = asyncio.get_running_loop().time
-        ends_at = clock() + BULK_PATIENCE
+        ends_at = clock() + BULK_WAIT_SECONDS
         with translated_errors():
             async with self._bulk_permits.permit():
                 while True:
                     try:
-                        async with self._write_permits.permit(BULK_PATIENCE):
+                        async with self._write_permits.permit(BULK_WAIT_SECONDS):
                             return await self._writes.run(work, nullcontext)
                     except DatabaseBusy:
                         # Rolled back after MAX_ATTEMPTS; others may have taken the locks meanwhile.
@@ -246,11 +242,11 @@ class Database:
         Raises:
             DatabaseBusy: no connection came free in time.
             DatabaseUnavailable: the database is unreachable, or the context took longer than
-                ``read_limit``.
+                ``deadlines.read``.
         """
         with translated_errors():
             connection = ReadConnection(self._read_engine)
-            async with deadline(self.read_limit), self._read_permits.permit(), connection:
+            async with deadline(self.deadlines.read), self._read_permits.permit(), connection:
                 yield connection
 
     def probe(self, *, within: float) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -271,12 +267,12 @@ class Database:
     async def close(self) -> None:
         """Wait for transactions in progress, then close every connection."""
         if self._unfinished:
-            _, late = await asyncio.wait(self._unfinished, timeout=self.write_limit)
+            _, late = await asyncio.wait(self._unfinished, timeout=self.deadlines.write)
             for task in late:
                 # Most likely still waiting for a connection, with nothing done yet.
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=self.write_limit)
+                await asyncio.wait(late, timeout=self.deadlines.write)
         for engine in (
             self._read_engine,
             self._write_engine,
@@ -284,7 +280,7 @@ class Database:
             self._watch_engine,
         ):
             await dispose_of(engine)
-        await self._threads.end(within=self.write_limit)
+        await self._threads.end(within=self.deadlines.write)
 
 
 @asynccontextmanager

@@ -90,15 +90,15 @@ def deadline(seconds: float) -> asyncio.Timeout:
     return asyncio.timeout_at(when if ends_at is None else min(when, ends_at))
 
 
-def session_info(limit: asyncio.Timeout, seconds: float) -> dict[Any, Any]:
+def session_info(timeout: asyncio.Timeout, seconds: float) -> dict[Any, Any]:
     """Return the ``info`` of a session whose deadline its work may renew or suspend."""
-    return {_KEY: (limit, seconds)}
+    return {_KEY: (timeout, seconds)}
 
 
 def renew_deadline(session: AsyncSession) -> None:
     """Restart a transaction's deadline for its next step; for transactions of many steps."""
-    limit, seconds = session.info[_KEY]
-    limit.reschedule(asyncio.get_running_loop().time() + seconds)
+    timeout, seconds = session.info[_KEY]
+    timeout.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def suspended_deadline(session: AsyncSession) -> Iterator[None]:
 
     The deadline restarts afterwards.
     """
-    limit, _ = session.info[_KEY]
-    limit.reschedule(None)
+    timeout, _ = session.info[_KEY]
+    timeout.reschedule(None)
     yield
     renew_deadline(session)

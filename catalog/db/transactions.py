@@ -45,7 +45,7 @@ class Transactions:
 
     Args:
         sessions: makes the sessions.
-        limit: deadline of a transaction with all its attempts, in seconds.
+        deadline_seconds: deadline of a transaction with all its attempts.
         on_retry: called with the reason of each retry: the engine's error number, ``lost`` or
             ``outdated``.
     """
@@ -54,11 +54,11 @@ class Transactions:
         self,
         sessions: async_sessionmaker[AsyncSession],
         *,
-        limit: float,
+        deadline_seconds: float,
         on_retry: Callable[[str], object],
     ) -> None:
         self._sessions = sessions
-        self._limit = limit
+        self._deadline_seconds = deadline_seconds
         self._on_retry = on_retry
 
     async def run(
@@ -78,10 +78,10 @@ class Transactions:
         contention: DBAPIError | None = None
         with translated_errors():
             try:
-                async with deadline(self._limit) as limit:
+                async with deadline(self._deadline_seconds) as expiry:
                     for attempt in range(1, MAX_ATTEMPTS):
                         try:
-                            return await self._attempt(work, permit, limit)
+                            return await self._attempt(work, permit, expiry)
                         except _LostBeforeCommit:
                             # Nothing was committed. Most likely the connection was lost while idle
                             # in the pool, and a new one will work.
@@ -96,7 +96,7 @@ class Transactions:
                             self._on_retry(str(code_of(error)))
                         # Jitter, so that transactions that collided do not collide again.
                         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
-                    return await self._attempt(work, permit, limit)
+                    return await self._attempt(work, permit, expiry)
             except _LostBeforeCommit as lost:
                 raise lost.error from None
             except RetryTransaction as error:
@@ -111,9 +111,9 @@ class Transactions:
         self,
         work: Callable[[AsyncSession], Awaitable[T]],
         permit: Callable[[], AbstractAsyncContextManager[None]],
-        limit: asyncio.Timeout,
+        expiry: asyncio.Timeout,
     ) -> T:
-        info = session_info(limit, self._limit)
+        info = session_info(expiry, self._deadline_seconds)
         # Not begin(): work may roll back and find the reason of a conflict before it raises.
         async with permit(), self._sessions(info=info) as session:
             try:

@@ -127,10 +127,10 @@ class PlainTCPServer(TCPServer):
         Responses of the direct path do not restart the timer, so their time is looked up here.
         """
         protocol: Any = self.protocol.protocol
-        patience = self.config.keep_alive_timeout
+        keep_alive_seconds = self.config.keep_alive_timeout
         began = self.loop.time()
         idle_since = began
-        while (left := idle_since + patience - self.loop.time()) > 0:
+        while (left := idle_since + keep_alive_seconds - self.loop.time()) > 0:
             try:
                 async with asyncio.timeout(left):
                     await self.context.terminated.wait()

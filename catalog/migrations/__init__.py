@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Dialect = Literal["sqlite", "mysql", "mariadb"]
 
-LOCK_PATIENCE_SECONDS = 60
+LOCK_WAIT_SECONDS = 60
 """Time-out of an instance that waits for another one's migration."""
 
 
@@ -78,7 +78,7 @@ async def exclusive(settings: Settings) -> AsyncIterator[AsyncConnection]:
     migrations tolerate concurrent runs, see ``ConcurrentMigration``.
 
     Raises:
-        StartFailed: another instance held the lock for longer than ``LOCK_PATIENCE_SECONDS``.
+        StartFailed: another instance held the lock for longer than ``LOCK_WAIT_SECONDS``.
     """
     engine = create_engine(settings, Purpose.MIGRATING)
     try:
@@ -100,11 +100,11 @@ async def _named_lock(connection: AsyncConnection, database: str) -> AsyncIterat
     # within 64 characters.
     name = "catalog-" + blake2b(database.encode(), digest_size=16).hexdigest()
     taken = await connection.scalar(
-        text("SELECT GET_LOCK(:name, :seconds)"), {"name": name, "seconds": LOCK_PATIENCE_SECONDS}
+        text("SELECT GET_LOCK(:name, :seconds)"), {"name": name, "seconds": LOCK_WAIT_SECONDS}
     )
     if taken != 1:
         raise StartFailed(
-            f"Another instance has been migrating the database for {LOCK_PATIENCE_SECONDS} seconds."
+            f"Another instance has been migrating the database for {LOCK_WAIT_SECONDS} seconds."
         )
     try:
         yield

@@ -15,16 +15,16 @@ class LogThrottle:
     """Rate limit of log lines by kind, which counts suppressed events; one per process.
 
     Args:
-        interval: minimum seconds between two lines of one kind.
+        interval_seconds: shortest time between two lines of one kind.
         clock: monotonic clock, in seconds.
     """
 
     def __init__(
         self,
-        interval: float = INTERVAL_SECONDS,
+        interval_seconds: float = INTERVAL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._interval = interval
+        self._interval_seconds = interval_seconds
         self._clock = clock
         # By kind: time of the next allowed line, and events suppressed since the last one.
         self._kinds: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
@@ -40,7 +40,7 @@ class LogThrottle:
         if now < due:
             self._kinds[kind] = (due, left_out + 1)
             return None
-        self._kinds[kind] = (now + self._interval, 0)
+        self._kinds[kind] = (now + self._interval_seconds, 0)
         self._kinds.move_to_end(kind)
         if len(self._kinds) > MAX_KINDS:
             self._kinds.popitem(last=False)

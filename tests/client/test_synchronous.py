@@ -13,7 +13,7 @@ from tests.client.conftest import name
 from tests.server.service import Service
 from tests.support import PASSWORD
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 
 def use(url: str) -> None:
@@ -106,7 +106,7 @@ class TestIteration:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        printed, errors = await asyncio.wait_for(program.communicate(), PATIENCE_SECONDS)
+        printed, errors = await asyncio.wait_for(program.communicate(), TIMEOUT_SECONDS)
 
         # An iterator that outlives the client ends in silence, too.
         assert errors == b""

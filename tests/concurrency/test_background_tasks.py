@@ -42,7 +42,7 @@ class Work:
 async def logged(*outcomes: Exception | None) -> list[EventDict]:
     """Return the log events of work with these outcomes, which succeeds at the end."""
     work = Work(*outcomes)
-    periodic = BackgroundTask(work, TaskLog("chore"), interval=0)
+    periodic = BackgroundTask(work, TaskLog("chore"), interval_seconds=0)
     with capture_logs() as logs:
         await periodic.start()
         await work.done()
@@ -102,7 +102,7 @@ class TestFailures:
 class TestStart:
     async def test_first_run_ends_before_start_returns_with_at_once(self) -> None:
         work = Work()
-        periodic = BackgroundTask(work, TaskLog("chore"), interval=3600, at_once=True)
+        periodic = BackgroundTask(work, TaskLog("chore"), interval_seconds=3600, at_once=True)
 
         await periodic.start()
 
@@ -111,7 +111,7 @@ class TestStart:
 
     async def test_task_continues_after_a_failed_first_run(self) -> None:
         work = Work(DatabaseUnavailable())
-        periodic = BackgroundTask(work, TaskLog("chore"), interval=0, at_once=True)
+        periodic = BackgroundTask(work, TaskLog("chore"), interval_seconds=0, at_once=True)
 
         with capture_logs():
             await periodic.start()
@@ -120,7 +120,7 @@ class TestStart:
 
     async def test_first_run_waits_for_the_interval_by_default(self) -> None:
         work = Work()
-        periodic = BackgroundTask(work, TaskLog("chore"), interval=3600)
+        periodic = BackgroundTask(work, TaskLog("chore"), interval_seconds=3600)
 
         await periodic.start()
         await asyncio.sleep(0)
@@ -149,7 +149,7 @@ class TestStop:
         self, work: Callable[[asyncio.Event], Awaitable[None]]
     ) -> None:
         begun = asyncio.Event()
-        periodic = BackgroundTask(lambda: work(begun), TaskLog("chore"), interval=0)
+        periodic = BackgroundTask(lambda: work(begun), TaskLog("chore"), interval_seconds=0)
         await periodic.start()
         await begun.wait()
 
@@ -159,7 +159,7 @@ class TestStop:
 
     async def test_work_is_not_run_after_a_stop(self) -> None:
         work = Work()
-        periodic = BackgroundTask(work, TaskLog("chore"), interval=0)
+        periodic = BackgroundTask(work, TaskLog("chore"), interval_seconds=0)
         await periodic.start()
         await work.done()
 
@@ -171,4 +171,4 @@ class TestStop:
         assert work.times == times
 
     async def test_stop_without_a_start_does_nothing(self) -> None:
-        await BackgroundTask(Work(), TaskLog("chore"), interval=0).stop()
+        await BackgroundTask(Work(), TaskLog("chore"), interval_seconds=0).stop()

@@ -29,7 +29,11 @@ class NaiveLoader(Loader):
 
 
 def loader_of(source: Source, kind: type[Loader] = BatchLoader, **options: Any) -> Loader:
-    defaults: dict[str, Any] = {"max_concurrent_reads": 1, "patience": 5.0, "expired": DatabaseBusy}
+    defaults: dict[str, Any] = {
+        "max_concurrent_reads": 1,
+        "wait_seconds": 5.0,
+        "expired": DatabaseBusy,
+    }
     return kind(source.connect, source.read, lambda _, answer: answer, **defaults | options)
 
 
@@ -303,9 +307,9 @@ class TestFailures:
 
 
 class TestTime:
-    async def test_load_that_waits_longer_than_patience_is_refused(self) -> None:
+    async def test_load_that_waits_too_long_is_refused(self) -> None:
         source = Source()
-        loader = loader_of(source, patience=0.5)
+        loader = loader_of(source, wait_seconds=0.5)
         source.answer.clear()
         first = loading(loader, 1)
         await turns()
@@ -324,7 +328,7 @@ class TestTime:
     async def test_limit_counts_from_the_given_moment(self) -> None:
         source = Source()
         source.answer.clear()
-        loader = loader_of(source, limit=1.5, timed_out=DatabaseUnavailable)
+        loader = loader_of(source, deadline_seconds=1.5, timed_out=DatabaseUnavailable)
         clock = asyncio.get_running_loop().time
         load = partial(loader.load, 1, 1)
         began = clock()
@@ -345,7 +349,7 @@ class TestTime:
     ) -> None:
         source = Source()
         source.answer.clear()
-        loader = loader_of(source, limit=0.5, timed_out=DatabaseUnavailable)
+        loader = loader_of(source, deadline_seconds=0.5, timed_out=DatabaseUnavailable)
         event_loop = asyncio.get_running_loop()
         call_at, looks = event_loop.call_at, 0
 

@@ -32,7 +32,7 @@ class OvertakingSemaphore:
 
 
 def fair(size: int) -> FairSemaphore:
-    return FairSemaphore(size, patience=5)
+    return FairSemaphore(size, wait_seconds=5)
 
 
 Permits = Callable[[], AbstractAsyncContextManager[None]]
@@ -87,8 +87,8 @@ async def held(semaphore: FairSemaphore, done: asyncio.Event) -> None:
 
 
 class TestWaiting:
-    async def test_waiter_beyond_its_patience_gets_the_error(self) -> None:
-        semaphore = FairSemaphore(1, patience=0.05, expired=DatabaseBusy)
+    async def test_waiter_beyond_its_time_gets_the_error(self) -> None:
+        semaphore = FairSemaphore(1, wait_seconds=0.05, expired=DatabaseBusy)
         done = asyncio.Event()
         holder = asyncio.create_task(held(semaphore, done))
         await asyncio.sleep(0)
@@ -101,8 +101,8 @@ class TestWaiting:
         done.set()
         await holder
 
-    async def test_patience_of_one_wait_can_be_longer(self) -> None:
-        semaphore = FairSemaphore(1, patience=0.01)
+    async def test_time_of_one_wait_can_be_longer(self) -> None:
+        semaphore = FairSemaphore(1, wait_seconds=0.01)
         done = asyncio.Event()
         holder = asyncio.create_task(held(semaphore, done))
         await asyncio.sleep(0)
@@ -125,7 +125,7 @@ class TestWaiting:
 
     async def test_waits_are_observed(self) -> None:
         waits: list[float] = []
-        semaphore = FairSemaphore(1, patience=5, on_wait=waits.append)
+        semaphore = FairSemaphore(1, wait_seconds=5, on_wait=waits.append)
         done = asyncio.Event()
         tasks = [asyncio.create_task(held(semaphore, done)) for _ in range(2)]
         await asyncio.sleep(0)

@@ -101,7 +101,7 @@ def commits(table: Table) -> GroupCommit[int, int]:
 
 def commits_to(commit: Commit, **options: Any) -> GroupCommit[int, int]:
     """Return a group commit with bounds that few tests reach, unless the options say otherwise."""
-    defaults = {"max_batch": MAX_BATCH, "max_waiting": MAX_WAITING, "patience": 30}
+    defaults = {"max_batch": MAX_BATCH, "max_waiting": MAX_WAITING, "wait_seconds": 30}
     return GroupCommit(commit, Refusals(), **defaults | options)
 
 
@@ -154,8 +154,8 @@ class TestBatches:
         await asyncio.gather(*tasks)
         assert len(table.rows) == MAX_WAITING + 1
 
-    async def test_write_that_waits_longer_than_patience_is_refused(self, table: Table) -> None:
-        commits = commits_to(table.commit, patience=0)
+    async def test_write_that_waits_too_long_is_refused(self, table: Table) -> None:
+        commits = commits_to(table.commit, wait_seconds=0)
         async with table.held_up():
             tasks = await started(commits, [1])
             tasks += await started(commits, [2])
@@ -260,7 +260,7 @@ class TestPauses:
     async def test_batch_after_several_writes_is_delayed_only_if_it_should_pause(
         self, table: Table, should_pause: bool
     ) -> None:
-        commits = commits_to(table.commit, pause=2, should_pause=lambda: should_pause)
+        commits = commits_to(table.commit, pause_seconds=2, should_pause=lambda: should_pause)
         async with table.held_up():
             tasks = [*await started(commits, [1]), *await started(commits, [2, 3])]
         await asyncio.gather(*tasks)
@@ -285,7 +285,7 @@ class TestPauses:
         assert table.batches == [[1, 2], [3]]
 
     async def test_lone_writer_is_not_delayed(self, table: Table) -> None:
-        commits = commits_to(table.commit, pause=3600)
+        commits = commits_to(table.commit, pause_seconds=3600)
 
         async with asyncio.timeout(30):
             for write in range(3):
@@ -436,7 +436,7 @@ class TestDeadlines:
 
         commits = commits_to(
             commit,
-            limit=0.05,
+            deadline_seconds=0.05,
         )
 
         with pytest.raises(TimedOut):
@@ -449,7 +449,7 @@ class TestDeadlines:
     async def test_write_that_waits_behind_a_hanging_batch_is_dropped_at_its_limit(
         self, table: Table
     ) -> None:
-        commits = commits_to(table.commit, limit=0.05)
+        commits = commits_to(table.commit, deadline_seconds=0.05)
 
         async with table.held_up():
             [first] = await started(commits, [1])
@@ -462,7 +462,7 @@ class TestDeadlines:
         assert table.rows == [1]
 
     async def test_limit_counts_from_a_given_moment(self, table: Table) -> None:
-        commits = commits_to(table.commit, limit=30)
+        commits = commits_to(table.commit, deadline_seconds=30)
         now = asyncio.get_running_loop().time()
 
         async with table.held_up():
@@ -489,7 +489,7 @@ def popped(queue: deque[Caller], max_waiters: int = 10, **options: int) -> list[
     batch = pop_batch(
         queue,
         max_waiters,
-        patience=5,
+        wait_seconds=5,
         expired=TimeoutError,
         size_of=lambda each: each.size,
         max_size=options.get("max_size", 1000),
@@ -510,7 +510,7 @@ class TestPopBatch:
 
         assert popped(queue) == ["b"]
 
-    async def test_waiter_beyond_its_patience_gets_an_error(self) -> None:
+    async def test_waiter_beyond_its_time_gets_an_error(self) -> None:
         late = caller("a", waited=6)
         queue = deque([late, caller("b")])
 
@@ -531,6 +531,6 @@ class TestPopBatch:
     async def test_batch_has_no_largest_size_by_default(self) -> None:
         queue = deque(map(caller, "abc"))
 
-        batch = pop_batch(queue, 10, patience=5, expired=TimeoutError)
+        batch = pop_batch(queue, 10, wait_seconds=5, expired=TimeoutError)
 
         assert [each.name for each in batch] == ["a", "b", "c"]

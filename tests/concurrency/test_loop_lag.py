@@ -9,7 +9,7 @@ from catalog.concurrency.loop_lag import LoopLag
 class TestLoopLag:
     async def test_blocking_work_shows_as_lag(self) -> None:
         lags: list[float] = []
-        lag = LoopLag(lags.append, interval=0.01)
+        lag = LoopLag(lags.append, interval_seconds=0.01)
         await lag.start()
 
         time.sleep(0.1)
@@ -28,7 +28,7 @@ class TestLoopLag:
             if seconds < 0.02:
                 measured.set()
 
-        lag = LoopLag(observe, interval=0.02)
+        lag = LoopLag(observe, interval_seconds=0.02)
         await lag.start()
         async with asyncio.timeout(30):
             await measured.wait()
@@ -38,7 +38,7 @@ class TestLoopLag:
 
     async def test_lag_is_not_measured_after_a_stop(self) -> None:
         lags: list[float] = []
-        lag = LoopLag(lags.append, interval=0.001)
+        lag = LoopLag(lags.append, interval_seconds=0.001)
         await lag.start()
         await lag.stop()
         await lag.stop()

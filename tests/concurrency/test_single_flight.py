@@ -104,7 +104,7 @@ class TestSingleFlight:
         source = Source()
         source.answer.clear()
         flight = SingleFlight(
-            source.connect, source.read_value, limit=0.05, timed_out=DatabaseUnavailable
+            source.connect, source.read_value, deadline_seconds=0.05, timed_out=DatabaseUnavailable
         )
         first = asyncio.ensure_future(flight.load())
         await turns()

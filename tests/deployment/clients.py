@@ -31,7 +31,7 @@ BEFORE_SECONDS = 2
 AFTER_SECONDS = 3
 AGAIN_SECONDS = 60
 """Until the stack has recovered, whatever the command did."""
-PATIENCE_SECONDS = 40
+TIMEOUT_SECONDS = 40
 """For a response; nginx gives up after 30 s."""
 
 
@@ -75,7 +75,7 @@ class Client:
         if content:
             lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
         data = "\r\n".join([*lines, "", ""]).encode() + content
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             was_open = self._streams is not None
             try:
                 return await self._exchange(method, data)

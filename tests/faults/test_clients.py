@@ -136,7 +136,7 @@ class Victims:
         self.failures, self.samples = report.failures, report.samples
 
 
-GAUGE_PATIENCE_SECONDS = 30
+GAUGE_TIMEOUT_SECONDS = 30
 
 SLOW = [
     ("heads", "nginx"),
@@ -161,7 +161,7 @@ class TestSlowClients:
             pytest.skip("takes up to half a minute: in the full run only")
         url = running.nginx.url if way == "nginx" else running.service.url
         rounds = 1 if scale.name == "short" else 3
-        patience = READER_SECONDS if kind == "readers" else DROP_SECONDS
+        drop_seconds = READER_SECONDS if kind == "readers" else DROP_SECONDS
         dropped: list[float] = []
         held = 0
         busy = 0.0
@@ -187,7 +187,7 @@ class TestSlowClients:
                     await settles(
                         lambda: connections_of(url),
                         connections + scale.slow_clients // 10,
-                        within=patience + DROP_MARGIN_SECONDS - ATTACK_SECONDS,
+                        within=drop_seconds + DROP_MARGIN_SECONDS - ATTACK_SECONDS,
                     )
                     dropped.append(time.monotonic() - began)
                     await attackers.end()
@@ -195,7 +195,7 @@ class TestSlowClients:
             await no_leak(running, before, tasks)
 
         check = f"{scale.slow_clients} slow {kind.replace('_', ' ')}, {way}"
-        figures.add(check, "dropped within", max(dropped), unit="s", limit=f"{patience} s")
+        figures.add(check, "dropped within", max(dropped), unit="s", limit=f"{drop_seconds} s")
         figures.add(check, "attackers' use of a core", 100 * busy, unit="%")
         least = CROWD_SECONDS if kind == "stalled_bodies" else 0.0
         note_latency(figures, check, victims, factor=scale.latency_factor, least=least)
@@ -281,7 +281,7 @@ class TestVanishingClients:
         assert not running.service.logged("event_loop_error")
         assert running.service.text == ""
         # Each worker reports the gauge twice a second, so it may lag.
-        async with asyncio.timeout(GAUGE_PATIENCE_SECONDS):
+        async with asyncio.timeout(GAUGE_TIMEOUT_SECONDS):
             while (await running.numbers()).total("http_requests_in_progress") > 2:
                 await asyncio.sleep(0.2)
 

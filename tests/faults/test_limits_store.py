@@ -95,8 +95,8 @@ async def _site(folder: Path) -> AsyncIterator[Site]:
         (folder / name).mkdir()
     with_store = Catalog(folder / "with")
     # Ten times the default, which a busy machine exceeds without any fault.
-    patience = 'RedisStore.__init__.__kwdefaults__["patience"] = 0.5'
-    with_store.definitions["catalog.http.limit_store.redis"] = patience
+    timeout_seconds = 'RedisStore.__init__.__kwdefaults__["timeout_seconds"] = 0.5'
+    with_store.definitions["catalog.http.limit_store.redis"] = timeout_seconds
     try:
         async with running(folder) as store:
             address = make_url(store.url)

@@ -6,6 +6,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -438,7 +439,8 @@ async def open_app(engine: engines.Engine, folder: Path) -> tuple[Quart, Any, Ca
     # The least memory that argon2 takes, and far below what the settings allow: hashing would take
     # as long as all else together. Bounds are not checked by model_copy.
     app = create_app(configured.model_copy(update={"password_memory_kib": 8}))
-    app_state(app).database.read_limit = app_state(app).database.write_limit = 30.0
+    database = app_state(app).database
+    database.deadlines = replace(database.deadlines, read=30.0, write=30.0)
     serving = app.test_app()
     await serving.startup()
     admin = await Caller.signed_up(app, "grace")

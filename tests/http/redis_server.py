@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from tests.engines import tied_to_us
 
-START_PATIENCE_SECONDS = 30.0
+START_TIMEOUT_SECONDS = 30.0
 
 
 class RedisMissing(Exception):
@@ -59,7 +59,7 @@ class RedisServer:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for pytest, which then stops the server.
             )
-        async with asyncio.timeout(START_PATIENCE_SECONDS):
+        async with asyncio.timeout(START_TIMEOUT_SECONDS):
             while not await self._listens():
                 assert self._process.poll() is None, (self._folder / "redis.log").read_text()
                 await asyncio.sleep(0.02)

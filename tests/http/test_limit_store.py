@@ -35,8 +35,8 @@ HOURLY = Rate(5, 3600)
 PATIENT = 10.0
 
 
-def remote(redis: RedisServer, *, patience: float = PATIENT) -> RedisStore:
-    return RedisStore(redis.url, patience=patience)
+def remote(redis: RedisServer, *, timeout_seconds: float = PATIENT) -> RedisStore:
+    return RedisStore(redis.url, timeout_seconds=timeout_seconds)
 
 
 @asynccontextmanager
@@ -49,9 +49,11 @@ async def opened(store: LimitStore) -> AsyncIterator[LimitStore]:
 
 
 @asynccontextmanager
-async def steady(url: str, *, patience: float = PATIENT) -> AsyncIterator[LimitStore]:
+async def steady(url: str, *, timeout_seconds: float = PATIENT) -> AsyncIterator[LimitStore]:
     """Yield a store with a circuit breaker that probes its Redis every 50 ms."""
-    store = CircuitBreaker(RedisStore(url, patience=patience), MemoryStore(), probe_interval=0.05)
+    store = CircuitBreaker(
+        RedisStore(url, timeout_seconds=timeout_seconds), MemoryStore(), probe_seconds=0.05
+    )
     async with opened(store):
         yield store
 
@@ -294,7 +296,7 @@ class TestRedisStore:
         assert [each.remaining for each in counts] == [3, 2]
 
     async def test_hits_fail_while_redis_hangs(self, redis: RedisServer) -> None:
-        async with opened(remote(redis, patience=0.05)) as store:
+        async with opened(remote(redis, timeout_seconds=0.05)) as store:
             redis.hang()
 
             outcomes = await asyncio.gather(
@@ -304,7 +306,7 @@ class TestRedisStore:
         assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
 
     async def test_queued_hit_fails_with_the_batch_in_flight(self, redis: RedisServer) -> None:
-        async with opened(remote(redis, patience=2)) as store:
+        async with opened(remote(redis, timeout_seconds=2)) as store:
             redis.hang()
             first = asyncio.create_task(store.hit(HOURLY, "ada"))
             await asyncio.sleep(0.1)
@@ -325,7 +327,7 @@ class TestRedisStore:
                 time.sleep(0.6)
                 await asyncio.sleep(0)
 
-        async with opened(remote(redis, patience=1)) as store:
+        async with opened(remote(redis, timeout_seconds=1)) as store:
             busy = asyncio.create_task(keep_busy())
             count = await store.hit(HOURLY, "ada")
             busy.cancel()
@@ -452,7 +454,7 @@ class TestCircuitBreaker:
         assert events_of(logs) == ["rate_limit_store_unavailable"]
 
     async def _outlast(self, url: str) -> None:
-        async with steady(url, patience=0.05) as store:
+        async with steady(url, timeout_seconds=0.05) as store:
             passed = await admitted(store, "ada", 20)
             # Long enough for several probes, all with the same result.
             await asyncio.sleep(0.3)
@@ -489,7 +491,7 @@ class TestCircuitBreaker:
     ) -> None:
         async def scenario() -> None:
             with capture_logs() as logs:
-                async with steady(redis.url, patience=1) as store:
+                async with steady(redis.url, timeout_seconds=1) as store:
                     await store.hit(HOURLY, "ada")
                     redis.hang()
                     alone = await admitted(store, "bob", 100)

@@ -16,7 +16,7 @@ from catalog.http.response_buffers import (
     ResponseBuffers,
 )
 
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 class Pipe:
@@ -69,7 +69,7 @@ class TestResponseBuffers:
             buffers.holding(stalled, [bytes(LARGE_BYTES)]),
             buffers.holding(steady, [bytes(LARGE_BYTES)]),
         ):
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while not stalled.aborted.is_set():
                     steady.left -= PROGRESS_BYTES
                     await asyncio.sleep(0.05)
@@ -88,7 +88,7 @@ class TestResponseBuffers:
             held.enter_context(full.holding(one, [bytes(LARGE_BYTES)]))
             for pipe in (two, three):
                 held.enter_context(overfull.holding(pipe, [bytes(LARGE_BYTES)]))
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while not two.aborted.is_set() and not three.aborted.is_set():
                     await asyncio.sleep(0.01)
 
@@ -106,7 +106,7 @@ class TestResponseBuffers:
             for pipe in pipes:
                 held.enter_context(buffers.holding(pipe, [bytes(1)]))
             counts = [0]
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while counts[-1] < len(pipes):
                     await asyncio.sleep(0)
                     counts.append(sum(pipe.aborted.is_set() for pipe in pipes))
@@ -118,7 +118,7 @@ class TestResponseBuffers:
         buffers = ResponseBuffers(max_bytes=LARGE_BYTES, timeout=60)
         slow, quick = Pipe(LARGE_BYTES), Pipe(LARGE_BYTES)
 
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             with buffers.holding(quick, [bytes(LARGE_BYTES)]):
                 quick.left -= LARGE_BYTES // 2
                 with buffers.holding(slow, [bytes(LARGE_BYTES)]):

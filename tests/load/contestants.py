@@ -14,8 +14,8 @@ from tests.load.processes import cpu_seconds
 from tests.load.stacks import PEERS
 
 WORKERS = 2
-START_PATIENCE_SECONDS = 180
-QUIET_PATIENCE_SECONDS = 20
+START_TIMEOUT_SECONDS = 180
+QUIET_TIMEOUT_SECONDS = 20
 PASSWORD = "correct horse battery staple"
 LIMIT = 100
 HOT_PATH = f"/api/products?limit={LIMIT}"
@@ -108,7 +108,7 @@ class Contestant:
 
     async def quiet(self) -> None:
         """Wait until the server has finished all earlier work."""
-        deadline = time.monotonic() + QUIET_PATIENCE_SECONDS
+        deadline = time.monotonic() + QUIET_TIMEOUT_SECONDS
         before = self.cpu_seconds()
         while time.monotonic() < deadline:
             await asyncio.sleep(0.25)

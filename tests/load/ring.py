@@ -31,7 +31,7 @@ from tests.load.contestants import (
     HOT_PATH,
     LOGGING,
     PASSWORD,
-    START_PATIENCE_SECONDS,
+    START_TIMEOUT_SECONDS,
     TOKEN_SECONDS,
     WORKERS,
     Contestant,
@@ -52,7 +52,7 @@ from tests.server.nginx import (
 from tests.server.startup import write_startup
 
 ROOT = Path(__file__).parents[2]
-STOP_PATIENCE_SECONDS = 20
+STOP_TIMEOUT_SECONDS = 20
 
 # Another commit may have no such constant.
 _WITHOUT_LIMITS = {"catalog.http.limits": 'globals().get("FIXED_RATES", {}).update(refresh=None)'}
@@ -274,7 +274,7 @@ def _is_setting(name: str) -> bool:
 
 async def _answering(process: Process, url: str, log: Path | None = None) -> None:
     """Wait until a started server answers."""
-    deadline = time.monotonic() + START_PATIENCE_SECONDS
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
         try:
             with urlopen(url + HOT_PATH, timeout=5):  # noqa: S310 (our own)
@@ -292,7 +292,7 @@ async def _end(process: Process) -> None:
         return
     process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), STOP_PATIENCE_SECONDS)
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_SECONDS)
     except TimeoutError:
         for pid in with_descendants(process.pid):
             with suppress(ProcessLookupError):

@@ -31,7 +31,7 @@ from sqlalchemy import URL, make_url
 
 from catalog.products.bulk.formats import CSV, NDJSON, Format
 from catalog.products.seed_data import make_samples
-from tests.load.contestants import START_PATIENCE_SECONDS
+from tests.load.contestants import START_TIMEOUT_SECONDS
 from tests.load.processes import cpu_seconds
 
 FORMATS = {each.name: each for each in (NDJSON, CSV)}
@@ -117,7 +117,7 @@ class Service:
 
     def wait(self) -> None:
         """Wait until the service is ready; sign up an account."""
-        deadline = time.monotonic() + START_PATIENCE_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while True:
             try:
                 self._ask("GET", "/readyz").read()

@@ -20,7 +20,7 @@ from catalog.db.columns import Base
 from catalog.db.engines import Purpose, create_engine
 from catalog.errors import StartFailed
 from catalog.migrations import (
-    LOCK_PATIENCE_SECONDS,
+    LOCK_WAIT_SECONDS,
     ConcurrentMigration,
     Dialect,
     downgrade,
@@ -32,7 +32,7 @@ from tests.engines import Engine, settings_for
 from tests.faults.proxy import relayed
 
 # Seconds; a busy machine takes long, and waiting for the lock in vain longer.
-SOON = LOCK_PATIENCE_SECONDS - 5
+SOON = LOCK_WAIT_SECONDS - 5
 
 on_servers = pytest.mark.parametrize("engine", ["mariadb", "mysql"], indirect=True, scope="session")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.server.service import PATIENCE_SECONDS
+from tests.server.service import TIMEOUT_SECONDS
 from tests.support import PASSWORD
 
 
@@ -40,7 +40,7 @@ class Prometheus:
 
 async def use(url: str, username: str, *, products: int) -> None:
     """Make a few requests of every kind with a new account."""
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS) as client:
         right = {"username": username, "password": PASSWORD}
         fields = {**right, "email": f"{username}@example.com"}
         tokens = (await client.post("/api/auth/signup", json=fields)).json()
@@ -63,7 +63,7 @@ async def use(url: str, username: str, *, products: int) -> None:
         await client.get("/api/products/changes?since=0")
 
 
-async def scraped(running: Prometheus, times: int, *, within: float = PATIENCE_SECONDS) -> None:
+async def scraped(running: Prometheus, times: int, *, within: float = TIMEOUT_SECONDS) -> None:
     """Wait for ``times`` more scrapes, summed over all instances."""
     text = 'sum(count_over_time(up{job="catalog"}[1h])) or vector(0)'
     goal = await running.value(text) + times

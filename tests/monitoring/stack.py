@@ -17,7 +17,7 @@ import httpx
 from tests.monitoring.expressions import Found, of_dashboard, rules
 from tests.monitoring.running import Prometheus, numbers, scraped, use
 
-TARGETS_PATIENCE_SECONDS = 60
+TARGETS_TIMEOUT_SECONDS = 60
 
 
 async def ask(service: str, prometheus: str, instances: int) -> list[str]:
@@ -26,7 +26,7 @@ async def ask(service: str, prometheus: str, instances: int) -> list[str]:
     asked = [*of_dashboard(), *(Found(name, name) for name in recorded)]
     async with httpx.AsyncClient(base_url=prometheus, timeout=30) as client:
         running = Prometheus(client)
-        async with asyncio.timeout(TARGETS_PATIENCE_SECONDS):
+        async with asyncio.timeout(TARGETS_TIMEOUT_SECONDS):
             while await running.value('sum(up{job="catalog"}) or vector(0)') != instances:
                 await asyncio.sleep(1)
         # Traffic before and after a scrape, so that counters increase.

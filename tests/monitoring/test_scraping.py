@@ -12,7 +12,7 @@ from tests.engines import tied_to_us
 from tests.monitoring.expressions import PROMETHEUS, RULES, Found, of_dashboard, rules
 from tests.monitoring.running import Prometheus, numbers, scraped, use
 from tests.server.nginx import free_ports
-from tests.server.service import PATIENCE_SECONDS, Catalog
+from tests.server.service import TIMEOUT_SECONDS, Catalog
 
 SCRAPES = 4
 """Scrapes before the queries; a rate needs at least two."""
@@ -41,9 +41,9 @@ async def prometheus_of(program: Path, folder: Path, target: str) -> AsyncIterat
         process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS) as client:
             running = Prometheus(client)
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while not await running.ready():
                     assert process.returncode is None, (folder / "prometheus.log").read_text()
                     await asyncio.sleep(0.1)

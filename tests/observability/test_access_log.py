@@ -22,7 +22,7 @@ from catalog.observability.logs import configure_logging
 from catalog.settings import Settings
 from tests.engines import settings_for
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 FIELDS: dict[str, Any] = {
     "method": "GET",
     "route": "/api/products/<id>",
@@ -89,7 +89,7 @@ class TestLineWriter:
             writer = LineWriter(file.fileno(), on_drop=dropped)
             for line in lines:
                 writer.write(line)
-            writer.close(within=PATIENCE)
+            writer.close(within=TIMEOUT)
 
         assert (tmp_path / "log").read_bytes() == b"".join(lines)
         assert dropped.lines == 0
@@ -102,10 +102,10 @@ class TestLineWriter:
 
         for line in (b"first\n", b"second\n"):
             writer.write(line)
-            assert select.select([reading], [], [], PATIENCE)[0]
+            assert select.select([reading], [], [], TIMEOUT)[0]
             assert os.read(reading, 100) == line
 
-        writer.close(within=PATIENCE)
+        writer.close(within=TIMEOUT)
 
     def test_lines_of_two_writers_to_a_pipe_stay_whole(
         self, pipe: tuple[int, int], dropped: Dropped
@@ -121,9 +121,9 @@ class TestLineWriter:
             for writer, own in zip(writers, lines, strict=True):
                 writer.write(own[number])
         for writer in writers:
-            writer.close(within=PATIENCE)
+            writer.close(within=TIMEOUT)
         os.close(writing)
-        reader.join(PATIENCE)
+        reader.join(TIMEOUT)
 
         read = found[0].splitlines(keepends=True)
         for name, own in zip((b"1", b"2"), lines, strict=True):
@@ -140,14 +140,14 @@ class TestLineWriter:
         for _ in range(1000):
             writer.write(line)
         lost = dropped.lines
-        closing = threading.Thread(target=writer.close, kwargs={"within": PATIENCE})
+        closing = threading.Thread(target=writer.close, kwargs={"within": TIMEOUT})
         closing.start()
         found: list[bytes] = []
         reader = threading.Thread(target=lambda: found.append(read_all(reading)))
         reader.start()
         closing.join()
         os.close(writing)
-        reader.join(PATIENCE)
+        reader.join(TIMEOUT)
 
         assert lost >= 900
         assert found[0] == line * (1000 - lost)
@@ -174,8 +174,8 @@ class TestLineWriter:
 
         writer.write(b"lost\n")
 
-        assert dropped.any.wait(PATIENCE)
-        writer.close(within=PATIENCE)
+        assert dropped.any.wait(TIMEOUT)
+        writer.close(within=TIMEOUT)
         assert dropped.lines == 1
 
     def test_full_pipe_that_does_not_block_is_waited_for(
@@ -190,9 +190,9 @@ class TestLineWriter:
         found: list[bytes] = []
         reader = threading.Thread(target=lambda: found.append(read_all(reading)))
         reader.start()
-        writer.close(within=PATIENCE)
+        writer.close(within=TIMEOUT)
         os.close(writing)
-        reader.join(PATIENCE)
+        reader.join(TIMEOUT)
 
         assert found[0] == b"".join(lines)
         assert dropped.lines == 0

@@ -174,7 +174,7 @@ def without_njs(text: str) -> str:
 
 def impatient(text: str) -> str:
     """Shorten the wait for an instance to two seconds, so that a test need not wait longer."""
-    return text.replace("PATIENCE_MS = 30000", "PATIENCE_MS = 2000")
+    return text.replace("WAIT_MS = 30000", "WAIT_MS = 2000")
 
 
 def without_position(text: str) -> str:

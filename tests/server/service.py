@@ -19,7 +19,7 @@ from tests.server import processes
 from tests.server.startup import write_startup
 from tests.support import PASSWORD
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 """Time-out for operations that take a second or two on an idle machine."""
 
 END_SECONDS = 30.0
@@ -32,7 +32,7 @@ ANSWER_SECONDS = 15.0
 """Time-out of a request by a client that must not wait for ever."""
 
 
-async def until(condition: Callable[[], Any], *, within: float = PATIENCE_SECONDS) -> Any:
+async def until(condition: Callable[[], Any], *, within: float = TIMEOUT_SECONDS) -> Any:
     """Wait for a condition to become true, and return its value.
 
     Raises:
@@ -267,7 +267,7 @@ class Service(Endpoint):
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    async def exit_code(self, *, within: float = PATIENCE_SECONDS) -> int:
+    async def exit_code(self, *, within: float = TIMEOUT_SECONDS) -> int:
         """Wait for the exit and the last of the output, and return the exit code.
 
         Raises:
@@ -336,9 +336,9 @@ class Service(Endpoint):
         return "\n".join(["It is held by:", *map(processes.describe, holders)])
 
 
-_PATIENCE = {
+_LONG_DEADLINES = {
     "catalog.db.deadlines": f"DEADLINES = {PATIENT!r}",
-    "catalog.auth.tokens.revocations": f"PATIENCE_SECONDS = {PATIENT.read}",
+    "catalog.auth.tokens.revocations": f"READ_SECONDS = {PATIENT.read}",
     "catalog.operations": f"READINESS_SECONDS = {PATIENT.read}",
 }
 
@@ -375,7 +375,7 @@ class Catalog:
         self.definitions = {
             "catalog.http.middleware.request_body": "BODY_SECONDS = 60",
             "catalog.http.limits": 'FIXED_RATES["refresh"] = None',
-            **_PATIENCE,
+            **_LONG_DEADLINES,
         }
         self.command = [sys.executable, "-m", "catalog"]
         self.working_folder: Path | None = None
@@ -408,7 +408,7 @@ class Catalog:
 
     def keep_deadlines(self) -> None:
         """Let the service keep its own database deadlines, which a busy machine may exceed."""
-        for module in _PATIENCE:
+        for module in _LONG_DEADLINES:
             del self.definitions[module]
 
     def break_interpreters(self, code: str) -> None:

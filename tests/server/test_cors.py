@@ -10,7 +10,7 @@ import pytest
 
 from catalog.http.middleware.cors import EXPOSED
 from tests.server.nginx import SHIPPED, Nginx, needs_cache, nginx, site_conf
-from tests.server.service import PATIENCE_SECONDS, Catalog, Service
+from tests.server.service import TIMEOUT_SECONDS, Catalog, Service
 
 PATH = "/api/products"
 PAGE = f"{PATH}?limit=2"
@@ -185,7 +185,7 @@ class TestSharing:
         variables = {"CATALOG_CORS_ORIGINS": LOCAL}
         async with (
             nginx("http://127.0.0.1:9", variables=variables) as proxy,
-            httpx.AsyncClient(base_url=proxy.url, timeout=PATIENCE_SECONDS) as page,
+            httpx.AsyncClient(base_url=proxy.url, timeout=TIMEOUT_SECONDS) as page,
         ):
             answer = await page.get("/metrics", headers={"Origin": LOCAL})
             down = await page.post(PATH, json=PRODUCT, headers={"Origin": LOCAL})

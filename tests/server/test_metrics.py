@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from tests.numbers import Numbers
-from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service, until
+from tests.server.service import TIMEOUT_SECONDS, Catalog, Connection, Service, until
 
 
 async def numbers_of(service: Service) -> Numbers:
@@ -107,7 +107,7 @@ class TestAllWorkers:
         for connection in busy:
             await connection.begin_sign_in()
 
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             # The scrape itself is in progress too.
             while (await numbers_of(service)).total("http_requests_in_progress") != 9:
                 await asyncio.sleep(0.05)

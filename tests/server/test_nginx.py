@@ -23,7 +23,7 @@ from tests.server.nginx import (
     without_eras,
     without_polls,
 )
-from tests.server.service import PATIENCE_SECONDS, Catalog, Connection, Service, until
+from tests.server.service import TIMEOUT_SECONDS, Catalog, Connection, Service, until
 
 INCREMENTS = 100
 CLIENTS = 10
@@ -255,7 +255,7 @@ class TestProxy:
         async with shop.client() as anyone:
             since = (await anyone.get(PATH)).headers["catalog-position"]
             events = anyone.stream("GET", f"{PATH}/changes?since={since}", headers=headers)
-            async with events as stream, asyncio.timeout(PATIENCE_SECONDS):
+            async with events as stream, asyncio.timeout(TIMEOUT_SECONDS):
                 lines = stream.aiter_lines()
                 assert await anext(lines) == ":"
 
@@ -315,7 +315,7 @@ class TestCache:
                 for encoding in ("identity", "gzip"):
                     kind = {"Accept-Encoding": encoding, "Accept": "application/json, */*;q=0.5"}
                     # On a busy machine nginx may lose the current position for a moment.
-                    async with asyncio.timeout(PATIENCE_SECONDS):
+                    async with asyncio.timeout(TIMEOUT_SECONDS):
                         while await shop.asked(anyone, page, **kind):
                             pass
                     again = await anyone.get(page, headers=kind)
@@ -390,7 +390,7 @@ class TestCache:
                 ]
                 # Stored at the second request, shortly after its answer.
                 for page in pages:
-                    async with asyncio.timeout(PATIENCE_SECONDS):
+                    async with asyncio.timeout(TIMEOUT_SECONDS):
                         while await through.asked(anyone, page):
                             pass
                 for _ in range(3):
@@ -488,7 +488,7 @@ class TestCache:
                 backup.execute("UPDATE change_counter SET position = position - 1")
                 backup.execute("DELETE FROM product_changes WHERE position = ?", [position])
                 backup.execute("UPDATE products SET price = 7 WHERE id = ?", path.split("/")[3:])
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while (read := await anyone.get(path)).json()["price"] != 7:
                     await asyncio.sleep(0.01)
         assert int(read.headers["catalog-position"]) == position - 1
@@ -504,7 +504,7 @@ class TestCache:
                 await service.end()
 
                 # Hits continue until the last poll of the service is too old.
-                async with asyncio.timeout(PATIENCE_SECONDS):
+                async with asyncio.timeout(TIMEOUT_SECONDS):
                     while (answer := await anyone.get(PATH)).status_code == 200:
                         await asyncio.sleep(0.01)
                 assert answer.status_code == 503
@@ -681,7 +681,7 @@ class TestPartialWrites:
             lines = await SlowImport.begin(shop.proxy.url, shop.token)
             # More lines than are buffered to fill a chunk.
             await lines.send(6000)
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while not self._count(shop.database):
                     await asyncio.sleep(0.01)
             with closing(sqlite3.connect(shop.database, timeout=30)) as database, database:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.server.nginx import Edit, Nginx, needs_cache, needs_nginx, nginx
-from tests.server.service import PATIENCE_SECONDS, until
+from tests.server.service import TIMEOUT_SECONDS, until
 
 PATH = "/api/products"
 QUIET_SECONDS = 1.5
@@ -62,7 +62,7 @@ class Instance:
 
     async def quiet(self) -> None:
         """Wait until nginx does not poll any more."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             before = -1
             while before != self.polls:
                 before = self.polls
@@ -83,7 +83,7 @@ async def shop(edit: Edit | None = None) -> AsyncIterator[tuple[Instance, Nginx]
 
 
 def client_of(proxy: Nginx) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=proxy.url, timeout=PATIENCE_SECONDS)
+    return httpx.AsyncClient(base_url=proxy.url, timeout=TIMEOUT_SECONDS)
 
 
 def brief(text: str) -> str:
@@ -116,7 +116,7 @@ async def test_nginx_polls_only_while_pages_are_requested() -> None:
                 await anyone.get(PATH)
                 await asyncio.sleep(0.01)
 
-        await asyncio.wait_for(ask(), PATIENCE_SECONDS)
+        await asyncio.wait_for(ask(), TIMEOUT_SECONDS)
         await instance.quiet()
 
 

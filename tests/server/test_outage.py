@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import httpx
 
 from tests.server.nginx import Nginx, impatient, needs_cache, needs_nginx, nginx
-from tests.server.service import PATIENCE_SECONDS, Catalog, Service
+from tests.server.service import TIMEOUT_SECONDS, Catalog, Service
 
 PATH = "/api/products"
 CLIENTS = 20
@@ -147,7 +147,7 @@ class TestBusyInstances:
             nginx(one, other, edit=hasty) as proxy,
             client_of(proxy) as anyone,
         ):
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 while 503 not in await statuses(anyone):
                     pass
 

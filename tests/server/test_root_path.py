@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.server.nginx import Nginx, needs_cache, nginx
-from tests.server.service import PATIENCE_SECONDS, Catalog, Service
+from tests.server.service import TIMEOUT_SECONDS, Catalog, Service
 from tests.support import PASSWORD
 
 PATH = "/api/products"
@@ -171,7 +171,7 @@ class TestRootPath:
             url = f"{PREFIX}{PATH}/changes?since={since}"
             async with (
                 anyone.stream("GET", url, headers=headers) as stream,
-                asyncio.timeout(PATIENCE_SECONDS),
+                asyncio.timeout(TIMEOUT_SECONDS),
             ):
                 await under_prefix.create_product(1)
                 async for line in stream.aiter_lines():

@@ -11,7 +11,7 @@ from catalog.settings import Settings
 from tests.browser import Browser, browser, needs_browser
 from tests.db.support import on_sqlite
 from tests.server.in_process import InProcess, serving
-from tests.server.service import PATIENCE_SECONDS
+from tests.server.service import TIMEOUT_SECONDS
 
 pytestmark = [needs_browser, on_sqlite, pytest.mark.timeout(300)]
 
@@ -128,7 +128,7 @@ class TestSigningIn:
 
 async def become(page: Any, expression: str, value: str) -> None:
     """Wait until an expression has a value; the page's policy forbids Playwright's own waiting."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while await page.evaluate(expression) != value:
             await asyncio.sleep(0.05)
 

@@ -22,7 +22,8 @@ def one_deadline(view: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
             # A file does not stall, and waiting for its lock has a shorter time-out of its own.
             return await view(*args, **kwargs)
         is_read = current_request().method in {"GET", "HEAD"}
-        with shared_deadline(state.database.read_limit if is_read else state.database.write_limit):
+        deadlines = state.database.deadlines
+        with shared_deadline(deadlines.read if is_read else deadlines.write):
             return await view(*args, **kwargs)
 
     return bounded

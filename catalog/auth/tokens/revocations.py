@@ -27,7 +27,7 @@ from catalog.errors import DatabaseUnavailable, SessionEnded
 POLL_SECONDS = 0.5
 """Interval between two polls. Without a request that uses the list for that long, it lapses."""
 
-PATIENCE_SECONDS = 0.7
+READ_SECONDS = 0.7
 """Deadline of one poll of the database. A change that one poll misses is read by the next one: at
 the latest after two deadlines and an interval."""
 
@@ -84,9 +84,9 @@ class Revocations:
         self._is_due = True
         # Requests wait for it as long as for any read, also behind one that is under way.
         self._loader = SingleFlight(
-            partial(database.watch, within=database.read_limit),
+            partial(database.watch, within=database.deadlines.read),
             self.load_changes,
-            limit=database.read_limit,
+            deadline_seconds=database.deadlines.read,
             timed_out=did_not_answer,
         )
         self._since: datetime | None = None
@@ -163,7 +163,7 @@ class Revocations:
             self.has_lapsed = True
             return
         with self._asking():
-            async with self._database.watch(within=PATIENCE_SECONDS) as connection:
+            async with self._database.watch(within=READ_SECONDS) as connection:
                 await self.load_changes(connection)
 
     async def refresh(self, *, since: float | None = None) -> None:
@@ -194,7 +194,7 @@ class Revocations:
         await self._read_changes(connection)
         self._loaded_at = asked_at
         # A slower answer serves the requests that waited for it, but is too old for later ones.
-        self.has_lapsed = time.monotonic() - asked_at > PATIENCE_SECONDS
+        self.has_lapsed = time.monotonic() - asked_at > READ_SECONDS
         self._forget(asked_at)
 
     async def _read_changes(self, connection: AsyncConnection) -> None:

@@ -115,9 +115,9 @@ def create_sqlite_engine(
     engine = create_async_engine(settings.database_url, connect_args=connect_args, **options)
     # A lock wait blocks a thread that cannot be cancelled, so it must end before the deadline.
     # Migrations of several instances queue instead.
-    patience = 60.0 if purpose is Purpose.MIGRATING else deadline * 0.8
+    busy_seconds = 60.0 if purpose is Purpose.MIGRATING else deadline * 0.8
     pragmas = [
-        f"PRAGMA busy_timeout = {int(patience * 1000)}",
+        f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}",
         "PRAGMA journal_mode = WAL",
         # FULL, so that an acknowledged write survives a power cut and not only a crash.
         "PRAGMA synchronous = FULL",

@@ -18,7 +18,7 @@ from catalog.settings import Rate
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 0.05
+TIMEOUT_SECONDS = 0.05
 """Time-out of a request's call to the shared store."""
 
 CONNECT_SECONDS = 1.0
@@ -62,12 +62,12 @@ class RedisStore:
 
     Args:
         url: ``redis://`` or ``rediss://``, with credentials.
-        patience: time-out of a round trip in seconds.
+        timeout_seconds: time-out of a round trip.
     """
 
-    def __init__(self, url: str, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._url = url
-        self._patience = patience
+        self._timeout_seconds = timeout_seconds
         self._client: Redis | None = None
         self._waiting: list[_Hit] = []
         self._sender: asyncio.Task[None] | None = None
@@ -80,7 +80,7 @@ class RedisStore:
         """
         try:
             await _within(CONNECT_SECONDS, self._connected().ping())
-            await _within(self._patience, self._count([_PROBE]))
+            await _within(self._timeout_seconds, self._count([_PROBE]))
         except _FAILURES as error:
             await self._disconnect()
             raise StoreUnavailable(_reason(error)) from error
@@ -106,7 +106,9 @@ class RedisStore:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                counts = await _within(self._patience, self._count([hit[:2] for hit in batch]))
+                counts = await _within(
+                    self._timeout_seconds, self._count([hit[:2] for hit in batch])
+                )
                 for (_, _, future), count in zip(batch, counts, strict=True):
                     if not future.done():
                         future.set_result(count)

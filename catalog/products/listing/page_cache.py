@@ -106,26 +106,26 @@ class PageCache:
         self._last_change = SingleFlight(
             database.connection,
             _read_change,
-            limit=database.read_limit,
+            deadline_seconds=database.deadlines.read,
             timed_out=did_not_answer,
         )
         self._recent = RecentChanges()
         self._log = SingleFlight(
             database.connection,
             self._recent.catch_up,
-            limit=database.read_limit,
+            deadline_seconds=database.deadlines.read,
             timed_out=did_not_answer,
         )
         self._light = self._loader(
             database.connection,
             max_concurrent_reads=database.max_readers,
-            patience=database.patience,
+            wait_seconds=database.deadlines.checkout,
             expired=page_expired,
         )
         # Slow pages never take the last connection of the pool, and each is read alone.
         self._heavy_permits = FairSemaphore(
             max(1, database.max_readers - 1),
-            patience=database.patience,
+            wait_seconds=database.deadlines.checkout,
             expired=too_many("Too many long pages are being read.", "pages"),
         )
         self._heavy = self._loader(
@@ -147,7 +147,7 @@ class PageCache:
             page_reader.read_pages,
             self._render,
             max_concurrent_reads=max_concurrent_reads,
-            limit=self._database.read_limit,
+            deadline_seconds=self._database.deadlines.read,
             timed_out=did_not_answer,
             **options,
         )

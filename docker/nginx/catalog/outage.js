@@ -7,7 +7,7 @@
 // Counted from the last response of the service, or from the request that found it gone after a time
 // without requests. Replacing takes some 5 s, 20 s on a busy machine,
 // and clients wait for about as long.
-const PATIENCE_MS = 30000;
+const WAIT_MS = 30000;
 
 // After two retries an instance responds, but not to this request. nginx allows only ten internal
 // redirects.
@@ -37,7 +37,7 @@ async function wait(r) {
             return;
         }
         // Nor does any request wait longer than that after its arrival.
-        if (!(Date.now() < Math.min(lastAnswer, arrived) + PATIENCE_MS)) {
+        if (!(Date.now() < Math.min(lastAnswer, arrived) + WAIT_MS)) {
             r.return(503);
             return;
         }

@@ -17,7 +17,7 @@ from catalog.auth.context import auth
 from catalog.auth.models import Role
 from catalog.auth.tokens import revocations
 from catalog.auth.tokens.api_keys import generate
-from catalog.auth.tokens.revocations import PATIENCE_SECONDS, POLL_SECONDS, Revocations
+from catalog.auth.tokens.revocations import POLL_SECONDS, READ_SECONDS, Revocations
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.http.context import app_state
@@ -106,7 +106,7 @@ class TestPolls:
 
     def test_change_is_read_in_time_however_slow_polls_are(self) -> None:
         # Missed by a poll that takes its whole deadline, and read by the next one.
-        assert PATIENCE_SECONDS + POLL_SECONDS + PATIENCE_SECONDS < LIMIT
+        assert READ_SECONDS + POLL_SECONDS + READ_SECONDS < LIMIT
 
     async def test_answer_that_comes_late_serves_no_later_request(
         self, opened: Open, monkeypatch: pytest.MonkeyPatch
@@ -114,12 +114,12 @@ class TestPolls:
         clock = SimpleNamespace(seconds=1000.0)
         clock.monotonic = lambda: clock.seconds
         monkeypatch.setattr(revocations, "time", clock)
-        monkeypatch.setattr(revocations, "PATIENCE_SECONDS", PATIENCE_SECONDS)
+        monkeypatch.setattr(revocations, "READ_SECONDS", READ_SECONDS)
         database = opened()
         list_ = watching(database)
 
         def delay(*_: object) -> None:
-            clock.seconds += PATIENCE_SECONDS
+            clock.seconds += READ_SECONDS
 
         event.listen(database._watch_engine.sync_engine, "after_cursor_execute", delay)
         await list_.refresh()
@@ -206,7 +206,7 @@ class TestSlowDatabase:
     async def test_requests_are_more_patient_than_polls(
         self, database_url: URL, opened: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(revocations, "PATIENCE_SECONDS", 0.1)
+        monkeypatch.setattr(revocations, "READ_SECONDS", 0.1)
         async with relayed(database_url) as relay:
             list_ = watching(opened(relay.url))
             await list_.refresh()

@@ -11,7 +11,7 @@ from catalog.http.middleware.body_stream import pieces_of
 from catalog.http.middleware.content_coding import decoded_body
 from catalog.http.middleware.request_body import BoundedBodies
 from catalog.http.request import current_request
-from tests.http.middleware.test_request_body import PATIENCE_SECONDS
+from tests.http.middleware.test_request_body import TIMEOUT_SECONDS
 from tests.http.wire import (
     JSON,
 )
@@ -69,10 +69,10 @@ class Server:
         scope: Any = {"type": "http", "method": "POST", "path": "/many/", "headers": list(headers)}
         streamed = {"/many": ["text/csv"]}
         bounded = BoundedBodies(
-            app, max_bytes=10, timeout=PATIENCE_SECONDS, max_waiting=8, streamed=streamed
+            app, max_bytes=10, timeout=TIMEOUT_SECONDS, max_waiting=8, streamed=streamed
         )
         arriving = asyncio.create_task(self._receive_from_client())
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             with handling(**scope):
                 await bounded(scope, self._queue.get, self._send)
         arriving.cancel()
@@ -207,7 +207,7 @@ class TestIncompleteBodies:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         bounded = BoundedBodies(
-            app, max_bytes=10, timeout=PATIENCE_SECONDS, max_waiting=2, streamed={}
+            app, max_bytes=10, timeout=TIMEOUT_SECONDS, max_waiting=2, streamed={}
         )
 
         async def serve(number: int, queue: asyncio.Queue[Any]) -> None:
@@ -224,7 +224,7 @@ class TestIncompleteBodies:
                 await bounded(scope, queue.get, send)
 
         queues = [asyncio.Queue[Any]() for _ in range(4)]
-        async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(TIMEOUT_SECONDS), asyncio.TaskGroup() as group:
             for number, queue in enumerate(queues):
                 queue.put_nowait({"type": "http.request", "body": b"a", "more_body": True})
                 group.create_task(serve(number, queue))

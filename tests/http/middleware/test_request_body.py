@@ -466,7 +466,7 @@ class TestSize:
 
 
 # Far longer than the body time-out of these tests, and shorter than the default.
-PATIENCE_SECONDS = 4
+TIMEOUT_SECONDS = 4
 
 
 class TestTime:
@@ -485,7 +485,7 @@ class TestTime:
     async def test_stalled_body_times_out(
         self, hasty_app: Quart, path: str, framing: tuple[bytes, bytes]
     ) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             answer = await exchange(
                 hasty_app,
                 "POST",
@@ -520,7 +520,7 @@ class TestTime:
             "client": None,
         }
 
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await hasty_app.asgi_app(scope, receive, send)
 
         assert sent[0]["status"] == 408

@@ -15,7 +15,7 @@ AT_ONCE = 100
 """Followers that connect at a time: of more, a busy client would send some requests too late."""
 
 CREATES = 20
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 _HEAD = (
     "GET /api/products/changes?since={since} HTTP/1.1\r\nHost: catalog\r\n"
@@ -51,7 +51,7 @@ async def _follow(contestant: Contestant, token: str) -> list[float]:
     followers = [Follower(contestant.url, since) for _ in range(FOLLOWERS)]
     creator: Connection | None = None
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             for first in range(0, FOLLOWERS, AT_ONCE):
                 await asyncio.gather(*(each.open() for each in followers[first : first + AT_ONCE]))
         # Not earlier: nginx closes connections that send nothing for 5 s.
@@ -62,7 +62,7 @@ async def _follow(contestant: Contestant, token: str) -> list[float]:
             answer = await creator.ask("POST", "/api/products", token=token, body=BODY)
             if answer.status != 201:
                 raise ConnectionError(f"A create is answered {answer.status}.")
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 await asyncio.gather(*(each.wait(number) for each in followers))
         return [
             1000 * (received - at)

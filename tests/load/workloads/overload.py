@@ -9,7 +9,7 @@ from tests.load.workloads.pages import random_pages_of
 from tests.load.workloads.turns import PEAK_CONNECTIONS, Turns, tell
 
 OVERLOAD = 10
-RECOVERY_PATIENCE_SECONDS = 30
+RECOVERY_TIMEOUT_SECONDS = 30
 
 
 async def overload(turns: Turns) -> None:
@@ -39,7 +39,7 @@ async def _recovery(contestant: Contestant, path: str, calm: float) -> float | N
     """Return the seconds until three normal latencies in a row; None after a time-out."""
     began = time.monotonic()
     first, good = began, 0
-    while time.monotonic() - began < RECOVERY_PATIENCE_SECONDS:
+    while time.monotonic() - began < RECOVERY_TIMEOUT_SECONDS:
         asked = time.monotonic()
         seconds = _seconds_of(contestant, path)
         if seconds is not None and seconds <= max(2 * calm, 0.02):

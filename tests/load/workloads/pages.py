@@ -28,7 +28,7 @@ PLACES = 5000
 CHANGES = 20
 """Number of changes in an answer."""
 
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 
 SEARCHES = 500
 """Number of searches: one word each, and as many of two."""
@@ -132,7 +132,7 @@ def _patiently(contestant: Contestant, path: str) -> bytes:
     Raises:
         OSError: it does not answer 200 in time.
     """
-    for _ in range(PATIENCE_SECONDS):
+    for _ in range(TIMEOUT_SECONDS):
         try:
             return contestant.ask(path)
         except HTTPError as error:

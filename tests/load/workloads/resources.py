@@ -27,7 +27,7 @@ HELD = 1000
 HOLDERS = 10
 """So many of them are opened at a time."""
 
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 
 IDLE_TURNS = 15
 """Duration of an idle measurement, in turns."""
@@ -69,7 +69,7 @@ async def _memory(contestant: Contestant) -> dict[str, float]:
 
     try:
         # At once, because some close a connection that is idle for five seconds.
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await asyncio.gather(*(hold(HELD // HOLDERS) for _ in range(HOLDERS)))
         after = proportional_bytes(contestant.pids)
         still_open = sum(not each.reader.at_eof() for each in held)

@@ -24,7 +24,7 @@ from tests.support import Caller
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 OTHER_HISTORY = "0000000000"
 
 
@@ -62,7 +62,7 @@ async def changes(ada: Caller, database: Database) -> int:
 async def both(database: Database, read: Callable[[AsyncConnection], Awaitable[T]]) -> list[T]:
     """Read from texts, on a connection of the pool, and from decoded rows, on one outside it."""
     from_texts = await run_on(database.connection(), read)
-    return [from_texts, await run_on(database.watch(within=PATIENCE_SECONDS), read)]
+    return [from_texts, await run_on(database.watch(within=TIMEOUT_SECONDS), read)]
 
 
 async def outcome_of(

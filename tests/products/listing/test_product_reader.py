@@ -1,6 +1,7 @@
 """Product reader: requests share round trips, and each sees every write acknowledged before it."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -155,7 +156,7 @@ class TestRead:
         self, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (product_id,) = await insert_some(database, ada, 1)
-        monkeypatch.setattr(database, "patience", -1.0)
+        monkeypatch.setattr(database, "deadlines", replace(database.deadlines, checkout=-1.0))
 
         with pytest.raises(DatabaseBusy):
             await ProductReader(database).read(product_id)
