@@ -4,7 +4,6 @@ import asyncio
 import hmac
 import json
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256, sha384, sha512
@@ -20,97 +19,30 @@ from quart import Quart
 
 from catalog.auth.models import Role
 from catalog.auth.tokens.jwt import MAX_TOKEN_LENGTH, Kind, issue_access_token
+from tests.auth.tokens.handmade import (
+    ABSENT,
+    BASE64,
+    KEY,
+    KID,
+    KINDS,
+    claims_of,
+    encoded,
+    header_of,
+    signed,
+    token_with,
+)
 from tests.auth.tokens.signing_keys.pem import private_key, public_pem_of
-from tests.engines import SECRET
-from tests.http.wire import app_without_database, exchange, holder_of_tokens
-from tests.support import Caller, memory_traced, problem_of
+from tests.auth.tokens.verdicts import EXPIRED, GOOD, INVALID, WRONG_KIND, verdict
+from tests.http.wire import app_without_database, holder_of_tokens
+from tests.support import Caller, memory_traced
 
-KEY = SECRET.get_secret_value().encode()
-KID = urlsafe_b64encode(hmac.digest(KEY, b"catalog kid 1", sha256)[:16]).rstrip(b"=").decode()
 RSA = private_key("RS256")
 
-BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-KINDS = ("access", "refresh")
 each_kind = pytest.mark.parametrize("kind", KINDS)
-
-GOOD = (503, "database-unavailable")
-"""With a valid token a request gets as far as the database, which this app does not have."""
-INVALID = (401, "token-invalid")
-EXPIRED = (401, "token-expired")
-WRONG_KIND = (401, "token-wrong-kind")
-
-
-class _Absent:
-    """Marker that removes a claim or a header."""
-
-    def __repr__(self) -> str:
-        return "absent"
-
-
-ABSENT = _Absent()
-
-
-def encoded(part: bytes | dict[str, Any]) -> bytes:
-    raw = part if isinstance(part, bytes) else json.dumps(part).encode()
-    return urlsafe_b64encode(raw).rstrip(b"=")
-
-
-def signed(
-    header: bytes | dict[str, Any],
-    payload: bytes | dict[str, Any],
-    *,
-    key: bytes = KEY,
-    digest: Callable[..., Any] = sha256,
-) -> str:
-    """Sign a JWS by hand, for headers and payloads that no library would write."""
-    signing_input = encoded(header) + b"." + encoded(payload)
-    signature = hmac.digest(key, signing_input, digest)
-    return (signing_input + b"." + urlsafe_b64encode(signature).rstrip(b"=")).decode()
-
-
-def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in {**base, **changes}.items() if value is not ABSENT}
-
-
-def header_of(kind: str, **changes: Any) -> dict[str, Any]:
-    """Return a valid header with changes."""
-    typ = {"access": "at+jwt", "refresh": "rt+jwt"}[kind]
-    return changed({"alg": "HS256", "typ": typ, "kid": KID}, changes)
-
-
-def claims_of(kind: str, **changes: Any) -> dict[str, Any]:
-    """Return valid claims with changes; times are in seconds since the epoch."""
-    now = int(time.time())
-    base = {
-        "iss": "catalog",
-        "aud": "catalog",
-        "sub": "1",
-        "sid": "1",
-        "jti": uuid4().hex,
-        "type": kind,
-        "iat": now,
-        "nbf": now,
-        "exp": now + 900,
-    }
-    if kind == "access":
-        base["role"] = "user"
-    return changed(base, changes)
-
-
-def token_with(kind: str, header: dict[str, Any] | None = None, **claims: Any) -> str:
-    """Sign a token with the service's key, valid except for the given changes."""
-    return signed(header_of(kind, **(header or {})), claims_of(kind, **claims))
 
 
 def later(seconds: float) -> int:
     return int(time.time() + seconds)
-
-
-async def verdict(app: Quart, token: str, kind: str) -> tuple[int, str]:
-    """Return the response to a token at a route that requires one of a kind."""
-    path = {"access": "/api/products/my", "refresh": "/api/auth/refresh"}[kind]
-    headers = [(b"authorization", b"Bearer " + token.encode("latin-1"))]
-    return problem_of(await exchange(app, "GET", path, headers=headers))
 
 
 _NAMES = ("iss", "aud", "sub", "sid", "jti", "type", "iat", "nbf", "exp")

@@ -15,22 +15,19 @@ from quart import Quart
 from catalog.auth.guards import tokens
 from catalog.auth.tokens.jwt import Kind
 from catalog.errors import TokenInvalid
-from tests.auth.tokens.signing_keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
-from tests.auth.tokens.test_jwt import (
+from tests.auth.tokens.handmade import (
     ABSENT,
     BASE64,
-    GOOD,
-    INVALID,
     KID,
     KINDS,
-    WRONG_KIND,
     claims_of,
     encoded,
     header_of,
     signed,
     token_with,
-    verdict,
 )
+from tests.auth.tokens.signing_keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
+from tests.auth.tokens.verdicts import GOOD, INVALID, WRONG_KIND, verdict
 from tests.http.wire import app_without_database, holder_of_tokens
 
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import URL, insert, update
 
+from catalog.app import create_app
 from catalog.auth.models import LoginSession, Role, SupersededToken
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.session_state import GRACE
@@ -12,18 +13,19 @@ from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.errors import NotFound, TokenReused
 from tests.auth.rows import add_admin, rows_of, run, shift
-from tests.auth.tokens.test_sessions import (
-    DAY,
+from tests.auth.tokens.stored_sessions import (
     OWNER,
-    SECOND,
     bearer_of,
     begin,
-    carefully,
     live_ids,
-    serving,
+    rotate_stored,
     session_request,
 )
 from tests.db.support import Open, on_sqlite, until
+from tests.engines import settings_for
+
+DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 
 
 class TestEnd:
@@ -119,7 +121,7 @@ class TestSweep:
         async def is_done() -> bool:
             return await rows_of(store, LoginSession) == []
 
-        async with serving(database_url):
+        async with create_app(settings_for(database_url)).test_app():
             await until(has_begun)
             # Faster than one batch every two seconds.
             await until(is_done, within=1.8)
@@ -136,9 +138,9 @@ class TestSweep:
 
     async def test_token_whose_row_is_swept_counts_as_stolen(self, store: Database) -> None:
         bearer = bearer_of(await begin(store))
-        await store.transaction(carefully, bearer)
+        await store.transaction(rotate_stored, bearer)
         await shift(store, SupersededToken, -3 * GRACE, "superseded_at")
         assert await self.sweep(store) == 1
 
         with pytest.raises(TokenReused):
-            await store.transaction(carefully, bearer)
+            await store.transaction(rotate_stored, bearer)

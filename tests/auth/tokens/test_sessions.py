@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -15,23 +14,27 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.app import create_app
 from catalog.auth import accounts, administration, service
-from catalog.auth.accounts import Account
 from catalog.auth.models import LoginSession, Role, SupersededToken, User
 from catalog.auth.passwords.login_throttle import subject_of
 from catalog.auth.session_reader import SessionReader
 from catalog.auth.tokens import sessions
-from catalog.auth.tokens.jwt import Bearer, Kind, issue_refresh_token, successor_id
+from catalog.auth.tokens.jwt import Bearer, issue_refresh_token, successor_id
 from catalog.auth.tokens.session_state import GRACE, hash_of
-from catalog.auth.tokens.sessions import (
-    SessionLifetimes,
-    SessionRequest,
-    TokenGrant,
-)
+from catalog.auth.tokens.sessions import TokenGrant
 from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
 from catalog.errors import SessionEnded
 from tests.auth.rows import Row, add_admin, rows_of, run, shift
-from tests.db.support import Open, on_servers, on_sqlite, run_on
+from tests.auth.tokens.stored_sessions import (
+    LIFETIMES,
+    OWNER,
+    bearer_of,
+    begin,
+    live_ids,
+    rotate_stored,
+    session_request,
+)
+from tests.db.support import Open, on_servers, on_sqlite
 from tests.engines import settings_for
 from tests.http.wire import JSON, exchange
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
@@ -66,14 +69,6 @@ def claims_of(token: str | None) -> dict[str, Any]:
 async def the_session(database: Database) -> Row:
     (row,) = await rows_of(database, LoginSession)
     return row
-
-
-@asynccontextmanager
-async def serving(url: URL, **overrides: Any) -> AsyncIterator[Quart]:
-    """Serve with other settings than the defaults."""
-    app = create_app(settings_for(url, **overrides))
-    async with app.test_app():
-        yield app
 
 
 class TestBegin:
@@ -274,7 +269,8 @@ class TestRotation:
         self, database_url: URL, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("catalog.auth.routes.sign_in.SESSION_FACTOR", 0.5)
-        async with serving(database_url, refresh_token_ttl=2 * DAY) as app:
+        app = create_app(settings_for(database_url, refresh_token_ttl=2 * DAY))
+        async with app.test_app():
             ada = await Caller.signed_up(app, "ada")
             claims = claims_of(ada.refresh_token)
 
@@ -375,38 +371,12 @@ class TestTheft:
         assert [row["revoked_at"] for row in await rows_of(onlooker, LoginSession)] == [None] * 2
 
 
-LIFETIMES = SessionLifetimes(refresh=30 * DAY, session=90 * DAY)
-OWNER = Account(1, "ada", "ada@example.com", "user", disabled=False, password_hash="")
 SUBJECT = subject_of(OWNER.id, "192.0.2.1")
-
-
-def session_request(limit: int = 100) -> SessionRequest:
-    return SessionRequest(address="192.0.2.1", agent="test", lifetimes=LIFETIMES, limit=limit)
-
-
-async def begin(database: Database, limit: int = 100) -> TokenGrant:
-    return await database.transaction(
-        sessions.begin, user_id=OWNER.id, role=Role.USER, session_request=session_request(limit)
-    )
-
-
-def bearer_of(grant: TokenGrant) -> Bearer:
-    return Bearer(grant.user_id, grant.session_id, Kind.REFRESH, grant.token_id, None, {}, {})
-
-
-async def live_ids(database: Database) -> set[int]:
-    live = await run_on(database.connection(), sessions.list_live, user_id=OWNER.id)
-    return {row["id"] for row in live}
-
 
 Rotate = Callable[[AsyncSession, Bearer], Awaitable[TokenGrant]]
 
 
-async def carefully(session: AsyncSession, bearer: Bearer) -> TokenGrant:
-    return await sessions.rotate(session, bearer=bearer, lifetimes=LIFETIMES)
-
-
-async def naively(session: AsyncSession, bearer: Bearer) -> TokenGrant:
+async def rotate_unlocked(session: AsyncSession, bearer: Bearer) -> TokenGrant:
     """Rotate without locking, trusting what was read."""
     successor = successor_id(bearer.token_id)
     reading = select(LoginSession.refresh_hash, database_now())
@@ -452,7 +422,7 @@ class TestRace:
     async def test_concurrent_rotations_have_one_successor(
         self, store: Database, opened: Open
     ) -> None:
-        assert await self.successors(store, opened(), carefully) == [1] * 5
+        assert await self.successors(store, opened(), rotate_stored) == [1] * 5
         assert len(await rows_of(store, SupersededToken)) == 5
         assert (await the_session(store))["revoked_at"] is None
 
@@ -460,7 +430,7 @@ class TestRace:
     async def test_control_unlocked_rotations_have_several_successors(
         self, store: Database, opened: Open
     ) -> None:
-        assert max(await self.successors(store, opened(), naively)) > 1
+        assert max(await self.successors(store, opened(), rotate_unlocked)) > 1
 
     async def test_session_ended_during_rotation_has_no_successor(
         self, store: Database, opened: Open
@@ -470,7 +440,7 @@ class TestRace:
             bearer = bearer_of(await begin(store))
 
             await asyncio.gather(
-                store.transaction(carefully, bearer),
+                store.transaction(rotate_stored, bearer),
                 other.transaction(sessions.end, session_id=bearer.session_id),
                 return_exceptions=True,
             )

@@ -16,7 +16,7 @@ from catalog.auth.tokens.signing_keys import KeyRing
 from catalog.settings import Settings
 from tests.auth.tokens.signing_keys.pem import ALGORITHMS, pem_of, private_key, public_pem_of
 from tests.auth.tokens.signing_keys.rings import NEW, OLD, each_algorithm, ring, settings_with
-from tests.auth.tokens.test_jwt import GOOD, INVALID, verdict
+from tests.auth.tokens.verdicts import GOOD, INVALID, verdict
 from tests.engines import SECRET
 from tests.http.wire import app_without_database, holder_of_tokens
 from tests.support import Caller, problem_of
