@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import aiosqlite
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, async_sessionmaker
@@ -29,7 +30,6 @@ from tests.db.support import (
     run_on,
     until,
 )
-from tests.db.test_database import is_ended
 from tests.engines import settings_for
 
 WRITES = 200
@@ -160,3 +160,8 @@ class TestClosing:
 
         assert not is_ended(driver)
         await driver.close() if settings.embedded else driver.close()
+
+
+def is_ended(driver: Any) -> bool:
+    """Return whether a driver's connection has been closed."""
+    return not driver._running if isinstance(driver, aiosqlite.Connection) else driver.closed

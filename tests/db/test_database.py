@@ -2,13 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any
 
-import aiosqlite
 import pytest
 from sqlalchemy import URL, text, update
 from sqlalchemy.exc import DBAPIError
@@ -22,6 +19,7 @@ from catalog.db.transactions import MAX_ATTEMPTS, RetryTransaction
 from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable
 from catalog.products.models import Product
 from tests.db.support import (
+    LENIENCE,
     OWNER,
     PATIENT,
     Open,
@@ -37,11 +35,8 @@ from tests.db.support import (
     run_on,
     within,
 )
+from tests.db.ways import Way, both_ways
 from tests.engines import Engine, settings_for
-
-# Tolerance on timing assertions, in seconds, for a busy machine: what is waited for without the
-# deadline under test takes longer, or for ever.
-LENIENCE = 10.0
 
 LONG = {
     # Not SELECT SLEEP, which MySQL ends without an error at its own limit. Short, because MySQL
@@ -51,19 +46,6 @@ LONG = {
     "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000000)"
     " SELECT max(x) FROM n",
 }
-
-Way = Callable[[Database, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
-
-
-def reading(database: Database, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
-    return run_on(database.connection(), work)
-
-
-def transaction(database: Database, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
-    return database.transaction(work)
-
-
-both_ways = pytest.mark.parametrize("way", [reading, transaction])
 
 
 class Spoilt(Exception):
@@ -565,8 +547,3 @@ class TestOtherProcesses:
 
         await writing
         assert await run_on(database.connection(), count_products) == 1
-
-
-def is_ended(driver: Any) -> bool:
-    """Return whether a driver's connection has been closed."""
-    return not driver._running if isinstance(driver, aiosqlite.Connection) else driver.closed

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.errors import DatabaseUnavailable
 from tests.db.support import (
+    LENIENCE,
     PATIENT,
     Open,
     Stopwatch,
@@ -21,7 +22,7 @@ from tests.db.support import (
     run_on,
     within,
 )
-from tests.db.test_database import LENIENCE, Way, both_ways
+from tests.db.ways import Way, both_ways
 from tests.faults.proxy import Fault, relayed
 
 
