@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,13 +10,11 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, event, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 # Imported so that Base.metadata is complete.
 import catalog.products.models  # noqa: F401
 from catalog import migrations
 from catalog.db.columns import Base
-from catalog.db.engines import Purpose, create_engine
 from catalog.errors import StartFailed
 from catalog.migrations import (
     LOCK_WAIT_SECONDS,
@@ -30,23 +27,12 @@ from catalog.migrations import (
 )
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import relayed
+from tests.migrations.connections import connected
 
 # Seconds; a busy machine takes long, and waiting for the lock in vain longer.
 SOON = LOCK_WAIT_SECONDS - 5
 
 on_servers = pytest.mark.parametrize("engine", ["mariadb", "mysql"], indirect=True, scope="session")
-
-
-@asynccontextmanager
-async def connected(url: URL) -> AsyncIterator[AsyncConnection]:
-    """Open a connection without taking the migration lock."""
-    engine = create_engine(settings_for(url), Purpose.MIGRATING)
-    try:
-        async with engine.connect() as connection:
-            yield connection
-            await connection.commit()
-    finally:
-        await engine.dispose()
 
 
 async def schema_of(url: URL) -> dict[str, list[str]]:

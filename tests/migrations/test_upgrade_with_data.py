@@ -16,7 +16,7 @@ from catalog.auth.context import auth
 from catalog.db.columns import Timestamp
 from catalog.migrations import exclusive, upgrade
 from tests.engines import settings_for
-from tests.migrations.test_migrations import connected
+from tests.migrations.connections import connected
 from tests.support import Caller
 
 FIRST_REVISION = "0001"
