@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.build_script import SCRIPT, commands
 from tests.conftest import UNMARKED, runs_alone
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = (ROOT / "build.sh").read_text(encoding="utf-8")
 
 # Sourced by other scripts, so neither executable nor with a shebang.
 SOURCED = {"docker/messages.sh", "docker/apt.sh", "tests/programs.sh"}
@@ -23,12 +23,6 @@ def build(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ROOT / "build.sh", *arguments], cwd="/", check=False, capture_output=True, text=True
     )
-
-
-def commands() -> set[str]:
-    """Return the commands that build.sh dispatches."""
-    cases = re.findall(r"^  ([a-z| ]+)\) ", SCRIPT, re.MULTILINE)
-    return {name for case in cases for name in case.split(" | ")}
 
 
 class TestDispatcher:

@@ -13,28 +13,12 @@ from sqlalchemy import URL
 
 from catalog.auth.tokens.signing_keys import KeyRing
 from catalog.settings import load_settings, variable_names
+from tests.build_script import commands
+from tests.code_blocks import blocks, blocks_of, run
 from tests.engines import migrate
-from tests.test_build import commands
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-
-
-def blocks(page: str, language: str = "bash") -> list[str]:
-    """Return the code blocks of a page of docs/deployment/ in a language."""
-    return blocks_of(ROOT / "docs" / "deployment" / page, language)
-
-
-def blocks_of(page: Path, language: str) -> list[str]:
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def run(script: str, folder: Path) -> None:
-    """Run commands in a folder with bash, which ends at the first failure."""
-    bash = ["bash", "-euo", "pipefail", "-c", script]
-    result = subprocess.run(bash, cwd=folder, check=False, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
 
 
 class Server:

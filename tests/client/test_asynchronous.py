@@ -34,7 +34,7 @@ from catalog.client import (
 )
 from catalog.client.credentials import SessionCredentials
 from tests.client.conftest import FaultyTransport, name, problem
-from tests.client.test_package import examples
+from tests.client.examples import examples
 from tests.server.service import Catalog, Service
 from tests.support import PASSWORD
 

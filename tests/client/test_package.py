@@ -12,6 +12,7 @@ import httpx
 
 import catalog
 from catalog.client.asynchronous import VERSION
+from tests.client.examples import examples
 from tests.server.service import Catalog
 
 ROOT = Path(__file__).parents[2]
@@ -26,12 +27,6 @@ import catalog.client
 print(catalog.client.__file__)
 print(*sorted({name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)))
 """
-
-
-def examples() -> list[str]:
-    """Return the programs in docs/client.md."""
-    text = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 class TestDistribution:

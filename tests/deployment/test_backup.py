@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+from tests.code_blocks import blocks, run
 from tests.engines import Engine, connected, migrate
-from tests.test_how_tos import blocks, run
 
 PRODUCTS = 5
 
