@@ -21,7 +21,7 @@ from tests.db.support import on_sqlite
 from tests.engines import settings_for
 from tests.http.replies.accept_cases import ACCEPT_CASES
 from tests.http.wire import app_without_database
-from tests.products.listing.test_page_cache import fill
+from tests.products.listing.filling import fill
 from tests.support import Caller, Response, problem_of
 
 LAMP = b'{"name": "Lamp", "price": 24.9, "description": "Warm light."}'

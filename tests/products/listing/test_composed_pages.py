@@ -18,11 +18,9 @@ from catalog.products.listing.page_reader import Page
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.models import ChangeCounter, ChangeType, Product
 from catalog.products.schemas import PATH
-from tests.products.listing.test_page_cache import Reads
-from tests.products.listing.test_page_lifetime import FILLED, Other, Writers
-from tests.products.listing.test_page_lifetime import ids as ids
-from tests.products.listing.test_page_lifetime import other as other
-from tests.products.listing.test_page_lifetime import reads as reads
+from tests.products.listing.other_process import Other
+from tests.products.listing.reads import Reads
+from tests.products.listing.writers import Writers
 from tests.support import Caller
 
 ROUNDS = 40
@@ -61,7 +59,7 @@ class TestComposedPages:
         # The greatest ids are on the page of the newest, which is not cached for others.
         chosen = [
             given | {"limit": str(1 + place % 11)} | fields
-            for place, given in enumerate(positions[sort][: FILLED - 14])
+            for place, given in enumerate(positions[sort][:-13])
         ]
         composed = [await other.read(**given) for given in chosen]
 

@@ -25,7 +25,7 @@ from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, NewPro
 from catalog.products.schemas import ListQuery
 from catalog.products.selection import Selection
 from tests.db.support import on_servers, run_on
-from tests.products.listing.test_lists import SORTS
+from tests.products.listing.lists import SORTS
 from tests.support import Caller
 
 TEXTS = ("Lamp", "=1", "'", '"', "\\", "\x01", "\x1a\x7f", "%s %(x)s", "é\u0301", "\U0001f4a1", " ")

@@ -12,12 +12,10 @@ from catalog.db.database import Database
 from catalog.http.pagination import MAX_CURSOR_LENGTH, MAX_LINK_LENGTH
 from catalog.products.models import Product
 from catalog.products.queries import FIELDS
-from catalog.products.schemas import ProductField, Sort
+from catalog.products.schemas import ProductField
 from tests.db.support import on_sqlite
-from tests.support import Caller, Response, fields_of, problem_of
-
-SORTS: tuple[str, ...] = get_args(Sort)
-LIST, MINE = "/api/products", "/api/products/my"
+from tests.products.listing.lists import LIST, MINE, SORTS, ids_of, in_order, walk
+from tests.support import Caller, fields_of, problem_of
 
 # Their expected order is by code point, which is not that of any collation or locale.
 NAMES = (
@@ -91,28 +89,6 @@ async def stocked(ada: Caller, bob: Caller, database: Database) -> list[dict[str
     products: list[dict[str, Any]] = answer.json["products"][::-1]
     assert len(products) == len(rows)
     return products
-
-
-async def walk(caller: Caller, path: str, **parameters: object) -> list[Response]:
-    """Return all pages of a list, following ``next``."""
-    pages = [await caller.get(f"{path}?{urlencode(parameters)}")]
-    while following := pages[-1].json["next"]:
-        link = f'<{following}>; rel="next"' if len(following) <= MAX_LINK_LENGTH else None
-        assert pages[-1].headers.get("Link") == link
-        pages.append(await caller.get(following))
-    assert all(page.status_code == 200 for page in pages)
-    return pages
-
-
-def ids_of(pages: list[Response]) -> list[int]:
-    return [product["id"] for page in pages for product in page.json["products"]]
-
-
-def in_order(products: list[dict[str, Any]], sort: str) -> list[int]:
-    """Return the ids in Python's order: text by code point, doubles exactly."""
-    key = sort.removeprefix("-")
-    ordered = sorted(products, key=lambda product: (product[key], product["id"]))
-    return [product["id"] for product in (reversed(ordered) if sort[0] == "-" else ordered)]
 
 
 class TestSort:

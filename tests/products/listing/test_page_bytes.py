@@ -14,7 +14,7 @@ from catalog.products.queries import PAGE_BYTES
 from catalog.products.selection import Selection
 from catalog.products.service import insert_products
 from tests.db.support import on_servers, run_on
-from tests.products.listing.test_lists import LIST, SORTS
+from tests.products.listing.lists import LIST, SORTS
 from tests.support import Caller, at_once
 from tests.watchdog import Watchdog
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 import pytest
@@ -12,50 +12,15 @@ from catalog.concurrency.batch_loader import MAX_BATCH
 from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable, Overloaded
 from catalog.fastpath.response import Response
-from catalog.products import service
 from catalog.products.changes import change_counter
-from catalog.products.context import products
-from catalog.products.listing import page_reader
 from catalog.products.listing.page_cache import PageCache, RenderedPage
 from catalog.products.listing.page_request import PageRequest
-from catalog.products.models import NewProduct
-from catalog.products.schemas import PATH, ListQuery
+from catalog.products.schemas import PATH
 from tests.db.support import Open
+from tests.products.listing.filling import fill
+from tests.products.listing.page_requests import page_request
+from tests.products.listing.reads import Reads
 from tests.support import Caller, at_once, memory_traced
-
-
-class Reads:
-    """Counter of the database reads of pages, and of the position alone."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.pages = self.positions = 0
-        self._is_page = False
-        read_pages, current_change = page_reader.read_pages, change_counter.current_change
-
-        async def counted_page(*args: Any) -> Any:
-            self.pages += 1
-            self._is_page = True
-            try:
-                return await read_pages(*args)
-            finally:
-                self._is_page = False
-
-        async def counted_position(connection: Any) -> Any:
-            # On SQLite a page is read after its position.
-            self.positions += not self._is_page
-            return await current_change(connection)
-
-        monkeypatch.setattr(page_reader, "read_pages", counted_page)
-        monkeypatch.setattr(change_counter, "current_change", counted_position)
-
-    def clear(self) -> None:
-        self.pages = self.positions = 0
-
-
-# Before the app, whose page cache keeps the function.
-@pytest.fixture(autouse=True)
-def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    return Reads(monkeypatch)
 
 
 class TestLists:
@@ -107,19 +72,6 @@ class TestLists:
             assert await names(anyone, f"{PATH}?sort=id") == ["Lamp", "Chair"]
             assert await names(anyone, f"{PATH}?min_price=2") == ["Chair"]
             assert await names(ada, f"{PATH}?limit=1&sort=id") == ["Lamp"]
-
-
-def page_request(app: Quart, **given: str) -> PageRequest:
-    query_string = urlencode(given).encode()
-    query = ListQuery.model_validate(given)
-    return products(app).page_requests.for_all(query, query_string, prefix="")
-
-
-async def fill(database: Database, owner: Caller) -> None:
-    new_products = [
-        NewProduct(f"Lamp {number}", None, 1.0, owner.user_id or 0) for number in range(20)
-    ]
-    await database.transaction(service.insert_products, new_products)
 
 
 class TestCache:

@@ -3,81 +3,27 @@
 Each test compares pages that a process has cached with those that another one reads anew.
 """
 
-import random
 from datetime import timedelta
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 import pytest
-from quart import Quart
 from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.columns import now
 from catalog.db.database import Database
-from catalog.db.deadlines import Deadlines
-from catalog.products import service
 from catalog.products.changes import change_log
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.recent_changes import RecentChanges
-from catalog.products.listing.page_cache import PageCache, RenderedPage
-from catalog.products.models import ChangeCounter, ChangeType, NewProduct, Product
+from catalog.products.models import ChangeCounter, ChangeType, Product
 from catalog.products.schemas import PATH
-from tests.db.support import Open, on_servers
-from tests.products.listing.test_page_cache import Reads, page_request
+from tests.db.support import on_servers
+from tests.products.listing.other_process import Other
+from tests.products.listing.reads import Reads
+from tests.products.listing.writers import Writers
 from tests.support import PASSWORD, Caller
 
-FILLED = 60
 LIMIT = 5
-
-
-# Before the app, whose page cache keeps the function.
-@pytest.fixture(autouse=True)
-def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
-    return Reads(monkeypatch)
-
-
-@pytest.fixture
-async def ids(database: Database, ada: Caller) -> list[int]:
-    """Return the ids of products, the newest first, as in the default order."""
-    new_products = [
-        NewProduct(f"Lamp {n}", None, float(n), ada.user_id or 0) for n in range(FILLED)
-    ]
-    inserted = await database.transaction(service.insert_products, new_products)
-    return inserted.ids[::-1]
-
-
-class Other:
-    """Page cache of another process, whose writes it does not see."""
-
-    def __init__(self, app: Quart, database: Database) -> None:
-        self._app = app
-        self._database = database
-        self.pages = PageCache(database)
-
-    async def read(self, **given: str) -> RenderedPage:
-        """Return a page, from the cache if it is current."""
-        return await self.pages.read(page_request(self._app, **given))
-
-    async def read_anew(self, **given: str) -> RenderedPage:
-        """Return the page as it is in the database."""
-        return await PageCache(self._database).read(page_request(self._app, **given))
-
-    async def walk(self, count: int, **given: str) -> list[dict[str, str]]:
-        """Return the parameters of consecutive pages after the first one."""
-        found = []
-        for _ in range(count):
-            page = await self.read(**given)
-            given = dict(parse_qsl(urlsplit(orjson.loads(page.body)["next"]).query))
-            found.append(given)
-        return found
-
-
-@pytest.fixture
-def other(app: Quart, opened: Open) -> Other:
-    # Reads may take long on a busy machine.
-    return Other(app, opened(deadlines=Deadlines(checkout=60, read=30)))
 
 
 @pytest.fixture
@@ -141,9 +87,9 @@ class TestUnaffectedPages:
         self, other: Other, ada: Caller, ids: list[int]
     ) -> None:
         # A page of all but the oldest product.
-        first = {"limit": str(FILLED // 2)}
+        first = {"limit": str(len(ids) // 2)}
         (deep,) = await other.walk(1, **first)
-        deep["limit"] = str(FILLED // 2 - 1)
+        deep["limit"] = str(len(ids) // 2 - 1)
         before = await other.read(**deep)
         assert orjson.loads(before.body)["next"] is not None
 
@@ -296,67 +242,6 @@ class TestUnaffectedPages:
         given = await database.transaction(insert_late)
 
         assert (await other.read(**given)).body == (await other.read_anew(**given)).body
-
-
-class Writers:
-    """Random writes of all kinds: of one account, while another one is deleted.
-
-    Attributes:
-        by_kind: ids of products by the kind of a change to them.
-        random: their source.
-    """
-
-    def __init__(self, ada: Caller, bob: Caller, ids: list[int], seed: int) -> None:
-        self.by_kind: dict[ChangeType, set[int]] = {kind: set() for kind in ChangeType}
-        self.random = random.Random(seed)  # noqa: S311 (repeatable is what it must be)
-        self._ada = ada
-        self._bob = bob
-        self._live = list(ids)
-        self._leaving: list[int] = []
-
-    async def write(self) -> None:
-        """Do one of the writes."""
-        write = self.random.choice([self._create, self._import, self._edit, self._edit, self._drop])
-        await write()
-
-    async def create_for_another(self) -> None:
-        """Create products of the account that will be deleted."""
-        self._leaving = [(await self._bob.create_product("Lamp")).json["id"] for _ in range(3)]
-
-    async def delete_account(self) -> None:
-        """Delete the other account."""
-        await self._bob.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
-        self._note(ChangeType.DELETED, self._leaving)
-
-    async def _create(self) -> None:
-        created = await self._ada.create_product("Lamp")
-        self._note(ChangeType.CREATED, [created.json["id"]])
-
-    async def _import(self) -> None:
-        lines = "\n".join('{"name": "Lamp", "price": 1}' for _ in range(10))
-        headers = {"Content-Type": "application/x-ndjson"}
-        answer = await self._ada.send("POST", PATH, headers=headers, data=lines)
-        report = answer.json
-        self._note(ChangeType.CREATED, range(report["first_id"], report["last_id"] + 1))
-
-    async def _edit(self) -> None:
-        chosen = self.random.sample(self._live, 3)
-        price = self.random.random()
-        lines = "\n".join(f'{{"id": {each}, "price": {price}}}' for each in chosen)
-        headers = {"Content-Type": "application/x-ndjson"}
-        answer = await self._ada.send("POST", f"{PATH}?mode=upsert", headers=headers, data=lines)
-        assert answer.json["updated"] == 3, answer.json
-        self._note(ChangeType.UPDATED, chosen)
-
-    async def _drop(self) -> None:
-        chosen = self._live.pop(self.random.randrange(len(self._live)))
-        await self._ada.delete(chosen)
-        self._note(ChangeType.DELETED, [chosen])
-
-    def _note(self, kind: ChangeType, ids: Any) -> None:
-        self.by_kind[kind].update(ids)
-        if kind is ChangeType.CREATED:
-            self._live += ids
 
 
 QUERIES: list[dict[str, str]] = [

@@ -19,7 +19,7 @@ from catalog.products.schemas import Sort
 from catalog.products.selection import Selection
 from catalog.products.service import insert_products
 from tests.db.support import run_on
-from tests.products.listing.test_lists import LIST, SORTS
+from tests.products.listing.lists import LIST, SORTS
 from tests.support import Caller
 
 PRODUCTS = int(os.environ.get("CATALOG_TEST_PRODUCTS", "600"))

@@ -25,7 +25,7 @@ from catalog.products.seed_data import make_samples
 from catalog.products.selection import Selection
 from catalog.products.service import insert_products
 from tests.db.support import run_on
-from tests.products.listing.test_lists import LIST, MINE, SORTS, ids_of, in_order, walk
+from tests.products.listing.lists import LIST, MINE, SORTS, ids_of, in_order, walk
 from tests.products.search.filling import fill
 from tests.support import PASSWORD, Caller, fields_of, problem_of
 
