@@ -157,7 +157,7 @@ async def mismatches(
     return stale, count
 
 
-class TestManyChanges:
+class TestComposingDuringWrites:
     @pytest.mark.parametrize("seed", [1, 2])
     async def test_composed_pages_equal_those_read_anew(
         self,

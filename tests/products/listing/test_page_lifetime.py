@@ -272,7 +272,7 @@ async def mismatches(other: Other, writers: Writers) -> tuple[int, int]:
     return stale, count
 
 
-class TestManyChanges:
+class TestCachingDuringWrites:
     @pytest.mark.parametrize("seed", [1, 2])
     async def test_cached_pages_equal_those_read_anew(
         self,
