@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -15,25 +14,9 @@ from catalog.http.response_buffers import (
     SWEPT_AT_A_TIME,
     ResponseBuffers,
 )
+from tests.http.pipe import Pipe
 
 TIMEOUT_SECONDS = 30.0
-
-
-class Pipe:
-    """Transport whose client reads as much as the test sets."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-        self.aborted = asyncio.Event()
-
-    def get_write_buffer_size(self) -> int:
-        return self.left
-
-    def get_extra_info(self, _name: str) -> Any:
-        return None
-
-    def abort(self) -> None:
-        self.aborted.set()
 
 
 class TestResponseBuffers:

@@ -2,12 +2,14 @@
 
 import asyncio
 import math
+from typing import Any
 from urllib.parse import urlencode
 
 from catalog.db.columns import MAX_ID
-from tests.products.test_routes import EMPTY_PAGE, create_some, ids_of
+from tests.products.product_ids import create_some, ids_of
 from tests.support import Caller, fields_of, problem_of
 
+EMPTY_PAGE: dict[str, Any] = {"products": [], "next": None, "next_cursor": None}
 NO_LIMITS = ("0", "1001", "-1", "%2B5", "1.0", "1e2", "1_0", "%205", "%EF%BC%91", "many")
 
 

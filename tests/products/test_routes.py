@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from catalog.auth.models import User
 from catalog.db.columns import MAX_ID
 from catalog.db.database import Database
+from tests.products.product_ids import create_some, ids_of
 from tests.support import Caller, Response, fields_of, problem_of
 
 # All examples of a test share one database: each example adds its own products.
@@ -42,7 +43,6 @@ NO_PRICES = (
     *('"9.5"', "true", "null", "[1]", "{}"),
 )
 BLANK = ("", " ", "\t\n\r", "\u00a0", "\u2003\u2009", "\u3000", "\u2028", "\u1680", "\x1f")
-EMPTY_PAGE: dict[str, Any] = {"products": [], "next": None, "next_cursor": None}
 NO_IDS = ("0", "-1", "01", "1.0", "1e0", "%201", "%D9%A1", str(MAX_ID + 1), "9" * 40, "x")
 
 
@@ -50,15 +50,6 @@ async def post_json(caller: Caller, body: str) -> Response:
     """Create a product from exactly this JSON text."""
     headers = {"Content-Type": "application/json"}
     return await caller.post("/api/products", data=body.encode(), headers=headers)
-
-
-async def create_some(caller: Caller, count: int) -> list[int]:
-    """Create products and return their ids, newest first."""
-    return [(await caller.create_product(f"Lamp {n}")).json["id"] for n in range(count)][::-1]
-
-
-def ids_of(answer: Response) -> list[int]:
-    return [product["id"] for product in answer.json["products"]]
 
 
 async def disable(session: AsyncSession, user_id: int) -> None:

@@ -11,11 +11,12 @@ from catalog.http.middleware.body_stream import pieces_of
 from catalog.http.middleware.content_coding import decoded_body
 from catalog.http.middleware.request_body import BoundedBodies
 from catalog.http.request import current_request
-from tests.http.middleware.test_request_body import TIMEOUT_SECONDS
 from tests.http.wire import (
     JSON,
 )
 from tests.support import handling
+
+TIMEOUT_SECONDS = 4
 
 
 class Handler:

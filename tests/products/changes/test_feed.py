@@ -27,7 +27,7 @@ from catalog.products.changes.feed import WOKEN_AT_A_TIME, Feed
 from catalog.products.context import products
 from catalog.products.models import ChangeCounter, ProductChange
 from tests.db.support import Stopwatch, run_on
-from tests.http.test_response_buffers import Pipe
+from tests.http.pipe import Pipe
 from tests.support import Caller, at_once, fields_of, problem_of
 
 PATH = "/api/products/changes"

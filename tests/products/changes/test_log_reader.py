@@ -19,7 +19,7 @@ from catalog.products.changes.log_reader import Changes, ChangesRequest, read_ch
 from catalog.products.models import MAX_DESCRIPTION, ChangeType, NewProduct, Product, ProductChange
 from catalog.products.queries import FEW_ROWS
 from tests.db.support import on_servers, run_on
-from tests.products.listing.test_encoded_rows import PRICES, TEXTS
+from tests.products.awkward_values import PRICES, TEXTS
 from tests.support import Caller
 
 T = TypeVar("T")

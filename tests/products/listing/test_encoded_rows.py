@@ -25,14 +25,13 @@ from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, NewPro
 from catalog.products.schemas import ListQuery
 from catalog.products.selection import Selection
 from tests.db.support import on_servers, run_on
+from tests.products.awkward_values import PRICES, TEXTS
 from tests.products.listing.lists import SORTS
 from tests.support import Caller
 
-TEXTS = ("Lamp", "=1", "'", '"', "\\", "\x01", "\x1a\x7f", "%s %(x)s", "é\u0301", "\U0001f4a1", " ")
 REST = ("1", "2", "2026-11-23 09:30:00.000001", "2026-11-23 09:30:00.000002")
 SHOWN = (1, 2, "2026-11-23T09:30:00.000001Z", "2026-11-23T09:30:00.000002Z")
 LONGEST = "\U0001f4a1" * MAX_DESCRIPTION
-PRICES = (0.0, 5e-324, 1e-7, 0.1, 0.30000000000000004, 24.9, 1 / 3, 131072.01, 123456789.125)
 
 
 def doubles() -> list[float]:
