@@ -15,24 +15,12 @@ from catalog.products.bulk.chunks import CHUNK_ROWS
 from catalog.products.bulk.formats import IMPORTED
 from catalog.settings import Settings
 from tests.http.wire import Unanswered, exchange
+from tests.products.bulk.sending import NDJSON, lines_of, send
 from tests.support import Caller, Response, problem_of
 
 Then = Literal["end", "stalls", "hangs up"]
 
-NDJSON = "application/x-ndjson"
 CSV = "text/csv"
-
-
-def lines_of(count: int, *, first: int = 0) -> bytes:
-    """Return this many products as NDJSON."""
-    return b"".join(b'{"name":"n%d","price":%d.5}\n' % (n, n) for n in range(first, first + count))
-
-
-async def send(
-    caller: Caller, body: bytes, query: str = "", *, media_type: str = NDJSON, **headers: str
-) -> Response:
-    headers = {"Content-Type": media_type, **headers}
-    return await caller.post(f"/api/products{query}", data=body, headers=headers)
 
 
 async def names_of(caller: Caller) -> list[str]:

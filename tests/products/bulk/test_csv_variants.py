@@ -9,7 +9,7 @@ from catalog.errors import LinesInvalid
 from catalog.products.bulk.formats import CSV, Parsed, ParsedProduct, ReaderOptions, UnreadLines
 from catalog.products.bulk.formats.csv import MAX_RECORD
 from catalog.products.bulk.formats.encodings import CHARSETS, CHECKED_BYTES
-from tests.products.bulk.test_formats import pieces
+from tests.products.bulk.reading import read_with
 from tests.support import Caller, problem_of
 
 LAMP, RUG = ParsedProduct("Lamp", None, 9.5), ParsedProduct("Rug", None, 1.0)
@@ -27,11 +27,7 @@ Shelf,15,valid
 
 def read(text: bytes, charset: str = "utf-8", *, size: int = 1 << 16) -> list[Parsed]:
     """Return the records of a text in a charset."""
-    reader = CSV.reader(ReaderOptions(CHARSETS[charset]))
-    found = [each for piece in pieces(text, size) for each in reader.read(piece)]
-    found += reader.read(b"", is_last=True)
-    told = [each() if callable(each) else each for each in found]
-    return [each for each in told if each is not None]
+    return read_with(CSV.reader(ReaderOptions(CHARSETS[charset])), text, size=size)
 
 
 class TestSeparator:

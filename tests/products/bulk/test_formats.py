@@ -36,6 +36,7 @@ from catalog.products.bulk.formats.lines import MAX_LINE_BYTES, READ_ONLY
 from catalog.products.models import MAX_PRICE
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import ProductCreate
+from tests.products.bulk.reading import pieces, read_with
 from tests.watchdog import MAX_PIECE_SECONDS
 
 DRAFT_FIELDS = ("name", "description", "price", "key")
@@ -58,17 +59,9 @@ VALUES = [
 ]
 
 
-def pieces(text: bytes, size: int) -> list[bytes]:
-    return [text[start : start + size] for start in range(0, len(text), size)]
-
-
 def parsed(form: Format, text: bytes, *, size: int = 1 << 16) -> list[Parsed]:
-    """Return the records of a text that arrives in pieces of a size."""
-    reader = form.reader()
-    found = [each for piece in pieces(text, size) for each in reader.read(piece)]
-    found += reader.read(b"", is_last=True)
-    told = [each() if callable(each) else each for each in found]
-    return [each for each in told if each is not None]
+    """Return the records of a text in a format."""
+    return read_with(form.reader(), text, size=size)
 
 
 def faults(form: Format, text: bytes, **options: Any) -> list[tuple[int, str, str | None]]:

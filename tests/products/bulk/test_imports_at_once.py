@@ -14,7 +14,7 @@ from catalog.db.database import Database
 from catalog.products.bulk.importing import MAX_IMPORTS
 from catalog.settings import Settings
 from tests.db.support import PATIENT, count_products, run_on
-from tests.products.bulk.test_bulk_routes import lines_of, send
+from tests.products.bulk.sending import lines_of, send
 from tests.support import Caller, Response, problem_of
 
 IMPORTS = 40
