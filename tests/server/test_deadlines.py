@@ -13,8 +13,9 @@ from sqlalchemy import URL
 
 from tests.db.support import on_mariadb
 from tests.engines import EngineMissing, answering, connected, mariadb
+from tests.server.recording_client import PRODUCTS
+from tests.server.relay import behind_relay
 from tests.server.service import Answer, Catalog, Service
-from tests.server.test_resets import PRODUCTS, behind_relay
 from tests.support import PASSWORD
 
 READ_SECONDS, WRITE_SECONDS = 2.0, 5.0
