@@ -1,7 +1,9 @@
 """Rules across modules: how the parts fit together, and the contents of a release."""
 
+import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -97,6 +99,23 @@ class TestLockFiles:
 class TestPackage:
     def test_package_is_marked_as_typed(self) -> None:
         assert files("catalog").joinpath("py.typed").is_file()
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield the full names of what a module imports."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+class TestSharedHelpers:
+    def test_no_test_module_is_imported_by_another_module(self) -> None:
+        for path in (ROOT / "tests").rglob("*.py"):
+            if "node_modules" not in path.parts:
+                for name in imports_of(path):
+                    assert not re.match(r"tests\.([\w.]+\.)?test_", name), path
 
 
 APP = app_to_read()
