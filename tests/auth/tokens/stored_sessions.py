@@ -4,8 +4,10 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from catalog.auth import service
 from catalog.auth.accounts import Account
 from catalog.auth.models import Role
+from catalog.auth.passwords.login_throttle import subject_of
 from catalog.auth.tokens import sessions
 from catalog.auth.tokens.jwt import Bearer, Kind
 from catalog.auth.tokens.sessions import SessionLifetimes, SessionRequest, TokenGrant
@@ -14,6 +16,7 @@ from tests.db.support import run_on
 
 LIFETIMES = SessionLifetimes(refresh=timedelta(days=30), session=timedelta(days=90))
 OWNER = Account(1, "ada", "ada@example.com", "user", disabled=False, password_hash="")
+SUBJECT = subject_of(OWNER.id, "192.0.2.1")
 
 
 def session_request(limit: int = 100) -> SessionRequest:
@@ -38,3 +41,9 @@ async def live_ids(database: Database) -> set[int]:
 async def rotate_stored(session: AsyncSession, bearer: Bearer) -> TokenGrant:
     """Rotate a session's refresh token as the service does."""
     return await sessions.rotate(session, bearer=bearer, lifetimes=LIFETIMES)
+
+
+async def log_in(session: AsyncSession, limit: int = 100) -> TokenGrant | None:
+    return await service.log_in(
+        session, account=OWNER, subject=SUBJECT, session_request=session_request(limit)
+    )
