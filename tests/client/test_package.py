@@ -1,6 +1,5 @@
-"""The client as a package of its own, and the examples of its documentation."""
+"""The client as a package of its own."""
 
-import asyncio
 import re
 import shutil
 import subprocess
@@ -12,8 +11,6 @@ import httpx
 
 import catalog
 from catalog.client.asynchronous import VERSION
-from tests.client.examples import examples
-from tests.server.service import Catalog
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "catalog" / "client"
@@ -69,29 +66,3 @@ class TestDistribution:
         project = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]
 
         assert VERSION == project["version"] == catalog.__version__
-
-
-class TestExamples:
-    async def test_examples_run(self, tmp_path: Path) -> None:
-        programs = examples()
-        async with Catalog(tmp_path).start() as service:
-            url = (await service.serving()).url
-            for number, program in enumerate(programs):
-                file = tmp_path / f"example{number}.py"
-                file.write_text(program.replace("http://127.0.0.1:8000", url))
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    file,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=asyncio.subprocess.STDOUT,
-                )
-                output, _ = await process.communicate()
-                assert process.returncode == 0, f"{program}\n{output.decode()}"
-
-        assert len(programs) == 6
-
-    def test_mirror_has_fewer_than_15_lines(self) -> None:
-        (mirror,) = [program for program in examples() if "def keep_mirror" in program]
-        body = mirror[mirror.index("async def") :]
-
-        assert len([line for line in body.splitlines() if line.strip()]) < 15
