@@ -6,15 +6,12 @@ that its fault took effect. The last class shows that the checks can fail.
 
 import asyncio
 import json
-import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import datetime
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import aiomysql
@@ -22,147 +19,18 @@ import pytest
 
 from tests.conftest import FOUND
 from tests.engines import EngineMissing, connected
-from tests.faults.clients import ClientProcess, Clients, client_process
+from tests.faults.database_site import PATH, Site, site_on
 from tests.faults.figures import Figures
-from tests.faults.outcomes import (
-    READ_SECONDS,
-    READS,
-    WRITE_SECONDS,
-    WRITES,
-    Outcome,
-    first_success,
-    slowest,
-    summary,
-    violations,
-)
-from tests.faults.proxy import DatabaseProxy, Fault, relayed
+from tests.faults.judgement import Judgement, under_load
+from tests.faults.outcomes import READ_SECONDS, WRITE_SECONDS
+from tests.faults.proxy import Fault
 from tests.faults.scale import Scale
 from tests.faults.servers import NAMES, Backup, DatabaseServer, database_server, end_sessions
-from tests.server.service import Catalog, Connection, Service
-from tests.support import PASSWORD
+from tests.server.service import Connection
 
 pytestmark = pytest.mark.faults
 
-CLIENTS = 32
-WORKERS = 2
-USERNAME = "ada"
-PATH = "/api/products"
 COUNTER = "SELECT position FROM change_counter WHERE id = 1 FOR UPDATE"
-
-
-class Site:
-    """The service on a database server, and the data of its account.
-
-    Attributes:
-        server: of the database.
-        database: its name.
-        service: with two workers.
-        token: an access token of ``USERNAME``.
-        shared: ids of products that are never deleted.
-        scale: of the checks.
-        proxy: between service and database; None if they are connected directly.
-    """
-
-    def __init__(
-        self,
-        server: DatabaseServer,
-        database: str,
-        service: Service,
-        clients: ClientProcess,
-        scale: Scale,
-        proxy: DatabaseProxy | None = None,
-    ) -> None:
-        self.server = server
-        self.scale = scale
-        self.database = database
-        self.service = service
-        self.token = ""
-        self.shared: list[int] = []
-        self._proxy = proxy
-        self._clients = clients
-
-    @property
-    def proxy(self) -> DatabaseProxy:
-        assert self._proxy is not None
-        return self._proxy
-
-    async def prepare(self) -> None:
-        """Create an account and a few products."""
-        self.token = await self.service.sign_up(USERNAME)
-        self.shared = [await self.create(f"Lamp {number}") for number in range(20)]
-
-    async def ask(self, method: str, path: str, *fields: str, body: Any = None) -> Any:
-        """Send one request on a new connection; return the answer."""
-        connection = await self.service.connect()
-        try:
-            return await connection.ask(method, path, *fields, token=self.token, body=body)
-        finally:
-            await connection.close()
-
-    async def create(self, name: str) -> int:
-        answer = await self.ask("POST", PATH, body={"name": name, "price": 1})
-        assert answer.status == 201, answer.body
-        return int(json.loads(answer.body)["id"])
-
-    @asynccontextmanager
-    async def clients(self, count: int = CLIENTS) -> AsyncIterator[Clients]:
-        """Run clients inside the block."""
-        await self.renew_token()
-        asking = self._clients.asking(
-            self.service.url, self.token, USERNAME, self.shared, count=count
-        )
-        async with asking as clients:
-            # Time for each pooled connection to the database to be opened.
-            await asyncio.sleep(0.5)
-            yield clients
-
-    async def renew_token(self) -> None:
-        """Log in again: access tokens live for 15 minutes."""
-        credentials = {"username": USERNAME, "password": PASSWORD}
-        self.token, answer = "", await self.ask("POST", "/api/auth/login", body=credentials)
-        assert answer.status == 200, answer.body
-        self.token = json.loads(answer.body)["access_token"]
-
-    async def recovered(self) -> float:
-        """Wait until reads and writes succeed; return the elapsed seconds."""
-        began = time.monotonic()
-        async with asyncio.timeout(60):
-            for method, path, body in (
-                ("GET", PATH, None),
-                ("POST", PATH, {"name": "x", "price": 1}),
-            ):
-                while (await self.ask(method, path, body=body)).status >= 300:
-                    await asyncio.sleep(0.02)
-        return time.monotonic() - began
-
-
-@asynccontextmanager
-async def site_on(
-    server: DatabaseServer,
-    folder: Path,
-    scale: Scale,
-    *,
-    through_proxy: bool = False,
-    definitions: Mapping[str, str] = MappingProxyType({}),
-    **environment: str,
-) -> AsyncIterator[Site]:
-    """Run the service on a database of its own for the duration of the block."""
-    folder.mkdir(parents=True, exist_ok=True)
-    database = await server.create_database()
-    url = server.url_of(database)
-    async with AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(relayed(url)) if through_proxy else None
-        target = proxy.url if proxy else url
-        environment["DATABASE_URL"] = target.set(drivername="mysql").render_as_string(False)
-        catalog = Catalog(folder)
-        catalog.keep_deadlines()
-        catalog.definitions |= definitions
-        starting = catalog.start(f"--workers={WORKERS}", **environment)
-        service = await (await stack.enter_async_context(starting)).serving()
-        clients = await stack.enter_async_context(client_process())
-        site = Site(server, database, service, clients, scale, proxy)
-        await site.prepare()
-        yield site
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -218,134 +86,9 @@ async def distant(distant_site: Site) -> AsyncIterator[Site]:
     await distant_site.recovered()
 
 
-class Judgement:
-    """Observations of clients and logs during one fault.
-
-    Args:
-        site: of the service.
-        clients: that have finished.
-        began: start of the fault, by the monotonic clock.
-        ended: return of the database.
-        may_be_gone: as in ``violations``.
-    """
-
-    def __init__(
-        self,
-        site: Site,
-        clients: Clients,
-        began: float,
-        ended: float,
-        *,
-        may_be_gone: bool = False,
-    ) -> None:
-        self.outcomes = clients.outcomes
-        self._scale = site.scale
-        self._may_be_gone = may_be_gone
-        self.began = began
-        self.ended = ended
-        self._events = site.service.events
-        # Log times are wall-clock times.
-        self._offset = time.time() - time.monotonic()
-
-    @property
-    def refused(self) -> list[Outcome]:
-        return [each for each in self.outcomes if each.status == 503]
-
-    @property
-    def violations(self) -> list[str]:
-        return violations(
-            self.outcomes, grace=self._scale.grace_seconds, may_be_gone=self._may_be_gone
-        )
-
-    @property
-    def recovery(self) -> float:
-        """Seconds from the database's return to the first successful read and write."""
-        return max(first_success(self.outcomes, kinds, self.ended) for kinds in (READS, WRITES))
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """Warnings and errors logged since the start of the fault."""
-        return [
-            event
-            for event in self._events
-            if event.get("level") in {"warning", "error", "critical"}
-            and _instant(event["timestamp"]) - self._offset >= self.began
-        ]
-
-    @property
-    def most_lines(self) -> float:
-        """Maximum number of log lines, if lines are not written per request."""
-        return 20 + 2 * WORKERS * (self.ended - self.began + self._scale.recovery_seconds)
-
-    def note(self, figures: Figures, check: str) -> None:
-        answers = Counter(each.status for each in self.outcomes)
-        read, write = slowest(self.outcomes, READS), slowest(self.outcomes, WRITES)
-        grace, recovery = self._scale.grace_seconds, self._scale.recovery_seconds
-        figures.add(check, "answers", dict(sorted(answers.items())), limit="200, 201, 503")
-        figures.add(check, "slowest read", read, unit="s", limit=f"{READ_SECONDS + grace} s")
-        figures.add(check, "slowest write", write, unit="s", limit=f"{WRITE_SECONDS + grace} s")
-        figures.add(check, "recovery", self.recovery, unit="s", limit=f"{recovery} s")
-        figures.add(check, "log lines", len(self.lines), limit=f"{self.most_lines:.0f}")
-
-    def check(self, *, cause: str = "", bites: bool = True) -> None:
-        """Fail when a promise is broken, listing all violations and not only the first.
-
-        Args:
-            cause: a pattern that some log line must match.
-            bites: whether the fault must have caused 503 answers.
-        """
-        wrong = []
-        if found := self.violations:
-            wrong.append(f"answers: {summary(found)}")
-        if self.recovery > self._scale.recovery_seconds:
-            wrong.append(f"recovery: {self.recovery:.2f} s")
-        if len(self.lines) > self.most_lines:
-            wrong.append(f"log: {len(self.lines)} lines for {len(self.refused)} refusals")
-        if cause and not any(re.search(cause, str(line)) for line in self.lines):
-            wrong.append(f"log: none of {len(self.lines)} lines names the cause: {self.lines[:3]}")
-        if bites and not self.refused:
-            wrong.append("the fault was none: nothing was refused")
-        assert not wrong, "\n".join(wrong)
-
-
-def _instant(timestamp: str) -> float:
-    return datetime.fromisoformat(timestamp).timestamp()
-
-
 def of(scale: Scale, *, short: int, full: int) -> int:
     """Return a size that is specific to one check."""
     return full if scale.name == "full" else short
-
-
-class Period:
-    """Start and end of a fault, recorded by the check."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.ended = self.began
-
-    def is_over(self) -> None:
-        self.ended = time.monotonic()
-
-
-@asynccontextmanager
-async def under_load(
-    site: Site,
-    figures: Figures,
-    check: str,
-    *,
-    cause: str = "",
-    bites: bool = True,
-    may_be_gone: bool = False,
-) -> AsyncIterator[Period]:
-    """Judge clients during the fault inside the block and the time of recovery after it."""
-    async with site.clients() as clients:
-        fault = Period()
-        yield fault
-        await asyncio.sleep(site.scale.recovery_seconds + site.scale.grace_seconds)
-    judgement = Judgement(site, clients, fault.began, fault.ended, may_be_gone=may_be_gone)
-    judgement.note(figures, f"{check} ({site.server.name})")
-    judgement.check(cause=cause, bites=bites)
 
 
 def skip_in_short(scale: Scale, engine: str = "", *, because: str = "") -> None:
