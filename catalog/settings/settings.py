@@ -64,7 +64,6 @@ class Settings(BaseSettings):
         validate_by_name=True,
         validate_by_alias=True,
         validate_default=True,
-        use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
     )
 
