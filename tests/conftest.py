@@ -212,6 +212,14 @@ def compiled_routes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def hashing_at_full_priority() -> Iterator[None]:
+    """Let hashes of the least cost not wait for all other processes of a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("catalog.auth.passwords.hashing.NICENESS", -20)
+        yield
+
+
 def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
     return function.__kwdefaults__ or {}
 

@@ -17,6 +17,7 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.low_level import Type
 
 from catalog.auth.context import auth
+from catalog.auth.passwords import hashing
 from catalog.auth.passwords.hashing import MAX_QUEUED, NICENESS, PASSES, Passwords
 from catalog.errors import Overloaded
 from catalog.settings import Settings, environment_of_worker
@@ -210,8 +211,9 @@ class TestIsOutdated:
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a priority")
 class TestPriority:
     async def test_hashing_thread_has_a_lower_priority_than_the_event_loop(
-        self, passwords: Passwords
+        self, passwords: Passwords, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(hashing, "NICENESS", NICENESS)
         here = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         before = set(threading.enumerate())
 
