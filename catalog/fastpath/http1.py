@@ -21,14 +21,14 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import H11SendableEvent
 
 from catalog.concurrency.turns import Turn
-from catalog.errors import CatalogError, HeadersTooLarge
+from catalog.errors import CatalogError
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
 from catalog.fastpath.request_head import (
     OF_BODY,
-    has_too_many_fields,
+    check_size,
     head_of,
     keeps_alive,
     to_catalog_error,
@@ -224,13 +224,15 @@ class PlainH11Protocol(H11Protocol):
         turn = Turn()
         connection: Any = self.connection
         while True:
-            if self.stream is None and has_too_many_fields(self.connection.trailing_data[0]):
-                await self._refuse(HeadersTooLarge())
-                break
             try:
+                if self.stream is None:
+                    check_size(self.connection.trailing_data[0])
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
                 await self._fail(error)
+                break
+            except CatalogError as refusal:
+                await self._refuse(refusal)
                 break
             if isinstance(event, h11.Request):
                 await self.send(Updated(idle=False))
@@ -303,8 +305,7 @@ class PlainH11Protocol(H11Protocol):
             body = {"type": "http.request", "body": b"", "more_body": False, MALFORMED: True}
             await stream.app_put(body)
         elif self.connection.our_state is h11.IDLE:
-            refusal = to_catalog_error(error, self.connection.trailing_data[0])
-            await self._refuse(refusal)
+            await self._refuse(to_catalog_error(error))
         else:
             await self.send(Closed())
 

@@ -29,6 +29,11 @@ MAX_FIELDS_BYTES = 32 * 1024
 MAX_FIELDS = 1000
 """Number of header fields: the general parser takes 20 ms for 64 KiB of the shortest ones."""
 
+MAX_HEAD_BYTES = 64 * 1024
+"""Size of a head as it arrives, with the blanks around its values; nginx has buffers for as much.
+The general parser looks at it only while a head is incomplete, so it is checked for complete ones,
+too: the outcome must not depend on how the bytes are split."""
+
 OF_BODY = {b"content-length", b"transfer-encoding", b"expect"}
 """Fields that announce a body."""
 
@@ -42,7 +47,6 @@ _TARGET = re.compile(
 
 # In a path: what is no percent-encoded byte, or NUL, which no name on any system has.
 _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
-
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 
@@ -92,17 +96,24 @@ def head_of(request: h11.Request) -> RequestHead:
     return RequestHead(request.method, target, headers)
 
 
-def has_too_many_fields(unparsed: bytes) -> bool:
-    """Return whether a head has more than ``MAX_FIELDS`` fields, as far as it has arrived.
+def check_size(unparsed: bytes) -> None:
+    """Check a head before it is parsed, as far as it has arrived.
 
     Args:
         unparsed: the head, and what may follow it.
+
+    Raises:
+        UriTooLong: the request line is too long.
+        HeadersTooLarge: the head is too large, or has more than ``MAX_FIELDS`` fields.
     """
-    if unparsed.count(b"\n") <= MAX_FIELDS:
-        return False
+    if len(unparsed) <= MAX_HEAD_BYTES and unparsed.count(b"\n") <= MAX_FIELDS:
+        return
     blank = _BLANK_LINE.search(unparsed)
+    if (blank.end() if blank else len(unparsed)) > MAX_HEAD_BYTES:
+        raise HeadersTooLarge if b"\n" in unparsed[:MAX_LINE_BYTES] else UriTooLong
     # Besides the fields, the request line ends a line.
-    return unparsed.count(b"\n", 0, blank.start() + 1 if blank else None) > MAX_FIELDS + 1
+    if unparsed.count(b"\n", 0, blank.start() + 1 if blank else None) > MAX_FIELDS + 1:
+        raise HeadersTooLarge
 
 
 def keeps_alive(request: h11.Request) -> bool:
@@ -118,15 +129,8 @@ def keeps_alive(request: h11.Request) -> bool:
     return b"keep-alive" in options and b"close" not in options
 
 
-def to_catalog_error(error: h11.RemoteProtocolError, unparsed: bytes) -> CatalogError:
-    """Translate the error of a head that cannot be parsed into the service's own.
-
-    Args:
-        error: of the general parser.
-        unparsed: bytes of the head.
-    """
+def to_catalog_error(error: h11.RemoteProtocolError) -> CatalogError:
+    """Translate the general parser's error for a head into the service's own."""
     if error.error_status_hint == HTTPStatus.NOT_IMPLEMENTED:
         return MethodNotImplemented()
-    if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-        return HeadersTooLarge() if b"\n" in unparsed[:MAX_LINE_BYTES] else UriTooLong()
     return MalformedRequest()

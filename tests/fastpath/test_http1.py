@@ -384,6 +384,23 @@ class TestRefusal:
         assert answer.closes
         assert await connection.reader.read() == b""
 
+    @pytest.mark.parametrize(
+        ("size", "status"), [(20_000, 200), (31_000, 200), (40_000, 431), (60_000, 431)]
+    )
+    async def test_outcome_for_a_large_head_does_not_depend_on_how_it_is_split(
+        self, shared_service: Service, size: int, status: int
+    ) -> None:
+        fields = b"Cookie: %b\r\n" % (b"a" * 990) * (size // 1000)
+        head = b"GET /livez HTTP/1.1\r\nHost: catalog\r\n" + fields + b"\r\n"
+
+        for length in (len(head), 9000):
+            connection = await shared_service.connect()
+            for start in range(0, len(head), length):
+                await connection.send(head[start : start + length])
+                # Longer than the service takes to read the piece.
+                await asyncio.sleep(0.02)
+            assert (await connection.answer()).status == status
+
     async def test_fields_of_pipelined_requests_do_not_add_up(
         self, shared_service: Service
     ) -> None:
