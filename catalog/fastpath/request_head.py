@@ -37,10 +37,14 @@ too: the outcome must not depend on how the bytes are split."""
 OF_BODY = {b"content-length", b"transfer-encoding", b"expect"}
 """Fields that announce a body."""
 
+_AUTHORITY = rb"(?:[\w\-.~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
+
+HOST = re.compile(_AUTHORITY)
+"""Valid values of ``Host`` (RFC 9110, section 7.2); a URI of http has no empty host (4.2.1)."""
+
 # RFC 9112, section 3.2: origin-form, or absolute-form with an authority but no user information.
 _TARGET = re.compile(
-    rb"(?:[A-Za-z][A-Za-z0-9+.\-]*://"
-    rb"(?P<authority>(?:[\w\-.~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)(?=[/?#]|$))?"
+    rb"(?:[A-Za-z][A-Za-z0-9+.\-]*://(?P<authority>" + _AUTHORITY + rb")(?=[/?#]|$))?"
     rb"(?P<rest>/?.*)",
     re.DOTALL,
 )
@@ -70,7 +74,7 @@ def head_of(request: h11.Request) -> RequestHead:
         MethodNotImplemented: the method is not in upper case. Methods are case-sensitive
             (RFC 9110, section 9.1); taken for another one, it would bypass a proxy's rules.
         MalformedRequest: the target is neither a path nor an absolute URI, or its path has a broken
-            percent-encoding.
+            percent-encoding; or ``Host`` is not valid, even if it is ignored.
     """
     if len(request.method) + len(request.target) + len(" HTTP/1.1\r\n ") > MAX_LINE_BYTES:
         raise UriTooLong
@@ -84,6 +88,8 @@ def head_of(request: h11.Request) -> RequestHead:
         raise MethodNotImplemented
     found = _TARGET.fullmatch(request.target)
     if found is None:
+        raise MalformedRequest
+    if any(name == b"host" and not HOST.fullmatch(value) for name, value in headers):
         raise MalformedRequest
     authority, target = found["authority"], found["rest"]
     if authority is not None:

@@ -401,6 +401,21 @@ class TestRefusal:
                 await asyncio.sleep(0.02)
             assert (await connection.answer()).status == status
 
+    @pytest.mark.parametrize("path", ["/livez", "/api/products"])
+    @pytest.mark.parametrize(
+        "host", ["Host:", "Host: a b", "Host: a/b", "Host: u@a", "Host: a\r\nHost: a", "X: 1"]
+    )
+    async def test_invalid_host_is_refused(
+        self, shared_service: Service, host: str, path: str
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(f"GET {path} HTTP/1.1\r\n{host}\r\n\r\n".encode())
+        answer = await connection.answer()
+
+        assert (answer.status, json.loads(answer.body)["code"]) == (400, "malformed")
+        assert answer.closes
+
     async def test_fields_of_pipelined_requests_do_not_add_up(
         self, shared_service: Service
     ) -> None:

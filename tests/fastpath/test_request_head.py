@@ -7,9 +7,8 @@ from catalog.errors import HeadersTooLarge, MalformedRequest, UriTooLong
 from catalog.fastpath.request_head import MAX_FIELDS, MAX_HEAD_BYTES, check_size, head_of
 
 
-def request(target: bytes, method: bytes = b"GET") -> h11.Request:
-    headers = [(b"Host", b"catalog"), (b"Accept", b"*/*")]
-    return h11.Request(method=method, target=target, headers=headers)
+def request(target: bytes, host: bytes = b"catalog") -> h11.Request:
+    return h11.Request(method=b"GET", target=target, headers=[(b"Host", host), (b"Accept", b"*/*")])
 
 
 class TestHeadOf:
@@ -43,6 +42,35 @@ class TestHeadOf:
     def test_other_target_is_refused(self, target: bytes) -> None:
         with pytest.raises(MalformedRequest):
             head_of(request(target))
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            *(
+                b"catalog",
+                b"catalog:8000",
+                b"catalog:",
+                b"Shop.example.com",
+                b"a_b",
+                b"xn--bcher-kva",
+            ),
+            *(b"127.0.0.1:80", b"[::1]", b"[2001:DB8::1]:443", b"%2Frun%2Fcatalog.sock"),
+        ],
+    )
+    def test_host_is_a_name_or_an_address(self, host: bytes) -> None:
+        assert (b"host", host) in head_of(request(b"/livez", host)).headers
+
+    @pytest.mark.parametrize(
+        "host",
+        [
+            *(b"", b"a b", b"a\tb", b"a,b c", b"a/b", b"http://a", b"u@a", b"a?b", b"a#b", b"a:x"),
+            *(b":80", b"a:80:80", b"::1", b"[::1", b"[::1]x", b'"a"', b"a\\b", b"b\xfccher"),
+        ],
+    )
+    @pytest.mark.parametrize("target", [b"/livez", b"http://other/livez"])
+    def test_other_host_is_refused(self, host: bytes, target: bytes) -> None:
+        with pytest.raises(MalformedRequest):
+            head_of(request(target, host))
 
 
 class TestCheckSize:

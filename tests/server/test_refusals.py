@@ -87,6 +87,13 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "no method": (request(b" /livez HTTP/1.1"), "malformed", "malformed"),
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "malformed", "malformed"),
     "no host": (b"GET /livez HTTP/1.1\r\nX-Request-ID: mine\r\n\r\n", "malformed", "malformed"),
+    **{
+        f"host {host!r}": (
+            b"GET /api/products HTTP/1.1\r\nHost: %b\r\n\r\n" % host,
+            *("malformed", "malformed"),
+        )
+        for host in (b"", b"a b", b"a/b", b"u@a", b"http://a")
+    },
     "two hosts": (request(b"GET /livez HTTP/1.1", b"Host: other"), "malformed", "malformed"),
     "NUL in a field": (request(b"GET /livez HTTP/1.1", b"X: a\0b"), "malformed", "malformed"),
     "long address": (
