@@ -220,7 +220,8 @@ class TestContentEncoding:
             ("application/json", "gzip", gzip.compress(b" " * 300_000)): (413, None),
             ("application/json", "br", lamp): (415, None),
             ("application/x-ndjson", "gzip", gzip.compress(lines)): (200, 1000),
-            ("application/x-ndjson", "gzip", gzip.compress(lines) * 2): (400, 0),
+            ("application/x-ndjson", "gzip", gzip.compress(lines) * 2): (200, 2000),
+            ("application/x-ndjson", "gzip", gzip.compress(lines) + b"\0"): (400, 0),
             ("application/x-ndjson", "deflate", zlib.compress(lines)): (415, None),
             ("text/csv", "X-GZIP", gzip.compress(b"name,price\nLamp,1\n")): (200, 1),
         }
