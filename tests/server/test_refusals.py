@@ -177,13 +177,18 @@ class TestRefusal:
         await connection.close()
 
     @pytest.mark.parametrize("way", ["straight", "nginx"])
-    async def test_browser_gets_a_page_outside_of_the_api(self, shop: Shop, way: Way) -> None:
+    @pytest.mark.parametrize(
+        "browser", [BROWSER, "Accept: application/xml,text/html;q=0.9,*/*;q=0.5"]
+    )
+    async def test_browser_gets_a_page_outside_of_the_api(
+        self, shop: Shop, way: Way, browser: str
+    ) -> None:
         # nginx refuses one of them itself, and passes on the other.
         for path in ("/nothing", "/metrics" if way == "nginx" else "/problems/nothing"):
             connection = await shop.connect(way)
-            page = await connection.get(path, BROWSER)
+            page = await connection.get(path, browser)
             other = await connection.get(path, "Accept: application/json")
-            in_api = await connection.get("/api/nothing", BROWSER)
+            in_api = await connection.get("/api/nothing", browser)
             await connection.close()
 
             assert (page.status, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
