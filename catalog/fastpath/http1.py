@@ -27,6 +27,7 @@ from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
 from catalog.fastpath.request_head import (
+    EMPTY_LINES,
     OF_BODY,
     check_size,
     head_of,
@@ -96,11 +97,6 @@ class PlainH11Protocol(H11Protocol):
                 if found is not None:
                     self._keeps_old_alive = message.is_old
                     await self._answer(self.direct.answer(found, message.body, self._send_whole))
-                    return
-            if event.data.startswith(b"\r\n"):
-                # RFC 9112, section 2.2: some clients send an empty line behind a body.
-                event = RawData(event.data[2:])
-                if not event.data:
                     return
         self._is_unused = False
         await super().handle(event)
@@ -225,8 +221,11 @@ class PlainH11Protocol(H11Protocol):
         connection: Any = self.connection
         while True:
             try:
-                if self.stream is None:
-                    check_size(self.connection.trailing_data[0])
+                if connection.their_state is h11.IDLE:
+                    unparsed = self._without_empty_lines()
+                    if unparsed == b"\r":
+                        break
+                    check_size(unparsed)
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
                 await self._fail(error)
@@ -254,6 +253,18 @@ class PlainH11Protocol(H11Protocol):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
             else:
                 break
+
+    def _without_empty_lines(self) -> bytes:
+        """Drop empty lines before a request, and return what has arrived of it.
+
+        Some clients send one behind a body (RFC 9112, section 2.2).
+        """
+        connection: Any = self.connection
+        unparsed: bytes = connection.trailing_data[0]
+        count = len(EMPTY_LINES.match(unparsed)[0])  # type: ignore[index]  # It matches no line, too.
+        if count:
+            connection._receive_buffer.maybe_extract_at_most(count)
+        return unparsed[count:]
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin a request; ``Upgrade`` is ignored."""

@@ -324,12 +324,35 @@ class TestEmptyLine:
         await asyncio.sleep(0.05)
         assert (await connection.get(path)).status == 200
 
-    async def test_more_empty_lines_are_refused(self, shared_service: Service) -> None:
+    REQUEST = b"GET /livez HTTP/1.1\r\nHost: catalog\r\n\r\n"
+    WITH_BODY = b"GET /livez HTTP/1.1\r\nHost: catalog\r\nContent-Length: 1\r\n\r\na"
+
+    @pytest.mark.parametrize(
+        "pieces",
+        [
+            [b"\r\n\r\n" + REQUEST],
+            [b"\r\n", b"\r\n", REQUEST],
+            [b"\r", b"\n" + REQUEST],
+            [b"\r\n\r", b"\n", REQUEST],
+            [WITH_BODY + b"\r\n" + REQUEST],
+            [WITH_BODY + b"\r\n", REQUEST],
+            [WITH_BODY + b"\r", b"\n" + REQUEST],
+        ],
+        ids=lambda pieces: " | ".join(each[-8:].hex() for each in pieces),
+    )
+    async def test_empty_lines_are_ignored_however_they_are_split(
+        self, shared_service: Service, pieces: list[bytes]
+    ) -> None:
         connection = await shared_service.connect()
 
-        await connection.send(b"\r\n\r\nGET /livez HTTP/1.1\r\nHost: catalog\r\n\r\n")
+        for piece in pieces:
+            await connection.send(piece)
+            await asyncio.sleep(0.02)
 
-        assert (await connection.answer()).status == 400
+        for _ in range(b"".join(pieces).count(b"GET")):
+            assert (await connection.answer()).status == 200
+        await connection.send(self.REQUEST)
+        assert (await connection.answer()).status == 200
 
 
 class TestRefusal:
