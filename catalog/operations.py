@@ -190,7 +190,10 @@ async def list_public_keys() -> Reply:
 async def read_openapi() -> Reply:
     """Return the API's description (OpenAPI 3.1)."""
     request = current_request()
-    body = orjson.dumps(with_server(document_of(request.app), server_of(request)))
+    async with app_state().describing:
+        # The first time, building it takes 50 to 70 ms.
+        document = await asyncio.to_thread(document_of, request.app)
+    body = orjson.dumps(with_server(document, server_of(request)))
     headers = {"Cache-Control": "no-cache"}
     return cacheable_reply(body, etag_of(body, version=1), headers=headers)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from catalog.app import begin_drain, create_app
 from catalog.auth.context import auth
 from catalog.errors import public_errors
 from catalog.http.context import app_state
+from catalog.http.openapi.provider import Provider
 from catalog.migrations import downgrade, exclusive
 from catalog.settings import Settings
 from tests.db.support import PATIENT, Stopwatch, answer, on_servers, on_sqlite, run_on
@@ -231,6 +233,24 @@ class TestOpenapi:
         assert (again.status_code, again.body) == (304, b"")
         assert again.headers["ETag"] == first.headers["ETag"]
         assert (stale.status_code, stale.body) == (200, first.body)
+
+    async def test_document_is_built_once_and_off_the_event_loop(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        threads = []
+        schema = Provider.schema
+
+        def noted(provider: Provider) -> dict[str, Any]:
+            threads.append(get_ident())
+            return schema(provider)
+
+        monkeypatch.setattr(Provider, "schema", noted)
+        async with serving(settings) as caller:
+            answers = await asyncio.gather(*(caller.get("/openapi.json") for _ in range(5)))
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert len(threads) == 1
+        assert get_ident() not in threads
 
     async def test_document_is_identical_in_every_process(self, anyone: Caller) -> None:
         async with serving(settings_for(NOBODY_LISTENS)) as other:

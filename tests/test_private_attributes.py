@@ -62,8 +62,8 @@ USES = (
         *("hypercorn", "0.18", "fastpath/http1.py"),
         "_create_stream _handle_events _send_error_response _send_h11_event",
     ),
-    # h11 never keeps a connection of HTTP/1.0 open, and has no option for it.
-    Use("h11", "0.16", "fastpath/http1.py", "_cstate"),
+    # h11 keeps no connection of HTTP/1.0 open, ignores no empty line, and has no option for either.
+    Use("h11", "0.16", "fastpath/http1.py", "_cstate _receive_buffer"),
     Use(
         *("prometheus-client", "0.26", "observability/shared_values.py"),
         "_buckets _m _positions _sum _upper_bounds _value",

@@ -36,7 +36,9 @@ async def change_as_read(
                 raise _changed_meanwhile(read)
             return await change(read.id, changes, read.etag)
         except PreconditionFailed as error:
-            current = await get(read.id)
+            current = error.current
+            if current is None or current.etag is None:
+                current = await get(read.id)
             if error.was_repeated and _is_outcome(current, product.version, changes):
                 # The response to the first attempt was lost.
                 return current

@@ -116,11 +116,13 @@ class ChangesGone(Refused):
 class PreconditionFailed(Refused):
     """The product was changed in the meantime."""
 
+    _etag: str | None = None
+
     @property
     def current(self) -> Product | None:
-        """The product as it is now, if the service says so."""
+        """The product as it is now, with its entity tag, if the service says so."""
         try:
-            return Product.from_json(self.problem["current"])
+            return Product.from_json(self.problem["current"], etag=self._etag)
         except MALFORMED:
             return None
 
@@ -169,7 +171,10 @@ def error_of(response: httpx.Response) -> CatalogError:
         start = f"{response.status_code} without a problem: {response.text[:200]!r}"
         return UnexpectedResponse(start, status=response.status_code)
     kind = _BY_CODE.get(problem["code"]) or _BY_STATUS.get(response.status_code, Refused)
-    return kind(response.status_code, problem, retry_after(response))
+    refusal = kind(response.status_code, problem, retry_after(response))
+    if isinstance(refusal, PreconditionFailed):
+        refusal._etag = response.headers.get("ETag")
+    return refusal
 
 
 def retry_after(response: httpx.Response) -> float | None:

@@ -77,16 +77,31 @@ class ChangesGone(CatalogError):
 class PreconditionFailed(CatalogError):
     """The resource does not match ``If-Match``, or matches ``If-None-Match`` of a write.
 
-    For a write, ``current`` holds its current representation.
+    For a write, ``current`` holds its current representation, and ``ETag`` the tag of it.
+
+    Attributes:
+        current: the resource, ready to render, if it is known.
 
     Args:
-        current: the resource, ready to render, if it is known.
         detail: as ``CatalogError``.
+        current: the resource, ready to render, if it is known.
+        etag: the resource's entity tag, if it is known.
     """
 
     slug = "precondition-failed"
     status = 412
     title = "The resource has changed in the meantime"
 
-    def __init__(self, detail: str = "", *, current: Mapping[str, object] | None = None) -> None:
-        super().__init__(detail, members={} if current is None else {"current": current})
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        current: Mapping[str, object] | None = None,
+        etag: str | None = None,
+    ) -> None:
+        self.current = current
+        super().__init__(
+            detail,
+            headers={} if etag is None else {"ETag": etag},
+            members={} if current is None else {"current": current},
+        )

@@ -21,14 +21,15 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import H11SendableEvent
 
 from catalog.concurrency.turns import Turn
-from catalog.errors import CatalogError, HeadersTooLarge
+from catalog.errors import CatalogError
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
 from catalog.fastpath.output import sendable
 from catalog.fastpath.request_head import (
+    EMPTY_LINES,
     OF_BODY,
-    has_too_many_fields,
+    check_size,
     head_of,
     keeps_alive,
     to_catalog_error,
@@ -96,11 +97,6 @@ class PlainH11Protocol(H11Protocol):
                 if found is not None:
                     self._keeps_old_alive = message.is_old
                     await self._answer(self.direct.answer(found, message.body, self._send_whole))
-                    return
-            if event.data.startswith(b"\r\n"):
-                # RFC 9112, section 2.2: some clients send an empty line behind a body.
-                event = RawData(event.data[2:])
-                if not event.data:
                     return
         self._is_unused = False
         await super().handle(event)
@@ -224,13 +220,18 @@ class PlainH11Protocol(H11Protocol):
         turn = Turn()
         connection: Any = self.connection
         while True:
-            if self.stream is None and has_too_many_fields(self.connection.trailing_data[0]):
-                await self._refuse(HeadersTooLarge())
-                break
             try:
+                if connection.their_state is h11.IDLE:
+                    unparsed = self._without_empty_lines()
+                    if unparsed == b"\r":
+                        break
+                    check_size(unparsed)
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
                 await self._fail(error)
+                break
+            except CatalogError as refusal:
+                await self._refuse(refusal)
                 break
             if isinstance(event, h11.Request):
                 await self.send(Updated(idle=False))
@@ -252,6 +253,18 @@ class PlainH11Protocol(H11Protocol):
                 await self.stream.handle(EndBody(stream_id=STREAM_ID))
             else:
                 break
+
+    def _without_empty_lines(self) -> bytes:
+        """Drop empty lines before a request, and return what has arrived of it.
+
+        Some clients send one behind a body (RFC 9112, section 2.2).
+        """
+        connection: Any = self.connection
+        unparsed: bytes = connection.trailing_data[0]
+        count = len(EMPTY_LINES.match(unparsed)[0])  # type: ignore[index]  # It matches no line, too.
+        if count:
+            connection._receive_buffer.maybe_extract_at_most(count)
+        return unparsed[count:]
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin a request; ``Upgrade`` is ignored."""
@@ -303,8 +316,7 @@ class PlainH11Protocol(H11Protocol):
             body = {"type": "http.request", "body": b"", "more_body": False, MALFORMED: True}
             await stream.app_put(body)
         elif self.connection.our_state is h11.IDLE:
-            refusal = to_catalog_error(error, self.connection.trailing_data[0])
-            await self._refuse(refusal)
+            await self._refuse(to_catalog_error(error))
         else:
             await self.send(Closed())
 

@@ -29,13 +29,22 @@ MAX_FIELDS_BYTES = 32 * 1024
 MAX_FIELDS = 1000
 """Number of header fields: the general parser takes 20 ms for 64 KiB of the shortest ones."""
 
+MAX_HEAD_BYTES = 64 * 1024
+"""Size of a head as it arrives, with the blanks around its values; nginx has buffers for as much.
+The general parser looks at it only while a head is incomplete, so it is checked for complete ones,
+too: the outcome must not depend on how the bytes are split."""
+
 OF_BODY = {b"content-length", b"transfer-encoding", b"expect"}
 """Fields that announce a body."""
 
+_AUTHORITY = rb"(?:[\w\-.~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?"
+
+HOST = re.compile(_AUTHORITY)
+"""Valid values of ``Host`` (RFC 9110, section 7.2); a URI of http has no empty host (4.2.1)."""
+
 # RFC 9112, section 3.2: origin-form, or absolute-form with an authority but no user information.
 _TARGET = re.compile(
-    rb"(?:[A-Za-z][A-Za-z0-9+.\-]*://"
-    rb"(?P<authority>(?:[\w\-.~!$&'()*+,;=%]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?)(?=[/?#]|$))?"
+    rb"(?:[A-Za-z][A-Za-z0-9+.\-]*://(?P<authority>" + _AUTHORITY + rb")(?=[/?#]|$))?"
     rb"(?P<rest>/?.*)",
     re.DOTALL,
 )
@@ -43,6 +52,7 @@ _TARGET = re.compile(
 # In a path: what is no percent-encoded byte, or NUL, which no name on any system has.
 _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 
+EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 
@@ -66,7 +76,7 @@ def head_of(request: h11.Request) -> RequestHead:
         MethodNotImplemented: the method is not in upper case. Methods are case-sensitive
             (RFC 9110, section 9.1); taken for another one, it would bypass a proxy's rules.
         MalformedRequest: the target is neither a path nor an absolute URI, or its path has a broken
-            percent-encoding.
+            percent-encoding; or ``Host`` is not valid, even if it is ignored.
     """
     if len(request.method) + len(request.target) + len(" HTTP/1.1\r\n ") > MAX_LINE_BYTES:
         raise UriTooLong
@@ -81,6 +91,8 @@ def head_of(request: h11.Request) -> RequestHead:
     found = _TARGET.fullmatch(request.target)
     if found is None:
         raise MalformedRequest
+    if any(name == b"host" and not HOST.fullmatch(value) for name, value in headers):
+        raise MalformedRequest
     authority, target = found["authority"], found["rest"]
     if authority is not None:
         # RFC 9112, section 3.2.2: the field Host is ignored, and an absent path is the root.
@@ -92,17 +104,24 @@ def head_of(request: h11.Request) -> RequestHead:
     return RequestHead(request.method, target, headers)
 
 
-def has_too_many_fields(unparsed: bytes) -> bool:
-    """Return whether a head has more than ``MAX_FIELDS`` fields, as far as it has arrived.
+def check_size(unparsed: bytes) -> None:
+    """Check a head before it is parsed, as far as it has arrived.
 
     Args:
         unparsed: the head, and what may follow it.
+
+    Raises:
+        UriTooLong: the request line is too long.
+        HeadersTooLarge: the head is too large, or has more than ``MAX_FIELDS`` fields.
     """
-    if unparsed.count(b"\n") <= MAX_FIELDS:
-        return False
+    if len(unparsed) <= MAX_HEAD_BYTES and unparsed.count(b"\n") <= MAX_FIELDS:
+        return
     blank = _BLANK_LINE.search(unparsed)
+    if (blank.end() if blank else len(unparsed)) > MAX_HEAD_BYTES:
+        raise HeadersTooLarge if b"\n" in unparsed[:MAX_LINE_BYTES] else UriTooLong
     # Besides the fields, the request line ends a line.
-    return unparsed.count(b"\n", 0, blank.start() + 1 if blank else None) > MAX_FIELDS + 1
+    if unparsed.count(b"\n", 0, blank.start() + 1 if blank else None) > MAX_FIELDS + 1:
+        raise HeadersTooLarge
 
 
 def keeps_alive(request: h11.Request) -> bool:
@@ -118,15 +137,8 @@ def keeps_alive(request: h11.Request) -> bool:
     return b"keep-alive" in options and b"close" not in options
 
 
-def to_catalog_error(error: h11.RemoteProtocolError, unparsed: bytes) -> CatalogError:
-    """Translate the error of a head that cannot be parsed into the service's own.
-
-    Args:
-        error: of the general parser.
-        unparsed: bytes of the head.
-    """
+def to_catalog_error(error: h11.RemoteProtocolError) -> CatalogError:
+    """Translate the general parser's error for a head into the service's own."""
     if error.error_status_hint == HTTPStatus.NOT_IMPLEMENTED:
         return MethodNotImplemented()
-    if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-        return HeadersTooLarge() if b"\n" in unparsed[:MAX_LINE_BYTES] else UriTooLong()
     return MalformedRequest()

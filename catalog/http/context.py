@@ -50,6 +50,7 @@ class AppState:
         draining: whether the process is about to stop and wants no new clients.
         gauges: functions that update gauges before the metrics are exposed.
         exposing: lock held while the metrics are exposed.
+        describing: lock held while the OpenAPI document is built.
     """
 
     settings: Settings
@@ -63,6 +64,7 @@ class AppState:
     draining: bool = False
     gauges: list[Callable[[], None]] = field(default_factory=list)
     exposing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    describing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 app_state = AppExtension[AppState]("catalog")

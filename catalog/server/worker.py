@@ -26,6 +26,7 @@ from catalog.app import begin_drain, create_app, direct_path
 from catalog.bootstrap import prepare
 from catalog.errors import OperatorError
 from catalog.fastpath import http1
+from catalog.fastpath.request_head import MAX_HEAD_BYTES
 from catalog.http.context import app_state
 from catalog.observability import metrics
 from catalog.observability.logs import configure_logging, logger
@@ -200,6 +201,7 @@ class Worker:
         config.backlog = BACKLOG
         config.keep_alive_timeout = KEEP_ALIVE_SECONDS
         config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS
+        config.h11_max_incomplete_size = MAX_HEAD_BYTES
         config.graceful_timeout = GRACEFUL_SECONDS
         config.shutdown_timeout = LAST_STEPS_SECONDS
         config.include_server_header = False

@@ -1,6 +1,7 @@
 """Static files of the console: compressed once, and cached by browsers until a release."""
 
 import gzip
+import re
 from functools import cache
 from hashlib import blake2b
 from mimetypes import guess_type
@@ -20,6 +21,11 @@ PATH = "/console/assets"
 
 _FOLDER = Path(__file__).parent / "static" / "console"
 _FOREVER = "public, max-age=31536000, immutable"
+
+# A weight of 0 refuses the coding (RFC 9110, section 12.5.3).
+_TAKES_GZIP = re.compile(
+    r"(?:^|,)[ \t]*gzip[ \t]*(?:;[ \t]*q=(?:1|0\.0*[1-9])[0-9.]*[ \t]*)?(?:,|$)", re.IGNORECASE
+)
 
 blueprint = Routes("console_assets", __name__, url_prefix=PATH)
 
@@ -77,7 +83,7 @@ async def read_console_asset(release: str, name: str) -> Reply:
     lasting = _FOREVER if release == fingerprint() else "no-cache"
     headers = {"Cache-Control": lasting, "Vary": "Accept-Encoding"}
     body = asset.body
-    if "gzip" in current_request().header("accept-encoding"):
+    if _TAKES_GZIP.search(",".join(current_request().header_values("accept-encoding"))):
         body = asset.compressed
         headers["Content-Encoding"] = "gzip"
     headers["ETag"] = etag_of(body)

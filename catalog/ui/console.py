@@ -29,6 +29,9 @@ same."""
 _FORM_PARAMETERS = {"fields", "format", "total", "bom", "guard"}
 """Parameters that change the form of the API's list; the page needs its own, and ignores them."""
 
+_SEARCHED = {"q", "min_price", "max_price", "sort", "cursor"}
+"""Parameters that a search sets anew; it keeps the others, such as ``ids`` and ``user_id``."""
+
 _SORTS = {
     "-id": "Newest first",
     "id": "Oldest first",
@@ -55,7 +58,7 @@ async def show_products() -> Response:
     page = {**_members(reply), "change": reply.headers["Catalog-Change"]}
     # The API's next page and the page's own have the same query.
     next_query = (page["next"] or "").partition("?")[2]
-    return await _page("products.html", page, next=next_query, sorts=_SORTS)
+    return await _page("products.html", page, next=next_query, sorts=_SORTS, kept=_kept())
 
 
 @blueprint.get("/products/<id:product_id>")
@@ -84,16 +87,25 @@ async def show_console() -> Response:
     return await _page("console.html", None)
 
 
-def _list_query() -> bytes:
-    """Return the API's query for the products that the page's own query selects."""
-    query = current_request().query
-    given = [
+def _selection() -> list[tuple[str, str]]:
+    """Return the parameters of the page's query that select its products."""
+    return [
         (name, value)
-        for name, value in query.items(multi=True)
+        for name, value in current_request().query.items(multi=True)
         if name.removesuffix("[]") not in _FORM_PARAMETERS
     ]
+
+
+def _kept() -> list[tuple[str, str]]:
+    """Return the parameters that a search among the page's products keeps."""
+    return [(name, value) for name, value in _selection() if value and name not in _SEARCHED]
+
+
+def _list_query() -> bytes:
+    """Return the API's query for the products that the page's own query selects."""
+    given = _selection()
     # An empty limit is an absent one.
-    default = [] if any(query.getlist("limit")) else [("limit", _PAGE_SIZE)]
+    default = [] if any(current_request().query.getlist("limit")) else [("limit", _PAGE_SIZE)]
     return urlencode([*given, *default, ("fields", _FIELDS)], safe=",").encode()
 
 

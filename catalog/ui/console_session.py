@@ -54,8 +54,8 @@ def from_this_origin(view: View) -> View:
             is_ours = site == "same-origin"
         else:
             # Without the port, which proxies drop from Host.
-            host = urlsplit(f"//{request.header('host')}").hostname
-            is_ours = bool(origin) and urlsplit(origin).hostname == host
+            host = _host_of(origin)
+            is_ours = bool(host) and host == _host_of(f"//{request.header('host')}")
         if not is_ours:
             raise Forbidden("Only the console's own pages may do this; use /api/auth instead.")
         if request.content_type[0] != JSON:
@@ -65,6 +65,14 @@ def from_this_origin(view: View) -> View:
         return await view()
 
     return guarded
+
+
+def _host_of(url: str) -> str | None:
+    """Return the host's name in a URL that a client sent; None if there is none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 @blueprint.post("")

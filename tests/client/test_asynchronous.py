@@ -177,6 +177,8 @@ class TestUpdate:
             await ada.update(lamp, {"price": 3})
 
         assert caught.value.current == newer
+        assert caught.value.current is not None
+        assert caught.value.current.etag == newer.etag
         assert (await ada.get(lamp.id)).price == 2
 
     async def test_merge_loses_no_increment_of_many_at_once(self, ada: AsyncClient) -> None:
@@ -189,6 +191,17 @@ class TestUpdate:
 
         changed = await ada.get(lamp.id)
         assert (changed.price, changed.version) == (10, 11)
+
+    async def test_merge_gets_the_current_product_from_the_refusal(
+        self, ada: AsyncClient, network: FaultyTransport
+    ) -> None:
+        lamp = await ada.create("Lamp", 1)
+        await ada.update(lamp, {"price": 2})
+        network.requests.clear()
+
+        await ada.update(lamp, {"price": 3}, merge=lambda _: {"price": 4})
+
+        assert [request.method for request in network.requests] == ["PATCH", "PATCH"]
 
     async def test_merge_may_give_up(self, ada: AsyncClient) -> None:
         lamp = await ada.create("Lamp", 1)

@@ -196,12 +196,35 @@ class TestEmptyLine:
         await asyncio.sleep(0.05)
         assert (await connection.get(path)).status == 200
 
-    async def test_more_empty_lines_are_refused(self, shared_service: Service) -> None:
+    REQUEST = b"GET /livez HTTP/1.1\r\nHost: catalog\r\n\r\n"
+    WITH_BODY = b"GET /livez HTTP/1.1\r\nHost: catalog\r\nContent-Length: 1\r\n\r\na"
+
+    @pytest.mark.parametrize(
+        "pieces",
+        [
+            [b"\r\n\r\n" + REQUEST],
+            [b"\r\n", b"\r\n", REQUEST],
+            [b"\r", b"\n" + REQUEST],
+            [b"\r\n\r", b"\n", REQUEST],
+            [WITH_BODY + b"\r\n" + REQUEST],
+            [WITH_BODY + b"\r\n", REQUEST],
+            [WITH_BODY + b"\r", b"\n" + REQUEST],
+        ],
+        ids=lambda pieces: " | ".join(each[-8:].hex() for each in pieces),
+    )
+    async def test_empty_lines_are_ignored_however_they_are_split(
+        self, shared_service: Service, pieces: list[bytes]
+    ) -> None:
         connection = await shared_service.connect()
 
-        await connection.send(b"\r\n\r\nGET /livez HTTP/1.1\r\nHost: catalog\r\n\r\n")
+        for piece in pieces:
+            await connection.send(piece)
+            await asyncio.sleep(0.02)
 
-        assert (await connection.answer()).status == 400
+        for _ in range(b"".join(pieces).count(b"GET")):
+            assert (await connection.answer()).status == 200
+        await connection.send(self.REQUEST)
+        assert (await connection.answer()).status == 200
 
 
 class TestRefusal:
@@ -255,6 +278,38 @@ class TestRefusal:
         assert answer.headers["cache-control"] == "no-store"
         assert answer.closes
         assert await connection.reader.read() == b""
+
+    @pytest.mark.parametrize(
+        ("size", "status"), [(20_000, 200), (31_000, 200), (40_000, 431), (60_000, 431)]
+    )
+    async def test_outcome_for_a_large_head_does_not_depend_on_how_it_is_split(
+        self, shared_service: Service, size: int, status: int
+    ) -> None:
+        fields = b"Cookie: %b\r\n" % (b"a" * 990) * (size // 1000)
+        head = b"GET /livez HTTP/1.1\r\nHost: catalog\r\n" + fields + b"\r\n"
+
+        for length in (len(head), 9000):
+            connection = await shared_service.connect()
+            for start in range(0, len(head), length):
+                await connection.send(head[start : start + length])
+                # Longer than the service takes to read the piece.
+                await asyncio.sleep(0.02)
+            assert (await connection.answer()).status == status
+
+    @pytest.mark.parametrize("path", ["/livez", "/api/products"])
+    @pytest.mark.parametrize(
+        "host", ["Host:", "Host: a b", "Host: a/b", "Host: u@a", "Host: a\r\nHost: a", "X: 1"]
+    )
+    async def test_invalid_host_is_refused(
+        self, shared_service: Service, host: str, path: str
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(f"GET {path} HTTP/1.1\r\n{host}\r\n\r\n".encode())
+        answer = await connection.answer()
+
+        assert (answer.status, json.loads(answer.body)["code"]) == (400, "malformed")
+        assert answer.closes
 
     async def test_fields_of_pipelined_requests_do_not_add_up(
         self, shared_service: Service

@@ -133,6 +133,8 @@ class TestParse:
             b"",
             head(),
             head(b"Host: a", b"Host: b"),
+            head(b"Host:"),
+            head(b"Host: a b"),
             head(b"Host: a", b"Transfer-Encoding: chunked"),
             head(b"Host: a", b"Connection: close"),
             head(b"Host: a", b"Connection: Upgrade", b"Upgrade: h2c"),

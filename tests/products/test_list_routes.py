@@ -170,6 +170,7 @@ class TestListProducts:
 
         assert same.status_code == 200
         assert problem_of(changed) == (412, "precondition-failed")
+        assert changed.headers["ETag"] == (await anyone.get("/api/products")).headers["ETag"]
 
     async def test_matching_entity_tag_gets_304_until_a_change(
         self, ada: Caller, anyone: Caller

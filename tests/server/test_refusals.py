@@ -87,6 +87,13 @@ REFUSED: dict[str, tuple[bytes, str, str]] = {
     "no method": (request(b" /livez HTTP/1.1"), "malformed", "malformed"),
     "no HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "malformed", "malformed"),
     "no host": (b"GET /livez HTTP/1.1\r\nX-Request-ID: mine\r\n\r\n", "malformed", "malformed"),
+    **{
+        f"host {host!r}": (
+            b"GET /api/products HTTP/1.1\r\nHost: %b\r\n\r\n" % host,
+            *("malformed", "malformed"),
+        )
+        for host in (b"", b"a b", b"a/b", b"u@a", b"http://a")
+    },
     "two hosts": (request(b"GET /livez HTTP/1.1", b"Host: other"), "malformed", "malformed"),
     "NUL in a field": (request(b"GET /livez HTTP/1.1", b"X: a\0b"), "malformed", "malformed"),
     "long address": (
@@ -170,13 +177,18 @@ class TestRefusal:
         await connection.close()
 
     @pytest.mark.parametrize("way", ["straight", "nginx"])
-    async def test_browser_gets_a_page_outside_of_the_api(self, shop: Shop, way: Way) -> None:
+    @pytest.mark.parametrize(
+        "browser", [BROWSER, "Accept: application/xml,text/html;q=0.9,*/*;q=0.5"]
+    )
+    async def test_browser_gets_a_page_outside_of_the_api(
+        self, shop: Shop, way: Way, browser: str
+    ) -> None:
         # nginx refuses one of them itself, and passes on the other.
         for path in ("/nothing", "/metrics" if way == "nginx" else "/problems/nothing"):
             connection = await shop.connect(way)
-            page = await connection.get(path, BROWSER)
+            page = await connection.get(path, browser)
             other = await connection.get(path, "Accept: application/json")
-            in_api = await connection.get("/api/nothing", BROWSER)
+            in_api = await connection.get("/api/nothing", browser)
             await connection.close()
 
             assert (page.status, page.headers["content-type"]) == (404, "text/html; charset=utf-8")

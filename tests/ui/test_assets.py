@@ -49,13 +49,23 @@ class TestAssets:
         assert asset.status_code == 200
         assert asset.headers["Cache-Control"] == "no-cache"
 
-    async def test_browser_gets_compressed_bytes(self, anyone: Caller) -> None:
+    @pytest.mark.parametrize("accepted", ["gzip, br", "br;q=1.0, GZIP;q=0.8, *;q=0.1", "gzip;q=1"])
+    async def test_browser_gets_compressed_bytes(self, anyone: Caller, accepted: str) -> None:
         plain = await anyone.get(url_of("app.js"))
-        small = await anyone.get(url_of("app.js"), headers={"Accept-Encoding": "gzip, br"})
+        small = await anyone.get(url_of("app.js"), headers={"Accept-Encoding": accepted})
 
         assert small.headers["Content-Encoding"] == "gzip"
         assert gzip.decompress(small.body) == plain.body
         assert small.headers["ETag"] != plain.headers["ETag"]
+
+    @pytest.mark.parametrize("accepted", ["gzip;q=0", "br, gzip; q=0.000", "xgzip", "identity"])
+    async def test_client_that_refuses_gzip_gets_plain_bytes(
+        self, anyone: Caller, accepted: str
+    ) -> None:
+        asset = await anyone.get(url_of("app.js"), headers={"Accept-Encoding": accepted})
+
+        assert "Content-Encoding" not in asset.headers
+        assert asset.body == (FOLDER / "app.js").read_bytes()
 
     async def test_matching_etag_gets_304(self, anyone: Caller) -> None:
         tag = (await anyone.get(url_of("app.js"))).headers["ETag"]

@@ -164,6 +164,18 @@ class TestProducts:
 
         assert [each["name"] for each in data_of(page)["products"]] == names
 
+    async def test_search_keeps_the_parameters_that_the_form_does_not_have(
+        self, ada: Caller
+    ) -> None:
+        await ada.create_product("Lamp")
+
+        page = await ada.get(
+            "/?ids=1,2&ids[]=3&user_id=2&limit=5&key=&q=lamp&sort=name&total=true", token=""
+        )
+
+        hidden = re.findall(r'<input type="hidden" name="(.*?)" value="(.*?)">', text_of(page))
+        assert hidden == [("ids", "1,2"), ("ids[]", "3"), ("user_id", "2"), ("limit", "5")]
+
     async def test_head_is_answered_as_get(self, ada: Caller) -> None:
         await ada.create_product("Lamp")
 

@@ -73,6 +73,26 @@ class TestLists:
             for link in await page.locator("a[download]").all():
                 assert (await client.get(await link.get_attribute("href"))).status_code == 200
 
+    @pytest.mark.parametrize("java_script_enabled", [True, False])
+    async def test_search_keeps_the_products_that_were_selected(
+        self, chromium: Browser, java_script_enabled: bool
+    ) -> None:
+        author = await chromium.window()
+        await sign_up(author)
+        for name in ("Desk lamp", "Rug", "Floor lamp"):
+            await create(author, name)
+        page = await chromium.window(java_script_enabled=java_script_enabled)
+        await page.goto("./?ids=1,2&q=rug")
+        if java_script_enabled:
+            await live(page)
+
+        await page.get_by_label("Search").fill("lamp")
+        await page.get_by_role("button", name="Show").click()
+        await page.wait_for_url("**q=lamp*")
+        await page.get_by_role("link", name="Desk lamp").wait_for()
+
+        assert await page.locator("tbody bdi").all_inner_texts() == ["Desk lamp"]
+
     async def test_list_goes_on_at_its_end(self, chromium: Browser) -> None:
         page = await chromium.window(viewport={"width": 800, "height": 400})
         await log_in_as_admin(page)

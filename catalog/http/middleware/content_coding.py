@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from functools import partial
 
 from catalog.concurrency.turns import Turn
 from catalog.errors import BodyTooLarge, MalformedRequest, UnsupportedMediaType
@@ -18,6 +19,8 @@ MAX_RATIO = 100
 UNRATED_BYTES = 1024 * 1024
 """Largest ratio of decoded to encoded bytes, and the decoded bytes that any body may have. Products
 with numbered names reach 15, one product over and over some 400, and a bomb 1,032."""
+
+_inflater = partial(zlib.decompressobj, wbits=16 + zlib.MAX_WBITS)
 
 
 def is_gzip(fields: Fields) -> bool:
@@ -39,17 +42,20 @@ def is_gzip(fields: Fields) -> bool:
 
 
 class GzipDecoder:
-    """Incremental decoder of a gzip stream of one member, in steps that take a few milliseconds."""
+    """Incremental decoder of a gzip stream, in steps that take a few milliseconds.
+
+    It may have several members (RFC 1952, section 2.2), as ``pigz`` and ``cat`` write it.
+    """
 
     def __init__(self) -> None:
-        self._inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        self._inflater = _inflater()
         self._encoded = self._decoded = 0
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         """Yield what the next encoded bytes decode to, in pieces, some of which may be empty.
 
         Raises:
-            MalformedRequest: the bytes are not gzip, or go on after the end of the stream.
+            MalformedRequest: the bytes are not gzip.
             BodyTooLarge: they decode to too many times their size.
         """
         for start in range(0, len(data), STEP_BYTES):
@@ -59,18 +65,17 @@ class GzipDecoder:
             # A full piece may leave output behind even when all input is consumed.
             while rest or len(piece) == PIECE_BYTES:
                 piece = self._step(rest)
-                rest = self._inflater.unconsumed_tail
+                # One of them is empty: the rest of this member, or what follows it.
+                rest = self._inflater.unconsumed_tail or self._inflater.unused_data
                 yield piece
 
     def _step(self, rest: bytes) -> bytes:
         if rest and self._inflater.eof:
-            raise MalformedRequest("The body goes on after the end of its gzip stream.")
+            self._inflater = _inflater()
         try:
             piece = self._inflater.decompress(rest, PIECE_BYTES)
         except zlib.error:
             raise MalformedRequest("The body is not a valid gzip stream.") from None
-        if self._inflater.unused_data:
-            raise MalformedRequest("The body goes on after the end of its gzip stream.")
         self._decoded += len(piece)
         if self._decoded > max(UNRATED_BYTES, MAX_RATIO * self._encoded):
             raise BodyTooLarge(f"A body may decode to at most {MAX_RATIO} times its size.")
@@ -90,7 +95,7 @@ async def decoded(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """Yield the content of a gzip stream in pieces of at most ``PIECE_BYTES``.
 
     Raises:
-        MalformedRequest: the stream is not valid, not complete, or not all of the body.
+        MalformedRequest: the stream is not valid or not complete.
         BodyTooLarge: it decodes to too many times its size.
     """
     decoder = GzipDecoder()

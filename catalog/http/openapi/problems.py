@@ -18,6 +18,7 @@ _REQUEST_ID = "0bd4b54dd1f84d4aa07ba9a0ee8e9b0a"
 _OWED: Final = {
     401: ("WWW-Authenticate", "The scheme to use (RFC 6750).", "Bearer"),
     405: ("Allow", "The methods that the resource supports.", "GET, HEAD, OPTIONS"),
+    412: ("ETag", "The tag of the current representation.", '"2-40bad32e89dea19f"'),
     429: ("Retry-After", "Seconds to wait before the next attempt.", "30"),
     503: ("Retry-After", "Seconds to wait before the next attempt.", "1"),
 }

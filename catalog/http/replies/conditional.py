@@ -174,7 +174,7 @@ def revalidated(reply: Reply) -> Reply:
     if b"if-match" in request.fields:
         etag = reply.headers["ETag"]
         if _is_unexpected(etag, request.header_values("if-match")):
-            raise PreconditionFailed
+            raise PreconditionFailed(etag=etag)
     if b"if-none-match" in request.fields:
         etag = reply.headers["ETag"]
         if is_known(etag, request.header_values("if-none-match")):

@@ -99,7 +99,7 @@ class ChangesQuery(QueryParameters):
         default=None,
         alias="lastEventId",
         description="The header `Last-Event-ID`, as polyfills of EventSource send it, which cannot "
-        "set headers. Takes precedence over `since`.",
+        "set headers. Takes precedence over `since`; pages in JSON ignore it.",
     )
 
 
@@ -108,5 +108,6 @@ class LastEventId(BaseModel):
 
     last_event_id: str | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        description="Last `id` received from a stream; takes precedence over `since`.",
+        description="Last `id` received from a stream; takes precedence over `since`. Pages in "
+        "JSON ignore it.",
     )

@@ -145,7 +145,20 @@ async def change_product(product_id: int, data: ProductUpdate) -> Reply:
     """
     values = data.model_dump(exclude_unset=True)
     update = Update(product_id, caller_id(), values, _is_expected(), may_administer())
-    return _written(await products().writes.edit(update))
+    return _written(await _edited(update))
+
+
+async def _edited(edit: Delete | Update) -> WriteResult:
+    """Do an edit; the refusal of its precondition gets the entity tag of the current product.
+
+    Computed here, because a batch holds the locks of its products.
+    """
+    try:
+        return await products().writes.edit(edit)
+    except PreconditionFailed as refusal:
+        if refusal.current is not None:
+            refusal.headers["ETag"] = representation(refusal.current)[1]
+        raise
 
 
 def _is_expected() -> IsExpected | None:
@@ -166,7 +179,7 @@ async def delete_product(product_id: int) -> Reply:
     With `If-Match`, only if it has not changed in the meantime. Its id is never used again.
     """
     delete = Delete(product_id, caller_id(), _is_expected(), may_administer())
-    deletion = await products().writes.edit(delete)
+    deletion = await _edited(delete)
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
     return json_reply(deleted, headers=_headers_of(deletion))
 

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import random
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
@@ -54,6 +55,8 @@ BOMBS = {
     "empty-tables": blocks(EMPTY_TABLES, MAX_BODY_BYTES),
     "empty-stored": blocks(bits_of((0, 3), (0, 5), (0, 16), (0xFFFF, 16)), MAX_BODY_BYTES),
     "empty-fixed": blocks(bits_of((0, 1), (1, 2), (0, 7)), MAX_BODY_BYTES),
+    "empty-members": gzip.compress(b"") * (MAX_BODY_BYTES // 20) + HEAD,
+    "large-members": gzip.compress(b"\n" * PIECE_BYTES) * 1024,
 }
 
 
@@ -103,6 +106,22 @@ class TestDecoding:
 
         assert await content_of(gzip.compress(text), size) == text
 
+    @given(
+        st.lists(st.tuples(st.binary(max_size=300), st.integers(0, 9)), min_size=1, max_size=9),
+        st.integers(1, 400),
+    )
+    async def test_members_are_decoded_one_after_the_other(
+        self, members: list[tuple[bytes, int]], size: int
+    ) -> None:
+        data = b"".join(gzip.compress(text, level) for text, level in members)
+
+        assert await content_of(data, size) == b"".join(text for text, _ in members)
+
+    async def test_members_of_many_steps_are_decoded(self) -> None:
+        member = gzip.compress(random.Random(7).randbytes(2 * PIECE_BYTES))  # noqa: S311 (repeatable)
+
+        assert await content_of(member * 3, 1 << 20) == gzip.decompress(member) * 3
+
     @pytest.mark.parametrize("size", [1, 7, 100_000])
     async def test_damaged_stream_is_malformed(self, size: int) -> None:
         whole = gzip.compress(LAMP * 100)
@@ -119,7 +138,8 @@ class TestDecoding:
             "flipped": whole[:30] + bytes([whole[30] ^ 0xFF]) + whole[31:],
             "trailing-byte": whole + b"\0",
             "trailing-garbage": whole + b"garbage" * 5000,
-            "two-members": whole + whole,
+            "cut-in-the-second-member": whole + whole[:-1],
+            "wrong-checksum-of-the-first-member": whole[:-8] + b"\0" * 8 + whole,
             "another-method": whole[:2] + b"\x07" + whole[3:],
         }
         for name, data in damaged.items():
@@ -221,11 +241,11 @@ class TestBodies:
 
     @pytest.mark.parametrize(
         "body",
-        [b"", LAMP, gzip.compress(LAMP)[:-1], gzip.compress(LAMP) * 2, HEAD + b"garbage"],
+        [b"", LAMP, gzip.compress(LAMP)[:-1], gzip.compress(LAMP) + LAMP, HEAD + b"garbage"],
         # Not the bytes, which hold the time.
-        ids=["empty", "plain", "cut", "two members", "garbage"],
+        ids=["empty", "plain", "cut", "plain behind it", "garbage"],
     )
-    async def test_body_that_is_not_one_gzip_stream_is_malformed(
+    async def test_body_that_is_no_gzip_stream_is_malformed(
         self, holder: Caller, body: bytes
     ) -> None:
         assert await self.send(holder, body) == (400, "malformed")
@@ -253,6 +273,9 @@ class TestBodies:
             headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
         )
         many = await ada.post("/api/products", data=gzip.compress(lines), headers=bulk)
+        members = await ada.post(
+            "/api/products", data=b"".join(map(gzip.compress, lines.splitlines(True))), headers=bulk
+        )
         cut = await ada.post("/api/products", data=gzip.compress(lines)[:-9], headers=bulk)
         atomic = await ada.post(
             "/api/products?atomic=true", data=gzip.compress(lines)[:-9], headers=bulk
@@ -265,9 +288,10 @@ class TestBodies:
 
         assert (one.status_code, one.json["name"]) == (201, "Lamp")
         assert (many.status_code, many.json["created"], many.json["failed"]) == (200, 5000, 0)
+        assert (members.status_code, members.json["created"]) == (200, 5000)
         assert problem_of(cut) == problem_of(atomic) == (400, "malformed")
         assert (table.status_code, table.json["created"]) == (200, 1)
         # The error tells how much had been created before.
         total = (await ada.get("/api/products/my?total=true&limit=1")).json["total"]
-        assert total == 5002 + cut.json["created"]
+        assert total == 10_002 + cut.json["created"]
         assert cut.json["created"] < 5000

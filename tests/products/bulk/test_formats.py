@@ -357,6 +357,7 @@ HOSTILE = {
     "damaged cells": (CSV, HEADER + b"a,1\n" * 32 * K + (b",\xff" * 127 * K + b"\n") * 10),
     "separators": (CSV, HEADER + b"," * 2560 * K),
     "rows of separators first": (CSV, b";\n" * 1280 * K),
+    "rows of separators behind theirs": (CSV, b"sep=,\n" + b",\n" * 1280 * K),
     "rows of separators": (CSV, HEADER + b",\n" * 1280 * K),
     "lines in an open quote": (CSV, HEADER + b'"' + b"a,1\n" * 640 * K),
     "blank lines in an open quote": (CSV, HEADER + b'"' + b" ;,\n" * 640 * K),

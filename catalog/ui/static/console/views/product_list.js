@@ -150,11 +150,14 @@ function More({ load, isLoading, hasFailed }) {
 
 function Filters({ query }) {
   const submit = (event) => {
-    const params = new URLSearchParams(
-      Object.entries(fieldsOf(event)).filter(([, value]) => value !== ""),
-    );
+    // A search keeps what the form does not have, such as ids and user_id.
+    const params = selectionOf(query);
+    params.delete("cursor");
+    for (const [name, value] of Object.entries(fieldsOf(event))) {
+      if (value === "") params.delete(name);
+      else params.set(name, value);
+    }
     if (params.get("sort") === "-id") params.delete("sort");
-    if (query.get("user_id")) params.set("user_id", query.get("user_id"));
     go(params.size ? `/?${params}` : "/");
   };
   const value = (name) => query.get(name) ?? "";
