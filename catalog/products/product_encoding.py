@@ -89,6 +89,18 @@ def id_of(text: bytes) -> int:
     return int(text[len(_BEGINNING) : text.index(b",", len(_BEGINNING))])
 
 
+_VERSION = b'"version":'
+
+
+def version_of(json_object: bytes) -> int:
+    """Return the version of a product, given by its JSON object.
+
+    No text in it contains the name: its quotes would be escaped.
+    """
+    at = json_object.rindex(_VERSION) + len(_VERSION)
+    return int(json_object[at : json_object.index(b",", at)])
+
+
 _NAMES = [f',"{name}":'.encode() for name in _CONVERTED[1:]]
 _FORM = [b"", b"", *(part for name in _NAMES for part in (name, b"")), b""]
 """Parts of a product's JSON: its beginning, converted values with names between them, its end."""

@@ -12,21 +12,23 @@ from catalog.db.database import Database
 from catalog.db.raw_rows import has_raw_rows
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import NotFound
-from catalog.http.replies.conditional import representation
+from catalog.http.replies.conditional import etag_of
 from catalog.http.replies.reply import Reply
 from catalog.observability.metrics import observe_position
 from catalog.products import queries
 from catalog.products.changes import change_counter, change_ids
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing.encoded_rows import read_encoded_products
+from catalog.products.listing.page_rows import DecodedRows, PageRows
 from catalog.products.models import ChangeType
+from catalog.products.product_encoding import version_of
 
 
 class ProductAt(NamedTuple):
-    """Product as JSON members, or None if there is none; and the last change, which it includes."""
+    """Product as a JSON object, empty if there is none; and the last change, which it includes."""
 
     change: ChangeId
-    product: dict[str, Any] | None
+    body: bytes
 
 
 class ProductReader:
@@ -47,27 +49,27 @@ class ProductReader:
 
 async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[ProductAt]:
     """Read products, on a server in one round trip."""
-    products: dict[int, dict[str, Any]]
+    rows: PageRows
     if has_raw_rows(connection):
-        rows = await read_encoded_products(connection, ids)
-        change = rows.change
-        products = {(product := rows[index])["id"]: product for index in range(len(rows))}
+        rows = encoded = await read_encoded_products(connection, ids)
+        change = encoded.change
     else:
         change = await change_counter.current_change(connection)
         found = await connection.execute(queries.SOME, {"product_ids": ids})
-        products = {row[0]: queries.members_of(row) for row in found}
-    return [ProductAt(change, products.get(product_id)) for product_id in ids]
+        rows = DecodedRows(found.all())
+    found_ids = map(rows.id_of, range(len(rows)))
+    bodies = dict(zip(found_ids, rows.objects(len(rows)), strict=True))
+    return [ProductAt(change, bodies.get(product_id, b"")) for product_id in ids]
 
 
 def _rendered(product_id: int, found: ProductAt) -> Reply:
     observe_position(found.change.position)
     headers = change_ids.position_headers(found.change)
-    if found.product is None:
+    if not found.body:
         raise NotFound(f"Product {product_id} does not exist.", headers=headers)
-    body, etag = representation(found.product)
     headers |= {
         "Cache-Control": "no-cache",
-        "ETag": etag,
+        "ETag": etag_of(found.body, version=version_of(found.body)),
         change_ids.UNAFFECTED_HEADER: ChangeType.CREATED.value,
     }
-    return Reply(body, headers=headers)
+    return Reply(found.body, headers=headers)

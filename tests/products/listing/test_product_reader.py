@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from catalog.products.listing import product_reader
 from catalog.products.listing.product_reader import ProductReader
 from catalog.products.models import MAX_DESCRIPTION, NewProduct
 from catalog.products.schemas import PATH
+from tests.products.awkward_values import PRICES, TEXTS
 from tests.support import Caller, at_once, problem_of
 
 SMILE = "\U0001f600"
@@ -76,6 +78,20 @@ class TestRead:
 
         assert [each.json for each in answers] == listed
         assert {each.headers["Catalog-Position"] for each in answers} == {"8"}
+
+    async def test_body_and_tag_are_those_of_the_write(self, ada: Caller, anyone: Caller) -> None:
+        texts = (*TEXTS, '"version":7,', '{"version":7,', "version")
+        prices = cycle(PRICES)
+
+        for text in texts:
+            fields = {"name": f"Lamp {text}", "description": text, "price": next(prices)}
+            created = await ada.post(PATH, json=fields)
+            read = await anyone.get(f"{PATH}/{created.json['id']}")
+            assert (read.body, read.headers["ETag"]) == (created.body, created.headers["ETag"])
+            changes = {"price": next(prices)}
+            changed = await ada.send("PATCH", f"{PATH}/{created.json['id']}", json=changes)
+            read = await anyone.get(f"{PATH}/{created.json['id']}")
+            assert (read.body, read.headers["ETag"]) == (changed.body, changed.headers["ETag"])
 
     async def test_longest_products_share_a_round_trip(
         self, ada: Caller, database: Database, batches: list[list[int]]
