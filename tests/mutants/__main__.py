@@ -110,13 +110,16 @@ def limits_of(
     root: Path, copies: list[Path], mutants: list[Mutant], shortest: float
 ) -> dict[str, float]:
     """Return the time-out of each module whose tests pass without a mutant, from that run."""
-    modules = dict.fromkeys(mutant.module for mutant in mutants)
-    runs = [Run(module, mirror_of(root, module)) for module in modules]
+    # Modules without tests of their own share those of their package, which run once for all.
+    modules: dict[tuple[str, ...], list[str]] = {}
+    for module in dict.fromkeys(mutant.module for mutant in mutants):
+        modules.setdefault(tuple(mirror_of(root, module)), []).append(module)
     limits: dict[str, float] = {}
-    for run, outcome in run_all(root, copies, runs):
-        say(f"{outcome.seconds:5.1f} s", run.module, "without a mutant, by", *run.tests)
+    for run, outcome in run_all(root, copies, [Run(of[0], tests) for tests, of in modules.items()]):
+        say(f"{outcome.seconds:5.1f} s without a mutant:", *run.tests)
         if outcome.status == 0:
-            limits[run.module] = shortest + 4 * outcome.seconds
+            limit = shortest + 4 * outcome.seconds
+            limits |= dict.fromkeys(modules[tuple(run.tests)], limit)
         else:
             say(outcome.output)
     return limits
