@@ -74,11 +74,13 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = {authorization}
 """
 
-# Each change is one: the price differs from the one before. A product is changed by one connection
-# at a time, with the tag of the answer before, and rests until all others have had their turn.
-# Products whose answers are missing, as after an error, come back when the queue is empty.
+# Each change is one: its price differs from all before it, by the second of the turn and the number
+# of the request. A product is changed by one connection at a time, with the tag of the answer
+# before, and rests until all others have had their turn. Products whose answers are missing, as
+# after an error, come back when the queue is empty.
 _EDIT = """
 local tags, queue, first, last = {{}}, {{}}, 1, 0
+local turn, sent = os.time() % 1000, 0
 local headers = {{["Content-Type"] = "application/json", ["Authorization"] = {authorization}}}
 local function add(id)
   last = last + 1
@@ -89,7 +91,6 @@ local function add_all()
 end
 function init(arguments)
   headers["Host"] = wrk.headers["Host"]
-  math.randomseed(os.time() + 7919 * number)
   local line = 0
   for text in io.lines({tags}) do
     line = line + 1
@@ -106,7 +107,8 @@ function request()
   queue[first] = nil
   first = first + 1
   headers["If-Match"] = tags[id]
-  local body = string.format('{{"price": %.2f}}', math.random() * 1000)
+  sent = sent + 1
+  local body = string.format('{{"price": %d.%06d}}', turn, sent)
   return wrk.format("PATCH", "/api/products/" .. id, headers, body)
 end
 function response(status, fields, body)
