@@ -344,6 +344,19 @@ class TestTime:
         source.answer.set()
         assert await load() == 10
 
+    async def test_late_deadline_is_not_forgotten_for_an_earlier_one(self) -> None:
+        source = Source()
+        source.answer.clear()
+        loader = loader_of(source, deadline_seconds=1, timed_out=DatabaseUnavailable)
+        began = asyncio.get_running_loop().time()
+
+        # These deadlines are 0.1 s apart.
+        callers = [loader.load(key, key, since=began + key / 10 - 0.9) for key in range(2)]
+        async with asyncio.timeout(1):
+            outcomes = await asyncio.gather(*callers, return_exceptions=True)
+
+        assert all(isinstance(each, DatabaseUnavailable) for each in outcomes)
+
     async def test_callers_whose_limits_pass_together_share_a_look(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

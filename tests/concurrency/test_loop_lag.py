@@ -18,6 +18,16 @@ class TestLoopLag:
 
         assert 0.09 <= max(lags) < 5
 
+    async def test_lag_is_measured_again_and_again(self) -> None:
+        lags: list[float] = []
+        lag = LoopLag(lags.append, interval_seconds=0.001)
+        await lag.start()
+
+        async with asyncio.timeout(30):
+            while len(lags) < 3:
+                await asyncio.sleep(0)
+        await lag.stop()
+
     async def test_waiting_does_not_show_as_lag(self) -> None:
         lags: list[float] = []
         measured = asyncio.Event()

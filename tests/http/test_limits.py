@@ -18,6 +18,7 @@ from catalog.http.openapi import document_of
 from catalog.settings import Rate
 from tests.http.redis_server import RedisServer
 from tests.http.wire import JSON, Header, app_without_database, exchange, holder_of_tokens
+from tests.numbers import Change
 from tests.support import Caller, Response, problem_of
 
 LOGIN = "/api/auth/login"
@@ -89,6 +90,7 @@ class TestResponses:
     ) -> None:
         app = make_app(login_limit=FEW)
         await statuses(app, 3)
+        change = await Change.since_now(Caller(app))
 
         refused = await log_in(app)
 
@@ -97,6 +99,7 @@ class TestResponses:
         # Retry-After must not be earlier than the reset (draft -10, section 5).
         assert refused.headers["RateLimit"].endswith(f";t={refused.headers['Retry-After']}")
         assert refused.json["detail"] == "The limit is 3 requests per address in 3600 seconds."
+        assert await change.of("rate_limited_total", policy="login") == 1
 
     async def test_request_is_admitted_after_retry_after(
         self, make_app: Callable[..., Quart]

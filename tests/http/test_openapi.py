@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -211,6 +212,8 @@ class TestOperations:
         for media_type, content in bodies_of(operation):
             if content["schema"] == {"type": "string"}:
                 assert content["example"].strip(), media_type
+                if media_type == "application/x-ndjson":
+                    assert all(map(orjson.loads, content["example"].splitlines()))
             else:
                 check_value(content["example"], content["schema"], DOCUMENT)
 

@@ -61,7 +61,7 @@ class Work:
 class TestAdmission:
     async def test_reads_and_writes_are_limited_separately(self) -> None:
         work = Work()
-        reads = await work.begin(("GET", "/"), ("HEAD", "/"))
+        reads = await work.begin(("OPTIONS", "/"), ("HEAD", "/"))
 
         status, headers, body = await work.ask("GET")
         assert status == 503

@@ -1,4 +1,4 @@
-"""Exchanges: request ids, draining, WebSockets."""
+"""Exchanges: request ids, counting, draining, WebSockets."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 from quart import Quart
 
 from catalog.app import begin_drain
+from catalog.observability import metrics
 from tests.http.kinds import KINDS, Kind, ask, every_kind
-from tests.http.wire import app_without_database, exchange
+from tests.http.wire import Unanswered, app_without_database, exchange
 from tests.support import Caller, problem_of
 
 
@@ -61,6 +62,24 @@ class TestRequestId:
         answer = await exchange(bare_app, "GET", "/livez", headers=[(b"x-request-id", given)])
 
         assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+
+
+class TestCounting:
+    async def test_request_without_a_response_is_counted_as_499(self, bare_app: Quart) -> None:
+        labels = {"method": "POST", "route": "/api/auth/login", "status": "499"}
+        name = "catalog_http_requests_total"
+        before = metrics.REGISTRY.get_sample_value(name, labels) or 0
+
+        with pytest.raises(Unanswered):
+            await exchange(
+                bare_app,
+                *("POST", "/api/auth/login"),
+                headers=[(b"content-length", b"10")],
+                body=[b"{"],
+                then="hangs up",
+            )
+
+        assert metrics.REGISTRY.get_sample_value(name, labels) == before + 1
 
 
 class TestDraining:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from catalog.http.middleware.forwarded import parse_forwarded
+from catalog.http.middleware.forwarded import MAX_FORWARDED_BYTES, parse_forwarded
 from catalog.http.middleware.proxies import TrustedProxies
 from catalog.http.request import PREFIX, fields_of
 from tests.http.wire import Header, app_without_database, exchange
@@ -257,6 +257,13 @@ class TestForwarded:
 
         assert ip_address(str(address))
         assert scheme in {"http", "https"}
+
+    def test_header_beyond_the_longest_is_refused(self) -> None:
+        longest = b"for=" + b"1" * (MAX_FORWARDED_BYTES - 4)
+
+        assert parse_forwarded([longest]) == [{"for": longest[4:].decode()}]
+        with pytest.raises(ValueError, match="too long"):
+            parse_forwarded([longest + b"1"])
 
     def test_longest_header_is_parsed_at_once(self) -> None:
         for text in (b" " * 4096, b'"' * 4096, b"a=" * 2048, b'a="' + b"\\" * 4000, b"a;" * 2048):

@@ -3,7 +3,7 @@
 import pytest
 from quart import Quart
 
-from catalog.errors import InvalidRequest
+from catalog.errors import InvalidRequest, PreconditionFailed
 from catalog.http.replies.conditional import (
     Tags,
     cacheable_reply,
@@ -134,3 +134,16 @@ class TestCacheableReply:
 
         assert (reply.status, reply.body) == (200, b"{}")
         assert (reply.headers["ETag"], reply.headers["Vary"]) == ('"1-a"', "Accept")
+
+    async def test_client_that_expects_another_representation_is_refused(
+        self, bare_app: Quart
+    ) -> None:
+        with (
+            handling(bare_app, headers=[(b"if-match", b'"1-b"')]),
+            pytest.raises(PreconditionFailed) as caught,
+        ):
+            cacheable_reply(b"{}", '"1-a"', headers={})
+        with handling(bare_app, headers=[(b"if-match", b'"1-b", "1-a"')]):
+            assert cacheable_reply(b"{}", '"1-a"', headers={}).status == 200
+
+        assert caught.value.headers["ETag"] == '"1-a"'

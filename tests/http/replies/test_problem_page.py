@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from catalog.http.replies.problem_page import BROWSER
+from catalog.http.replies.problem_page import BROWSER, wants_page
+from tests.support import handling
 
 
 class TestBrowser:
@@ -51,3 +52,19 @@ class TestBrowser:
         BROWSER.match("text/html" + part * (8192 // len(part)) + "x")
 
         assert time.thread_time() - began < 0.02
+
+
+class TestPath:
+    @pytest.mark.parametrize("path", ["/", "/docs", "/apis", "/products/api"])
+    def test_browser_gets_a_page_outside_of_the_api(self, path: str) -> None:
+        headers = [(b"accept", b"text/html"), (b"accept", b"*/*;q=0.1")]
+
+        with handling(path=path, headers=headers) as request:
+            assert wants_page(request)
+        with handling(path=path) as request:
+            assert not wants_page(request)
+
+    @pytest.mark.parametrize("path", ["/api", "/api/", "/api/products"])
+    def test_browser_gets_json_from_the_api(self, path: str) -> None:
+        with handling(path=path, headers=[(b"accept", b"text/html")]) as request:
+            assert not wants_page(request)

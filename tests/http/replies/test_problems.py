@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 from quart import Quart, abort
 from structlog.testing import capture_logs
 from werkzeug.exceptions import ImATeapot
@@ -13,11 +14,13 @@ from catalog.errors import (
     DatabaseBusy,
     DatabaseUnavailable,
     FieldError,
+    InternalError,
     InvalidRequest,
+    NotFound,
     Overloaded,
     public_errors,
 )
-from catalog.http.replies.problems import json_pointer, problem
+from catalog.http.replies.problems import field_errors, json_pointer, problem, to_problem
 from tests.http.wire import app_without_database, exchange
 from tests.support import Caller, fields_of, problem_of
 
@@ -211,3 +214,27 @@ class TestJsonPointer:
     )
     def test_json_pointer_is_escaped(self, location: tuple[Any, ...], pointer: str) -> None:
         assert json_pointer(location) == pointer
+
+
+class TestQueryErrors:
+    def test_item_of_a_list_is_named_by_its_number(self) -> None:
+        class Query(BaseModel):
+            ids: list[int]
+
+        with pytest.raises(ValidationError) as caught:
+            Query.model_validate({"ids": [1, "x"]})
+        (error,) = field_errors(caught.value, in_query=True)
+
+        assert (error.place, error.name) == ("parameter", "ids")
+        assert error.rule.startswith("has an item (number 2) that ")
+
+
+class TestLog:
+    @pytest.mark.parametrize(("error", "is_logged"), [(InternalError, True), (NotFound, False)])
+    def test_failures_of_the_service_are_logged(
+        self, error: type[CatalogError], is_logged: bool
+    ) -> None:
+        with capture_logs() as logs:
+            to_problem(error())
+
+        assert [line["event"] for line in logs] == ["request_refused"] * is_logged
