@@ -21,6 +21,7 @@ from tests.engines import settings_for
 from tests.support import PASSWORD, Caller, Response, at_once, fields_of, problem_of
 
 ME, PASSWORD_PATH = "/api/auth/me", "/api/auth/password"
+SESSIONS = "/api/auth/sessions"
 NEW = "staple battery horse correct"
 
 # A valid body for each operation.
@@ -440,6 +441,27 @@ class TestDeleteAccount:
             assert answer.status_code in {200, 401}
             if answer.status_code == 200:
                 assert not await works(Caller(ada.app, answer.json))
+
+
+class TestSessions:
+    @pytest.mark.parametrize(("method", "path"), [("GET", SESSIONS), ("DELETE", f"{SESSIONS}/1")])
+    async def test_anonymous_request_is_refused(
+        self, stranger: Caller, method: str, path: str
+    ) -> None:
+        assert problem_of(await stranger.send(method, path)) == (401, "token-missing")
+
+    @on_sqlite
+    async def test_ended_session_is_refused_and_the_callers_own_stays(self, ada: Caller) -> None:
+        again = await Caller.logged_in(ada.app, "ada")
+        listed = (await ada.get(SESSIONS)).json["sessions"]
+        (other,) = (each["id"] for each in listed if not each["current"])
+
+        ended = await ada.send("DELETE", f"{SESSIONS}/{other}")
+
+        assert (ended.status_code, ended.body) == (204, b"")
+        assert problem_of(await again.get(ME)) == (401, "session-ended")
+        assert (await ada.get(ME)).status_code == 200
+        assert problem_of(await ada.send("DELETE", f"{SESSIONS}/{other}")) == (404, "not-found")
 
 
 class TestSharedReads:

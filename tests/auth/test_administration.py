@@ -16,8 +16,8 @@ from catalog.db.database import Database
 from catalog.errors import AccountUnavailable, CatalogError, Forbidden, LastAdmin, NotFound
 from catalog.products.service import delete_products_of
 from tests.auth.rows import add_admin
-from tests.db.support import on_servers, run_on
-from tests.support import PASSWORD
+from tests.db.support import on_servers, on_sqlite, run_on
+from tests.support import PASSWORD, Caller
 
 ROUNDS = 50
 
@@ -200,3 +200,19 @@ class TestDeadlock:
 
         assert refusals == [None] * len(refusals)
         assert await admins(database) >= set(everyone[:2])
+
+
+class TestEndSessions:
+    @on_sqlite
+    async def test_ids_of_the_ended_sessions_are_returned(
+        self, database: Database, admin: Caller, ada: Caller
+    ) -> None:
+        await Caller.logged_in(ada.app, "ada")
+        listed = (await ada.get("/api/auth/sessions")).json["sessions"]
+        whose = {"user_id": ada.user_id or 0, "caller_id": admin.user_id or 0}
+
+        ended = await database.transaction(administration.end_sessions, **whose)
+
+        assert sorted(ended) == sorted(each["id"] for each in listed)
+        assert len(ended) == 2
+        assert await database.transaction(administration.end_sessions, **whose) == []

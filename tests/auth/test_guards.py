@@ -17,6 +17,7 @@ from catalog.auth.guards import (
     session_required,
     signed_in,
 )
+from catalog.auth.models import Role
 from catalog.auth.tokens.revocations import Revocations
 from catalog.db.deadlines import deadline_start
 from tests.http.wire import app_without_database, exchange, tokens_of
@@ -26,6 +27,18 @@ from tests.support import Caller, problem_of
 GOOD = (503, "database-unavailable")
 MISSING = (401, "token-missing")
 INVALID = (401, "token-invalid")
+
+
+class TestRole:
+    @pytest.mark.parametrize(
+        ("role", "outcome"), [(Role.ADMIN, GOOD), (Role.USER, (403, "forbidden"))]
+    )
+    async def test_role_is_the_current_one_and_not_that_of_the_token(
+        self, holder: Caller, monkeypatch: pytest.MonkeyPatch, role: Role, outcome: tuple[int, str]
+    ) -> None:
+        monkeypatch.setattr(Revocations, "check", lambda *_: role)
+
+        assert problem_of(await holder.get("/api/users")) == outcome
 
 
 class TestAuthorizationHeader:

@@ -417,6 +417,14 @@ class TestRefresh:
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.json["access_token"] for answer in answers}) == 13
 
+    async def test_rotation_replaces_the_refresh_token(self, ada: Caller) -> None:
+        answer = await refresh(ada, "POST", json={"rotate": True})
+
+        assert answer.status_code == 200
+        assert answer.json["refresh_token"] != ada.refresh_token
+        again = await refresh(ada, "POST", token=answer.json["refresh_token"])
+        assert again.status_code == 200
+
     @each_method
     async def test_missing_or_invalid_token_is_refused(self, stranger: Caller, method: str) -> None:
         assert problem_of(await refresh(stranger, method)) == (401, "token-missing")

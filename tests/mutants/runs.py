@@ -64,7 +64,7 @@ def mirror_of(root: Path, module: str) -> list[str]:
     """Return the tests that mirror a module, or those of its package where it has none.
 
     ``catalog/auth/routes/users.py`` is tested by ``tests/auth/test_user_routes.py`` or, like the
-    other routes, by ``tests/auth/test_routes.py``.
+    other routes, by ``tests/auth/test_routes.py``. Models are compared with the migrations.
     """
     _, *folders, name = Path(module).with_suffix("").parts
     folder = Path("tests", *folders)
@@ -72,6 +72,8 @@ def mirror_of(root: Path, module: str) -> list[str]:
         folder = folder.parent
         names = [f"test_{name}_routes.py", f"test_{name.removesuffix('s')}_routes.py"]
         mirrors = [folder / each for each in (*names, "test_routes.py")]
+    elif name == "models":
+        mirrors = [Path("tests/migrations/test_migrations.py")]
     else:
         mirrors = [folder / f"test_{name}.py"]
     for tests in (*mirrors, folder, *folder.parents):

@@ -27,6 +27,9 @@ SUGGESTED = {
 }
 FINE = ["adalovelace", "correct horse", "ada lovelace counts", "catalogue", "x" * 8, "83716402957"]
 
+# Four code points that compose to one, as often as the longest password has characters.
+LONGEST = "\u03c9\u0314\u0342\u0345" * 128
+
 
 class TestChoice:
     @pytest.mark.parametrize("password", ["", "x" * 7, "e\u0301" * 7, "x" * 129, "e\u0301" * 129])
@@ -35,7 +38,7 @@ class TestChoice:
             with pytest.raises(ValueError, match=r"^must have 8 to 128 characters$"):
                 check(password, refuse_guessable=refuse_guessable)
 
-    @pytest.mark.parametrize("password", ["x" * 12, "e\u0301" * 128])
+    @pytest.mark.parametrize("password", ["x" * 12, "e\u0301" * 128, LONGEST])
     def test_password_at_the_length_bounds_is_accepted(self, password: str) -> None:
         check(password, min_length=12)
 
