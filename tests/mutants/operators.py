@@ -32,6 +32,9 @@ WITHOUT_EFFECT = {"overload", "abstractmethod", "override", "final", "runtime_ch
 TYPING_CALLS = {"TypeVar", "ParamSpec", "NewType", "cast"}
 LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 
+LEAST_BOUND = 10
+"""Least number that is a bound of magnitude where a constant has it: one more is no fault."""
+
 DOCUMENTATION = {"description", "title", "summary", "help", "examples"}
 """Keyword arguments whose strings are read by people."""
 
@@ -94,6 +97,7 @@ class _Edits(ast.NodeVisitor):
         for line in source.splitlines(keepends=True):
             self._starts.append(self._starts[-1] + len(line))
         self._prose = False
+        self._is_constant = False
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         names = {_name(decorator) for decorator in node.decorator_list}
@@ -119,8 +123,11 @@ class _Edits(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if not {"__all__", "__slots__"} & {_name(target) for target in node.targets}:
+        names = {_name(target) for target in node.targets}
+        if not {"__all__", "__slots__"} & names:
+            self._is_constant = all(map(str.isupper, names))
             self.generic_visit(node)
+            self._is_constant = False
 
     def visit_Assert(self, node: ast.Assert) -> None:
         """Skip it: asserts are for the type checker."""
@@ -190,6 +197,8 @@ class _Edits(ast.NodeVisitor):
         value = node.value
         if isinstance(value, bool):
             self._replace(node, str(not value).encode())
+        elif isinstance(value, int) and value >= LEAST_BOUND and self._is_constant:
+            return
         elif isinstance(value, int | float):
             self._replace(node, repr(value + 1).encode())
         elif isinstance(value, bytes):

@@ -35,6 +35,21 @@ def test_expression_has_one_mutant_for_each_operator_in_it(line: str, expected: 
     assert mutated(line) == expected
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("MAX_BYTES = 128 * 1024", []),
+        ("_MOST = 10", []),
+        ("MAX_TRIES = 9", ["MAX_TRIES = 10"]),
+        ("SECONDS = 30.0", ["SECONDS = 31.0"]),
+        ("most = 128", ["most = 129"]),
+        ("MOST = f(most=128) + g(lambda x: x < 10)", ["MOST = f(most=128) + g(lambda x: x <= 10)"]),
+    ],
+)
+def test_bound_of_a_constant_is_not_raised_by_one(line: str, expected: list[str]) -> None:
+    assert mutated(line) == expected
+
+
 def test_statement_is_removed() -> None:
     source = """
     @cached
