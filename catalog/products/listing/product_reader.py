@@ -7,6 +7,8 @@ acknowledged before.
 from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
 from catalog.db.batch_reader import batch_reader
 from catalog.db.database import Database
 from catalog.db.raw_rows import has_raw_rows
@@ -19,7 +21,6 @@ from catalog.products import queries
 from catalog.products.changes import change_counter, change_ids
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.listing.encoded_rows import read_encoded_products
-from catalog.products.listing.page_rows import DecodedRows, PageRows
 from catalog.products.models import ChangeType
 from catalog.products.product_encoding import version_of
 
@@ -28,7 +29,8 @@ class ProductAt(NamedTuple):
     """Product as a JSON object, empty if there is none; and the last change, which it includes."""
 
     change: ChangeId
-    body: bytes
+    body: bytes = b""
+    version: int = 0
 
 
 class ProductReader:
@@ -49,17 +51,20 @@ class ProductReader:
 
 async def read_products(connection: ReadConnection, ids: Sequence[int]) -> list[ProductAt]:
     """Read products, on a server in one round trip."""
-    rows: PageRows
+    products: dict[int, ProductAt] = {}
     if has_raw_rows(connection):
-        rows = encoded = await read_encoded_products(connection, ids)
-        change = encoded.change
+        rows = await read_encoded_products(connection, ids)
+        change = rows.change
+        for index, body in enumerate(rows.objects(len(rows))):
+            products[rows.id_of(index)] = ProductAt(change, body, version_of(body))
     else:
         change = await change_counter.current_change(connection)
-        found = await connection.execute(queries.SOME, {"product_ids": ids})
-        rows = DecodedRows(found.all())
-    found_ids = map(rows.id_of, range(len(rows)))
-    bodies = dict(zip(found_ids, rows.objects(len(rows)), strict=True))
-    return [ProductAt(change, bodies.get(product_id, b"")) for product_id in ids]
+        for row in await connection.execute(queries.SOME, {"product_ids": ids}):
+            members = queries.members_of(row)
+            body, version = orjson.dumps(members), members["version"]
+            products[members["id"]] = ProductAt(change, body, version)
+    missing = ProductAt(change)
+    return [products.get(product_id, missing) for product_id in ids]
 
 
 def _rendered(product_id: int, found: ProductAt) -> Reply:
@@ -69,7 +74,7 @@ def _rendered(product_id: int, found: ProductAt) -> Reply:
         raise NotFound(f"Product {product_id} does not exist.", headers=headers)
     headers |= {
         "Cache-Control": "no-cache",
-        "ETag": etag_of(found.body, version=version_of(found.body)),
+        "ETag": etag_of(found.body, version=found.version),
         change_ids.UNAFFECTED_HEADER: ChangeType.CREATED.value,
     }
     return Reply(found.body, headers=headers)
