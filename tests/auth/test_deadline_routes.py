@@ -8,7 +8,7 @@ from sqlalchemy import make_url
 
 from catalog.app import create_app
 from catalog.auth.routes.deadline import one_deadline
-from catalog.db.deadlines import deadline
+from catalog.db.deadlines import Deadlines, deadline
 from catalog.http.context import app_state
 from tests.engines import settings_for
 from tests.support import handling
@@ -31,12 +31,12 @@ class TestOneDeadline:
     )
     async def test_work_ends_with_the_deadline_of_the_request(self, method: str, kind: str) -> None:
         app = create_app(settings_for(SERVER))
-        seconds = getattr(app_state(app).database.deadlines, kind)
+        deadlines = app_state(app).database.deadlines = Deadlines(read=10, write=20)
 
         with handling(app, method=method):
             left = await view()
 
-        assert left == pytest.approx(seconds, abs=0.1)
+        assert left == pytest.approx(getattr(deadlines, kind), abs=0.1)
 
     async def test_sqlite_needs_none(self, tmp_path: Path) -> None:
         app = create_app(settings_for(make_url(f"sqlite+aiosqlite:///{tmp_path}/catalog.db")))
