@@ -261,10 +261,10 @@ class PlainH11Protocol(H11Protocol):
         """
         connection: Any = self.connection
         unparsed: bytes = connection.trailing_data[0]
-        count = len(EMPTY_LINES.match(unparsed)[0])  # type: ignore[index]  # It matches no line, too.
-        if count:
+        begun = EMPTY_LINES.sub(b"", unparsed)
+        if count := len(unparsed) - len(begun):
             connection._receive_buffer.maybe_extract_at_most(count)
-        return unparsed[count:]
+        return begun
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin a request; ``Upgrade`` is ignored."""

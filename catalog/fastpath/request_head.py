@@ -52,7 +52,7 @@ _TARGET = re.compile(
 # In a path: what is no percent-encoded byte, or NUL, which no name on any system has.
 _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})|%00")
 
-EMPTY_LINES = re.compile(rb"(?:\r\n)*+")
+EMPTY_LINES = re.compile(rb"\A(?:\r\n)++")
 
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 
