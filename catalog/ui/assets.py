@@ -1,7 +1,6 @@
 """Static files of the console: compressed once, and cached by browsers until a release."""
 
 import gzip
-import re
 from functools import cache
 from hashlib import blake2b
 from mimetypes import guess_type
@@ -14,6 +13,7 @@ from catalog.auth.guards import public
 from catalog.errors import NotFound
 from catalog.http.adapter import Routes
 from catalog.http.replies.conditional import etag_of, revalidated
+from catalog.http.replies.negotiation import weights_of
 from catalog.http.replies.reply import Reply
 from catalog.http.request import current_request
 
@@ -21,11 +21,6 @@ PATH = "/console/assets"
 
 _FOLDER = Path(__file__).parent / "static" / "console"
 _FOREVER = "public, max-age=31536000, immutable"
-
-# A weight of 0 refuses the coding (RFC 9110, section 12.5.3).
-_TAKES_GZIP = re.compile(
-    r"(?:^|,)[ \t]*gzip[ \t]*(?:;[ \t]*q=(?:1|0\.0*[1-9])[0-9.]*[ \t]*)?(?:,|$)", re.IGNORECASE
-)
 
 blueprint = Routes("console_assets", __name__, url_prefix=PATH)
 
@@ -83,7 +78,9 @@ async def read_console_asset(release: str, name: str) -> Reply:
     lasting = _FOREVER if release == fingerprint() else "no-cache"
     headers = {"Cache-Control": lasting, "Vary": "Accept-Encoding"}
     body = asset.body
-    if _TAKES_GZIP.search(",".join(current_request().header_values("accept-encoding"))):
+    codings = ",".join(current_request().header_values("accept-encoding"))
+    # A weight of 0 refuses the coding (RFC 9110, section 12.5.3).
+    if weights_of(codings).get("gzip", 0) > 0:
         body = asset.compressed
         headers["Content-Encoding"] = "gzip"
     headers["ETag"] = etag_of(body)
