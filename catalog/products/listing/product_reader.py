@@ -26,7 +26,13 @@ from catalog.products.product_encoding import version_of
 
 
 class ProductAt(NamedTuple):
-    """Product as a JSON object, empty if there is none; and the last change, which it includes."""
+    """Product, and the last change that it includes.
+
+    Attributes:
+        change: that change.
+        body: the product as a JSON object; empty if there is none.
+        version: its version, for the entity tag.
+    """
 
     change: ChangeId
     body: bytes = b""
