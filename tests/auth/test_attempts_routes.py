@@ -9,7 +9,7 @@ from catalog.auth.service import Attempt
 from catalog.errors import CatalogError, LoginThrottled, NotFound, WrongCredentials, WrongPassword
 from tests.support import handling
 
-NOBODY = Attempt(account=None, subject="nobody", refusal=None)
+UNKNOWN = Attempt(account=None, subject="ada", refusal=None)
 AS_SIGN_IN = {"failed": Audit.SIGN_IN_FAILED, "blocked": Audit.SIGN_IN_BLOCKED}
 
 
@@ -29,7 +29,7 @@ class TestRecording:
             handling(),
             capture_logs() as logs,
             pytest.raises(type(error)),
-            recording(NOBODY, **AS_SIGN_IN),
+            recording(UNKNOWN, **AS_SIGN_IN),
         ):
             raise error
 
@@ -38,7 +38,7 @@ class TestRecording:
         ]
 
     def test_success_is_not_recorded(self) -> None:
-        with handling(), capture_logs() as logs, recording(NOBODY, **AS_SIGN_IN):
+        with handling(), capture_logs() as logs, recording(UNKNOWN, **AS_SIGN_IN):
             pass
 
         assert not logs

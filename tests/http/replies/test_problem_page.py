@@ -1,4 +1,4 @@
-"""Browsers, which get problems as pages, are told from other clients by ``Accept``."""
+"""Problems as pages: the path and ``Accept`` tell browsers from other clients."""
 
 import time
 

@@ -7,7 +7,7 @@ from catalog.products.search import folding
 
 
 class TestParts:
-    def test_nothing_that_a_cut_precedes_is_joined_to_the_text_before_it(self) -> None:
+    def test_character_after_a_cut_is_never_joined_to_the_text_before_it(self) -> None:
         """Only second characters of compositions, and vowels and ends of Hangul, can be joined."""
         characters = [chr(n) for n in range(sys.maxunicode + 1) if not 0xD800 <= n < 0xE000]
         decompositions = filter(None, map(unicodedata.decomposition, characters))
