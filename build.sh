@@ -48,8 +48,7 @@ EOF
 case ${1:-help} in
   setup) exec docker/venv.sh service ;;
   run) exec docker/run.sh "${@:2}" ;;
-  test | coverage | faults | clients) exec tests/run.sh "$@" ;;
-  mutants) docker/venv.sh tools && exec "${VENV:-.venv}/bin/python" -m tests.mutants "${@:2}" ;;
+  test | coverage | faults | clients | mutants) exec tests/run.sh "$@" ;;
   bench) exec tests/load/bench.sh "${@:2}" ;;
   up | down | logs) exec docker/stack.sh "$@" ;;
   secrets) docker/venv.sh service && exec "${VENV:-.venv}/bin/catalog" secrets ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs tests with all programs that they use: run.sh test|coverage|faults|clients [arguments of pytest]
+# Runs tests with all programs that they use: run.sh test|coverage|faults|clients|mutants [arguments]
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # shellcheck source=docker/messages.sh
@@ -47,5 +47,10 @@ case ${1:-} in
     docker/venv.sh clients
     exec "${pytest[@]}" -m clients tests/clients "${@:2}"
     ;;
-  *) die "run.sh runs: test, coverage, faults or clients." ;;
+  mutants)
+    docker/venv.sh tools
+    want_services
+    exec "${VENV:-.venv}/bin/python" -m tests.mutants "${@:2}"
+    ;;
+  *) die "run.sh runs: test, coverage, faults, clients or mutants." ;;
 esac

@@ -35,6 +35,9 @@ LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 LEAST_BOUND = 10
 """Least number that is a bound of magnitude where a constant has it: one more is no fault."""
 
+DATACLASS_HABITS = {"frozen", "slots"}
+"""Keyword arguments that keep developers from mistakes, or save memory; no caller notices them."""
+
 DOCUMENTATION = {"description", "title", "summary", "help", "examples"}
 """Keyword arguments whose strings are read by people."""
 
@@ -170,6 +173,8 @@ class _Edits(ast.NodeVisitor):
             self._prose = prose or is_log
             self.visit(argument)
         for keyword in node.keywords:
+            if name == "dataclass" and keyword.arg in DATACLASS_HABITS:
+                continue
             self._prose = prose or is_log or keyword.arg in DOCUMENTATION
             self.visit(keyword.value)
         self._prose = prose

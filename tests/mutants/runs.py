@@ -23,7 +23,7 @@ MAX_MEMORY_BYTES = 4 << 30
 """Address space of a run: a mutant may collect without end."""
 
 OPTIONS = (
-    *("-q", "-x", "--engine", "sqlite", "--hypothesis-seed=0"),
+    *("-q", "-x", "--hypothesis-seed=0"),
     # These cost a second in each run: the rewriting of asserts, and a plug-in.
     *("--assert=plain", "-p", "no:schemathesis", "-p", "no:cacheprovider"),
 )
@@ -35,12 +35,14 @@ class Run(NamedTuple):
     Attributes:
         module: path of the module under test, relative to the root.
         tests: paths of the tests, likewise.
+        engine: the database engine.
         source: the module's text in this run; its own if not given.
         limit: seconds after which the run is ended.
     """
 
     module: str
     tests: Sequence[str]
+    engine: str
     source: bytes | None = None
     limit: float = 1800
 
@@ -142,7 +144,7 @@ def _start(root: Path, tree: Path, run: Run, number: int) -> _Child:
     if pid == 0:
         status = 3
         try:
-            status = _test(root, tree, run.tests)
+            status = _test(root, tree, run)
         finally:
             os._exit(status)
     return _Child(pid, number, time.monotonic(), tree)
@@ -156,8 +158,8 @@ def _put(tree: Path, module: str, source: bytes) -> None:
         compiled.unlink()
 
 
-def _test(root: Path, tree: Path, tests: Sequence[str]) -> int:
-    """Run tests in this process, which has just been forked."""
+def _test(root: Path, tree: Path, run: Run) -> int:
+    """Run the tests in this process, which has just been forked."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.RLIM_INFINITY))
     log = os.open(_log(tree), os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
@@ -170,7 +172,7 @@ def _test(root: Path, tree: Path, tests: Sequence[str]) -> int:
     for name in list(sys.modules):
         if name != "__main__" and (root / name.partition(".")[0]).exists():
             del sys.modules[name]
-    status = pytest.main([*OPTIONS, f"--basetemp={tree}.tmp", *tests])
+    status = pytest.main([*OPTIONS, "--engine", run.engine, f"--basetemp={tree}.tmp", *run.tests])
     sys.stdout.flush()
     sys.stderr.flush()
     return int(status)

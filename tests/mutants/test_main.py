@@ -141,6 +141,27 @@ def test_explanation_of_a_line_that_is_gone_is_reported(tmp_path: Path) -> None:
     assert "not a mutant of shop/prices.py any more: return price > 100" in finished.output
 
 
+def test_survivor_is_tried_again_on_a_server(tmp_path: Path) -> None:
+    on_a_server = """\
+from shop.prices import is_free
+
+
+def test_prices(pytestconfig):
+    if pytestconfig.getoption("--engine") != "sqlite":
+        assert is_free(0) is True
+"""
+    module = "def is_free(price):\n    return not price\n"
+    tree = fake_tree(tmp_path, **{"shop/prices.py": module, "tests/test_prices.py": on_a_server})
+    (tree / "tests/mutants/explained.toml").unlink()
+
+    finished = run_over(tree)
+
+    assert finished.status == 0
+    assert finished.output.count("s survived shop/prices.py:2") == 2
+    assert finished.output.count("s killed shop/prices.py:2") == 2
+    assert "100.0 % of 2 mutants died." in finished.output
+
+
 class TestSample:
     def test_sample_depends_on_the_seed_alone(self) -> None:
         mutants = mutants_of(X, b"\n".join(b"x = %d" % each for each in range(50)))

@@ -96,6 +96,7 @@ def test_operator_on_a_line_of_its_own_is_found() -> None:
         "x = Field(description='price')",
         "@overload\ndef price(x=5): ...",
         "@abstractmethod\ndef price(x): ...",
+        "Price = dataclass(frozen=True, slots=True)(Sum)",
     ],
 )
 def test_types_and_texts_for_people_have_no_mutants(source: str) -> None:

@@ -1,9 +1,17 @@
-"""Errors of writes that group commit does not do."""
+"""Errors of products' queues and limits: each refusal is counted by its reason."""
 
 import pytest
 
-from catalog.errors import Conflict, DatabaseBusy, DatabaseUnavailable, IdempotencyKeyInUse
-from catalog.products.overload import WriteRefusals
+from catalog.errors import (
+    Conflict,
+    DatabaseBusy,
+    DatabaseUnavailable,
+    IdempotencyKeyInUse,
+    Overloaded,
+)
+from catalog.products.overload import WriteRefusals, page_expired, too_many
+from tests.numbers import Change
+from tests.support import Caller
 
 
 class TestWriteRefusals:
@@ -23,3 +31,20 @@ class TestWriteRefusals:
         self, error: Exception, is_undetermined: bool
     ) -> None:
         assert WriteRefusals().is_undetermined(error) is is_undetermined
+
+
+async def test_refusals_are_counted_by_their_reason(anyone: Caller) -> None:
+    change, refusals = await Change.since_now(anyone), WriteRefusals()
+    refuse_import = too_many("Too many imports are running.", "imports")
+
+    errors = [
+        refusals.full(),
+        refusals.expired(),
+        page_expired(),
+        *(refuse_import() for _ in "abc"),
+    ]
+
+    reasons = ("writes", "pages", "imports")
+    assert [await change.of("shed_total", reason=each) for each in reasons] == [2, 1, 3]
+    assert [type(each) for each in errors] == [*[DatabaseBusy] * 3, *[Overloaded] * 3]
+    assert str(errors[-1]) == "Too many imports are running."

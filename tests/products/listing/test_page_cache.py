@@ -17,6 +17,7 @@ from catalog.products.listing.page_cache import PageCache, RenderedPage
 from catalog.products.listing.page_request import PageRequest
 from catalog.products.schemas import PATH
 from tests.db.support import Open
+from tests.numbers import Change
 from tests.products.listing.filling import fill
 from tests.products.listing.page_requests import page_request
 from tests.products.listing.reads import Reads
@@ -160,6 +161,33 @@ class TestCache:
         await pages.read(page_request(app))
 
         assert reads.pages > 0
+
+    async def test_page_outlives_a_change_elsewhere(
+        self, app: Quart, ada: Caller, database: Database, reads: Reads
+    ) -> None:
+        await fill(database, ada)
+        pages = PageCache(database)
+        first = await pages.read(page_request(app, sort="id", limit="3"))
+        created = await ada.create_product("Lamp")
+        reads.clear()
+
+        again = await pages.read(page_request(app, sort="id", limit="3"))
+
+        assert (again.body, again.change.position) == (first.body, created.json["id"])
+        assert reads.pages == 0
+
+    async def test_results_are_counted(
+        self, app: Quart, anyone: Caller, database: Database
+    ) -> None:
+        pages, change = PageCache(database), await Change.since_now(anyone)
+
+        await asyncio.gather(*(pages.read(page_request(app)) for _ in range(3)))
+        await pages.read(page_request(app))
+
+        counts = [
+            await change.of("pages_total", result=each) for each in ("read", "joined", "kept")
+        ]
+        assert counts == [1, 2, 1]
 
 
 class TestDemand:
