@@ -65,15 +65,17 @@ class _Child(NamedTuple):
 def mirror_of(root: Path, module: str) -> list[str]:
     """Return the tests that mirror a module, or those of its package where it has none.
 
-    ``catalog/auth/routes/users.py`` is tested by ``tests/auth/test_user_routes.py`` or, like the
-    other routes, by ``tests/auth/test_routes.py``. Models are compared with the migrations.
+    ``catalog/auth/routes/users.py`` is tested by ``tests/auth/test_user_routes.py``, routes of a
+    feature's part by the tests of that part, and other routes by ``tests/auth/test_routes.py``.
+    Models are compared with the migrations.
     """
     _, *folders, name = Path(module).with_suffix("").parts
     folder = Path("tests", *folders)
     if folder.name == "routes":
         folder = folder.parent
         names = [f"test_{name}_routes.py", f"test_{name.removesuffix('s')}_routes.py"]
-        mirrors = [folder / each for each in (*names, "test_routes.py")]
+        names += [f"{name}/test_{name}_routes.py", name, "test_routes.py"]
+        mirrors = [folder / each for each in names]
     elif name == "models":
         mirrors = [Path("tests/migrations/test_migrations.py")]
     else:

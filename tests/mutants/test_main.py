@@ -188,6 +188,8 @@ class TestSample:
         ("catalog/auth/tokens/jwt.py", "tests/auth/tokens/test_jwt.py"),
         ("catalog/auth/routes/users.py", "tests/auth/test_user_routes.py"),
         ("catalog/auth/routes/sign_in.py", "tests/auth/test_routes.py"),
+        ("catalog/products/routes/bulk.py", "tests/products/bulk/test_bulk_routes.py"),
+        ("catalog/products/routes/changes.py", "tests/products/changes"),
         ("catalog/products/nothing_tests_this.py", "tests/products"),
         ("catalog/products/listing/nothing_tests_this.py", "tests/products/listing"),
     ],
