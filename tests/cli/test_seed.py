@@ -1,33 +1,14 @@
-"""``catalog seed`` and its data."""
+"""``catalog seed``: rows, passwords and refusals."""
 
 import re
-from datetime import datetime
-from hashlib import sha256
-from itertools import chain
-from statistics import median
 
 import pytest
 
-from catalog.auth.normalization import checked_email, checked_username, fold
 from catalog.auth.seed_data import email_of, username_of
-from catalog.products.models import MAX_PRICE, NewProduct
-from catalog.products.schemas import ProductCreate
-from catalog.products.seed_data import CHUNK_ROWS, make_samples
+from catalog.products.seed_data import CHUNK_ROWS
 from tests.cli.commands import CommandLine
+from tests.products.seed_samples import samples, times_of
 from tests.support import PASSWORD, Caller
-
-PINNED = "95c04baef338eb464da89601c40ff9c0828c9a3f137e5c63ee5dd9b9b4e310ea"
-"""The digest of the first products of seed 7; it changes only with the words or the draws."""
-
-
-def samples(count: int, *, seed: int = 0, owners: int = 10) -> list[NewProduct]:
-    """Return products as the command makes them, with numbers as owners."""
-    return list(chain(*make_samples(count, owner_ids=range(1, owners + 1), seed=seed)))
-
-
-def times_of(made: list[NewProduct]) -> list[datetime]:
-    """Return the creation times of products that have one."""
-    return [sample.created_at for sample in made if sample.created_at is not None]
 
 
 async def count_of(catalog: CommandLine, table: str) -> int:
@@ -167,66 +148,3 @@ class TestRefusal:
         (fault,) = await nowhere.faults_of("seed", "--password=Football", CATALOG_ENV="production")
 
         assert fault.endswith(": A password must not be one of the 3,000 most common passwords.")
-
-
-class TestProducts:
-    def test_seed_has_the_same_products_in_every_release(self) -> None:
-        # Without the search words and the key, which samples do not have.
-        first = repr([tuple(sample)[:5] for sample in samples(1000, seed=7)])
-
-        assert sha256(first.encode()).hexdigest() == PINNED
-
-    def test_different_seeds_have_different_products(self) -> None:
-        ours, others = samples(100, seed=1), samples(100, seed=2)
-
-        assert len({sample.name for sample in ours} & {sample.name for sample in others}) < 20
-
-    def test_each_product_is_valid_for_the_api(self) -> None:
-        for sample in samples(20_000):
-            ProductCreate(name=sample.name, price=sample.price, description=sample.description)
-
-    def test_products_vary(self) -> None:
-        made = samples(20_000)
-
-        names = [sample.name for sample in made]
-        assert len(set(names)) > 10_000
-        assert sum(not name.isascii() for name in names) > 2_000
-        assert sum(max(name) > "\uffff" for name in names) > 100
-        descriptions = [sample.description for sample in made]
-        assert 0.1 < descriptions.count(None) / len(made) < 0.2
-        assert descriptions.count("") > 100
-        assert len(set(descriptions)) > 5_000
-
-    def test_prices_are_in_cents_and_mostly_small(self) -> None:
-        prices = [sample.price for sample in samples(20_000)]
-
-        assert all(price == round(price, 2) for price in prices)
-        assert 15 < median(prices) < 40
-        assert 0 < min(prices) < 2
-        assert 300 < max(prices) < MAX_PRICE
-
-    def test_every_owner_has_products_and_some_have_many(self) -> None:
-        owners = [sample.owner_id for sample in samples(5_000, owners=50)]
-
-        counts = sorted(owners.count(owner) for owner in range(1, 51))
-        assert counts[0] > 0
-        assert counts[-1] > 4 * median(counts)
-
-    def test_creation_times_increase(self) -> None:
-        times = times_of(samples(3_000))
-
-        assert times == sorted(times)
-        assert (times[0].year, times[-1].year) == (2024, 2025)
-
-
-class TestAccounts:
-    def test_each_account_is_valid_for_sign_up(self) -> None:
-        for number in range(1, 3_000):
-            checked_username(username_of(number))
-            checked_email(email_of(number))
-
-    def test_accounts_are_unique(self) -> None:
-        numbers = range(1, 20_000)
-
-        assert len({fold(username_of(number)) for number in numbers}) == len(numbers)
-        assert len({fold(email_of(number)) for number in numbers}) == len(numbers)
