@@ -26,11 +26,10 @@ from catalog.products.schemas import ListQuery
 from catalog.products.selection import Selection
 from tests.db.support import on_servers, run_on
 from tests.products.awkward_values import PRICES, TEXTS
+from tests.products.encoded_texts import SHOWN, text_of
 from tests.products.listing.lists import SORTS
 from tests.support import Caller
 
-REST = ("1", "2", "2026-11-23 09:30:00.000001", "2026-11-23 09:30:00.000002")
-SHOWN = (1, 2, "2026-11-23T09:30:00.000001Z", "2026-11-23T09:30:00.000002Z")
 LONGEST = "\U0001f4a1" * MAX_DESCRIPTION
 
 
@@ -136,7 +135,7 @@ class TestJson:
         self, products: list[tuple[str, str | None, float, str | None]]
     ) -> None:
         rows = [(7, *each, *SHOWN) for each in products]
-        texts = [encoded(*each) for each in products]
+        texts = [text_of(*each) for each in products]
 
         assert_same(EncodedRows(ChangeId(12), texts), DecodedRows(rows))
 
@@ -146,18 +145,6 @@ class TestJson:
         products[1][escaped] += '"\\\n'
         values = [(each["name"], each["description"], 1.5, each["key"]) for each in products]
 
-        cell = EncodedRows(ChangeId(12), [encoded(*each) for each in values])
+        cell = EncodedRows(ChangeId(12), [text_of(*each) for each in values])
 
         assert_same(cell, DecodedRows([(7, *each, *SHOWN) for each in values]))
-
-
-def encoded(name: str, description: str | None, price: float, key: str | None) -> bytes:
-    """Return the text that the servers select for a product with ``REST``."""
-    quoted = ["null" if text is None else f'"{text}"' for text in (name, description, key)]
-    # The servers write no fraction of whole numbers.
-    digits = f"{price:.0f}" if price.is_integer() else repr(price)
-    user_id, version, *instants = REST
-    created_at, updated_at = (f'"{each}Z"' for each in instants)
-    end = f',"user_id":{user_id},"version":{version},"created_at":{created_at}'
-    end += f',"updated_at":{updated_at}}}'
-    return "\0".join((',{"id":7,"name":', *quoted[:2], digits, quoted[2], end)).encode()
