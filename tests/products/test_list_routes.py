@@ -5,7 +5,10 @@ import math
 from typing import Any
 from urllib.parse import urlencode
 
+from quart import Quart
+
 from catalog.db.columns import MAX_ID
+from catalog.http.limits import limit_of
 from tests.products.product_ids import create_some, ids_of
 from tests.support import Caller, fields_of, problem_of
 
@@ -27,6 +30,15 @@ async def pages_of(caller: Caller, path: str) -> list[list[int]]:
 
 def flat(pages: list[list[int]]) -> list[int]:
     return [product_id for page in pages for product_id in page]
+
+
+def test_lists_count_toward_the_limit_of_reads(app: Quart) -> None:
+    views = [
+        app.view_functions[f"product_lists.{each}"]
+        for each in ("list_products", "list_my_products")
+    ]
+
+    assert [limit_of(view) for view in views] == ["read", "read"]
 
 
 class TestListProducts:

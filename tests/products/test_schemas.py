@@ -134,6 +134,34 @@ class TestListQuery:
     def test_limit_out_of_range_or_not_in_digits_is_refused(self, text: str) -> None:
         assert places_of(ListQuery, {"limit": text}) == ["limit"]
 
+    @pytest.mark.parametrize(
+        ("text", "bound"),
+        [
+            ("0", 0),
+            ("12.50", 12.5),
+            ("-0", 0),
+            ("1e3", 1000),
+            ("2E-1", 0.2),
+            ("1000000000000", 1e12),
+        ],
+    )
+    def test_bound_of_the_price_is_a_json_number(self, text: str, bound: float) -> None:
+        query = ListQuery.model_validate({"min_price": text, "max_price": text})
+
+        assert (query.min_price, query.max_price) == (bound, bound)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("", "-", "+1", ".5", "1.", "01", "1e", "1e+", "1_0", " 1", "1 ", "0x1", "1XX"),
+            *("nan", "inf", "\u0661", "-1", "-1e-9", "1000000000000.1", "1e13", "1e999"),
+            "0." + "1" * 39,
+        ],
+    )
+    def test_bound_that_is_no_json_number_or_no_price_is_refused(self, text: str) -> None:
+        assert places_of(ListQuery, {"min_price": text}) == ["min_price"]
+        assert places_of(ListQuery, {"max_price": text}) == ["max_price"]
+
     def test_cursor_length_is_bounded(self) -> None:
         longest = "A" * MAX_CURSOR_LENGTH
 

@@ -1,9 +1,32 @@
-"""Folding: long texts are cut only where it changes nothing."""
+"""Folding: equal words become alike, and long texts are cut only where it changes nothing."""
 
 import sys
 import unicodedata
 
+import pytest
+
 from catalog.products.search import folding
+
+
+class TestFolded:
+    @pytest.mark.parametrize(
+        ("text", "plain"),
+        [
+            ("LAMP Nr. 5", "lamp nr. 5"),
+            ("Crème brûlée", "creme brulee"),
+            ("Straße", "strasse"),
+            ("Øø Łł Đđ Ðð", "oo ll dd dd"),
+            ("Þþ Ææ Œœ \u0131I Ħħ", "thth aeae oeoe ii hh"),
+            ("\uff2c\uff21\uff2d\uff30 \ufb01x \u00bd", "lamp fix 1\u20442"),
+            ("\uff9c\uff9d", "\u30ef\u30f3"),
+            ("soft\u00adhyphen, zero\u200dwidth\ufeff", "softhyphen, zerowidth"),
+            ("\u05e9\u05c1\u05b8\u05dc\u05d5\u05b9\u05dd", "\u05e9\u05dc\u05d5\u05dd"),
+            ("\ud55c\uae00", "\ud55c\uae00"),
+        ],
+    )
+    def test_case_width_and_accents_are_folded(self, text: str, plain: str) -> None:
+        assert folding.folded(text) == plain
+        assert folding.folded(unicodedata.normalize("NFD", text)) == plain
 
 
 class TestParts:
