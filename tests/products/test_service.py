@@ -198,13 +198,14 @@ class TestUpdate:
     ) -> None:
         await database.transaction(service.insert_products, lamps(ada, 3))
         before = await words_in(database)
+        edits: list[dict[str, Any]] = [
+            {"price": 2.0},
+            {"name": "Stool"},
+            {"description": "Walnut"},
+        ]
         price, name, description = (
-            (service.updated(product, values, THEN), set(values))
-            for product, values in zip(
-                await products_in(database),
-                ({"price": 2.0}, {"name": "Stool"}, {"description": "Walnut"}),
-                strict=True,
-            )
+            (service.updated(product, edit, THEN), set(edit))
+            for product, edit in zip(await products_in(database), edits, strict=True)
         )
 
         await self.store(database, price, name, description)

@@ -1,11 +1,13 @@
 """Encoded rows equal decoded ones, value for value."""
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from catalog.db.database import Database
 from catalog.db.raw_rows import TextQuery
@@ -18,10 +20,11 @@ from catalog.products.listing.encoded_rows import (
     EncodedRows,
     encoded_page,
     read_encoded_pages,
+    read_encoded_products,
 )
 from catalog.products.listing.page_request import PageRequests
 from catalog.products.listing.page_rows import DecodedRows, PageRows
-from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, NewProduct
+from catalog.products.models import MAX_DESCRIPTION, MAX_NAME, MAX_PRICE, NewProduct, Product
 from catalog.products.schemas import ListQuery
 from catalog.products.selection import Selection
 from tests.db.support import on_servers, run_on
@@ -74,6 +77,12 @@ async def both(
     return await run_on(database.connection(), read)
 
 
+async def rows_of_all(connection: ReadConnection) -> Sequence[Sequence[Any]]:
+    """Return the rows of all products, in the order of their ids."""
+    statement = select(*queries.COLUMNS).order_by(Product.__table__.c.id)
+    return (await connection.execute(statement)).all()
+
+
 def assert_same(cell: PageRows, rows: PageRows) -> None:
     assert len(cell) == len(rows)
     assert [cell.id_of(n) for n in range(len(cell))] == [rows.id_of(n) for n in range(len(rows))]
@@ -82,6 +91,21 @@ def assert_same(cell: PageRows, rows: PageRows) -> None:
         assert cell.json(count) == rows.json(count)
     for fields in (("id",), ("price", "name"), ("description", "updated_at", "version", "key")):
         assert cell.json(1000, fields) == rows.json(1000, fields)
+
+
+@on_servers
+class TestProducts:
+    @pytest.mark.usefixtures("new_products")
+    async def test_chosen_products_are_read_however_many_they_are(self, database: Database) -> None:
+        everything = DecodedRows(await run_on(database.connection(), rows_of_all))
+        for count in (1, 2, 3, 4, 5, 8, 9, 16, 17, 33):
+            ids = range(2, 2 + count)
+
+            found = await run_on(database.connection(), read_encoded_products, ids)
+
+            assert len(found) == count
+            # They are in no order.
+            assert {*found.objects(count)} == {*everything.objects(1 + count)[1:]}
 
 
 @on_servers

@@ -25,7 +25,7 @@ def test_number_of_terms_that_are_looked_up_is_bounded() -> None:
 def test_terms_of_unknown_frequencies_may_be_in_every_product() -> None:
     terms = unknown(["oak", "lamp"])
 
-    assert terms == (("lamp", "oak"), (1.0, 1.0))
+    assert (terms.ordered, terms.shares) == (("lamp", "oak"), (1.0, 1.0))
     assert terms.values == {"term_0": "lamp", "term_1": "oak"}
 
 

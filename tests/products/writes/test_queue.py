@@ -13,7 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import User
 from catalog.db.database import Database
-from catalog.errors import NotFound, PreconditionFailed
+from catalog.errors import (
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    NotFound,
+    PreconditionFailed,
+)
 from catalog.products import queries
 from catalog.products.changes import change_counter
 from catalog.products.changes.change_ids import ChangeId
@@ -23,7 +28,9 @@ from catalog.products.models import NewProduct, Product
 from catalog.products.writes import BatchedWrites, Delete, Update, WriteResult
 from catalog.settings import Settings
 from tests.db.support import on_servers, run_on
+from tests.numbers import Change
 from tests.products.changes.support import content_of
+from tests.support import Caller
 
 ADA = 1
 PRODUCTS = 3
@@ -108,6 +115,29 @@ def is_serial(done: list[WriteResult]) -> bool:
     return all(
         versions == [*range(2, len(versions) + 2)] for versions in versions_of(done).values()
     )
+
+
+class TestIdempotencyKeys:
+    async def test_repeated_create_is_told_from_another_and_from_one_under_way(
+        self, queues: list[BatchedWrites], anyone: Caller
+    ) -> None:
+        queue, change = queues[0], await Change.since_now(anyone)
+
+        creating = asyncio.create_task(queue.create(lamp(), "a"))
+        await asyncio.sleep(0)
+        with pytest.raises(IdempotencyKeyInUse):
+            await queue.create(lamp(), "a")
+        first = await creating
+        repeated = await queue.create(lamp(), "a")
+        with pytest.raises(IdempotencyKeyReused):
+            await queue.create(lamp("Desk"), "a")
+        without = await queue.create(lamp(), None)
+
+        assert (first.replayed, repeated.replayed, without.replayed) == (False, True, False)
+        assert repeated.product == first.product != without.product
+        results = ("first", "conflict", "replayed", "mismatch")
+        counts = [await change.of("idempotency_total", result=each) for each in results]
+        assert counts == [1, 1, 1, 1]
 
 
 class TestLongProducts:
