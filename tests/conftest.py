@@ -30,6 +30,7 @@ from catalog.settings import Settings, usable_cores
 from tests import engines
 from tests.db.support import PATIENT, Open
 from tests.engines import Engine, EngineMissing, settings_for
+from tests.frozen_objects import frozen_objects
 from tests.support import Caller
 
 # A missing engine skips tests on a developer's machine, but fails them in CI.
@@ -89,13 +90,13 @@ def runs_alone(arguments: Sequence[str], *, markers: str, capture: str) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keep the tests, some 260,000 objects as old as the process, out of garbage collection."""
+    """Keep the tests out of garbage collection."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.enable()
-        gc.freeze()
+        frozen_objects.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -104,10 +105,8 @@ def pytest_runtest_teardown(
 ) -> Generator[None, object, object]:
     """Exclude the tests from garbage collection again after a module that has thawed them."""
     result = yield
-    is_last = nextitem is not None and nextitem.path != item.path
-    if is_last and gc.get_freeze_count() == 0:
-        gc.collect()
-        gc.freeze()
+    if nextitem is not None and nextitem.path != item.path:
+        frozen_objects.freeze_again()
     return result
 
 

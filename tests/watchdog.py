@@ -1,7 +1,6 @@
 """Watchdog that fails a test when a piece of work blocks the event loop for too long."""
 
 import asyncio
-import gc
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+
+from tests.frozen_objects import frozen_objects
 
 MAX_PIECE_SECONDS = 0.05
 """CPU seconds; the service's own aim is 0.02, the rest allows for a busy machine."""
@@ -54,7 +55,7 @@ class Watchdog:
         """Begin to measure."""
         # Without a collection first, which takes a second after thousands of tests: garbage that is
         # frozen now is collected after the block.
-        gc.freeze()
+        frozen_objects.freeze()
         original: Callable[[asyncio.Handle], None] = vars(asyncio.Handle)["_run"]
         thread = threading.get_ident()
 
@@ -87,7 +88,7 @@ class Watchdog:
         """
         self._end_piece()
         self._patch.undo()
-        gc.unfreeze()
+        frozen_objects.thaw()
         if self.longest > self.limit and error is None:
             raise LoopBlocked(
                 f"the event loop was held for {self.longest * 1000:.0f} ms in one piece, "

@@ -36,6 +36,7 @@ from catalog.products.bulk.formats.lines import MAX_LINE_BYTES, READ_ONLY
 from catalog.products.models import MAX_PRICE
 from catalog.products.queries import FIELDS
 from catalog.products.schemas import ProductCreate
+from tests.frozen_objects import frozen_objects
 from tests.products.bulk.reading import pieces, read_with
 from tests.watchdog import MAX_PIECE_SECONDS
 
@@ -377,9 +378,9 @@ HOSTILE = {
 def frozen_garbage() -> Iterator[None]:
     """Keep garbage collections of the test session's objects out of the measured steps."""
     gc.collect()
-    gc.freeze()
+    frozen_objects.freeze()
     yield
-    gc.unfreeze()
+    frozen_objects.thaw()
 
 
 @pytest.mark.usefixtures("frozen_garbage")
