@@ -313,14 +313,15 @@ NO_EMAILS = {
 
 FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
 
-# Without ideographs and Hangul syllables, which are many and behave alike.
+MANY_ALIKE = regex.compile(
+    r"[\p{Unified_Ideograph}\p{Block=Hangul_Syllables}\u115f\u1160\u3164\uffa0]"
+)
+"""Ideographs and Hangul syllables, which are many and behave alike."""
+
 LETTERS = [
     character
     for character in map(chr, range(sys.maxunicode + 1))
-    if unicodedata.category(character).startswith("L")
-    and not regex.match(
-        r"[\p{Unified_Ideograph}\p{Block=Hangul_Syllables}\u115f\u1160\u3164\uffa0]", character
-    )
+    if unicodedata.category(character).startswith("L") and not MANY_ALIKE.match(character)
 ]
 
 OTHER_FAULT = "other"
