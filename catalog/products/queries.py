@@ -79,10 +79,18 @@ def bounded_page(*, sort: Sort, filters: frozenset[str], resumed: bool) -> Selec
     return _in_order(_bounded(rows, sort), sort, _table.id)
 
 
+SEARCHED = ("name", "description")
+"""Fields whose words are indexed."""
+
 TEXT_BYTES: ColumnElement[int] = func.coalesce(byte_length(_table.name), 0) + func.coalesce(
     byte_length(_table.description), 0
 )
 """Bytes of a product's texts; less than those of its JSON."""
+
+
+def text_bytes(*texts: str | None) -> int:
+    """Compute ``TEXT_BYTES`` of a product from its texts."""
+    return sum(len(text.encode()) for text in texts if text)
 
 
 def _bounded(rows: Select[Any], sort: Sort) -> Select[Any]:

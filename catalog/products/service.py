@@ -169,7 +169,7 @@ async def store_updates(
     reworded = []
     for product, names in changed:
         alike[(*sorted(names), "version")].append(product)
-        if not names.isdisjoint(("name", "description")):
+        if not names.isdisjoint(queries.SEARCHED):
             reworded.append(product)
     instant = stored_instant(session, at)
     for fields, products in alike.items():

@@ -277,9 +277,7 @@ async def _rows_after(
     rows: Sequence[Any] = (await connection.execute(FEW_FOLLOWING, values)).all()
     count = size = 0
     while count < len(rows) and size <= max_bytes:
-        size += sum(
-            len(text.encode()) for text in (rows[count].name, rows[count].description) if text
-        )
+        size += queries.text_bytes(rows[count].name, rows[count].description)
         count += 1
     return rows[:count]
 

@@ -78,9 +78,8 @@ async def find(
 _NAME, _DESCRIPTION = map(queries.FIELDS.index, ("name", "description"))
 
 
-def text_bytes(row: Sequence[Any]) -> int:
-    """Compute ``queries.TEXT_BYTES`` of a row."""
-    return len(row[_NAME].encode()) + len((row[_DESCRIPTION] or "").encode())
+def _text_bytes(row: Sequence[Any]) -> int:
+    return queries.text_bytes(row[_NAME], row[_DESCRIPTION])
 
 
 async def count(connection: AsyncConnection, selection: Selection) -> int:
@@ -153,7 +152,7 @@ class _Search:
         return self.reached_end or self._is_full(rows)
 
     def _is_full(self, rows: Sequence[Any]) -> bool:
-        return len(rows) == self._limit or sum(map(text_bytes, rows)) > self._max_bytes
+        return len(rows) == self._limit or sum(map(_text_bytes, rows)) > self._max_bytes
 
     async def search_next(self, distance: int, *, indexed: int = 0) -> Sequence[Any]:
         """Search the next ``distance`` products; see ``run``."""

@@ -321,10 +321,10 @@ def _reindexed_bytes(edit: Edit, product: dict[str, Any] | None) -> int:
     if product is None:
         return 0
     values: Mapping[str, Any] = {} if isinstance(edit, Delete) else edit.values
-    if isinstance(edit, Update) and values.keys().isdisjoint(("name", "description")):
+    if isinstance(edit, Update) and values.keys().isdisjoint(queries.SEARCHED):
         return 0
-    name, description = ({**product, **values}[field] for field in ("name", "description"))
-    return len(name.encode()) + len((description or "").encode())
+    after = {**product, **values}
+    return queries.text_bytes(*(after[field] for field in queries.SEARCHED))
 
 
 def _replay(

@@ -41,7 +41,7 @@ HEADER_TOO_LONG = InvalidRequest(
 OPEN_QUOTE = MalformedRequest("A double quote is probably not closed.")
 
 _REQUIRED = ("name", "price")
-_FIELDS = tuple(ParsedProduct.__annotations__)
+_FIELDS = ParsedProduct._fields
 _LONGEST = {"name": MAX_NAME, "description": MAX_DESCRIPTION, "key": MAX_KEY}
 _TEXTS = _LONGEST.keys()
 # Python converts no more than 4,300 digits; ids have up to 19.

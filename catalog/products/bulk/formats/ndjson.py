@@ -28,7 +28,7 @@ from catalog.products.bulk.formats.lines import (
     validate_upsert,
 )
 
-_FIELDS = ("name", "description", "price", "key")
+_FIELDS = ParsedProduct._fields
 
 _PLAIN_BYTES = 128 * 1024
 """Maximum size of lines that are parsed at once."""
