@@ -39,7 +39,7 @@ DATACLASS_HABITS = {"frozen", "slots"}
 """Keyword arguments that keep developers from mistakes, or save memory; no caller notices them."""
 
 DOCUMENTATION = {"description", "title", "summary", "help", "examples"}
-"""Keyword arguments whose strings are read by people."""
+"""Keyword arguments whose values are read by people."""
 
 
 class Mutant(NamedTuple):
@@ -173,9 +173,10 @@ class _Edits(ast.NodeVisitor):
             self._prose = prose or is_log
             self.visit(argument)
         for keyword in node.keywords:
-            if name == "dataclass" and keyword.arg in DATACLASS_HABITS:
+            is_habit = name == "dataclass" and keyword.arg in DATACLASS_HABITS
+            if is_habit or keyword.arg in DOCUMENTATION:
                 continue
-            self._prose = prose or is_log or keyword.arg in DOCUMENTATION
+            self._prose = prose or is_log
             self.visit(keyword.value)
         self._prose = prose
 

@@ -94,6 +94,7 @@ def test_operator_on_a_line_of_its_own_is_found() -> None:
         "x = f'{y} of {5}'",
         "x = 'Nothing is left.'",
         "x = Field(description='price')",
+        "x = Field(examples=[5])",
         "@overload\ndef price(x=5): ...",
         "@abstractmethod\ndef price(x): ...",
         "Price = dataclass(frozen=True, slots=True)(Sum)",

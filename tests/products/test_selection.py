@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from catalog.db.database import Database
+from catalog.products import queries
 from catalog.products.schemas import MyListQuery, Sort
 from catalog.products.search.tokenizer import terms_of
 from catalog.products.selection import Position, Selection
+from tests.support import Caller
 
 PRODUCT = {"id": 7, "name": "Lamp", "price": 2.5, "created_at": "2026-11-23T09:30:00.000001Z"}
 
@@ -44,6 +47,41 @@ def test_terms_of_a_search_are_no_filter() -> None:
 
     assert found.terms == terms_of("brass Lamp")
     assert found.filters == frozenset()
+
+
+class TestConditions:
+    @pytest.mark.parametrize(
+        ("filters", "names"),
+        [
+            ({}, ["Lamp", "Desk", "Rug"]),
+            ({"min_price": 2.0}, ["Desk", "Rug"]),
+            ({"max_price": 2.0}, ["Lamp", "Desk"]),
+            ({"user_id": 1}, ["Lamp", "Rug"]),
+            ({"user_id": 9}, []),
+            ({"client_key": "a"}, ["Lamp", "Desk"]),
+            ({"ids": (3, 1, 9)}, ["Lamp", "Rug"]),
+            ({"user_id": 1, "min_price": 2.0}, ["Rug"]),
+        ],
+    )
+    async def test_filters_keep_what_they_say(
+        self,
+        ada: Caller,
+        bob: Caller,
+        database: Database,
+        filters: dict[str, Any],
+        names: list[str],
+    ) -> None:
+        assert (ada.user_id, bob.user_id) == (1, 2)
+        await ada.create_product("Lamp", price=1, key="a")
+        await bob.create_product("Desk", price=2, key="a")
+        await ada.create_product("Rug", price=3)
+        selection = Selection(sort="id", **filters)
+
+        async with database.connection() as connection:
+            page = queries.page(sort="id", filters=selection.filters, resumed=False)
+            rows = await connection.execute(page, {**selection.values, "limit": 10})
+
+        assert [row.name for row in rows] == names
 
 
 class TestBoundTo:
