@@ -64,6 +64,8 @@ USES = (
     ),
     # h11 keeps no connection of HTTP/1.0 open, ignores no empty line, and has no option for either.
     Use("h11", "0.16", "fastpath/http1.py", "_cstate _receive_buffer"),
+    # h11 bounds a head and trailers only while they are incomplete.
+    Use("h11", "0.16", "fastpath/trailers.py", "_reader _reading_trailer"),
     Use(
         *("prometheus-client", "0.26", "observability/shared_values.py"),
         "_buckets _m _positions _sum _upper_bounds _value",
@@ -80,7 +82,7 @@ USES = (
     Use("sqlalchemy", "2.1", "db/raw_rows.py", "_handle_dbapi_exception"),
 )
 
-DOCUMENTED = {"_asdict", "_exit", "_make", "_mapping", "_replace"}
+DOCUMENTED = {"_asdict", "_exit", "_fields", "_make", "_mapping", "_replace"}
 """Public in spite of their names: those of named tuples, ``Row._mapping`` and ``os._exit``."""
 
 SIGNATURES = (

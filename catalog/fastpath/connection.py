@@ -43,6 +43,8 @@ class PlainTCPServer(TCPServer):
     def _untie(self) -> None:
         """Break the reference cycles of the ended connection, so that it is freed at once.
 
+        Its incomplete head no longer counts.
+
         The garbage collector would free it, but one that outlives two of its runs only after a
         hundred more: hundreds of connections, of 8 kB each, would wait for that.
         """
@@ -50,6 +52,7 @@ class PlainTCPServer(TCPServer):
         wrapper: Any = getattr(self, "protocol", None)
         if wrapper is not None:
             wrapper.send = wrapper.protocol.send = _discard
+            wrapper.protocol.count_head(0)
 
     def protocol_send(self, event: Event) -> Coroutine[Any, Any, None]:
         """Send an event; after the client's disconnect the idle timer is not started again."""

@@ -21,7 +21,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import H11SendableEvent
 
 from catalog.concurrency.turns import Turn
-from catalog.errors import CatalogError
+from catalog.errors import CatalogError, Overloaded
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
@@ -36,6 +36,7 @@ from catalog.fastpath.request_head import (
 )
 from catalog.fastpath.request_parser import parse
 from catalog.fastpath.response import Response, reason_of
+from catalog.fastpath.trailers import bound_trailers
 from catalog.http.middleware.body_stream import MALFORMED
 from catalog.http.request import BY_NAME, Header
 from catalog.http.response_buffers import SHARED_BYTES, ResponseBuffers
@@ -47,6 +48,13 @@ REFUSALS_A_SECOND = 1000
 SHORTEST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 1.0
 """Equal to the ``Retry-After`` of rejected requests."""
+
+
+MAX_WAITING_HEAD_BYTES = 16 * 1024 * 1024
+"""Bytes of incomplete heads in one process. Beyond it, those that are long are refused: an honest
+client sends its head at once, and thousands of others could send all but the end of one."""
+
+LONG_HEAD_BYTES = 4096
 
 
 class PlainH11Protocol(H11Protocol):
@@ -63,9 +71,11 @@ class PlainH11Protocol(H11Protocol):
         answered_at: time of the last such response, by the loop's clock.
         has_failed: whether the connection is not parsed any further and ends after its response.
         head_began_at: start of an incomplete head, by the same clock; 0 if there is none.
+        waiting_head_bytes: bytes of incomplete heads of all connections.
     """
 
     direct: DirectPath
+    waiting_head_bytes = 0
     _refused_until = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -77,6 +87,7 @@ class PlainH11Protocol(H11Protocol):
         self._status = 0
         self._head = b""
         self.head_began_at = 0.0
+        self._head_bytes = 0
 
     async def handle(self, event: Event) -> None:
         """Handle an event; a complete plain request on an idle connection takes the direct path."""
@@ -100,11 +111,21 @@ class PlainH11Protocol(H11Protocol):
                     return
         self._is_unused = False
         await super().handle(event)
-        self._note_head()
+        self.count_head(0 if self.stream is not None else len(self.connection.trailing_data[0]))
+        is_long = self._head_bytes >= LONG_HEAD_BYTES and not self.has_failed
+        if is_long and PlainH11Protocol.waiting_head_bytes > MAX_WAITING_HEAD_BYTES:
+            metrics.count_rejection("heads")
+            await self._refuse(Overloaded("Too many requests are incomplete."))
 
-    def _note_head(self) -> None:
-        """Record when an incomplete head began, for its time-out."""
-        if self.stream is not None or not self.connection.trailing_data[0]:
+    def count_head(self, size: int) -> None:
+        """Record the bytes of an incomplete head, and when it began, for its time-out.
+
+        Args:
+            size: the bytes that have arrived; 0 if no head is incomplete, or the connection ends.
+        """
+        PlainH11Protocol.waiting_head_bytes += size - self._head_bytes
+        self._head_bytes = size
+        if not size:
             self.head_began_at = 0.0
         elif not self.head_began_at:
             self.head_began_at = asyncio.get_running_loop().time()
@@ -234,6 +255,7 @@ class PlainH11Protocol(H11Protocol):
                 await self._refuse(refusal)
                 break
             if isinstance(event, h11.Request):
+                bound_trailers(connection)
                 await self.send(Updated(idle=False))
                 await self._create_stream(event)
                 turn = Turn()

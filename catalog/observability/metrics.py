@@ -65,6 +65,7 @@ Pool = Literal["read", "write"]
 Shed = Literal[
     "reads",
     "writes",
+    "heads",
     "bodies",
     "passwords",
     "pages",

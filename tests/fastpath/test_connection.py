@@ -15,6 +15,7 @@ import pytest
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
+from catalog.errors import CatalogError
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.http1 import PlainH11Protocol
 from catalog.fastpath.response import Response
@@ -59,6 +60,9 @@ class Quick:
 
     async def answer(self, scope: Any, _body: bytes, send: Any) -> None:
         await send(Response(await self._reply(scope), own=[], is_private=False))
+
+    async def refuse(self, _scope: Any, error: CatalogError, send: Any) -> None:
+        await send(Response(Reply(b"", status=error.status), own=[], is_private=False))
 
     async def _reply(self, scope: Any) -> Reply:
         self.asked.set()
@@ -131,6 +135,38 @@ class TestSlowRequestHead:
             await asyncio.sleep(1.3)
 
             assert (first.status, (await connection.get("/")).status) == (200, 200)
+
+    async def test_long_heads_beyond_the_bound_are_refused(
+        self, quick: Quick, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        long, end = b"GET / HTTP/1.1\r\nHost: catalog\r\nX: " + b"a" * 7000, b"\r\n\r\n"
+        monkeypatch.setattr("catalog.fastpath.http1.MAX_WAITING_HEAD_BYTES", 3 * len(long))
+        async with quick.serving() as url:
+            waiting = [await quick.connect(url) for _ in range(3)]
+            for connection in waiting:
+                await connection.send(long)
+            await until(lambda: PlainH11Protocol.waiting_head_bytes == 3 * len(long))
+
+            refused, short = await quick.connect(url), await quick.connect(url)
+            await refused.send(long)
+            answer = await refused.answer()
+            await short.send(long[:100])
+            await until(lambda: PlainH11Protocol.waiting_head_bytes > 3 * len(long))
+            await short.send(end)
+
+            assert (answer.status, answer.closes) == (503, True)
+            assert (await short.answer()).status == 200
+            for connection in waiting[:2]:
+                await connection.send(end)
+                assert (await connection.answer()).status == 200
+            for connection in (waiting[2], refused):
+                await connection.close()
+            await until(lambda: PlainH11Protocol.waiting_head_bytes == 0)
+            admitted = await quick.connect(url)
+            await admitted.send(long)
+            await until(lambda: PlainH11Protocol.waiting_head_bytes == len(long))
+            await admitted.send(end)
+            assert (await admitted.answer()).status == 200
 
 
 class TestEndedConnection:

@@ -339,6 +339,21 @@ class TestRefusal:
 
         assert answer.status == 431
 
+    @pytest.mark.parametrize(("count", "status"), [(900, 401), (30_000, 400)])
+    async def test_trailers_are_ignored_up_to_the_number_of_fields(
+        self, shared_service: Service, count: int, status: int
+    ) -> None:
+        connection = await shared_service.connect()
+
+        await connection.send(
+            b"POST /api/auth/login HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+            b'25\r\n{"username":"nobody","password":"no"}\r\n0\r\n' + b"a:\r\n" * count + b"\r\n"
+        )
+        answer = await connection.answer()
+
+        assert (answer.status, answer.closes) == (status, status == 400)
+
     async def test_broken_chunk_is_refused_with_the_id_of_its_request(
         self, shared_service: Service
     ) -> None:

@@ -72,7 +72,8 @@ async def record(
 async def record_all(session: AsyncSession, changes: Sequence[Logged], *, at: datetime) -> ChangeId:
     """Log changes, as the last step of a transaction but for the idempotency keys.
 
-    The change counter is locked from here until the commit. The creation of ``MANY`` products or more is copied by the database from their rows.
+    The change counter is locked from here until the commit. The creation of ``MANY`` products or
+    more is copied by the database from their rows.
 
     Args:
         session: the transaction of the changes themselves.
