@@ -16,7 +16,7 @@ from catalog.auth.guards import public
 from catalog.errors import NotFound, NotReady, Unavailable, public_errors
 from catalog.http.adapter import Routes
 from catalog.http.context import app_state
-from catalog.http.openapi import document_of, refuses, revalidates, server_of, with_server
+from catalog.http.openapi import document_of, is_built, refuses, revalidates, server_of, with_server
 from catalog.http.replies.conditional import cacheable_reply, etag_of
 from catalog.http.replies.reply import Reply, json_reply
 from catalog.http.request import current_request
@@ -190,10 +190,11 @@ async def list_public_keys() -> Reply:
 async def read_openapi() -> Reply:
     """Return the API's description (OpenAPI 3.1)."""
     request = current_request()
-    async with app_state().describing:
-        # The first time, building it takes 50 to 70 ms.
-        document = await asyncio.to_thread(document_of, request.app)
-    body = orjson.dumps(with_server(document, server_of(request)))
+    if not is_built(request.app):
+        # Building it takes 50 to 70 ms.
+        async with app_state().describing:
+            await asyncio.to_thread(document_of, request.app)
+    body = orjson.dumps(with_server(document_of(request.app), server_of(request)))
     headers = {"Cache-Control": "no-cache"}
     return cacheable_reply(body, etag_of(body, version=1), headers=headers)
 
@@ -206,6 +207,8 @@ async def read_problem(slug: str) -> Reply:
     for kind in public_errors():
         if kind.slug == slug:
             meaning = " ".join(cleandoc(kind.__doc__ or "").split("Args:")[0].split())
+            # Docstrings quote code as in reStructuredText.
+            meaning = meaning.replace("``", "`")
             explanation = {
                 "type": f"{current_request().prefix}/problems/{slug}",
                 "title": kind.title,

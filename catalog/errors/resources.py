@@ -79,9 +79,6 @@ class PreconditionFailed(CatalogError):
 
     For a write, ``current`` holds its current representation, and ``ETag`` the tag of it.
 
-    Attributes:
-        current: the resource, ready to render, if it is known.
-
     Args:
         detail: as ``CatalogError``.
         current: the resource, ready to render, if it is known.

@@ -278,13 +278,17 @@ class ListQuery(MyListQuery):
     )
 
 
-class IfMatch(BaseModel):
-    """A header of a request that changes a product."""
+class Preconditions(BaseModel):
+    """Headers of a request that changes a product."""
 
     if_match: str | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
         description="Entity tags that the product may have, or `*`; a `W/` prefix and suffixes "
         "such as `-gzip` are ignored.",
+    )
+    if_none_match: str | SkipJsonSchema[None] = Field(
+        default_factory=lambda: None,
+        description="Entity tags that the product may not have, or `*`.",
     )
 
 

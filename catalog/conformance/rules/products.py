@@ -101,6 +101,8 @@ async def if_match(site: Site) -> None:
     expect_status(changed, 200)
     late = await site.ada.call("PATCH", path, json={"price": 3}, headers=headers)
     expect_equal(expect_problem(late, 412).get("current"), changed.json(), "`current`")
+    told, current = (each.headers.get("etag", "").removeprefix("W/") for each in (late, changed))
+    expect_equal(told, current, "The ETag of a 412")
     expect_problem(await site.ada.call("DELETE", path, headers=headers), 412)
     expect_status(await site.ada.call("DELETE", path, headers={"If-Match": "*"}), 200)
 

@@ -65,7 +65,7 @@ class GzipDecoder:
             # A full piece may leave output behind even when all input is consumed.
             while rest or len(piece) == PIECE_BYTES:
                 piece = self._step(rest)
-                # One of them is empty: the rest of this member, or what follows it.
+                # What is left of this member, or what follows its end.
                 rest = self._inflater.unconsumed_tail or self._inflater.unused_data
                 yield piece
 

@@ -69,6 +69,11 @@ def configure_openapi(app: Quart, *, tags: Iterable[Tag], bearer: str) -> None:
     )
 
 
+def is_built(app: Quart) -> bool:
+    """Tell whether ``document_of`` returns at once."""
+    return "catalog.openapi" in app.extensions
+
+
 def document_of(app: Quart) -> dict[str, Any]:
     """Return an app's OpenAPI document, built once: building takes 50 to 70 ms."""
     built: dict[str, Any] | None = app.extensions.get("catalog.openapi")

@@ -66,7 +66,8 @@ class Problem(BaseModel):
     )
     current: dict[str, JsonValue] | SkipJsonSchema[None] = Field(
         default_factory=lambda: None,
-        description="The resource as it is now, if it did not match `If-Match`.",
+        description="The resource as it is now, if it did not match `If-Match`, or matched "
+        "`If-None-Match`.",
     )
 
 

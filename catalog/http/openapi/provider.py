@@ -34,6 +34,13 @@ _ETAG: Final = {
     }
 }
 
+_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "description": "Entity tags; unless one of them is current, the response is 412.",
+    "schema": {"type": "string"},
+}
+
 _IF_NONE_MATCH: Final = {
     "name": "If-None-Match",
     "in": "header",
@@ -236,7 +243,7 @@ def _revalidated(operation: dict[str, Any]) -> dict[str, Any]:
     }
     return {
         **operation,
-        "parameters": [*operation["parameters"], _IF_NONE_MATCH],
+        "parameters": [*operation["parameters"], _IF_MATCH, _IF_NONE_MATCH],
         "responses": {**responses, "304": unchanged},
     }
 

@@ -7,11 +7,12 @@ from catalog.errors import CatalogError
 from catalog.http.replies.reply import Reply
 from catalog.http.request import Request
 
-# Names HTML and not JSON, as browsers do: without a weight, or with one if no unweighted range can
-# be JSON. nginx decides by the same expression (docker/nginx/catalog/problem_table.conf).
+# Names HTML and not JSON, as browsers do: without a weight, or with one if no unweighted range
+# includes JSON. Weights are not compared, because nginx decides by the same expression
+# (docker/nginx/catalog/problem_table.conf).
 BROWSER = re.compile(
     r"^(?!.*application/(problem\+)?json[ \t]*(,|$))(.*text/html[ \t]*(,|$)"
-    r"|(?!.*(application/(problem\+)?json|\*/\*[ \t]*(,|$)))"
+    r"|(?!.*(application/(problem\+)?json|(application|\*)/\*[ \t]*(,|$)))"
     r".*text/html[ \t]*;[ \t]*q=(1|0\.0*[1-9]))",
     re.IGNORECASE,
 )

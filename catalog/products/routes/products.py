@@ -43,8 +43,8 @@ from catalog.products.schemas import (
     PATH,
     CreatedHeaders,
     IdempotencyHeader,
-    IfMatch,
     PositionHeaders,
+    Preconditions,
     ProductCreate,
     ProductDeleted,
     ProductHeaders,
@@ -135,7 +135,7 @@ async def read_product(product_id: int) -> Reply:
 @signed_in
 @refuses(AccountUnavailable, Forbidden, Conflict, DuplicateValue, PreconditionFailed)
 @json_body(ProductUpdate)
-@document_headers(IfMatch)
+@document_headers(Preconditions)
 @document_response(ProductRead, 200, ProductHeaders)
 async def change_product(product_id: int, data: ProductUpdate) -> Reply:
     """Change one of your products; an administrator may change any.
@@ -171,7 +171,7 @@ def _is_expected() -> IsExpected | None:
 @limited("write")
 @signed_in
 @refuses(AccountUnavailable, Forbidden, Conflict, PreconditionFailed)
-@document_headers(IfMatch)
+@document_headers(Preconditions)
 @document_response(ProductDeleted, 200, PositionHeaders)
 async def delete_product(product_id: int) -> Reply:
     """Delete one of your products; an administrator may delete any.

@@ -37,6 +37,7 @@ class TestBrowser:
             "text/html;q=0.5, application/json",
             "application/problem+json;q=0.9, text/html;q=0.5",
             "*/*, text/html;q=0.5",
+            "application/*, text/html;q=0.5",
         ],
     )
     def test_other_client_is_none(self, accept: str) -> None:
