@@ -53,7 +53,7 @@ class AsyncClient:
         password: the password, with which the client logs in when it has to.
         access_token: an access token.
         refresh_token: a refresh token.
-        patience: seconds for which a request is repeated while the service is not available.
+        retry_seconds: seconds for which a request is repeated while the service is not available.
         http: an HTTP client with settings of your own (proxies, TLS), which you close; its base
             URL is replaced.
     """
@@ -67,7 +67,7 @@ class AsyncClient:
         password: str = "",
         access_token: str = "",
         refresh_token: str = "",
-        patience: float = 30.0,
+        retry_seconds: float = 30.0,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         self._is_own = http is None
@@ -85,7 +85,7 @@ class AsyncClient:
                 access_token=access_token,
                 refresh_token=refresh_token,
             )
-        self._transport = Transport(self._http, credentials, patience=patience)
+        self._transport = Transport(self._http, credentials, retry_seconds=retry_seconds)
 
     async def __aenter__(self) -> Self:
         """Return the client."""

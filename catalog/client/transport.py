@@ -74,15 +74,15 @@ class Transport:
     Args:
         http: the HTTP client, whose base URL is the service's.
         credentials: the caller's.
-        patience: seconds for which a request is repeated.
+        retry_seconds: seconds for which a request is repeated.
     """
 
     def __init__(
-        self, http: httpx.AsyncClient, credentials: Credentials, *, patience: float
+        self, http: httpx.AsyncClient, credentials: Credentials, *, retry_seconds: float
     ) -> None:
         self.http = http
         self.credentials = credentials
-        self.patience = patience
+        self.retry_seconds = retry_seconds
 
     async def send(self, request: Request) -> httpx.Response:
         """Send a request and return the whole response, which is a success.
@@ -113,7 +113,7 @@ class Transport:
     async def _persist(self, request: Request, *, whole: bool) -> httpx.Response:
         """Send a request until it succeeds, as long as it may be repeated."""
         clock = asyncio.get_running_loop().time
-        until = clock() + self.patience
+        until = clock() + self.retry_seconds
         attempt = 0
         while True:
             outcome = await self._attempt(request, whole=whole)

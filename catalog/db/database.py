@@ -202,7 +202,7 @@ class Database:
 
         Raises:
             Conflict, DatabaseUnavailable: as ``transaction``.
-            DatabaseBusy: no connection or lock came free for ``BULK_WAIT_SECONDS`` seconds.
+            DatabaseBusy: no connection or lock came free within ``BULK_WAIT_SECONDS``.
         """
         return await self._finished(self._bulk_attempts(partial(_call, work, args, kwargs)))
 

@@ -81,7 +81,7 @@ def name() -> str:
 async def ada(running: Service, network: FaultyTransport) -> AsyncIterator[AsyncClient]:
     """Return a client with an account of its own."""
     async with httpx.AsyncClient(transport=network, timeout=30) as http:
-        client = AsyncClient(running.url, http=http, patience=10)
+        client = AsyncClient(running.url, http=http, retry_seconds=10)
         username = name()
         await client.sign_up(username, f"{username}@example.com", PASSWORD)
         network.requests.clear()

@@ -135,7 +135,7 @@ class TestCreate:
         keys = {request.headers["Idempotency-Key"] for request in network.requests}
         assert (len(network.requests), len(keys)) == (6, 1)
 
-    async def test_wait_beyond_the_patience_is_an_error_at_once(
+    async def test_wait_beyond_the_retries_is_an_error_at_once(
         self, ada: AsyncClient, network: FaultyTransport
     ) -> None:
         network.answers = [problem(429, "rate-limited", {"Retry-After": "60"})]
@@ -278,7 +278,7 @@ class TestUnavailable:
     async def test_service_that_is_gone_is_a_failed_connection(
         self,
     ) -> None:
-        async with AsyncClient("http://127.0.0.1:9", patience=0.3) as client:
+        async with AsyncClient("http://127.0.0.1:9", retry_seconds=0.3) as client:
             with pytest.raises(ConnectionFailed) as caught:
                 await client.get(1)
 
@@ -316,8 +316,8 @@ class TestUnavailable:
         async with ada.export() as export:
             since = export.change
         async with httpx.AsyncClient(transport=network) as http:
-            # Without patience each attempt is an error that the follower itself has to bear.
-            client = AsyncClient(running.url, http=http, patience=0)
+            # Without retries each attempt is an error that the follower itself has to bear.
+            client = AsyncClient(running.url, http=http, retry_seconds=0)
             network.answers = [
                 httpx.Response(status, text="<h1>No instance</h1>") for status in (502, 503, 504)
             ]

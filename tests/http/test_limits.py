@@ -43,7 +43,7 @@ async def started(app: Quart, redis: RedisServer | None = None) -> AsyncIterator
     """Start an app; with a Redis, let it count there, with a time-out of 10 s."""
     if redis is not None:
         shared = RedisStore(redis.url, timeout_seconds=10)
-        app_state(app).limits = CircuitBreaker(shared, MemoryStore(), probe_seconds=0.05)
+        app_state(app).limits = CircuitBreaker(shared, MemoryStore(), probe_interval_seconds=0.05)
     async with app.test_app():
         yield app
 

@@ -28,11 +28,11 @@ class CircuitBreaker:
         shared: LimitStore,
         local: MemoryStore,
         *,
-        probe_seconds: float = PROBE_INTERVAL_SECONDS,
+        probe_interval_seconds: float = PROBE_INTERVAL_SECONDS,
     ) -> None:
         self._shared = shared
         self._local = local
-        self._probe_seconds = probe_seconds
+        self._probe_interval_seconds = probe_interval_seconds
         self._probe: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -60,7 +60,7 @@ class CircuitBreaker:
     async def _probe_until_recovered(self) -> None:
         began = time.monotonic()
         while True:
-            await asyncio.sleep(self._probe_seconds)
+            await asyncio.sleep(self._probe_interval_seconds)
             try:
                 await self._shared.open()
             except StoreUnavailable:

@@ -21,7 +21,7 @@ from tests.http.redis_server import RedisServer
 async def steady(url: str, *, timeout_seconds: float = PATIENT) -> AsyncIterator[LimitStore]:
     """Yield a store with a circuit breaker that probes its Redis every 50 ms."""
     store = CircuitBreaker(
-        RedisStore(url, timeout_seconds=timeout_seconds), MemoryStore(), probe_seconds=0.05
+        RedisStore(url, timeout_seconds=timeout_seconds), MemoryStore(), probe_interval_seconds=0.05
     )
     async with opened(store):
         yield store
