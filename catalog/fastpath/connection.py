@@ -120,6 +120,8 @@ class PlainTCPServer(TCPServer):
                 break
             # Not through the wrapper, which would switch to HTTP/2.
             await protocol.handle(RawData(data))
+            # Up to 64 KiB, which would be kept while the connection waits for more.
+            del data
         self._has_ended = True
         await self.idle_task.stop()
         await self.protocol.handle(Closed())

@@ -288,6 +288,12 @@ class PlainH11Protocol(H11Protocol):
             connection._receive_buffer.maybe_extract_at_most(count)
         return begun
 
+    def _drop_unparsed(self) -> None:
+        """Free what has arrived and is not parsed any more, while the connection lingers."""
+        connection: Any = self.connection
+        connection._receive_buffer.maybe_extract_at_most(len(connection.trailing_data[0]))
+        self.count_head(0)
+
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin a request; ``Upgrade`` is ignored."""
         try:
@@ -345,6 +351,7 @@ class PlainH11Protocol(H11Protocol):
     async def _refuse(self, error: CatalogError, request: h11.Request | None = None) -> None:
         """Let the application render an error of the head, and end the connection."""
         self.has_failed = True
+        self._drop_unparsed()
         method, path, fields = b"", b"", []
         if request is not None:
             method, path = request.method, request.target.partition(b"?")[0]
