@@ -11,8 +11,8 @@ Usage: ./build.sh <command> [arguments]
   run      set up, then serve on http://127.0.0.1:8000 with SQLite under var/, or as
            .env and the environment say; arguments go to `catalog serve`: --port 8001
   test     set up, then run the tests on SQLite, on MariaDB and, if
-           CATALOG_TEST_MYSQL_URL is set, on MySQL, with a Redis of their own, in a
-           process per core; arguments go to pytest:
+           CATALOG_TEST_MYSQL_URL is set, on MySQL, with a Redis of their own, in three
+           processes for two cores; arguments go to pytest:
            ./build.sh test --engine sqlite -k products
   coverage run the tests in the same way, then print the lines of each module that
            they have not entered: ./build.sh coverage --engine sqlite tests/auth

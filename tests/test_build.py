@@ -152,7 +152,7 @@ class TestRun:
 
 
 class TestProcesses:
-    """Whether a run with ``-n auto`` takes a process per core."""
+    """Whether a run with ``-n auto`` takes several processes."""
 
     FILE = "tests/test_build.py"
 
