@@ -212,10 +212,7 @@ def _wrap(app: Quart, settings: Settings) -> None:
     # Below the headers of all responses, and above all that refuses requests.
     cors = Cors(bounded, settings.cors_origins) if settings.cors_origins else None
     exchanges = ExchangeMiddleware(
-        cors or bounded,
-        app,
-        quiet=operations.HEALTH,
-        route_of=routes_of(app),
+        cors or bounded, app, quiet=operations.HEALTH, route_of=routes_of(app)
     )
     state.gauges.append(
         lambda: metrics.measure(

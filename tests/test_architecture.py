@@ -35,6 +35,18 @@ def name_of(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement, maxsplit=1)[0]).lower()
 
 
+def test_no_module_is_long() -> None:
+    """Migrations repeat what they must not import, and may be."""
+    lengths = {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8").count("\n")
+        for path in (ROOT / "catalog").rglob("*.py")
+        if "migrations/versions" not in path.as_posix()
+    }
+
+    assert len(lengths) > 200
+    assert {path: length for path, length in lengths.items() if length > 350} == {}
+
+
 class TestLockFiles:
     @pytest.mark.parametrize("lock_file", LOCK_FILES)
     def test_every_requirement_is_one_version_with_hashes(self, lock_file: str) -> None:

@@ -52,7 +52,7 @@ class PlainTCPServer(TCPServer):
         wrapper: Any = getattr(self, "protocol", None)
         if wrapper is not None:
             wrapper.send = wrapper.protocol.send = _discard
-            wrapper.protocol.count_head(0)
+            wrapper.protocol.head.note(0)
 
     def protocol_send(self, event: Event) -> Coroutine[Any, Any, None]:
         """Send an event; after the client's disconnect the idle timer is not started again."""
@@ -110,8 +110,8 @@ class PlainTCPServer(TCPServer):
         protocol: Any = self.protocol.protocol
         while not self.reader.at_eof():
             try:
-                if protocol.head_began_at:
-                    async with asyncio.timeout_at(protocol.head_began_at + HEAD_SECONDS):
+                if protocol.head.began_at:
+                    async with asyncio.timeout_at(protocol.head.began_at + HEAD_SECONDS):
                         data = await self.reader.read(MAX_RECV)
                 else:
                     data = await self.reader.read(MAX_RECV)

@@ -25,7 +25,9 @@ from catalog.errors import CatalogError, Overloaded
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.continuing import Continuing
 from catalog.fastpath.direct import DirectPath
+from catalog.fastpath.incomplete_head import IncompleteHead
 from catalog.fastpath.output import sendable
+from catalog.fastpath.refusal_rate import RefusalRate
 from catalog.fastpath.request_head import (
     EMPTY_LINES,
     OF_BODY,
@@ -42,20 +44,6 @@ from catalog.http.request import BY_NAME, Header
 from catalog.http.response_buffers import SHARED_BYTES, ResponseBuffers
 from catalog.observability import metrics
 
-REFUSALS_A_SECOND = 1000
-"""Rate of 503s per process beyond which reads are throttled; each costs some 0.2 ms."""
-
-SHORTEST_PAUSE_SECONDS = 0.01
-LONGEST_PAUSE_SECONDS = 1.0
-"""Equal to the ``Retry-After`` of rejected requests."""
-
-
-MAX_WAITING_HEAD_BYTES = 16 * 1024 * 1024
-"""Bytes of incomplete heads in one process. Beyond it, those that are long are refused: an honest
-client sends its head at once, and thousands of others could send all but the end of one."""
-
-LONG_HEAD_BYTES = 4096
-
 
 class PlainH11Protocol(H11Protocol):
     """HTTP/1.1 protocol that never switches to HTTP/2, and answers plain requests itself.
@@ -70,13 +58,12 @@ class PlainH11Protocol(H11Protocol):
         is_answering: whether a response of the direct path is in progress.
         answered_at: time of the last such response, by the loop's clock.
         has_failed: whether the connection is not parsed any further and ends after its response.
-        head_began_at: start of an incomplete head, by the same clock; 0 if there is none.
-        waiting_head_bytes: bytes of incomplete heads of all connections.
+        head: the head that has begun to arrive.
+        refusal_rate: of all connections.
     """
 
     direct: DirectPath
-    waiting_head_bytes = 0
-    _refused_until = 0.0
+    refusal_rate = RefusalRate()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -86,8 +73,7 @@ class PlainH11Protocol(H11Protocol):
         self._keeps_old_alive = self._is_last = self._is_unused = False
         self._status = 0
         self._head = b""
-        self.head_began_at = 0.0
-        self._head_bytes = 0
+        self.head = IncompleteHead()
 
     async def handle(self, event: Event) -> None:
         """Handle an event; a complete plain request on an idle connection takes the direct path."""
@@ -111,24 +97,10 @@ class PlainH11Protocol(H11Protocol):
                     return
         self._is_unused = False
         await super().handle(event)
-        self.count_head(0 if self.stream is not None else len(self.connection.trailing_data[0]))
-        is_long = self._head_bytes >= LONG_HEAD_BYTES and not self.has_failed
-        if is_long and PlainH11Protocol.waiting_head_bytes > MAX_WAITING_HEAD_BYTES:
+        self.head.note(0 if self.stream is not None else len(self.connection.trailing_data[0]))
+        if self.head.is_too_much and not self.has_failed:
             metrics.count_rejection("heads")
             await self._refuse(Overloaded("Too many requests are incomplete."))
-
-    def count_head(self, size: int) -> None:
-        """Record the bytes of an incomplete head, and when it began, for its time-out.
-
-        Args:
-            size: the bytes that have arrived; 0 if no head is incomplete, or the connection ends.
-        """
-        PlainH11Protocol.waiting_head_bytes += size - self._head_bytes
-        self._head_bytes = size
-        if not size:
-            self.head_began_at = 0.0
-        elif not self.head_began_at:
-            self.head_began_at = asyncio.get_running_loop().time()
 
     def _is_between_requests(self) -> bool:
         if self._is_unused:
@@ -175,7 +147,7 @@ class PlainH11Protocol(H11Protocol):
         if self._is_last or self.context.terminated.is_set():
             await self.send(Closed())
         elif self._status == HTTPStatus.SERVICE_UNAVAILABLE:
-            await self._pause()
+            await self.refusal_rate.pause()
 
     async def _send_whole(self, response: Response) -> None:
         """Send a response with one write."""
@@ -184,19 +156,6 @@ class PlainH11Protocol(H11Protocol):
             self._is_last = True
         head = response.head(is_last=self._is_last, keeps_old_alive=self._keeps_old_alive)
         await self.send(sendable([head, response.body]))
-
-    async def _pause(self) -> None:
-        """Throttle reads from clients after repeated 503s.
-
-        Thousands of clients that retry at once would leave no time for admitted requests.
-        """
-        now = asyncio.get_running_loop().time()
-        until = max(now, PlainH11Protocol._refused_until) + 1 / REFUSALS_A_SECOND
-        until = min(until, now + LONGEST_PAUSE_SECONDS)
-        PlainH11Protocol._refused_until = until
-        # A shorter pause would cost more than it saves.
-        if until - now > SHORTEST_PAUSE_SECONDS:
-            await asyncio.sleep(until - now)
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         """Send an h11 event; the head is sent together with the first data, bodies uncopied."""
@@ -292,7 +251,7 @@ class PlainH11Protocol(H11Protocol):
         """Free what has arrived and is not parsed any more, while the connection lingers."""
         connection: Any = self.connection
         connection._receive_buffer.maybe_extract_at_most(len(connection.trailing_data[0]))
-        self.count_head(0)
+        self.head.note(0)
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin a request; ``Upgrade`` is ignored."""

@@ -18,6 +18,8 @@ from hypercorn.config import Config
 from catalog.errors import CatalogError
 from catalog.fastpath.connection import PlainTCPServer
 from catalog.fastpath.http1 import PlainH11Protocol
+from catalog.fastpath.incomplete_head import IncompleteHead
+from catalog.fastpath.refusal_rate import RefusalRate
 from catalog.fastpath.response import Response
 from catalog.http.middleware.lingering_close import lingering
 from catalog.http.replies.reply import Reply, send_reply
@@ -140,18 +142,18 @@ class TestSlowRequestHead:
         self, quick: Quick, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         long, end = b"GET / HTTP/1.1\r\nHost: catalog\r\nX: " + b"a" * 7000, b"\r\n\r\n"
-        monkeypatch.setattr("catalog.fastpath.http1.MAX_WAITING_HEAD_BYTES", 3 * len(long))
+        monkeypatch.setattr("catalog.fastpath.incomplete_head.MAX_BYTES", 3 * len(long))
         async with quick.serving() as url:
             waiting = [await quick.connect(url) for _ in range(3)]
             for connection in waiting:
                 await connection.send(long)
-            await until(lambda: PlainH11Protocol.waiting_head_bytes == 3 * len(long))
+            await until(lambda: IncompleteHead.total_bytes == 3 * len(long))
 
             refused, short = await quick.connect(url), await quick.connect(url)
             await refused.send(long)
             answer = await refused.answer()
             await short.send(long[:100])
-            await until(lambda: PlainH11Protocol.waiting_head_bytes > 3 * len(long))
+            await until(lambda: IncompleteHead.total_bytes > 3 * len(long))
             await short.send(end)
 
             assert (answer.status, answer.closes) == (503, True)
@@ -161,10 +163,10 @@ class TestSlowRequestHead:
                 assert (await connection.answer()).status == 200
             for connection in (waiting[2], refused):
                 await connection.close()
-            await until(lambda: PlainH11Protocol.waiting_head_bytes == 0)
+            await until(lambda: IncompleteHead.total_bytes == 0)
             admitted = await quick.connect(url)
             await admitted.send(long)
-            await until(lambda: PlainH11Protocol.waiting_head_bytes == len(long))
+            await until(lambda: IncompleteHead.total_bytes == len(long))
             await admitted.send(end)
             assert (await admitted.answer()).status == 200
 
@@ -301,8 +303,8 @@ class TestConnection:
     async def test_repeatedly_refused_clients_are_read_at_a_limited_rate(
         self, quick: Quick, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("catalog.fastpath.http1.REFUSALS_A_SECOND", 20)
-        monkeypatch.setattr(PlainH11Protocol, "_refused_until", 0.0)
+        monkeypatch.setattr("catalog.fastpath.refusal_rate.REFUSALS_A_SECOND", 20)
+        monkeypatch.setattr(PlainH11Protocol, "refusal_rate", RefusalRate())
         async with quick.serving() as url:
             clients = [await quick.connect(url) for _ in range(4)]
             began = time.monotonic()
