@@ -36,7 +36,7 @@ def name_of(requirement: str) -> str:
 
 
 def test_no_module_is_long() -> None:
-    """Migrations repeat what they must not import, and may be."""
+    """Migrations may be: they repeat code that they must not import."""
     lengths = {
         path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8").count("\n")
         for path in (ROOT / "catalog").rglob("*.py")

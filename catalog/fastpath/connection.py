@@ -43,8 +43,6 @@ class PlainTCPServer(TCPServer):
     def _untie(self) -> None:
         """Break the reference cycles of the ended connection, so that it is freed at once.
 
-        Its incomplete head no longer counts.
-
         The garbage collector would free it, but one that outlives two of its runs only after a
         hundred more: hundreds of connections, of 8 kB each, would wait for that.
         """
@@ -52,6 +50,7 @@ class PlainTCPServer(TCPServer):
         wrapper: Any = getattr(self, "protocol", None)
         if wrapper is not None:
             wrapper.send = wrapper.protocol.send = _discard
+            # Its incomplete head no longer counts.
             wrapper.protocol.head.note(0)
 
     def protocol_send(self, event: Event) -> Coroutine[Any, Any, None]:

@@ -97,8 +97,9 @@ class PlainH11Protocol(H11Protocol):
                     return
         self._is_unused = False
         await super().handle(event)
-        self.head.note(0 if self.stream is not None else len(self.connection.trailing_data[0]))
-        if self.head.is_too_much and not self.has_failed:
+        is_head = self.connection.their_state is h11.IDLE
+        self.head.note(len(self.connection.trailing_data[0]) if is_head else 0)
+        if self.head.exceeds_limit and not self.has_failed:
             metrics.count_rejection("heads")
             await self._refuse(Overloaded("Too many requests are incomplete."))
 

@@ -4,10 +4,11 @@ import asyncio
 from typing import ClassVar
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Bytes of incomplete heads in one process. Beyond it, those that are long are refused: an honest
-client sends its head at once, and thousands of others could send all but the end of one."""
+"""Limit on the bytes of incomplete heads in one process. Beyond it long heads are refused: clients
+usually send a head at once, but an attacker could leave thousands incomplete."""
 
 LONG_BYTES = 4096
+"""Size from which a head is refused beyond ``MAX_BYTES``; most heads are shorter."""
 
 
 class IncompleteHead:
@@ -26,7 +27,7 @@ class IncompleteHead:
         self.began_at = 0.0
 
     def note(self, size: int) -> None:
-        """Record how much has arrived; nothing if no head is incomplete, or the connection ends."""
+        """Record the bytes that have arrived; 0 if no head is incomplete or the connection ends."""
         IncompleteHead.total_bytes += size - self.size
         self.size = size
         if not size:
@@ -35,6 +36,6 @@ class IncompleteHead:
             self.began_at = asyncio.get_running_loop().time()
 
     @property
-    def is_too_much(self) -> bool:
-        """Whether it is long, and there are too many such."""
+    def exceeds_limit(self) -> bool:
+        """Whether it is long while all incomplete heads exceed ``MAX_BYTES``."""
         return self.size >= LONG_BYTES and IncompleteHead.total_bytes > MAX_BYTES

@@ -17,7 +17,7 @@ class RefusalRate:
         self._until = 0.0
 
     async def pause(self) -> None:
-        """Wait before reading from such a connection again, if there are too many."""
+        """Delay the next read from a refused client, if there were too many 503s."""
         now = asyncio.get_running_loop().time()
         until = max(now, self._until) + 1 / REFUSALS_A_SECOND
         until = min(until, now + LONGEST_PAUSE_SECONDS)

@@ -39,13 +39,13 @@ async def test_bytes_of_all_connections_are_summed_up(heads: list[IncompleteHead
     assert IncompleteHead.total_bytes == 400
 
 
-async def test_only_a_long_head_beyond_the_bound_is_too_much(heads: list[IncompleteHead]) -> None:
+async def test_only_a_long_head_beyond_the_bound_exceeds_limit(heads: list[IncompleteHead]) -> None:
     short, long, longest = heads
     longest.note(MAX_BYTES - 2 * LONG_BYTES)
     short.note(LONG_BYTES - 1)
     long.note(LONG_BYTES)
-    assert not any(head.is_too_much for head in heads)
+    assert not any(head.exceeds_limit for head in heads)
 
     longest.note(MAX_BYTES)
 
-    assert [head.is_too_much for head in heads] == [False, True, True]
+    assert [head.exceeds_limit for head in heads] == [False, True, True]

@@ -81,24 +81,19 @@ def test_body_of_a_known_length_has_no_trailers() -> None:
 
 
 def test_many_trailers_are_refused_in_a_step_that_is_short() -> None:
-    """Of this thread's CPU, so that other processes do not count; the control parses them all."""
-    trailers = b"0\r\n" + b"a:\r\n" * 16_000
+    """CPU time of this thread, so that other processes do not count; the control parses all."""
+    trailers = b"0\r\n" + b"a:\r\n" * 12_000 + b"\r\n"
 
     def seconds_of(*, is_bounded: bool) -> float:
         connection = connection_in_body(is_bounded=is_bounded)
         connection.receive_data(trailers)
-        connection.next_event()
-        connection.receive_data(b"a:\r\n" * 16_000 + b"\r\n")
         began = time.thread_time()
-        connection.next_event()
+        if is_bounded:
+            with pytest.raises(h11.RemoteProtocolError):
+                connection.next_event()
+        else:
+            assert isinstance(connection.next_event(), h11.EndOfMessage)
         return time.thread_time() - began
 
     control = min(seconds_of(is_bounded=False) for _ in range(3))
-    with pytest.raises(h11.RemoteProtocolError):
-        seconds_of(is_bounded=True)
-
-    connection = connection_in_body()
-    began = time.thread_time()
-    with pytest.raises(h11.RemoteProtocolError):
-        events_of(connection, trailers)
-    assert time.thread_time() - began < control / 3
+    assert min(seconds_of(is_bounded=True) for _ in range(3)) < control / 5

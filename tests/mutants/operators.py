@@ -35,8 +35,8 @@ LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 LEAST_BOUND = 10
 """Least number that is a bound of magnitude where a constant has it: one more is no fault."""
 
-DATACLASS_HABITS = {"frozen", "slots"}
-"""Keyword arguments that keep developers from mistakes, or save memory; no caller notices them."""
+DATACLASS_OPTIONS = {"frozen", "slots"}
+"""Keyword arguments without effect on correct callers: they prevent mistakes or save memory."""
 
 DOCUMENTATION = {"description", "title", "summary", "help", "examples"}
 """Keyword arguments whose values are read by people."""
@@ -173,8 +173,8 @@ class _Edits(ast.NodeVisitor):
             self._prose = prose or is_log
             self.visit(argument)
         for keyword in node.keywords:
-            is_habit = name == "dataclass" and keyword.arg in DATACLASS_HABITS
-            if is_habit or keyword.arg in DOCUMENTATION:
+            is_option = name == "dataclass" and keyword.arg in DATACLASS_OPTIONS
+            if is_option or keyword.arg in DOCUMENTATION:
                 continue
             self._prose = prose or is_log
             self.visit(keyword.value)

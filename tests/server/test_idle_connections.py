@@ -1,4 +1,4 @@
-"""Connections between requests: they keep nothing of the last one."""
+"""Connections between requests: they keep nothing of the last body."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ async def test_idle_connection_keeps_nothing_of_the_body_before(
         for body in (b"{}", b"{}", b'{"username": "%b", "password": "b"}' % (b"a" * LONG))
     ]
 
-    # One that was read last, at most, is still in a variable of some loop.
+    # The last connection read may still hold one body.
     assert held[-1] - held[-2] < 2 * LONG
 
 

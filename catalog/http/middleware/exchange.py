@@ -208,7 +208,8 @@ class Exchange:
         self._observer.log(self.request, self.status, time.perf_counter() - self._started)
         # The next request on the connection may run in the same context.
         reset_current_request(self._current)
-        # The server's idle timer was started in this context, and keeps it with the connection.
+        # Timers of this context keep the request for some time, the server's idle timer until the
+        # next one: its body need not stay as long.
         self.request.body = b""
         if self._trace_id is not None:
             structlog.contextvars.unbind_contextvars("trace_id")

@@ -119,3 +119,23 @@ def test_other_options_are_kept(form: Format, options: ReaderOptions) -> None:
     one_by_one = parsed(form.reader(options), kind[1], text.removesuffix("\n") + kind[5])
 
     assert together == one_by_one[:-1]
+
+
+@pytest.mark.parametrize("line", ['[{"name":"Lamp","price":1}]', '["{}"]', '"{}"'])
+def test_line_that_holds_an_object_inside_is_refused(line: str) -> None:
+    ((_, _, faults),) = parsed(NDJSON.reader(), "", line)
+
+    assert isinstance(faults, list)
+    assert faults[0].message == "The line must be a JSON object."
+
+
+@pytest.mark.parametrize("number", ["0" * 19 + "7", "9" * 20, "1" * 5000])
+def test_id_of_more_digits_than_any_is_refused(number: str) -> None:
+    reader = CSV.reader(ReaderOptions(upsert=True))
+
+    ((_, _, faults),) = parsed(reader, "id,price\n", f"{number},1\n")
+
+    assert isinstance(faults, list)
+    assert [(fault.pointer, fault.message) for fault in faults] == [
+        ("/id", "id must be a whole number.")
+    ]
