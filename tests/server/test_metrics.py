@@ -67,7 +67,9 @@ class TestAllWorkers:
         for kind in kinds:
             await expect(service, expected, **kind)
 
-        # The connections lead to both workers.
+        # The connections lead to both workers, and a worker states its own gauges when it is asked.
+        for connection in connections:
+            await connection.get("/metrics")
         for connection in connections:
             answer = await connection.get("/metrics")
             numbers = Numbers(answer.body.decode())
