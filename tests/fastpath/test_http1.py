@@ -348,7 +348,7 @@ class TestRefusal:
         await connection.send(
             b"POST /api/auth/login HTTP/1.1\r\nHost: catalog\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
-            b'25\r\n{"username":"nobody","password":"no"}\r\n0\r\n' + b"a:\r\n" * count + b"\r\n"
+            b'26\r\n{"username":"unknown","password":"no"}\r\n0\r\n' + b"a:\r\n" * count + b"\r\n"
         )
         answer = await connection.answer()
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.columns import now
 from catalog.db.database import Database
+from catalog.db.statements import insert_rows
 from catalog.errors import Conflict
 from catalog.products import queries, service
 from catalog.products.models import NewProduct, Product, ProductChange, ProductWords
@@ -88,20 +89,25 @@ class TestInsert:
         token = own_token(inserted.ids[-1], 1)
         assert [token in each for each in (first, second, third)] == [False, False, True]
 
-    async def test_ids_are_told_before_the_words_are_indexed(
-        self, ada: Caller, database: Database
+    async def test_callback_runs_after_the_numbering_and_before_the_words(
+        self, ada: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        told: list[str] = []
+        steps: list[str] = []
+
+        async def insert_words(*args: Any) -> None:
+            steps.append("words")
+            await insert_rows(*args)
+
+        monkeypatch.setattr(service, "insert_rows", insert_words)
 
         async def insert(session: AsyncSession) -> list[int]:
-            # What is told has happened before the insert returns, and only once.
             return await service.insert_unlogged(
-                session, lamps(ada, 2), at=THEN, on_numbered=lambda: told.append("ids")
+                session, lamps(ada, 2), at=THEN, on_numbered=lambda: steps.append("numbered")
             )
 
         ids = await database.transaction(insert)
 
-        assert told == ["ids"]
+        assert steps == ["numbered", "words"]
         assert [each["id"] for each in await products_in(database)] == ids
         async with database.connection() as connection:
             logged = await connection.scalar(select(func.count()).select_from(ProductChange))
@@ -230,5 +236,5 @@ class TestUpdate:
 
         assert await products_in(database) == [lamp]
 
-    async def test_nothing_to_store_is_no_error(self, database: Database) -> None:
+    async def test_empty_update_is_no_error(self, database: Database) -> None:
         await self.store(database)

@@ -12,13 +12,13 @@ from catalog.products.bulk.importing import import_products
 from tests.db.support import count_products, run_on
 from tests.products.bulk.sending import lines_of
 
-NOBODY = 999
+UNKNOWN_OWNER = 999
 
 
 @pytest.mark.parametrize("upsert", [False, True])
 @pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize("atomic", [False, True])
-async def test_nothing_is_created(
+async def test_no_product_is_created(
     database: Database, atomic: bool, dry_run: bool, upsert: bool
 ) -> None:
     async def pieces() -> AsyncIterator[bytes]:
@@ -29,7 +29,7 @@ async def test_nothing_is_created(
             database,
             pieces(),
             NDJSON.reader(ReaderOptions(upsert=upsert)),
-            owner_id=NOBODY,
+            owner_id=UNKNOWN_OWNER,
             atomic=atomic,
             dry_run=dry_run,
             upsert=upsert,
@@ -46,6 +46,8 @@ async def test_trial_is_refused_before_its_body_is_read(database: Database) -> N
         yield lines_of(3)
 
     with pytest.raises(AccountUnavailable):
-        await import_products(database, pieces(), NDJSON.reader(), owner_id=NOBODY, dry_run=True)
+        await import_products(
+            database, pieces(), NDJSON.reader(), owner_id=UNKNOWN_OWNER, dry_run=True
+        )
 
     assert read == []

@@ -124,6 +124,7 @@ class TestIdempotencyKeys:
         queue, change = queues[0], await Change.since_now(anyone)
 
         creating = asyncio.create_task(queue.create(lamp(), "a"))
+        # The task runs until it waits for its batch.
         await asyncio.sleep(0)
         with pytest.raises(IdempotencyKeyInUse):
             await queue.create(lamp(), "a")
