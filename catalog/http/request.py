@@ -163,6 +163,17 @@ class Request:
         await self.receive_body()
         return self.body if self.decode is None else await self.decode(self.body)
 
+    def release(self) -> None:
+        """Free the header fields and the body after the response.
+
+        Timers of this context keep the request for some time, even cancelled ones, and the server's
+        idle timer keeps it until the connection's next one.
+        """
+        self.body = b""
+        self.fields = {}
+        self.scope["headers"] = []
+        self.scope.pop(BY_NAME, None)
+
     @property
     def content_type(self) -> tuple[str, Mapping[str, str]]:
         """The body's media type in lower case, and its parameters."""

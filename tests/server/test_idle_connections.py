@@ -1,4 +1,4 @@
-"""Connections between requests: they keep nothing of the last body."""
+"""Connections between requests: they keep nothing of the last request."""
 
 import gzip
 import json
@@ -14,6 +14,7 @@ from tests.support import memory_traced
 
 CONNECTIONS = 40
 LONG = 60_000
+LONG_FIELD = 8000
 KEPT = CONNECTIONS * LONG
 """Bytes held if each connection kept its last body.
 
@@ -51,6 +52,16 @@ async def test_idle_connection_keeps_nothing_of_the_body_before(
     ]
 
     assert held[-1] - held[-2] < KEPT / 2
+
+
+@on_sqlite
+async def test_idle_connection_keeps_nothing_of_the_head_before(service: InProcess) -> None:
+    held = [
+        await held_after(service, "/api/auth/login/", *[f"X: {'a' * length}"] * 4, body=b"")
+        for length in (1, 1, LONG_FIELD)
+    ]
+
+    assert held[-1] - held[-2] < CONNECTIONS * 4 * LONG_FIELD / 2
 
 
 @on_sqlite

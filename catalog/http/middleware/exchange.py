@@ -208,9 +208,7 @@ class Exchange:
         self._observer.log(self.request, self.status, time.perf_counter() - self._started)
         # The next request on the connection may run in the same context.
         reset_current_request(self._current)
-        # Timers of this context keep the request for some time, the server's idle timer until the
-        # next one: its body need not stay as long.
-        self.request.body = b""
+        self.request.release()
         if self._trace_id is not None:
             structlog.contextvars.unbind_contextvars("trace_id")
 
