@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 
 import aiomysql
 import aiosqlite
+import h11
 import pytest
+from h11._readers import ChunkedReader
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol.h11 import H11Protocol
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -65,7 +67,7 @@ USES = (
     # h11 keeps no connection of HTTP/1.0 open, ignores no empty line, and has no option for either.
     Use("h11", "0.16", "fastpath/http1.py", "_cstate _receive_buffer"),
     # h11 bounds a head and trailers only while they are incomplete.
-    Use("h11", "0.16", "fastpath/trailers.py", "_reader _reading_trailer"),
+    Use("h11", "0.16", "fastpath/trailers.py", "_reader _readers _reading_trailer"),
     Use(
         *("prometheus-client", "0.26", "observability/shared_values.py"),
         "_buckets _m _positions _sum _upper_bounds _value",
@@ -130,7 +132,7 @@ def defined_in(tree: ast.Module) -> set[str]:
 
 
 def foreign_reads() -> Iterator[tuple[str, str]]:
-    """Yield each module with the private attributes it uses and does not define."""
+    """Yield each module with the private attributes and modules it uses and does not define."""
     for path in ROOT.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         own = defined_in(tree)
@@ -138,6 +140,11 @@ def foreign_reads() -> Iterator[tuple[str, str]]:
             match node:
                 case ast.Attribute(attr=name) if is_private(name) and name not in own:
                     yield str(path.relative_to(ROOT)), name
+                case ast.Import(names=names) | ast.ImportFrom(names=names):
+                    modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                    for name in ".".join([*modules, *(each.name for each in names)]).split("."):
+                        if is_private(name) and name not in own:
+                            yield str(path.relative_to(ROOT)), name
 
 
 def overrides() -> Iterator[tuple[str, str]]:
@@ -188,6 +195,27 @@ class TestAttributes:
 
         assert connection._running
         assert not connection._thread.is_alive()
+
+    def test_h11_connection_has_its_state_and_what_it_has_received(self) -> None:
+        connection = h11.Connection(h11.SERVER)
+        connection.receive_data(b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-")
+
+        assert connection.next_event() is h11.NEED_DATA
+        assert connection._receive_buffer.maybe_extract_at_most(3) == b"GET"
+        assert connection._cstate.states[h11.CLIENT] is connection.their_state
+
+    def test_h11_connection_reads_a_chunked_body_and_its_trailers(self) -> None:
+        connection = h11.Connection(h11.SERVER)
+        connection.receive_data(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert isinstance(connection.next_event(), h11.Request)
+        reader = connection._reader
+        assert isinstance(reader, ChunkedReader)
+        assert not reader._reading_trailer
+
+        connection.receive_data(b"0\r\n")
+
+        assert connection.next_event() is h11.NEED_DATA
+        assert reader._reading_trailer
 
     def test_prometheus_series_have_their_values(self) -> None:
         registry = CollectorRegistry()

@@ -68,8 +68,6 @@ def shared_value_class(metrics: SharedMetrics) -> type[Any]:
     class SharedValue:
         """Number in a file, with the library's interface."""
 
-        _multiprocess = True
-
         def __init__(
             self,
             typ: str,
