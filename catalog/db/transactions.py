@@ -76,12 +76,18 @@ class Transactions:
             Conflict, DatabaseBusy, DatabaseUnavailable: as ``Database.transaction``.
         """
         contention: DBAPIError | None = None
+
+        def note_commit() -> None:
+            # A commit that does not answer has an unknown outcome, whatever failed before it.
+            nonlocal contention
+            contention = None
+
         with translated_errors():
             try:
                 async with deadline(self._deadline_seconds) as expiry:
                     for attempt in range(1, MAX_ATTEMPTS):
                         try:
-                            return await self._attempt(work, permit, expiry)
+                            return await self._attempt(work, permit, expiry, note_commit)
                         except _LostBeforeCommit:
                             # Nothing was committed. Most likely the connection was lost while idle
                             # in the pool, and a new one will work.
@@ -96,7 +102,7 @@ class Transactions:
                             self._on_retry(str(code_of(error)))
                         # Jitter, so that transactions that collided do not collide again.
                         await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 (not a secret)
-                    return await self._attempt(work, permit, expiry)
+                    return await self._attempt(work, permit, expiry, note_commit)
             except _LostBeforeCommit as lost:
                 raise lost.error from None
             except RetryTransaction as error:
@@ -112,6 +118,7 @@ class Transactions:
         work: Callable[[AsyncSession], Awaitable[T]],
         permit: Callable[[], AbstractAsyncContextManager[None]],
         expiry: asyncio.Timeout,
+        note_commit: Callable[[], None],
     ) -> T:
         info = session_info(expiry, self._deadline_seconds)
         # Not begin(): work may roll back and find the reason of a conflict before it raises.
@@ -125,6 +132,7 @@ class Transactions:
                 if is_lost(error):
                     raise _LostBeforeCommit(error) from error
                 raise
+            note_commit()
             try:
                 await session.commit()
             except DBAPIError as error:

@@ -18,6 +18,7 @@ from tests.db.support import (
     LENIENCE,
     Open,
     Stopwatch,
+    add_owner,
     add_product,
     count_products,
     on_servers,
@@ -117,6 +118,39 @@ class TestDeadlock:
         assert stopwatch.seconds < 3.0 + LENIENCE
         give_back.set()
         await holding
+
+
+@on_servers
+class TestUnansweredCommit:
+    """The deadline ends during COMMIT, in the second attempt: the first one met a lock."""
+
+    async def test_bulk_transaction_whose_commit_may_have_succeeded_is_not_repeated(
+        self, opened: Open, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database = opened(**within(1.0))
+        await database.transaction(add_owner)
+        attempts = 0
+        commit = AsyncSession.commit
+
+        async def commit_unanswered(session: AsyncSession) -> None:
+            await commit(session)
+            if attempts == 2:
+                await asyncio.Event().wait()
+
+        async def work(session: AsyncSession) -> None:
+            nonlocal attempts
+            attempts += 1
+            await add_product(session, f"Lamp {attempts}")
+            if attempts == 1:
+                await session.execute(text("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213"))
+
+        monkeypatch.setattr(AsyncSession, "commit", commit_unanswered)
+
+        with pytest.raises(DatabaseUnavailable):
+            await database.bulk_transaction(work)
+
+        assert attempts == 2
+        assert await run_on(database.connection(), count_products) == 1
 
 
 class TestRetryTransaction:
