@@ -41,8 +41,11 @@ class Refusals(Protocol):
     def key_in_use(self) -> Exception:
         """Return the error of a write whose key another one has."""
 
-    def is_undetermined(self, error: Exception) -> bool:
-        """Tell whether a batch that failed may have been committed."""
+    def forbids_retry(self, error: Exception) -> bool:
+        """Tell whether the writes of a failed batch must not be repeated one by one.
+
+        It may have been committed, or the database has no time for so many transactions.
+        """
 
 
 class _Waiting(NamedTuple, Generic[W, R]):
@@ -58,8 +61,8 @@ class GroupCommit(Generic[W, R]):
 
     Args:
         commit: commits a batch in one transaction and returns, in order, each write's result or
-            the error that rejected it. Nothing was committed when it raises, unless
-            ``refusals.is_undetermined`` says so.
+            the error that rejected it. When it raises, the writes are repeated one by one, unless
+            ``refusals.forbids_retry`` the error.
         refusals: makes the errors for writes that are not committed.
         max_batch: largest number of writes in a batch.
         max_waiting: longest queue of writes; writes beyond it are rejected at once.
@@ -215,8 +218,7 @@ class GroupCommit(Generic[W, R]):
         try:
             outcomes = await self._commit([waiting.write for waiting in batch])
         except Exception as error:  # noqa: BLE001 (it is passed on to the waiters)
-            if self._refusals.is_undetermined(error):
-                # The batch may have been committed: a retry could write it twice.
+            if self._refusals.forbids_retry(error):
                 for waiting in batch:
                     settle(waiting.outcome, copy_of(error))
                 return

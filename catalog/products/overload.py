@@ -28,8 +28,8 @@ class WriteRefusals:
         """Return 409 for a write whose idempotency key is in use."""
         return IdempotencyKeyInUse()
 
-    def is_undetermined(self, error: Exception) -> bool:
-        """Tell whether a batch that failed may have been committed."""
+    def forbids_retry(self, error: Exception) -> bool:
+        """Tell whether the database did not answer, or is too busy for one batch already."""
         return isinstance(error, Unavailable)
 
 

@@ -57,7 +57,7 @@ class Refusals:
     def key_in_use(self) -> Exception:
         return KeyInUse()
 
-    def is_undetermined(self, error: Exception) -> bool:
+    def forbids_retry(self, error: Exception) -> bool:
         return isinstance(error, Lost)
 
 

@@ -24,13 +24,18 @@ class TestWriteRefusals:
         assert isinstance(refusals.key_in_use(), IdempotencyKeyInUse)
 
     @pytest.mark.parametrize(
-        ("error", "is_undetermined"),
-        [(DatabaseUnavailable(), True), (Conflict(), False), (ZeroDivisionError(), False)],
+        ("error", "forbids_retry"),
+        [
+            (DatabaseUnavailable(), True),
+            (DatabaseBusy(), True),
+            (Conflict(), False),
+            (ZeroDivisionError(), False),
+        ],
     )
-    def test_batch_whose_database_did_not_answer_may_be_committed(
-        self, error: Exception, is_undetermined: bool
+    def test_batch_is_not_retried_if_the_database_is_unavailable_or_busy(
+        self, error: Exception, forbids_retry: bool
     ) -> None:
-        assert WriteRefusals().is_undetermined(error) is is_undetermined
+        assert WriteRefusals().forbids_retry(error) is forbids_retry
 
 
 async def test_refusals_are_counted_by_their_reason(anyone: Caller) -> None:
