@@ -182,7 +182,9 @@ class PageCache:
                 self._cached.move_to_end(request.key)
             count_page_hit()
             return current
-        if request.is_range and (composed := await self._composed(request, began)) is not None:
+        # What has changed a cached page has changed one of its ranges, too.
+        may_compose = cached is None and request.is_range
+        if may_compose and (composed := await self._composed(request, began)) is not None:
             count_page_hit()
             return composed
         loader = self._light if request.is_light else self._heavy
@@ -190,7 +192,7 @@ class PageCache:
             count_rejection("pages")
             raise Overloaded("Too many pages are being read.")
         result = "joined" if loader.is_awaited(request.key) else "read"
-        # Both reads together have the time limit of one.
+        # All reads of a request have the time limit of one together.
         page = await loader.load(request.key, request, since=began)
         PAGES.labels(result).inc()
         return page
@@ -207,15 +209,17 @@ class PageCache:
         ranges = self._ranges.find(request)
         if ranges is None:
             return None
+        # These, although others may be cached meanwhile: on SQLite they may include a later change
+        # than the one they are read as of, and a page of both would show half of a transaction.
         current = await self._catch_up(ranges, began)
-        # Meanwhile ranges may have been cached and dropped.
-        ranges = self._ranges.find(request)
-        if current is None or ranges is None:
+        if current is None:
             return None
-        stale = [each for each in ranges if not self._is_current(each, current)]
-        for each in stale:
-            self._ranges.drop(each)
-        if stale:
+        outdated = [each for each in ranges if not self._is_current(each, current)]
+        for each in outdated:
+            # Another request may have found it current as of a later change.
+            if each.change.position <= current.position:
+                self._ranges.drop(each)
+        if outdated:
             return None
         self._ranges.use(ranges, current)
         settled_id = max((each.settled_id for each in ranges), default=0)

@@ -175,13 +175,19 @@ class RangeCache:
         """Note that ranges are used, and current as of a change."""
         for cached in ranges:
             cached.change = change
-            self._ranges.move_to_end(cached.first)
+            if self._holds(cached):
+                self._ranges.move_to_end(cached.first)
 
     def drop(self, cached: CachedRange) -> None:
-        """Drop a range."""
+        """Drop a range, unless that has happened."""
+        if not self._holds(cached):
+            return
         del self._ranges[cached.first]
         del self._firsts[bisect_left(self._firsts, cached.first)]
         self._size -= cached.size
+
+    def _holds(self, cached: CachedRange) -> bool:
+        return self._ranges.get(cached.first) is cached
 
     def _around(self, product_id: int) -> CachedRange | None:
         index = bisect_right(self._firsts, product_id) - 1

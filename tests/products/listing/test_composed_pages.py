@@ -3,6 +3,9 @@
 Pages begin at any product and have any size, so most of them are requested once.
 """
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import orjson
 import pytest
 from quart import Quart
@@ -10,6 +13,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.db.database import Database
+from catalog.products.changes import change_counter
 from catalog.products.changes.change_ids import ChangeId
 from catalog.products.changes.recent_changes import RecentChanges
 from catalog.products.listing import page_cache
@@ -27,6 +31,7 @@ ROUNDS = 40
 SORTS = ("-id", "id")
 
 Given = dict[str, str]
+Act = Callable[[], Awaitable[object]]
 
 
 @pytest.fixture
@@ -118,6 +123,27 @@ class TestComposedPages:
         assert pages[3] is pages[2] is pages[1]
         assert pages[0].body == pages[1].body
 
+    async def test_changed_page_is_read_after_one_query_of_the_position(
+        self,
+        other: Other,
+        positions: dict[str, list[Given]],
+        ada: Caller,
+        ids: list[int],
+        reads: Reads,
+    ) -> None:
+        await read_all(other, positions)
+        given = positions["-id"][5] | {"limit": "9"}
+        # The page is cached when it is composed again.
+        for _ in range(2):
+            await other.read(**given)
+        await ada.send("PATCH", f"{PATH}/{ids[8]}", json={"name": "Other"})
+        reads.clear()
+
+        page = await other.read(**given)
+
+        assert b"Other" in page.body
+        assert (reads.positions, reads.pages) == (1, 1)
+
     async def test_nothing_is_composed_of_products_that_were_changed_by_hand(
         self,
         other: Other,
@@ -137,6 +163,87 @@ class TestComposedPages:
         await database.transaction(rename)
 
         assert (await other.read(**given)).body == (await other.read_anew(**given)).body
+
+
+@pytest.fixture
+def after_catching_up(other: Other, monkeypatch: pytest.MonkeyPatch) -> Callable[[Act], None]:
+    """Return a function that sets what happens while the next reader learns the last change."""
+
+    def set_act(act: Act) -> None:
+        catch_up = other.pages._catch_up
+
+        async def catch_up_and_act(*arguments: Any) -> ChangeId | None:
+            monkeypatch.setattr(other.pages, "_catch_up", catch_up)
+            current = await catch_up(*arguments)
+            await act()
+            return current
+
+        monkeypatch.setattr(other.pages, "_catch_up", catch_up_and_act)
+
+    return set_act
+
+
+class TestReadsMeanwhile:
+    """Products are changed and read anew while a page is being composed."""
+
+    async def test_newer_products_stay_cached(
+        self,
+        other: Other,
+        positions: dict[str, list[Given]],
+        ada: Caller,
+        ids: list[int],
+        reads: Reads,
+        after_catching_up: Callable[[Act], None],
+    ) -> None:
+        await read_all(other, positions)
+        given = positions["-id"][5] | {"limit": "9"}
+        reads.clear()
+
+        async def change_and_read() -> None:
+            await ada.send("PATCH", f"{PATH}/{ids[8]}", json={"name": "Other"})
+            await other.read(**given)
+
+        after_catching_up(change_and_read)
+        before = await other.read(**given)
+        after = await other.read(**given)
+
+        assert b"Other" not in before.body
+        assert b"Other" in after.body
+        assert reads.pages == 1
+
+    async def test_page_shows_one_state_of_the_list(
+        self,
+        other: Other,
+        positions: dict[str, list[Given]],
+        ada: Caller,
+        ids: list[int],
+        monkeypatch: pytest.MonkeyPatch,
+        after_catching_up: Callable[[Act], None],
+    ) -> None:
+        """On SQLite the change as of which products are read may precede them."""
+        for first in (5, 15):
+            await other.read(**positions["-id"][first] | {"limit": "10"})
+        given = positions["-id"][8] | {"limit": "12"}
+        states = [(await other.read_anew(**given)).body]
+        current_head = change_counter.current_head
+
+        async def change_both_halves(connection: Any) -> Any:
+            monkeypatch.setattr(change_counter, "current_head", current_head)
+            head = await current_head(connection)
+            for each in (ids[10], ids[18]):
+                await ada.send("PATCH", f"{PATH}/{each}", json={"name": "Other"})
+            return head
+
+        async def read_second_half() -> None:
+            monkeypatch.setattr(change_counter, "current_head", change_both_halves)
+            # More than is cached, so that it is read anew.
+            await other.read(**positions["-id"][15] | {"limit": "15"})
+
+        after_catching_up(read_second_half)
+        page = await other.read(**given)
+
+        states.append((await other.read_anew(**given)).body)
+        assert page.body in states
 
 
 async def mismatches(
