@@ -25,8 +25,12 @@ def settle(future: asyncio.Future[T], outcome: T | Exception) -> None:
 def copy_of(error: E) -> E:
     """Copy an error for one more waiter, with its cause for the log.
 
-    Each request may add headers and a traceback to its own.
+    Each request may add headers and a traceback to its own. An error whose class takes other
+    arguments than it passes on cannot be copied: the waiters share it.
     """
-    copied = copy(error)
+    try:
+        copied = copy(error)
+    except TypeError:
+        return error
     copied.__cause__ = error.__cause__
     return copied

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal, Self, TypeVar
 
 E = TypeVar("E", bound=Exception)
 
@@ -60,6 +60,13 @@ class CatalogError(Exception):
         self.detail = detail or (errors[0].message if errors else f"{self.title}.")
         self.headers = dict(headers or {})
         self.members = dict(members or {})
+
+    def __copy__(self) -> Self:
+        """Copy the error for another request, which may add headers and members of its own."""
+        copied = type(self).__new__(type(self), *self.args)
+        copied.__dict__.update(self.__dict__)
+        copied.headers, copied.members = dict(self.headers), dict(self.members)
+        return copied
 
 
 def caused(error: E, cause: BaseException | None) -> E:

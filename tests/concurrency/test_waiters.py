@@ -35,3 +35,13 @@ def test_copy_of_an_error_keeps_its_cause() -> None:
 
     assert copied is not error
     assert (copied.args, copied.__cause__) == (error.args, error.__cause__)
+
+
+def test_error_that_cannot_be_copied_is_shared() -> None:
+    class Coded(Exception):
+        def __init__(self, code: int, reason: str) -> None:
+            super().__init__(f"{code}: {reason}")
+
+    error = Coded(7, "bad")
+
+    assert copy_of(error) is error
