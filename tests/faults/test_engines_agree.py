@@ -50,6 +50,8 @@ _TAG = re.compile(r'"((?:\d+-)?)[0-9a-f]{16}"')
 _CHANGE = re.compile(r"\b(\d+)\.(?=\d*[A-Za-z])[0-9A-Za-z]{10}\b")
 _CURSOR = re.compile(r'(cursor=\.?|"next_cursor":"\.?)([\w-]+)')
 _SECONDS = re.compile(r'(?m)(^retry-after: |"revocations_age_seconds":)[\d.]+')
+# The second that it is, and at the end of a period the number of requests left, may differ.
+_LIMIT = re.compile(r'(?m)(^ratelimit: "\w+";)r=\d+;t=\d+')
 _MAC_BYTES = 16
 
 # Account of the caller ``last``: the newest one.
@@ -164,6 +166,7 @@ class Instance:
         times = {time: rank for rank, time in enumerate(sorted(set(_TIME.findall(whole))))}
         whole = _TIME.sub(lambda time: f"<time {times[time[0]]}>", whole)
         whole = _SECONDS.sub(r"\1<seconds>", whole)
+        whole = _LIMIT.sub(r"\1<left>", whole)
         return _ID.sub(lambda found: self._named(found[0]), whole)
 
     def _named(self, found: str) -> str:
