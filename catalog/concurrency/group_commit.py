@@ -155,8 +155,8 @@ class GroupCommit(Generic[W, R]):
             timer.cancel()
 
     async def close(self) -> None:
-        """Wait until all queued writes are committed."""
-        if self._running is not None:
+        """Wait until all queued writes are committed, and those that their callers queue again."""
+        while self._running is not None:
             await self._running
 
     async def _run(self) -> None:

@@ -55,16 +55,14 @@ class BatchedWrites:
     def __init__(self, database: Database, page_cache: PageCache) -> None:
         self._database = database
         self._page_cache = page_cache
-        self._queue = self._group_commit(waits=False)
+        self._queue = self._group_commit(waits=False, max_size=MAX_BATCH_CHARACTERS)
         # Edits of products that an import, the deletion of an account or another process has
         # locked wait here, so that they hold up no others.
-        self._late_queue = self._group_commit(waits=True)
+        self._late_queue = self._group_commit(waits=True, max_size=MAX_REINDEXED_BYTES)
         # Edits of long products that a batch had no room for wait here, for the same reason.
         self._long_queue = self._group_commit(waits=False, max_size=MAX_REINDEXED_BYTES)
 
-    def _group_commit(
-        self, *, waits: bool, max_size: int = MAX_BATCH_CHARACTERS
-    ) -> GroupCommit[Write, WriteResult]:
+    def _group_commit(self, *, waits: bool, max_size: int) -> GroupCommit[Write, WriteResult]:
         return GroupCommit(
             partial(self._commit, waits=waits),
             WriteRefusals(),
