@@ -7,6 +7,7 @@ the module with the new release, and change the version or the signature here.
 import ast
 import inspect
 import pkgutil
+import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
@@ -21,6 +22,7 @@ import pytest
 from h11._readers import ChunkedReader
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.protocol.h11 import H11Protocol
+from packaging.requirements import Requirement
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.mmap_dict import MmapedDict
 from quart import Quart, g
@@ -175,6 +177,17 @@ class TestUses:
     @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.library} in {use.module}")
     def test_installed_version_is_the_one_that_the_module_was_written_for(self, use: Use) -> None:
         assert version(use.library).startswith(f"{use.version}."), use.module
+
+    @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.library} in {use.module}")
+    def test_package_requires_that_version(self, use: Use) -> None:
+        project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))
+        required = [Requirement(each) for each in project["project"]["dependencies"]]
+        (versions,) = [each.specifier for each in required if each.name == use.library]
+        major, minor = map(int, use.version.split("."))
+
+        assert version(use.library) in versions
+        assert f"{major}.{minor + 1}.0" not in versions
+        assert f"{major}.{minor - 1}.99" not in versions
 
 
 class TestAttributes:
