@@ -76,7 +76,7 @@ GAUGE_SECONDS = 0.5
 """Interval at which each process publishes its gauges; the other processes read them there."""
 
 SWEEP_SECONDS = 600
-"""Interval at which each process deletes expired rows, which are in no reader's way by then."""
+"""Interval at which each process deletes expired rows; reads ignore them before."""
 
 LAST_USED_SECONDS = 60
 """Interval at which each process writes when API keys were last used."""
@@ -89,7 +89,7 @@ MAX_BATCHED_READS = 4096
 some 6 KB of memory each; how long they may wait has a bound of its own."""
 
 MAX_CHANGE_READS = 1024
-"""The same of pages of changes, which share round trips by 8."""
+"""Reads of the change feed in progress; up to 8 share a round trip."""
 
 HOT_OPERATIONS = (
     # Pages are shared by their readers, and the number of different ones has a bound.
@@ -279,9 +279,9 @@ def _tasks(app: Quart) -> list[BackgroundTask | LoopLag]:
     outdated: tuple[tuple[str, Callable[..., Awaitable[int]], dict[str, Any]], ...] = (
         ("sweep_sessions", sessions.sweep, {"kept_ended": revocations.kept}),
         ("sweep_api_keys", api_keys.sweep, {"kept_revoked": revocations.kept}),
-        ("sweep_guesses", login_throttle.sweep, {}),
+        ("sweep_login_throttle", login_throttle.sweep, {}),
         ("sweep_changes", change_log.sweep, {"kept": change_log.RETENTION}),
-        ("sweep_keys", idempotency.sweep, {"kept": idempotency.RETENTION}),
+        ("sweep_idempotency_keys", idempotency.sweep, {"kept": idempotency.RETENTION}),
     )
     sweeps = [
         BackgroundTask(

@@ -157,7 +157,7 @@ LINES_DROPPED = _counter(
     "access_log_dropped_total", "Lines of the access log dropped because nothing took them in time."
 )
 
-PAGES = _counter("pages_total", "List pages requested.", "result", ("kept", "joined", "read"))
+PAGES = _counter("pages_total", "List pages requested.", "result", ("hit", "shared", "miss"))
 WRITE_BATCH_SIZE = _histogram(
     "write_batch_size", "Writes of single products per transaction.", buckets=BATCH_SIZES
 )
@@ -246,7 +246,7 @@ def count_dropped_lines(count: int) -> None:
     LINES_DROPPED.inc(count)
 
 
-_page_hits = value_of(PAGES.labels("kept"))
+_page_hits = value_of(PAGES.labels("hit"))
 
 
 def count_page_hit() -> None:

@@ -359,13 +359,13 @@ class TestDomain:
         await anyone.get("/api/products")
         await at_once(8, lambda _: Caller(app).get("/api/products?limit=7"))
 
-        read, joined, kept = [
-            await change.of("pages_total", result=result) for result in ("read", "joined", "kept")
+        miss, shared, hit = [
+            await change.of("pages_total", result=result) for result in ("miss", "shared", "hit")
         ]
-        assert kept >= 1
-        assert read >= 2
-        assert joined >= 1
-        assert read + joined + kept == 10
+        assert hit >= 1
+        assert miss >= 2
+        assert shared >= 1
+        assert miss + shared + hit == 10
 
     async def test_write_batches_and_position_are_exposed(
         self, ada: Caller, change: Change

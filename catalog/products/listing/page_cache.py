@@ -191,7 +191,7 @@ class PageCache:
         if request.key not in loader and len(self._light) + len(self._heavy) >= self._max_reads:
             count_rejection("pages")
             raise Overloaded("Too many pages are being read.")
-        result = "joined" if loader.is_awaited(request.key) else "read"
+        result = "shared" if loader.is_awaited(request.key) else "miss"
         # All reads of a request have the time limit of one together.
         page = await loader.load(request.key, request, since=began)
         PAGES.labels(result).inc()

@@ -184,9 +184,7 @@ class TestCache:
         await asyncio.gather(*(pages.read(page_request(app)) for _ in range(3)))
         await pages.read(page_request(app))
 
-        counts = [
-            await change.of("pages_total", result=each) for each in ("read", "joined", "kept")
-        ]
+        counts = [await change.of("pages_total", result=each) for each in ("miss", "shared", "hit")]
         assert counts == [1, 2, 1]
 
 
