@@ -63,17 +63,17 @@ BUSY = 0.05
     "workloads",
     multiple=True,
     type=click.Choice([*WORKLOADS, *APART]),
-    help="All but size unless told, which fills two more databases: with a tenth of the products,"
+    help="By default all but size, which fills two more databases: with a tenth of the products,"
     " and with ten times as many.",
 )
 @click.option(
-    "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)), help="All unless told."
+    "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)), help="By default all."
 )
 @click.option(
     "--connections",
     multiple=True,
     type=click.IntRange(1, MOST_CONNECTIONS),
-    help="64 unless told; with some workloads also 512, and with some of these 5,000.",
+    help="By default 64; with some workloads also 512, and with some of these 5,000.",
 )
 @click.option(
     "--against",

@@ -23,7 +23,7 @@ from tests.load.workloads.turns import MANY, MOST_CONNECTIONS, PEAK_CONNECTIONS,
 from tests.load.workloads.writes import Prepared
 
 PROFILED = ("hot", "random", "one", "search", "create", "edit", "mix")
-"""Workloads that are profiled unless told."""
+"""Workloads that are profiled by default."""
 
 DRAWN = (*PROFILED, "changes", "account", "deep-mix")
 """Workloads that can be profiled: those with a load generator."""

@@ -233,7 +233,11 @@ class Results:
                 ]
                 if own:
                     rows.append(
-                        [title, "wait as told" if obedient else "do not", *_overloaded(own)]
+                        [
+                            title,
+                            "honour Retry-After" if obedient else "ignore Retry-After",
+                            *_overloaded(own),
+                        ]
                     )
         return _table(head, rows)
 

@@ -41,7 +41,7 @@ tag_blueprint(blueprint, ["products"])
 @query_parameters(ListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_products(query_args: ListQuery) -> Reply:
-    """List everyone's products, newest first unless told.
+    """List everyone's products, newest first by default.
 
     Follow `next`, or send `next_cursor` as `cursor` with the same filters and order, for the next
     page. Walking all pages while others write yields every product that exists throughout exactly
@@ -64,7 +64,7 @@ async def list_products(query_args: ListQuery) -> Reply:
 @query_parameters(MyListQuery)
 @document_response(ProductPage, 200, PageHeaders)
 async def list_my_products(query_args: MyListQuery) -> Reply:
-    """List your own products, newest first unless told.
+    """List your own products, newest first by default.
 
     Pages and exports as those of everyone's products.
     """

@@ -21,13 +21,13 @@ from tests.load.wrk import Script
 PEAK_CONNECTIONS = 64
 
 FEWEST = (PEAK_CONNECTIONS,)
-"""Numbers of connections of the simplest workloads, unless told."""
+"""Default numbers of connections of the simplest workloads."""
 
 FEW = (*FEWEST, 512)
-"""The same of most workloads."""
+"""Default numbers of connections of most workloads."""
 
 MANY = (*FEW, 5000)
-"""The same of those that show what a crowd does."""
+"""Default numbers of connections of workloads that show the effect of many clients."""
 
 MOST_CONNECTIONS = 10_000
 
@@ -136,7 +136,7 @@ class Turns:
             workload: name of the table.
             names: of the contestants.
             traffic_for: returns what each is asked for.
-            usual: numbers of connections, unless told.
+            usual: default numbers of connections.
             most: maximum that the workload makes sense with.
             lead_seconds: duration of the same load before each turn, which is not measured, for
                 workloads whose steady state is reached only after seconds.
