@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     """Which requests are logged: all, those answered with 400 and above, or none."""
 
     fast_path: Literal["on", "off"] = "on"
-    """Whether hot requests are answered without the framework, alike but sooner."""
+    """``off`` sends all requests through Quart: the same responses, but slower."""
 
     tracing: Literal["off", "otlp"] = "off"
     """``otlp`` sends OpenTelemetry traces where the ``OTEL_`` variables say; needs an extra."""
