@@ -28,7 +28,7 @@ class AccessLog:
         self._writer: LineWriter | None = None
 
     def open(self) -> None:
-        """Write lines in lots from now on, if the log goes to a file descriptor as JSON."""
+        """Write lines in batches from now on, if the log goes to a file descriptor as JSON."""
         fd = json_descriptor(LOGGER)
         if fd is not None:
             self._writer = LineWriter(fd, on_drop=count_dropped_lines)

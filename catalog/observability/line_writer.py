@@ -1,4 +1,4 @@
-"""Writer of log lines in lots, by a thread of its own, as nginx with ``buffer`` and ``flush``.
+"""Writer of log lines in batches, in a thread of its own, as nginx with ``buffer`` and ``flush``.
 
 A line costs the event loop a copy into a buffer. A reader that stalls blocks the thread alone:
 lines that exceed the bound are dropped and counted.
@@ -78,7 +78,7 @@ class LineWriter:
                 self._write(lot)
 
     def _lots(self, lines: bytes) -> Iterator[bytes]:
-        """Divide lines into lots that are written at once."""
+        """Divide lines into batches, each for a single write."""
         start = 0
         while start < len(lines):
             # The last whole line that fits, or a longer one alone.
