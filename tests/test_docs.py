@@ -1,6 +1,7 @@
 """The documentation is complete, and documents nothing that does not exist."""
 
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -163,6 +164,22 @@ class TestCommands:
         for page in PAGES:
             mentioned = set(re.findall(r"`catalog ([a-z][a-z-]*)[ `]", page.read_text()))
             assert mentioned <= set(COMMANDS), name_of(page)
+
+
+class TestChecks:
+    def test_every_check_of_lint_is_described(self) -> None:
+        headings = re.findall(r'^say "([^"]+)"$', read("tests/lint.sh"), flags=re.MULTILINE)
+        section = read("docs/contributing.md").partition("\n## Lint\n")[2].partition("\n## ")[0]
+        items = "".join(re.findall(r"^- (.*?):", section, flags=re.MULTILINE))
+
+        assert re.findall(r"\*\*(\w+)\*\*", items) == headings
+
+    def test_folders_of_the_type_checker_are_named(self) -> None:
+        folders = tomllib.loads(read("pyproject.toml"))["tool"]["mypy"]["files"]
+        types = re.search(r"^- \*\*Types\*\*: (.*)$", read("docs/contributing.md"), re.MULTILINE)
+
+        assert types
+        assert re.findall(r"`(\w+)`", types[1]) == folders
 
 
 class TestLinks:
