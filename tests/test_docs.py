@@ -182,6 +182,29 @@ class TestChecks:
         assert re.findall(r"`(\w+)`", types[1]) == folders
 
 
+class TestLayers:
+    """The import chains in the overview are the contracts of import-linter."""
+
+    @pytest.mark.parametrize(
+        ("intro", "contract"),
+        [
+            (
+                "Imports go in one direction, which a linter enforces:",
+                "Packages import in one direction",
+            ),
+            ("Inside a feature:", "Modules of a feature import in one direction"),
+        ],
+    )
+    def test_chain_is_the_contract(self, intro: str, contract: str) -> None:
+        contracts = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+        [layers] = [each["layers"] for each in contracts if each["name"] == contract]
+        chain = re.search(rf"^{intro}\n\n`(.*)`$", read("docs/overview.md"), flags=re.MULTILINE)
+
+        assert chain
+        shown = [set(layer.split(", ")) for layer in chain[1].split(" → ")]
+        assert shown == [set(re.findall(r"\w+", layer)) for layer in layers]
+
+
 class TestLinks:
     @pytest.mark.parametrize("page", PAGES, ids=name_of)
     def test_links_have_existing_targets(self, page: Path) -> None:
