@@ -23,9 +23,9 @@ from catalog.http.middleware.concurrency_limit import Capacity
 from catalog.http.replies.negotiation import JSON, best_of, offered_by
 from catalog.http.replies.problems import problem_reply, to_problem
 from catalog.http.replies.reply import Reply, send_reply
-from catalog.http.request import MATCH, ROUTE, Fields, annotate, fields_of
+from catalog.http.request import MATCH, ROUTE, Fields, annotate, content_type_of, fields_of
 from catalog.http.routing import IdConverter
-from catalog.http.validation import takes_query
+from catalog.http.validation import MERGE_PATCH, is_utf8, takes_query
 
 MAX_ACCEPT_BYTES = 512
 """Longest ``Accept`` of a request that is dispatched here, because the results are cached."""
@@ -190,4 +190,6 @@ def _has_plain_body(fields: Fields) -> bool:
     """Return whether a request has a JSON body or none."""
     if b"transfer-encoding" not in fields and fields.get(b"content-length", [b"0"]) == [b"0"]:
         return True
-    return fields.get(b"content-type") == [JSON.encode()]
+    media_type, parameters = content_type_of(fields)
+    # The views decide which of them they accept.
+    return media_type in {JSON, MERGE_PATCH} and is_utf8(parameters)

@@ -177,8 +177,7 @@ class Request:
     @property
     def content_type(self) -> tuple[str, Mapping[str, str]]:
         """The body's media type in lower case, and its parameters."""
-        values = self.fields.get(b"content-type")
-        return _content_type(values[0]) if values else ("", {})
+        return content_type_of(self.fields)
 
 
 def parse_query(query_string: bytes) -> MultiDict[str, str]:
@@ -192,6 +191,12 @@ def parse_query(query_string: bytes) -> MultiDict[str, str]:
         return MultiDict(parse_qsl(text, keep_blank_values=True, errors="strict"))
     except UnicodeDecodeError:
         raise MalformedRequest("The query is not UTF-8.") from None
+
+
+def content_type_of(fields: Fields) -> tuple[str, Mapping[str, str]]:
+    """Return a body's media type in lower case, and its parameters."""
+    values = fields.get(b"content-type")
+    return _content_type(values[0]) if values else ("", {})
 
 
 @lru_cache(256)
