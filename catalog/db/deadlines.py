@@ -40,7 +40,7 @@ DEADLINES = Deadlines()
 _ENDS_AT: ContextVar[float | None] = ContextVar("catalog.database.ends_at", default=None)
 
 AFTER_SECONDS = 1.0
-"""Longest time after a wait until which work begins that the wait is counted for."""
+"""Time from the end of a wait within which work must begin for the wait to count towards it."""
 
 _WAITED: ContextVar[tuple[float, float]] = ContextVar("catalog.database.waited", default=(0.0, 0.0))
 """How long a request has waited, and when the wait ended."""
@@ -50,10 +50,10 @@ _KEY = "catalog.deadline"
 
 @contextmanager
 def after_waiting(seconds: float) -> Iterator[None]:
-    """Count a request's wait as part of the deadlines of what begins inside the context soon.
+    """Count a request's wait towards the deadlines of what soon begins inside the context.
 
     Args:
-        seconds: that the request has waited for the database until now.
+        seconds: time that the request has waited for the database until now.
     """
     token = _WAITED.set((seconds, asyncio.get_running_loop().time()))
     try:
@@ -63,7 +63,10 @@ def after_waiting(seconds: float) -> Iterator[None]:
 
 
 def deadline_start() -> float:
-    """Return from when on work counts that begins now, by the loop's clock."""
+    """Return when the deadline of work that begins now started, by the loop's clock.
+
+    That is earlier than now by what the request has waited for the database.
+    """
     now = asyncio.get_running_loop().time()
     waited, ended = _WAITED.get()
     return now - waited if now < ended + AFTER_SECONDS else now

@@ -74,10 +74,10 @@ class LineWriter:
             self._has_lines.clear()
             with self._lock:
                 lines, self._lines = self._lines, bytearray()
-            for lot in self._lots(bytes(lines)):
-                self._write(lot)
+            for batch in self._batches(bytes(lines)):
+                self._write(batch)
 
-    def _lots(self, lines: bytes) -> Iterator[bytes]:
+    def _batches(self, lines: bytes) -> Iterator[bytes]:
         """Divide lines into batches, each for a single write."""
         start = 0
         while start < len(lines):
@@ -87,8 +87,8 @@ class LineWriter:
             yield lines[start:end]
             start = end
 
-    def _write(self, lot: bytes) -> None:
-        rest = memoryview(lot)
+    def _write(self, batch: bytes) -> None:
+        rest = memoryview(batch)
         try:
             while rest:
                 try:
@@ -99,4 +99,4 @@ class LineWriter:
                     select.select([], [self._fd], [], FLUSH_SECONDS)
         except OSError:
             # The reader is gone, or the disk is full.
-            self._on_drop(lot.count(b"\n"))
+            self._on_drop(batch.count(b"\n"))

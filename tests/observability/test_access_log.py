@@ -1,4 +1,4 @@
-"""Access log in lots: the lines equal those of the logger, and all lost ones are counted."""
+"""Access log in batches: the lines equal those of the logger, and all lost ones are counted."""
 
 import json
 import logging
@@ -114,7 +114,7 @@ class TestLineWriter:
         found: list[bytes] = []
         reader = threading.Thread(target=lambda: found.append(read_all(reading)))
         reader.start()
-        # Each lot is larger than the pipe, so that writes of any size would be interleaved.
+        # Each batch is larger than the pipe, so that writes of any size would be interleaved.
         writers = [LineWriter(writing, on_drop=dropped, max_bytes=10**9) for _ in range(2)]
         lines = [[b"%d" % name * (100 + n % 300) + b"\n" for n in range(4000)] for name in (1, 2)]
         for number in range(4000):
