@@ -51,7 +51,7 @@ from catalog.products.schemas import (
     ProductRead,
     ProductUpdate,
 )
-from catalog.products.writes import Delete, IsExpected, Update, WriteResult
+from catalog.products.writes import Delete, Precondition, Update, WriteResult
 
 blueprint = Routes("products", __name__, url_prefix=PATH)
 tag_blueprint(blueprint, ["products"])
@@ -144,7 +144,7 @@ async def change_product(product_id: int, data: ProductUpdate) -> Reply:
     changed in the meantime is 412, with its present state as `current`.
     """
     values = data.model_dump(exclude_unset=True)
-    update = Update(product_id, caller_id(), values, _is_expected(), may_administer())
+    update = Update(product_id, caller_id(), values, _product_precondition(), may_administer())
     return _written(await _edited(update))
 
 
@@ -161,7 +161,7 @@ async def _edited(edit: Delete | Update) -> WriteResult:
         raise
 
 
-def _is_expected() -> IsExpected | None:
+def _product_precondition() -> Precondition | None:
     """Return the precondition of the request's headers, or None without one."""
     holds = precondition()
     return None if holds is None else lambda product: holds(representation(product)[1])
@@ -178,7 +178,7 @@ async def delete_product(product_id: int) -> Reply:
 
     With `If-Match`, only if it has not changed in the meantime. Its id is never used again.
     """
-    delete = Delete(product_id, caller_id(), _is_expected(), may_administer())
+    delete = Delete(product_id, caller_id(), _product_precondition(), may_administer())
     deletion = await _edited(delete)
     deleted = ProductDeleted(message=f"Product {product_id} deleted.", id=product_id)
     return json_reply(deleted, headers=_headers_of(deletion))

@@ -275,7 +275,7 @@ class _Batch:
         is_admin = edit.may_administer and self._roles[edit.caller_id] is Role.ADMIN
         if product["user_id"] != edit.caller_id and not is_admin:
             raise Forbidden("Only its owner may change or delete a product.")
-        if edit.is_expected is not None and not edit.is_expected(product):
+        if edit.precondition is not None and not edit.precondition(product):
             raise PreconditionFailed(current=product)
         return product
 

@@ -8,7 +8,7 @@ from catalog.products.changes.change_ids import ChangeId
 from catalog.products.idempotency import KeyedCreate
 from catalog.products.models import NewProduct
 
-IsExpected = Callable[[dict[str, Any]], bool]
+Precondition = Callable[[dict[str, Any]], bool]
 """Precondition of a write, checked on the product's current JSON members."""
 
 
@@ -37,7 +37,7 @@ class Update(NamedTuple):
     product_id: int
     caller_id: int
     values: Mapping[str, Any]
-    is_expected: IsExpected | None = None
+    precondition: Precondition | None = None
     may_administer: bool = True
     stored_bytes: int = 0
 
@@ -52,7 +52,7 @@ class Delete(NamedTuple):
 
     product_id: int
     caller_id: int
-    is_expected: IsExpected | None = None
+    precondition: Precondition | None = None
     may_administer: bool = True
     stored_bytes: int = 0
 

@@ -31,7 +31,7 @@ from catalog.products.schemas import ListQuery
 from catalog.products.search.tokenizer import terms_of
 from catalog.products.selection import Selection
 from catalog.products.service import delete_products_of, insert_unlogged
-from catalog.products.writes import Create, Delete, IsExpected, Update, WriteResult
+from catalog.products.writes import Create, Delete, Precondition, Update, WriteResult
 from catalog.products.writes.batch import write_products
 from catalog.products.writes.requests import BatchFull, LockedElsewhere, Write, characters_of
 from tests.db.support import on_servers, run_on
@@ -245,10 +245,10 @@ class TestChangeProduct:
         product_id: int,
         caller_id: int = ADA,
         *,
-        is_expected: IsExpected | None = None,
+        precondition: Precondition | None = None,
         **values: Any,
     ) -> WriteResult:
-        return await write(database, Update(product_id, caller_id, values, is_expected))
+        return await write(database, Update(product_id, caller_id, values, precondition))
 
     @pytest.mark.parametrize("caller_id", [ADA, GRACE])
     async def test_owner_and_administrator_may_change(
@@ -293,8 +293,10 @@ class TestChangeProduct:
             return False
 
         with pytest.raises(PreconditionFailed):
-            await self.change(database, before["id"], is_expected=refuse, name="Desk")
-        allowed = await self.change(database, before["id"], is_expected=lambda _: True, name="Desk")
+            await self.change(database, before["id"], precondition=refuse, name="Desk")
+        allowed = await self.change(
+            database, before["id"], precondition=lambda _: True, name="Desk"
+        )
 
         assert seen == [before]
         assert allowed.product["name"] == "Desk"
@@ -312,7 +314,7 @@ class TestChangeProduct:
             turns.append(0)
             waiting[0] = loop.call_soon(note_turn)
 
-        def is_expected(_product: dict[str, Any]) -> bool:
+        def precondition(_product: dict[str, Any]) -> bool:
             turns[-1] += 1
             return False
 
@@ -320,8 +322,8 @@ class TestChangeProduct:
         try:
             refused = await database.transaction(
                 write_products,
-                [Update(lamp, ADA, {"price": 2.0}, is_expected) for _ in range(5)]
-                + [Delete(lamp, ADA, is_expected) for _ in range(5)],
+                [Update(lamp, ADA, {"price": 2.0}, precondition) for _ in range(5)]
+                + [Delete(lamp, ADA, precondition) for _ in range(5)],
             )
         finally:
             waiting[0].cancel()

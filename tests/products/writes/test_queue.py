@@ -88,10 +88,10 @@ class Editors:
             values = {"price": product["price"] + 1}
             version = product["version"]
 
-            def is_expected(current: dict[str, Any], version: int = version) -> bool:
+            def precondition(current: dict[str, Any], version: int = version) -> bool:
                 return bool(current["version"] == version)
 
-            edit = Update(product["id"], ADA, values, is_expected)
+            edit = Update(product["id"], ADA, values, precondition)
             try:
                 result = await self._queues[number % len(self._queues)].edit(edit)
             except PreconditionFailed as refusal:
