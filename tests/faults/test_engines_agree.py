@@ -47,7 +47,8 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _TAG = re.compile(r'"((?:\d+-)?)[0-9a-f]{16}"')
 # With a letter at least, unlike a price.
-_CHANGE = re.compile(r"\b(\d+)\.(?=\d*[A-Za-z])[0-9A-Za-z]{10}\b")
+# The generator appends an x to some, which the refusal repeats.
+_CHANGE = re.compile(r"\b(\d+)\.(?=\d*[A-Za-z])[0-9A-Za-z]{10}(x?)\b")
 _CURSOR = re.compile(r'(cursor=\.?|"next_cursor":"\.?)([\w-]+)')
 _SECONDS = re.compile(r'(?m)(^retry-after: |"revocations_age_seconds":)[\d.]+')
 # The second that it is, and at the end of a period the number of requests left, may differ.
@@ -161,7 +162,7 @@ class Instance:
         whole = _CURSOR.sub(lambda found: f"{found[1]}{_position_of(found[2])}", whole)
         whole = _TOKEN.sub("<token>", whole)
         whole = _TAG.sub(r'"\1<tag>"', whole)
-        whole = _CHANGE.sub(r"\1.<history>", whole)
+        whole = _CHANGE.sub(r"\1.<history>\2", whole)
         # Ranks preserve the order and the equality of times.
         times = {time: rank for rank, time in enumerate(sorted(set(_TIME.findall(whole))))}
         whole = _TIME.sub(lambda time: f"<time {times[time[0]]}>", whole)
