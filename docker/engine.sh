@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that Docker and its Compose plugin answer: as root on Debian and Ubuntu it installs and
-# starts them if they do not, elsewhere it says what is missing.
+# Checks that Docker and its Compose plugin respond. As root on Debian and Ubuntu it installs and
+# starts them if they do not; elsewhere it reports what is missing.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 # shellcheck source=docker/messages.sh
@@ -11,7 +11,7 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 start_docker() {
   if [[ $EUID -ne 0 ]]; then
     docker info 2>&1 | tail -n 1 >&2
-    die "Docker does not answer. Does it run, and are you root or in the group docker?"
+    die "Docker does not respond. Is it running, and are you root or in the group docker?"
   fi
   say "Starting Docker"
   if [[ -d /run/systemd/system ]]; then
@@ -24,7 +24,7 @@ start_docker() {
     sleep 0.5
   done
   docker info 2>&1 | tail -n 5 >&2
-  die "Docker does not answer."
+  die "Docker does not respond."
 }
 
 # Prefers the distribution's packages, which are updated with it. The Compose plugin is
@@ -34,10 +34,10 @@ install_docker() {
   local engine=() plugin=()
   [[ $EUID -eq 0 ]] || die "Docker or its Compose plugin is missing; install it, or run this as root."
   command -v apt-get >/dev/null || die "Docker with its Compose plugin is missing; install it first."
-  apt_update || die "could not ask for packages. Is there a network?"
-  if offers docker-compose-v2; then
+  apt_update || die "could not update the package lists. Is there a network?"
+  if package_available docker-compose-v2; then
     plugin=(docker-compose-v2)
-  elif offers docker-compose 2; then
+  elif package_available docker-compose 2; then
     plugin=(docker-compose)
   else
     add_dockers_packages
@@ -47,17 +47,17 @@ install_docker() {
   if [[ ${#engine[@]} -eq 0 ]]; then
     engine=(docker.io iptables ca-certificates)
     # Part of docker.io in older releases.
-    ! offers docker-cli || engine+=(docker-cli)
-    ! offers docker-buildx || plugin+=(docker-buildx)
+    ! package_available docker-cli || engine+=(docker-cli)
+    ! package_available docker-buildx || plugin+=(docker-buildx)
   fi
   # Keeps an installed engine.
   ! command -v dockerd >/dev/null || engine=()
   apt_install "${engine[@]}" "${plugin[@]}" || die "could not install Docker."
-  docker compose version >/dev/null 2>&1 || die "Docker is there, but its Compose plugin is not."
+  docker compose version >/dev/null 2>&1 || die "Docker is installed, but its Compose plugin is not."
 }
 
 # Whether a package is available in this major version or newer.
-offers() {
+package_available() {
   local version
   version=$(apt-cache policy "$1" | sed -n 's/^  Candidate: \([0-9]*:\)\?//p')
   [[ -n $version && $version != '(none)' && ${version%%.*} -ge ${2:-0} ]]
@@ -75,7 +75,7 @@ add_dockers_packages() {
     "https://download.docker.com/linux/$id/gpg" || die "could not fetch the key of Docker's packages."
   echo "deb [arch=$(dpkg --print-architecture) signed-by=/etc/apt/keyrings/docker.asc]" \
     "https://download.docker.com/linux/$id $codename stable" >/etc/apt/sources.list.d/docker.list
-  apt_update || die "could not ask for Docker's packages."
+  apt_update || die "could not update the list of Docker's packages."
 }
 
 docker compose version >/dev/null 2>&1 || install_docker

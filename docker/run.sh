@@ -18,6 +18,6 @@ if [[ -f .env ]]; then
     say "Using $DATABASE_URL: the DATABASE_URL in .env is that of the containers"
   fi
 fi
-say "Starting (Ctrl-C stops it); the log says the address"
+say "Starting (stop with Ctrl-C); the log has the address"
 say "Sign in as ADMIN_USERNAME, or admin: the password is in ADMIN_PASSWORD or, at the first start, printed below"
 exec "$bin/catalog" "${options[@]}" serve "$@"

@@ -50,7 +50,7 @@ up() {
   say "Building the image"
   compose build app || die "could not build the image."
   write_secrets || die "could not write the secrets."
-  say "Starting; the first time takes a minute"
+  say "Starting; the first start takes a minute"
   if ! compose up --detach --remove-orphans "$@"; then
     show_faults
     die "could not start."
@@ -77,7 +77,7 @@ url_of() {
 }
 
 # Checks readiness as a client sees it, through nginx.
-answers() {
+is_ready() {
   local host=${1%:*} line
   [[ $host != 0.0.0.0 && $host != '[::]' && $host != :: ]] || host=127.0.0.1
   host=${host#[} && host=${host%]}
@@ -88,14 +88,14 @@ answers() {
 }
 
 wait_until_ready() {
-  local end=$((SECONDS + ${CATALOG_UP_TIMEOUT:-180})) told=$SECONDS
-  until answers "$(published)"; do
-    if ((SECONDS >= end)) || gives_up; then
+  local end=$((SECONDS + ${CATALOG_UP_TIMEOUT:-180})) reported_at=$SECONDS
+  until is_ready "$(published)"; do
+    if ((SECONDS >= end)) || is_restarting; then
       show_faults
-      die "it is not ready: /readyz does not answer with 200."
+      die "the service is not ready: /readyz does not respond with 200."
     fi
-    if ((SECONDS >= told + 5)); then
-      told=$SECONDS
+    if ((SECONDS >= reported_at + 5)); then
+      reported_at=$SECONDS
       say "Waiting for $(unhealthy | tr '\n' ',' | sed 's/,$//; s/,/, /g')"
     fi
     sleep 1
@@ -110,7 +110,7 @@ unhealthy() {
 }
 
 # Whether a container is in a restart loop.
-gives_up() {
+is_restarting() {
   local count
   # shellcheck disable=SC2046
   for count in $(docker inspect --format '{{if .State.Restarting}}{{.RestartCount}}{{end}}' $(compose ps --all --quiet)); do
@@ -122,7 +122,7 @@ gives_up() {
 show_faults() {
   local line
   while read -r line; do
-    say "$line; the last of its log:"
+    say "$line; the end of its log:"
     compose logs --no-color --no-log-prefix --tail 20 "${line%% *}"
   done < <(unhealthy) >&2
 }

@@ -91,7 +91,7 @@ tools() {
 # Large, and for the fault suite alone; some platforms have no package.
 faults() {
   tools
-  install_locked fuzzer "the fuzzer" tests/faults/requirements.lock || say "Going on without the fuzzer"
+  install_locked fuzzer "the fuzzer" tests/faults/requirements.lock || say "Continuing without the fuzzer"
 }
 
 clients() {

@@ -5,7 +5,7 @@
 # MariaDB's core packages have the programs without a service, so nothing is started or enabled.
 want_mariadb() {
   PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null && return
-  apt_install mariadb-server-core mariadb-client-core || say "Going on without MariaDB"
+  apt_install mariadb-server-core mariadb-client-core || say "Continuing without MariaDB"
 }
 
 # redis-tools has the server too, under another name; the package redis-server starts a service.
@@ -14,7 +14,7 @@ want_redis() {
   for name in redis-server valkey-server redis-check-rdb; do
     PATH=$PATH:/usr/sbin command -v "$name" >/dev/null && return
   done
-  apt_install redis-tools || say "Going on without Redis"
+  apt_install redis-tools || say "Continuing without Redis"
 }
 
 # An nginx with the module that the cache requires.
@@ -26,7 +26,7 @@ want_nginx() {
     CATALOG_TEST_NGINX=$(realpath "$folder/nginx")
     export CATALOG_TEST_NGINX
   else
-    say "Going on without nginx's cache"
+    say "Continuing without nginx's cache"
   fi
 }
 
@@ -39,18 +39,18 @@ want_prometheus() {
     CATALOG_TEST_PROMETHEUS=$(realpath "$folder/prometheus")
     export CATALOG_TEST_PROMETHEUS
   else
-    say "Going on without Prometheus"
+    say "Continuing without Prometheus"
   fi
 }
 
 # For the tests of pages in a browser.
 want_chromium() {
-  # The first one takes a third of the other's CPU time, and only Debian has it.
+  # chromium-headless-shell takes a third of the CPU time of chromium, and only Debian has it.
   command -v chromium-headless-shell >/dev/null || apt_install chromium-headless-shell ||
-    command -v chromium >/dev/null || apt_install chromium || say "Going on without Chromium"
+    command -v chromium >/dev/null || apt_install chromium || say "Continuing without Chromium"
 }
 
-# The benchmark cannot do without them.
+# Required by the benchmark.
 need_clients() {
   command -v wrk >/dev/null && command -v h2load >/dev/null && return
   apt_install wrk nghttp2-client || die "wrk and h2load make the load; install them."

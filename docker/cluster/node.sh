@@ -18,7 +18,7 @@ common+=(--wsrep-node-name="$CLUSTER_NODE" --wsrep-cluster-address="gcomm://$CLU
 say() { printf '==> %s\n' "$*"; }
 
 # A node listens for SQL only once it has joined a working cluster.
-a_peer_serves() {
+peer_is_serving() {
   local name
   for name in ${CLUSTER_NODES//,/ }; do
     [[ $name != "$CLUSTER_NODE" ]] || continue
@@ -71,17 +71,17 @@ case ${1:-} in
 esac
 
 options=()
-if a_peer_serves; then
-  say "Joining the others"
+if peer_is_serving; then
+  say "Joining the cluster"
 elif [[ ! -d $data/mysql && $CLUSTER_NODE == "${CLUSTER_NODES%%,*}" ]]; then
-  say "Making the database and founding the cluster"
+  say "Creating the database and bootstrapping the cluster"
   make_database
   options+=(--wsrep-new-cluster)
 elif grep -qs '^safe_to_bootstrap: 1' "$state"; then
-  say "Founding the cluster again: this node was the last to leave, or is told to"
+  say "Bootstrapping the cluster again: grastate.dat marks this node as safe to bootstrap"
   options+=(--wsrep-new-cluster)
 else
-  say "Looking for the others"
+  say "Waiting for a node that serves"
 fi
 if [[ -d $data/mysql ]]; then
   options+=(--wsrep-start-position="$(position)")

@@ -7,7 +7,7 @@ folder=/var/lib/mysql
 mark=$folder/.first-start
 
 if [[ -e $mark ]]; then
-  echo "The first start was interrupted, so it begins anew." >&2
+  echo "The first start was interrupted; starting again with an empty folder." >&2
   find "$folder" -mindepth 1 -delete
 fi
 [[ -d $folder/mysql ]] || touch "$mark"

@@ -15,18 +15,18 @@ PATH=$PWD/$venv/bin:$PATH
 here=tests/tools
 
 for pair in ab:apache2-utils siege:siege hey:hey wrk:wrk h2load:nghttp2-client; do
-  command -v "${pair%%:*}" >/dev/null || apt_install "${pair#*:}" || say "Going on without ${pair%%:*}"
+  command -v "${pair%%:*}" >/dev/null || apt_install "${pair#*:}" || say "Continuing without ${pair%%:*}"
 done
 
 if ! command -v npm >/dev/null; then
-  say "Going on without autocannon and artillery: there is no npm"
+  say "Continuing without autocannon and artillery: there is no npm"
 elif ! cmp -s "$here/package-lock.json" "$here/node_modules/installed.json"; then
   say "Installing autocannon and artillery"
   # Without the packages' own scripts: those of artillery fetch browsers.
   if quietly npm --prefix "$here" ci --ignore-scripts --no-audit --no-fund; then
     cp "$here/package-lock.json" "$here/node_modules/installed.json"
   else
-    say "Going on without autocannon and artillery"
+    say "Continuing without autocannon and artillery"
   fi
 fi
 
@@ -36,6 +36,6 @@ if ! cmp -s "$here/requirements.lock" "$venv-load/installed.lock"; then
     quietly "$venv-load/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$here/requirements.lock"; then
     cp "$here/requirements.lock" "$venv-load/installed.lock"
   else
-    say "Going on without locust"
+    say "Continuing without locust"
   fi
 fi
