@@ -336,7 +336,7 @@ class TestPods:
 
 class TestNetwork:
     def test_default_policy_denies_all_traffic(self) -> None:
-        policy = named(applied(ALL[0]), "NetworkPolicy", "catalog-nobody")
+        policy = named(applied(ALL[0]), "NetworkPolicy", "catalog-default-deny")
 
         assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
