@@ -116,7 +116,7 @@ class TestRun:
         assert done.returncode == 1, done.stderr
         return done.stdout + done.stderr
 
-    def test_env_file_beside_it_is_read(self, clone: Path) -> None:
+    def test_env_file_of_the_clone_is_read(self, clone: Path) -> None:
         (clone / ".env").write_text("CATALOG_WORKERS=many\r\nCATALOG_BIND='here'\r\n")
 
         said = self.run(clone)
@@ -161,12 +161,14 @@ class TestProcesses:
         assert not runs_alone(arguments, markers=UNMARKED, capture="fd")
 
     @pytest.mark.parametrize("argument", [FILE, f"{FILE}::TestProcesses::FILE"])
-    def test_single_file_takes_none(self, argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_single_file_runs_without_workers(
+        self, argument: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(ROOT)
 
         assert runs_alone([argument], markers=UNMARKED, capture="fd")
 
-    def test_measuring_tests_take_none(self) -> None:
+    def test_measuring_tests_run_without_workers(self) -> None:
         assert runs_alone(["tests"], markers="cluster", capture="fd")
         assert runs_alone(["tests"], markers=UNMARKED, capture="no")
 

@@ -111,7 +111,7 @@ class TestBound:
 
         assert await outcomes(tasks) == {200: CLIENTS}
 
-    async def test_half_of_them_would_be_refused_by_the_bound_of_all_reads(
+    async def test_control_with_a_shared_bound_refuses_half_of_the_reads(
         self, monkeypatch: pytest.MonkeyPatch, settings: Settings
     ) -> None:
         """Negative control: the operations share one bound, of half as many reads as clients."""

@@ -27,7 +27,7 @@ def blocks(language: str) -> list[str]:
 
 
 class TestTutorial:
-    async def test_mirror_tells_of_the_products_that_the_commands_create(
+    async def test_mirror_prints_the_products_that_the_commands_create(
         self, tmp_path: Path
     ) -> None:
         commands = [block for block in blocks("bash") if "pip install" not in block]

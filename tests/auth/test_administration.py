@@ -131,7 +131,7 @@ class TestLastAdmin:
         assert outcomes.count(LastAdmin) == 1
 
     @on_servers
-    async def test_control_counting_without_a_lock_leaves_none(
+    async def test_control_counting_without_a_lock_leaves_no_administrator(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Without the lock both transactions count, and then both commit."""

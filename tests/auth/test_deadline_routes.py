@@ -38,7 +38,7 @@ class TestOneDeadline:
 
         assert left == pytest.approx(getattr(deadlines, kind), abs=0.1)
 
-    async def test_sqlite_needs_none(self, tmp_path: Path) -> None:
+    async def test_sqlite_has_no_request_deadline(self, tmp_path: Path) -> None:
         app = create_app(settings_for(make_url(f"sqlite+aiosqlite:///{tmp_path}/catalog.db")))
 
         with handling(app):

@@ -163,7 +163,7 @@ class TestSignUp:
             assert problem_of(answer) == (409, "taken")
             assert fields_of(answer) == ["/username", "/email"]
 
-    async def test_names_that_only_look_alike_are_different(self, anyone: Caller) -> None:
+    async def test_visually_similar_names_are_different(self, anyone: Caller) -> None:
         cyrillic = "\u0430\u0435\u043e"
         for number, username in enumerate(["aeo", cyrillic, "josé", "jose", "fox 😀", "fox 😁"]):
             answer = await anyone.sign_up(username, email=f"{number}@example.com")

@@ -198,7 +198,7 @@ class TestLogIn:
         assert await live_sessions(database) == [grant.session_id]
 
     @pytest.mark.parametrize("change", [{"disabled": True}, {"password_hash": "y"}])
-    async def test_account_changed_since_its_password_was_verified_begins_none(
+    async def test_account_changed_after_its_verification_gets_no_session(
         self, database: Database, change: dict[str, Any]
     ) -> None:
         await sign_up(database, "ada", "ada@example.com")
@@ -208,14 +208,16 @@ class TestLogIn:
         assert await self.log_in(database, account) is None
         assert await live_sessions(database) == []
 
-    async def test_account_deleted_since_begins_none(self, database: Database) -> None:
+    async def test_account_deleted_after_its_verification_gets_no_session(
+        self, database: Database
+    ) -> None:
         await sign_up(database, "ada", "ada@example.com")
         account = await account_of(database, "ada")
         await run(database, delete(User))
 
         assert await self.log_in(database, account) is None
 
-    async def test_throttled_account_begins_none(self, database: Database) -> None:
+    async def test_throttled_account_gets_no_session(self, database: Database) -> None:
         await sign_up(database, "ada", "ada@example.com")
         account = await account_of(database, "ada")
         await throttle(database, "s")

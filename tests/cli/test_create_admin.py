@@ -77,7 +77,9 @@ class TestDefaults:
 
 
 class TestRefusal:
-    async def test_taken_name_and_address_are_told_apart(self, catalog: CommandLine) -> None:
+    async def test_fault_of_a_duplicate_account_names_the_duplicate_field(
+        self, catalog: CommandLine
+    ) -> None:
         taken = "The value is already taken: "
         await catalog.output_of("create-admin", *GRACE)
 

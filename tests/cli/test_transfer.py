@@ -209,7 +209,7 @@ class TestImport:
         assert "gzip" in faults[-1]
 
     @pytest.mark.parametrize("damage", ["cut", "checksum", "garbage"])
-    async def test_damaged_end_of_gzip_tells_how_far_the_import_came(
+    async def test_damaged_end_of_gzip_reports_the_progress_of_the_import(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path, damage: str
     ) -> None:
         packed = gzip.compress(lines_of(5_000))
@@ -243,7 +243,7 @@ class TestImport:
         os.close(terminal)
         assert "Created 4,000 products, up to line 4,000." in shown.decode().splitlines()
 
-    async def test_broken_off_upsert_tells_what_it_updated(
+    async def test_aborted_upsert_reports_the_updated_products(
         self, catalog: CommandLine, ada: Caller, tmp_path: Path
     ) -> None:
         file = tmp_path / "products.ndjson.gz"
@@ -303,7 +303,7 @@ class TestPipe:
         assert printed == b"Created 5,000 products; 0 lines failed.\n"
 
     @pytest.mark.parametrize("mode", ["create", "upsert"])
-    async def test_interrupt_ends_the_import_and_tells_how_far_it_came(
+    async def test_interrupt_ends_the_import_and_reports_its_progress(
         self, catalog: CommandLine, ada: Caller, mode: str
     ) -> None:
         arguments = ("import", "-", "--format", "ndjson", "--owner", str(ada and "ada"))
@@ -331,7 +331,7 @@ class TestPipe:
         ]
         assert await catalog.query("SELECT count(*) FROM products") == [(4_000,)]
 
-    async def test_failed_read_tells_how_far_the_import_came(
+    async def test_failed_read_reports_the_progress_of_the_import(
         self, catalog: CommandLine, ada: Caller
     ) -> None:
         # A terminal whose other end is closed is an input/output error.

@@ -275,9 +275,7 @@ class TestSend:
 
 
 class TestUnavailable:
-    async def test_service_that_is_gone_is_a_failed_connection(
-        self,
-    ) -> None:
+    async def test_refused_connection_raises_connection_failed(self) -> None:
         async with AsyncClient("http://127.0.0.1:9", retry_seconds=0.3) as client:
             with pytest.raises(ConnectionFailed) as caught:
                 await client.get(1)
@@ -329,7 +327,7 @@ class TestUnavailable:
                 await ada.delete(lamp)
                 assert (await waiting).type == "deleted"
 
-    async def test_service_that_stays_unavailable_is_said_to_be(
+    async def test_persistent_503_raises_unavailable(
         self, ada: AsyncClient, network: FaultyTransport
     ) -> None:
         network.answers = [problem(503, "database-unavailable", {"Retry-After": "60"})]

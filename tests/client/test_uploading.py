@@ -18,7 +18,7 @@ from tests.client.products import lamps, names_of
 
 
 class TestUpload:
-    async def test_upload_takes_any_iterable_and_tells_its_progress(
+    async def test_upload_accepts_any_iterable_and_reports_progress(
         self, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(uploading, "UPLOAD_LINES", 10)
@@ -81,7 +81,7 @@ class TestUpload:
 
         assert len(await names_of(ada)) == 3
 
-    async def test_interrupted_upload_tells_what_is_known(
+    async def test_interrupted_upload_reports_the_known_progress(
         self, ada: AsyncClient, network: FaultyTransport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(uploading, "UPLOAD_LINES", 10)

@@ -357,7 +357,7 @@ class TestTime:
 
         assert all(isinstance(each, DatabaseUnavailable) for each in outcomes)
 
-    async def test_callers_whose_limits_pass_together_share_a_look(
+    async def test_callers_with_one_deadline_share_a_timer(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = Source()

@@ -278,7 +278,7 @@ class TestTimestamp:
         assert found.tzinfo is UTC
 
     @pytest.mark.parametrize("instant", INSTANTS.values(), ids=INSTANTS.keys())
-    async def test_timestamp_is_rendered_alike_by_the_database_and_python(
+    async def test_timestamp_rendered_by_the_database_equals_that_of_python(
         self, database: Database, instant: datetime
     ) -> None:
         await database.transaction(store, instant)

@@ -145,7 +145,7 @@ class TestAnswers:
         {"Idempotency-Key": '""'},
     )
 
-    async def are_alike(
+    async def assert_equal_responses(
         self, ada: Caller, framework: Quart, method: str, path: str, *args: Any, **options: Any
     ) -> None:
         fast = await send(ada, method, path, *args, **options)
@@ -153,16 +153,16 @@ class TestAnswers:
 
         assert telling(fast) == telling(slow)
 
-    async def test_queries_of_lists_are_answered_alike(
+    async def test_responses_are_equal_for_list_queries(
         self, ada: Caller, framework: Quart, database: Database
     ) -> None:
         await fill(database, ada)
 
         for query in self.QUERIES:
-            await self.are_alike(ada, framework, "GET", f"{PATH}{query}", token="")
-            await self.are_alike(ada, framework, "GET", f"{PATH}/my{query}")
+            await self.assert_equal_responses(ada, framework, "GET", f"{PATH}{query}", token="")
+            await self.assert_equal_responses(ada, framework, "GET", f"{PATH}/my{query}")
 
-    async def test_conditions_of_lists_are_answered_alike(
+    async def test_responses_are_equal_for_conditional_list_requests(
         self, ada: Caller, framework: Quart, database: Database
     ) -> None:
         await fill(database, ada)
@@ -170,20 +170,26 @@ class TestAnswers:
 
         for tags in (etag, f'W/{etag}, "x"', '"x"', "*", "nonsense"):
             headers = {"If-None-Match": tags}
-            await self.are_alike(ada, framework, "GET", PATH, headers=headers, token="")
+            await self.assert_equal_responses(
+                ada, framework, "GET", PATH, headers=headers, token=""
+            )
         assert (await ada.get(PATH, headers={"If-None-Match": etag})).status_code == 304
 
-    async def test_media_types_are_answered_alike(
+    async def test_responses_are_equal_for_media_types(
         self, ada: Caller, framework: Quart, database: Database
     ) -> None:
         await fill(database, ada)
 
         for accept in self.ACCEPTS:
             for path in (PATH, f"{PATH}/1", "/livez"):
-                await self.are_alike(ada, framework, "GET", path, headers={"Accept": accept})
+                await self.assert_equal_responses(
+                    ada, framework, "GET", path, headers={"Accept": accept}
+                )
 
     @on_sqlite
-    async def test_accept_is_negotiated_alike(self, ada: Caller, framework: Quart) -> None:
+    async def test_responses_are_equal_for_weighted_accept_headers(
+        self, ada: Caller, framework: Quart
+    ) -> None:
         outcomes = {}
         for case in ACCEPT_CASES:
             for mode, caller in (("fast", ada), ("framework", on(framework, ada))):
@@ -197,15 +203,19 @@ class TestAnswers:
             for mode in ("fast", "framework")
         }
 
-    async def test_bodies_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
+    async def test_responses_are_equal_for_request_bodies(
+        self, ada: Caller, framework: Quart
+    ) -> None:
         await ada.create_product("Lamp", 24.9)
 
         for body in self.BODIES:
-            await self.are_alike(ada, framework, "POST", PATH, body)
-            await self.are_alike(ada, framework, "PATCH", f"{PATH}/1", body)
-            await self.are_alike(ada, framework, "DELETE", f"{PATH}/99", body)
+            await self.assert_equal_responses(ada, framework, "POST", PATH, body)
+            await self.assert_equal_responses(ada, framework, "PATCH", f"{PATH}/1", body)
+            await self.assert_equal_responses(ada, framework, "DELETE", f"{PATH}/99", body)
 
-    async def test_encoded_bodies_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
+    async def test_responses_are_equal_for_encoded_bodies(
+        self, ada: Caller, framework: Quart
+    ) -> None:
         await ada.create_product("Lamp", 24.9)
         encoded = gzip.compress(LAMP)
 
@@ -223,31 +233,39 @@ class TestAnswers:
                     ("DELETE", f"{PATH}/9"),
                 ):
                     headers = {"Content-Encoding": coding}
-                    await self.are_alike(ada, framework, method, path, body, headers)
+                    await self.assert_equal_responses(ada, framework, method, path, body, headers)
 
-    async def test_headers_are_answered_alike(self, ada: Caller, framework: Quart) -> None:
+    async def test_responses_are_equal_for_request_headers(
+        self, ada: Caller, framework: Quart
+    ) -> None:
         await ada.create_product("Lamp", 24.9)
         body = b'{"name": "Lamp", "price": 24.9}'
 
         for headers in self.HEADERS:
             token = "" if "Authorization" in headers else None
             for method, path in (("POST", PATH), ("PATCH", f"{PATH}/1"), ("PATCH", f"{PATH}/9")):
-                await self.are_alike(ada, framework, method, path, body, headers, token=token)
-            await self.are_alike(ada, framework, "GET", f"{PATH}/1", None, headers, token=token)
+                await self.assert_equal_responses(
+                    ada, framework, method, path, body, headers, token=token
+                )
+            await self.assert_equal_responses(
+                ada, framework, "GET", f"{PATH}/1", None, headers, token=token
+            )
 
-    async def test_products_and_accounts_are_answered_alike(
+    async def test_responses_are_equal_for_products_and_accounts(
         self, ada: Caller, bob: Caller, framework: Quart
     ) -> None:
         await ada.create_product("Lamp", 24.9)
 
         for last in ("1", "01", "0", "2", "9223372036854775808", "x", "1/", "my"):
             for method in ("GET", "DELETE", "PUT", "OPTIONS", "HEAD"):
-                await self.are_alike(bob, framework, method, f"{PATH}/{last}")
-        await self.are_alike(ada, framework, "GET", "/api/auth/me")
-        await self.are_alike(ada, framework, "GET", "/api/auth/me", token=ada.refresh_token)
-        await self.are_alike(ada, framework, "GET", "/api/auth/me", token="")
+                await self.assert_equal_responses(bob, framework, method, f"{PATH}/{last}")
+        await self.assert_equal_responses(ada, framework, "GET", "/api/auth/me")
+        await self.assert_equal_responses(
+            ada, framework, "GET", "/api/auth/me", token=ada.refresh_token
+        )
+        await self.assert_equal_responses(ada, framework, "GET", "/api/auth/me", token="")
 
-    async def test_changes_are_answered_alike(
+    async def test_responses_are_equal_for_change_requests(
         self, ada: Caller, framework: Quart, database: Database
     ) -> None:
         await fill(database, ada)
@@ -262,12 +280,16 @@ class TestAnswers:
         waits = ("?wait=0", "?%77ait=0", "?wait=x", "?since=2&wait=1&limit=1")
 
         for query in (*queries, *waits, "?unknown=1", "?since=0&since=1", "?since="):
-            await self.are_alike(ada, framework, "GET", f"{PATH}/changes{query}", token="")
+            await self.assert_equal_responses(
+                ada, framework, "GET", f"{PATH}/changes{query}", token=""
+            )
         for accept in self.ACCEPTS:
             headers = {"Accept": accept}
-            await self.are_alike(ada, framework, "GET", f"{PATH}/changes", headers=headers)
+            await self.assert_equal_responses(
+                ada, framework, "GET", f"{PATH}/changes", headers=headers
+            )
 
-    async def test_account_operations_are_answered_alike(
+    async def test_responses_are_equal_for_account_operations(
         self, ada: Caller, bob: Caller, admin: Caller, framework: Quart
     ) -> None:
         requests: tuple[tuple[str, str, bytes | None], ...] = (
@@ -288,11 +310,13 @@ class TestAnswers:
 
         for method, path, body in requests:
             for caller in (ada, admin):
-                await self.are_alike(caller, framework, method, path, body)
-            await self.are_alike(ada, framework, method, path, body, token="")
-            await self.are_alike(ada, framework, method, path, body, token=ada.refresh_token)
+                await self.assert_equal_responses(caller, framework, method, path, body)
+            await self.assert_equal_responses(ada, framework, method, path, body, token="")
+            await self.assert_equal_responses(
+                ada, framework, method, path, body, token=ada.refresh_token
+            )
 
-    async def test_refreshing_and_logging_out_are_answered_alike(
+    async def test_responses_are_equal_for_refresh_and_log_out(
         self, ada: Caller, bob: Caller, framework: Quart
     ) -> None:
         path = "/api/auth/refresh"
@@ -315,7 +339,9 @@ class TestAnswers:
         assert rotated[0].json["refresh_token"] == rotated[1].json["refresh_token"]
         for way in ("logout", "logout-all"):
             for token in (bob.refresh_token, bob.access_token, ""):
-                await self.are_alike(bob, framework, "POST", f"/api/auth/{way}", token=token)
+                await self.assert_equal_responses(
+                    bob, framework, "POST", f"/api/auth/{way}", token=token
+                )
 
     async def test_ended_session_is_refused(self, ada: Caller) -> None:
         await ada.post("/api/auth/logout")

@@ -67,7 +67,7 @@ class TestHead:
 
             assert head.count(b"connection: ") == head.count(b"connection: close\r\n") == 1
 
-    async def test_old_client_is_told_that_the_connection_stays_open(self) -> None:
+    async def test_http_1_0_response_has_a_keep_alive_header(self) -> None:
         head = response_to(Reply()).head(is_last=False, keeps_old_alive=True)
 
         assert b"connection: keep-alive\r\n" in head

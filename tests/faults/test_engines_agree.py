@@ -297,7 +297,7 @@ class Dropping(Instance):
 
 
 class TestEngines:
-    async def test_engines_answer_requests_alike(
+    async def test_engines_give_equal_responses(
         self,
         running_engine: Callable[[str], Awaitable[Engine]],
         tmp_path: Path,

@@ -107,7 +107,7 @@ class TestRun:
         assert counts == ["all", "5", "1", "1"]
         assert "83.3 % of 6 mutants died." in finished.output
 
-    def test_status_tells_whether_the_threshold_is_reached(self, finished: Finished) -> None:
+    def test_exit_status_is_non_zero_below_the_threshold(self, finished: Finished) -> None:
         assert finished.status == 1
 
     def test_tree_is_not_changed(self, tree: Path, finished: Finished) -> None:
@@ -129,7 +129,7 @@ def test_module_whose_tests_fail_without_a_mutant_is_not_measured(tmp_path: Path
     assert "100.0 % of 0 mutants died." in finished.output
 
 
-def test_explanation_of_a_line_that_is_gone_is_reported(tmp_path: Path) -> None:
+def test_explanation_of_a_removed_line_is_reported(tmp_path: Path) -> None:
     tree = fake_tree(tmp_path, **{"shop/prices.py": "def is_free(price):\n    return not price\n"})
     (tree / "tests/test_prices.py").write_text(
         "from shop.prices import is_free\n\n\ndef test_prices():\n    assert is_free(0) is True\n"
@@ -176,7 +176,7 @@ class TestSample:
 
         assert [each.was for each in before] == [each.was for each in after]
 
-    def test_zero_takes_all(self) -> None:
+    def test_sample_of_zero_returns_all_mutants(self) -> None:
         mutants = mutants_of(X, b"x = 1\ny = 2\n")
 
         assert sample(mutants, 1, 0) == mutants

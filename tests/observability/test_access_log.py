@@ -165,7 +165,7 @@ class TestLineWriter:
 
         assert select.select([], [writing], [], 0)[1] == []
 
-    def test_lines_for_a_reader_that_is_gone_are_counted(
+    def test_lines_for_a_closed_reader_are_counted(
         self, pipe: tuple[int, int], dropped: Dropped
     ) -> None:
         reading, writing = pipe

@@ -68,7 +68,7 @@ class TestCreate:
         assert (again.status_code, again.body) == (201, first.body)
         assert problem_of(other) == (422, "idempotency-key-reused")
 
-    async def test_index_refuses_a_second_one(self, ada: Caller, database: Database) -> None:
+    async def test_index_refuses_a_duplicate_key(self, ada: Caller, database: Database) -> None:
         """Negative control: without the look-up, the database decides."""
         new_product = NewProduct("Lamp", None, 1.0, ada.user_id or 0, key="a")
 

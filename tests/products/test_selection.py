@@ -63,7 +63,7 @@ class TestConditions:
             ({"user_id": 1, "min_price": 2.0}, ["Rug"]),
         ],
     )
-    async def test_filters_keep_what_they_say(
+    async def test_filters_keep_matching_products(
         self,
         ada: Caller,
         bob: Caller,

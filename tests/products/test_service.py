@@ -224,7 +224,7 @@ class TestUpdate:
         assert own_token(description[0]["id"], 2) in words[2]
         assert own_token(name[0]["id"], 2) not in words[1]
 
-    async def test_product_that_is_gone_is_a_conflict(
+    async def test_update_of_a_deleted_product_is_a_conflict(
         self, ada: Caller, database: Database
     ) -> None:
         await database.transaction(service.insert_products, lamps(ada, 1))

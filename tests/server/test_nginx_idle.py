@@ -133,7 +133,7 @@ async def test_first_page_after_a_pause_includes_changes_that_bypassed_nginx(
         assert await shown(anyone) == sees
 
 
-async def test_requests_wait_for_an_instance_that_went_away_in_a_pause() -> None:
+async def test_requests_wait_for_an_instance_that_stopped_during_a_pause() -> None:
     async with shop() as (instance, proxy), client_of(proxy) as anyone:
         await instance.quiet()
         await instance.stop()

@@ -349,7 +349,7 @@ class TestTable:
         own = {400, 404, 405, 408, 411, 412, 413, 414, 415, 416, 421, *range(494, 498), 500, 501}
         assert handled >= own | {503, 505}
 
-    def test_browsers_are_recognized_alike(self) -> None:
+    def test_nginx_and_service_match_browsers_by_one_pattern(self) -> None:
         text = (SHIPPED / "catalog" / "problem_table.conf").read_text()
 
         assert f'"~*{problem_page.BROWSER.pattern}" @problem_page;' in text

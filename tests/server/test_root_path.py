@@ -126,7 +126,7 @@ class TestRootPath:
                 assert answer.status_code == 404, path
                 assert answer.json()["type"] == f"{PREFIX}/problems/not-found"
 
-    async def test_metrics_are_not_reachable_under_a_path_that_nginx_was_not_told(
+    async def test_metrics_are_unreachable_under_a_prefix_unknown_to_nginx(
         self, under_prefix: Hops
     ) -> None:
         async with (

@@ -199,7 +199,7 @@ class TestStop:
             assert (await busy.finish_sign_in()).status == 401
             assert await service.exit_code() == 0
 
-    async def test_third_signal_kills_and_the_exit_code_tells(self, catalog: Catalog) -> None:
+    async def test_third_signal_kills_with_a_non_zero_exit_code(self, catalog: Catalog) -> None:
         async with catalog.start() as service:
             await service.serving()
             busy = await service.connect()

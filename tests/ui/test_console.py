@@ -220,7 +220,7 @@ class TestProduct:
 
 class TestPages:
     @pytest.mark.parametrize("path", ["/sign-in", "/products/new", "/import", "/account", "/users"])
-    async def test_page_without_javascript_says_so(self, anyone: Caller, path: str) -> None:
+    async def test_page_without_javascript_shows_a_notice(self, anyone: Caller, path: str) -> None:
         page = await anyone.get(path)
 
         assert page.status_code == 200

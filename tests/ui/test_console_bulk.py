@@ -99,7 +99,7 @@ class TestImport:
             (0, "Nothing was created."),
         ],
     )
-    async def test_aborted_import_tells_how_far_it_has_come(
+    async def test_aborted_import_shows_its_progress(
         self, chromium: Browser, tmp_path: Path, created: int, text: str
     ) -> None:
         page = await chromium.window()

@@ -93,7 +93,7 @@ class TestLists:
 
         assert await page.locator("tbody bdi").all_inner_texts() == ["Desk lamp"]
 
-    async def test_list_goes_on_at_its_end(self, chromium: Browser) -> None:
+    async def test_list_loads_the_next_page_at_its_end(self, chromium: Browser) -> None:
         page = await chromium.window(viewport={"width": 800, "height": 400})
         await log_in_as_admin(page)
         await page.evaluate(

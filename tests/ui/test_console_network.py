@@ -135,7 +135,7 @@ class TestSlowService:
 
         assert not [url for url in loaded if "password" in url]
 
-    async def test_page_says_that_it_loads(self, site: Site) -> None:
+    async def test_loading_page_shows_a_notice(self, site: Site) -> None:
         await site.create("Lamp")
         page = await site.browser.window()
         await page.goto("./")
@@ -148,7 +148,7 @@ class TestSlowService:
 
 
 class TestBusyService:
-    async def test_refused_create_tells_when_to_try_again_and_makes_one_product(
+    async def test_refused_create_shows_the_retry_time_and_creates_one_product(
         self, site: Site
     ) -> None:
         page = await site.browser.window()
@@ -218,7 +218,7 @@ class TestLostNetwork:
         await page.get_by_role("link", name="Lamp").wait_for()
         await live(page)
 
-    async def test_action_says_that_it_failed_and_can_be_repeated(self, site: Site) -> None:
+    async def test_failed_action_shows_a_notice_and_can_be_repeated(self, site: Site) -> None:
         page = await site.browser.window()
         await sign_up(page)
         await fill_in(page, "Lamp")
@@ -317,7 +317,7 @@ class TestEndedStream:
             await page.get_by_text(LOST).wait_for()
             await live(page)
 
-    async def test_list_tells_that_changes_are_gone(self, site: Site) -> None:
+    async def test_list_shows_a_notice_after_changes_gone(self, site: Site) -> None:
         page = await site.browser.window()
         await end_once(page, "changes-gone")
 
@@ -325,7 +325,7 @@ class TestEndedStream:
 
         await page.get_by_text("Not live: load the page again.").wait_for()
 
-    async def test_product_is_read_again_when_changes_are_gone(self, site: Site) -> None:
+    async def test_product_is_fetched_again_after_changes_gone(self, site: Site) -> None:
         await site.create("Lamp")
         page = await site.browser.window()
         await end_once(page, "changes-gone")
@@ -333,7 +333,7 @@ class TestEndedStream:
         async with page.expect_response("**/api/products/1"):
             await page.goto("./products/1")
 
-    async def test_product_page_tells_that_the_connection_was_lost(self, site: Site) -> None:
+    async def test_product_page_shows_a_notice_after_a_lost_connection(self, site: Site) -> None:
         await site.create("Lamp")
         page = await site.browser.window()
         await page.goto("./products/1")

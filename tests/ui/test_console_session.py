@@ -98,7 +98,7 @@ class TestRefresh:
         assert answer.json["user"]["username"] == "ada"
         assert (await Caller(app, answer.json).get("/api/auth/me")).status_code == 200
 
-    async def test_without_a_cookie_it_is_401(self, console: Console) -> None:
+    async def test_refresh_without_a_cookie_is_401(self, console: Console) -> None:
         assert problem_of(await console.send("POST", "/refresh")) == (401, "token-missing")
 
     @pytest.mark.parametrize("cookie", ["x", "a.b.c", '"', "é"])

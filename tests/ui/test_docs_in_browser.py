@@ -115,7 +115,7 @@ class TestSigningIn:
 
         await page.wait_for_selector("#sign-in", state="visible")
 
-    async def test_wrong_password_is_said(self, chromium: Browser) -> None:
+    async def test_wrong_password_shows_a_notice(self, chromium: Browser) -> None:
         page = await open_docs(chromium)
 
         await sign_in(page, "wrong horse")

@@ -42,7 +42,7 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 
 class TestNoQueries:
-    async def test_request_with_a_known_key_asks_nothing_about_it(
+    async def test_request_with_a_cached_key_does_not_query_keys(
         self, ada: Caller, database: Database
     ) -> None:
         await ada.create_product("Lamp")

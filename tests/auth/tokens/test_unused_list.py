@@ -171,7 +171,7 @@ class TestPause:
 
         assert problem_of(await mine(program)) == INVALID
 
-    async def test_first_requests_after_it_share_a_query(
+    async def test_first_requests_after_a_lapse_share_a_query(
         self, ada: Caller, database: Database
     ) -> None:
         await let_lapse(auth(ada.app).revocations)

@@ -91,7 +91,7 @@ def cors_headers(answer: Response) -> dict[str, Any]:
 
 class TestEveryResponse:
     @every_kind
-    async def test_admitted_page_may_read_it(self, sharing: Quart, kind: Kind) -> None:
+    async def test_admitted_page_may_read_the_response(self, sharing: Quart, kind: Kind) -> None:
         answer = await ask(sharing, kind, OTHER_PAGE)
 
         assert answer.status_code == kind.status
@@ -209,7 +209,7 @@ class TestPreflight:
 
 class TestAnyOrigin:
     @pytest.mark.parametrize("origins", [(), (PAGE,), (STRANGE_PAGE,), ("null",)], ids=str)
-    async def test_every_page_may_read_and_caches_need_not_tell_them_apart(
+    async def test_wildcard_admits_every_page_without_vary(
         self, tmp_path: Path, origins: tuple[str, ...]
     ) -> None:
         async with app_for(tmp_path, "*") as app:

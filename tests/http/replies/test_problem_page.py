@@ -40,7 +40,7 @@ class TestBrowser:
             "application/*, text/html;q=0.5",
         ],
     )
-    def test_other_client_is_none(self, accept: str) -> None:
+    def test_other_client_is_not_a_browser(self, accept: str) -> None:
         assert not BROWSER.match(accept)
 
     @pytest.mark.parametrize(

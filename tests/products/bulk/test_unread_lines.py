@@ -70,7 +70,7 @@ class TestOverlongRecord:
 
 
 class TestFault:
-    def test_one_line_is_told_as_it_is(self) -> None:
+    def test_fault_of_one_line_names_its_line(self) -> None:
         counter = LineCounter()
         counter.count("Lamp")
 
@@ -79,7 +79,7 @@ class TestFault:
         assert (fault.line, fault.last_line, records) == (7, None, 1)
         assert fault.message == "It is wrong."
 
-    def test_several_lines_are_told_by_the_first_and_the_last(self) -> None:
+    def test_fault_of_several_lines_names_the_first_and_the_last(self) -> None:
         counter = LineCounter()
         counter.count("Lamp\n\nDesk\n")
 

@@ -128,7 +128,7 @@ class TestOrder:
 
 
 class TestHead:
-    async def test_head_is_read_alike_as_text_and_by_the_library(
+    async def test_head_read_as_text_equals_that_of_the_library(
         self, ada: Caller, database: Database
     ) -> None:
         created = [await ada.create_product("Lamp") for _ in range(3)]
@@ -193,7 +193,7 @@ class TestIncompleteDatabase:
 
 
 class TestEra:
-    async def test_only_additions_keep_it(self, ada: Caller, bob: Caller) -> None:
+    async def test_only_additions_keep_the_era(self, ada: Caller, bob: Caller) -> None:
         lamp, stool = await ada.create_product("Lamp"), await bob.create_product("Stool")
         path = lamp.headers["Location"]
         imported = await ada.import_products(150)
@@ -229,7 +229,7 @@ class TestEra:
             assert read == change_id
             assert era(created) == change_id.token[:ERA_LENGTH]
 
-    async def test_batch_with_an_edit_begins_one(self, ada: Caller) -> None:
+    async def test_batch_with_an_edit_begins_an_era(self, ada: Caller) -> None:
         paths = [(await ada.create_product("Lamp")).headers["Location"] for _ in range(4)]
         before = era(await ada.create_product("Stool"))
 
@@ -249,7 +249,7 @@ class TestEra:
 
     @pytest.mark.parametrize(("newer", "is_late"), [(LATE_IDS - 1, False), (LATE_IDS, True)])
     @on_servers
-    async def test_product_far_below_a_committed_one_begins_one(
+    async def test_product_far_below_a_committed_one_begins_an_era(
         self, ada: Caller, database: Database, newer: int, is_late: bool
     ) -> None:
         before = era(await ada.create_product("Lamp"))
@@ -266,7 +266,7 @@ class TestEra:
         assert (change.token[:ERA_LENGTH] != before) is is_late
         assert era(await ada.create_product("Newest")) == change.token[:ERA_LENGTH]
 
-    async def test_change_by_hand_begins_one_with_the_next(
+    async def test_change_after_a_manual_edit_begins_an_era(
         self, ada: Caller, database: Database
     ) -> None:
         before = era(await ada.create_product("Lamp"))

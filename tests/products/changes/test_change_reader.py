@@ -81,7 +81,9 @@ class TestRead:
             assert content_of(await reader.read(ChangeId(0), 100))["position"] == position
             await asyncio.gather(*earlier)
 
-    async def test_one_that_is_gone_fails_alone(self, ada: Caller, database: Database) -> None:
+    async def test_read_of_a_swept_position_fails_without_failing_others(
+        self, ada: Caller, database: Database
+    ) -> None:
         await ada.create_product("Lamp")
         reader = ChangeReader(database)
 

@@ -88,7 +88,7 @@ class TestRecentChanges:
         assert ChangeId(1, recent.last.token) not in recent
         assert ChangeId(3, recent.last.token) not in recent
 
-    async def test_swept_log_begins_anew(
+    async def test_swept_log_resets_the_changes(
         self, database: Database, ada: Caller, recent: RecentChanges
     ) -> None:
         begin = recent.last
@@ -104,7 +104,7 @@ class TestRecentChanges:
         assert last in recent
 
     @pytest.mark.parametrize("position", [2, 3])
-    async def test_missing_change_begins_anew(
+    async def test_missing_change_resets_the_changes(
         self, database: Database, ada: Caller, recent: RecentChanges, position: int
     ) -> None:
         begin = recent.last
@@ -119,7 +119,7 @@ class TestRecentChanges:
         assert begin not in recent
         assert last in recent
 
-    async def test_other_history_begins_anew(
+    async def test_other_history_resets_the_changes(
         self, database: Database, ada: Caller, recent: RecentChanges
     ) -> None:
         begin = recent.last
@@ -136,7 +136,7 @@ class TestRecentChanges:
         assert ChangeId(begin.position, "0123456789") not in recent
         assert last in recent
 
-    async def test_changes_without_tokens_begin_anew(
+    async def test_changes_without_tokens_reset_the_changes(
         self, database: Database, ada: Caller, recent: RecentChanges
     ) -> None:
         # A release without tokens leaves the counter's as it is.
@@ -168,7 +168,7 @@ class TestRecentChanges:
         assert recent.last == last
         assert recent.affect(range(ids[0], ids[0] + 1), since=begin)
 
-    async def test_too_many_changes_begin_anew(
+    async def test_too_many_changes_reset_the_changes(
         self,
         database: Database,
         ada: Caller,

@@ -144,7 +144,7 @@ class TestComposedPages:
         assert b"Other" in page.body
         assert (reads.positions, reads.pages) == (1, 1)
 
-    async def test_nothing_is_composed_of_products_that_were_changed_by_hand(
+    async def test_page_is_not_composed_after_a_manual_edit(
         self,
         other: Other,
         positions: dict[str, list[Given]],
@@ -266,7 +266,7 @@ async def mismatches(
 
 class TestComposingDuringWrites:
     @pytest.mark.parametrize("seed", [1, 2])
-    async def test_composed_pages_equal_those_read_anew(
+    async def test_composed_pages_equal_those_of_the_database(
         self,
         other: Other,
         positions: dict[str, list[Given]],

@@ -274,7 +274,7 @@ async def mismatches(other: Other, writers: Writers) -> tuple[int, int]:
 
 class TestCachingDuringWrites:
     @pytest.mark.parametrize("seed", [1, 2])
-    async def test_cached_pages_equal_those_read_anew(
+    async def test_cached_pages_equal_those_of_the_database(
         self,
         other: Other,
         ada: Caller,

@@ -118,7 +118,7 @@ def is_serial(done: list[WriteResult]) -> bool:
 
 
 class TestIdempotencyKeys:
-    async def test_repeated_create_is_told_from_another_and_from_one_under_way(
+    async def test_idempotent_create_is_distinguished_from_other_and_pending_ones(
         self, queues: list[BatchedWrites], anyone: Caller
     ) -> None:
         queue, change = queues[0], await Change.since_now(anyone)
