@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.service import until
+from tests.support import until
 
 CHROMIUM = (
     os.environ.get("CATALOG_TEST_CHROMIUM")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -100,6 +101,26 @@ class Caller:
         answer = await cls(app).log_in(username, password)
         assert answer.status_code == 200, answer.body
         return cls(app, answer.json)
+
+
+async def until(condition: Callable[[], Any], *, within: float = 60.0) -> Any:
+    """Poll a condition until it is true, and return its value.
+
+    Args:
+        condition: a function, or a coroutine function, which is awaited.
+        within: seconds; the default is ample for a second's work on a busy machine.
+
+    Raises:
+        TimeoutError: it did not become true in time.
+    """
+    async with asyncio.timeout(within):
+        while True:
+            result = condition()
+            if inspect.isawaitable(result):
+                result = await result
+            if result:
+                return result
+            await asyncio.sleep(0.01)
 
 
 async def at_once(count: int, ask: Callable[[int], Awaitable[Response]]) -> list[Response]:

@@ -6,8 +6,8 @@ import re
 import sys
 from pathlib import Path
 
-from tests.server.service import Catalog, until
-from tests.support import PASSWORD
+from tests.server.service import Catalog
+from tests.support import PASSWORD, until
 
 DOCS = Path(__file__).parent.parent / "docs"
 TEXT = (DOCS / "tutorial.md").read_text(encoding="utf-8")

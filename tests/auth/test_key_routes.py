@@ -17,8 +17,8 @@ from catalog.db.database import Database
 from catalog.settings import Settings
 from tests.auth.programs import PATH, make, mine, program_of
 from tests.auth.rows import rows_of, run
-from tests.db.support import on_sqlite, until
-from tests.support import PASSWORD, Caller, Response, at_once, problem_of
+from tests.db.support import on_sqlite
+from tests.support import PASSWORD, Caller, Response, at_once, problem_of, until
 
 INVALID = (401, "token-invalid")
 NO_KEYS = (403, "session-required")

@@ -11,9 +11,9 @@ from catalog.app import create_app
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
 from catalog.settings import Settings
-from tests.db.support import on_sqlite, until
+from tests.db.support import on_sqlite
 from tests.engines import settings_for
-from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
+from tests.support import PASSWORD, Caller, Response, fields_of, problem_of, until
 
 USERS = "/api/users"
 

@@ -22,7 +22,7 @@ import aiomysql
 from sqlalchemy import URL
 
 from tests.engines import connected, server_program, tied_to_us
-from tests.server.service import until
+from tests.support import until
 
 SHIPPED = Path(__file__).parents[2] / "docker" / "cluster"
 PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")

@@ -16,6 +16,7 @@ from catalog.db.database import Database
 from catalog.db.deadlines import Deadlines
 from catalog.errors import DatabaseBusy, DatabaseUnavailable
 from catalog.products.models import Product
+from tests.support import until
 
 C = TypeVar("C")
 P = ParamSpec("P")
@@ -127,21 +128,6 @@ async def assert_whole(database: Database, *, readers: int, writers: int) -> Non
         return all(await asyncio.gather(*map(met, [*reading, *writing])))
 
     await until(all_can_be_used)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, within: float = 60.0) -> None:
-    """Poll until a condition holds.
-
-    Args:
-        condition: returns whether it holds.
-        within: seconds.
-
-    Raises:
-        TimeoutError: it does not hold in time.
-    """
-    async with asyncio.timeout(within):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 class Stopwatch:

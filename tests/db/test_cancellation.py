@@ -28,9 +28,9 @@ from tests.db.support import (
     count_products,
     on_sqlite,
     run_on,
-    until,
 )
 from tests.engines import settings_for
+from tests.support import until
 
 WRITES = 200
 

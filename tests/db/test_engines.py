@@ -30,10 +30,10 @@ from tests.db.support import (
     on_servers,
     on_sqlite,
     run_on,
-    until,
 )
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import DatabaseProxy, relayed
+from tests.support import until
 
 
 async def scalar(

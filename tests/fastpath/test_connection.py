@@ -24,7 +24,8 @@ from catalog.fastpath.response import Response
 from catalog.http.middleware.lingering_close import lingering
 from catalog.http.replies.reply import Reply, send_reply
 from catalog.http.response_buffers import ResponseBuffers
-from tests.server.service import Connection, until
+from tests.server.service import Connection
+from tests.support import until
 
 
 class Quick:

@@ -18,7 +18,8 @@ from tests.faults.scale import Scale
 from tests.faults.site import Site, fill, kill, site
 from tests.server.nginx import needs_cache
 from tests.server.processes import is_running
-from tests.server.service import Catalog, Connection, Service, until
+from tests.server.service import Catalog, Connection, Service
+from tests.support import until
 
 pytestmark = pytest.mark.faults
 

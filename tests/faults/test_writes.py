@@ -24,7 +24,8 @@ from tests.engines import EngineMissing
 from tests.faults.figures import Figures
 from tests.faults.scale import Scale
 from tests.faults.servers import NAMES, DatabaseServer, database_server
-from tests.server.service import Answer, Catalog, Client, Service, until
+from tests.server.service import Answer, Catalog, Client, Service
+from tests.support import until
 
 PATH = "/api/products"
 WRITERS = 16

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from tests.engines import tied_to_us
-from tests.server.service import Connection, until
+from tests.server.service import Connection
+from tests.support import until
 
 SHIPPED = Path(__file__).parents[2] / "docker" / "nginx"
 MODULE = "ngx_http_js_module.so"

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
@@ -17,7 +17,7 @@ from tests.db.support import PATIENT
 from tests.engines import tied_to_us
 from tests.server import processes
 from tests.server.startup import write_startup
-from tests.support import PASSWORD
+from tests.support import PASSWORD, until
 
 TIMEOUT_SECONDS = 60.0
 """Time-out for operations that take a second or two on an idle machine."""
@@ -30,18 +30,6 @@ CONNECTION_FAILURES = (OSError, asyncio.IncompleteReadError)
 
 ANSWER_SECONDS = 15.0
 """Time-out of a request by a client that must not wait for ever."""
-
-
-async def until(condition: Callable[[], Any], *, within: float = TIMEOUT_SECONDS) -> Any:
-    """Wait for a condition to become true, and return its value.
-
-    Raises:
-        TimeoutError: it did not become true in time.
-    """
-    async with asyncio.timeout(within):
-        while not (result := condition()):
-            await asyncio.sleep(0.02)
-    return result
 
 
 @dataclass(frozen=True)

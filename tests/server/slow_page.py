@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from tests.server.service import Connection, until
+from tests.server.service import Connection
 from tests.server.shop import PATH
+from tests.support import until
 
 
 class SlowPage:

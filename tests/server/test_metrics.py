@@ -9,7 +9,8 @@ from pathlib import Path
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from tests.numbers import Numbers
-from tests.server.service import TIMEOUT_SECONDS, Catalog, Connection, Service, until
+from tests.server.service import TIMEOUT_SECONDS, Catalog, Connection, Service
+from tests.support import until
 
 
 async def numbers_of(service: Service) -> Numbers:

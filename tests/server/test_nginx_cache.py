@@ -18,9 +18,10 @@ from tests.server.nginx import (
     without_eras,
     without_polls,
 )
-from tests.server.service import TIMEOUT_SECONDS, Catalog, Connection, until
+from tests.server.service import TIMEOUT_SECONDS, Catalog, Connection
 from tests.server.shop import PATH, TEXT, Shop
 from tests.server.slow_page import SlowPage
+from tests.support import until
 
 pytestmark = [needs_nginx, needs_cache]
 

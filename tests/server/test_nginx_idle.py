@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.server.nginx import Edit, Nginx, needs_cache, needs_nginx, nginx
-from tests.server.service import TIMEOUT_SECONDS, until
+from tests.server.service import TIMEOUT_SECONDS
+from tests.support import until
 
 PATH = "/api/products"
 QUIET_SECONDS = 1.5

@@ -9,7 +9,8 @@ import sqlite3
 import pytest
 
 from tests.server.processes import holders_of, is_running
-from tests.server.service import Catalog, Clients, Service, until
+from tests.server.service import Catalog, Clients, Service
+from tests.support import until
 
 
 def processor_seconds() -> float:

@@ -26,12 +26,12 @@ from catalog.db.deadlines import DEADLINES
 from catalog.errors import DatabaseUnavailable, SessionEnded
 from catalog.settings import Settings
 from tests.auth.rows import add_admin, rows_of, run
-from tests.db.support import Open, on_servers, on_sqlite, until
+from tests.db.support import Open, on_servers, on_sqlite
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import relayed
 from tests.http.documented import hold_to_document
 from tests.http.wire import tokens_of
-from tests.support import Caller, Response, problem_of
+from tests.support import Caller, Response, problem_of, until
 
 ENDED = (401, "session-ended")
 TTL = timedelta(minutes=15)

@@ -21,8 +21,9 @@ from tests.auth.tokens.stored_sessions import (
     rotate_stored,
     session_request,
 )
-from tests.db.support import Open, on_sqlite, until
+from tests.db.support import Open, on_sqlite
 from tests.engines import settings_for
+from tests.support import until
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)

@@ -15,6 +15,7 @@ from catalog.http.limit_store import CircuitBreaker, LimitStore, MemoryStore
 from catalog.http.limit_store.redis import RedisStore
 from tests.http.limit_store.stores import HOURLY, PATIENT, admitted, opened
 from tests.http.redis_server import RedisServer
+from tests.support import until
 
 
 @asynccontextmanager
@@ -96,12 +97,6 @@ async def on(
     await asyncio.to_thread(run)
 
 
-async def until(condition: Callable[[], bool], *, within: float = 30.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 def about_limits(logs: list[EventDict]) -> list[EventDict]:
     """Select the events about limits; tasks of other apps in this process log too."""
     return [log for log in logs if log["event"].startswith("rate_limit_store_")]
@@ -164,7 +159,7 @@ class TestCircuitBreaker:
                     redis.kill()
                     alone = [await admitted(store, "ada", 20) for _ in range(3)]
                     await redis.start()
-                    await until(lambda: "rate_limit_store_recovered" in events_of(logs))
+                    await until(lambda: "rate_limit_store_recovered" in events_of(logs), within=30)
                     again = [await admitted(store, "ada", 20) for _ in range(2)]
                     keys = await redis.ask("KEYS", "*ada*")
 
@@ -193,7 +188,7 @@ class TestCircuitBreaker:
                         await store.hit(HOURLY, "bob")
                         waits.append(time.perf_counter() - began)
                     redis.go_on()
-                    await until(lambda: "rate_limit_store_recovered" in events_of(logs))
+                    await until(lambda: "rate_limit_store_recovered" in events_of(logs), within=30)
                     again = await store.hit(HOURLY, "ada")
 
             assert alone == 5
@@ -211,7 +206,7 @@ class TestCircuitBreaker:
             async with steady(redis.url) as store:
                 alone = await admitted(store, "ada", 20)
                 await redis.start()
-                await until(lambda: "rate_limit_store_recovered" in events_of(logs))
+                await until(lambda: "rate_limit_store_recovered" in events_of(logs), within=30)
                 await store.hit(HOURLY, "ada")
                 keys = await redis.ask("KEYS", "*ada*")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -28,7 +28,7 @@ from catalog.products.context import products
 from catalog.products.models import ChangeCounter, ProductChange
 from tests.db.support import Stopwatch, run_on
 from tests.http.pipe import Pipe
-from tests.support import Caller, at_once, fields_of, problem_of
+from tests.support import Caller, at_once, fields_of, problem_of, until
 
 PATH = "/api/products/changes"
 STREAM = {"Accept": "text/event-stream"}
@@ -77,12 +77,6 @@ async def following(
     finally:
         for follower in followers:
             await follower.stop()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class TestLongPoll:
