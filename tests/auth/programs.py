@@ -22,8 +22,3 @@ async def program_of(caller: Caller, app: Quart | None = None, **fields: Any) ->
     program.access_token = made.json["key"]
     program.user_id = caller.user_id
     return program
-
-
-async def mine(caller: Caller) -> Response:
-    """Request a resource that requires a token or a key."""
-    return await caller.get("/api/products/my")

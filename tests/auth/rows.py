@@ -7,7 +7,7 @@ from sqlalchemy import Executable, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth import service
-from catalog.auth.models import Role
+from catalog.auth.models import Role, User
 from catalog.db.columns import Base
 from catalog.db.database import Database
 from tests.db.support import run_on
@@ -26,6 +26,11 @@ async def add_admin(session: AsyncSession, name: str = "grace") -> int:
         role=Role.ADMIN,
     )
     return admin.id
+
+
+async def disable(session: AsyncSession, user_id: int | None) -> None:
+    """Disable an account, without ending its sessions."""
+    await session.execute(update(User).where(User.id == user_id).values(disabled=True))
 
 
 async def rows_of(database: Database, model: type[Base]) -> list[Row]:

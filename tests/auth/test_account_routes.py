@@ -15,6 +15,7 @@ from catalog.auth.models import LoginSession, User
 from catalog.db.database import Database
 from catalog.products.models import Product
 from catalog.settings import Settings
+from tests.auth.callers import tokens_work
 from tests.auth.rows import run
 from tests.db.support import on_sqlite, run_on
 from tests.engines import settings_for
@@ -64,14 +65,6 @@ async def counted(database: Database, model: type[Any]) -> int:
         return await connection.scalar(select(func.count()).select_from(model)) or 0
 
     return await run_on(database.connection(), count)
-
-
-async def works(caller: Caller) -> bool:
-    """Tell whether both tokens of a caller are accepted."""
-    access = await caller.get("/api/products/my")
-    refresh = await caller.post("/api/auth/refresh", token=caller.refresh_token)
-    assert access.status_code == refresh.status_code
-    return access.status_code == 200
 
 
 class TestEachOperation:
@@ -238,9 +231,9 @@ class TestChangePassword:
 
         assert (await change_password(ada)).status_code == 204
 
-        assert await works(ada)
-        assert await works(bob)
-        assert [await works(other) for other in others] == [False] * 3
+        assert await tokens_work(ada)
+        assert await tokens_work(bob)
+        assert [await tokens_work(other) for other in others] == [False] * 3
         listed = (await ada.get("/api/auth/sessions")).json["sessions"]
         assert [each["current"] for each in listed] == [True]
 
@@ -253,7 +246,7 @@ class TestChangePassword:
         assert problem_of(answer) == (403, "password-wrong")
         assert fields_of(answer) == ["/current_password"]
         assert "WWW-Authenticate" not in answer.headers
-        assert await works(other)
+        assert await tokens_work(other)
         assert (await ada.log_in("ada")).status_code == 200
 
     @on_sqlite
@@ -292,7 +285,7 @@ class TestChangePassword:
             for answer in logged_in:
                 assert answer.status_code in {200, 401}
                 if answer.status_code == 200:
-                    assert not await works(Caller(ada.app, answer.json))
+                    assert not await tokens_work(Caller(ada.app, answer.json))
 
     @on_sqlite
     async def test_new_password_is_normalized_as_at_sign_up(
@@ -367,7 +360,7 @@ class TestDeleteAccount:
 
         assert not any("192.0.2.7" in row for row in await run_on(database.connection(), origins))
         assert not any("a browser" in row for row in await run_on(database.connection(), origins))
-        assert await works(bob)
+        assert await tokens_work(bob)
 
     @on_sqlite
     async def test_name_and_email_are_free_after_deletion(
@@ -440,7 +433,7 @@ class TestDeleteAccount:
         for answer in logged_in:
             assert answer.status_code in {200, 401}
             if answer.status_code == 200:
-                assert not await works(Caller(ada.app, answer.json))
+                assert not await tokens_work(Caller(ada.app, answer.json))
 
 
 class TestSessions:

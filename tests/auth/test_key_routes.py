@@ -15,7 +15,8 @@ from catalog.auth.tokens.api_keys import KEYS_PER_ACCOUNT, generate, is_well_for
 from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.settings import Settings
-from tests.auth.programs import PATH, make, mine, program_of
+from tests.auth.callers import mine
+from tests.auth.programs import PATH, make, program_of
 from tests.auth.rows import rows_of, run
 from tests.db.support import on_sqlite
 from tests.support import PASSWORD, Caller, Response, at_once, problem_of, until

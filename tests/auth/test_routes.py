@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from catalog.auth.models import User
 from catalog.db.database import Database
+from tests.auth.callers import refresh
 from tests.db.support import run_on
 from tests.http.wire import holder_of_tokens
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
@@ -384,11 +385,6 @@ class TestLogIn:
         assert {answer.status_code for answer in answers} == {200}
         assert {answer.json["user"]["id"] for answer in answers} == {ada.user_id}
         assert len({answer.json["refresh_token"] for answer in answers}) == 20
-
-
-async def refresh(caller: Caller, method: str, **options: Any) -> Response:
-    token = options.pop("token", caller.refresh_token)
-    return await caller.send(method, "/api/auth/refresh", token=token, **options)
 
 
 each_method = pytest.mark.parametrize("method", ["POST", "GET"])

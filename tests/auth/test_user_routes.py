@@ -11,6 +11,7 @@ from catalog.app import create_app
 from catalog.auth.models import Role, User
 from catalog.db.database import Database
 from catalog.settings import Settings
+from tests.auth.callers import tokens_work
 from tests.db.support import on_sqlite
 from tests.engines import settings_for
 from tests.support import PASSWORD, Caller, Response, fields_of, problem_of, until
@@ -267,14 +268,6 @@ class TestRole:
         assert await is_admin(ada)
 
 
-async def works(caller: Caller) -> bool:
-    """Tell whether both tokens of a caller are accepted."""
-    access = await caller.get("/api/products/my")
-    refresh = await caller.post("/api/auth/refresh", token=caller.refresh_token)
-    assert access.status_code == refresh.status_code
-    return access.status_code == 200
-
-
 class TestDisabled:
     async def test_disabled_account_is_logged_out_and_cannot_log_in(
         self, ada: Caller, admin: Caller
@@ -297,8 +290,8 @@ class TestDisabled:
 
         assert (await change(admin, ada, disabled=False)).json["disabled"] is False
 
-        assert not await works(ada)
-        assert await works(await Caller.logged_in(ada.app, "ada"))
+        assert not await tokens_work(ada)
+        assert await tokens_work(await Caller.logged_in(ada.app, "ada"))
 
     @on_sqlite
     async def test_products_of_a_disabled_account_stay(self, ada: Caller, admin: Caller) -> None:
@@ -321,7 +314,7 @@ class TestDisabled:
             for answer in logged_in:
                 assert answer.status_code in {200, 401}
                 if answer.status_code == 200:
-                    assert not await works(Caller(ada.app, answer.json))
+                    assert not await tokens_work(Caller(ada.app, answer.json))
             await change(admin, ada, disabled=False)
 
     @on_sqlite
@@ -343,8 +336,9 @@ class TestEndUserSessions:
         answer = await end_sessions(admin, ada)
 
         assert (answer.status_code, answer.body) == (204, b"")
-        assert [await works(each) for each in (ada, other, bob, admin)] == [False] * 2 + [True] * 2
-        assert await works(await Caller.logged_in(ada.app, "ada"))
+        accepted = [await tokens_work(each) for each in (ada, other, bob, admin)]
+        assert accepted == [False, False, True, True]
+        assert await tokens_work(await Caller.logged_in(ada.app, "ada"))
         assert (await end_sessions(admin, ada)).status_code == 204
 
 
@@ -403,7 +397,7 @@ class TestChangeUser:
             assert (answer.status_code, answer.json) == (200, before)
 
         assert (await change(admin, admin)).json["role"] == "admin"
-        assert await works(ada)
+        assert await tokens_work(ada)
 
     @on_sqlite
     async def test_invalid_fields_are_reported(self, ada: Caller, admin: Caller) -> None:

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from sqlalchemy import delete, update
+from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import User
 from catalog.db.columns import MAX_ID
 from catalog.db.database import Database
+from tests.auth.rows import disable
 from tests.products.product_ids import create_some, ids_of
 from tests.support import Caller, Response, fields_of, problem_of
 
@@ -50,10 +51,6 @@ async def post_json(caller: Caller, body: str) -> Response:
     """Create a product from exactly this JSON text."""
     headers = {"Content-Type": "application/json"}
     return await caller.post("/api/products", data=body.encode(), headers=headers)
-
-
-async def disable(session: AsyncSession, user_id: int) -> None:
-    await session.execute(update(User).where(User.id == user_id).values(disabled=True))
 
 
 async def remove(session: AsyncSession, user_id: int) -> None:
@@ -426,10 +423,7 @@ class TestChangeProduct:
     async def test_disabled_account_is_refused(self, ada: Caller, database: Database) -> None:
         path = (await ada.create_product("Lamp")).headers["Location"]
 
-        async def disable(session: AsyncSession) -> None:
-            await session.execute(update(User).where(User.id == ada.user_id).values(disabled=True))
-
-        await database.transaction(disable)
+        await database.transaction(disable, ada.user_id)
 
         answer = await ada.send("PATCH", path, json={"price": 1})
         assert problem_of(answer) == (401, "account-unavailable")
@@ -519,7 +513,7 @@ class TestDeleteProduct:
         self, ada: Caller, anyone: Caller, database: Database
     ) -> None:
         lamp = (await ada.create_product("Lamp")).json["id"]
-        await database.transaction(disable, ada.user_id or 0)
+        await database.transaction(disable, ada.user_id)
 
         assert problem_of(await ada.delete(lamp)) == (401, "account-unavailable")
         assert ids_of(await anyone.get("/api/products")) == [lamp]

@@ -19,6 +19,7 @@ from catalog.auth.passwords.hashing import Passwords
 from catalog.db.columns import database_now
 from catalog.db.database import Database
 from catalog.settings import Settings
+from tests.auth.rows import disable
 from tests.db.support import PATIENT, locked_by_another_process, on_servers, on_sqlite, run_on
 from tests.engines import settings_for
 from tests.faults.proxy import relayed
@@ -185,10 +186,7 @@ class TestUnknownName:
         database: Database,
         verifications: list[tuple[str, str]],
     ) -> None:
-        async def disable(session: AsyncSession) -> None:
-            await session.execute(update(User).where(User.id == bob.user_id).values(disabled=True))
-
-        await database.transaction(disable)
+        await database.transaction(disable, bob.user_id)
 
         def seen(answer: Response) -> tuple[object, ...]:
             told = {name: each for name, each in answer.json.items() if name != "request_id"}

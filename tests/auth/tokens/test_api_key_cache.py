@@ -17,7 +17,8 @@ from catalog.auth.tokens.api_keys import generate
 from catalog.db.columns import now
 from catalog.db.database import Database
 from catalog.http.context import app_state
-from tests.auth.programs import PATH, mine, program_of
+from tests.auth.callers import mine
+from tests.auth.programs import PATH, program_of
 from tests.auth.rows import shift
 from tests.db.support import on_sqlite
 from tests.support import Caller, at_once, problem_of

@@ -25,13 +25,14 @@ from catalog.db.database import Database
 from catalog.db.deadlines import DEADLINES
 from catalog.errors import DatabaseUnavailable, SessionEnded
 from catalog.settings import Settings
+from tests.auth.callers import caller_at, mine
 from tests.auth.rows import add_admin, rows_of, run
 from tests.db.support import Open, on_servers, on_sqlite
 from tests.engines import Engine, settings_for
 from tests.faults.proxy import relayed
 from tests.http.documented import hold_to_document
 from tests.http.wire import tokens_of
-from tests.support import Caller, Response, problem_of, until
+from tests.support import Caller, problem_of, until
 
 ENDED = (401, "session-ended")
 TTL = timedelta(minutes=15)
@@ -45,18 +46,6 @@ async def other_app(settings: Settings) -> AsyncIterator[Quart]:
     hold_to_document(app)
     async with app.test_app():
         yield app
-
-
-def at(app: Quart, caller: Caller) -> Caller:
-    """Return a caller with the same tokens at another instance."""
-    elsewhere = Caller(app)
-    elsewhere.access_token, elsewhere.refresh_token = caller.access_token, caller.refresh_token
-    return elsewhere
-
-
-async def mine(caller: Caller) -> Response:
-    """Request a resource that requires a live session."""
-    return await caller.get("/api/products/my")
 
 
 async def learns(caller: Caller, *, within: float = 2.0) -> None:
@@ -80,7 +69,7 @@ class TestLogOut:
         self, ada: Caller, other_app: Quart, kind: str
     ) -> None:
         elsewhere = await Caller.logged_in(ada.app, "ada")
-        assert (await mine(at(other_app, ada))).status_code == 200
+        assert (await mine(caller_at(other_app, ada))).status_code == 200
 
         answer = await ada.post("/api/auth/logout", token=getattr(ada, kind))
 
@@ -88,9 +77,9 @@ class TestLogOut:
         assert problem_of(await mine(ada)) == ENDED
         refreshed = await ada.post("/api/auth/refresh", token=ada.refresh_token)
         assert problem_of(refreshed) == ENDED
-        await learns(at(other_app, ada))
+        await learns(caller_at(other_app, ada))
         for app in (ada.app, other_app):
-            assert (await mine(at(app, elsewhere))).status_code == 200
+            assert (await mine(caller_at(app, elsewhere))).status_code == 200
 
     async def test_log_out_is_idempotent_on_every_instance(
         self, ada: Caller, other_app: Quart, database: Database
@@ -98,7 +87,7 @@ class TestLogOut:
         await ada.post("/api/auth/logout")
         (before,) = await rows_of(database, LoginSession)
 
-        for caller in (ada, at(other_app, ada)):
+        for caller in (ada, caller_at(other_app, ada)):
             for token in (ada.access_token, ada.refresh_token):
                 answer = await caller.post("/api/auth/logout", token=token)
                 assert answer.status_code == 204
@@ -109,7 +98,7 @@ class TestLogOut:
         self, ada: Caller, other_app: Quart
     ) -> None:
         await ada.post("/api/auth/logout")
-        ada_there = at(other_app, ada)
+        ada_there = caller_at(other_app, ada)
 
         await ada_there.post("/api/auth/logout")
 
@@ -126,9 +115,9 @@ class TestLogOutEverywhere:
 
         assert (answer.status_code, answer.body) == (204, b"")
         assert problem_of(await mine(ada)) == ENDED
-        assert problem_of(await mine(at(ada.app, again))) == ENDED
+        assert problem_of(await mine(caller_at(ada.app, again))) == ENDED
         await learns(again)
-        assert problem_of(await mine(at(other_app, ada))) == ENDED
+        assert problem_of(await mine(caller_at(other_app, ada))) == ENDED
         for caller in (ada, again):
             answer = await caller.post("/api/auth/refresh", token=caller.refresh_token)
             assert problem_of(answer) == ENDED
@@ -192,7 +181,7 @@ class TestSessions:
 
         assert (answer.status_code, answer.body) == (204, b"")
         assert problem_of(await mine(again)) == ENDED
-        await learns(at(other_app, again))
+        await learns(caller_at(other_app, again))
         assert await session_ids(ada) == [first]
         answer = await ada.send("DELETE", f"/api/auth/sessions/{second}")
         assert problem_of(answer) == (404, "not-found")

@@ -22,6 +22,7 @@ from catalog.auth.tokens.sessions import TokenGrant
 from catalog.db.columns import Base, database_now, now
 from catalog.db.database import Database
 from catalog.errors import SessionEnded
+from tests.auth.callers import refresh
 from tests.auth.rows import Row, rows_of, run, shift
 from tests.auth.tokens.stored_sessions import (
     LIFETIMES,
@@ -34,7 +35,7 @@ from tests.auth.tokens.stored_sessions import (
 from tests.db.support import Open, on_servers, on_sqlite
 from tests.engines import settings_for
 from tests.http.wire import JSON, exchange
-from tests.support import PASSWORD, Caller, Response, fields_of, problem_of
+from tests.support import PASSWORD, Caller, fields_of, problem_of
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -42,11 +43,6 @@ AFTER_GRACE = GRACE + SECOND
 
 REUSED = (401, "token-reused")
 ENDED = (401, "session-ended")
-
-
-async def refresh(caller: Caller, method: str = "POST", **options: Any) -> Response:
-    token = options.pop("token", caller.refresh_token)
-    return await caller.send(method, "/api/auth/refresh", token=token, **options)
 
 
 async def rotate(caller: Caller, token: str | None = None) -> str:

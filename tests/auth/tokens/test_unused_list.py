@@ -22,11 +22,12 @@ from catalog.db.database import Database
 from catalog.errors import DatabaseUnavailable
 from catalog.http.context import app_state
 from catalog.settings import Settings
+from tests.auth.callers import caller_at, mine
 from tests.auth.rows import add_admin
 from tests.db.support import Open, on_servers
 from tests.engines import settings_for
 from tests.faults.proxy import relayed
-from tests.support import Caller, Response, at_once, problem_of
+from tests.support import Caller, at_once, problem_of
 
 ENDED = (401, "session-ended")
 INVALID = (401, "token-invalid")
@@ -65,18 +66,6 @@ def polls(database: Database) -> Iterator[list[str]]:
 def watching(database: Database) -> Revocations:
     minutes = timedelta(minutes=15)
     return Revocations(database, access_token_ttl=minutes, lateness=timedelta(seconds=5))
-
-
-def at(app: Quart, caller: Caller) -> Caller:
-    """Return a caller with the same tokens at another instance."""
-    elsewhere = Caller(app)
-    elsewhere.access_token, elsewhere.refresh_token = caller.access_token, caller.refresh_token
-    return elsewhere
-
-
-async def mine(caller: Caller) -> Response:
-    """Request a resource that requires a live session."""
-    return await caller.get("/api/products/my")
 
 
 class TestPolls:
@@ -133,7 +122,7 @@ class TestPause:
         self, ada: Caller, other_app: Quart
     ) -> None:
         await let_lapse(auth(ada.app).revocations)
-        await at(other_app, ada).post("/api/auth/logout")
+        await caller_at(other_app, ada).post("/api/auth/logout")
 
         assert problem_of(await mine(ada)) == ENDED
 
@@ -141,7 +130,7 @@ class TestPause:
         self, ada: Caller, other_app: Quart
     ) -> None:
         await let_lapse(auth(ada.app).revocations)
-        await at(other_app, ada).post("/api/auth/logout")
+        await caller_at(other_app, ada).post("/api/auth/logout")
         auth(ada.app).revocations.has_lapsed = False
 
         assert (await mine(ada)).status_code == 200
@@ -167,7 +156,7 @@ class TestPause:
         program.access_token = made["key"]
         assert (await mine(program)).status_code == 200
         await let_lapse(auth(ada.app).revocations)
-        await at(other_app, ada).send("DELETE", f"/api/auth/keys/{made['id']}")
+        await caller_at(other_app, ada).send("DELETE", f"/api/auth/keys/{made['id']}")
 
         assert problem_of(await mine(program)) == INVALID
 

@@ -3,6 +3,10 @@
 import random
 from typing import Any
 
+import pytest
+
+from catalog.products.changes.change_ids import ChangeId
+from catalog.products.changes.recent_changes import RecentChanges
 from catalog.products.models import ChangeType
 from catalog.products.schemas import PATH
 from tests.support import PASSWORD, Caller
@@ -37,6 +41,15 @@ class Writers:
         """Delete the other account."""
         await self._bob.send("DELETE", "/api/auth/me", json={"password": PASSWORD})
         self._note(ChangeType.DELETED, self._leaving)
+
+    def hide(self, kind: ChangeType, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Hide the changes of a kind from the caches of pages, for a negative control."""
+
+        def affect(recent: RecentChanges, span: range, *, since: ChangeId) -> bool:
+            changed = recent._product_ids[recent._changes.index(since) + 1 :]
+            return any(each in span for each in changed if each not in self.by_kind[kind])
+
+        monkeypatch.setattr(RecentChanges, "affect", affect)
 
     async def _create(self) -> None:
         created = await self._ada.create_product("Lamp")

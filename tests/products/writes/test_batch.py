@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, text, update
+from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from catalog.auth.models import Role, User
@@ -34,6 +34,7 @@ from catalog.products.service import delete_products_of, insert_unlogged
 from catalog.products.writes import Create, Delete, Precondition, Update, WriteResult
 from catalog.products.writes.batch import write_products
 from catalog.products.writes.requests import BatchFull, LockedElsewhere, Write, characters_of
+from tests.auth.rows import disable
 from tests.db.support import on_servers, run_on
 from tests.products.changes.support import content_of
 
@@ -88,10 +89,6 @@ async def listed(database: Database, **options: Any) -> list[dict[str, Any]]:
 
     rows = await run_on(database.connection(), read)
     return [queries.members_of(row) for row in rows]
-
-
-async def disable(session: AsyncSession, user_id: int) -> None:
-    await session.execute(update(User).where(User.id == user_id).values(disabled=True))
 
 
 class TestCreateProduct:
