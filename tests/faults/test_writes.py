@@ -32,8 +32,6 @@ WRITERS = 16
 PAUSE_SECONDS = 0.02
 """Pause of a writer after a rejection or a lost connection."""
 
-RESTART_SECONDS = 60.0
-
 
 @dataclass
 class Kept:
