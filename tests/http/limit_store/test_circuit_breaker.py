@@ -11,20 +11,37 @@ import uvloop
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from catalog.http.limit_store import CircuitBreaker, LimitStore, MemoryStore
+from catalog.http.limit_store import CircuitBreaker, LimitStore, MemoryStore, StoreUnavailable
 from catalog.http.limit_store.redis import RedisStore
 from tests.http.limit_store.stores import HOURLY, PATIENT, admitted, opened
 from tests.http.redis_server import RedisServer
 from tests.support import until
 
 
+class CountingStore(RedisStore):
+    """Redis store that counts its failed probes."""
+
+    failures = 0
+
+    async def open(self) -> None:
+        try:
+            await super().open()
+        except StoreUnavailable:
+            self.failures += 1
+            raise
+
+
+@asynccontextmanager
+async def around(shared: RedisStore) -> AsyncIterator[LimitStore]:
+    """Yield a store with a circuit breaker that probes the shared one every 50 ms."""
+    async with opened(CircuitBreaker(shared, MemoryStore(), probe_interval_seconds=0.05)) as store:
+        yield store
+
+
 @asynccontextmanager
 async def steady(url: str, *, timeout_seconds: float = PATIENT) -> AsyncIterator[LimitStore]:
-    """Yield a store with a circuit breaker that probes its Redis every 50 ms."""
-    store = CircuitBreaker(
-        RedisStore(url, timeout_seconds=timeout_seconds), MemoryStore(), probe_interval_seconds=0.05
-    )
-    async with opened(store):
+    """Yield a store with a circuit breaker around a Redis."""
+    async with around(RedisStore(url, timeout_seconds=timeout_seconds)) as store:
         yield store
 
 
@@ -132,19 +149,22 @@ class TestCircuitBreaker:
     async def test_local_limits_apply_after_the_store_begins_to_refuse_writes(
         self, redis: RedisServer
     ) -> None:
+        shared = CountingStore(redis.url, timeout_seconds=PATIENT)
+
         with capture_logs() as logs:
-            async with steady(redis.url) as store:
+            async with around(shared) as store:
                 await redis.ask("CONFIG", "SET", "min-replicas-to-write", "1")
                 await store.hit(HOURLY, "ada")
-                await asyncio.sleep(0.3)
+                await until(lambda: shared.failures >= 2)
 
         assert events_of(logs) == ["rate_limit_store_unavailable"]
 
     async def _outlast(self, url: str) -> None:
-        async with steady(url, timeout_seconds=0.05) as store:
+        shared = CountingStore(url, timeout_seconds=0.05)
+        async with around(shared) as store:
             passed = await admitted(store, "ada", 20)
-            # Long enough for several probes, all with the same result.
-            await asyncio.sleep(0.3)
+            # The first failure is that of the start.
+            await until(lambda: shared.failures >= 2)
             passed += await admitted(store, "ada", 20)
         assert passed == 5
 
@@ -214,10 +234,11 @@ class TestCircuitBreaker:
         assert keys
 
     async def test_hanging_store_does_not_delay_close(self, redis: RedisServer) -> None:
-        async with steady(redis.url) as store:
+        shared = RedisStore(redis.url, timeout_seconds=PATIENT)
+        async with around(shared) as store:
             redis.hang()
             hit = asyncio.create_task(store.hit(HOURLY, "ada"))
-            await asyncio.sleep(0.05)
+            await until(lambda: shared._sender is not None and not shared._waiting)
 
             async with asyncio.timeout(30):
                 await store.close()

@@ -12,6 +12,7 @@ from catalog.settings import Rate
 from tests.http.limit_store.every_store import EveryStore
 from tests.http.limit_store.stores import HOURLY, admitted, opened, remote
 from tests.http.redis_server import RedisServer
+from tests.support import until
 
 
 class GetThenSet:
@@ -119,10 +120,11 @@ class TestRedisStore(EveryStore):
         assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
 
     async def test_queued_hit_fails_with_the_batch_in_flight(self, redis: RedisServer) -> None:
-        async with opened(remote(redis, timeout_seconds=2)) as store:
+        store = remote(redis, timeout_seconds=2)
+        async with opened(store):
             redis.hang()
             first = asyncio.create_task(store.hit(HOURLY, "ada"))
-            await asyncio.sleep(0.1)
+            await until(lambda: store._sender is not None and not store._waiting)
             second = asyncio.create_task(store.hit(HOURLY, "ada"))
 
             await asyncio.wait([first])

@@ -80,9 +80,11 @@ async def following(
 
 
 class TestLongPoll:
-    async def test_long_poll_answers_on_the_next_change(self, ada: Caller, anyone: Caller) -> None:
+    async def test_long_poll_answers_on_the_next_change(
+        self, ada: Caller, anyone: Caller, feed: Feed
+    ) -> None:
         waiting = asyncio.create_task(anyone.get(f"{PATH}?wait=25"))
-        await asyncio.sleep(0.3)
+        await until(lambda: feed._begin is not None and feed._waiting)
         assert not waiting.done()
 
         lamp = (await ada.create_product("Lamp")).json
@@ -110,9 +112,9 @@ class TestLongPoll:
         assert [change["position"] for change in answer.json["changes"]] == [1, 2]
         assert answer.json["more"]
 
-    async def test_drain_ends_a_long_poll(self, app: Quart, anyone: Caller) -> None:
+    async def test_drain_ends_a_long_poll(self, app: Quart, anyone: Caller, feed: Feed) -> None:
         waiting = asyncio.create_task(anyone.get(f"{PATH}?wait=25"))
-        await asyncio.sleep(0.1)
+        await until(lambda: feed._waiting)
 
         begin_drain(app)
         async with asyncio.timeout(20):
@@ -214,7 +216,8 @@ class TestFollow:
         await until(lambda: feed._begin is None)
 
         statements.clear()
-        await asyncio.sleep(0.5)
+        for _ in range(3):
+            await feed.poll()
 
         assert not any("change_counter" in statement for statement in statements)
 
@@ -303,7 +306,7 @@ class TestFollow:
 
     async def test_drain_ends_followers(self, app: Quart, feed: Feed) -> None:
         async with following(feed, 3) as followers:
-            await asyncio.sleep(0.05)
+            await until(lambda: len(feed._waiting) == 3)
             begin_drain(app)
             await until(lambda: all(each.ended for each in followers))
 
@@ -470,13 +473,18 @@ class TestOutage:
             await ada.create_product("Lamp")
             await until(lambda: follower.positions == [1] and feed._begin is not None)
 
+            failures = 0
+
             def fail(**_: Any) -> Any:
+                nonlocal failures
+                failures += 1
                 raise ConnectionError
 
             with monkeypatch.context() as patch:
                 patch.setattr(database, "watch", fail)
                 await ada.create_product("Stool")
-                await asyncio.sleep(0.3)
+                before = failures
+                await until(lambda: failures > before)
                 assert follower.positions == [1]
             await until(lambda: follower.positions == [1, 2])
 
