@@ -201,6 +201,7 @@ class TestReadAhead:
             pieces = aiter(body)
             taken = await anext(pieces)
             await until_read(source, 10)
+            # Time to read on without the consumer, which must not happen and so is no event.
             await asyncio.sleep(0.05)
             # The sum of the first 45 sizes is above 1,000.
             assert source.count <= 46

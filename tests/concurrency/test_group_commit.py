@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from catalog.concurrency.group_commit import GroupCommit, pop_batch
+from tests.support import until
 
 MAX_BATCH = 16
 MAX_WAITING = 64
@@ -159,6 +160,7 @@ class TestBatches:
         async with table.held_up():
             tasks = await started(commits, [1])
             tasks += await started(commits, [2])
+            # The clock has to advance; there is no other event to wait for.
             await asyncio.sleep(0.001)
 
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -400,7 +402,7 @@ class TestCallers:
     ) -> None:
         async with table.held_up():
             first, second = await started(commits, [1, 2])
-            await asyncio.sleep(0.001)
+            await until(lambda: table.batches)
             first.cancel()
 
         with suppress(asyncio.CancelledError):

@@ -17,6 +17,7 @@ from catalog.db.raw_rows import TextQuery, _Result, read_texts
 from catalog.db.read_connection import ReadConnection
 from catalog.errors import DatabaseUnavailable
 from tests.db.support import on_servers, run_on
+from tests.support import until
 
 Statement = Select[*tuple[Any, ...]]
 
@@ -93,6 +94,11 @@ class TestReadTexts:
 
 WRONG: Statement = select(literal_column("missing"))
 SLOW: Statement = select(func.concat("a", func.sleep(30)))
+# Of this test's own database, because parallel tests share the server.
+RUNNING = text(
+    "SELECT count(*) FROM information_schema.processlist"
+    " WHERE db = database() AND info LIKE '%sleep(30)%' AND info NOT LIKE '%processlist%'"
+)
 
 
 @on_servers
@@ -117,10 +123,17 @@ class TestFailures:
         self, database: Database
     ) -> None:
         slow = TextQuery(SLOW, {})
+
+        async def count_running(connection: AsyncConnection) -> int:
+            return int(await connection.scalar(RUNNING) or 0)
+
+        async def are_running() -> bool:
+            return await run_on(database.probe(within=30), count_running) == len(readers)
+
         readers = [
             asyncio.create_task(run_on(database.connection(), read_texts, slow)) for _ in range(5)
         ]
-        await asyncio.sleep(0.1)
+        await until(are_running)
         for reader in readers:
             reader.cancel()
         await asyncio.wait(readers)

@@ -193,6 +193,7 @@ class TestEmptyLine:
             await connection.send(line + request)
             assert (await connection.answer()).status == 200
         await connection.send(b"\r\n")
+        # The service has to read the line on its own, which a client cannot observe.
         await asyncio.sleep(0.05)
         assert (await connection.get(path)).status == 200
 
@@ -402,6 +403,7 @@ class TestFastParser:
 
         whole = await connection.get(PLAIN)
         await connection.send(f"GET {PLAIN} HTTP/1.1\r\nHo".encode())
+        # The service has to read the piece on its own, which a client cannot observe.
         await asyncio.sleep(0.05)
         await connection.send(b"st: catalog\r\n\r\n")
         pieces = await connection.answer()
