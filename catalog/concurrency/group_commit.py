@@ -62,7 +62,7 @@ class GroupCommit(Generic[W, R]):
     Args:
         commit: commits a batch in one transaction and returns, in order, each write's result or
             the error that rejected it. When it raises, the writes are repeated one by one, unless
-            ``refusals.forbids_retry`` the error.
+            ``refusals.forbids_retry`` is true of the error.
         refusals: makes the errors for writes that are not committed.
         max_batch: largest number of writes in a batch.
         max_waiting: longest queue of writes; writes beyond it are rejected at once.
