@@ -182,9 +182,7 @@ class PageCache:
                 self._cached.move_to_end(request.key)
             count_page_hit()
             return current
-        # What has changed a cached page has changed one of its ranges, too.
-        may_compose = cached is None and request.is_range
-        if may_compose and (composed := await self._composed(request, began)) is not None:
+        if request.is_range and (composed := await self._composed(request, began, cached)):
             count_page_hit()
             return composed
         loader = self._light if request.is_light else self._heavy
@@ -204,22 +202,26 @@ class PageCache:
             return None
         return page if current == page.change else page.at(current)
 
-    async def _composed(self, request: PageRequest, began: float) -> RenderedPage | None:
+    async def _composed(
+        self, request: PageRequest, began: float, outdated: RenderedPage | None
+    ) -> RenderedPage | None:
         """Return a page of cached products; None if some are not cached, or have changed."""
         ranges = self._ranges.find(request)
-        if ranges is None:
+        newest = max((each.change.position for each in ranges or ()), default=0)
+        # What has changed a cached page has changed one of its ranges, unless it was read since.
+        if ranges is None or (outdated is not None and newest <= outdated.change.position):
             return None
         # These, although others may be cached meanwhile: on SQLite they may include a later change
         # than the one they are read as of, and a page of both would show half of a transaction.
         current = await self._catch_up(ranges, began)
         if current is None:
             return None
-        outdated = [each for each in ranges if not self._is_current(each, current)]
-        for each in outdated:
+        stale = [each for each in ranges if not self._is_current(each, current)]
+        for each in stale:
             # Another request may have found it current as of a later change.
             if each.change.position <= current.position:
                 self._ranges.drop(each)
-        if outdated:
+        if stale:
             return None
         self._ranges.use(ranges, current)
         settled_id = max((each.settled_id for each in ranges), default=0)
