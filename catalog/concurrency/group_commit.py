@@ -44,7 +44,7 @@ class Refusals(Protocol):
     def forbids_retry(self, error: Exception) -> bool:
         """Tell whether the writes of a failed batch must not be repeated one by one.
 
-        It may have been committed, or the database has no time for so many transactions.
+        The batch may have been committed, or the database has no time for so many transactions.
         """
 
 

@@ -248,18 +248,18 @@ def _lots_of_words(encoded: str) -> Iterator[list[str]]:
         if size <= _PART_LENGTH * UNSPACED_LENGTH:
             continue
         yield _cut_out(" ".join(chunks[start:number]), with_last=True)
-        yield from _lots_of_chunk(chunk)
+        yield from _parts_of_chunk(chunk)
         start, size = number + 1, 0
     yield _cut_out(" ".join(chunks[start:]), with_last=True)
 
 
-def _lots_of_chunk(chunk: str) -> Iterator[list[str]]:
+def _parts_of_chunk(chunk: str) -> Iterator[list[str]]:
     *parts, rest = chunk.split(UNSPACED_SIGN)
     last, is_alone = "", True
     for start in range(0, len(parts), _PART_LENGTH):
         words: list[str] = []
-        lot = islice(parts, start, start + _PART_LENGTH)
-        last, is_alone = _extend(words, lot, last, is_alone=is_alone, with_last=True)
+        some = islice(parts, start, start + _PART_LENGTH)
+        last, is_alone = _extend(words, some, last, is_alone=is_alone, with_last=True)
         yield words
     yield [word for word in (last, rest) if word]
 
