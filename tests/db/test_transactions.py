@@ -127,7 +127,7 @@ class TestUnansweredCommit:
     async def test_bulk_transaction_whose_commit_may_have_succeeded_is_not_repeated(
         self, opened: Open, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        database = opened(**within(1.0))
+        database = opened(**within(3.0))
         await database.transaction(add_owner)
         attempts = 0
         commit = AsyncSession.commit

@@ -252,9 +252,9 @@ class TestRestore:
             )
             stack.callback(waiting.cancel)
             await until(partial(counts_followers, shop.service, CONNECTIONS + 1))
-            # Ten polls of the log: the first one gives the token of the last change to followers
+            # Twenty polls of the log: the first one gives the token of the last change to followers
             # that began at a bare position. No metric shows that they have it.
-            await asyncio.sleep(1)
+            await asyncio.sleep(2)
 
             await restored_to_the_same(shop)
 
