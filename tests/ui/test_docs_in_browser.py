@@ -16,13 +16,13 @@ from tests.server.service import TIMEOUT_SECONDS
 pytestmark = [needs_browser, on_sqlite, pytest.mark.timeout(300)]
 
 READY = "#swagger-ui[data-ready]"
-# The account of the examples, which the README's first conversation makes.
+# The account of the examples, which the README's first requests create.
 ADA = {"username": "ada", "email": "ada@example.com", "password": "correct horse battery staple"}
 
 
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[InProcess]:
-    """Run the service, with the account and the product of the README's first conversation."""
+    """Run the service, with the account and the product of the README's first requests."""
     async with serving(settings) as service:
         connection = await service.connect()
         signed_up = await connection.ask("POST", "/api/auth/signup", body=ADA)
