@@ -47,6 +47,20 @@ async def read_all(other: Other, positions: dict[str, list[Given]]) -> None:
         await other.read(**given | {"limit": "10"})
 
 
+@pytest.fixture
+async def outdated(
+    other: Other, positions: dict[str, list[Given]], ada: Caller, ids: list[int]
+) -> Given:
+    """Return the parameters of a page that is cached with its products, and has changed since."""
+    await read_all(other, positions)
+    given = positions["-id"][5] | {"limit": "9"}
+    # The page is cached when it is composed again.
+    for _ in range(2):
+        await other.read(**given)
+    await ada.send("PATCH", f"{PATH}/{ids[8]}", json={"name": "Other"})
+    return given
+
+
 class TestComposedPages:
     @pytest.mark.parametrize("fields", [{}, {"fields": "price,id"}], ids=["all", "some"])
     @pytest.mark.parametrize("sort", SORTS)
@@ -124,44 +138,22 @@ class TestComposedPages:
         assert pages[0].body == pages[1].body
 
     async def test_changed_page_is_read_after_one_query_of_the_position(
-        self,
-        other: Other,
-        positions: dict[str, list[Given]],
-        ada: Caller,
-        ids: list[int],
-        reads: Reads,
+        self, other: Other, outdated: Given, reads: Reads
     ) -> None:
-        await read_all(other, positions)
-        given = positions["-id"][5] | {"limit": "9"}
-        # The page is cached when it is composed again.
-        for _ in range(2):
-            await other.read(**given)
-        await ada.send("PATCH", f"{PATH}/{ids[8]}", json={"name": "Other"})
         reads.clear()
 
-        page = await other.read(**given)
+        page = await other.read(**outdated)
 
         assert b"Other" in page.body
         assert (reads.positions, reads.pages) == (1, 1)
 
     async def test_changed_page_is_composed_of_products_that_were_read_since(
-        self,
-        other: Other,
-        positions: dict[str, list[Given]],
-        ada: Caller,
-        ids: list[int],
-        reads: Reads,
+        self, other: Other, positions: dict[str, list[Given]], outdated: Given, reads: Reads
     ) -> None:
-        await read_all(other, positions)
-        given = positions["-id"][5] | {"limit": "9"}
-        # The page is cached when it is composed again.
-        for _ in range(2):
-            await other.read(**given)
-        await ada.send("PATCH", f"{PATH}/{ids[8]}", json={"name": "Other"})
         await other.read(**positions["-id"][5] | {"limit": "10"})
         reads.clear()
 
-        page = await other.read(**given)
+        page = await other.read(**outdated)
 
         assert b"Other" in page.body
         assert reads.pages == 0
