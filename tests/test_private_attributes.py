@@ -39,13 +39,13 @@ class Use(NamedTuple):
     """Use of a library's private attributes by one module.
 
     Attributes:
-        library: name of its distribution.
+        package: name of its distribution.
         version: the release that the module was written for; its bug fixes are let through.
         module: path in the package.
         names: attributes that the module reads or overrides.
     """
 
-    library: str
+    package: str
     version: str
     module: str
     names: str
@@ -174,18 +174,18 @@ class TestUses:
 
         assert {*foreign_reads(), *overrides()} == listed
 
-    @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.library} in {use.module}")
+    @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.package} in {use.module}")
     def test_installed_version_is_the_one_that_the_module_was_written_for(self, use: Use) -> None:
-        assert version(use.library).startswith(f"{use.version}."), use.module
+        assert version(use.package).startswith(f"{use.version}."), use.module
 
-    @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.library} in {use.module}")
+    @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.package} in {use.module}")
     def test_package_requires_that_version(self, use: Use) -> None:
         project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))
         required = [Requirement(each) for each in project["project"]["dependencies"]]
-        (versions,) = [each.specifier for each in required if each.name == use.library]
+        (versions,) = [each.specifier for each in required if each.name == use.package]
         major, minor = map(int, use.version.split("."))
 
-        assert version(use.library) in versions
+        assert version(use.package) in versions
         assert f"{major}.{minor + 1}.0" not in versions
         assert f"{major}.{minor - 1}.99" not in versions
 
